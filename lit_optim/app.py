@@ -1,0 +1,67 @@
+"""What train.py runs: the command line is checked, then Hydra runs it once or many times."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lit_optim.config.command_line import front
+from lit_optim.config.places import conf_dir
+from lit_optim.errors import UsageError
+
+USAGE_ERROR = 2
+FAILURE = 1
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Answer `sys.argv`. Ends with code 0, 1 (failure), 2 (usage) or 130 (Ctrl-C).
+
+    torch is imported when the command line is found to be good, and not for `--help`.
+    """
+    if "LOCAL_RANK" not in os.environ:  # another rank of a run has been checked by the first
+        try:
+            line = front(sys.argv[1:])
+        except UsageError as error:
+            _end(error, USAGE_ERROR)
+        if line.text is not None:
+            print(line.text)
+            return
+        sys.argv[1:] = line.argv
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)()
+
+
+def _job(cfg: DictConfig) -> None:
+    if cfg.allow and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the user's own packages
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from lit_optim.run import Interrupted, run
+
+    hydra_cfg = HydraConfig.get()
+    choices = {
+        k: str(v) for k, v in hydra_cfg.runtime.choices.items() if not k.startswith("hydra/")
+    }
+    try:
+        run(cfg, Path(hydra_cfg.runtime.output_dir), choices)
+    except (UsageError, MisconfigurationException) as error:
+        _end(error, USAGE_ERROR)
+    except Interrupted as error:
+        _end(error, INTERRUPTED)
+    except Exception:  # most likely in the user's own code: it keeps its traceback
+        traceback.print_exc()
+        sys.exit(FAILURE)
+
+
+def _end(error: Exception, code: int) -> None:
+    """One line, and the traceback only where it was asked for."""
+    if os.environ.get("LIT_OPTIM_TRACE"):
+        traceback.print_exception(error)
+    print(f"lit_optim: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,142 @@
+"""A composed configuration, held against what its parts accept; without importing torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lit_optim.config.places import groups
+from lit_optim.config.settings import Settings
+from lit_optim.config.targets import (
+    TARGET,
+    check_allowed,
+    check_arguments,
+    find_targets,
+    locate,
+    name_of,
+)
+from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import Signature, accepts, describe, read_signature
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.phases import Schedule
+
+#: Groups whose choice is one object, and groups whose choice is several of them by name.
+ONE = ("optimizer", "scheduler", "param_groups", "model", "data", "trainer")
+SEVERAL = ("logger", "callbacks")
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what would train something else than what was typed.
+
+    Names, keys, types and ranges are judged by the constructors' annotations, read from their
+    source; schedules are made, for they need nothing.
+
+    Raises:
+        UsageError: the first thing that is wrong, in one line.
+    """
+    plain = to_plain(cfg)
+    settings = read_signature(f"{Settings.__module__}.{Settings.__qualname__}")
+    assert settings is not None
+    _check_settings(plain, settings)
+    allow = allowed_packages(plain)
+    for name in (*ONE, *SEVERAL):
+        for path, node in find_targets(name, plain[name]):
+            check_allowed(path, node[TARGET], allow)
+    for name in ONE:
+        _check_one(name, plain[name])
+    for group in SEVERAL:
+        for name, node in plain[group].items():
+            _check_one(f"{group}.{name}", node)
+    _check_schedule(plain)
+    if plain["train"] and plain["ckpt"] is not None:
+        raise UsageError("ckpt is for evaluation; say train=false test=true with it")
+    if not plain["train"] and not plain["test"]:
+        raise UsageError("train=false test=false leaves nothing to do")
+    if not plain["train"] and plain["ckpt"] is None:
+        raise UsageError(
+            "train=false needs a checkpoint to evaluate: ckpt=runs/.../checkpoints/best.ckpt"
+        )
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain containers, interpolations resolved, without Hydra's own part.
+
+    Raises:
+        UsageError: a key without a value, or an interpolation that leads nowhere.
+    """
+    visible = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    try:
+        plain = OmegaConf.to_container(visible, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or error.key
+        what = str(error.msg or error).splitlines()[0]
+        raise UsageError(
+            f"{key}: must be given" if "issing" in what else f"{key}: {what}"
+        ) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def allowed_packages(plain: Mapping[str, Any]) -> list[str]:
+    """The setting `allow` as a list."""
+    allow = plain["allow"]
+    return [allow] if isinstance(allow, str) else list(allow)
+
+
+def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
+    known = [*settings.parameters, *groups()]
+    for key, value in plain.items():
+        if key not in known:
+            paths = [f"{group}.{key}" for group in ONE if key in (plain[group] or ())]
+            hint = f"; did you mean {' or '.join(paths)}?" if paths else suggest(key, known)
+            raise UsageError(f"unknown key {key}{hint}")
+        if key in settings.parameters:
+            annotation = settings.parameters[key].annotation
+            if not accepts(value, annotation):
+                raise UsageError(f"{key} must be {describe(annotation)}, got {value!r}")
+    for name in (*settings.parameters, *ONE):
+        if name not in plain or (name in ONE and plain[name] is None):
+            raise UsageError(f"{name} is required{_choices(name)}")
+    for name in SEVERAL:
+        if not isinstance(plain.get(name), Mapping):
+            raise UsageError(f"{name} is required{_choices(name)}")
+
+
+def _choices(name: str) -> str:
+    choices = groups().get(name)
+    return f"; one of {', '.join(choices)}" if choices else ""
+
+
+def _check_one(path: str, node: Any) -> None:
+    if not isinstance(node, Mapping):
+        raise UsageError(f"{path} must be one of its choices by name, got {node!r}{_choices(path)}")
+    if TARGET not in node:
+        raise UsageError(f"{path} has no {TARGET}: the class to make")
+    signature = read_signature(node[TARGET])
+    if signature is None and node[TARGET].startswith("lit_optim."):
+        locate(path, node[TARGET])  # says what is missing
+    if signature is not None:
+        check_arguments(path, node, signature)
+
+
+def _check_schedule(plain: dict[str, Any]) -> None:
+    node, trainer = plain["scheduler"], plain["trainer"]
+    if not node[TARGET].startswith("lit_optim.schedules."):
+        raise UsageError(
+            f"scheduler.{TARGET}={node[TARGET]}: {name_of(node)} is none of lit_optim.schedules"
+        )
+    make = locate("scheduler", node[TARGET])
+    try:
+        schedule = make(**{key: value for key, value in node.items() if key != TARGET})
+        steps = trainer.get("max_steps", -1)
+        known = (
+            steps > 0 and trainer.get("max_epochs") in (None, -1) and not trainer["fast_dev_run"]
+        )
+        # epochs and samples get their length from the data, later
+        if known and isinstance(schedule, Schedule) and schedule.units <= {"step", "%"}:
+            schedule.curve(Horizon(steps))
+    except UsageError as error:
+        raise UsageError(f"scheduler.{error}") from None

@@ -1,0 +1,179 @@
+"""The command line in front of Hydra: every mistake that can be seen is answered in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from lit_optim.config.check import check
+from lit_optim.config.help import help_text
+from lit_optim.config.places import conf_dir, groups
+from lit_optim.errors import UsageError, suggest
+
+OPTIONAL = ("experiment", "debug")  # groups that may be left out
+HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
+
+
+@dataclass
+class Line:
+    """A command line that was read: the arguments to go on with, or a text to print and end."""
+
+    argv: list[str]
+    text: str | None = None
+
+
+def front(argv: list[str]) -> Line:
+    """Check a command line as far as that is possible before torch is imported.
+
+    Keys are rewritten so that Hydra takes any that their constructor accepts, with or without `+`.
+
+    Raises:
+        UsageError: the first mistake.
+    """
+    args = _parse(argv)
+    if any(getattr(args, name) for name in HYDRAS_OWN):
+        return Line(argv)
+    overrides = [_checked(override) for override in _overrides(args.overrides)]
+    if args.help:
+        chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
+        return Line(argv, help_text(chosen))
+    if not args.multirun:
+        for override in overrides:
+            if override.is_sweep_override():
+                raise UsageError(
+                    f"{override.input_line}: several values; to run each of them, add -m"
+                )
+    for choice in _each_once(overrides):
+        check(composed(choice))
+    flags = [argument for argument in argv if argument not in args.overrides]
+    return Line([*flags, *map(_rewritten, overrides)])
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration of these overrides, with Hydra's own part.
+
+    Raises:
+        UsageError: it does not compose.
+    """
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", overrides, return_hydra_config=True)
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.runtime.output_dir = (
+                "."  # what only a run has; its value does not matter here
+            )
+        HydraConfig.instance().set_config(cfg)  # for the interpolations of the form ${hydra:...}
+        return cfg
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_first_line(error)) from None
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            args = get_args_parser().parse_args(argv)
+    except SystemExit:
+        last = complaint.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
+        raise UsageError(f"{last}; values are given as in optimizer.lr=1e-3") from None
+    unknown = [argument for argument in args.overrides if argument.startswith("--")]
+    if unknown:
+        name = unknown[0].lstrip("-")
+        raise UsageError(f"unknown option {unknown[0]}; values are given without dashes: {name}")
+    return args
+
+
+def _overrides(lines: list[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    overrides = []
+    for line in lines:
+        try:
+            overrides += parser.parse_overrides([line])
+        except HydraException:
+            raise UsageError(
+                f"cannot read {line!r}; write key=value, quoted where it has spaces or commas"
+            ) from None
+    return overrides
+
+
+def _checked(override: Override) -> Override:
+    """Refuse a choice that a group does not have."""
+    key, known = override.key_or_group, groups()
+    if override.is_delete():
+        if key in known:
+            raise UsageError(f"{key} is required; choose one with {key}=...")
+        return override
+    if "/" in key and not key.startswith("hydra/"):
+        raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")
+    if key not in known:
+        return override
+    for value in _values(override):
+        if isinstance(value, list | dict):
+            raise UsageError(f"{key} must be one choice per run; to run several, say -m {key}=a,b")
+        if value in (None, "", "null"):
+            if key in OPTIONAL:
+                continue
+            raise UsageError(f"{key} is required; one of {', '.join(known[key])}")
+        name = str(value).removesuffix(".yaml")
+        if name not in known[key]:
+            options = ", ".join(known[key])
+            raise UsageError(
+                f"unknown {key} {name!r}{suggest(name, known[key])} ({key} is one of {options})"
+            )
+    return override
+
+
+def _is_choice(override: Override) -> bool:
+    return override.key_or_group in groups() and not override.is_sweep_override()
+
+
+def _values(override: Override) -> list[object]:
+    if override.is_sweep_override():
+        if not override.is_discrete_sweep():
+            return []
+        return [value.strip("'\"") for value in map(str, override.sweep_string_iterator())]
+    return [override.value()]
+
+
+def _each_once(overrides: list[Override]) -> Iterator[list[str]]:
+    """Overrides of single runs in which every swept value occurs; not their whole product."""
+    fixed = [_rewritten(override) for override in overrides if not override.is_sweep_override()]
+    swept = {
+        _key(override): [str(value) for value in override.sweep_string_iterator()]
+        for override in overrides
+        if override.is_sweep_override() and override.is_discrete_sweep()
+    }
+    first = {key: values[0] for key, values in swept.items()}
+    yield fixed + [f"{key}={value}" for key, value in first.items()]
+    for key, values in swept.items():
+        for value in values[1:]:
+            yield fixed + [f"{k}={v}" for k, v in (first | {key: value}).items()]
+
+
+def _rewritten(override: Override) -> str:
+    if override.is_delete():
+        return str(override.input_line)
+    return f"{_key(override)}={override.get_value_element_as_str()}"
+
+
+def _key(override: Override) -> str:
+    """The key as Hydra shall see it: groups plain, values forced; `check` decides what may be."""
+    key = override.get_key_element().lstrip("+")
+    is_group = override.key_or_group in groups() or "/" in override.key_or_group
+    return key if is_group else f"++{key}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

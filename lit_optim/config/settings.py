@@ -1,0 +1,22 @@
+"""The top-level keys that are not groups. Defaults and explanations stand in `conf/train.yaml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+
+class Settings:
+    """Types and ranges of the settings, read as a constructor's are."""
+
+    def __init__(
+        self,
+        train: bool,
+        test: bool,
+        ckpt: str | None,
+        seed: Annotated[int, "in [0, 4294967295]"],
+        monitor: str | None,
+        mode: Literal["min", "max"] | None,
+        allow: list[str] | str,
+        n_jobs: Annotated[int, "> 0"],
+    ) -> None:
+        raise NotImplementedError("a declaration, not a class to make objects of")

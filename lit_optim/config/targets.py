@@ -1,0 +1,145 @@
+"""Which classes a configuration may name, and how they become objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import hydra.utils
+from omegaconf import DictConfig
+
+from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import Signature, accepts, describe, read_signature
+
+#: `_target_` is code to run, so only these are; the user's own packages by the setting `allow`.
+#: What ends in a dot is a prefix.
+ALLOWED = (
+    "lit_optim.lightning.",
+    "lit_optim.optimizers.",
+    "lit_optim.param_groups.",
+    "lit_optim.schedules.",
+    "lit_optim.tasks.",
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "torch.optim.",
+)
+TARGET = "_target_"
+
+
+def find_targets(path: str, node: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping with a `_target_` in `node`, with its dotted path."""
+    if isinstance(node, Mapping):
+        if TARGET in node:
+            yield path, node
+        for key, value in node.items():
+            yield from find_targets(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from find_targets(f"{path}.{index}", value)
+
+
+def check_allowed(path: str, target: Any, allow: list[str]) -> None:
+    """Refuse a target that is neither ours nor of a package that the user has allowed.
+
+    Raises:
+        UsageError: naming the key and how to allow it.
+    """
+    if not isinstance(target, str) or not target:
+        raise UsageError(f"{path}.{TARGET} must be the dotted name of a class, got {target!r}")
+    names = [*ALLOWED, *(f"{package}." for package in allow)]
+    if not any(
+        target == name or (name.endswith(".") and target.startswith(name)) for name in names
+    ):
+        package = target.split(".")[0]
+        raise UsageError(
+            f"{path}.{TARGET}={target} is not allowed; "
+            f"if {package} is your own package, say allow=[{package}]"
+        )
+
+
+def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) -> None:
+    """Hold the keys and values of a node against the constructor it is for.
+
+    A null passes here where the data may still fill it in; see `require`.
+
+    Raises:
+        UsageError: an unknown key, or a value outside of what the annotation allows.
+    """
+    known = signature.parameters
+    for key, value in node.items():
+        if key == TARGET:
+            continue
+        if key.startswith("_") and key.endswith("_"):
+            raise UsageError(f"{path}.{key} is not used here; write the arguments themselves")
+        if key not in known:
+            if signature.open:
+                continue
+            names = [name for name in known if name != "params"]
+            takes = f"it takes {', '.join(names)}" if names else "it takes no arguments"
+            raise UsageError(
+                f"unknown key {path}.{key}{suggest(key, names)} ({name_of(node)}: {takes})"
+            )
+        parameter = known[key]
+        if value is None and parameter.required:
+            continue
+        if not accepts(value, parameter.annotation):
+            raise UsageError(
+                f"{path}.{key} must be {describe(parameter.annotation)}, got {value!r}"
+            )
+
+
+def require(path: str, node: Mapping[str, Any], signature: Signature, given: set[str]) -> None:
+    """Refuse a node that lacks an argument its constructor must have.
+
+    Args:
+        path: of the node.
+        node: its keys and values.
+        signature: of its constructor.
+        given: what is passed from elsewhere.
+
+    Raises:
+        UsageError: naming the argument.
+    """
+    for name, parameter in signature.parameters.items():
+        if parameter.required and name not in given and node.get(name) is None:
+            if accepts(None, parameter.annotation) and name in node:
+                continue
+            raise UsageError(f"{path}.{name} must be given: {describe(parameter.annotation)}")
+
+
+def name_of(node: Mapping[str, Any]) -> str:
+    """The class of a node, without its module."""
+    return str(node[TARGET]).rpartition(".")[2]
+
+
+def locate(path: str, target: str) -> Any:
+    """Import what `target` names.
+
+    Raises:
+        UsageError: there is no such module, or nothing of that name in it. What the module itself
+            raises while it is imported is not caught.
+    """
+    module_name, _, name = target.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise UsageError(f"{path}.{TARGET}={target}: there is no module {error.name}") from None
+        raise
+    if not hasattr(module, name):
+        raise UsageError(
+            f"{path}.{TARGET}={target}: {module_name} has no {name}{suggest(name, dir(module))}"
+        )
+    return getattr(module, name)
+
+
+def signature_of(target: str) -> Signature:
+    """The signature of a target; open where its source says too little."""
+    return read_signature(target) or Signature(open=True)
+
+
+def build(node: DictConfig, **more: Any) -> Any:
+    """The object of a checked node; containers arrive as plain lists and dicts."""
+    return hydra.utils.instantiate(node, _convert_="all", **more)

@@ -1,0 +1,1 @@
+"""Floor 0: a rule of ordinary arithmetic becomes one step of a tensor."""

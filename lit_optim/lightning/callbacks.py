@@ -1,0 +1,87 @@
+"""What is noted while training: learning rates under stable names, the best of each metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+
+class LearningRates(Callback):
+    """Logs `lr/<group>`: the lr that update k used, at step k.
+
+    The tag does not depend on the optimizer, so that curves of different runs overlay. The first
+    and the last update are always there, between them every `trainer.log_every_n_steps`.
+    `effective_lr/<group>` stands beside it where the optimizer scales the lr itself.
+    """
+
+    def __init__(self) -> None:
+        self._used: tuple[int, dict[str, float]] | None = None
+        self._logged = -1
+
+    def on_train_batch_start(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self._used is not None and self._used[0] == step:
+            return  # accumulating: the update of this step has not happened
+        self._used = (step, rates(trainer.optimizers))
+        if step == 0 or (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if self._used is not None and self._used[0] != self._logged:
+            self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
+        assert self._used is not None
+        self._logged, values = self._used
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=self._logged)
+
+
+def rates(optimizers: list[Optimizer]) -> dict[str, float]:
+    """`lr/<group>` of the coming update, and `effective_lr/<group>` where it differs."""
+    values: dict[str, float] = {}
+    for optimizer in optimizers:
+        for index, group in enumerate(optimizer.param_groups):
+            name = group.get("name", f"group{index}")
+            values[f"lr/{name}"] = lr = float(group["lr"])
+            effective_lr = getattr(optimizer, "effective_lr", None)
+            if effective_lr is not None:
+                steps = [int(optimizer.state[p].get("step", 0)) for p in group["params"]]
+                effective = effective_lr(group, max(steps) + 1)
+                if effective != lr:
+                    values[f"effective_lr/{name}"] = effective
+    return values
+
+
+class MetricHistory(Callback):
+    """Keeps the last and the best value of every validation metric.
+
+    A metric whose name ends in `loss` or `error` is best when small, others when large; `monitor`
+    says otherwise for the one that a run is judged by.
+    """
+
+    def __init__(self, monitor: str | None = None, mode: str = "max") -> None:
+        self.monitor = monitor
+        self.mode = mode
+        self.final: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+        self.step = -1  # of the last validation
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if trainer.sanity_checking:
+            return
+        self.step = trainer.global_step
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val"):
+                self.final[name] = new = float(value)
+                old = self.best.get(name, new)
+                self.best[name] = min(old, new) if self._is_smaller_better(name) else max(old, new)
+
+    def _is_smaller_better(self, name: str) -> bool:
+        if name == self.monitor:
+            return self.mode == "min"
+        return name.endswith(("loss", "error"))

@@ -1,0 +1,152 @@
+"""An optimizer and a schedule into any LightningModule."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from lit_optim.errors import UsageError
+from lit_optim.param_groups import no_decay
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.phases import Schedule
+
+#: A class, or a partial of one, that makes an optimizer of param groups.
+MakeOptimizer = Callable[[Any], Optimizer]
+MakeGroups = Callable[[nn.Module], list[dict[str, Any]]]
+
+
+def configure_optimizers(
+    module: LightningModule,
+    optimizer: MakeOptimizer,
+    scheduler: Schedule | None = None,
+    param_groups: MakeGroups | None = None,
+) -> dict[str, Any]:
+    """What `LightningModule.configure_optimizers` returns, for a module attached to a trainer.
+
+        def configure_optimizers(self):
+            return lit_optim.configure_optimizers(self, partial(AdamW, lr=3e-4), cosine_warmup())
+
+    The schedule is stepped after every update, never per epoch.
+
+    Args:
+        module: its trainer tells the length of the run.
+        optimizer: called with the param groups.
+        scheduler: from `lit_optim.schedules.library`; None keeps the lr as it is.
+        param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
+
+    Raises:
+        ValueError: nothing to train, a schedule that does not fit, or a run of unknown length.
+    """
+    made = optimizer((param_groups or no_decay)(module))
+    if scheduler is None:
+        return {"optimizer": made}
+    curve = scheduler.curve(horizon(module.trainer, scheduler))
+    return {
+        "optimizer": made,
+        "lr_scheduler": {
+            "scheduler": ScheduledLR(made, curve),
+            "interval": "step",
+            "frequency": 1,
+            "name": "lr",
+        },
+    }
+
+
+class OptimizerMixin:
+    """For a LightningModule whose constructor takes `optimizer`, `scheduler` and `param_groups`.
+
+        class Net(OptimizerMixin, LightningModule):
+            def __init__(self, width, optimizer, scheduler=None, param_groups=None):
+                super().__init__()
+                self.save_hyperparameters()
+                self.optimizer, self.scheduler = optimizer, scheduler
+                self.param_groups = param_groups
+
+    The three stay out of `hparams`: a checkpoint holds plain values only, and so it can be loaded.
+    """
+
+    optimizer: MakeOptimizer
+    scheduler: Schedule | None = None
+    param_groups: MakeGroups | None = None
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Called by Lightning."""
+        assert isinstance(self, LightningModule)
+        return configure_optimizers(self, self.optimizer, self.scheduler, self.param_groups)
+
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: Sequence[str] | str | None = None,
+        frame: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in Lightning, without the three."""
+        ignored = [ignore] if isinstance(ignore, str) else list(ignore or ())
+        ignored += ["optimizer", "scheduler", "param_groups"]
+        here = inspect.currentframe()
+        frame = frame or (here.f_back if here else None)
+        super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)  # type: ignore[misc]
+
+
+def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
+    """The length of the run in optimizer steps: scheduler.total, else what the trainer will do.
+
+    Raises:
+        ValueError: neither tells a finite number of steps.
+    """
+    units = scheduler.units  # a loader is asked only where the answer is needed
+    epoch = _steps_per_epoch(trainer) if "epoch" in units else None
+    samples = _samples_per_step(trainer) if "sample" in units else None
+    if scheduler.total is None:
+        steps = _run_length(trainer)
+    else:
+        steps = Horizon(1, epoch, samples).resolve("total", scheduler.total)
+    return Horizon(steps, epoch, samples)
+
+
+def _run_length(trainer: Trainer) -> int:
+    if trainer.max_steps == 0 or trainer.max_epochs == 0:
+        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
+    if trainer.max_epochs in (None, -1) and trainer.max_steps > 0:
+        return int(trainer.max_steps)
+    if any(type(callback) is GradientAccumulationScheduler and len(callback.scheduling) > 1
+           for callback in trainer.callbacks):  # type: ignore[attr-defined]  # fmt: skip
+        raise UsageError("accumulation changes during the run: give its length as scheduler.total")
+    estimate = trainer.estimated_stepping_batches  # the smaller of max_steps and max_epochs
+    if not math.isfinite(estimate) or estimate < 1:
+        raise UsageError(
+            "cannot tell how long this run is (a loader without length, or a limit in time): "
+            "set trainer.max_steps or scheduler.total"
+        )
+    return int(estimate)
+
+
+def _steps_per_epoch(trainer: Trainer) -> int | None:
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    if not math.isfinite(batches) or batches < 1:
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches)
+
+
+def _samples_per_step(trainer: Trainer) -> int | None:
+    """Over all devices. A sampler that yields whole batches tells their global size itself."""
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()
+    loader = trainer.train_dataloader
+    per_device = getattr(loader, "batch_size", None)
+    if per_device is not None:
+        batch = per_device * trainer.world_size
+    else:
+        batch = getattr(getattr(loader, "sampler", None), "batch_size", None)
+    return None if batch is None else batch * trainer.accumulate_grad_batches

@@ -1,0 +1,63 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from lit_optim.kernels.arithmetic import sqrt, square
+from lit_optim.optimizers.base import Elementwise, State
+
+
+class Adagrad(Elementwise):
+    """Each coordinate slows down with the sum of its squared gradients.
+
+    Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and Stochastic
+    Optimization, JMLR 12, Fig. 1.
+
+        g = g + weight_decay p
+        G = G + g²;   p = p - lr / (1 + (t - 1) lr_decay) * g / (sqrt(G) + eps)
+
+    State: `sum` (G), of the parameter's shape.
+
+    Args:
+        params: parameters, or param groups.
+        lr: the size of the first step of a coordinate; later ones shrink as 1 / sqrt(t).
+        lr_decay: a further decay with the step count.
+        weight_decay: coupled: an L2 penalty's gradient.
+        initial_accumulator_value: where G starts; larger is slower at first.
+        eps: keeps the denominator from zero.
+    """
+
+    coupled_weight_decay = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: Annotated[float, "> 0"] = 1e-2,
+        lr_decay: Annotated[float, ">= 0"] = 0.0,
+        weight_decay: Annotated[float, ">= 0"] = 0.0,
+        initial_accumulator_value: Annotated[float, ">= 0"] = 0.0,
+        eps: Annotated[float, "> 0"] = 1e-10,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
+        )
+
+    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
+        return {"sum": State("non-negative", group["initial_accumulator_value"])}
+
+    def scalars(self, group: dict[str, Any], t: int) -> dict[str, Any]:  # noqa: D102
+        return {"eps": group["eps"]}
+
+    def effective_lr(self, group: dict[str, Any], t: int) -> float:  # noqa: D102
+        return float(group["lr"] / (1 + (t - 1) * group["lr_decay"]))
+
+    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+        total = s.sum + square(g)
+        return g / (sqrt(total) + h.eps), {"sum": total}

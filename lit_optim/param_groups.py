@@ -1,0 +1,58 @@
+"""Floor 1: the parameters of a module -> param groups, by rules.
+
+Every parameter lands in exactly one group, tied ones once; frozen ones too, so that unfreezing
+them later changes no group. Groups carry a `name`, under which their lr is logged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from lit_optim.errors import UsageError
+
+#: Layers that normalise; their scale and shift are never decayed.
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+
+
+def no_decay(module: nn.Module) -> list[dict[str, Any]]:
+    """Weight decay for matrices and convolutions; none for norm layers, biases and 1-D parameters.
+
+    Returns:
+        groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
+
+    Raises:
+        ValueError: the module has no parameter to train.
+    """
+    decay, rest, seen = [], [], set()
+    for layer in module.modules():
+        for name, p in layer.named_parameters(recurse=False):
+            if p in seen:
+                continue
+            seen.add(p)
+            exempt = isinstance(layer, NORMS) or p.ndim <= 1 or name == "bias"
+            (rest if exempt else decay).append(p)
+    _require_trainable(seen)
+    groups = [
+        {"name": "decay", "params": decay},
+        {"name": "no_decay", "params": rest, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def single(module: nn.Module) -> list[dict[str, Any]]:
+    """All parameters alike, in one group called `all`.
+
+    Raises:
+        ValueError: the module has no parameter to train.
+    """
+    params = list(module.parameters())
+    _require_trainable(params)
+    return [{"name": "all", "params": params}]
+
+
+def _require_trainable(params: Any) -> None:
+    if not any(p.requires_grad for p in params):
+        raise UsageError("the model has 0 trainable parameters")

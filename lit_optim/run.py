@@ -1,0 +1,250 @@
+"""One run: what the configuration names is built, trained, tested and reported."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+from rich.table import Table
+
+from lit_optim.config.check import check
+from lit_optim.config.targets import (
+    TARGET,
+    build,
+    check_arguments,
+    locate,
+    name_of,
+    require,
+)
+from lit_optim.errors import UsageError
+from lit_optim.hyperparameters import inspect_signature
+from lit_optim.lightning.callbacks import MetricHistory
+from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
+
+#: What a model may take from us instead of being given a configure_optimizers.
+OURS = ("optimizer", "scheduler", "param_groups")
+
+#: Nothing that a user of these tasks could or should mend.
+NOISE = (".*does not have many workers.*", ".*recommended to use .*devices=1.*", ".*treespec, LeafSpec.*")
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed while training; the newest checkpoint is written."""
+
+
+@dataclass
+class Result:
+    """What came out of a run; `result.json` in its directory."""
+
+    choices: dict[str, str]
+    seed: int
+    monitor: str
+    mode: str
+    run_dir: str
+    steps: int = 0
+    seconds: float = 0.0
+    final: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+
+
+def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
+    """Train and test as configured; print a table of what came out and write it down.
+
+    Args:
+        cfg: a composed configuration; `monitor` and `mode` are filled in.
+        run_dir: the directory of this run.
+        choices: the name of the choice of each group.
+
+    Raises:
+        UsageError: a mistake in the configuration, if possible before data and model are built.
+        Interrupted: Ctrl-C.
+    """
+    check(cfg)
+    _quiet()
+    classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
+    _declare_monitor(cfg, classes["model"])
+    made = {name: build(cfg[name], _partial_=True) for name in ("optimizer", "param_groups")}
+    made["optimizer"]([torch.nn.Parameter(torch.zeros(2, 2))])  # its own checks, before all else
+    made["scheduler"] = build(cfg.scheduler)
+
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    history = MetricHistory(cfg.monitor, cfg.mode)
+    loggers = [build(node) for node in cfg.logger.values()]
+    callbacks = [build(node) for node in cfg.callbacks.values()]
+    trainer: Trainer = build(cfg.trainer, _partial_=True)(
+        logger=loggers or False, callbacks=[*callbacks, history], default_root_dir=run_dir
+    )
+    data = build(cfg.data)
+    model = _build_model(cfg, classes["model"], data, made)
+    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+
+    result = Result(dict(choices), cfg.seed, cfg.monitor, cfg.mode, str(run_dir))
+    ckpt = cfg.ckpt
+    if cfg.train:
+        ckpt = _fit(trainer, model, data, history, result)
+    if cfg.test and is_overridden("test_step", model) and is_overridden("test_dataloader", data):
+        tested = trainer.test(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
+        result.test = {name: value for metrics in tested for name, value in metrics.items()}
+    elif not cfg.train:
+        raise UsageError(
+            f"nothing to test: {name_of(cfg.model)} or {name_of(cfg.data)} has no test"
+        )
+    if trainer.is_global_zero:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            _log_hparams(trainer.loggers, cfg, result)
+            (run_dir / "result.json").write_text(json.dumps(asdict(result), indent=1))
+        _print(result, trainer)
+    return result
+
+
+def _quiet() -> None:
+    for pattern in NOISE:
+        warnings.filterwarnings("ignore", pattern)
+    for name in ("lightning.pytorch", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _locate_class(name: str, cfg: DictConfig) -> type:
+    """The class of the model or the data, its arguments checked; nothing is built yet."""
+    kind = LightningModule if name == "model" else LightningDataModule
+    found = locate(name, cfg[name][TARGET])
+    if not (inspect.isclass(found) and issubclass(found, kind)):
+        raise UsageError(f"{name}.{TARGET}={cfg[name][TARGET]} is not a {kind.__name__}")
+    node = OmegaConf.to_container(cfg[name], resolve=True)
+    assert isinstance(node, dict)
+    signature = inspect_signature(found)
+    check_arguments(name, {str(key): value for key, value in node.items()}, signature)
+    if name == "data":
+        require(name, {str(key): value for key, value in node.items()}, signature, given=set())
+    return found
+
+
+def _declare_monitor(cfg: DictConfig, model_class: type) -> None:
+    metric, mode = getattr(model_class, "monitor", ("val/loss", "min"))
+    with open_dict(cfg):
+        if cfg.monitor is None:
+            cfg.monitor, cfg.mode = metric, cfg.mode or mode
+        else:
+            cfg.mode = cfg.mode or (mode if cfg.monitor == metric else "min")
+
+
+def _build_model(
+    cfg: DictConfig, model_class: type, data: LightningDataModule, made: Mapping[str, Any]
+) -> LightningModule:
+    signature = inspect_signature(model_class)
+    node = cfg.model
+    with open_dict(node):
+        for name, parameter in signature.parameters.items():
+            if parameter.required and node.get(name) is None and hasattr(data, name):
+                node[name] = getattr(data, name)
+    more = {name: made[name] for name in OURS if name in signature.parameters}
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    arguments = {str(key): value for key, value in plain.items()}
+    require("model", arguments, signature, given=set(more))
+    check_arguments("model", arguments, signature)
+    model: LightningModule = build(node, _partial_=True)(**more)
+    if isinstance(model, OptimizerMixin):
+        return model
+    if is_overridden("configure_optimizers", model) and not more:
+        raise UsageError(
+            f"{model_class.__name__} has a configure_optimizers of its own, so optimizer and "
+            "scheduler would have no effect; remove it, or use lit_optim.OptimizerMixin"
+        )
+    if not more:
+        attached = partial(configure_optimizers, model, **made)
+        model.configure_optimizers = attached  # type: ignore[method-assign]
+    return model
+
+
+def _fit(
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule,
+    history: MetricHistory,
+    result: Result,
+) -> str | None:
+    """Train; returns the best checkpoint, or None for the weights as they are now."""
+    start = time.perf_counter()
+    try:
+        trainer.fit(model, data)
+    except SystemExit:  # Lightning's answer to Ctrl-C, after the callbacks have saved
+        kept = [
+            c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)
+        ]
+        at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
+        raise Interrupted(f"interrupted at step {trainer.global_step}{at}") from None
+    result.seconds = time.perf_counter() - start
+    result.steps = trainer.global_step
+    if (
+        history.step != trainer.global_step
+        and is_overridden("validation_step", model)
+        and is_overridden("val_dataloader", data)
+        and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    ):
+        trainer.validate(model, data, verbose=False)  # the run ended between two validations
+    result.final, result.best = history.final, history.best
+    checkpoint = trainer.checkpoint_callback
+    return getattr(checkpoint, "best_model_path", None) or None
+
+
+def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:
+    """Fill TensorBoard's HPARAMS: choices and hyperparameters beside the final metrics."""
+    hparams: dict[str, Any] = dict(result.choices) | {"seed": result.seed}
+    for group in ("optimizer", "scheduler", "model", "data"):
+        for key, value in cfg[group].items():
+            if key != TARGET:
+                plain = value if isinstance(value, bool | int | float | str) else str(value)
+                hparams[f"{group}.{key}"] = plain
+    metrics = {}
+    for stage, values in (("final", result.final), ("best", result.best), ("final", result.test)):
+        metrics |= {f"{stage}/{name.replace('/', '_')}": value for name, value in values.items()}
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hparams, metrics, step=result.steps)
+            logger.finalize("success")
+
+
+def _print(result: Result, trainer: Trainer) -> None:
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True)  # so that the last line can be copied
+    for group in ("optimizer", "scheduler", "model", "data"):
+        table.add_row(group, result.choices.get(group, "-"))
+    for name, value in result.final.items():
+        table.add_row(name, f"{value:.4f}  (best {result.best[name]:.4f})")
+    for name, value in result.test.items():
+        table.add_row(name, f"{value:.4f}")
+    if result.steps:
+        table.add_row("steps", f"{result.steps:,}")
+        table.add_row("time", f"{result.seconds:.1f} s")
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        shown = _relative(result.run_dir)
+        table.add_row("run", shown)
+        table.add_row("curves", f"tensorboard --logdir {shown}")
+    console = Console()
+    console.print(table, soft_wrap=True, width=max(console.width, 2 * len(result.run_dir)))
+
+
+def _relative(path: str) -> str:
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path

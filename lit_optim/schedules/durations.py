@@ -1,0 +1,74 @@
+"""How long: optimizer steps, a share of the run, epochs or samples."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from lit_optim.errors import UsageError
+
+#: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples".
+Duration = int | str
+
+ALLOWED = 'optimizer steps (500), a share of the run ("5%"), "2 epochs" or "1000 samples"'
+FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%|steps?|epochs?|samples?)?")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """The length of a run, and what its units are worth, all in optimizer steps.
+
+    Args:
+        steps: how many updates the run makes.
+        steps_per_epoch: None where an epoch has no known length.
+        samples_per_step: samples per update over all devices; None where that is not known.
+
+    Raises:
+        ValueError: the length is not a whole number > 0.
+    """
+
+    steps: int
+    steps_per_epoch: int | None = None
+    samples_per_step: int | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.steps) is not int or self.steps < 1:
+            raise UsageError(f"a run must have a whole number of steps > 0, got {self.steps!r}")
+
+    def resolve(self, name: str, duration: Duration) -> int:
+        """The duration called `name` in optimizer steps, rounded to the nearest.
+
+        Raises:
+            ValueError: it is not a duration, or its unit means nothing in this run.
+        """
+        amount, unit = parse(name, duration)
+        worth: float | None = {
+            "%": self.steps / 100,
+            "step": 1,
+            "epoch": self.steps_per_epoch,
+            "sample": None if self.samples_per_step is None else 1 / self.samples_per_step,
+        }[unit]
+        if worth is None:
+            raise UsageError(
+                f"{name} is {duration!r}, but {unit}s have no known length here; use steps or %"
+            )
+        return math.floor(amount * worth + 0.5)
+
+
+def parse(name: str, duration: Duration) -> tuple[float, str]:
+    """Amount and unit ("step", "%", "epoch" or "sample") of the duration called `name`.
+
+    Raises:
+        ValueError: naming what was given and what is allowed.
+    """
+    match = FORM.fullmatch(str(duration).strip())
+    if isinstance(duration, int | str) and type(duration) is not bool and match:
+        amount, unit = float(match[1]), (match[2] or "steps").rstrip("s")
+        if (
+            (unit == "%" and amount <= 100)
+            or unit == "epoch"
+            or (unit != "%" and amount.is_integer())
+        ):
+            return amount, unit
+    raise UsageError(f"{name} must be {ALLOWED}, got {duration!r}")

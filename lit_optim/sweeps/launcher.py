@@ -1,0 +1,191 @@
+"""A process of its own for each job of a multirun: nothing leaks, and nobody takes others down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import __main__
+
+#: What an outer launcher may have left behind; a job that saw it would wait for ranks of its own.
+RANK_VARIABLES = re.compile(
+    r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|PL_.*|TORCHELASTIC_.*"
+)
+LONGEST_NAME = 150
+POLL_SECONDS = 0.1
+
+
+@dataclass
+class Job:
+    """A process that runs, its directory and its log."""
+
+    overrides: list[str]
+    run_dir: Path
+    log: IO[str]
+    process: subprocess.Popen[str]
+    start: float
+
+
+class ProcessLauncher(Launcher):
+    """Starts each job as a run of its own, `n_jobs` at a time.
+
+    A job gets the overrides with one value each, and a directory named after them, where
+    `log.txt` has what it printed and `job.json` how it ended. A job that fails, crashes or is
+    killed stops no other.
+
+    Args:
+        n_jobs: how many run at a time; they share the cores.
+    """
+
+    def __init__(self, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra."""
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs; each one's exit code is its return value."""
+        sweep_dir = Path(self.config.hydra.sweep.dir).resolve()
+        waiting = [list(overrides) for overrides in job_overrides]
+        running: list[Job] = []
+        ended: list[JobReturn] = []
+        failed = 0
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as progress:
+            line = progress.add_task("sweep", total=len(waiting))
+            try:
+                while waiting or running:
+                    while waiting and len(running) < self.n_jobs:
+                        running.append(self._start(waiting.pop(0), sweep_dir))
+                    for job in [job for job in running if job.process.poll() is not None]:
+                        running.remove(job)
+                        ended.append(_end(job))
+                        failed += job.process.returncode != 0
+                        progress.advance(line)
+                        if not console.is_terminal:
+                            how = describe_exit(job.process.returncode)
+                            console.print(
+                                f"{len(ended)}/{len(job_overrides)} {job.run_dir.name}: {how}"
+                            )
+                    names = ", ".join(job.run_dir.name for job in running)
+                    progress.update(line, description=f"{failed} failed · running {names}")
+                    time.sleep(POLL_SECONDS)
+            except KeyboardInterrupt:
+                _interrupt(running)
+                raise SystemExit(130) from None
+        return ended
+
+    def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
+        run_dir = unique_dir(sweep_dir, directory_name(overrides))
+        quoted = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")
+        command = [*own_command(), *overrides, f"hydra.run.dir='{quoted}'"]
+        environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
+        log = (run_dir / "log.txt").open("w")
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, env=environment
+        )
+        return Job(overrides, run_dir, log, process, time.perf_counter())
+
+
+def own_command() -> list[str]:
+    """This program again, with the flags that say which configuration it reads."""
+    spec = getattr(__main__, "__spec__", None)
+    program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
+    args = get_args_parser().parse_args(sys.argv[1:])
+    flags = [
+        ("--config-path", args.config_path),
+        ("--config-name", args.config_name),
+        ("--config-dir", args.config_dir),
+    ]
+    return [
+        sys.executable,
+        *program,
+        *(part for flag, value in flags if value for part in (flag, value)),
+    ]
+
+
+def directory_name(overrides: Sequence[str]) -> str:
+    """The overrides as the name of a directory; what does not fit is shortened to a hash."""
+    told = [
+        o.lstrip("+~")
+        for o in filter_overrides(overrides)
+        if not o.lstrip("+").startswith("n_jobs=")
+    ]
+    name = re.sub(r"[^\w=,.\-\[\]%]+", "-", ",".join(sorted(told, key=lambda o: "." in o))) or "job"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def unique_dir(parent: Path, name: str) -> Path:
+    """Make a directory that nobody else has."""
+    for attempt in range(1, 10_000):
+        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(parent / name)
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, in words."""
+    if code == 0:
+        return "done"
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"failed with code {code}"
+
+
+def _end(job: Job) -> JobReturn:
+    job.log.close()
+    record: dict[str, Any] = {
+        "overrides": job.overrides,
+        "exit_code": job.process.returncode,
+        "seconds": time.perf_counter() - job.start,
+    }
+    (job.run_dir / "job.json").write_text(json.dumps(record, indent=1))
+    returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
+    returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
+    returned.return_value = job.process.returncode
+    return returned
+
+
+def _interrupt(running: list[Job]) -> None:
+    """Ctrl-C reached the jobs too: let them write their checkpoints, then make an end."""
+    for job in running:
+        try:
+            job.process.wait(timeout=20)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            job.process.kill()
+            job.process.wait()
+        _end(job)

@@ -1,0 +1,118 @@
+"""The table at the end of a multirun: best first, seeds averaged, failures with their log."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import filter_overrides
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from lit_optim.sweeps.launcher import describe_exit
+
+
+@dataclass
+class Ended:
+    """A job of the sweep; without a result it failed."""
+
+    overrides: dict[str, str]
+    run_dir: Path
+    exit_code: int
+    result: dict[str, Any] | None
+
+
+class SweepTable(Callback):
+    """Hydra callback: prints the table; the sweep ends with code 1 if any job failed."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        jobs = read_jobs(sweep_dir)
+        if not jobs:
+            return  # another launcher's
+        console = Console()
+        console.print(table(jobs))
+        console.print(f"curves: tensorboard --logdir {sweep_dir}", soft_wrap=True)
+        failed = [job for job in jobs if job.exit_code != 0]
+        for job in failed:
+            log = job.run_dir / "log.txt"
+            console.print(
+                f"{job.run_dir.name}: {describe_exit(job.exit_code)}; {log}",
+                soft_wrap=True,
+                style="red",
+            )
+            console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False)
+        if failed:
+            raise SystemExit(1)
+
+
+def read_jobs(sweep_dir: Path) -> list[Ended]:
+    """The jobs of our launcher in a sweep's directory, by name."""
+    jobs = []
+    for record in sorted(sweep_dir.glob("*/job.json")):
+        job = json.loads(record.read_text())
+        pairs = [o.lstrip("+~").partition("=") for o in filter_overrides(job["overrides"])]
+        result = record.with_name("result.json")
+        read = json.loads(result.read_text()) if result.exists() and job["exit_code"] == 0 else None
+        overrides = {key: value for key, _, value in pairs if key != "n_jobs"}
+        jobs.append(Ended(overrides, record.parent, job["exit_code"], read))
+    return jobs
+
+
+def table(jobs: list[Ended]) -> Table:
+    """A row for each combination of what was swept, over its seeds, best first."""
+    keys = [k for k in jobs[0].overrides if len({job.overrides.get(k) for job in jobs}) > 1]
+    keys = [k for k in keys if k != "seed"] or [k for k in jobs[0].overrides if k != "seed"][:1]
+    done = [job.result for job in jobs if job.result]
+    monitor = done[0]["monitor"] if done else "val/loss"
+    largest_first = bool(done) and done[0]["mode"] == "max"
+    tests = sorted({name for result in done for name in result["test"]})
+
+    rows = defaultdict(list)
+    for job in jobs:
+        rows[tuple(job.overrides.get(key, "") for key in keys)].append(job)
+    drawn = Table(title=f"{len(jobs)} runs", title_justify="left")
+    for name in (*keys, f"best {monitor}", f"final {monitor}", *tests, "runs", "time"):
+        drawn.add_column(name, overflow="fold")
+
+    def score(item: tuple[tuple[str, ...], list[Ended]]) -> tuple[bool, float]:
+        values = _values(item[1], "best", monitor)
+        mean = statistics.fmean(values) if values else 0.0
+        return not values, -mean if largest_first else mean  # what failed comes last
+
+    for combination, group in sorted(rows.items(), key=score):
+        finished = [job for job in group if job.result]
+        drawn.add_row(
+            *combination,
+            _mean(_values(group, "best", monitor)),
+            _mean(_values(group, "final", monitor)),
+            *(_mean(_values(group, "test", name)) for name in tests),
+            str(len(group)) if len(finished) == len(group) else f"{len(finished)} of {len(group)}",
+            _mean([job.result["seconds"] for job in finished if job.result], " s", digits=1),
+            style="" if finished else "red",
+        )
+    return drawn
+
+
+def _values(jobs: list[Ended], stage: str, metric: str) -> list[float]:
+    return [job.result[stage][metric] for job in jobs if job.result and metric in job.result[stage]]
+
+
+def _mean(values: list[float], unit: str = "", digits: int = 4) -> str:
+    """Mean, and with several values their standard deviation."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "") + unit
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "(it printed nothing)"

@@ -1,0 +1,146 @@
+"""The four models of the MNIST-1D paper (Greydanus & Kobak 2024, arXiv:2011.14439).
+
+They take vectors of any length: `features` and `classes` come from the data. None defines
+`configure_optimizers`: the optimizer is put onto them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, relu
+from torchmetrics.classification import MulticlassAccuracy
+
+Size = Annotated[int, "> 0"]
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Cross-entropy on (x of shape (batch, features), class of shape (batch,)).
+
+    Logs `train/loss`, `train/acc` at every logged step and `val/...`, `test/...` over whole sets.
+    """
+
+    monitor = ("val/acc", "max")
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.val_acc = MulticlassAccuracy(classes, average="micro")
+        self.test_acc = MulticlassAccuracy(classes, average="micro")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
+        x, y = batch
+        logits = self(x)
+        loss = cross_entropy(logits, y)
+        acc = (logits.detach().argmax(1) == y).float().mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
+        self.log("train/acc", acc, batch_size=len(x))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        self._evaluate("val", self.val_acc, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        self._evaluate("test", self.test_acc, batch)
+
+    def _evaluate(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
+        x, y = batch
+        logits = self(x)
+        accuracy.update(logits, y)
+        loss = cross_entropy(logits, y)
+        self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(x), sync_dist=True)
+        self.log(f"{stage}/acc", accuracy, on_epoch=True, prog_bar=True, batch_size=len(x))
+
+
+class Linear(Classifier):
+    """Logistic regression.
+
+    Args:
+        features: length of a sample.
+        classes: number of classes.
+    """
+
+    def __init__(self, features: Size, classes: Size) -> None:
+        super().__init__(classes)
+        self.out = nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, features) -> (batch, classes)."""
+        logits: Tensor = self.out(x)
+        return logits
+
+
+class MLP(Classifier):
+    """Two hidden layers, the second residual.
+
+    Args:
+        features: length of a sample.
+        classes: number of classes.
+        width: of the hidden layers.
+    """
+
+    def __init__(self, features: Size, classes: Size, width: Size = 100) -> None:
+        super().__init__(classes)
+        self.first = nn.Linear(features, width)
+        self.second = nn.Linear(width, width)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, features) -> (batch, classes)."""
+        h = relu(self.first(x))
+        h = h + relu(self.second(h))
+        logits: Tensor = self.out(h)
+        return logits
+
+
+class CNN(Classifier):
+    """Three strided convolutions over the vector, then a linear layer.
+
+    Args:
+        features: length of a sample.
+        classes: number of classes.
+        channels: of each convolution.
+    """
+
+    def __init__(self, features: Size, classes: Size, channels: Size = 25) -> None:
+        super().__init__(classes)
+        self.conv = nn.Sequential(
+            nn.Conv1d(1, channels, 5, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        length = self.conv(torch.zeros(1, 1, features)).numel()
+        self.out = nn.Linear(length, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, features) -> (batch, classes)."""
+        logits: Tensor = self.out(self.conv(x.unsqueeze(1)).flatten(1))
+        return logits
+
+
+class GRU(Classifier):
+    """A bidirectional GRU over the points of the vector; all its outputs go into the classes.
+
+    Args:
+        features: length of a sample.
+        classes: number of classes.
+        hidden: units in each direction.
+    """
+
+    def __init__(self, features: Size, classes: Size, hidden: Size = 6) -> None:
+        super().__init__(classes)
+        self.gru = nn.GRU(1, hidden, batch_first=True, bidirectional=True)
+        self.out = nn.Linear(features * 2 * hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, features) -> (batch, classes)."""
+        outputs, _ = self.gru(x.unsqueeze(2))
+        logits: Tensor = self.out(outputs.flatten(1))
+        return logits
