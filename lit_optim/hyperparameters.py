@@ -11,6 +11,7 @@ and a bool is never a number.
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import math
 import re
@@ -316,11 +317,7 @@ class _Names(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         if name in ("float", "int", "bool", "str", "tuple", "list", "dict"):
-            return (
-                __builtins__[name]
-                if isinstance(__builtins__, dict)
-                else getattr(__builtins__, name)
-            )
+            return getattr(builtins, name)
         if name in ("Annotated", "Any", "Literal", "Optional", "Union", "Sequence", "Mapping"):
             return getattr(typing, name)
         found = _find(f"{self.module.name}.{name}")

@@ -26,7 +26,9 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
     Raises:
         ValueError: the module has no parameter to train.
     """
-    decay, rest, seen = [], [], set()
+    decay: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
     for layer in module.modules():
         for name, p in layer.named_parameters(recurse=False):
             if p in seen:
@@ -35,7 +37,7 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
             exempt = isinstance(layer, NORMS) or p.ndim <= 1 or name == "bias"
             (rest if exempt else decay).append(p)
     _require_trainable(seen)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "decay", "params": decay},
         {"name": "no_decay", "params": rest, "weight_decay": 0.0},
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from lit_optim.config.targets import (
     TARGET,
     build,
     check_arguments,
+    deferred,
     locate,
     name_of,
     require,
@@ -39,8 +41,14 @@ from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 #: What a model may take from us instead of being given a configure_optimizers.
 OURS = ("optimizer", "scheduler", "param_groups")
 
+PROCESSES_PER_CORE = 4  # that is still somebody's wish
+
 #: Nothing that a user of these tasks could or should mend.
-NOISE = (".*does not have many workers.*", ".*recommended to use .*devices=1.*", ".*treespec, LeafSpec.*")
+NOISE = (
+    ".*does not have many workers.*",
+    ".*recommended to use .*devices=1.*",
+    ".*treespec, LeafSpec.*",
+)
 
 
 class Interrupted(Exception):
@@ -79,15 +87,16 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     _quiet()
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
     _declare_monitor(cfg, classes["model"])
-    made = {name: build(cfg[name], _partial_=True) for name in ("optimizer", "param_groups")}
+    made: dict[str, Any] = {name: deferred(cfg[name]) for name in ("optimizer", "param_groups")}
     made["optimizer"]([torch.nn.Parameter(torch.zeros(2, 2))])  # its own checks, before all else
     made["scheduler"] = build(cfg.scheduler)
 
+    _check_devices(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
     history = MetricHistory(cfg.monitor, cfg.mode)
     loggers = [build(node) for node in cfg.logger.values()]
     callbacks = [build(node) for node in cfg.callbacks.values()]
-    trainer: Trainer = build(cfg.trainer, _partial_=True)(
+    trainer: Trainer = deferred(cfg.trainer)(
         logger=loggers or False, callbacks=[*callbacks, history], default_root_dir=run_dir
     )
     data = build(cfg.data)
@@ -136,6 +145,14 @@ def _locate_class(name: str, cfg: DictConfig) -> type:
     return found
 
 
+def _check_devices(trainer: DictConfig) -> None:
+    """Lightning would start any number of processes on a CPU."""
+    cores, devices = os.cpu_count() or 1, trainer.get("devices")
+    on_cpu = trainer.get("accelerator") == "cpu" and isinstance(devices, int)
+    if on_cpu and devices > PROCESSES_PER_CORE * cores:
+        raise UsageError(f"trainer.devices={devices}, but this machine has {cores} cores")
+
+
 def _declare_monitor(cfg: DictConfig, model_class: type) -> None:
     metric, mode = getattr(model_class, "monitor", ("val/loss", "min"))
     with open_dict(cfg):
@@ -160,7 +177,7 @@ def _build_model(
     arguments = {str(key): value for key, value in plain.items()}
     require("model", arguments, signature, given=set(more))
     check_arguments("model", arguments, signature)
-    model: LightningModule = build(node, _partial_=True)(**more)
+    model: LightningModule = deferred(node)(**more)
     if isinstance(model, OptimizerMixin):
         return model
     if is_overridden("configure_optimizers", model) and not more:
@@ -169,7 +186,7 @@ def _build_model(
             "scheduler would have no effect; remove it, or use lit_optim.OptimizerMixin"
         )
     if not more:
-        attached = partial(configure_optimizers, model, **made)
+        attached: Any = partial(configure_optimizers, model, **made)
         model.configure_optimizers = attached  # type: ignore[method-assign]
     return model
 
@@ -213,7 +230,7 @@ def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None
             if key != TARGET:
                 plain = value if isinstance(value, bool | int | float | str) else str(value)
                 hparams[f"{group}.{key}"] = plain
-    metrics = {}
+    metrics: dict[str, float] = {}
     for stage, values in (("final", result.final), ("best", result.best), ("final", result.test)):
         metrics |= {f"{stage}/{name.replace('/', '_')}": value for name, value in values.items()}
     for logger in loggers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,7 @@ from lit_optim.config.targets import (
     check_arguments,
     find_targets,
     locate,
+    may_be_allowed,
     name_of,
 )
 from lit_optim.errors import UsageError, suggest
@@ -42,6 +44,9 @@ def check(cfg: DictConfig) -> None:
     assert settings is not None
     _check_settings(plain, settings)
     allow = allowed_packages(plain)
+    for package in allow:
+        if not may_be_allowed(package):
+            raise UsageError(f"allow={package} is refused: it is no package of yours")
     for name in (*ONE, *SEVERAL):
         for path, node in find_targets(name, plain[name]):
             check_allowed(path, node[TARGET], allow)
@@ -50,11 +55,14 @@ def check(cfg: DictConfig) -> None:
     for group in SEVERAL:
         for name, node in plain[group].items():
             _check_one(f"{group}.{name}", node)
+    _check_length(plain["trainer"])
     _check_schedule(plain)
     if plain["train"] and plain["ckpt"] is not None:
         raise UsageError("ckpt is for evaluation; say train=false test=true with it")
     if not plain["train"] and not plain["test"]:
         raise UsageError("train=false test=false leaves nothing to do")
+    if plain["ckpt"] is not None and not Path(plain["ckpt"]).is_file():
+        raise UsageError(f"ckpt={plain['ckpt']}: there is no such file")
     if not plain["train"] and plain["ckpt"] is None:
         raise UsageError(
             "train=false needs a checkpoint to evaluate: ckpt=runs/.../checkpoints/best.ckpt"
@@ -120,6 +128,14 @@ def _check_one(path: str, node: Any) -> None:
         locate(path, node[TARGET])  # says what is missing
     if signature is not None:
         check_arguments(path, node, signature)
+
+
+def _check_length(trainer: Mapping[str, Any]) -> None:
+    steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
+    if steps == 0 or epochs == 0:
+        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
+    if steps == -1 and epochs is None and trainer.get("max_time") is None:
+        raise UsageError("the run has no end: set trainer.max_steps or trainer.max_epochs")
 
 
 def _check_schedule(plain: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from lit_optim.config.help import help_text
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.errors import UsageError, suggest
 
-OPTIONAL = ("experiment", "debug")  # groups that may be left out
+OPTIONAL = ("experiment", "debug")  # groups that may be left out, as they are by default
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -165,14 +165,17 @@ def _each_once(overrides: list[Override]) -> Iterator[list[str]]:
 def _rewritten(override: Override) -> str:
     if override.is_delete():
         return str(override.input_line)
+    if override.key_or_group in OPTIONAL and override.value() is None:
+        return f"~{override.key_or_group}"  # Hydra knows no choice called null
     return f"{_key(override)}={override.get_value_element_as_str()}"
 
 
 def _key(override: Override) -> str:
     """The key as Hydra shall see it: groups plain, values forced; `check` decides what may be."""
     key = override.get_key_element().lstrip("+")
-    is_group = override.key_or_group in groups() or "/" in override.key_or_group
-    return key if is_group else f"++{key}"
+    name = override.key_or_group
+    hydras = name in groups() or "/" in name or name.startswith("hydra.")
+    return key if hydras else f"++{key}"
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -26,6 +27,7 @@ ALLOWED = (
     "torch.optim.",
 )
 TARGET = "_target_"
+FEW = 10  # names that a message may list beside a suggestion
 
 
 def find_targets(path: str, node: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -53,10 +55,15 @@ def check_allowed(path: str, target: Any, allow: list[str]) -> None:
         target == name or (name.endswith(".") and target.startswith(name)) for name in names
     ):
         package = target.split(".")[0]
+        own = f"; if {package} is your own package, say allow=[{package}]"
         raise UsageError(
-            f"{path}.{TARGET}={target} is not allowed; "
-            f"if {package} is your own package, say allow=[{package}]"
+            f"{path}.{TARGET}={target} is not allowed{own if may_be_allowed(package) else ''}"
         )
+
+
+def may_be_allowed(package: str) -> bool:
+    """Whether `allow` may name it: not what can run anything."""
+    return package not in {*sys.stdlib_module_names, "torch", "lightning", "hydra", "omegaconf"}
 
 
 def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) -> None:
@@ -77,10 +84,10 @@ def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) ->
             if signature.open:
                 continue
             names = [name for name in known if name != "params"]
-            takes = f"it takes {', '.join(names)}" if names else "it takes no arguments"
-            raise UsageError(
-                f"unknown key {path}.{key}{suggest(key, names)} ({name_of(node)}: {takes})"
-            )
+            near = suggest(key, names)
+            if not near or len(names) <= FEW:
+                near += f" ({name_of(node)} takes {', '.join(names) or 'no arguments'})"
+            raise UsageError(f"unknown key {path}.{key}{near}")
         parameter = known[key]
         if value is None and parameter.required:
             continue
@@ -106,7 +113,9 @@ def require(path: str, node: Mapping[str, Any], signature: Signature, given: set
         if parameter.required and name not in given and node.get(name) is None:
             if accepts(None, parameter.annotation) and name in node:
                 continue
-            raise UsageError(f"{path}.{name} must be given: {describe(parameter.annotation)}")
+            what = describe(parameter.annotation)
+            unfilled = "; the data has none" if path == "model" and name in node else ""
+            raise UsageError(f"{path}.{name} must be given: {what}{unfilled}")
 
 
 def name_of(node: Mapping[str, Any]) -> str:
@@ -140,6 +149,12 @@ def signature_of(target: str) -> Signature:
     return read_signature(target) or Signature(open=True)
 
 
-def build(node: DictConfig, **more: Any) -> Any:
-    """The object of a checked node; containers arrive as plain lists and dicts."""
-    return hydra.utils.instantiate(node, _convert_="all", **more)
+def deferred(node: DictConfig) -> Callable[..., Any]:
+    """What makes the object of a checked node; containers arrive as plain lists and dicts."""
+    made: Callable[..., Any] = hydra.utils.instantiate(node, _convert_="all", _partial_=True)
+    return made
+
+
+def build(node: DictConfig) -> Any:
+    """The object of a checked node. What its constructor raises comes through as it is."""
+    return deferred(node)()

@@ -60,7 +60,7 @@ def configure_optimizers(
     }
 
 
-class OptimizerMixin:
+class OptimizerMixin(LightningModule):
     """For a LightningModule whose constructor takes `optimizer`, `scheduler` and `param_groups`.
 
         class Net(OptimizerMixin, LightningModule):
@@ -77,9 +77,8 @@ class OptimizerMixin:
     scheduler: Schedule | None = None
     param_groups: MakeGroups | None = None
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Called by Lightning."""
-        assert isinstance(self, LightningModule)
         return configure_optimizers(self, self.optimizer, self.scheduler, self.param_groups)
 
     def save_hyperparameters(
@@ -94,7 +93,7 @@ class OptimizerMixin:
         ignored += ["optimizer", "scheduler", "param_groups"]
         here = inspect.currentframe()
         frame = frame or (here.f_back if here else None)
-        super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)  # type: ignore[misc]
+        super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
 
 
 def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:

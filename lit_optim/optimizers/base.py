@@ -103,7 +103,7 @@ class Elementwise(torch.optim.Optimizer):
             )
         if p.is_complex():
             raise RuntimeError(f"{type(self).__name__} does not take complex parameters")
-        state = self.state[p]
+        state: dict[str, Any] = self.state[p]
         state["step"] = 0
         for name, declared in self.states(group).items():
             state[name] = torch.full_like(p, declared.initial, dtype=_state_dtype(p))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 from lit_optim.errors import UsageError
+from lit_optim.hyperparameters import describe
 
 #: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples".
-Duration = int | str
-
-ALLOWED = 'optimizer steps (500), a share of the run ("5%"), "2 epochs" or "1000 samples"'
+Duration = Annotated[int | str, "such as 500 (steps), 5%, 2 epochs or 1000 samples"]
 FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%|steps?|epochs?|samples?)?")
 
 
@@ -71,4 +71,4 @@ def parse(name: str, duration: Duration) -> tuple[float, str]:
             or (unit != "%" and amount.is_integer())
         ):
             return amount, unit
-    raise UsageError(f"{name} must be {ALLOWED}, got {duration!r}")
+    raise UsageError(f"{name} must be {describe(Duration)}, got {duration!r}")

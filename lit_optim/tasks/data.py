@@ -51,7 +51,7 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.arange(count)
-        for batch in order.split(self.batch_size):
+        for batch in torch.split(order, self.batch_size):
             if self.even:
                 batch = batch[: len(batch) // self.num_replicas * self.num_replicas]
             mine = batch[self.rank :: self.num_replicas]
@@ -116,7 +116,7 @@ class TensorTask(LightningDataModule):
                 f"data.batch_size={self.batch_size} is shared by all devices: {world_size} of them"
             )
         sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, even)
-        return DataLoader(dataset, batch_size=None, sampler=sampler)  # type: ignore[arg-type]
+        return DataLoader(dataset, batch_size=None, sampler=sampler)
 
 
 class Pairs:

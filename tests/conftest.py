@@ -1,0 +1,40 @@
+"""What every test gets: no globals left behind by Hydra, and a small float64 model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+
+ROOT = Path(__file__).parent.parent
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_left():
+    yield
+    GlobalHydra.instance().clear()
+    Singleton._instances.pop(HydraConfig, None)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Run train.py as a user would, in an empty directory; returns the finished process."""
+
+    def start(*argv: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *argv],
+            cwd=tmp_path,
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return start

@@ -1,0 +1,71 @@
+"""Imports point down, and only who must knows Hydra and Lightning."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "lit_optim"
+#: Lowest first; a room imports only from the floors below it, never its neighbours.
+FLOORS = (
+    ("errors",),
+    ("hyperparameters", "kernels"),
+    ("optimizers", "schedules", "param_groups"),
+    ("lightning", "config", "tasks"),
+    ("sweeps", "run"),
+    ("app",),
+)
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+KNOW_HYDRA = {"config", "sweeps", "run", "app"}
+KNOW_LIGHTNING = {"lightning", "tasks", "run", "app"}  # config answers before it is loaded
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.append(node.module or "")
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    here = room(path)
+    if here == "__init__":
+        return
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "lit_optim" and rest:
+            other = rest[0]
+            allowed = other == here or FLOOR[other] < FLOOR[here]
+            # config reads schedules and is read by run; within floor 2 the rooms stay apart
+            assert allowed, f"{here} (floor {FLOOR[here]}) imports {other} (floor {FLOOR[other]})"
+        if top in ("hydra", "omegaconf"):
+            assert here in KNOW_HYDRA, f"{here} imports {top}"
+        if top == "lightning":
+            assert here in KNOW_LIGHTNING, f"{here} imports lightning"
+
+
+def test_every_room_has_a_floor():
+    assert {room(path) for path in FILES} - {"__init__"} == set(FLOOR)
+
+
+def test_config_and_schedules_do_not_import_torch():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import lit_optim, lit_optim.app, lit_optim.schedules.library;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
