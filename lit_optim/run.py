@@ -119,7 +119,7 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
             (run_dir / "result.json").write_text(json.dumps(asdict(result), indent=1))
-        _print(result, trainer)
+        _print(result, trainer, cfg)
     return result
 
 
@@ -239,12 +239,13 @@ def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None
             logger.finalize("success")
 
 
-def _print(result: Result, trainer: Trainer) -> None:
+def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
+    told = {"optimizer": f"  lr {cfg.optimizer.lr:g}"} if "lr" in cfg.optimizer else {}
     table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)  # so that the last line can be copied
     for group in ("optimizer", "scheduler", "model", "data"):
-        table.add_row(group, result.choices.get(group, "-"))
+        table.add_row(group, f"{result.choices.get(group, '-')}{told.get(group, '')}")
     for name, value in result.final.items():
         table.add_row(name, f"{value:.4f}  (best {result.best[name]:.4f})")
     for name, value in result.test.items():
@@ -256,8 +257,8 @@ def _print(result: Result, trainer: Trainer) -> None:
         shown = _relative(result.run_dir)
         table.add_row("run", shown)
         table.add_row("curves", f"tensorboard --logdir {shown}")
-    console = Console()
-    console.print(table, soft_wrap=True, width=max(console.width, 2 * len(result.run_dir)))
+    console = Console()  # wide enough for whole paths: a terminal wraps them, and copies them whole
+    Console(width=max(console.width, 40 + len(result.run_dir))).print(table)
 
 
 def _relative(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.utils import filter_overrides
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -78,8 +79,8 @@ def table(jobs: list[Ended]) -> Table:
     rows = defaultdict(list)
     for job in jobs:
         rows[tuple(job.overrides.get(key, "") for key in keys)].append(job)
-    drawn = Table(title=f"{len(jobs)} runs", title_justify="left")
-    for name in (*keys, f"best {monitor}", f"final {monitor}", *tests, "runs", "time"):
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in (*keys, f"best\n{monitor}", f"final\n{monitor}", *tests, "runs", "time"):
         drawn.add_column(name, overflow="fold")
 
     def score(item: tuple[tuple[str, ...], list[Ended]]) -> tuple[bool, float]:

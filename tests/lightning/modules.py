@@ -1,0 +1,67 @@
+"""Small LightningModules and data as users write them."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import lit_optim
+
+
+class Plain(LightningModule):
+    """No configure_optimizers of its own; float64, so that runs can be compared exactly."""
+
+    def __init__(self, width: int = 4, none_every: int = 0):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(
+            nn.Linear(3, width), nn.LayerNorm(width), nn.Linear(width, 1)
+        ).double()
+        self.none_every = none_every
+        self.lrs: list[list[float]] = []
+
+    def training_step(self, batch, batch_idx):
+        if self.none_every and batch_idx % self.none_every == 0:
+            return None
+        loss = self.net(batch[0]).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer):
+        self.lrs.append([group["lr"] for group in optimizer.param_groups])
+
+
+class Mixed(lit_optim.OptimizerMixin, LightningModule):
+    def __init__(self, width: int, optimizer, scheduler=None, param_groups=None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.optimizer, self.scheduler, self.param_groups = optimizer, scheduler, param_groups
+        self.net = nn.Linear(3, width)
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch[0].float()).square().mean()
+
+
+class Data(LightningDataModule):
+    def __init__(self, batches: int = 10, batch_size: int = 4):
+        super().__init__()
+        self.batches = batches
+        self.batch_size = batch_size
+
+    def train_dataloader(self):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(self.batches * self.batch_size, 3, dtype=torch.float64, generator=generator)
+        return DataLoader(TensorDataset(x), batch_size=self.batch_size)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield (torch.ones(3, dtype=torch.float64),)
+
+
+class EndlessData(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Endless(), batch_size=4)

@@ -1,0 +1,72 @@
+"""Every parameter in exactly one group, decayed or not for the right reason."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lit_optim.errors import UsageError
+from lit_optim.param_groups import no_decay, single
+
+
+class Everything(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.conv = nn.Conv1d(1, 4, 3)
+        self.layer_norm = nn.LayerNorm([2, 4])  # a norm whose weight is a matrix
+        self.batch_norm = nn.BatchNorm1d(4)
+        self.group_norm = nn.GroupNorm(2, 4)
+        self.rms_norm = nn.RMSNorm(4)
+        self.gru = nn.GRU(4, 3)
+        self.scale = nn.Parameter(torch.ones(4))
+        self.head = nn.Linear(4, 10)
+        self.head.weight = self.embedding.weight  # tied
+
+
+def names(module, group):
+    return {n for n, p in module.named_parameters() if any(p is q for q in group["params"])}
+
+
+def test_no_decay():
+    module = Everything()
+    decay, rest = no_decay(module)
+    assert (decay["name"], rest["name"]) == ("decay", "no_decay")
+    assert "weight_decay" not in decay
+    assert rest["weight_decay"] == 0
+    assert names(module, decay) == {
+        "embedding.weight",
+        "conv.weight",
+        "gru.weight_ih_l0",
+        "gru.weight_hh_l0",
+    }
+    assert names(module, decay) | names(module, rest) == dict(module.named_parameters()).keys()
+    count = sum(len(group["params"]) for group in (decay, rest))
+    assert count == len(list(module.parameters()))
+
+
+def test_groups_go_into_an_optimizer():
+    module = Everything()
+    torch.optim.AdamW(no_decay(module))
+    torch.optim.AdamW(single(module))
+    assert single(module)[0]["name"] == "all"
+
+
+def test_an_empty_group_is_left_out():
+    assert [group["name"] for group in no_decay(nn.Linear(2, 2, bias=False))] == ["decay"]
+
+
+def test_frozen_parameters_stay_in():
+    module = nn.Linear(2, 2)
+    module.bias.requires_grad = False
+    assert sum(len(group["params"]) for group in no_decay(module)) == 2
+
+
+@pytest.mark.parametrize("make", [no_decay, single])
+def test_nothing_to_train(make):
+    module = nn.Linear(2, 2)
+    module.requires_grad_(False)
+    for empty in (module, nn.ReLU()):
+        with pytest.raises(UsageError, match="0 trainable parameters"):
+            make(empty)
