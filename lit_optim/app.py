@@ -25,6 +25,7 @@ def main() -> None:
 
     torch is imported when the command line is found to be good, and not for `--help`.
     """
+    sys.path.append(os.getcwd())  # where the user's own packages are
     if "LOCAL_RANK" not in os.environ:  # another rank of a run has been checked by the first
         try:
             line = front(sys.argv[1:])
@@ -38,8 +39,6 @@ def main() -> None:
 
 
 def _job(cfg: DictConfig) -> None:
-    if cfg.allow and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the user's own packages
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from lit_optim.run import Interrupted, run

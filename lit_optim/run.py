@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 
-from lit_optim.config.check import check
+from lit_optim.config.check import BEST, check
 from lit_optim.config.targets import (
     TARGET,
     build,
@@ -48,6 +48,8 @@ NOISE = (
     ".*does not have many workers.*",
     ".*recommended to use .*devices=1.*",
     ".*treespec, LeafSpec.*",
+    ".*smaller than the logging interval.*",  # not so: steps are counted across epochs
+    ".*Total length of `list` across ranks is zero.*",
 )
 
 
@@ -107,7 +109,9 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     result = Result(dict(choices), cfg.seed, cfg.monitor, cfg.mode, str(run_dir))
     ckpt = cfg.ckpt
     if cfg.train:
-        ckpt = _fit(trainer, model, data, history, result)
+        _fit(trainer, model, data, history, result)
+        if ckpt == BEST:
+            ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
     if cfg.test and is_overridden("test_step", model) and is_overridden("test_dataloader", data):
         tested = trainer.test(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
         result.test = {name: value for metrics in tested for name, value in metrics.items()}
@@ -197,8 +201,7 @@ def _fit(
     data: LightningDataModule,
     history: MetricHistory,
     result: Result,
-) -> str | None:
-    """Train; returns the best checkpoint, or None for the weights as they are now."""
+) -> None:
     start = time.perf_counter()
     try:
         trainer.fit(model, data)
@@ -218,8 +221,6 @@ def _fit(
     ):
         trainer.validate(model, data, verbose=False)  # the run ended between two validations
     result.final, result.best = history.final, history.best
-    checkpoint = trainer.checkpoint_callback
-    return getattr(checkpoint, "best_model_path", None) or None
 
 
 def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:

@@ -25,6 +25,8 @@ from lit_optim.hyperparameters import Signature, accepts, describe, read_signatu
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phases import Schedule
 
+BEST = "best"  # of the run, as `ckpt`
+
 #: Groups whose choice is one object, and groups whose choice is several of them by name.
 ONE = ("optimizer", "scheduler", "param_groups", "model", "data", "trainer")
 SEVERAL = ("logger", "callbacks")
@@ -57,16 +59,19 @@ def check(cfg: DictConfig) -> None:
             _check_one(f"{group}.{name}", node)
     _check_length(plain["trainer"])
     _check_schedule(plain)
-    if plain["train"] and plain["ckpt"] is not None:
-        raise UsageError("ckpt is for evaluation; say train=false test=true with it")
-    if not plain["train"] and not plain["test"]:
+    _check_job(plain["train"], plain["test"], plain["ckpt"])
+
+
+def _check_job(train: bool, test: bool, ckpt: str | None) -> None:
+    if not train and not test:
         raise UsageError("train=false test=false leaves nothing to do")
-    if plain["ckpt"] is not None and not Path(plain["ckpt"]).is_file():
-        raise UsageError(f"ckpt={plain['ckpt']}: there is no such file")
-    if not plain["train"] and plain["ckpt"] is None:
-        raise UsageError(
-            "train=false needs a checkpoint to evaluate: ckpt=runs/.../checkpoints/best.ckpt"
-        )
+    if ckpt is not None and not test:
+        raise UsageError(f"ckpt={ckpt} says what to test, but test=false")
+    if train and ckpt not in (None, BEST):
+        raise UsageError(f"ckpt={ckpt} is to be tested, not trained on; say train=false with it")
+    if not train and (ckpt is None or not Path(ckpt).is_file()):
+        given = "" if ckpt is None else f"; {ckpt} is no file"
+        raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:

@@ -167,9 +167,8 @@ def _rewritten(override: Override) -> str:
         return str(override.input_line)
     if override.key_or_group in OPTIONAL and override.value() is None:
         return f"~{override.key_or_group}"  # Hydra knows no choice called null
-    if override.is_sweep_override():  # as it was typed
-        return f"{_key(override)}={str(override.input_line).partition('=')[2]}"
-    return f"{_key(override)}={override.get_value_element_as_str()}"
+    typed = str(override.input_line).partition("=")[2]
+    return f"{_key(override)}={typed}"
 
 
 def _key(override: Override) -> str:

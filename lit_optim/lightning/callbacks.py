@@ -7,6 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from lit_optim.optimizers.base import Elementwise
+
 
 class LearningRates(Callback):
     """Logs `lr/<group>`: the lr that update k used, at step k.
@@ -17,44 +19,47 @@ class LearningRates(Callback):
     """
 
     def __init__(self) -> None:
-        self._used: tuple[int, dict[str, float]] | None = None
+        self._step = -1  # of the update that comes or came last
+        self._used: list[float] = []  # the lr of each group at that update
         self._logged = -1
 
     def on_train_batch_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if self._used is not None and self._used[0] == step:
+        if trainer.global_step == self._step:
             return  # accumulating: the update of this step has not happened
-        self._used = (step, rates(trainer.optimizers))
+        self._step = step = trainer.global_step
+        self._used = [
+            group["lr"] for optimizer in trainer.optimizers for group in groups(optimizer)
+        ]
         if step == 0 or (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log(trainer)
+            self._log(trainer, ahead=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if self._used is not None and self._used[0] != self._logged:
-            self._log(trainer)
+        if self._used and self._step != self._logged:
+            self._log(trainer, ahead=0)
 
-    def _log(self, trainer: Trainer) -> None:
-        assert self._used is not None
-        self._logged, values = self._used
+    def _log(self, trainer: Trainer, ahead: int) -> None:
+        """Write the lrs; `ahead` is 1 before the update that uses them and 0 after it."""
+        values: dict[str, float] = {}
+        lrs = iter(self._used)
+        for optimizer in trainer.optimizers:
+            for index, group in enumerate(groups(optimizer)):
+                name = group.get("name", f"group{index}")
+                values[f"lr/{name}"] = lr = float(next(lrs))
+                if isinstance(optimizer, Elementwise):
+                    steps = [optimizer.state[p].get("step", 0) for p in group["params"]]
+                    effective = optimizer.effective_lr(group | {"lr": lr}, max(steps) + ahead)
+                    if effective != lr:
+                        values[f"effective_lr/{name}"] = effective
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=self._logged)
+            logger.log_metrics(values, step=self._step)
+        self._logged = self._step
 
 
-def rates(optimizers: list[Optimizer]) -> dict[str, float]:
-    """`lr/<group>` of the coming update, and `effective_lr/<group>` where it differs."""
-    values: dict[str, float] = {}
-    for optimizer in optimizers:
-        for index, group in enumerate(optimizer.param_groups):
-            name = group.get("name", f"group{index}")
-            values[f"lr/{name}"] = lr = float(group["lr"])
-            effective_lr = getattr(optimizer, "effective_lr", None)
-            if effective_lr is not None:
-                steps = [int(optimizer.state[p].get("step", 0)) for p in group["params"]]
-                effective = effective_lr(group, max(steps) + 1)
-                if effective != lr:
-                    values[f"effective_lr/{name}"] = effective
-    return values
+def groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Its param groups that have parameters."""
+    return [group for group in optimizer.param_groups if group["params"]]
 
 
 class MetricHistory(Callback):

@@ -56,8 +56,14 @@ class Checkpoint(ModelCheckpoint):
             raise UsageError(f"monitor={self.monitor} is not logged{near} (logged: {known})")
         super().on_validation_end(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._save_newest(trainer)  # the run may end between two validations
+
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        self._save_newest(trainer)
+
+    def _save_newest(self, trainer: Trainer) -> None:
         if self.save_last and trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -69,7 +69,8 @@ class ProcessLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Run the jobs; each one's exit code is its return value."""
         sweep_dir = Path(self.config.hydra.sweep.dir).resolve()
-        waiting = [list(overrides) for overrides in job_overrides]
+        self.jobs = [list(overrides) for overrides in job_overrides]
+        waiting = list(self.jobs)
         running: list[Job] = []
         ended: list[JobReturn] = []
         failed = 0
@@ -105,7 +106,7 @@ class ProcessLauncher(Launcher):
         return ended
 
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
-        run_dir = unique_dir(sweep_dir, directory_name(overrides))
+        run_dir = unique_dir(sweep_dir, directory_name(overrides, self.jobs))
         quoted = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")
         command = [*own_command(), *overrides, f"hydra.run.dir='{quoted}'"]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
@@ -134,14 +135,14 @@ def own_command() -> list[str]:
     ]
 
 
-def directory_name(overrides: Sequence[str]) -> str:
-    """The overrides as the name of a directory; what does not fit is shortened to a hash."""
-    told = [
-        o.lstrip("+~")
-        for o in filter_overrides(overrides)
-        if not o.lstrip("+").startswith("n_jobs=")
-    ]
-    name = re.sub(r"[^\w=,.\-\[\]%]+", "-", ",".join(sorted(told, key=lambda o: "." in o))) or "job"
+def directory_name(overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:
+    """A job as the name of a directory: the overrides that not all jobs share, or all of one job.
+
+    What is too long for a name ends in a hash.
+    """
+    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    told = [o.lstrip("+~") for o in filter_overrides(overrides) if o not in shared]
+    name = re.sub(r"[^\w=,.\-\[\]%]+", "-", ",".join(told)) or "job"
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

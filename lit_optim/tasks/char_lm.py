@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torchmetrics import MeanMetric
 
 from lit_optim.errors import UsageError
 from lit_optim.tasks.data import TensorTask
@@ -176,6 +177,7 @@ class GPT(LightningModule):
         if width % heads:
             raise UsageError(f"model.width={width} must be a multiple of model.heads={heads}")
         self.save_hyperparameters(logger=False)
+        self.val_loss = MeanMetric()
         self.token = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(block, width)
         self.dropout = nn.Dropout(dropout)
@@ -203,5 +205,6 @@ class GPT(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: D102
         x, y = batch
         loss = cross_entropy(self(x).flatten(0, 1), y.flatten(), ignore_index=IGNORED)
-        counted = int((y != IGNORED).sum())  # so that the mean is over characters, not windows
-        self.log("val/loss", loss, prog_bar=True, batch_size=counted, sync_dist=True)
+        # weighted, so that the mean is over characters and not over batches
+        self.val_loss.update(loss, weight=(y != IGNORED).sum())
+        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=len(x))

@@ -12,10 +12,20 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 Size = Annotated[int, "> 0"]
 Batch = tuple[Tensor, Tensor]
+
+
+class Scores(nn.Module):
+    """Mean loss and accuracy over a whole set, on all devices together."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.acc = MulticlassAccuracy(classes, average="micro")
 
 
 class Classifier(LightningModule):
@@ -29,8 +39,8 @@ class Classifier(LightningModule):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.val_acc = MulticlassAccuracy(classes, average="micro")
-        self.test_acc = MulticlassAccuracy(classes, average="micro")
+        self.val_scores = Scores(classes)
+        self.test_scores = Scores(classes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
         x, y = batch
@@ -42,18 +52,18 @@ class Classifier(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        self._evaluate("val", self.val_acc, batch)
+        self._evaluate("val", self.val_scores, batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        self._evaluate("test", self.test_acc, batch)
+        self._evaluate("test", self.test_scores, batch)
 
-    def _evaluate(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:
+    def _evaluate(self, stage: str, scores: Scores, batch: Batch) -> None:
         x, y = batch
         logits = self(x)
-        accuracy.update(logits, y)
-        loss = cross_entropy(logits, y)
-        self.log(f"{stage}/loss", loss, on_epoch=True, batch_size=len(x), sync_dist=True)
-        self.log(f"{stage}/acc", accuracy, on_epoch=True, prog_bar=True, batch_size=len(x))
+        scores.loss.update(cross_entropy(logits, y), weight=len(x))
+        scores.acc.update(logits, y)
+        self.log(f"{stage}/loss", scores.loss, on_epoch=True, batch_size=len(x))
+        self.log(f"{stage}/acc", scores.acc, on_epoch=True, prog_bar=True, batch_size=len(x))
 
 
 class Linear(Classifier):

@@ -98,7 +98,7 @@ def test_ranks_share_the_same_global_batches(world_size, shuffle):
         return found
 
     alone = batches(0, 1, even=False)
-    assert sorted(sum(alone, [])) == list(range(103))
+    assert sorted(i for batch in alone for i in batch) == list(range(103))
     exact = [batches(rank, world_size, even=False) for rank in range(world_size)]
     for number, batch in enumerate(alone):
         together = [i for ranks in exact for i in (ranks[number] if number < len(ranks) else [])]

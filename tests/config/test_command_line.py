@@ -1,0 +1,204 @@
+"""Mistakes on the command line: one line each, before torch is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch  # noqa: F401  (so that the checks below are not what loads it)
+
+from lit_optim.config.command_line import composed, front
+from lit_optim.config.places import groups, headline
+from lit_optim.errors import UsageError
+from tests.conftest import ROOT
+
+MISTAKES = {
+    # faults 1 to 8: names
+    "optimizer=adamv": "unknown optimizer 'adamv'; did you mean adam or adamw?",
+    "optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
+    "+optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
+    "++optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
+    "scheduler=cosine_warmpu": "unknown scheduler 'cosine_warmpu'; did you mean cosine_warmup?",
+    "optimizer.lrr=1": "unknown key optimizer.lrr; did you mean lr? (AdamW takes lr, betas,",
+    "+optimizer.lrr=1": "unknown key optimizer.lrr; did you mean lr?",
+    "optimizer.momentum=0.9": "unknown key optimizer.momentum (AdamW takes lr, betas, eps",
+    "scheduler.step_size=3": "unknown key scheduler.step_size (cosine_warmup takes warmup, min_lr",
+    "trainer.max_stepz=4": "unknown key trainer.max_stepz; did you mean max_steps",
+    "callbacks.checkpoint.moniter=x": "callbacks.checkpoint.moniter; did you mean monitor",
+    "lr=1e-3": "unknown key lr; did you mean optimizer.lr?",
+    "optimizer=[adamw,sgd]": "optimizer must be one choice per run; to run several, say -m",
+    "optimizer=adamw,sgd": "optimizer=adamw,sgd: several values; to run each of them, add -m",
+    "optimizer=": "optimizer is required; one of adagrad, adam, adamw, sgd",
+    "optimizer=null": "optimizer is required; one of adagrad, adam, adamw, sgd",
+    "~optimizer": "optimizer is required",
+    "scheduler=null": "scheduler is required; one of constant, cosine_warmup, linear, none, step",
+    # faults 9 to 19: values
+    "optimizer.lr=-1": "optimizer.lr must be a number > 0, got -1",
+    "optimizer.lr=0": "optimizer.lr must be a number > 0, got 0",
+    "optimizer.lr=nan": "optimizer.lr must be a number > 0, got nan",
+    "optimizer.lr=inf": "optimizer.lr must be a number > 0, got inf",
+    "optimizer.lr=abc": "optimizer.lr must be a number > 0, got 'abc'",
+    "optimizer.lr='1e-3'": "optimizer.lr must be a number > 0, got '1e-3'",
+    "optimizer.lr=true": "optimizer.lr must be a number > 0, got True",
+    "optimizer.lr=": "optimizer.lr must be a number > 0, got ''",
+    "optimizer.lr=null": "optimizer.lr must be a number > 0, got None",
+    "optimizer.lr=[1]": "optimizer.lr must be a number > 0, got [1]",
+    "optimizer.betas=[0.9]": "optimizer.betas must be 2 numbers in [0, 1), got [0.9]",
+    "optimizer.betas=[0.9,1.0]": "optimizer.betas must be 2 numbers in [0, 1), got [0.9, 1.0]",
+    "optimizer.betas=[-.1,.9]": "optimizer.betas must be 2 numbers in [0, 1), got [-0.1, 0.9]",
+    "optimizer.betas=[.1,.2,.3]": "betas must be 2 numbers in [0, 1), got [0.1, 0.2, 0.3]",
+    "optimizer.betas=null": "optimizer.betas must be 2 numbers in [0, 1), got None",
+    "optimizer.eps=0": "optimizer.eps must be a number > 0, got 0",
+    "optimizer.weight_decay=-.1": "optimizer.weight_decay must be a number >= 0, got -0.1",
+    "optimizer.amsgrad=1": "optimizer.amsgrad must be true or false, got 1",
+    # faults 22 to 29: the schedule and the run
+    "scheduler.warmup=5000": "scheduler.warmup=5000: 5000 steps, but the run has 4000",
+    "scheduler.warmup=-1": "scheduler.warmup must be a whole number or text such as 500",
+    "scheduler.warmup=1.5": "scheduler.warmup must be a whole number or text such as 500",
+    "scheduler.warmup='5 weeks'": "scheduler.warmup must be a whole number or text such as 500",
+    "scheduler.total=0": "scheduler.total must be steps, epochs or samples > 0, got 0",
+    "scheduler.total=-5": "scheduler.total must be a whole number or text such as 500 (steps)",
+    "scheduler.total=inf": "scheduler.total must be a whole number or text such as 500 (steps)",
+    "scheduler.min_lr_ratio=1.5": "scheduler.min_lr_ratio must be a number in [0, 1], got 1.5",
+    "scheduler.ticks=middle": "scheduler.ticks must be one of end, start, got 'middle'",
+    "trainer.max_steps=0": "nothing to train: trainer.max_steps or trainer.max_epochs is 0",
+    "trainer.max_steps=-1": "the run has no end: set trainer.max_steps or trainer.max_epochs",
+    "trainer.precision=fp17": "trainer.precision must be one of 64, 32, 16",
+    # faults 42 to 48: targets, settings
+    "optimizer._target_=os.system": "optimizer._target_=os.system is not allowed",
+    "optimizer._target_=torch.load": "optimizer._target_=torch.load is not allowed",
+    "optimizer._target_=torch.hub.load": "optimizer._target_=torch.hub.load is not allowed",
+    "optimizer._target_=subprocess.Popen": "optimizer._target_=subprocess.Popen is not allowed",
+    "optimizer._target_=lit_optim.optimizers.adamw.AdamWW": "has no AdamWW; did you mean AdamW?",
+    "optimizer._target_=lit_optim.optimizers.adamv.AdamW": "no module lit_optim.optimizers.adamv",
+    "optimizer._partial_=true": "optimizer._partial_ is not used here",
+    "model.extra._target_=os.system": "model.extra._target_=os.system is not allowed",
+    "allow=[os]": "allow=os is refused: it is no package of yours",
+    "allow=torch": "allow=torch is refused",
+    "model=custom": "model._target_: must be given",
+    "optimizer.lr=${nowhere}": "optimizer.lr: Interpolation key 'nowhere' not found",
+    "seed=": "seed must be a whole number in [0, 4294967295], got ''",
+    "seed=-1": "seed must be a whole number in [0, 4294967295], got -1",
+    "seed=abc": "seed must be a whole number in [0, 4294967295], got 'abc'",
+    "seed=null": "seed must be a whole number in [0, 4294967295], got None",
+    "mode=best": "mode must be one of min, max or null, got 'best'",
+    "n_jobs=0": "n_jobs must be a whole number > 0, got 0",
+    "data.batch_size=0": "data.batch_size must be a whole number > 0, got 0",
+    "data.val_share=1.5": "data.val_share must be a number in [0, 1), got 1.5",
+    "train=false": "train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file",
+    "ckpt=some.ckpt": "ckpt=some.ckpt is to be tested, not trained on; say train=false",
+    # what cannot be read at all
+    "--lr=1": "unrecognized arguments: --lr=1; values are given as in optimizer.lr=1e-3",
+    "optimizer/adamw=1": "unknown group optimizer/adamw",
+    "adamw": "cannot read 'adamw'; write key=value",
+    "optimizer.betas=[0.9": "cannot read 'optimizer.betas=[0.9'",
+}
+
+
+@pytest.mark.parametrize("argument", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(argument):
+    with pytest.raises(UsageError) as error:
+        front([argument])
+    assert MISTAKES[argument] in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "+opt" not in str(error.value)  # Hydra's advice would train the default
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["-m", "optimizer=adamw,sgdd"], "unknown optimizer 'sgdd'; did you mean sgd?"),
+        (["-m", "optimizer=adamw,sgd", "optimizer.lr=1,-1"], "optimizer.lr must be a number > 0"),
+        (
+            ["-m", "optimizer=adamw,sgd", "optimizer.eps=1e-6"],
+            "unknown key optimizer.eps (SGD takes",
+        ),
+        (["-m", "seed=range(0,3)", "scheduler=step,cosine"], "unknown scheduler 'cosine'"),
+        (["optimizer=sgd", "optimizer.betas=[.9,.9]"], "unknown key optimizer.betas (SGD takes lr"),
+        (
+            ["scheduler.warmup=50", "trainer.max_steps=20"],
+            "warmup=50: 50 steps, but the run has 20",
+        ),
+        (["train=false", "test=false"], "leaves nothing to do"),
+        (["train=false", "ckpt=nowhere.ckpt"], "nowhere.ckpt is no file"),
+        (["trainer.max_epochs=0"], "nothing to train"),
+    ],
+    ids=str,
+)
+def test_several_arguments(argv, message):
+    with pytest.raises(UsageError) as error:
+        front(argv)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["optimizer=adamv", "+optmizer=adamw", "optimizer.lr=-1", "--lr=1"]
+)
+def test_as_a_user_sees_it(train, tmp_path, line):
+    done = train(line)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("lit_optim: ")
+    assert not list(tmp_path.iterdir())  # no run directory
+
+
+def test_no_mistake_loads_torch():
+    code = (
+        "import sys; from lit_optim.app import main; sys.argv = ['train.py', sys.argv[1]]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 2 and '=' in sys.argv[1]\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'lightning', 'numpy')))"
+    )
+    for argument in ("optimizer=adamv", "optimizer.lr=-1", "scheduler.warmup=9999", "--help"):
+        done = subprocess.run([sys.executable, "-c", code, argument], cwd=ROOT, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+
+
+def test_arguments_are_passed_on_as_typed():
+    typed = [
+        "optimizer=sgd",
+        "optimizer.momentum=0.9",
+        "+experiment=mnist1d_paper",
+        "hydra.verbose=true",
+    ]
+    assert front(typed).argv == [
+        "optimizer=sgd",
+        "++optimizer.momentum=0.9",
+        "experiment=mnist1d_paper",
+        "hydra.verbose=true",
+    ]
+    swept = front(["-m", "optimizer=adamw,sgd", "seed=range(0,3)", "optimizer.lr=1e-3,1e-2"]).argv
+    assert swept == ["-m", "optimizer=adamw,sgd", "++seed=range(0,3)", "++optimizer.lr=1e-3,1e-2"]
+
+
+def test_help_lists_every_option_with_a_line():
+    text = front(["--help"]).text
+    for group, choices in groups().items():
+        for name, path in choices.items():
+            assert headline(path), path
+            assert any(
+                line.split()[:1] == [name] and headline(path) in line for line in text.splitlines()
+            ), (group, name)
+    for setting in ("seed=0", "ckpt=null", "n_jobs=1"):
+        assert setting in text
+
+
+def test_help_of_a_choice_shows_its_keys():
+    text = front(["optimizer=sgd", "--help"]).text
+    assert "optimizer.momentum=0.0 # share of the last direction that is kept" in text
+    assert "scheduler" not in text
+
+
+def test_experiments_and_debug_may_be_left_out():
+    assert front(["experiment=null", "debug=null"]).argv == ["~experiment", "~debug"]
+
+
+def test_presets_suit_the_data_and_yield_to_what_is_typed():
+    assert composed([]).optimizer.lr == 0.01
+    assert composed(["preset=none"]).optimizer.lr == 0.001
+    assert composed(["++optimizer.lr=0.5"]).optimizer.lr == 0.5
+    assert composed(["data=char_lm"]).optimizer.lr == 0.001
+    assert composed(["data=custom"]).optimizer.lr == 0.001

@@ -1,0 +1,77 @@
+"""Every YAML, by being there: it composes, its keys are explained, its defaults are the class's."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+
+import pytest
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from lit_optim.config.check import check
+from lit_optim.config.command_line import composed
+from lit_optim.config.places import conf_dir, groups
+from lit_optim.config.settings import Settings
+
+CHOICES = [(group, name) for group, names in groups().items() for name in names]
+#: what a choice needs beside itself
+NEEDS = {
+    ("model", "custom"): ["++model._target_=lit_optim.tasks.classifiers.CNN"],
+    ("data", "custom"): ["++data._target_=lit_optim.tasks.classification.Digits"],
+}
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
+def test_every_choice_composes_and_is_valid(group, name):
+    check(composed([f"{group}={name}", *NEEDS.get((group, name), [])]))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"),
+    list(itertools.product(groups()["optimizer"], groups()["scheduler"])),
+)
+def test_every_pair_is_valid(optimizer, scheduler):
+    check(composed([f"optimizer={optimizer}", f"scheduler={scheduler}"]))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
+def test_every_key_is_explained(group, name):
+    if group in ("preset", "experiment", "debug") or name in ("gpu", "ddp", "ddp_cpu", "fsdp"):
+        return  # they choose among keys that are explained elsewhere
+    for line in groups()[group][name].read_text("utf-8").splitlines():
+        if re.match(r" *\w+: ?\S", line) and "_target_: l" not in line:
+            assert " # " in line, line
+
+
+def test_every_setting_is_explained_and_declared():
+    lines = (conf_dir() / "train.yaml").read_text("utf-8").splitlines()
+    keys = {line.split(":")[0] for line in lines if re.match(r"\w+: .* # ", line)}
+    assert keys == inspect.signature(Settings).parameters.keys()
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(g, n) for g, n in CHOICES if g in ("optimizer", "model", "data") and n != "custom"],
+    ids=str,
+)
+def test_defaults_equal_the_constructors(group, name):
+    node = OmegaConf.load(groups()[group][name])
+    parameters = inspect.signature(get_object(node._target_)).parameters
+    expected = {
+        key: parameter.default
+        for key, parameter in parameters.items()
+        if key not in ("params", "self")
+    }
+    written = OmegaConf.to_container(node)
+    written.pop("_target_")
+    assert written.keys() == expected.keys()  # every accepted key stands in the YAML
+    for key, value in written.items():
+        if isinstance(value, str) and value.startswith("${"):
+            continue
+        default = expected[key]
+        if default is inspect.Parameter.empty:
+            assert value is None, key  # the data fills it in
+        else:
+            assert value == (list(default) if isinstance(default, tuple) else default), key

@@ -1,0 +1,358 @@
+"""The main job, started as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.library import cosine_warmup
+from tests.conftest import ROOT
+from tests.events import hparams, scalars
+
+QUICK = ("data=digits", "trainer.max_steps=30", "trainer.log_every_n_steps=7")
+
+
+def only_run(tmp_path):
+    (run_dir,) = (path.parent for path in tmp_path.glob("runs/*/*/config.yaml"))
+    return run_dir
+
+
+def checkpoint(run_dir, name="last"):
+    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt")  # default: weights_only
+
+
+def test_a_run_leaves_what_it_should(train, tmp_path):
+    done = train(
+        "optimizer=adamw", "scheduler=cosine_warmup", "optimizer.lr=0.01", "seed=0", *QUICK
+    )
+    assert done.returncode == 0, done.stderr
+    run_dir = only_run(tmp_path)
+    shown = {
+        line.split()[0]: line.split(maxsplit=1)[1]
+        for line in done.stdout.splitlines()
+        if len(line.split()) > 1
+    }
+    assert shown["optimizer"].split() == ["adamw", "lr", "0.01"]
+    assert shown["scheduler"].strip() == "cosine_warmup"
+    assert shown["steps"].strip() == "30"
+    assert {"time", "val/loss", "val/acc", "test/acc"} <= shown.keys()
+    assert "best" in shown["val/acc"]
+    assert shown["run"].strip() == str(run_dir.relative_to(tmp_path))
+    assert shown["curves"].strip() == f"tensorboard --logdir {run_dir.relative_to(tmp_path)}"
+    assert "Warning" not in done.stdout + done.stderr
+    assert "30/30" in done.stderr  # the progress bar
+
+    result = json.loads((run_dir / "result.json").read_text())
+    curves = scalars(run_dir)
+    planned = cosine_warmup().curve(Horizon(30))
+    for group in ("decay", "no_decay"):
+        logged = curves[f"lr/{group}"]
+        assert sorted(logged) == [0, 6, 13, 20, 27, 29]  # first and last always
+        for step, lr in logged.items():
+            assert lr == pytest.approx(0.01 * planned(step), abs=1e-9)
+    assert sorted(curves["train/loss"]) == [6, 13, 20, 27]
+    for tag in ("train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
+        assert curves[tag]
+    assert not any(tag.startswith("effective_lr") for tag in curves)
+    last = max(curves["val/acc"])
+    assert curves["val/acc"][last] == pytest.approx(result["final"]["val/acc"])
+    assert curves["final/val_acc"] == {30: pytest.approx(result["final"]["val/acc"])}
+    assert curves["final/test_acc"] == {30: pytest.approx(result["test"]["test/acc"])}
+
+    (entry,) = hparams(run_dir)
+    assert entry["optimizer"] == "adamw"
+    assert entry["scheduler"] == "cosine_warmup"
+    assert entry["optimizer.lr"] == 0.01
+    assert "hp_metric" not in curves
+
+    loaded = checkpoint(run_dir)
+    assert loaded["global_step"] == 30
+    assert checkpoint(run_dir, "best")["global_step"] <= 30
+
+    last = str(run_dir / "checkpoints" / "last.ckpt")
+    again = train("train=false", "test=true", f"ckpt={last}", *QUICK)
+    assert again.returncode == 0, again.stderr
+    tested = sorted(tmp_path.glob("runs/*/*/result.json"), key=lambda p: p.stat().st_mtime)[-1]
+    assert json.loads(tested.read_text())["test"] == result["test"]
+
+
+def test_the_same_seed_gives_the_same_result(train, tmp_path):
+    def weights(*argv):
+        before = set(tmp_path.glob("runs/*/*"))
+        assert train(*argv, *QUICK).returncode == 0
+        (run_dir,) = set(tmp_path.glob("runs/*/*")) - before
+        return checkpoint(run_dir)["state_dict"]["out.weight"]
+
+    a, b, c = weights("seed=0"), weights(), weights("seed=1")
+    assert torch.equal(a, b)  # 0 is honoured, and the default
+    assert not torch.equal(a, c)
+
+
+def test_effective_lr_is_logged_where_it_differs(train, tmp_path):
+    done = train("optimizer=adagrad", "scheduler=none", "optimizer.lr_decay=0.5", *QUICK)
+    assert done.returncode == 0, done.stderr
+    curves = scalars(only_run(tmp_path))
+    for step in (0, 6, 29):
+        assert curves["lr/decay"][step] == pytest.approx(0.01)
+    assert 0 not in curves["effective_lr/decay"]
+    for step in (6, 29):
+        assert curves["effective_lr/decay"][step] == pytest.approx(0.01 / (1 + 0.5 * step))
+
+
+def test_debug_fast_goes_through_everything(train, tmp_path):
+    done = train("debug=fast", "data=digits")
+    assert done.returncode == 0, done.stderr
+    assert "test/acc" in done.stdout
+    assert [path.name for path in tmp_path.glob("runs/*/*/*")] == [".hydra"]
+
+
+def test_debug_overfit_overfits(train, tmp_path):
+    done = train("debug=overfit", "data=digits")
+    assert done.returncode == 0, done.stderr
+    losses = scalars(only_run(tmp_path))["train/loss"]
+    assert len(losses) == 200
+    assert losses[199] < 0.05 < losses[0]
+
+
+def test_without_validation_data(train, tmp_path):
+    done = train("data.val_share=0", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "test/acc" in done.stdout
+    assert "val/acc" not in done.stdout
+    assert [p.name for p in (only_run(tmp_path) / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_ctrl_c_leaves_a_checkpoint(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "data=digits", "trainer.max_steps=1000000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    (line,) = [line for line in err.splitlines() if line.startswith("lit_optim:")]
+    path = tmp_path / line.rpartition("checkpoint: ")[2]
+    step = torch.load(path)["global_step"]
+    assert line == f"lit_optim: interrupted at step {step}; checkpoint: {path}"
+    tested = subprocess.run(
+        [*command[:2], "data=digits", "train=false", f"ckpt={path}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert tested.returncode == 0, tested.stderr
+
+
+USER_CODE = """
+    import os
+    import torch
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule
+    from torch.utils.data import DataLoader, TensorDataset
+
+    class Module(LightningModule):
+        def __init__(self, width: int, crash: str = "no"):
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Linear(width, 1))
+            self.crash = crash
+
+        def training_step(self, batch, batch_idx):
+            if self.crash == "raise":
+                raise RuntimeError("my own mistake")
+            if self.crash == "segfault":
+                os.kill(os.getpid(), 11)
+            if self.crash == "kill":
+                os.kill(os.getpid(), 9)
+            return self.net(batch[0]).square().mean()
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val/loss", self.net(batch[0]).square().mean())
+
+    class Owner(Module):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    class Data(LightningDataModule):
+        def __init__(self, size: int = 32):
+            super().__init__()
+            self.size = size
+
+        def train_dataloader(self):
+            x = torch.randn(self.size, 3, generator=torch.Generator().manual_seed(0))
+            return DataLoader(TensorDataset(x), batch_size=4)
+
+        val_dataloader = train_dataloader
+
+    class Spy(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            with open(f"lrs_{trainer.global_rank}.txt", "a") as file:
+                print(trainer.optimizers[0].param_groups[0]["lr"], file=file)
+"""
+CUSTOM = (
+    "model=custom",
+    "model._target_=yours.Module",
+    "data=custom",
+    "data._target_=yours.Data",
+    "allow=[yours]",
+    "trainer.max_steps=10",
+)
+
+
+@pytest.fixture
+def yours(tmp_path):
+    (tmp_path / "yours.py").write_text(textwrap.dedent(USER_CODE))
+
+
+@pytest.mark.usefixtures("yours")
+def test_your_own_module_and_data(train, tmp_path):
+    done = train(
+        *CUSTOM, "model.width=5", "data.size=24", "optimizer=sgd", "optimizer.momentum=0.9"
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = checkpoint(only_run(tmp_path))
+    assert loaded["state_dict"]["net.0.weight"].shape == (5, 3)
+    assert loaded["hyper_parameters"] == {"width": 5, "crash": "no"}
+    (optimizer,) = loaded["optimizer_states"]
+    assert [group["name"] for group in optimizer["param_groups"]] == ["decay", "no_decay"]
+    assert optimizer["param_groups"][0]["momentum"] == 0.9
+
+
+@pytest.mark.usefixtures("yours")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ("model.width=5", "allow=[]"),
+            "model._target_=yours.Module is not allowed; if yours is your",
+        ),
+        (
+            ("model.with=5",),
+            "unknown key model.with; did you mean width? (Module takes width, crash)",
+        ),
+        ((), "model.width must be given: a whole number"),
+        (("model.width=wide",), "model.width must be a whole number, got 'wide'"),
+        (
+            ("model.width=5", "model._target_=yours.Modul"),
+            "yours has no Modul; did you mean Module",
+        ),
+        (("model.width=5", "model._target_=yours.Data"), "unknown key model.width"),
+        (("model._target_=yours.Data",), "model._target_=yours.Data is not a LightningModule"),
+        (("model.width=5", "model._target_=yours.Owner"), "has a configure_optimizers of its own"),
+        (
+            ("model.width=5", "monitor=val/los"),
+            "monitor=val/los is not logged; did you mean val/loss?",
+        ),
+    ],
+)
+def test_mistakes_with_your_own_module(train, argv, message):
+    done = train(*CUSTOM, *argv)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()[-1:]
+    assert line.startswith("lit_optim: ")
+    assert message in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.usefixtures("yours")
+def test_your_own_exceptions_keep_their_traceback(train):
+    done = train(*CUSTOM, "model.width=5", "model.crash=raise")
+    assert done.returncode == 1
+    assert "RuntimeError: my own mistake" in done.stderr
+    assert "yours.py" in done.stderr
+
+
+def run_pair(train, tmp_path, *argv):
+    """The same run on one and on two processes; returns both checkpoints."""
+    found = []
+    for trainer in ("cpu", "ddp_cpu"):
+        before = set(tmp_path.glob("runs/*/*"))
+        done = train(f"trainer={trainer}", *argv)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run_dir,) = set(tmp_path.glob("runs/*/*")) - before  # the ranks share one
+        found.append(run_dir)
+    return found
+
+
+def assert_same_parameters(a, b):
+    a, b = checkpoint(a)["state_dict"], checkpoint(b)["state_dict"]
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == torch.float64
+        assert (a[name] - b[name]).abs().max() <= 1e-10
+
+
+@pytest.mark.usefixtures("yours")
+def test_two_processes_equal_one(train, tmp_path):
+    spy = ("callbacks.spy._target_=yours.Spy", "allow=[yours]")
+    one, two = run_pair(
+        train, tmp_path, *QUICK, "trainer.precision=64-true", "data.batch_size=64", *spy
+    )
+    assert_same_parameters(one, two)
+    results = [json.loads((run_dir / "result.json").read_text()) for run_dir in (one, two)]
+    assert results[0]["steps"] == results[1]["steps"] == 30
+    for stage in ("final", "test"):
+        assert results[0][stage] == pytest.approx(results[1][stage], abs=1e-6)
+    first, second = ((tmp_path / f"lrs_{rank}.txt").read_text().split() for rank in (0, 1))
+    assert first == second + second or first[-30:] == second  # rank 0 also wrote the single run's
+    assert len(second) == 30
+
+
+@pytest.mark.usefixtures("yours")
+def test_a_sweep_survives_its_jobs(train, tmp_path):
+    done = train(
+        "-m", *CUSTOM, "model.width=5", "model.crash=no,raise,segfault,kill", "seed=1,2", "n_jobs=2"
+    )
+    assert done.returncode == 1, done.stderr
+    (sweep,) = tmp_path.glob("runs/*/*_sweep")
+    jobs = {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/job.json")}
+    assert len(jobs) == 8
+    for name, job in jobs.items():
+        crash = name.split("model.crash=")[1].split(",")[0]
+        assert job["exit_code"] == {"no": 0, "raise": 1, "segfault": -11, "kill": -9}[crash]
+        assert (sweep / name / "result.json").exists() == (crash == "no")
+    assert "8/8" in done.stderr
+    rows = [
+        line.split()
+        for line in done.stdout.splitlines()
+        if line.strip().startswith(("no ", "raise ", "kill "))
+    ]
+    assert rows[0][0] == "no"  # what succeeded comes first, as mean and deviation over the seeds
+    assert "±" in rows[0]
+    assert "killed by SIGSEGV" in done.stdout
+    assert "killed by SIGKILL" in done.stdout
+    assert "RuntimeError: my own mistake" in done.stdout
+    assert done.stdout.count("log.txt") == 6
+
+
+def test_a_sweep_of_two_process_jobs(train, tmp_path):
+    """Ranks do not start the sweep again, and each job has its own directory."""
+    common = (*QUICK, "trainer=ddp_cpu", "trainer.precision=64-true")
+    done = train("-m", "optimizer=adamw,sgd", *common, RANK="7", WORLD_SIZE="9", MASTER_PORT="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sweep,) = tmp_path.glob("runs/*/*")
+    names = sorted(path.parent.name for path in sweep.glob("*/result.json"))
+    assert [name.split(",")[0] for name in names] == ["optimizer=adamw", "optimizer=sgd"]
+    alone = train("optimizer=sgd", *common, "trainer=cpu")
+    assert alone.returncode == 0, alone.stderr
+    (run_dir,) = set(tmp_path.glob("runs/*/*")) - {sweep}
+    assert_same_parameters(run_dir, sweep / names[1])
+
+
+def test_trace_is_shown_on_request(train):
+    done = train("optimizer=adamv", LIT_OPTIM_TRACE="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("lit_optim: unknown optimizer 'adamv'")
