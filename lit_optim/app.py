@@ -26,16 +26,17 @@ def main() -> None:
     torch is imported when the command line is found to be good, and not for `--help`.
     """
     sys.path.append(os.getcwd())  # where the user's own packages are
-    if "LOCAL_RANK" not in os.environ:  # another rank of a run has been checked by the first
-        try:
-            line = front(sys.argv[1:])
-        except UsageError as error:
-            _end(error, USAGE_ERROR)
+    try:
+        line = front(sys.argv[1:])
         if line.text is not None:
             print(line.text)
             return
         sys.argv[1:] = line.argv
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)()
+    except UsageError as error:
+        _end(error, USAGE_ERROR)
+    except KeyboardInterrupt:
+        _end(KeyboardInterrupt("interrupted"), INTERRUPTED)
 
 
 def _job(cfg: DictConfig) -> None:
@@ -58,9 +59,10 @@ def _job(cfg: DictConfig) -> None:
         sys.exit(FAILURE)
 
 
-def _end(error: Exception, code: int) -> None:
+def _end(error: BaseException, code: int) -> None:
     """One line, and the traceback only where it was asked for."""
     if os.environ.get("LIT_OPTIM_TRACE"):
         traceback.print_exception(error)
-    print(f"lit_optim: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the other ranks have nothing to add
+        print(f"lit_optim: {str(error).strip().splitlines()[0]}", file=sys.stderr)
     sys.exit(code)

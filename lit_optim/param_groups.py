@@ -6,12 +6,17 @@ them later changes no group. Groups carry a `name`, under which their lr is logg
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from lit_optim.errors import UsageError
+
+MakeGroups = Callable[[nn.Module], list[dict[str, Any]]]
+FSDP_PREFIX = "_fsdp_wrapped_module."
 
 #: Layers that normalise; their scale and shift are never decayed.
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -24,12 +29,14 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
         groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
 
     Raises:
-        ValueError: the module has no parameter to train.
+        ValueError: the module has no parameter to train, or FSDP has flattened them already.
     """
     decay: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     seen: set[nn.Parameter] = set()
     for layer in module.modules():
+        if type(layer).__name__ == "FullyShardedDataParallel":
+            raise UsageError("FSDP has flattened the parameters: decide the groups before, by name")
         for name, p in layer.named_parameters(recurse=False):
             if p in seen:
                 continue
@@ -53,6 +60,24 @@ def single(module: nn.Module) -> list[dict[str, Any]]:
     params = list(module.parameters())
     _require_trainable(params)
     return [{"name": "all", "params": params}]
+
+
+def decided(make: MakeGroups, module: nn.Module) -> MakeGroups:
+    """The groups that `make` gives for `module` as it is now, to be had again later.
+
+    FSDP flattens and cuts parameters before the optimizer is made; their names stay.
+    """
+    names = {p: name for name, p in module.named_parameters()}
+    plan = [(group, [names[p] for p in group["params"]]) for group in make(module)]
+    options = [({k: v for k, v in group.items() if k != "params"}, found) for group, found in plan]
+    return partial(_by_name, options)
+
+
+def _by_name(
+    options: list[tuple[dict[str, Any], list[str]]], module: nn.Module
+) -> list[dict[str, Any]]:
+    params = {name.replace(FSDP_PREFIX, ""): p for name, p in module.named_parameters()}
+    return [option | {"params": [params[name] for name in names]} for option, names in options]
 
 
 def _require_trainable(params: Any) -> None:

@@ -8,7 +8,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
@@ -33,10 +35,11 @@ from lit_optim.config.targets import (
     require,
 )
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import inspect_signature
+from lit_optim.hyperparameters import Signature, inspect_signature
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
+from lit_optim.param_groups import decided
 
 #: What a model may take from us instead of being given a configure_optimizers.
 OURS = ("optimizer", "scheduler", "param_groups")
@@ -103,6 +106,9 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     )
     data = build(cfg.data)
     model = _build_model(cfg, classes["model"], data, made)
+    if isinstance(trainer.strategy, FSDPStrategy):
+        made["param_groups"] = decided(made["param_groups"], model)
+    _put_on(model, made, inspect_signature(classes["model"]))
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
 
@@ -113,7 +119,8 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         if ckpt == BEST:
             ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
     if cfg.test and is_overridden("test_step", model) and is_overridden("test_dataloader", data):
-        tested = trainer.test(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
+        with _interruptible(trainer):
+            tested = trainer.test(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
         result.test = {name: value for metrics in tested for name, value in metrics.items()}
     elif not cfg.train:
         raise UsageError(
@@ -182,17 +189,25 @@ def _build_model(
     require("model", arguments, signature, given=set(more))
     check_arguments("model", arguments, signature)
     model: LightningModule = deferred(node)(**more)
+    return model
+
+
+def _put_on(model: LightningModule, made: Mapping[str, Any], signature: Signature) -> None:
+    """Give a model its optimizer: by the mixin's attributes, or as its configure_optimizers."""
+    takes_ours = {"optimizer", "scheduler"} <= signature.parameters.keys()
     if isinstance(model, OptimizerMixin):
-        return model
-    if is_overridden("configure_optimizers", model) and not more:
+        for name in OURS:
+            setattr(model, name, made[name])
+    elif is_overridden("configure_optimizers", model) and takes_ours:
+        pass  # its constructor has been given them
+    elif is_overridden("configure_optimizers", model):
         raise UsageError(
-            f"{model_class.__name__} has a configure_optimizers of its own, so optimizer and "
+            f"{type(model).__name__} has a configure_optimizers of its own, so optimizer and "
             "scheduler would have no effect; remove it, or use lit_optim.OptimizerMixin"
         )
-    if not more:
+    else:
         attached: Any = partial(configure_optimizers, model, **made)
         model.configure_optimizers = attached  # type: ignore[method-assign]
-    return model
 
 
 def _fit(
@@ -203,14 +218,8 @@ def _fit(
     result: Result,
 ) -> None:
     start = time.perf_counter()
-    try:
+    with _interruptible(trainer):
         trainer.fit(model, data)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after the callbacks have saved
-        kept = [
-            c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)
-        ]
-        at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
-        raise Interrupted(f"interrupted at step {trainer.global_step}{at}") from None
     result.seconds = time.perf_counter() - start
     result.steps = trainer.global_step
     if (
@@ -221,6 +230,18 @@ def _fit(
     ):
         trainer.validate(model, data, verbose=False)  # the run ended between two validations
     result.final, result.best = history.final, history.best
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit:  # Lightning's answer to Ctrl-C, after the callbacks have saved
+        kept = [
+            c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)
+        ]
+        at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
+        raise Interrupted(f"interrupted at step {trainer.global_step}{at}") from None
 
 
 def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:

@@ -57,7 +57,7 @@ def check(cfg: DictConfig) -> None:
     for group in SEVERAL:
         for name, node in plain[group].items():
             _check_one(f"{group}.{name}", node)
-    _check_length(plain["trainer"])
+    _check_trainer(plain["trainer"])
     _check_schedule(plain)
     _check_job(plain["train"], plain["test"], plain["ckpt"])
 
@@ -135,7 +135,12 @@ def _check_one(path: str, node: Any) -> None:
         check_arguments(path, node, signature)
 
 
-def _check_length(trainer: Mapping[str, Any]) -> None:
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    for group in SEVERAL:
+        if group in trainer:
+            raise UsageError(f"trainer.{group} is made of the group {group}; choose {group}=...")
+    if "default_root_dir" in trainer:
+        raise UsageError("trainer.default_root_dir is the run's directory: set hydra.run.dir")
     steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
     if steps == 0 or epochs == 0:
         raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")

@@ -9,18 +9,16 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
-from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
-from lit_optim.param_groups import no_decay
+from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phases import Schedule
 
 #: A class, or a partial of one, that makes an optimizer of param groups.
 MakeOptimizer = Callable[[Any], Optimizer]
-MakeGroups = Callable[[nn.Module], list[dict[str, Any]]]
 
 
 def configure_optimizers(

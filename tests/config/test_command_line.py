@@ -64,6 +64,8 @@ MISTAKES = {
     "scheduler.ticks=middle": "scheduler.ticks must be one of end, start, got 'middle'",
     "trainer.max_steps=0": "nothing to train: trainer.max_steps or trainer.max_epochs is 0",
     "trainer.max_steps=-1": "the run has no end: set trainer.max_steps or trainer.max_epochs",
+    "trainer.logger=false": "trainer.logger is made of the group logger; choose logger=...",
+    "trainer.default_root_dir=x": "trainer.default_root_dir is the run's directory",
     "trainer.precision=fp17": "trainer.precision must be one of 64, 32, 16",
     # faults 42 to 48: targets, settings
     "optimizer._target_=os.system": "optimizer._target_=os.system is not allowed",

@@ -1,0 +1,52 @@
+"""What the README shows is what there is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lit_optim.config.command_line import front
+from lit_optim.config.places import groups
+from lit_optim.errors import UsageError
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_every_choice_is_named():
+    table = README.split("| group | choices |")[1].split("\n\n")[0]
+    for group, names in groups().items():
+        if group not in ("preset", "callbacks"):
+            for name in names:
+                assert f"`{name}`" in table, (group, name)
+
+
+def test_every_error_is_the_one_shown():
+    shown = re.findall(r"^\$ python train.py (.*)\nlit_optim: (.*)$", README, re.MULTILINE)
+    assert len(shown) >= 3
+    for argument, message in shown:
+        with pytest.raises(UsageError) as error:
+            front([argument])
+        assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "line", sorted(set(re.findall(r"python train\.py ((?!train=false)[^\n`]*)", README)))
+)
+def test_every_command_is_accepted(line, monkeypatch, tmp_path):
+    if f"$ python train.py {line}" in README:
+        pytest.skip("shown for its error")
+    (tmp_path / "text.txt").write_text("x")
+    front(line.split("#")[0].split())
+
+
+def test_pictures_and_links_exist():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_the_rule_shown_is_the_one_there():
+    source = (ROOT / "lit_optim/optimizers/adagrad.py").read_text("utf-8")
+    shown = README.split("    def rule(self, g, p, s, h):\n")[1].split("```")[0]
+    assert shown in source
