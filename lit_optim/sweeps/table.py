@@ -75,12 +75,16 @@ def table(jobs: list[Ended]) -> Table:
     monitor = done[0]["monitor"] if done else "val/loss"
     largest_first = bool(done) and done[0]["mode"] == "max"
     tests = sorted({name for result in done for name in result["test"]})
+    same = monitor.rpartition("/")[2]  # one test metric is enough where it is the one of monitor
+    tests = [name for name in tests if name.endswith(f"/{same}")] or tests
 
     rows = defaultdict(list)
     for job in jobs:
         rows[tuple(job.overrides.get(key, "") for key in keys)].append(job)
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (*keys, f"best\n{monitor}", f"final\n{monitor}", *tests, "runs", "time"):
+    for key in keys:
+        drawn.add_column(key, no_wrap=True)
+    for name in (f"best\n{monitor}", f"final\n{monitor}", *tests, "runs", "seconds"):
         drawn.add_column(name, overflow="fold")
 
     def score(item: tuple[tuple[str, ...], list[Ended]]) -> tuple[bool, float]:
@@ -96,7 +100,7 @@ def table(jobs: list[Ended]) -> Table:
             _mean(_values(group, "final", monitor)),
             *(_mean(_values(group, "test", name)) for name in tests),
             str(len(group)) if len(finished) == len(group) else f"{len(finished)} of {len(group)}",
-            _mean([job.result["seconds"] for job in finished if job.result], " s", digits=1),
+            _mean([job.result["seconds"] for job in finished if job.result], digits=1),
             style="" if finished else "red",
         )
     return drawn
@@ -106,12 +110,13 @@ def _values(jobs: list[Ended], stage: str, metric: str) -> list[float]:
     return [job.result[stage][metric] for job in jobs if job.result and metric in job.result[stage]]
 
 
-def _mean(values: list[float], unit: str = "", digits: int = 4) -> str:
-    """Mean, and with several values their standard deviation."""
+def _mean(values: list[float], digits: int = 4) -> str:
+    """Mean; with several values also their standard deviation, and a digit less."""
     if not values:
         return "-"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "") + unit
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.fmean(values):.{digits - 1}f} ±{statistics.stdev(values):.{digits - 1}f}"
 
 
 def _last_line(log: Path) -> str:
