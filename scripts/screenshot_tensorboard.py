@@ -51,7 +51,7 @@ def main() -> None:
                     browser,
                     "--headless",
                     "--no-sandbox",
-                    "--disable-3d-apis",  # TensorBoard then draws its lines as SVG, which a picture keeps
+                    "--disable-3d-apis",  # its lines are then SVG, which a picture keeps
                     "--disable-background-networking",
                     "--disable-sync",
                     "--no-first-run",

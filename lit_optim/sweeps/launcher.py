@@ -21,6 +21,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import __main__
@@ -97,7 +98,7 @@ class ProcessLauncher(Launcher):
                             console.print(
                                 f"{len(ended)}/{len(job_overrides)} {job.run_dir.name}: {how}"
                             )
-                    names = ", ".join(job.run_dir.name for job in running)
+                    names = escape(", ".join(job.run_dir.name for job in running))
                     progress.update(line, description=f"{failed} failed · running {names}")
                     time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:

@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lit_optim.sweeps.launcher import describe_exit
@@ -47,6 +48,7 @@ class SweepTable(Callback):
             console.print(
                 f"{job.run_dir.name}: {describe_exit(job.exit_code)}; {log}",
                 soft_wrap=True,
+                markup=False,
                 style="red",
             )
             console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False)
@@ -95,7 +97,7 @@ def table(jobs: list[Ended]) -> Table:
     for combination, group in sorted(rows.items(), key=score):
         finished = [job for job in group if job.result]
         drawn.add_row(
-            *combination,
+            *map(escape, combination),
             _mean(_values(group, "best", monitor)),
             _mean(_values(group, "final", monitor)),
             *(_mean(_values(group, "test", name)) for name in tests),
