@@ -35,11 +35,11 @@ from lit_optim.config.targets import (
     require,
 )
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import Signature, inspect_signature
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.param_groups import decided
+from lit_optim.signatures import Signature, inspect_signature
 
 #: What a model may take from us instead of being given a configure_optimizers.
 OURS = ("optimizer", "scheduler", "param_groups")

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FLOORS = (
     ("errors",),
     ("hyperparameters", "kernels"),
-    ("optimizers", "schedules", "param_groups"),
+    ("optimizers", "schedules", "param_groups", "signatures"),
     ("lightning", "config", "tasks"),
     ("sweeps", "run"),
     ("app",),

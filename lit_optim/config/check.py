@@ -21,9 +21,10 @@ from lit_optim.config.targets import (
     name_of,
 )
 from lit_optim.errors import UsageError, suggest
-from lit_optim.hyperparameters import Signature, accepts, describe, read_signature
+from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phases import Schedule
+from lit_optim.signatures import Signature, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
 

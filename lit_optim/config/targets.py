@@ -11,7 +11,8 @@ import hydra.utils
 from omegaconf import DictConfig
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.hyperparameters import Signature, accepts, describe, read_signature
+from lit_optim.hyperparameters import accepts, describe
+from lit_optim.signatures import Signature
 
 #: `_target_` is code to run, so only these are; the user's own packages by the setting `allow`.
 #: What ends in a dot is a prefix.
@@ -142,11 +143,6 @@ def locate(path: str, target: str) -> Any:
             f"{path}.{TARGET}={target}: {module_name} has no {name}{suggest(name, dir(module))}"
         )
     return getattr(module, name)
-
-
-def signature_of(target: str) -> Signature:
-    """The signature of a target; open where its source says too little."""
-    return read_signature(target) or Signature(open=True)
 
 
 def deferred(node: DictConfig) -> Callable[..., Any]:

@@ -1,0 +1,224 @@
+"""The arguments of a constructor, read from its source or from the object itself.
+
+Reading the source with `ast` imports nothing, so that a typo on the command line is answered before
+torch is loaded. Names are followed through imports, base classes and `Unpack` of a TypedDict.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lit_optim.hyperparameters import hints_of
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a constructor: what it accepts, and whether it must be given."""
+
+    annotation: Any
+    required: bool
+
+
+@dataclass
+class Signature:
+    """The arguments of a constructor by name; `open` if it takes others that cannot be read."""
+
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    open: bool = False
+
+
+def inspect_signature(function: Callable[..., Any]) -> Signature:
+    """The signature of a class or function that is imported; see `read_signature`."""
+    init = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    try:
+        hints = hints_of(init)
+    except Exception:  # a name that only a type checker knows: not ours to judge
+        hints = {}
+    signature = Signature()
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            signature.open = True
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            required = parameter.default is parameter.empty
+            signature.parameters[name] = Parameter(hints.get(name, Any), required)
+    return signature
+
+
+@cache
+def read_signature(target: str) -> Signature | None:
+    """The signature of the class or function with this dotted name, read from its source.
+
+    Returns:
+        None where there is no such name, or its source cannot be found without importing it.
+    """
+    found = _find(target)
+    if found is None:
+        return None
+    module, node = found
+    if isinstance(node, ast.FunctionDef):
+        return _of_function(module, node)
+    return _of_class(module, node) if isinstance(node, ast.ClassDef) else None
+
+
+@dataclass(frozen=True)
+class _Module:
+    name: str
+    path: Path
+    body: tuple[ast.stmt, ...]
+
+    def scope(self) -> Iterator[ast.stmt]:
+        """The statements that define names, `if TYPE_CHECKING:` and the like included."""
+        for statement in self.body:
+            yield statement
+            if isinstance(statement, ast.If):
+                yield from statement.body
+
+
+def _find(target: str) -> tuple[_Module, ast.AST] | None:
+    module_name, _, name = target.rpartition(".")
+    module = _load(module_name) if module_name else None
+    if module is None:
+        return None
+    for statement in module.scope():
+        match statement:
+            case ast.ClassDef() | ast.FunctionDef() if statement.name == name:
+                return module, statement
+            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
+                return module, value
+            case ast.ImportFrom():
+                for alias in statement.names:
+                    if (alias.asname or alias.name) == name:
+                        return _find(f"{_absolute(module, statement)}.{alias.name}")
+    return None
+
+
+def _absolute(module: _Module, statement: ast.ImportFrom) -> str:
+    if statement.level == 0:
+        return statement.module or ""
+    package = module.name.split(".")
+    up = statement.level - (1 if module.path.name == "__init__.py" else 0)
+    parts = package[: len(package) - up] + ([statement.module] if statement.module else [])
+    return ".".join(parts)
+
+
+@cache
+def _load(name: str) -> _Module | None:
+    top, *rest = name.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest and spec.origin and spec.origin.endswith(".py"):
+        paths = [Path(spec.origin)]
+    else:
+        bases = [Path(place).joinpath(*rest) for place in spec.submodule_search_locations or ()]
+        paths = [path for base in bases for path in (base / "__init__.py", base.with_suffix(".py"))]
+    for path in paths:
+        if path.is_file():
+            return _Module(name, path, tuple(ast.parse(path.read_text("utf-8")).body))
+    return None
+
+
+def _of_class(module: _Module, node: ast.ClassDef) -> Signature:
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            signature = _of_function(module, statement, skip=1)
+            if signature.open:  # **keywords go to the base: what it takes is accepted here too
+                inherited = _of_bases(module, node)
+                signature.parameters = inherited.parameters | signature.parameters
+                signature.open = inherited.open
+            return signature
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return Signature(_fields(module, node))
+    return _of_bases(module, node)
+
+
+def _of_bases(module: _Module, node: ast.ClassDef) -> Signature:
+    for base in node.bases:
+        found = _find(f"{module.name}.{ast.unparse(base)}")
+        if found is not None and isinstance(found[1], ast.ClassDef):
+            return _of_class(found[0], found[1])
+    return Signature(open=bool(node.bases))
+
+
+def _of_function(module: _Module, node: ast.FunctionDef, skip: int = 0) -> Signature:
+    arguments = node.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = len(positional) - len(arguments.defaults)
+    parameters = {
+        arg.arg: Parameter(_evaluate(module, arg.annotation), index < required)
+        for index, arg in enumerate(positional)
+    }
+    for name in [arg.arg for arg in positional[:skip]]:
+        del parameters[name]
+    for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        parameters[arg.arg] = Parameter(_evaluate(module, arg.annotation), default is None)
+    if arguments.kwarg is None:
+        return Signature(parameters)
+    unpacked = _unpacked(module, arguments.kwarg.annotation)
+    if unpacked is None:
+        return Signature(parameters, open=True)
+    return Signature(parameters | unpacked)
+
+
+def _unpacked(module: _Module, annotation: ast.expr | None) -> dict[str, Parameter] | None:
+    """The keys of `**keywords: Unpack[SomeTypedDict]`."""
+    if not (isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Unpack"):
+        return None
+    found = _find(f"{module.name}.{ast.unparse(annotation.slice)}")
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return None
+    return {
+        name: Parameter(parameter.annotation, required=False)
+        for name, parameter in _fields(*found).items()  # type: ignore[arg-type]
+    }
+
+
+def _fields(module: _Module, node: ast.ClassDef) -> dict[str, Parameter]:
+    return {
+        statement.target.id: Parameter(
+            _evaluate(module, statement.annotation), statement.value is None
+        )
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+
+
+def _evaluate(module: _Module, annotation: ast.expr | None) -> Any:
+    """The annotation as a type; Any for what is not built of the plain types."""
+    if annotation is None:
+        return Any
+    try:
+        return eval(
+            compile(ast.Expression(annotation), str(module.path), "eval"), {}, _Names(module)
+        )
+    except Exception:  # a type of somebody else's: not ours to judge
+        return Any
+
+
+class _Names(dict[str, Any]):
+    """What an annotation may name: plain types, `typing`'s, and the module's own aliases."""
+
+    def __init__(self, module: _Module) -> None:
+        self.module = module
+
+    def __missing__(self, name: str) -> Any:
+        if name in ("float", "int", "bool", "str", "tuple", "list", "dict"):
+            return getattr(builtins, name)
+        if name in ("Annotated", "Any", "Literal", "Optional", "Union", "Sequence", "Mapping"):
+            return getattr(typing, name)
+        found = _find(f"{self.module.name}.{name}")
+        if found is None or not isinstance(found[1], ast.expr):
+            raise NameError(name)
+        return _evaluate(*found)  # type: ignore[arg-type]
