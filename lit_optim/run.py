@@ -40,6 +40,7 @@ from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.param_groups import decided
 from lit_optim.signatures import Signature, inspect_signature
+from lit_optim.tensorboard import open_command, shown
 
 #: What a model may take from us instead of being given a configure_optimizers.
 OURS = ("optimizer", "scheduler", "param_groups")
@@ -276,15 +277,7 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
         table.add_row("steps", f"{result.steps:,}")
         table.add_row("time", f"{result.seconds:.1f} s")
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        shown = _relative(result.run_dir)
-        table.add_row("run", shown)
-        table.add_row("curves", f"tensorboard --logdir {shown}")
+        table.add_row("run", shown(result.run_dir))
+        table.add_row("curves", open_command(result.run_dir))
     console = Console()  # wide enough for whole paths: a terminal wraps them, and copies them whole
     Console(width=max(console.width, 40 + len(result.run_dir))).print(table)
-
-
-def _relative(path: str) -> str:
-    try:
-        return str(Path(path).resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return path

@@ -13,7 +13,7 @@ FLOORS = (
     ("errors",),
     ("hyperparameters", "kernels"),
     ("optimizers", "schedules", "param_groups", "signatures"),
-    ("lightning", "config", "tasks"),
+    ("lightning", "config", "tasks", "tensorboard"),
     ("sweeps", "run"),
     ("app",),
 )

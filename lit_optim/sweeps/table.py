@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lit_optim.sweeps.launcher import describe_exit
+from lit_optim.tensorboard import open_command
 
 
 @dataclass
@@ -41,7 +42,7 @@ class SweepTable(Callback):
             return  # another launcher's
         console = Console()
         console.print(table(jobs))
-        console.print(f"curves: tensorboard --logdir {sweep_dir}", soft_wrap=True)
+        console.print(f"curves: {open_command(sweep_dir)}", soft_wrap=True)
         failed = [job for job in jobs if job.exit_code != 0]
         for job in failed:
             log = job.run_dir / "log.txt"
