@@ -45,9 +45,8 @@ def _job(cfg: DictConfig) -> None:
     from lit_optim.run import Interrupted, run
 
     hydra_cfg = HydraConfig.get()
-    choices = {
-        k: str(v) for k, v in hydra_cfg.runtime.choices.items() if not k.startswith("hydra/")
-    }
+    chosen = {str(group): choice for group, choice in hydra_cfg.runtime.choices.items() if choice}
+    choices = {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
     try:
         run(cfg, Path(hydra_cfg.runtime.output_dir), choices)
     except (UsageError, MisconfigurationException) as error:

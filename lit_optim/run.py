@@ -22,6 +22,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from lit_optim.config.check import BEST, check
@@ -279,5 +280,6 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         table.add_row("run", shown(result.run_dir))
         table.add_row("curves", open_command(result.run_dir))
-    console = Console()  # wide enough for whole paths: a terminal wraps them, and copies them whole
-    Console(width=max(console.width, 40 + len(result.run_dir))).print(table)
+    wide = Console(width=10_000)  # whole paths: a terminal wraps a line, and copies it whole
+    width = Measurement.get(wide, wide.options, table).maximum
+    Console(width=width).print(table)

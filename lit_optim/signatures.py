@@ -126,7 +126,10 @@ def _load(name: str) -> _Module | None:
         paths = [path for base in bases for path in (base / "__init__.py", base.with_suffix(".py"))]
     for path in paths:
         if path.is_file():
-            return _Module(name, path, tuple(ast.parse(path.read_text("utf-8")).body))
+            try:
+                return _Module(name, path, tuple(ast.parse(path.read_bytes()).body))
+            except (SyntaxError, ValueError):  # importing it says it better
+                return None
     return None
 
 

@@ -18,7 +18,12 @@ from lit_optim.schedules.library import cosine_warmup
 from tests.conftest import ROOT
 from tests.events import hparams, scalars
 
-QUICK = ("data=digits", "trainer.max_steps=30", "trainer.log_every_n_steps=7")
+QUICK = (
+    "data=digits",
+    "data.batch_size=48",  # 17 steps an epoch
+    "trainer.max_steps=30",
+    "trainer.log_every_n_steps=7",
+)
 
 
 def only_run(tmp_path):
@@ -161,7 +166,6 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
 
 USER_CODE = """
     import os
-import shutil
     import torch
     from lightning.pytorch import Callback, LightningDataModule, LightningModule
     from torch.utils.data import DataLoader, TensorDataset

@@ -31,7 +31,7 @@ class Classification(TensorTask):
 
     def __init__(
         self,
-        batch_size: Annotated[int, "> 0"] = 25,
+        batch_size: Annotated[int, "> 0"] = 24,
         val_share: Annotated[float, "in [0, 1)"] = 0.1,
         shuffle: bool = True,
         seed: Annotated[int, ">= 0"] = 0,

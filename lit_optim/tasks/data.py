@@ -73,7 +73,7 @@ class TensorTask(LightningDataModule):
         seed: of that order.
 
     Raises:
-        ValueError: a batch has fewer samples than there are devices.
+        ValueError: the devices cannot share a batch evenly.
     """
 
     def __init__(self, batch_size: int, shuffle: bool = True, seed: int = 0) -> None:
@@ -111,9 +111,10 @@ class TensorTask(LightningDataModule):
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        if self.batch_size < world_size:
+        if self.batch_size % world_size:
             raise UsageError(
-                f"data.batch_size={self.batch_size} is shared by all devices: {world_size} of them"
+                f"data.batch_size={self.batch_size} is shared by all devices: "
+                f"it must be a multiple of {world_size}"
             )
         sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, even)
         return DataLoader(dataset, batch_size=None, sampler=sampler)
