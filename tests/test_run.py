@@ -364,3 +364,22 @@ def test_trace_is_shown_on_request(train):
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("lit_optim: unknown optimizer 'adamv'")
+
+
+def test_ctrl_c_in_a_sweep_reaches_its_jobs(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "data=digits", "seed=0,1", "n_jobs=1"]
+    process = subprocess.Popen(
+        [*command, "trainer.max_steps=1000000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/seed=0/checkpoints/best.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "lit_optim: interrupted with 0 of 2 runs done" in err
+    (job,) = tmp_path.glob("runs/*/*/*/job.json")
+    assert json.loads(job.read_text())["exit_code"] == 130
+    assert torch.load(job.parent / "checkpoints" / "last.ckpt")["global_step"] > 0

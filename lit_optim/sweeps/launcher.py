@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ RANK_VARIABLES = re.compile(
 )
 LONGEST_NAME = 150
 POLL_SECONDS = 0.1
+SECONDS_TO_END = 20  # that a job has for its checkpoint after Ctrl-C
 
 
 @dataclass
@@ -102,7 +104,11 @@ class ProcessLauncher(Launcher):
                     progress.update(line, description=f"{failed} failed · running {names}")
                     time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
+                progress.stop()
                 _interrupt(running)
+                done = sum(job.return_value == 0 for job in ended)
+                told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
+                console.print(f"{told}: {sweep_dir}", soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(130) from None
         return ended
 
@@ -114,7 +120,13 @@ class ProcessLauncher(Launcher):
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
         log = (run_dir / "log.txt").open("w")
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C comes from here, once, to all ranks of the job
         )
         return Job(overrides, run_dir, log, process, time.perf_counter())
 
@@ -183,11 +195,14 @@ def _end(job: Job) -> JobReturn:
 
 
 def _interrupt(running: list[Job]) -> None:
-    """Ctrl-C reached the jobs too: let them write their checkpoints, then make an end."""
+    """Pass Ctrl-C on to the jobs and let them write their checkpoints; a second one kills them."""
     for job in running:
-        try:
-            job.process.wait(timeout=20)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            job.process.kill()
+        os.killpg(job.process.pid, signal.SIGINT)
+    for job in running:
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            job.process.wait(timeout=SECONDS_TO_END)
+    for job in running:
+        if job.process.poll() is None:
+            os.killpg(job.process.pid, signal.SIGKILL)
             job.process.wait()
         _end(job)
