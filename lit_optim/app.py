@@ -40,8 +40,6 @@ def main() -> None:
 
 
 def _job(cfg: DictConfig) -> None:
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
     from lit_optim.run import Interrupted, run
 
     hydra_cfg = HydraConfig.get()
@@ -49,13 +47,28 @@ def _job(cfg: DictConfig) -> None:
     choices = {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
     try:
         run(cfg, Path(hydra_cfg.runtime.output_dir), choices)
-    except (UsageError, MisconfigurationException) as error:
+    except UsageError as error:
         _end(error, USAGE_ERROR)
     except Interrupted as error:
         _end(error, INTERRUPTED)
-    except Exception:  # most likely in the user's own code: it keeps its traceback
-        traceback.print_exc()
+    except Exception as error:
+        if _is_lightnings_complaint(error):
+            _end(error, USAGE_ERROR)
+        traceback.print_exc()  # most likely in the user's own code
         sys.exit(FAILURE)
+
+
+def _is_lightnings_complaint(error: Exception) -> bool:
+    """Whether Lightning has refused a setting: raised by it, with nobody else's code on the way."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    frames = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
+    only_ours = all(name.split(".")[0] in ours for name in frames)
+    refusal = isinstance(error, MisconfigurationException | ValueError | TypeError)
+    return refusal and only_ours and frames[-1].startswith("lightning.")
 
 
 def _end(error: BaseException, code: int) -> None:

@@ -4,13 +4,13 @@
     betas: Annotated[tuple[float, float], "in [0, 1)"]
 
 The same annotation answers the configuration (see `signatures`), the constructor and the
-documentation. Numbers are always finite, and a bool is never a number.
+documentation. A number with a range is finite; NaN is no number, and neither is a bool.
 """
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ def accepts(value: Any, annotation: Any) -> bool:
     if annotation is None or annotation is type(None):
         return value is None
     if annotation is float:
-        return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+        return isinstance(value, int | float) and type(value) is not bool and value == value
     if annotation is int:
         return isinstance(value, int) and type(value) is not bool
     if annotation in (bool, str):
@@ -102,6 +102,8 @@ def _in_range(value: Any, text: str) -> bool:
     match = RANGE.fullmatch(text)
     if match is None or not isinstance(value, int | float):
         return True
+    if abs(value) > sys.float_info.max:  # an infinity, or an int that is as good as one
+        return False
     if match["op"]:
         bound = float(match["bound"])
         return {">": value > bound, ">=": value >= bound, "<": value < bound, "<=": value <= bound}[

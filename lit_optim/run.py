@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning.pytorch import (
+    Callback,
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+    seed_everything,
+)
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -32,11 +39,10 @@ from lit_optim.config.targets import (
     check_arguments,
     deferred,
     locate,
-    name_of,
     require,
 )
 from lit_optim.errors import UsageError
-from lit_optim.lightning.callbacks import MetricHistory
+from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.param_groups import decided
@@ -103,9 +109,7 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     history = MetricHistory(cfg.monitor, cfg.mode)
     loggers = [build(node) for node in cfg.logger.values()]
     callbacks = [build(node) for node in cfg.callbacks.values()]
-    trainer: Trainer = deferred(cfg.trainer)(
-        logger=loggers or False, callbacks=[*callbacks, history], default_root_dir=run_dir
-    )
+    trainer = _build_trainer(cfg, loggers, [*callbacks, history], run_dir)
     data = build(cfg.data)
     model = _build_model(cfg, classes["model"], data, made)
     if isinstance(trainer.strategy, FSDPStrategy):
@@ -119,15 +123,11 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     if cfg.train:
         _fit(trainer, model, data, history, result)
         if ckpt == BEST:
-            ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None) or None
-    if cfg.test and is_overridden("test_step", model) and is_overridden("test_dataloader", data):
-        with _interruptible(trainer):
-            tested = trainer.test(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
-        result.test = {name: value for metrics in tested for name, value in metrics.items()}
-    elif not cfg.train:
-        raise UsageError(
-            f"nothing to test: {name_of(cfg.model)} or {name_of(cfg.data)} has no test"
-        )
+            ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None)
+            if not ckpt:
+                raise UsageError("ckpt=best: this run has validated nothing, so none is the best")
+    if cfg.test:
+        _test(trainer, model, data, ckpt, result)
     if trainer.is_global_zero:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
@@ -149,12 +149,10 @@ def _locate_class(name: str, cfg: DictConfig) -> type:
     found = locate(name, cfg[name][TARGET])
     if not (inspect.isclass(found) and issubclass(found, kind)):
         raise UsageError(f"{name}.{TARGET}={cfg[name][TARGET]} is not a {kind.__name__}")
-    node = OmegaConf.to_container(cfg[name], resolve=True)
-    assert isinstance(node, dict)
-    signature = inspect_signature(found)
-    check_arguments(name, {str(key): value for key, value in node.items()}, signature)
+    signature, node = inspect_signature(found), _plain(cfg[name])
+    check_arguments(name, node, signature)
     if name == "data":
-        require(name, {str(key): value for key, value in node.items()}, signature, given=set())
+        require(name, node, signature, given=set())
     return found
 
 
@@ -166,13 +164,30 @@ def _check_devices(trainer: DictConfig) -> None:
         raise UsageError(f"trainer.devices={devices}, but this machine has {cores} cores")
 
 
+def _build_trainer(
+    cfg: DictConfig, loggers: list[Logger], callbacks: list[Callback], run_dir: Path
+) -> Trainer:
+    switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
+    off = tuple(kind for key, kind in switches.items() if cfg.trainer.get(key) is False)
+    kept = [callback for callback in callbacks if not isinstance(callback, off)]
+    try:
+        trainer: Trainer = deferred(cfg.trainer)(
+            logger=loggers or False, callbacks=kept, default_root_dir=run_dir
+        )
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"trainer: {error}") from error
+    return trainer
+
+
 def _declare_monitor(cfg: DictConfig, model_class: type) -> None:
-    metric, mode = getattr(model_class, "monitor", ("val/loss", "min"))
+    match getattr(model_class, "monitor", None):
+        case (str(metric), "min" | "max" as mode):
+            declared = {metric: mode}
+        case _:
+            metric, declared = "val/loss", {}
     with open_dict(cfg):
-        if cfg.monitor is None:
-            cfg.monitor, cfg.mode = metric, cfg.mode or mode
-        else:
-            cfg.mode = cfg.mode or (mode if cfg.monitor == metric else "min")
+        cfg.monitor = cfg.monitor or metric
+        cfg.mode = cfg.mode or declared.get(cfg.monitor) or best_mode(cfg.monitor)
 
 
 def _build_model(
@@ -180,18 +195,25 @@ def _build_model(
 ) -> LightningModule:
     signature = inspect_signature(model_class)
     node = cfg.model
-    with open_dict(node):
-        for name, parameter in signature.parameters.items():
-            if parameter.required and node.get(name) is None and hasattr(data, name):
-                node[name] = getattr(data, name)
     more = {name: made[name] for name in OURS if name in signature.parameters}
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    arguments = {str(key): value for key, value in plain.items()}
+    for name, parameter in signature.parameters.items():
+        if parameter.required and node.get(name) is None and name not in more:
+            value = getattr(data, name, None)
+            if value is not None and not callable(value):
+                more[name] = value
+    arguments = _plain(node) | {name: value for name, value in more.items() if name not in OURS}
     require("model", arguments, signature, given=set(more))
     check_arguments("model", arguments, signature)
+    with open_dict(node):  # so that the run's config.yaml tells what was taken
+        node.update({k: v for k, v in arguments.items() if isinstance(v, int | float | str | bool)})
     model: LightningModule = deferred(node)(**more)
     return model
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _put_on(model: LightningModule, made: Mapping[str, Any], signature: Signature) -> None:
@@ -224,21 +246,40 @@ def _fit(
         trainer.fit(model, data)
     result.seconds = time.perf_counter() - start
     result.steps = trainer.global_step
-    if (
-        history.step != trainer.global_step
-        and is_overridden("validation_step", model)
-        and is_overridden("val_dataloader", data)
-        and not trainer.fast_dev_run  # type: ignore[attr-defined]
-    ):
-        trainer.validate(model, data, verbose=False)  # the run ended between two validations
     result.final, result.best = history.final, history.best
+
+
+def _test(
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule,
+    ckpt: str | None,
+    result: Result,
+) -> None:
+    """Test `ckpt`, or the weights as they are; a file without a test set is validated."""
+    has_test = is_overridden("test_step", model) and is_overridden("test_dataloader", data)
+    evaluate = trainer.test if has_test else trainer.validate
+    if not has_test and result.steps:
+        return  # validated while training
+    try:
+        with _interruptible(trainer):
+            found = evaluate(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
+    except RuntimeError as error:
+        if not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        first = str(error).splitlines()[1].strip()
+        raise UsageError(f"ckpt={ckpt} is not of this model: {first}") from None
+    result.test = {name: value for metrics in found for name, value in metrics.items()}
 
 
 @contextmanager
 def _interruptible(trainer: Trainer) -> Iterator[None]:
     try:
         yield
-    except SystemExit:  # Lightning's answer to Ctrl-C, after the callbacks have saved
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise  # somebody's own
+        # Lightning's answer to Ctrl-C, after the callbacks have saved
         kept = [
             c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)
         ]
@@ -279,7 +320,8 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
         table.add_row("time", f"{result.seconds:.1f} s")
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         table.add_row("run", shown(result.run_dir))
-        table.add_row("curves", open_command(result.run_dir))
+        if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
+            table.add_row("curves", open_command(result.run_dir))
     wide = Console(width=10_000)  # whole paths: a terminal wraps a line, and copies it whole
     width = Measurement.get(wide, wide.options, table).maximum
     Console(width=width).print(table)

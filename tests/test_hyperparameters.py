@@ -31,6 +31,7 @@ BETAS = Annotated[tuple[float, float], "in [0, 1)"]
             [[0.9], [0.9, 1.0], 0.9, None, ["a", 0.9]],
             "2 numbers in [0, 1)",
         ),
+        (float, [1, 2.5, float("inf")], [float("nan"), True, "1"], "a number"),
         (bool, [True, False], [0, 1, "true", None], "true or false"),
         (str | None, ["a", None], [1, True], "text or null"),
         (int | str, [5, "5%"], [0.5, None], "a whole number or text"),

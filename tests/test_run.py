@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def test_a_run_leaves_what_it_should(train, tmp_path):
         for step, lr in logged.items():
             assert lr == pytest.approx(0.01 * planned(step), abs=1e-9)
     assert sorted(curves["train/loss"]) == [6, 13, 20, 27]
+    assert sorted(curves["val/loss"]) == [16, 29]  # after each epoch and after the last update
     for tag in ("train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
         assert curves[tag]
     assert not any(tag.startswith("effective_lr") for tag in curves)
@@ -115,8 +117,9 @@ def test_effective_lr_is_logged_where_it_differs(train, tmp_path):
         assert curves["effective_lr/decay"][step] == pytest.approx(0.01 / (1 + 0.5 * step))
 
 
-def test_debug_fast_goes_through_everything(train, tmp_path):
-    done = train("debug=fast", "data=digits")
+@pytest.mark.parametrize("more", [("scheduler.warmup=100",), ("scheduler=step",)])
+def test_debug_fast_goes_through_everything(train, tmp_path, more):
+    done = train("debug=fast", "data=digits", *more)
     assert done.returncode == 0, done.stderr
     assert "test/acc" in done.stdout
     assert [path.name for path in tmp_path.glob("runs/*/*/*")] == [".hydra"]
@@ -138,17 +141,23 @@ def test_without_validation_data(train, tmp_path):
     assert [p.name for p in (only_run(tmp_path) / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_ctrl_c_leaves_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer):
     command = [sys.executable, str(ROOT / "train.py"), "data=digits", "trainer.max_steps=1000000"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, f"trainer={trainer}"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     (line,) = [line for line in err.splitlines() if line.startswith("lit_optim:")]
@@ -178,6 +187,10 @@ USER_CODE = """
             self.crash = crash
 
         def training_step(self, batch, batch_idx):
+            if self.crash == "exit":
+                raise SystemExit(3)
+            if self.crash == "rank1" and self.global_rank == 1:
+                raise RuntimeError("only here")
             if self.crash == "raise":
                 raise RuntimeError("my own mistake")
             if self.crash == "segfault":
@@ -280,6 +293,39 @@ def test_your_own_exceptions_keep_their_traceback(train):
     assert done.returncode == 1
     assert "RuntimeError: my own mistake" in done.stderr
     assert "yours.py" in done.stderr
+
+
+@pytest.mark.usefixtures("yours")
+def test_your_own_exit_code_is_kept(train):
+    assert train(*CUSTOM, "model.width=5", "model.crash=exit").returncode == 3
+
+
+@pytest.mark.usefixtures("yours")
+def test_a_rank_that_fails_does_not_hang_the_run(train):
+    done = train(*CUSTOM, "model.width=5", "model.crash=rank1", "trainer=ddp_cpu", timeout=90)
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("trainer.strategy=dpp",), "trainer: You selected an invalid strategy name"),
+        (("trainer=gpu",), "No supported gpu backend found"),
+        (("trainer.val_check_interval=1000",), "`val_check_interval` (1000) must be less than"),
+        (("data=char_lm", "model=gpt"), "data.path must be given: a text file, such as data.path="),
+        (("data.val_share=0", "ckpt=best"), "ckpt=best: this run has validated nothing"),
+        (("trainer.devices=99",), "trainer.devices=99, but this machine has"),
+        (("optimizer=sgd", "optimizer.nesterov=true"), "nesterov must go with momentum > 0"),
+    ],
+    ids=str,
+)
+def test_what_only_the_run_can_see(train, argv, message):
+    done = train(*QUICK, *argv)
+    if torch.cuda.is_available() and "trainer=gpu" in argv:
+        pytest.skip("there is a GPU")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def run_pair(train, tmp_path, *argv):

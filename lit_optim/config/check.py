@@ -125,13 +125,16 @@ def _choices(name: str) -> str:
 
 
 def _check_one(path: str, node: Any) -> None:
+    if node is None:
+        raise UsageError(f"{path} cannot be null; to leave it out, say ~{path}")
     if not isinstance(node, Mapping):
         raise UsageError(f"{path} must be one of its choices by name, got {node!r}{_choices(path)}")
     if TARGET not in node:
         raise UsageError(f"{path} has no {TARGET}: the class to make")
     signature = read_signature(node[TARGET])
-    if signature is None and node[TARGET].startswith("lit_optim."):
+    if signature is None and node[TARGET].startswith(("lit_optim.", "lightning.", "torch.")):
         locate(path, node[TARGET])  # says what is missing
+        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is not a class of that module")
     if signature is not None:
         check_arguments(path, node, signature)
 
@@ -149,6 +152,12 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
         raise UsageError("the run has no end: set trainer.max_steps or trainer.max_epochs")
 
 
+def _run_length(trainer: Mapping[str, Any]) -> int:
+    """In steps, where that can be told already; else -1."""
+    in_steps = trainer.get("max_epochs") in (None, -1) and not trainer.get("fast_dev_run")
+    return int(trainer.get("max_steps", -1)) if in_steps else -1
+
+
 def _check_schedule(plain: dict[str, Any]) -> None:
     node, trainer = plain["scheduler"], plain["trainer"]
     if not node[TARGET].startswith("lit_optim.schedules."):
@@ -158,12 +167,10 @@ def _check_schedule(plain: dict[str, Any]) -> None:
     make = locate("scheduler", node[TARGET])
     try:
         schedule = make(**{key: value for key, value in node.items() if key != TARGET})
-        steps = trainer.get("max_steps", -1)
-        known = (
-            steps > 0 and trainer.get("max_epochs") in (None, -1) and not trainer["fast_dev_run"]
-        )
         # epochs and samples get their length from the data, later
-        if known and isinstance(schedule, Schedule) and schedule.units <= {"step", "%"}:
-            schedule.curve(Horizon(steps))
+        if isinstance(schedule, Schedule) and schedule.units <= {"step", "%"}:
+            steps = int(schedule.total or _run_length(trainer))
+            if steps > 0:
+                schedule.curve(Horizon(steps))
     except UsageError as error:
         raise UsageError(f"scheduler.{error}") from None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -22,7 +25,6 @@ from lit_optim.config.help import help_text
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.errors import UsageError, suggest
 
-OPTIONAL = ("experiment", "debug")  # groups that may be left out, as they are by default
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -56,9 +58,12 @@ def front(argv: list[str]) -> Line:
                     f"{override.input_line}: several values; to run each of them, add -m"
                 )
     for choice in _each_once(overrides):
-        check(composed(choice))
+        cfg = composed([*choice, *_implied(overrides)])
+        check(cfg)
+    if "LOCAL_RANK" not in os.environ:  # the other ranks join the first in its directory
+        _check_directory(cfg, args.multirun)
     flags = [argument for argument in argv if argument not in args.overrides]
-    return Line([*flags, *map(_rewritten, overrides)])
+    return Line([*flags, *map(_rewritten, overrides), *_implied(overrides)])
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -84,10 +89,17 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            args = get_args_parser().parse_args(argv)
-    except SystemExit:
+            args = get_args_parser().parse_intermixed_args(argv)
+    except SystemExit as end:
+        if not end.code:
+            raise  # --version has printed its answer
         last = complaint.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
         raise UsageError(f"{last}; values are given as in optimizer.lr=1e-3") from None
+    for option in ("config_path", "config_name", "config_dir"):
+        if getattr(args, option):
+            raise UsageError(
+                f"--{option.replace('_', '-')}: the configuration is always conf/train.yaml"
+            )
     unknown = [argument for argument in args.overrides if argument.startswith("--")]
     if unknown:
         name = unknown[0].lstrip("-")
@@ -96,14 +108,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _overrides(lines: list[str]) -> list[Override]:
-    parser = OverridesParser.create()
+    search_path = create_config_search_path(str(conf_dir()))
+    parser = OverridesParser.create(ConfigLoaderImpl(search_path))  # which glob() asks
     overrides = []
     for line in lines:
         try:
             overrides += parser.parse_overrides([line])
         except HydraException:
             raise UsageError(
-                f"cannot read {line!r}; write key=value, quoted where it has spaces or commas"
+                f"cannot read {line!r}; write key=value, or \"key='value'\" around odd characters"
             ) from None
     return overrides
 
@@ -117,14 +130,11 @@ def _checked(override: Override) -> Override:
         return override
     if "/" in key and not key.startswith("hydra/"):
         raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")
-    if key not in known:
-        return override
-    for value in _values(override):
+    values = _values(override)
+    for value in values if key in known else ():
         if isinstance(value, list | dict):
             raise UsageError(f"{key} must be one choice per run; to run several, say -m {key}=a,b")
         if value in (None, "", "null"):
-            if key in OPTIONAL:
-                continue
             raise UsageError(f"{key} is required; one of {', '.join(known[key])}")
         name = str(value).removesuffix(".yaml")
         if name not in known[key]:
@@ -135,6 +145,21 @@ def _checked(override: Override) -> Override:
     return override
 
 
+def _implied(overrides: list[Override]) -> list[str]:
+    """`trainer.max_epochs` alone decides the length; the default max_steps would cut it short."""
+    keys = {override.key_or_group for override in overrides}
+    alone = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
+    return ["++trainer.max_steps=-1"] if alone else []
+
+
+def _check_directory(cfg: DictConfig, multirun: bool) -> None:
+    """Runs never share a directory: what lies in one would be mixed with the new."""
+    place, left = ("sweep", "*/job.json") if multirun else ("run", "config.yaml")
+    path = Path(cfg.hydra[place].dir)
+    if any(path.glob(left)):
+        raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
+
+
 def _is_choice(override: Override) -> bool:
     return override.key_or_group in groups() and not override.is_sweep_override()
 
@@ -143,7 +168,10 @@ def _values(override: Override) -> list[object]:
     if override.is_sweep_override():
         if not override.is_discrete_sweep():
             return []
-        return [value.strip("'\"") for value in map(str, override.sweep_string_iterator())]
+        values = [value.strip("'\"") for value in map(str, override.sweep_string_iterator())]
+        if not values:
+            raise UsageError(f"{override.input_line}: there is nothing to sweep over")
+        return list(values)
     return [override.value()]
 
 
@@ -165,8 +193,6 @@ def _each_once(overrides: list[Override]) -> Iterator[list[str]]:
 def _rewritten(override: Override) -> str:
     if override.is_delete():
         return str(override.input_line)
-    if override.key_or_group in OPTIONAL and override.value() is None:
-        return f"~{override.key_or_group}"  # Hydra knows no choice called null
     typed = str(override.input_line).partition("=")[2]
     return f"{_key(override)}={typed}"
 

@@ -64,7 +64,13 @@ def check_allowed(path: str, target: Any, allow: list[str]) -> None:
 
 def may_be_allowed(package: str) -> bool:
     """Whether `allow` may name it: not what can run anything."""
-    return package not in {*sys.stdlib_module_names, "torch", "lightning", "hydra", "omegaconf"}
+    return package.split(".")[0] not in {
+        *sys.stdlib_module_names,
+        "torch",
+        "lightning",
+        "hydra",
+        "omegaconf",
+    }
 
 
 def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,7 +33,8 @@ class LearningRates(Callback):
         self._used = [
             group["lr"] for optimizer in trainer.optimizers for group in groups(optimizer)
         ]
-        if step == 0 or (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step == 0 or (every and (step + 1) % every == 0):
             self._log(trainer, ahead=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -63,10 +65,10 @@ def groups(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 class MetricHistory(Callback):
-    """Keeps the last and the best value of every validation metric.
+    """Keeps the last and the best value of every validation metric and of `monitor`.
 
-    A metric whose name ends in `loss` or `error` is best when small, others when large; `monitor`
-    says otherwise for the one that a run is judged by.
+    The last update of a run is always followed by a validation (in epochs that have one), so that
+    the final metrics are those of the final weights.
     """
 
     def __init__(self, monitor: str | None = None, mode: str = "max") -> None:
@@ -74,19 +76,27 @@ class MetricHistory(Callback):
         self.mode = mode
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
-        self.step = -1  # of the last validation
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == trainer.max_steps:
+            # at max_steps Lightning ends without a validation, but not when it is told to stop
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if trainer.sanity_checking:
             return
-        self.step = trainer.global_step
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("val"):
-                self.final[name] = new = float(value)
-                old = self.best.get(name, new)
-                self.best[name] = min(old, new) if self._is_smaller_better(name) else max(old, new)
+        for name, metric in trainer.callback_metrics.items():
+            if name.startswith("val") or name == self.monitor:
+                self.final[name] = new = float(metric)
+                old = self.best.get(name, math.nan)
+                mode = self.mode if name == self.monitor else best_mode(name)
+                pick = min if mode == "min" else max
+                told = [value for value in (old, new) if not math.isnan(value)]
+                self.best[name] = pick(told, default=new)
 
-    def _is_smaller_better(self, name: str) -> bool:
-        if name == self.monitor:
-            return self.mode == "min"
-        return name.endswith(("loss", "error"))
+
+def best_mode(metric: str) -> str:
+    """Whether a metric of this name is best when "min" or "max"."""
+    return "min" if metric.endswith(("loss", "error")) else "max"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lit_optim.errors import UsageError, suggest
 
@@ -57,13 +58,20 @@ class Checkpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        self._save_newest(trainer)  # the run may end between two validations
+        if self._keeps_newest(trainer):  # the run may end between two validations
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self._save_newest(trainer)
+        if not self._keeps_newest(trainer) or not trainer.is_global_zero:
+            return
+        # the other ranks may wait elsewhere or be gone: nothing here may wait for them
+        if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            name = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, name)
+            self.last_model_path = name
 
-    def _save_newest(self, trainer: Trainer) -> None:
-        if self.save_last and trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+    def _keeps_newest(self, trainer: Trainer) -> bool:
+        return bool(self.save_last and trainer.global_step and not trainer.fast_dev_run)  # type: ignore[attr-defined]

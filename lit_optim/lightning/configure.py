@@ -17,6 +17,9 @@ from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phases import Schedule
 
+#: fast_dev_run makes the first update of a run whose length is not told; any schedule fits this.
+FAST_DEV_STEPS = 10**6
+
 #: A class, or a partial of one, that makes an optimizer of param groups.
 MakeOptimizer = Callable[[Any], Optimizer]
 
@@ -103,7 +106,9 @@ def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
     units = scheduler.units  # a loader is asked only where the answer is needed
     epoch = _steps_per_epoch(trainer) if "epoch" in units else None
     samples = _samples_per_step(trainer) if "sample" in units else None
-    if scheduler.total is None:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        steps = FAST_DEV_STEPS
+    elif scheduler.total is None:
         steps = _run_length(trainer)
     else:
         steps = Horizon(1, epoch, samples).resolve("total", scheduler.total)

@@ -42,7 +42,7 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if not self._enabled:
             return
-        steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
+        steps = trainer.estimated_stepping_batches  # the smaller of max_steps and max_epochs
         self._progress = Progress(
             TextColumn("train"),
             BarColumn(),
@@ -62,7 +62,8 @@ class RunProgress(ProgressBar):
         if self._progress is None:
             return
         self._progress.update(self._task, completed=trainer.global_step)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and trainer.global_step % every == 0:
             # reading a metric may wait for the device, so not at every step
             metrics = trainer.progress_bar_metrics.items()
             told = " ".join(f"{name} {value:.3f}" for name, value in metrics if name != "v_num")

@@ -21,6 +21,8 @@ from lit_optim.kernels import torch_executor
 
 #: Keys of a param group that are no hyperparameters.
 BOOKKEEPING = {"params", "name", "param_names", "initial_lr"}
+#: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
+TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ class Elementwise(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load ours or torch's state dict of the same algorithm, states at their own precision."""
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            self._drop_foreign(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(saved_ids, params, strict=True):
@@ -141,6 +145,14 @@ class Elementwise(torch.optim.Optimizer):
                 if name != "step" and isinstance(value, Tensor):
                     # torch casts states to the parameter's dtype: bfloat16 would lose them
                     self.state[p][name] = value.to(p.device, _state_dtype(p), copy=True)
+
+    def _drop_foreign(self, group: dict[str, Any]) -> None:
+        """Leave out of a loaded group what torch has and we do not; refuse what would matter."""
+        for key in set(group) - set(self.defaults) - BOOKKEEPING:
+            value = group.pop(key)
+            coupled = key == "decoupled_weight_decay" and self.coupled_weight_decay
+            if (value and key not in TORCHS_OWN) or (value and coupled):
+                raise UsageError(f"{type(self).__name__} has no {key}, but the state has {value!r}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

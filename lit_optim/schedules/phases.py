@@ -113,10 +113,7 @@ class Schedule:
             left = horizon.steps - begin
             length = left if phase.length is None else horizon.resolve(phase.name, phase.length)
             if isinstance(item, Repeat):
-                if length < 1:
-                    raise UsageError(
-                        f"{phase.name}={phase.length}: under one step in a run of {horizon.steps}"
-                    )
+                length = max(1, length)  # a share of a short run may round to nothing
                 pieces.append(Piece(begin, left, phase, length, item.decay))
                 begin = horizon.steps
                 continue

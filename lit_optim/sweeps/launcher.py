@@ -14,9 +14,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
-from hydra._internal.utils import get_args_parser
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -84,6 +84,7 @@ class ProcessLauncher(Launcher):
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
+        signal.signal(signal.SIGTERM, _terminated)
         with Progress(*columns, console=console) as progress:
             line = progress.add_task("sweep", total=len(waiting))
             try:
@@ -110,6 +111,9 @@ class ProcessLauncher(Launcher):
                 told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
                 console.print(f"{told}: {sweep_dir}", soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(130) from None
+            except BaseException:
+                _interrupt(running)
+                raise
         return ended
 
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
@@ -132,20 +136,10 @@ class ProcessLauncher(Launcher):
 
 
 def own_command() -> list[str]:
-    """This program again, with the flags that say which configuration it reads."""
+    """This program again."""
     spec = getattr(__main__, "__spec__", None)
     program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
-    args = get_args_parser().parse_args(sys.argv[1:])
-    flags = [
-        ("--config-path", args.config_path),
-        ("--config-name", args.config_name),
-        ("--config-dir", args.config_dir),
-    ]
-    return [
-        sys.executable,
-        *program,
-        *(part for flag, value in flags if value for part in (flag, value)),
-    ]
+    return [sys.executable, *program]
 
 
 def directory_name(overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:
@@ -192,6 +186,10 @@ def _end(job: Job) -> JobReturn:
     returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
     returned.return_value = job.process.returncode
     return returned
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _interrupt(running: list[Job]) -> None:

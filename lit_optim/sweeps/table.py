@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass
@@ -92,8 +93,10 @@ def table(jobs: list[Ended]) -> Table:
 
     def score(item: tuple[tuple[str, ...], list[Ended]]) -> tuple[bool, float]:
         values = _values(item[1], "best", monitor)
-        mean = statistics.fmean(values) if values else 0.0
-        return not values, -mean if largest_first else mean  # what failed comes last
+        mean = statistics.fmean(values) if values else math.nan
+        if not math.isfinite(mean):
+            return True, 0.0  # what failed or diverged comes last
+        return False, -mean if largest_first else mean
 
     for combination, group in sorted(rows.items(), key=score):
         finished = [job for job in group if job.result]

@@ -77,7 +77,10 @@ class CharText(TensorTask):
         if not Path(path).is_file():
             raise UsageError(f"data.path must be a text file, got {path!r}")
         self.block = block
-        text = Path(path).read_text("utf-8")
+        try:
+            text = Path(path).read_text("utf-8")
+        except UnicodeDecodeError:
+            raise UsageError(f"data.path must be a text file in UTF-8, got {path!r}") from None
         self.vocabulary = sorted(set(text))
         number = {character: i for i, character in enumerate(self.vocabulary)}
         ids = torch.tensor([number[character] for character in text])
@@ -189,6 +192,11 @@ class GPT(LightningModule):
             if p.ndim == 2:
                 ends_residual = name.endswith(("proj.weight", "mlp.2.weight"))
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if ends_residual else 0.02)
+
+    def setup(self, stage: str) -> None:  # noqa: D102
+        block, longest = getattr(self.trainer.datamodule, "block", 0), self.hparams["block"]  # type: ignore[attr-defined]
+        if block > longest:
+            raise UsageError(f"model.block={longest} is shorter than data.block={block}")
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time) of tokens -> (batch, time, vocab_size) of logits."""

@@ -116,6 +116,8 @@ class TensorTask(LightningDataModule):
                 f"data.batch_size={self.batch_size} is shared by all devices: "
                 f"it must be a multiple of {world_size}"
             )
+        if 0 < len(dataset) < world_size:
+            raise UsageError(f"{len(dataset)} samples are too few for {world_size} devices")
         sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, even)
         return DataLoader(dataset, batch_size=None, sampler=sampler)
 

@@ -85,6 +85,11 @@ MISTAKES = {
     "seed=abc": "seed must be a whole number in [0, 4294967295], got 'abc'",
     "seed=null": "seed must be a whole number in [0, 4294967295], got None",
     "mode=best": "mode must be one of min, max or null, got 'best'",
+    "experiment=null": "experiment is required; one of char_lm_nanogpt, mnist1d_paper, none",
+    "callbacks.checkpoint=null": "callbacks.checkpoint cannot be null; to leave it out, say ~callb",
+    "callbacks.x._target_=lightning.pytorch.callbacks.model_checkpoint.os.system": "there is no",
+    "allow=[os.path]": "allow=os.path is refused",
+    "--config-name=other": "the configuration is always conf/train.yaml",
     "n_jobs=0": "n_jobs must be a whole number > 0, got 0",
     "data.batch_size=0": "data.batch_size must be a whole number > 0, got 0",
     "data.val_share=1.5": "data.val_share must be a number in [0, 1), got 1.5",
@@ -123,6 +128,9 @@ def test_a_mistake_is_answered_in_one_line(argument):
             "warmup=50: 50 steps, but the run has 20",
         ),
         (["train=false", "test=false"], "leaves nothing to do"),
+        (["scheduler.total=100", "scheduler.warmup=200"], "scheduler.warmup=200: 200 steps, but"),
+        (["-m", "seed=range(0,0)"], "seed=range(0,0): there is nothing to sweep over"),
+        (["-m", "experiment=null,none"], "experiment is required"),
         (["train=false", "ckpt=nowhere.ckpt"], "nowhere.ckpt is no file"),
         (["trainer.max_epochs=0"], "nothing to train"),
     ],
@@ -176,6 +184,32 @@ def test_arguments_are_passed_on_as_typed():
     assert swept == ["-m", "optimizer=adamw,sgd", "++seed=range(0,3)", "++optimizer.lr=1e-3,1e-2"]
 
 
+def test_legal_lines():
+    assert front(["scheduler.total=8000", "scheduler.warmup=5000"]).argv
+    assert front(["~trainer.fast_dev_run"]).argv == ["~trainer.fast_dev_run"]
+    assert front(["-m", "optimizer=glob(ada*)"]).argv == ["-m", "optimizer=glob(ada*)"]
+    assert front(["optimizer=sgd", "-m", "seed=1,2"]).argv == ["-m", "optimizer=sgd", "++seed=1,2"]
+    assert front(["optimizer.lr=1" + "0" * 20]).argv
+
+
+def test_epochs_alone_decide_the_length():
+    assert front(["trainer.max_epochs=3"]).argv[-1] == "++trainer.max_steps=-1"
+    both = ["trainer.max_epochs=3", "trainer.max_steps=9"]
+    assert front(both).argv == [f"++{line}" for line in both]
+
+
+def test_a_used_directory_is_refused(tmp_path):
+    for argv, left in (
+        ([f"hydra.run.dir={tmp_path}"], "config.yaml"),
+        (["-m", f"hydra.sweep.dir={tmp_path}", "seed=1,2"], "seed=1/job.json"),
+    ):
+        assert front(argv).argv
+        (tmp_path / left).parent.mkdir(exist_ok=True)
+        (tmp_path / left).touch()
+        with pytest.raises(UsageError, match="has been used; choose another"):
+            front(argv)
+
+
 def test_help_lists_every_option_with_a_line():
     text = front(["--help"]).text
     for group, choices in groups().items():
@@ -192,10 +226,6 @@ def test_help_of_a_choice_shows_its_keys():
     text = front(["optimizer=sgd", "--help"]).text
     assert "optimizer.momentum=0.0 # share of the last direction that is kept" in text
     assert "scheduler" not in text
-
-
-def test_experiments_and_debug_may_be_left_out():
-    assert front(["experiment=null", "debug=null"]).argv == ["~experiment", "~debug"]
 
 
 def test_presets_suit_the_data_and_yield_to_what_is_typed():

@@ -209,6 +209,18 @@ def test_sparse_and_complex_are_refused():
         adamw([z]).step()
 
 
+def test_a_state_that_asks_for_something_else_is_refused():
+    params = parameters()
+    cases = [
+        ("adamw", torch.optim.AdamW(params, maximize=True), "AdamW has no maximize"),
+        ("sgd", torch.optim.SGD(params, maximize=True), "SGD has no maximize"),
+        ("adam", torch.optim.AdamW(params), "Adam has no decoupled_weight_decay"),
+    ]
+    for name, theirs, message in cases:
+        with pytest.raises(UsageError, match=message):
+            class_of(name)(params).load_state_dict(theirs.state_dict())
+
+
 def test_nesterov_needs_momentum():
     with pytest.raises(UsageError, match="nesterov must go with momentum"):
         class_of("sgd")(parameters(), nesterov=True)
