@@ -67,7 +67,7 @@ def test_a_run_leaves_what_it_should(train, tmp_path):
         assert sorted(logged) == [0, 6, 13, 20, 27, 29]  # first and last always
         for step, lr in logged.items():
             assert lr == pytest.approx(0.01 * planned(step), abs=1e-9)
-    assert sorted(curves["train/loss"]) == [6, 13, 20, 27]
+    assert sorted(curves["train/loss"]) == [6, 13, 20, 27, 29]
     assert sorted(curves["val/loss"]) == [16, 29]  # after each epoch and after the last update
     for tag in ("train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
         assert curves[tag]

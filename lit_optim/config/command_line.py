@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_optim.config.check import check
@@ -57,8 +57,7 @@ def front(argv: list[str]) -> Line:
                 raise UsageError(
                     f"{override.input_line}: several values; to run each of them, add -m"
                 )
-    for choice in _each_once(overrides):
-        cfg = composed([*choice, *_implied(overrides)])
+    for cfg in _each_once(overrides):
         check(cfg)
     if "LOCAL_RANK" not in os.environ:  # the other ranks join the first in its directory
         _check_directory(cfg, args.multirun)
@@ -76,9 +75,7 @@ def composed(overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", overrides, return_hydra_config=True)
         with read_write(cfg), open_dict(cfg):
-            cfg.hydra.runtime.output_dir = (
-                "."  # what only a run has; its value does not matter here
-            )
+            cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
         HydraConfig.instance().set_config(cfg)  # for the interpolations of the form ${hydra:...}
         return cfg
     except (HydraException, OmegaConfBaseException) as error:
@@ -175,19 +172,30 @@ def _values(override: Override) -> list[object]:
     return [override.value()]
 
 
-def _each_once(overrides: list[Override]) -> Iterator[list[str]]:
-    """Overrides of single runs in which every swept value occurs; not their whole product."""
+def _each_once(overrides: list[Override]) -> Iterator[DictConfig]:
+    """Configurations of runs in which every swept value occurs; not their whole product."""
     fixed = [_rewritten(override) for override in overrides if not override.is_sweep_override()]
+    fixed += _implied(overrides)
     swept = {
-        _key(override): [str(value) for value in override.sweep_string_iterator()]
+        override.key_or_group: [
+            f"{_key(override)}={value}" for value in override.sweep_string_iterator()
+        ]
         for override in overrides
         if override.is_sweep_override() and override.is_discrete_sweep()
     }
-    first = {key: values[0] for key, values in swept.items()}
-    yield fixed + [f"{key}={value}" for key, value in first.items()]
-    for key, values in swept.items():
-        for value in values[1:]:
-            yield fixed + [f"{k}={v}" for k, v in (first | {key: value}).items()]
+    first = {key: lines[0] for key, lines in swept.items()}
+    cfg = composed([*fixed, *first.values()])
+    yield cfg
+    for key, lines in swept.items():
+        for line in lines[1:]:
+            if key in groups():
+                yield composed([*fixed, *(first | {key: line}).values()])
+            else:  # put in its place: composing anew for each of many values would take long
+                before = OmegaConf.select(cfg, key)
+                value = OverridesParser.create().parse_override(line).value()
+                OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+                yield cfg
+                OmegaConf.update(cfg, key, before, merge=False, force_add=True)
 
 
 def _rewritten(override: Override) -> str:
