@@ -309,7 +309,8 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
     table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)  # so that the last line can be copied
-    for group in ("optimizer", "scheduler", "model", "data"):
+    groups = ("optimizer", "scheduler", "model", "data")
+    for group in groups if result.steps else groups[2:]:
         table.add_row(group, f"{result.choices.get(group, '-')}{told.get(group, '')}")
     for name, value in result.final.items():
         table.add_row(name, f"{value:.4f}  (best {result.best[name]:.4f})")

@@ -149,7 +149,8 @@ def directory_name(overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> s
     """
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     told = [o.lstrip("+~") for o in filter_overrides(overrides) if o not in shared]
-    name = re.sub(r"[^\w=,.\-\[\]%]+", "-", ",".join(told)) or "job"
+    name = ",".join(told).replace("'", "").replace('"', "") or "job"
+    name = re.sub(r"[^\w=,.\-\[\]%]+", "-", name)
     if len(name) <= LONGEST_NAME:
         return name
     return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
