@@ -11,6 +11,7 @@ from hydra.utils import get_method
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from torch.optim import lr_scheduler
 
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
@@ -47,53 +48,56 @@ def hf_constant_with_warmup(t, warmup, total):
     return t / max(1, warmup) if t < warmup else 1.0
 
 
-#: our setting that equals theirs; "start" is their way to count
-COUNTERPARTS = [
-    (hf_linear, lambda w: library.linear(warmup=w, ticks="start")),
-    (hf_cosine, lambda w: library.cosine_warmup(warmup=w, ticks="start")),
-    (hf_constant_with_warmup, lambda w: library.constant(warmup=w, ticks="start")),
-]
+#: name -> their formula and our setting that equals it; "start" is their way to count
+TRANSFORMERS = {
+    "linear": (hf_linear, lambda w: library.linear(warmup=w, ticks="start")),
+    "cosine_warmup": (hf_cosine, lambda w: library.cosine_warmup(warmup=w, ticks="start")),
+    "constant": (hf_constant_with_warmup, lambda w: library.constant(warmup=w, ticks="start")),
+}
+#: name -> torch's scheduler for an optimizer and a length, and our setting that equals it
+TORCH = {
+    "step": (
+        lambda o, total: lr_scheduler.StepLR(o, step_size=3, gamma=0.5),
+        library.step(step_size=3, gamma=0.5),
+    ),
+    "cosine_warmup": (
+        lambda o, total: lr_scheduler.CosineAnnealingLR(o, T_max=total, eta_min=0.1),
+        library.cosine_warmup(warmup=0, min_lr_ratio=0.1, ticks="start"),
+    ),
+    "linear": (
+        lambda o, total: lr_scheduler.LinearLR(o, 1.0, 0.25, total_iters=total),
+        library.linear(min_lr_ratio=0.25, ticks="start"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_has_a_reference(name):
+    assert name in TRANSFORMERS.keys() | TORCH.keys(), f"pair {name} with a counterpart here"
 
 
 @pytest.mark.parametrize("total", [1, 2, 7, 100, 1000])
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 1])
-@pytest.mark.parametrize(("theirs", "ours"), COUNTERPARTS, ids=lambda f: f.__name__)
-def test_equals_transformers(theirs, ours, share, total):
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_equals_transformers(name, share, total):
+    theirs, ours = TRANSFORMERS[name]
     warmup = int(share * total)
     expected = [theirs(t, warmup, total) for t in range(total)]
     assert values(ours(warmup), total) == pytest.approx(expected, abs=1e-12)
 
 
-def torch_lrs(make, total):
+@pytest.mark.parametrize("total", [1, 5, 64])
+@pytest.mark.parametrize("name", TORCH)
+def test_equals_torch(name, total):
+    theirs, ours = TORCH[name]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = make(optimizer)
-    lrs = []
+    scheduler = theirs(optimizer, total)
+    expected = []
     for _ in range(total):
-        lrs.append(optimizer.param_groups[0]["lr"])
+        expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return lrs
-
-
-@pytest.mark.parametrize("total", [1, 5, 64])
-def test_equals_torch(total):
-    schedulers = torch.optim.lr_scheduler
-    pairs = [
-        (
-            lambda o: schedulers.StepLR(o, step_size=3, gamma=0.5),
-            library.step(step_size=3, gamma=0.5),
-        ),
-        (
-            lambda o: schedulers.CosineAnnealingLR(o, T_max=total, eta_min=0.1),
-            library.cosine_warmup(warmup=0, min_lr_ratio=0.1, ticks="start"),
-        ),
-        (
-            lambda o: schedulers.LinearLR(o, 1.0, 0.25, total_iters=total),
-            library.linear(min_lr_ratio=0.25, ticks="start"),
-        ),
-    ]
-    for theirs, ours in pairs:
-        assert values(ours, total) == pytest.approx(torch_lrs(theirs, total), abs=1e-12)
+    assert values(ours, total) == pytest.approx(expected, abs=1e-12)
 
 
 def test_step_jumps_at_the_same_update_under_both_ticks():
