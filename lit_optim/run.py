@@ -59,6 +59,7 @@ NOISE = (
     ".*does not have many workers.*",
     ".*recommended to use .*devices=1.*",
     ".*treespec, LeafSpec.*",
+    ".*The dirpath has changed.*",  # a checkpoint that is tested was written by another run
     ".*smaller than the logging interval.*",  # not so: steps are counted across epochs
     ".*Total length of `list` across ranks is zero.*",
 )
