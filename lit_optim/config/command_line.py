@@ -135,10 +135,8 @@ def _checked(override: Override) -> Override:
             raise UsageError(f"{key} is required; one of {', '.join(known[key])}")
         name = str(value).removesuffix(".yaml")
         if name not in known[key]:
-            options = ", ".join(known[key])
-            raise UsageError(
-                f"unknown {key} {name!r}{suggest(name, known[key])} ({key} is one of {options})"
-            )
+            near = suggest(name, known[key]) or f"; it is one of {', '.join(known[key])}"
+            raise UsageError(f"unknown {key} {name!r}{near}")
     return override
 
 

@@ -9,22 +9,19 @@ from __future__ import annotations
 import math
 
 
-def adamw(p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False):
-    m = v = v_max = 0.0
-    for t, g in enumerate(gradients, 1):
-        p -= lr * weight_decay * p
-        m = betas[0] * m + (1 - betas[0]) * g
-        v = betas[1] * v + (1 - betas[1]) * g * g
-        v_max = max(v_max, v)
-        v_hat = (v_max if amsgrad else v) / (1 - betas[1] ** t)
-        p -= lr * (m / (1 - betas[0] ** t)) / (math.sqrt(v_hat) + eps)
-        yield p
+def adamw(p, gradients, lr=1e-3, weight_decay=1e-2, **hyper):
+    return _adam(p, gradients, lr, decoupled=weight_decay, coupled=0.0, **hyper)
 
 
-def adam(p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False):
+def adam(p, gradients, lr=1e-3, weight_decay=0.0, **hyper):
+    return _adam(p, gradients, lr, decoupled=0.0, coupled=weight_decay, **hyper)
+
+
+def _adam(p, gradients, lr, decoupled, coupled, betas=(0.9, 0.999), eps=1e-8, amsgrad=False):
     m = v = v_max = 0.0
     for t, g in enumerate(gradients, 1):
-        g = g + weight_decay * p
+        g = g + coupled * p
+        p -= lr * decoupled * p
         m = betas[0] * m + (1 - betas[0]) * g
         v = betas[1] * v + (1 - betas[1]) * g * g
         v_max = max(v_max, v)
