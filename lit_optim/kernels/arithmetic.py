@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 
 def sqrt(x: Any) -> Any:
     """√x."""
@@ -19,9 +21,31 @@ def square(x: Any) -> Any:
     return x * x
 
 
+def sign(x: Any) -> Any:
+    """-1, 0 or 1."""
+    return x.sign()
+
+
+def absolute(x: Any) -> Any:
+    """|x|."""
+    return x.abs()
+
+
 def maximum(x: Any, y: Any) -> Any:
     """The larger of x and y; NaN if either is."""
     return x.maximum(y)
+
+
+def clip(x: Any, low: float, high: float) -> Any:
+    """The x nearest in [low, high]."""
+    return x.clamp(low, high)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """X where the condition holds, else y; at least one of them is no plain number."""
+    if isinstance(condition, torch.Tensor):
+        return torch.where(condition, x, y)
+    return condition.where(x, y)
 
 
 def lerp(x: Any, y: Any, weight: float) -> Any:

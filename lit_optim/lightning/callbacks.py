@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from lit_optim.optimizers.base import Elementwise
+from lit_optim.optimizers.walk import Walk
 
 
 class LearningRates(Callback):
@@ -49,14 +49,21 @@ class LearningRates(Callback):
             for index, group in enumerate(groups(optimizer)):
                 name = group.get("name", f"group{index}")
                 values[f"lr/{name}"] = lr = float(next(lrs))
-                if isinstance(optimizer, Elementwise):
-                    steps = [optimizer.state[p].get("step", 0) for p in group["params"]]
-                    effective = optimizer.effective_lr(group | {"lr": lr}, max(steps) + ahead)
+                if isinstance(optimizer, Walk):
+                    effective = _effective_lr(optimizer, group | {"lr": lr}, ahead)
                     if effective != lr:
                         values[f"effective_lr/{name}"] = effective
         for logger in trainer.loggers:
             logger.log_metrics(values, step=self._step)
         self._logged = self._step
+
+
+def _effective_lr(optimizer: Walk, group: dict[str, Any], ahead: int) -> float:
+    """Of the parameter of the group that was stepped most."""
+    states = [optimizer.state.get(p, {}) for p in group["params"]]
+    state = max(states, key=lambda state: state.get("step", 0))
+    carried = {name: state.get(name, first) for name, first in optimizer.carried(group).items()}
+    return optimizer.effective_lr(group, max(1, state.get("step", 0) + ahead), carried)
 
 
 def groups(optimizer: Optimizer) -> list[dict[str, Any]]:

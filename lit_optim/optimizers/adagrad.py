@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from lit_optim.kernels.arithmetic import sqrt, square
-from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.elementwise import Elementwise, State
 
 
 class Adagrad(Elementwise):
@@ -52,10 +52,14 @@ class Adagrad(Elementwise):
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"sum": State("non-negative", group["initial_accumulator_value"])}
 
-    def scalars(self, group: dict[str, Any], t: int) -> dict[str, Any]:  # noqa: D102
+    def scalars(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> dict[str, Any]:
         return {"eps": group["eps"]}
 
-    def effective_lr(self, group: dict[str, Any], t: int) -> float:  # noqa: D102
+    def effective_lr(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> float:
         return float(group["lr"] / (1 + (t - 1) * group["lr_decay"]))
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102

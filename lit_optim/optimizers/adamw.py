@@ -7,7 +7,7 @@ from math import sqrt as host_sqrt
 from typing import Annotated, Any
 
 from lit_optim.kernels.arithmetic import lerp, maximum, sqrt, square
-from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.elementwise import Elementwise, State
 
 
 class AdamW(Elementwise):
@@ -49,7 +49,9 @@ class AdamW(Elementwise):
         states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
         return states | ({"max_exp_avg_sq": State("non-negative")} if group["amsgrad"] else {})
 
-    def scalars(self, group: dict[str, Any], t: int) -> dict[str, Any]:  # noqa: D102
+    def scalars(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {
             "b1": b1,

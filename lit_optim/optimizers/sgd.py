@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.elementwise import Elementwise, State
 
 
 class SGD(Elementwise):
@@ -58,7 +58,9 @@ class SGD(Elementwise):
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"momentum_buffer": State()} if group["momentum"] > 0 else {}
 
-    def scalars(self, group: dict[str, Any], t: int) -> dict[str, Any]:  # noqa: D102
+    def scalars(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> dict[str, Any]:
         return {
             "momentum": group["momentum"],
             "take": 1.0 if t == 1 else 1 - group["dampening"],  # the first gradient goes in whole

@@ -1,71 +1,83 @@
 """The base walks, the algorithm points.
 
-An algorithm gives a rule in scalar arithmetic: from gradient, parameter and old states to a
-direction u and new states. The base owns everything else: the loop over groups and parameters,
-the step count of each parameter, weight decay, p = a p − b u, and the state dict.
+The walk owns everything that is no algorithm's own: the loop over groups and parameters, the step
+count of each parameter, weight decay, p = a p − b u, and the state dict. What the direction u is,
+`elementwise` and `tensorwise` ask of the algorithm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
-from lit_optim.kernels import torch_executor
 
 #: Keys of a param group that are no hyperparameters.
 BOOKKEEPING = {"params", "name", "param_names", "initial_lr"}
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
 TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 
-
-@dataclass(frozen=True)
-class State:
-    """A tensor that the optimizer keeps for each parameter, of the parameter's shape."""
-
-    kind: Literal["signed", "non-negative", "weight-like"] = "signed"
-    initial: float = 0.0
+#: The scalars of a rule, and a and b of p = a p − b u.
+Prepared = tuple[SimpleNamespace, float, float]
 
 
-class Elementwise(torch.optim.Optimizer):
-    """An optimizer whose rule looks at one coordinate at a time.
+class Walk(torch.optim.Optimizer):
+    """What all our optimizers share.
 
     A subclass names its hyperparameters in `__init__`, with their ranges as annotations, and
-    passes them on; it declares `states` and writes `scalars` and `rule`.
+    passes them on.
     """
 
-    #: True where the paper adds weight_decay * p to the gradient; decoupled decay otherwise.
+    #: True where the paper adds weight_decay * p to the gradient; decoupled decay otherwise. A
+    #: hyperparameter `decoupled_weight_decay` lets the user choose.
     coupled_weight_decay: ClassVar[bool] = False
 
     def __init__(self, params: Iterable[Any], **hyper: Any) -> None:
         check(type(self).__init__, hyper)
         super().__init__(params, hyper)
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:
-        """The states of a parameter of this group, by torch's names for them."""
-        raise NotImplementedError
-
-    def scalars(self, group: dict[str, Any], t: int) -> dict[str, Any]:
+    def scalars(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> dict[str, Any]:
         """What the rule needs to know on the t-th update of a parameter (t = 1, 2, ...)."""
         raise NotImplementedError
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:
-        """The algorithm, pure: old states `s` in, direction u and new states out.
+    def carried(self, group: dict[str, Any]) -> dict[str, float]:
+        """Numbers kept for each parameter beside its tensors, as they are before the first update.
 
-        Python `if` only on the bools of `h`, which stay the same for a group; never on a number
-        that a tensor carries.
+        Only for what is no closed form of t, such as a product over past hyperparameters.
         """
+        return {}
+
+    def carry(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> dict[str, float]:
+        """`carried` after the t-th update."""
+        return {}
+
+    def effective_lr(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> float:
+        """The step size of the t-th update: lr, unless the algorithm scales it itself."""
+        return float(group["lr"])
+
+    def coefficients(
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> tuple[float, float]:
+        """A and b of p = a p − b u on the t-th update."""
+        b = self.effective_lr(group, t, carried)
+        return (1.0 if self.couples(group) else 1.0 - b * group.get("weight_decay", 0.0)), b
+
+    def couples(self, group: dict[str, Any]) -> bool:
+        """Whether weight decay goes through the gradient."""
+        return self.coupled_weight_decay and not group.get("decoupled_weight_decay", False)
+
+    def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+        """The tensors kept for p, by torch's names, before its first update."""
         raise NotImplementedError
 
-    def effective_lr(self, group: dict[str, Any], t: int) -> float:
-        """B of p = a p − b u on the t-th update: lr, unless the algorithm scales it itself."""
-        return float(group["lr"])
+    def update(self, p: Tensor, g: Tensor, state: dict[str, Tensor], prepared: Prepared) -> None:
+        """One update of one parameter and its tensors, in place; g is not written."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,30 +87,37 @@ class Elementwise(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            prepared: dict[int, tuple[SimpleNamespace, float, float]] = {}
+            first = self.carried(group)
+            prepared: dict[tuple[float, ...], tuple[Prepared, dict[str, float]]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self.state[p] or self._start(p, group)
+                state = self.state[p] or self.start(p, group)
+                carried = {name: state[name] for name in first}
                 state["step"] = t = state["step"] + 1
-                if t not in prepared:  # most parameters share their step
-                    prepared[t] = self._prepare(group, t)
-                tensors = {name: state[name] for name in self.states(group)}
-                torch_executor.step(self._direction, p, p.grad, tensors, *prepared[t])
+                key = (t, *carried.values())
+                if key not in prepared:  # most parameters share their step
+                    prepared[key] = (
+                        self._prepare(group, t, carried),
+                        self.carry(group, t, carried),
+                    )
+                ready, after = prepared[key]
+                tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+                self.update(p, p.grad, tensors, ready)
+                state.update(after)
         return loss
 
-    def _prepare(self, group: dict[str, Any], t: int) -> tuple[SimpleNamespace, float, float]:
-        b = self.effective_lr(group, t)
-        decay = group.get("weight_decay", 0.0)
-        h = SimpleNamespace(
-            **self.scalars(group, t), l2=decay if self.coupled_weight_decay else 0.0
-        )
-        return h, (1.0 if self.coupled_weight_decay else 1.0 - b * decay), b
+    def _prepare(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> Prepared:
+        a, b = self.coefficients(group, t, carried)
+        l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
+        return SimpleNamespace(**self.scalars(group, t, carried), l2=l2), a, b
 
-    def _direction(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:
-        return self.rule(g + h.l2 * p if h.l2 else g, p, s, h)
+    def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Give p its state.
 
-    def _start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        Raises:
+            RuntimeError: its gradient is sparse, or it is complex.
+        """
         if p.grad is not None and p.grad.is_sparse:
             raise RuntimeError(
                 f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
@@ -107,8 +126,8 @@ class Elementwise(torch.optim.Optimizer):
             raise RuntimeError(f"{type(self).__name__} does not take complex parameters")
         state: dict[str, Any] = self.state[p]
         state["step"] = 0
-        for name, declared in self.states(group).items():
-            state[name] = torch.full_like(p, declared.initial, dtype=_state_dtype(p))
+        state.update(self.carried(group))
+        state.update(self.new_state(p, group))
         return state
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -133,18 +152,21 @@ class Elementwise(torch.optim.Optimizer):
         for group in self.param_groups:
             self._drop_foreign(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for i, p in zip(saved_ids, params, strict=True):
+        owners = [(p, group) for group in self.param_groups for p in group["params"]]
+        for i, (p, group) in zip(saved_ids, owners, strict=True):
             saved = {k: v for k, v in state_dict["state"].get(i, {}).items() if v is not None}
             if not saved:
                 self.state.pop(p, None)
                 continue
             # torch's SGD keeps no count: a state that exists has been stepped at least once
-            self.state[p]["step"] = int(saved.get("step", 1))
+            self.state[p] = state = {"step": int(saved.pop("step", 1))}
+            numbers = self.carried(group)
             for name, value in saved.items():
-                if name != "step" and isinstance(value, Tensor):
+                if name in numbers:
+                    state[name] = float(value)
+                elif isinstance(value, Tensor):
                     # torch casts states to the parameter's dtype: bfloat16 would lose them
-                    self.state[p][name] = value.to(p.device, _state_dtype(p), copy=True)
+                    state[name] = value.to(p.device, wide(p), copy=True)
 
     def _drop_foreign(self, group: dict[str, Any]) -> None:
         """Leave out of a loaded group what torch has and we do not; refuse what would matter."""
@@ -161,5 +183,6 @@ class Elementwise(torch.optim.Optimizer):
                 group.setdefault(key, value)
 
 
-def _state_dtype(p: Tensor) -> torch.dtype:
+def wide(p: Tensor) -> torch.dtype:
+    """What we compute and keep states in: at least float32."""
     return torch.float64 if p.dtype == torch.float64 else torch.float32
