@@ -159,7 +159,8 @@ class Walk(torch.optim.Optimizer):
                 self.state.pop(p, None)
                 continue
             # torch's SGD keeps no count: a state that exists has been stepped at least once
-            self.state[p] = state = {"step": int(saved.pop("step", 1))}
+            state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
+            self.state[p] = state
             numbers = self.carried(group)
             for name, value in saved.items():
                 if name in numbers:
