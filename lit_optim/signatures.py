@@ -69,6 +69,18 @@ def read_signature(target: str) -> Signature | None:
     return _of_class(module, node) if isinstance(node, ast.ClassDef) else None
 
 
+def read_docstring(target: str) -> str | None:
+    """The docstring of the class or function with this dotted name, read from its source.
+
+    Returns:
+        None where there is none, or its source cannot be found without importing it.
+    """
+    found = _find(target)
+    if found is None or not isinstance(found[1], ast.ClassDef | ast.FunctionDef):
+        return None
+    return ast.get_docstring(found[1])
+
+
 @dataclass(frozen=True)
 class _Module:
     name: str

@@ -15,7 +15,7 @@ FLOORS = (
     ("optimizers", "schedules", "param_groups", "signatures"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("sweeps", "run"),
-    ("app",),
+    ("app", "cli"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 KNOW_HYDRA = {"config", "sweeps", "run", "app"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from lit_optim.config.targets import (
 )
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
-from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.phases import Schedule
+from lit_optim.schedules.durations import Horizon, parse
+from lit_optim.schedules.expressions import FORMULAS, function_in
+from lit_optim.schedules.schedule import Schedule
 from lit_optim.signatures import Signature, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
@@ -52,7 +53,7 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"allow={package} is refused: it is no package of yours")
     for name in (*ONE, *SEVERAL):
         for path, node in find_targets(name, plain[name]):
-            check_allowed(path, node[TARGET], allow)
+            check_allowed(f"{path}.{TARGET}", node[TARGET], allow)
     for name in ONE:
         _check_one(name, plain[name])
     for group in SEVERAL:
@@ -164,13 +165,29 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         raise UsageError(
             f"scheduler.{TARGET}={node[TARGET]}: {name_of(node)} is none of lit_optim.schedules"
         )
+    for path, dotted in _functions("scheduler", node):
+        check_allowed(path, dotted, allowed_packages(plain))
     make = locate("scheduler", node[TARGET])
     try:
         schedule = make(**{key: value for key, value in node.items() if key != TARGET})
         # epochs and samples get their length from the data, later
         if isinstance(schedule, Schedule) and schedule.units <= {"step", "%"}:
-            steps = int(schedule.total or _run_length(trainer))
+            total = schedule.total
+            steps = _run_length(trainer) if total is None else int(parse("total", total)[0])
             if steps > 0:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
         raise UsageError(f"scheduler.{error}") from None
+
+
+def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """Every value that would be imported: the functions that schedules may name."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            dotted = function_in(value) if key in FORMULAS else None
+            if dotted is not None:
+                yield f"{path}.{key}", dotted
+            yield from _functions(f"{path}.{key}", value)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _functions(f"{path}.{index}", value)

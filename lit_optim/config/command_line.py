@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from lit_optim.config.check import check
 from lit_optim.config.help import help_text
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.errors import UsageError, suggest
+from lit_optim.schedules.expressions import FORMULAS
 
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
@@ -110,12 +112,24 @@ def _overrides(lines: list[str]) -> list[Override]:
     overrides = []
     for line in lines:
         try:
-            overrides += parser.parse_overrides([line])
+            overrides += parser.parse_overrides([_formula_quoted(line)])
         except HydraException:
             raise UsageError(
                 f"cannot read {line!r}; write key=value, or \"key='value'\" around odd characters"
             ) from None
     return overrides
+
+
+def _formula_quoted(line: str) -> str:
+    """A formula as the shell hands it on, in the quotes that Hydra would want around it."""
+    key, equals, value = line.partition("=")
+    if key.rpartition(".")[2] not in FORMULAS or value[:1] in ("'", '"') or not value.strip():
+        return line
+    if value.startswith("choice("):
+        return line
+    # at a comma outside of brackets a sweep has its next value
+    parts = re.split(r",(?![^(]*\))", value)
+    return key + equals + ",".join("'" + part.replace("'", "\\'") + "'" for part in parts)
 
 
 def _checked(override: Override) -> Override:

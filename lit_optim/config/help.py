@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from lit_optim.config.places import conf_dir, groups, headline
 
@@ -21,7 +22,7 @@ def help_text(chosen: dict[str, str]) -> str:
     """The overview, or the files of the choices that were named."""
     files = [groups()[group][name] for group, name in chosen.items() if name in groups()[group]]
     if files:
-        return "\n".join(_keys(f"{path.parent.name}", path.read_text("utf-8")) for path in files)
+        return "\n".join(map(keys, files))
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", _train_yaml(), re.MULTILINE))
     lines = [USAGE]
     for group, choices in groups().items():
@@ -35,17 +36,18 @@ def help_text(chosen: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _train_yaml() -> str:
-    return (conf_dir() / "train.yaml").read_text("utf-8")
-
-
-def _keys(group: str, text: str) -> str:
-    """A YAML file with its keys written as on the command line."""
+def keys(path: Path) -> str:
+    """The YAML file of a choice with its keys written as on the command line."""
+    text = path.read_text("utf-8")
     top = re.compile(r"^(\w[\w.]*): ?(.*)$")
     lines = []
     for line in text.splitlines():
         match = top.match(line)
         if match and match[1] != "defaults" and "@package" not in text:
-            line = f"{group}.{match[1]}={match[2]}"
+            line = f"{path.parent.name}.{match[1]}={match[2]}"
         lines.append(line)
     return "\n".join(lines)
+
+
+def _train_yaml() -> str:
+    return (conf_dir() / "train.yaml").read_text("utf-8")

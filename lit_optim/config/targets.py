@@ -46,20 +46,23 @@ def find_targets(path: str, node: Any) -> Iterator[tuple[str, Mapping[str, Any]]
 def check_allowed(path: str, target: Any, allow: list[str]) -> None:
     """Refuse a target that is neither ours nor of a package that the user has allowed.
 
+    Args:
+        path: its key.
+        target: the dotted name of a class or function.
+        allow: the packages allowed.
+
     Raises:
         UsageError: naming the key and how to allow it.
     """
     if not isinstance(target, str) or not target:
-        raise UsageError(f"{path}.{TARGET} must be the dotted name of a class, got {target!r}")
+        raise UsageError(f"{path} must be the dotted name of a class, got {target!r}")
     names = [*ALLOWED, *(f"{package}." for package in allow)]
     if not any(
         target == name or (name.endswith(".") and target.startswith(name)) for name in names
     ):
         package = target.split(".")[0]
         own = f"; if {package} is your own package, say allow=[{package}]"
-        raise UsageError(
-            f"{path}.{TARGET}={target} is not allowed{own if may_be_allowed(package) else ''}"
-        )
+        raise UsageError(f"{path}={target} is not allowed{own if may_be_allowed(package) else ''}")
 
 
 def may_be_allowed(package: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
@@ -104,6 +104,6 @@ class MetricHistory(Callback):
                 self.best[name] = pick(told, default=new)
 
 
-def best_mode(metric: str) -> str:
+def best_mode(metric: str) -> Literal["min", "max"]:
     """Whether a metric of this name is best when "min" or "max"."""
     return "min" if metric.endswith(("loss", "error")) else "max"

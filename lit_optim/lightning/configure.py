@@ -12,10 +12,12 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.lightning.callbacks import best_mode
+from lit_optim.lightning.follow import follow
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.phases import Schedule
+from lit_optim.schedules.schedule import Curve, Follow, Schedule
 
 #: fast_dev_run makes the first update of a run whose length is not told; any schedule fits this.
 FAST_DEV_STEPS = 10**6
@@ -49,11 +51,13 @@ def configure_optimizers(
     made = optimizer((param_groups or no_decay)(module))
     if scheduler is None:
         return {"optimizer": made}
-    curve = scheduler.curve(horizon(module.trainer, scheduler))
+    adapter = ScheduledLR(made, fitted(scheduler, module))
+    if adapter.curve.follows is not None:
+        follow(module.trainer, adapter)
     return {
         "optimizer": made,
         "lr_scheduler": {
-            "scheduler": ScheduledLR(made, curve),
+            "scheduler": adapter,
             "interval": "step",
             "frequency": 1,
             "name": "lr",
@@ -97,6 +101,25 @@ class OptimizerMixin(LightningModule):
         super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
 
 
+def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
+    """The schedule over the run of this module, following what the module declares.
+
+    Raises:
+        ValueError: as `configure_optimizers`.
+    """
+    follows = scheduler.follows
+    if follows is not None:
+        match getattr(module, "monitor", None):
+            case (str(metric), "min" | "max" as mode):
+                declared = {metric: mode}
+            case _:
+                metric, declared = "val/loss", {}
+        monitor = follows.monitor or metric
+        known = follows.mode or declared.get(monitor) or best_mode(monitor)
+        scheduler = scheduler.following(Follow(monitor, known))
+    return scheduler.curve(horizon(module.trainer, scheduler))
+
+
 def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
     """The length of the run in optimizer steps: scheduler.total, else what the trainer will do.
 
@@ -111,7 +134,7 @@ def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
     elif scheduler.total is None:
         steps = _run_length(trainer)
     else:
-        steps = Horizon(1, epoch, samples).resolve("total", scheduler.total)
+        steps = int(Horizon(1, epoch, samples).resolve("total", scheduler.total))
     return Horizon(steps, epoch, samples)
 
 

@@ -1,4 +1,4 @@
-"""The one torch scheduler: a curve drives the lr of every group."""
+"""The one torch scheduler: a curve drives the lr of every group, and what moves along with it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_optim.errors import UsageError
-from lit_optim.schedules.phases import Curve
+from lit_optim.schedules.schedule import Curve
 
 
 class ScheduledLR(LRScheduler):
-    """lr of a group = its own lr * curve(updates made so far).
+    """lr of a group = what the curve makes of its own lr, after the updates made so far.
 
-    Stateless but for the count of updates. `step` counts only where an update happened since the
-    last one: a skipped step (None loss, GradScaler overflow) does not move the schedule.
+    Remembers the count of updates, and what the curve remembers. `step` counts only where an update
+    happened since the last one: a skipped step (None loss, GradScaler overflow) does not move the
+    schedule.
 
     Args:
         optimizer: the ratios between its groups are kept.
-        curve: the factor of each update.
+        curve: the lr of each update. Where it moves `momentum` along, that is the momentum of a
+            group, if it has one > 0, else the first of its betas; a group with neither is left.
     """
 
     def __init__(self, optimizer: Optimizer, curve: Curve) -> None:
@@ -40,14 +42,26 @@ class ScheduledLR(LRScheduler):
         self._updated = False
         self._step_count += 1
         self.last_epoch += 1
-        factor = self.curve(self.last_epoch)
+        self._apply()
+
+    def observe(self, metric: float) -> None:
+        """Tell a curve that follows a metric its new value."""
+        self.curve.observe(metric)
+        self._apply()
+
+    def _apply(self) -> None:
         for group in self.optimizer.param_groups:  # a group added on the way has its own lr
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+            own = group.setdefault("initial_lr", group["lr"])
+            group["lr"] = self.curve(self.last_epoch, own)
+            for name, curve in self.curve.others.items():
+                _put(group, name, curve(self.last_epoch))
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers: how many updates were made, of how many."""
-        return {"last_epoch": self.last_epoch, "total": self.curve.total}
+        """Plain values: how many updates were made, of how many, and what the curve remembers."""
+        state = {"last_epoch": self.last_epoch, "total": self.curve.total}
+        remembered = self.curve.state_dict()
+        return state | ({"curve": remembered} if remembered else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at the saved update.
@@ -61,4 +75,13 @@ class ScheduledLR(LRScheduler):
                 f"this one {self.curve.total}"
             )
         self.last_epoch = state_dict["last_epoch"]
+        if "curve" in state_dict:
+            self.curve.load_state_dict(state_dict["curve"])
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+
+def _put(group: dict[str, Any], name: str, value: float) -> None:
+    if group.get(name):
+        group[name] = value
+    elif name == "momentum" and "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])

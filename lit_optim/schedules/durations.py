@@ -16,6 +16,21 @@ FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%|steps?|epochs?|samples?)?")
 
 
 @dataclass(frozen=True)
+class Share:
+    """A share of the run that is not rounded to the nearest step, as other libraries count.
+
+    Args:
+        value: in [0, 1].
+        up: rounded up to whole steps; else not rounded at all.
+        less: so many steps shorter.
+    """
+
+    value: float
+    up: bool = False
+    less: int = 0
+
+
+@dataclass(frozen=True)
 class Horizon:
     """The length of a run, and what its units are worth, all in optimizer steps.
 
@@ -36,12 +51,15 @@ class Horizon:
         if type(self.steps) is not int or self.steps < 1:
             raise UsageError(f"a run must have a whole number of steps > 0, got {self.steps!r}")
 
-    def resolve(self, name: str, duration: Duration) -> int:
+    def resolve(self, name: str, duration: Duration | Share) -> float:
         """The duration called `name` in optimizer steps, rounded to the nearest.
 
         Raises:
             ValueError: it is not a duration, or its unit means nothing in this run.
         """
+        if isinstance(duration, Share):
+            steps = self.steps * duration.value
+            return (math.ceil(steps) if duration.up else steps) - duration.less
         amount, unit = parse(name, duration)
         worth: float | None = {
             "%": self.steps / 100,

@@ -1,4 +1,4 @@
-"""Schedules against torch and transformers' formulas, and what must hold for each of them."""
+"""What must hold for every schedule. What they equal stands in `counterparts`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import inspect
 import math
 
 import pytest
-import torch
 from hydra.utils import get_method
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from torch.optim import lr_scheduler
 
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
-from lit_optim.schedules import library
+from lit_optim.schedules import library, transformers_names
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.phases import Schedule
+from lit_optim.schedules.schedule import TICKS, Schedule
 
 NAMES = sorted(set(groups()["scheduler"]) - {"none"})
+HOUSE = [
+    name
+    for name in NAMES
+    if "_names" not in str(OmegaConf.load(groups()["scheduler"][name])._target_)
+]
 
 
 def function_of(name):
@@ -29,75 +32,6 @@ def function_of(name):
 def values(schedule, total, count=None):
     curve = schedule.curve(Horizon(total))
     return [curve(t) for t in range(count or total)]
-
-
-# The formulas of transformers.optimization (v5), t updates done, W warmup, T total
-
-
-def hf_linear(t, warmup, total):
-    return t / max(1, warmup) if t < warmup else max(0, (total - t) / max(1, total - warmup))
-
-
-def hf_cosine(t, warmup, total):
-    if t < warmup:
-        return t / max(1, warmup)
-    return max(0, 0.5 * (1 + math.cos(math.pi * (t - warmup) / max(1, total - warmup))))
-
-
-def hf_constant_with_warmup(t, warmup, total):
-    return t / max(1, warmup) if t < warmup else 1.0
-
-
-#: name -> their formula and our setting that equals it; "start" is their way to count
-TRANSFORMERS = {
-    "linear": (hf_linear, lambda w: library.linear(warmup=w, ticks="start")),
-    "cosine_warmup": (hf_cosine, lambda w: library.cosine_warmup(warmup=w, ticks="start")),
-    "constant": (hf_constant_with_warmup, lambda w: library.constant(warmup=w, ticks="start")),
-}
-#: name -> torch's scheduler for an optimizer and a length, and our setting that equals it
-TORCH = {
-    "step": (
-        lambda o, total: lr_scheduler.StepLR(o, step_size=3, gamma=0.5),
-        library.step(step_size=3, gamma=0.5),
-    ),
-    "cosine_warmup": (
-        lambda o, total: lr_scheduler.CosineAnnealingLR(o, T_max=total, eta_min=0.1),
-        library.cosine_warmup(warmup=0, min_lr_ratio=0.1, ticks="start"),
-    ),
-    "linear": (
-        lambda o, total: lr_scheduler.LinearLR(o, 1.0, 0.25, total_iters=total),
-        library.linear(min_lr_ratio=0.25, ticks="start"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_has_a_reference(name):
-    assert name in TRANSFORMERS.keys() | TORCH.keys(), f"pair {name} with a counterpart here"
-
-
-@pytest.mark.parametrize("total", [1, 2, 7, 100, 1000])
-@pytest.mark.parametrize("share", [0, 0.1, 0.5, 1])
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_equals_transformers(name, share, total):
-    theirs, ours = TRANSFORMERS[name]
-    warmup = int(share * total)
-    expected = [theirs(t, warmup, total) for t in range(total)]
-    assert values(ours(warmup), total) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("total", [1, 5, 64])
-@pytest.mark.parametrize("name", TORCH)
-def test_equals_torch(name, total):
-    theirs, ours = TORCH[name]
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = theirs(optimizer, total)
-    expected = []
-    for _ in range(total):
-        expected.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert values(ours, total) == pytest.approx(expected, abs=1e-12)
 
 
 def test_step_jumps_at_the_same_update_under_both_ticks():
@@ -122,50 +56,132 @@ def test_ends_under_both_ticks():
     assert values(start, 20, 25)[20:] == [0.1] * 5
 
 
+FALLING = ("linear", "linear_warmup", "cosine", "cosine_warmup", "polynomial")
+WARMING = [name for name in HOUSE if "warmup" in inspect.signature(function_of(name)).parameters]
+
+
 @given(
-    name=st.sampled_from(NAMES),
+    name=st.sampled_from(sorted(set(WARMING) - {"one_cycle", "greedy"})),
     total=st.integers(1, 10**6),
     warmup=st.integers(0, 10**6),
     t=st.integers(0, 2 * 10**6),
 )
 def test_properties(name, total, warmup, t):
     """The first update trains, nothing leaves [0, 1], joins meet, and the end is held."""
-    schedule = function_of(name)(warmup=warmup)
+    more = {}
+    if name in ("wsd", "multistep"):  # their other durations would not fit beside any warmup
+        more = {"wsd": {"cooldown": 0}, "multistep": {"milestones": [max(total - 1, warmup)]}}[name]
+    schedule = function_of(name)(warmup=warmup, **more)
     if warmup > total:
         with pytest.raises(UsageError, match=r"^warmup="):
             schedule.curve(Horizon(total))
         return
-    if name == "step":
-        schedule = function_of(name)(warmup=warmup, step_size=max(1, total // 3))
     curve = schedule.curve(Horizon(total))
-    assert curve(0) > 0 or (total == 1 and warmup == 0)  # a run of one update ends where it starts
+    # a run of one update ends where it starts, and so does one that is cut into cycles of one
+    assert curve(0) > 0 or (warmup == 0 and total <= 4)
     assert 0 <= curve(t) <= 1
     assert curve(total + t) == curve(total - 1)
     if warmup:
         assert curve(warmup - 1) == 1
-    if name in ("linear", "cosine_warmup") and warmup < total:
+    if name in FALLING and warmup < total:
         assert curve(total - 1) == 0
         assert abs(curve(t) - curve(t + 1)) <= 2 / max(1, min(warmup or total, total - warmup))
 
 
+@given(total=st.integers(1, 10**6), cooldown=st.integers(0, 10**6), t=st.integers(0, 10**6))
+def test_wsd_is_stable_until_its_cooldown(total, cooldown, t):
+    schedule = library.wsd(warmup=0, cooldown=cooldown, min_lr_ratio=0.2)
+    if cooldown > total:
+        with pytest.raises(UsageError, match=r"^cooldown="):
+            schedule.curve(Horizon(total))
+        return
+    curve = schedule.curve(Horizon(total))
+    if t < total - cooldown:
+        assert curve(t) == 1
+    elif cooldown:
+        assert 0.2 <= curve(t) < 1
+        assert curve(total - 1) == 0.2
+
+
+@given(total=st.integers(1, 10**5), cycles=st.integers(1, 20), ticks=st.sampled_from(TICKS))
+def test_restarts_have_so_many_falls(total, cycles, ticks):
+    """Each cycle falls, and only at a boundary between two does the lr rise."""
+    curve = library.cosine_restarts(cycles=cycles, warmup=0, ticks=ticks).curve(Horizon(total))
+    if total < 3 * cycles:
+        return
+    seen = [curve(t) for t in range(total)] if total < 2000 else []
+    rises = [t for t in range(1, len(seen)) if seen[t] > seen[t - 1]]
+    assert not seen or len(rises) == cycles - 1
+    for rise, k in zip(rises, range(1, cycles), strict=True) if seen else ():
+        assert rise == math.ceil(k * total / cycles)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_short_runs_work_with_the_defaults(name):
-    for total in (1, 2, 3, 5):
-        assert all(0 <= value <= 1 for value in values(function_of(name)(), total))
+    shortest = 5 if name in ("ConstantLR", "LinearLR", "PolynomialLR") else 1  # torch's lengths
+    for total in range(shortest, 12):
+        schedule = function_of(name)()
+        assert all(0 <= value <= 1 for value in values(schedule, total)), total
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_update_trains_with_the_defaults(name):
+    assert values(function_of(name)(), 1000)[0] > 0
 
 
 @pytest.mark.parametrize("name", sorted(groups()["scheduler"]))
 def test_defaults_of_yaml_and_function_are_the_same(name):
-    node = dict(OmegaConf.load(groups()["scheduler"][name]))
-    target = node.pop("_target_")
-    function = get_method(target)
-    common = {} if name == "none" else {"total": Schedule.total, "ticks": Schedule.ticks}
+    node = OmegaConf.to_container(OmegaConf.load(groups()["scheduler"][name]))
+    function = get_method(node.pop("_target_"))
+    parameters = inspect.signature(function).parameters
+    counting = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    common = {"total": Schedule.total, "ticks": Schedule.ticks} if counting else {}
     defaults = {
-        key: parameter.default
-        for key, parameter in inspect.signature(function).parameters.items()
+        key: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for key, parameter in parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     }
-    assert node == defaults | common
+    given = {  # what the run fills in, such as ${monitor}
+        key: defaults.get(key) if str(value).startswith("${") else value
+        for key, value in node.items()
+    }
+    assert given == defaults | common
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"greedy", "plateau"}))
+def test_one_cycle_like_momentum_moves_the_other_way(name):
+    """Where a schedule moves momentum along, it is lowest where the lr is highest."""
+    curve = function_of(name)().curve(Horizon(1000))
+    if name == "cyclic":
+        assert not curve.others
+        curve = library.cyclic(momentum=[0.8, 0.9]).curve(Horizon(1000))
+    if not curve.others:
+        assert name not in ("one_cycle", "OneCycleLR", "CyclicLR")
+        return
+    momentum = curve.others["momentum"]
+    lrs = [curve(t) for t in range(1000)]
+    top = lrs.index(max(lrs))
+    assert momentum(top) == min(momentum(t) for t in range(1000)) < momentum(0)
+
+
+def test_milestones_must_rise_and_fit():
+    with pytest.raises(UsageError, match=r"milestones must rise, got 10% after 50 steps"):
+        library.multistep(milestones=["50%", "10%"]).curve(Horizon(100))
+    with pytest.raises(UsageError, match=r"milestones=500: 500 steps, but the run has 100"):
+        library.multistep(milestones=[20, 500]).curve(Horizon(100))
+
+
+def test_floors_are_given_once():
+    with pytest.raises(UsageError, match=r"min_lr=0.1 and min_lr_ratio=0.2: give one of them"):
+        library.cosine_min_lr(min_lr=0.1, min_lr_ratio=0.2)
+    with pytest.raises(UsageError, match="give one of them"):
+        transformers_names.cosine_with_min_lr(min_lr_rate=None)
+
+
+def test_shares_of_transformers_are_rounded_up():
+    """TrainingArguments' warmup_ratio: ceil(T * ratio)."""
+    curve = transformers_names.constant_with_warmup(num_warmup_steps=0.05).curve(Horizon(101))
+    assert curve(5) < 1 == curve(6)
 
 
 def test_units():
@@ -205,7 +221,7 @@ def test_what_does_not_fit_is_refused():
         library.cosine_warmup(min_lr_ratio=1.5)
     with pytest.raises(UsageError, match="total must be steps, epochs or samples > 0"):
         library.linear(total=0)
-    with pytest.raises(UsageError, match="ticks must be one of end, start"):
+    with pytest.raises(UsageError, match="ticks must be one of end, start, both"):
         library.linear(ticks="middle")
     for bad in (0, -5, 2.5, math.inf, True):
         with pytest.raises(UsageError, match="whole number of steps > 0"):

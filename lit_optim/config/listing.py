@@ -1,0 +1,88 @@
+"""What a group offers: each choice with its line, and where its algorithm comes from.
+
+The lines are those of the YAML files, the sources are read from the docstrings of what their
+`_target_` names, without importing it. The convention for a docstring:
+
+- the first paragraph says what it does, in words or as a formula;
+- the second one is the source, each work as "Authors year, Title, arXiv:1412.6980", several of them
+  with a semicolon between, or the name of a counterpart ("torch's StepLR");
+- where there is no second paragraph, the source is the last of several sentences.
+
+Further paragraphs and indented formulas may follow, then `Args:` and the like.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import takewhile
+from pathlib import Path
+
+from lit_optim.config.places import groups, headline
+from lit_optim.signatures import read_docstring
+
+YEAR = re.compile(r".*?(?<![\d.:])(?:19|20)\d\d(?!\d|\.\d)\)?")
+ARXIV = re.compile(r"(?:arXiv:)?\b(\d{4}\.\d{4,5})\b")
+URL = re.compile(r"https?://\S+[\w/]")
+SECTION = re.compile(r"[A-Z]\w*:\n")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A choice of a group.
+
+    Args:
+        name: as on the command line.
+        headline: what it does, one line for the user.
+        target: the dotted name of its class or function.
+        path: of its YAML file.
+        explained: the docstring of the target up to `Args:`; empty if there is none.
+    """
+
+    name: str
+    headline: str
+    target: str
+    path: Path
+    explained: str
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in full and on one line; empty if the docstring does not say."""
+        first, *others = self.explained.split("\n\n")
+        if others and not others[0].startswith(" "):
+            found = others[0]
+        else:
+            found = "".join(re.split(r"(?<=\.)\s+(?=[A-Za-z])", first)[1:][-1:])
+        return " ".join(found.split()).removesuffix(".")
+
+    @property
+    def cited(self) -> str:
+        """The first work of the source without its title: "Kingma & Ba 2014, arXiv:1412.6980"."""
+        first = self.source.split("; ")[0]
+        year, paper, url = YEAR.match(first), ARXIV.search(first), URL.search(first)
+        if year is None:
+            return first.split(". ")[0]
+        place = f"arXiv:{paper[1]}" if paper else url[0] if url else ""
+        return f"{year[0]}, {place}" if place else year[0]
+
+
+def entries(group: str) -> list[Entry]:
+    """The choices of a group in the order of their names."""
+    return [_entry(name, path) for name, path in groups()[group].items()]
+
+
+def matching(pattern: str, offered: list[Entry]) -> list[Entry]:
+    """Those whose name fits: shell-style with `*`, `?` or `[...]`, otherwise as a part of it."""
+    asked = pattern.lower()
+    if not set("*?[") & set(asked):
+        asked = f"*{asked}*"
+    return [entry for entry in offered if fnmatchcase(entry.name, asked)]
+
+
+def _entry(name: str, path: Path) -> Entry:
+    found = re.search(r"^_target_: *(\S+)", path.read_text("utf-8"), re.MULTILINE)
+    target = found[1] if found else ""
+    paragraphs = (read_docstring(target) or "").split("\n\n")
+    explained = takewhile(lambda paragraph: not SECTION.match(paragraph), paragraphs)
+    return Entry(name, headline(path), target, path, "\n\n".join(explained))

@@ -1,0 +1,249 @@
+"""Schedules made of schedules: one after the other, or multiplied."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from lit_optim.errors import UsageError, suggest
+from lit_optim.schedules.durations import Duration, Horizon, parse
+from lit_optim.schedules.library import checked
+from lit_optim.schedules.schedule import Curve, Schedule
+
+ROOMS = ("library", "formulas", "torch_names", "transformers_names")
+
+#: A schedule, or in YAML its name and arguments: {name: cosine, min_lr_ratio: 0.1}.
+Part = Schedule | Mapping[str, Any]
+
+
+def made(index: int, part: Part) -> Schedule:
+    """A part as a schedule.
+
+    Raises:
+        ValueError: it names none, or one that cannot be a part.
+    """
+    if isinstance(part, Schedule):
+        schedule: Any = part
+    else:
+        arguments = dict(part) if isinstance(part, Mapping) else {}
+        name = arguments.pop("name", None)
+        function = _find(name)
+        if function is None:
+            near = suggest(name, _names()) if isinstance(name, str) else ""
+            raise UsageError(
+                f"schedules.{index} must be a schedule such as {{name: cosine, warmup: 5%}}, "
+                f"got {part!r}{near}"
+            )
+        known = inspect.signature(function).parameters
+        for key in arguments:
+            if key not in known and key not in ("total", "ticks"):
+                raise UsageError(f"schedules.{index}: unknown key {key}{suggest(key, known)}")
+        try:
+            schedule = function(**arguments)
+        except UsageError as error:
+            raise UsageError(f"schedules.{index}.{error}") from None
+        except TypeError:  # it does not take total or ticks
+            raise UsageError(f"schedules.{index}: {name} takes {', '.join(known)}") from None
+    if not isinstance(schedule, Schedule) or schedule.follows is not None:
+        raise UsageError(f"schedules.{index}: {part!r} cannot be a part of another schedule")
+    return schedule
+
+
+def _names() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for room in ROOMS:
+        module = import_module(f"lit_optim.schedules.{room}")
+        for name, value in vars(module).items():
+            if hasattr(value, "__wrapped__") and value.__module__ == module.__name__:
+                found[name.rstrip("_")] = value  # lambda is a word of Python's
+    return found
+
+
+def _find(name: Any) -> Any:
+    return _names().get(name) if isinstance(name, str) else None
+
+
+@dataclass(frozen=True)
+class Sequential(Schedule):
+    """Schedules one after the other, each over its own part of the run."""
+
+    parts: tuple[Schedule, ...]
+    milestones: tuple[Duration, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.milestones) != len(self.parts) - 1:
+            raise UsageError(
+                f"milestones must be one less than the {len(self.parts)} schedules, "
+                f"got {list(self.milestones)}"
+            )
+        for milestone in self.milestones:
+            parse("milestones", milestone)
+
+    def durations(self) -> list[Duration]:  # noqa: D102
+        inner = [duration for part in self.parts for duration in part.durations()]
+        totals = [part.total for part in self.parts if part.total is not None]
+        return [*self.milestones, *inner, *totals]
+
+    def curve(self, horizon: Horizon) -> Curve:
+        """This schedule over a run of known length; a share in a part is of that part.
+
+        Raises:
+            ValueError: milestones do not rise or pass the end, or a part does not fit.
+        """
+        ends = [int(horizon.resolve("milestones", m)) for m in self.milestones]
+        begins, ends = [0, *ends], [*ends, horizon.steps]
+        curves, kept = [], []
+        for index, (part, begin, end) in enumerate(zip(self.parts, begins, ends, strict=True)):
+            if end < begin:
+                raise UsageError(
+                    f"milestones must rise, up to the {horizon.steps} steps of the run, "
+                    f"got {list(self.milestones)}"
+                )
+            if end == begin:  # a share of a short run may round to nothing
+                continue
+            kept.append(begin)
+            steps = end - begin
+            if part.total is not None:
+                steps = int(horizon.resolve("total", part.total))
+            local = Horizon(steps, horizon.steps_per_epoch, horizon.samples_per_step)
+            try:
+                curves.append(part.curve(local))
+            except UsageError as error:
+                raise UsageError(f"schedules.{index}.{error}") from None
+        return SequentialCurve(curves, kept, horizon.steps)
+
+
+class SequentialCurve(Curve):
+    """Each curve from where it begins."""
+
+    def __init__(self, curves: Sequence[Curve], begins: Sequence[int], total: int) -> None:
+        super().__init__(total)
+        self.curves, self.begins = curves, begins
+
+    def __call__(self, t: int, lr: float = 1.0) -> float:
+        """The value of the curve that has begun last."""
+        index = max(i for i, begin in enumerate(self.begins) if begin <= min(t, self.total - 1))
+        return self.curves[index](t - self.begins[index], lr)
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return _states(self.curves)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        _load(self.curves, state)
+
+
+@dataclass(frozen=True)
+class Chained(Schedule):
+    """Schedules multiplied."""
+
+    parts: tuple[Schedule, ...]
+
+    def durations(self) -> list[Duration]:  # noqa: D102
+        totals = [part.total for part in self.parts if part.total is not None]
+        return [duration for part in self.parts for duration in part.durations()] + totals
+
+    def curve(self, horizon: Horizon) -> Curve:
+        """This schedule over a run of known length.
+
+        Raises:
+            ValueError: a part does not fit.
+        """
+        curves = []
+        for index, part in enumerate(self.parts):
+            steps = horizon.steps
+            if part.total is not None:
+                steps = int(horizon.resolve("total", part.total))
+            try:
+                local = Horizon(steps, horizon.steps_per_epoch, horizon.samples_per_step)
+                curves.append(part.curve(local))
+            except UsageError as error:
+                raise UsageError(f"schedules.{index}.{error}") from None
+        return ChainedCurve(curves, horizon.steps)
+
+
+class ChainedCurve(Curve):
+    """The product of the factors of all."""
+
+    def __init__(self, curves: Sequence[Curve], total: int) -> None:
+        super().__init__(total)
+        self.curves = curves
+
+    def __call__(self, t: int, lr: float = 1.0) -> float:
+        """Absolute levels of a part become factors of the lr first."""
+        if lr == 0:
+            return 0.0
+        t = min(t, self.total)
+        return lr * math.prod(curve(t, lr) / lr for curve in self.curves)
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return _states(self.curves)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        _load(self.curves, state)
+
+
+def _states(curves: Sequence[Curve]) -> dict[str, Any]:
+    states = {str(index): curve.state_dict() for index, curve in enumerate(curves)}
+    return {index: state for index, state in states.items() if state}
+
+
+def _load(curves: Sequence[Curve], state: dict[str, Any]) -> None:
+    for index, saved in state.items():
+        curves[int(index)].load_state_dict(saved)
+
+
+#: What `sequential` and `chained` do without being told.
+SEQUENCE: Sequence[Part] = ({"name": "constant_warmup", "warmup": "10%"}, {"name": "cosine"})
+CHAIN: Sequence[Part] = ({"name": "constant_warmup"}, {"name": "step"})
+
+
+@checked
+def sequential(
+    schedules: Sequence[Part] = SEQUENCE,
+    milestones: Sequence[Duration] = ("50%",),
+    total: Duration | None = None,
+) -> Sequential:
+    """One schedule after the other; each counts from its milestone, and its shares are of its part.
+
+    torch's SequentialLR.
+    """
+    parts = tuple(made(index, part) for index, part in enumerate(schedules))
+    return Sequential(parts, tuple(milestones), total=total)
+
+
+@checked
+def chained(schedules: Sequence[Part] = CHAIN, total: Duration | None = None) -> Chained:
+    """The product of schedules.
+
+    torch's ChainedScheduler.
+    """
+    if not schedules:
+        raise UsageError("schedules must be at least one")
+    return Chained(tuple(made(index, part) for index, part in enumerate(schedules)), total=total)
+
+
+#: torch's names for them, with the same arguments.
+@checked
+def SequentialLR(
+    schedulers: Sequence[Part] = SEQUENCE, milestones: Sequence[Duration] = ("50%",)
+) -> Sequential:
+    """One schedule after the other, each counting from its milestone.
+
+    torch's SequentialLR.
+    """
+    parts = tuple(made(index, part) for index, part in enumerate(schedulers))
+    return Sequential(parts, tuple(milestones))
+
+
+@checked
+def ChainedScheduler(schedulers: Sequence[Part] = CHAIN) -> Chained:
+    """The product of schedules.
+
+    torch's ChainedScheduler.
+    """
+    return chained(schedulers)

@@ -1,0 +1,221 @@
+"""A schedule written as a formula: arithmetic and math functions only, never code.
+
+    0.5 * (1 + cos(pi * progress))
+    1 / sqrt(1 + step / 100)
+    lambda epoch: 0.95 ** epoch
+
+Names: `step` (updates made so far), `epoch` (whole ones made so far), `progress` (the share of the
+run, as `ticks` counts it), `total` (updates of the run), `pi` and `e`. What follows a `lambda` is
+what it calls the step. A dotted name instead of a formula is a Python function of the step.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import simpleeval
+
+from lit_optim.errors import UsageError, suggest
+from lit_optim.schedules.durations import Duration, Horizon
+from lit_optim.schedules.schedule import Curve, Schedule
+
+Text = Annotated[str, "such as 0.5*(1+cos(pi*progress)), or the dotted name of a function"]
+NAMES = ("step", "epoch", "progress", "total")
+CONSTANTS = {"pi": math.pi, "e": math.e}
+MATH = ("sqrt", "exp", "log", "log2", "log10", "sin", "cos", "tan", "tanh", "floor", "ceil", "pow")
+FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(math, name) for name in MATH}
+FUNCTIONS |= {"min": min, "max": max, "abs": abs}
+#: What a formula may be made of.
+NODES = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.Name,
+    ast.Load, ast.Constant, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+)  # fmt: skip
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.(?!__)[A-Za-z_]\w*)+")
+LAMBDA = re.compile(r"lambda\s+([A-Za-z_]\w*)\s*:(.*)", re.DOTALL)
+SAMPLES = 64
+#: The arguments of schedules that take one.
+FORMULAS = ("expr", "lr_lambda")
+
+
+def function_in(text: Any) -> str | None:
+    """The dotted name if `text` is one: somebody must have allowed it before it is imported."""
+    return text if isinstance(text, str) and DOTTED.fullmatch(text) else None
+
+
+class Formula:
+    """A formula, checked when it is made.
+
+    Args:
+        text: see the head of this file.
+        name: what messages call it.
+
+    Raises:
+        ValueError: it is no formula of these names and functions.
+    """
+
+    def __init__(self, text: str, name: str = "expr") -> None:
+        self.name = name
+        self.text = text
+        given = LAMBDA.fullmatch(text.strip())
+        self.step_name, body = (given[1], given[2]) if given else ("step", text)
+        self.known = {*NAMES, *CONSTANTS, self.step_name}
+        try:
+            tree = ast.parse(body.strip(), mode="eval")
+        except (SyntaxError, ValueError):
+            raise UsageError(f"{name}: cannot read {text!r} as a formula") from None
+        self._check(tree)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        self.uses = used - {self.step_name}
+        self._parsed = tree.body
+        self._evaluator = simpleeval.SimpleEval(functions=FUNCTIONS)
+
+    def _check(self, tree: ast.AST) -> None:
+        called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        for node in ast.walk(tree):
+            text = repr(self.text)
+            number = isinstance(node, ast.Constant) and type(node.value) in (int, float, bool)
+            if not isinstance(node, NODES) or (isinstance(node, ast.Constant) and not number):
+                raise UsageError(f"{self.name}: {text} is more than arithmetic and functions")
+            if isinstance(node, ast.Name):
+                known = FUNCTIONS.keys() if node in called else self.known
+                if node.id not in known:
+                    near = suggest(node.id, known) or f"; it may use {', '.join(sorted(known))}"
+                    raise UsageError(f"{self.name}: unknown {node.id!r} in {self.text!r}{near}")
+
+    def __call__(self, **names: float) -> float:
+        """Its value.
+
+        Raises:
+            ValueError: there is none, such as of 1 / 0.
+        """
+        self._evaluator.names = CONSTANTS | names | {self.step_name: names["step"]}
+        try:
+            return self._evaluator.eval(self.text, previously_parsed=self._parsed)  # type: ignore[no-any-return]
+        except Exception as error:  # whatever arithmetic may end in
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UsageError(
+                f"{self.name}: {self.text!r} has no value at step {names['step']} ({told})"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Lambda(Schedule):
+    """A factor for each update from a formula, or from a function of the step.
+
+    Args:
+        text: the formula or the dotted name.
+        name: what messages call it.
+        product: whether the factors are multiplied up, each on the lr of the update before.
+        interval: whether the function's argument counts steps or epochs.
+    """
+
+    text: str
+    name: str = "expr"
+    product: bool = False
+    interval: str = "step"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if function_in(self.text) is None:
+            Formula(self.text, self.name)
+
+    def durations(self) -> list[Duration]:  # noqa: D102
+        dotted = function_in(self.text)
+        epochs = dotted is None and "epoch" in Formula(self.text, self.name).uses
+        return ["1 epoch"] if self.interval == "epoch" or epochs else []
+
+    def curve(self, horizon: Horizon) -> Curve:
+        """This schedule over a run of known length.
+
+        Raises:
+            ValueError: a factor is no finite number >= 0, or there is no such function.
+        """
+        factor = self._factor(horizon)
+        every = (horizon.steps_per_epoch or 1) if self.interval == "epoch" else 1
+        last = (horizon.steps - 1) // every
+        for t in sorted({round(k * last / SAMPLES) for k in range(SAMPLES + 1)}):
+            value = factor(t)
+            if not isinstance(value, int | float) or not (0 <= value < math.inf):
+                raise UsageError(
+                    f"{self.name}: {self.text!r} gives {value!r} at step {t}, no factor >= 0"
+                )
+        kind = ProductCurve if self.product else FactorCurve
+        return kind(factor, horizon.steps, every)
+
+    def _factor(self, horizon: Horizon) -> Callable[[int], float]:
+        dotted = function_in(self.text)
+        if dotted is not None:
+            return _imported(self.name, dotted)
+        formula, epoch = Formula(self.text, self.name), horizon.steps_per_epoch
+        if self.interval == "epoch" and epoch is None:
+            raise UsageError("interval is epoch, but epochs have no known length here")
+        lead = 0 if self.ticks == "start" else 1
+
+        def factor(t: int) -> float:
+            names = {"step": t, "total": horizon.steps}
+            if epoch is not None:
+                names["epoch"] = t if self.interval == "epoch" else t // epoch
+            return formula(progress=min(1.0, (t + lead) / horizon.steps), **names)
+
+        return factor
+
+
+def _imported(name: str, dotted: str) -> Callable[[int], float]:
+    module, _, attribute = dotted.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(f"{name}={dotted}: there is no module {error.name}") from None
+        raise
+    if not callable(found):
+        raise UsageError(f"{name}={dotted}: {module} has no function {attribute}")
+    return found  # type: ignore[no-any-return]
+
+
+class FactorCurve(Curve):
+    """A factor per update, or per epoch of `every` updates."""
+
+    def __init__(self, factor: Callable[[int], float], total: int, every: int = 1) -> None:
+        super().__init__(total)
+        self.factor = factor
+        self.every = every
+
+    def __call__(self, t: int, lr: float = 1.0) -> float:
+        """The factor of the last update holds after it."""
+        return lr * self.factor(min(t, self.total - 1) // self.every)
+
+
+class ProductCurve(FactorCurve):
+    """Factors multiplied up: the first update has the lr itself.
+
+    Remembers the product so far; asked for another update than the next, it starts anew.
+    """
+
+    def __init__(self, factor: Callable[[int], float], total: int, every: int = 1) -> None:
+        super().__init__(factor, total, every)
+        self._count = 0
+        self._product = 1.0
+
+    def __call__(self, t: int, lr: float = 1.0) -> float:
+        """O(1) for the next update, O(t) for any other."""
+        count = min(t, self.total - 1) // self.every
+        if count < self._count:
+            self._count, self._product = 0, 1.0
+        while self._count < count:
+            self._count += 1
+            self._product *= self.factor(self._count)
+        return lr * self._product
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many factors are in the product, and the product."""
+        return {"count": self._count, "product": self._product}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self._count, self._product = state["count"], state["product"]

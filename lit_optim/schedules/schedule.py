@@ -1,0 +1,104 @@
+"""What a schedule is: something that fits itself to a run and then gives a value per update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from lit_optim.errors import UsageError
+from lit_optim.schedules.durations import Duration, Horizon, parse
+
+Ticks = Literal["end", "start", "both"]
+TICKS = ("end", "start", "both")
+
+#: The metric that a schedule follows and whether it is best when low or high; None: the run's.
+Monitor = Annotated[str | None, "the name of a logged metric"]
+Mode = Literal["min", "max"]
+
+
+class Curve:
+    """The value of each update of a run.
+
+    Closed form where a subclass says nothing else; one that remembers something overrides
+    `state_dict`, `load_state_dict` and, if it follows a metric, `observe`.
+
+    Args:
+        total: the updates of the schedule; past them the value stays.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        #: curves of other hyperparameters that move along, such as `momentum`; values, not factors
+        self.others: dict[str, Curve] = {}
+        #: what it follows: a `Follow`, or None
+        self.follows: Follow | None = None
+
+    def __call__(self, t: int, lr: float = 1.0) -> float:
+        """The lr at the update with index t = 0, 1, ... of a group whose own lr is `lr`."""
+        raise NotImplementedError
+
+    def observe(self, metric: float) -> None:
+        """Take note of a new value of the metric that is followed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered, in plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what was remembered."""
+
+
+@dataclass(frozen=True)
+class Follow:
+    """A metric to follow."""
+
+    monitor: str | None
+    mode: Mode | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What was asked for, before the length of the run is known; `curve` fits it to a run.
+
+    Args:
+        total: the length of the schedule if it is not the length of the run.
+        ticks: how updates are counted; see `phases`.
+        follows: the metric it follows, for one that does.
+
+    Raises:
+        ValueError: `total` is not a duration, or `ticks` is not one of the three.
+    """
+
+    total: Duration | None = None
+    ticks: Ticks = "end"
+    follows: Follow | None = None
+
+    def __post_init__(self) -> None:
+        if self.ticks not in TICKS:
+            raise UsageError(f"ticks must be one of {', '.join(TICKS)}, got {self.ticks!r}")
+        if self.total is not None:
+            amount, unit = parse("total", self.total)
+            if unit == "%" or amount <= 0:
+                raise UsageError(f"total must be steps, epochs or samples > 0, got {self.total!r}")
+
+    def following(self, follow: Follow) -> Schedule:
+        """The same schedule, following this."""
+        return replace(self, follows=follow)
+
+    def durations(self) -> list[Duration]:
+        """The durations it is written in, beside `total`."""
+        return []
+
+    @property
+    def units(self) -> set[str]:
+        """The units that the horizon must know: "step", "%", "epoch", "sample"."""
+        total = [] if self.total is None else [self.total]
+        return {parse("length", duration)[1] for duration in (*total, *self.durations())}
+
+    def curve(self, horizon: Horizon) -> Curve:
+        """This schedule over a run of known length.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        raise NotImplementedError

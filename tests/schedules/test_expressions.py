@@ -1,0 +1,96 @@
+"""Formulas: what they may say, what is refused, and functions by name."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from lit_optim.errors import UsageError
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.formulas import LambdaLR, lambda_, multiplicative
+
+HORIZON = Horizon(100, steps_per_epoch=10)
+
+
+def values(schedule, count=100):
+    curve = schedule.curve(HORIZON)
+    return [curve(t) for t in range(count)]
+
+
+def test_names_and_ticks():
+    assert values(lambda_("progress"))[::99] == [0.01, 1.0]
+    assert values(lambda_("progress", ticks="start"))[::99] == [0.0, 0.99]
+    assert values(lambda_("step / total"))[50] == 0.5
+    assert values(lambda_("0.5 ** epoch"))[:30:10] == [1, 0.5, 0.25]
+    assert values(lambda_("exp(-e) + cos(pi / 2)"))[3] == pytest.approx(math.exp(-math.e))
+    assert values(lambda_("1 if step < 5 else max(0.1, 1 - progress)"))[99] == 0.1
+    assert values(lambda_("1 - progress"), 120)[99:] == [0.0] * 21
+
+
+def test_epochs_are_asked_for_where_they_are_used():
+    assert "epoch" in lambda_("0.5 ** epoch").units
+    assert "epoch" not in lambda_("lambda epoch: 0.5 ** epoch").units
+    assert "epoch" in LambdaLR("lambda epoch: 0.5 ** epoch", interval="epoch").units
+    by_epoch = values(LambdaLR("lambda epoch: 0.5 ** epoch", interval="epoch"))
+    assert by_epoch[:30:5] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_the_product_does_not_depend_on_what_was_asked_before():
+    straight = values(multiplicative("1 - 1 / (step + 2)"))
+    curve = multiplicative("1 - 1 / (step + 2)").curve(HORIZON)
+    assert [curve(t) for t in (70, 3, 99, 0)] == [straight[t] for t in (70, 3, 99, 0)]
+    resumed = multiplicative("1 - 1 / (step + 2)").curve(HORIZON)
+    resumed.load_state_dict(curve.state_dict())
+    assert resumed(50) == straight[50]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "step.__class__",
+        "(lambda: 1)()",
+        "[step for step in (1, 2)]",
+        "'a' * 9",
+        "open('x')",
+        "step; step",
+        "step = 1",
+        "",
+        "1 +",
+        "unknown",
+        "sqrt",
+        "step(1)",
+        "lambda a, b: a",
+        "{}",
+        "f'{step}'",
+        "True.__class__",
+        "(step := 5)",
+        "1j",
+    ],
+)
+def test_code_is_refused_in_one_line(text):
+    with pytest.raises(UsageError, match=r"^expr: ") as error:
+        lambda_(text)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["1 / step", "-1", "1 - 2 * progress", "log(0 * step)", "9 ** 9 ** 9", "1e308 * 10"]
+)
+def test_what_is_no_factor_is_found_before_training(text):
+    with pytest.raises(UsageError, match=r"^expr: '.*step 0|gives -") as error:
+        lambda_(text).curve(HORIZON)
+    assert "\n" not in str(error.value)
+
+
+def test_a_function_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "my_schedules.py").write_text("def halve(step):\n    return 0.5 ** step\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert values(lambda_("my_schedules.halve"))[:3] == [1, 0.5, 0.25]
+    assert values(multiplicative("my_schedules.halve"))[:4] == [1, 0.5, 0.125, 0.5**6]
+    assert "my_schedules" in sys.modules
+    for bad, message in [("my_schedules.no", "has no function no"), ("no_module.x", "no module")]:
+        with pytest.raises(UsageError, match=message):
+            lambda_(bad).curve(HORIZON)

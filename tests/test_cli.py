@@ -1,0 +1,206 @@
+"""`lit-optim` lists what there is, quickly, and answers a mistake with one line."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_object
+
+from lit_optim.cli import GROUPS, main
+from lit_optim.config.help import help_text
+from lit_optim.config.listing import Entry, entries
+from lit_optim.config.places import groups, headline
+
+CHOICES = [(group, name) for group in GROUPS.values() for name in groups()[group]]
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch):
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def answer(capsys):
+    """The lines that a command line prints."""
+
+    def run(*argv: str) -> list[str]:
+        main(argv)
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(("command", "group"), GROUPS.items())
+def test_every_choice_has_one_line(answer, monkeypatch, command, group):
+    monkeypatch.setenv("COLUMNS", "20")  # a pipe has no width
+    lines = answer(command)
+    assert [line.split()[0] for line in lines] == list(groups()[group])
+    for line, path in zip(lines, groups()[group].values(), strict=True):
+        assert headline(path) in line
+        assert line == line.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("*adam*", lambda name: "adam" in name),
+        ("dam", lambda name: "dam" in name),
+        ("ADA", lambda name: "ada" in name),
+        ("a*", lambda name: name.startswith("a")),
+        ("ad?m*", lambda name: re.match("ad.m", name)),
+        ("[as]*", lambda name: name[0] in "as"),
+        ("", lambda name: True),
+    ],
+)
+def test_patterns(answer, pattern, fits):
+    expected = [name for name in groups()["optimizer"] if fits(name)]
+    assert len(expected) > 1
+    assert [line.split()[0] for line in answer("optimizers", pattern)] == expected
+
+
+@pytest.mark.parametrize("pattern", ["adagrad", "AdaGrad", "adagra?"])
+def test_one_choice_is_shown_in_full(answer, pattern):
+    text = "\n".join(answer("optimizers", pattern))
+    assert text.startswith("python train.py optimizer=adagrad\n")
+    assert "p = p - lr / (1 + (t - 1) lr_decay) * g / (sqrt(G) + eps)" in text
+    assert "Adaptive Subgradient Methods" in text
+    assert "Args:" not in text
+    assert text.endswith(help_text({"optimizer": "adagrad"}))
+
+
+def test_an_exact_name_wins_over_those_that_have_it_in_them(answer):
+    text = answer("optimizers", "adam")
+    assert text[0] == "python train.py optimizer=adam"
+    assert "adamw" in text[-1].removeprefix("see also: ").split(", ")
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["optimizer"], "unknown command 'optimizer'; did you mean optimizers?"),
+        (["train"], "unknown command 'train'; it is one of optimizers, schedules"),
+        (["optimizers", "adagrat"], "no optimizer fits 'adagrat'; did you mean adagrad"),
+        (["optimizers", "*dagrat*"], "no optimizer fits '*dagrat*'; did you mean adagrad"),
+        (["schedules", "q/q"], "no schedule fits 'q/q'; lit-optim schedules lists all "),
+        (["optimizers", "adam", "sgd"], "unrecognized arguments: sgd; see lit-optim --help"),
+        (["schedules", "--all"], "unrecognized arguments: --all; see lit-optim --help"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(capsys, argv, line):
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(f"lit-optim: {line}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (["--help"], "lit-optim optimizers"),
+        (["schedules", "--help"], "pattern"),
+        (["--version"], "lit-optim "),
+    ],
+)
+def test_help_and_version_end_with_code_0(capsys, argv, shown):
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert not end.value.code
+    assert shown in capsys.readouterr().out
+
+
+def test_without_a_command_there_is_help(answer):
+    assert answer()[0].startswith("usage: lit-optim")
+
+
+def test_a_narrow_terminal_is_not_overrun(answer, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in answer("optimizers")]
+    assert max(map(len, lines)) <= 60
+    words = " ".join(lines).split()
+    for entry in entries("optimizer"):
+        assert {entry.name, *entry.headline.split(), *entry.cited.split()} <= set(words)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_stops_is_no_error(unbuffered):
+    command = [sys.executable, "-c", "from lit_optim.cli import main; main(['optimizers'])"]
+    read, write = os.pipe()
+    os.close(read)
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=env, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys; from lit_optim.cli import main;"
+        "[main(line.split()) for line in ('optimizers', 'optimizers sgd', 'schedules step')];"
+        "heavy = {'torch', 'lightning', 'transformers', 'hydra'} & set(sys.modules);"
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_docstrings_are_read_as_they_are_when_imported(group, name):
+    entry = next(entry for entry in entries(group) if entry.name == name)
+    imported = inspect.getdoc(get_object(entry.target))
+    assert entry.explained
+    assert imported.startswith(entry.explained)
+    rest = imported.removeprefix(entry.explained).strip()
+    assert not rest or re.match(r"(Args|Attributes|Returns|Raises|Note|Example):\n", rest)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "source", "cited"),
+    [
+        (
+            "Small.\n\nKingma & Ba 2014, A\nMethod, arXiv:1412.6980, Alg. 1.\n\n    u = g",
+            "Kingma & Ba 2014, A Method, arXiv:1412.6980, Alg. 1",
+            "Kingma & Ba 2014, arXiv:1412.6980",
+        ),
+        (
+            "Downhill.\n\nRobbins & Monro 1951; heavy ball: Polyak 1964, 1412.6980.",
+            "Robbins & Monro 1951; heavy ball: Polyak 1964, 1412.6980",
+            "Robbins & Monro 1951",
+        ),
+        (
+            "Turns.\n\nJordan et al. 2024, Muon, https://kellerjordan.github.io/posts/muon/.",
+            "Jordan et al. 2024, Muon, https://kellerjordan.github.io/posts/muon/",
+            "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/",
+        ),
+        (
+            "An id is no year.\n\nZhang et al., arXiv:2010.12402.",
+            "Zhang et al., arXiv:2010.12402",
+            "Zhang et al., arXiv:2010.12402",
+        ),
+        (
+            "(1 + cos πx) / 2. Loshchilov & Hutter 2016, 1608.03983.",
+            "Loshchilov & Hutter 2016, 1608.03983",
+            "Loshchilov & Hutter 2016, arXiv:1608.03983",
+        ),
+        ("gamma^t: down. torch's StepLR.", "torch's StepLR", "torch's StepLR"),
+        ("x.\n\ntorch's LR. It has more.", "torch's LR. It has more", "torch's LR"),
+        ("1 all the way.", "", ""),
+        ("Plain.\n\n    u = g", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_where_the_source_stands(docstring, source, cited):
+    entry = Entry("x", "", "", Path(), docstring)
+    assert entry.source == source
+    assert entry.cited == cited
