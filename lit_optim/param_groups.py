@@ -1,12 +1,13 @@
 """Floor 1: the parameters of a module -> param groups, by rules.
 
 Every parameter lands in exactly one group, tied ones once; frozen ones too, so that unfreezing
-them later changes no group. Groups carry a `name`, under which their lr is logged.
+them later changes no group. Groups carry a `name`, under which their lr is logged, and the names of
+their parameters as `param_names`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,24 +32,24 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
     Raises:
         ValueError: the module has no parameter to train, or FSDP has flattened them already.
     """
-    decay: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    seen: set[nn.Parameter] = set()
-    for layer in module.modules():
+    exempt: dict[str, bool] = {}
+    for prefix, layer in module.named_modules():
         if type(layer).__name__ == "FullyShardedDataParallel":
             raise UsageError("FSDP has flattened the parameters: decide the groups before, by name")
-        for name, p in layer.named_parameters(recurse=False):
-            if p in seen:
-                continue
-            seen.add(p)
-            exempt = isinstance(layer, NORMS) or p.ndim <= 1 or name == "bias"
-            (rest if exempt else decay).append(p)
-    _require_trainable(seen)
-    groups: list[dict[str, Any]] = [
-        {"name": "decay", "params": decay},
-        {"name": "no_decay", "params": rest, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+        for name, p in layer.named_parameters(prefix, recurse=False):
+            is_bias = name.rpartition(".")[2] == "bias"
+            exempt[name] = isinstance(layer, NORMS) or p.ndim <= 1 or is_bias
+    named = dict(module.named_parameters())  # tied ones once
+    decay = {name: p for name, p in named.items() if not exempt[name]}
+    rest = {name: p for name, p in named.items() if exempt[name]}
+    _require_trainable(named.values())
+    groups = [group("decay", decay), group("no_decay", rest) | {"weight_decay": 0.0}]
+    return [made for made in groups if made["params"]]
+
+
+def group(name: str, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
+    """A param group of this name."""
+    return {"name": name, "params": [*named.values()], "param_names": [*named]}
 
 
 def single(module: nn.Module) -> list[dict[str, Any]]:
@@ -57,9 +58,9 @@ def single(module: nn.Module) -> list[dict[str, Any]]:
     Raises:
         ValueError: the module has no parameter to train.
     """
-    params = list(module.parameters())
-    _require_trainable(params)
-    return [{"name": "all", "params": params}]
+    named = dict(module.named_parameters())
+    _require_trainable(named.values())
+    return [group("all", named)]
 
 
 def decided(make: MakeGroups, module: nn.Module) -> MakeGroups:

@@ -102,7 +102,8 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
     _declare_monitor(cfg, classes["model"])
     made: dict[str, Any] = {name: deferred(cfg[name]) for name in ("optimizer", "param_groups")}
-    made["optimizer"]([torch.nn.Parameter(torch.zeros(2, 2))])  # its own checks, before all else
+    trial = {"params": [torch.nn.Parameter(torch.zeros(2, 2))], "param_names": ["weight"]}
+    made["optimizer"]([trial])  # its own checks, before all else
     made["scheduler"] = build(cfg.scheduler)
 
     _check_devices(cfg.trainer)
@@ -306,7 +307,8 @@ def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None
 
 
 def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
-    told = {"optimizer": f"  lr {cfg.optimizer.lr:g}"} if "lr" in cfg.optimizer else {}
+    lr = cfg.optimizer.get("lr")
+    told = {} if lr is None else {"optimizer": f"  lr {lr:g}"}
     table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)  # so that the last line can be copied

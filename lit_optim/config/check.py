@@ -61,7 +61,20 @@ def check(cfg: DictConfig) -> None:
             _check_one(f"{group}.{name}", node)
     _check_trainer(plain["trainer"])
     _check_schedule(plain)
+    _check_batch(OmegaConf.select(cfg, "hydra.runtime.choices.batch"), plain)
     _check_job(plain["train"], plain["test"], plain["ckpt"])
+
+
+def _check_batch(choice: str | None, plain: Mapping[str, Any]) -> None:
+    """What an experiment or the command line says beside batch=... must not undo it."""
+    for path, choices, wanted in (
+        ("data.batch_size", ("single",), 1),
+        ("trainer.accumulate_grad_batches", ("single", "full"), 1),
+    ):
+        group, key = path.split(".")
+        given = plain[group].get(key, wanted)
+        if choice in choices and given != wanted:
+            raise UsageError(f"batch={choice} needs {path}={wanted}, but it is {given!r}")
 
 
 def _check_job(train: bool, test: bool, ckpt: str | None) -> None:
@@ -104,6 +117,8 @@ def allowed_packages(plain: Mapping[str, Any]) -> list[str]:
 def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
     known = [*settings.parameters, *groups()]
     for key, value in plain.items():
+        if key in groups() and key not in (*ONE, *SEVERAL):
+            raise UsageError(f"{key} has no keys of its own{_choices(key)}")
         if key not in known:
             paths = [f"{group}.{key}" for group in ONE if key in (plain[group] or ())]
             hint = f"; did you mean {' or '.join(paths)}?" if paths else suggest(key, known)

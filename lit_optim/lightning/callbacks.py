@@ -104,6 +104,15 @@ class MetricHistory(Callback):
                 self.best[name] = pick(told, default=new)
 
 
+def validates(trainer: Trainer) -> bool:
+    """Whether this fit validates at all, told before its first epoch."""
+    if not trainer.enable_validation:
+        return False
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.setup_data()  # Lightning does it as late as in the first epoch that validates
+    return any(loop.max_batches)
+
+
 def best_mode(metric: str) -> Literal["min", "max"]:
     """Whether a metric of this name is best when "min" or "max"."""
     return "min" if metric.endswith(("loss", "error")) else "max"

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.lightning.callbacks import validates
 
 
 class Checkpoint(ModelCheckpoint):
@@ -45,7 +46,7 @@ class Checkpoint(ModelCheckpoint):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if not any(trainer.num_val_batches):
+        if not validates(trainer):
             self.monitor, self.save_top_k = None, 0
         super().on_train_start(trainer, pl_module)
 

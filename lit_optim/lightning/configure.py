@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
@@ -174,4 +175,7 @@ def _samples_per_step(trainer: Trainer) -> int | None:
         batch = per_device * trainer.world_size
     else:
         batch = getattr(getattr(loader, "sampler", None), "batch_size", None)
-    return None if batch is None else batch * trainer.accumulate_grad_batches
+    if batch is None:
+        return None
+    epoch = sized_len(getattr(loader, "dataset", None)) or math.inf  # no update has more
+    return int(min(batch * trainer.accumulate_grad_batches, epoch))

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.lightning.callbacks import validates
 from lit_optim.schedules.adapter import ScheduledLR
 
 
@@ -23,7 +24,7 @@ class Observer(Callback):
         self.monitor = str(follows.monitor)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if not any(trainer.num_val_batches):
+        if not validates(trainer):
             raise UsageError(f"the schedule follows {self.monitor}, but nothing is validated")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102

@@ -91,13 +91,14 @@ class MLP(Classifier):
         features: length of a sample.
         classes: number of classes.
         width: of the hidden layers.
+        bias: without, all parameters are matrices, which is what Muon takes.
     """
 
-    def __init__(self, features: Size, classes: Size, width: Size = 100) -> None:
+    def __init__(self, features: Size, classes: Size, width: Size = 100, bias: bool = True) -> None:
         super().__init__(classes)
-        self.first = nn.Linear(features, width)
-        self.second = nn.Linear(width, width)
-        self.out = nn.Linear(width, classes)
+        self.first = nn.Linear(features, width, bias=bias)
+        self.second = nn.Linear(width, width, bias=bias)
+        self.out = nn.Linear(width, classes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, features) -> (batch, classes)."""

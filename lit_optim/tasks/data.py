@@ -28,6 +28,8 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         world_size: number of processes.
         even: cut a last ragged batch to a multiple of `world_size`, so that the mean of the ranks'
             gradients is the gradient of the batch; for evaluation every sample counts instead.
+        whole: every sample counts and every rank has one in each batch: batches of nearly equal
+            size, for who weighs the ranks by their samples.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         rank: int = 0,
         world_size: int = 1,
         even: bool = False,
+        whole: bool = False,
     ) -> None:
         super().__init__(dataset, world_size, rank, shuffle=shuffle, seed=seed)
         self.batch_size = batch_size
         self.even = even
+        self.whole = whole
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         count = len(self.dataset)  # type: ignore[arg-type]
@@ -51,7 +55,11 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.arange(count)
-        for batch in torch.split(order, self.batch_size):
+        if self.whole:
+            batches = torch.tensor_split(order, max(1, len(self)))
+        else:
+            batches = torch.split(order, self.batch_size)
+        for batch in batches:
             if self.even:
                 batch = batch[: len(batch) // self.num_replicas * self.num_replicas]
             mine = batch[self.rank :: self.num_replicas]
@@ -61,6 +69,8 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
     def __len__(self) -> int:
         count = len(self.dataset)  # type: ignore[arg-type]
         full, rest = divmod(count, self.batch_size)
+        if self.whole:
+            return int(min(full + (rest > 0), count // self.num_replicas))
         return full + (rest > (self.num_replicas - 1 if self.even else self.rank))
 
 
@@ -97,7 +107,9 @@ class TensorTask(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Called by Lightning."""
         shuffle = self.shuffle and not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        return self._loader(self.train_set(), shuffle=shuffle, even=True)
+        callbacks = self.trainer.callbacks if self.trainer else ()  # type: ignore[attr-defined]
+        whole = any(getattr(callback, "weighs_samples", False) for callback in callbacks)
+        return self._loader(self.train_set(), shuffle=shuffle, even=not whole, whole=whole)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Called by Lightning."""
@@ -107,7 +119,7 @@ class TensorTask(LightningDataModule):
         """Called by Lightning."""
         return self._loader(self.test_set()) if len(self.test_set()) else []
 
-    def _loader(self, dataset: Any, shuffle: bool = False, even: bool = False) -> DataLoader[Any]:
+    def _loader(self, dataset: Any, shuffle: bool = False, **kind: bool) -> DataLoader[Any]:
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
@@ -118,7 +130,7 @@ class TensorTask(LightningDataModule):
             )
         if 0 < len(dataset) < world_size:
             raise UsageError(f"{len(dataset)} samples are too few for {world_size} devices")
-        sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, even)
+        sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, **kind)
         return DataLoader(dataset, batch_size=None, sampler=sampler)
 
 

@@ -1,0 +1,121 @@
+"""Batch gradient descent: the gradient of the whole training set, in the memory of a batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_optim.errors import UsageError
+
+#: Micro-batches per update while the length of an epoch is not known: longer than any. Lightning
+#: makes an update after the last batch of an epoch in any case.
+LONGER = 2**30
+
+
+class FullBatch(Callback):
+    """One update per epoch, by the exact gradient of the mean loss over the samples of the epoch.
+
+    The batches of the loader are micro-batches: their gradients are added up, each weighed by its
+    number of samples, over all devices. So their size is a matter of memory and speed only, and a
+    smaller last one counts as what it is. Clipping sees the whole gradient.
+
+    The loss must be the mean over the samples of its batch, and these are counted as Lightning
+    does for `self.log`: the length of the first tensor in the batch. A batch whose
+    `training_step` returns None is left out of the mean (with a loss scaler Lightning makes no
+    update if it was the last). What a model computes across the samples of a batch (batch norm)
+    it computes across a micro-batch, and samples that a DistributedSampler repeats count twice.
+
+    Raises:
+        UsageError: `accumulate_grad_batches` is set, the module optimizes manually, the strategy
+            accumulates by itself, a batch has no tensor to count, or the optimizer evaluates the
+            loss again within an update (LBFGS) and the epoch is more than one micro-batch.
+    """
+
+    #: For the data: samples are weighed one by one, so devices need not have equally many.
+    weighs_samples = True
+
+    def __init__(self) -> None:
+        self._samples = 0  # of this micro-batch, here
+        self._unit = 0  # samples in the very first one: weights near 1 overflow no float16
+        self._counted = 0  # samples in the gradient so far, here
+        self._done = False  # it is divided by their number
+        self._accumulated = 1  # what the trainer has from us
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+        if stage != "fit":
+            return
+        given, strategy = trainer.accumulate_grad_batches, trainer.strategy
+        if given not in (1, self._accumulated):
+            raise UsageError(
+                f"trainer.accumulate_grad_batches={given}, but a full batch is the whole epoch; "
+                "leave it out"
+            )
+        if not pl_module.automatic_optimization:
+            raise UsageError(
+                f"{type(pl_module).__name__} optimizes manually, so its updates are its own; "
+                "a full batch needs automatic_optimization"
+            )
+        if strategy.handles_gradient_accumulation:
+            raise UsageError(f"a full batch cannot be accumulated by {type(strategy).__name__}")
+        self._accumulate(trainer, LONGER)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        # Lightning divides the loss by this number: the true one leaves it readable, and it does
+        # not underflow in float16
+        if math.isfinite(trainer.num_training_batches):
+            self._accumulate(trainer, int(trainer.num_training_batches))
+
+    def _accumulate(self, trainer: Trainer, batches: int) -> None:
+        trainer.accumulate_grad_batches = self._accumulated = batches
+
+    def on_train_batch_start(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        try:
+            self._samples = extract_batch_size(batch)
+        except MisconfigurationException:
+            raise UsageError(
+                f"cannot count the samples of a batch without tensors, a {type(batch).__name__}; "
+                "a full batch weighs by them"
+            ) from None
+        if not self._unit:
+            self._unit = max(1, trainer.strategy.broadcast(self._samples))  # the same on all ranks
+
+    def on_before_zero_grad(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        self._counted, self._done = 0, False
+
+    def on_before_backward(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        if self._done:
+            name = type(trainer.optimizers[0]).__name__
+            raise UsageError(
+                f"{name} evaluates the loss again within an update, so it needs all samples in "
+                "one batch: make data.batch_size larger"
+            )
+        weight = trainer.accumulate_grad_batches * self._samples / self._unit
+        loss.register_hook(lambda gradient: gradient * weight)  # type: ignore[no-untyped-call]
+        self._counted += self._samples
+
+    def on_before_optimizer_step(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        self._done = True
+        counted = torch.tensor(self._counted, device=trainer.strategy.root_device)
+        total = int(trainer.strategy.reduce(counted, reduce_op="sum"))
+        if not total:
+            return  # every training_step returned None: there are no gradients
+        mean = total / trainer.world_size / self._unit  # gradients are means over the ranks already
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad.div_(mean)

@@ -1,0 +1,120 @@
+"""Schedules that follow a metric, under a Trainer: against a loop by hand with torch's."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_optim.errors import UsageError
+from lit_optim.optimizers.sgd import SGD
+from lit_optim.schedules.followers import ReduceLROnPlateau, greedy, plateau
+from tests.lightning.modules import Data, Plain
+from tests.lightning.test_configure import attach, trainer
+
+
+class Measured(Plain):
+    """Its validation metric is told, so that it stands still when it should."""
+
+    def __init__(self, metrics, name="val/loss"):
+        super().__init__()
+        self.metrics, self.logged_as, self.told = iter(metrics), name, []
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def on_validation_epoch_end(self):
+        self.told.append(next(self.metrics))
+        self.log(self.logged_as, self.told[-1])
+
+
+def loader():
+    return DataLoader(TensorDataset(torch.zeros(2, 3, dtype=torch.float64)), batch_size=2)
+
+
+METRICS = [5.0, 4.0, 4.1, 4.2, 4.0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5]
+
+
+def fit(tmp_path, model, schedule, **limits):
+    attach(model, partial(SGD, lr=0.1), schedule)
+    t = trainer(tmp_path, **({"max_epochs": len(METRICS), "num_sanity_val_steps": 0} | limits))
+    t.fit(model, Data(batches=3).train_dataloader(), loader())
+    return t
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_plateau_equals_torchs_loop(tmp_path, every):
+    """Validated every epoch of 3 updates, or every second one."""
+    model = Measured(METRICS * 2)
+    settings = {"factor": 0.5, "patience": 1}
+    fit(tmp_path, model, ReduceLROnPlateau(**settings), check_val_every_n_epoch=every)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **settings)
+    expected, metrics = [], iter(METRICS)
+    for epoch in range(1, len(METRICS) + 1):
+        expected += [optimizer.param_groups[0]["lr"]] * 3
+        if epoch % every == 0:
+            theirs.step(next(metrics))
+    assert [lrs[0] for lrs in model.lrs] == pytest.approx(expected, abs=1e-12)
+    assert expected[-1] < 0.1
+
+
+def test_within_an_epoch_and_with_accumulation(tmp_path):
+    """What counts is the validation, wherever it falls."""
+    model = Measured([1.0] * 40)
+    fit(
+        tmp_path,
+        model,
+        plateau(factor=0.5, patience=0),
+        max_epochs=4,
+        val_check_interval=1,
+        accumulate_grad_batches=3,
+    )
+    # three validations an epoch, the first is the best so far; lowered after each other one
+    assert [lrs[0] for lrs in model.lrs] == pytest.approx([0.1 * 0.5**k for k in (1, 4, 7, 10)])
+
+
+def test_the_model_says_what_is_followed(tmp_path):
+    class Scored(Measured):
+        monitor = ("val/score", "max")
+
+    falling = Scored([5.0, 4.0, 3.0, 2.0, 1.0, 0.0], "val/score")
+    fit(tmp_path, falling, plateau(factor=0.5, patience=1), max_epochs=6)
+    assert falling.lrs[-1][0] < 0.1
+    rising = Scored([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "val/score")
+    fit(tmp_path, rising, plateau(factor=0.5, patience=1), max_epochs=6)
+    assert rising.lrs[-1][0] == 0.1
+
+
+def test_a_missing_metric_is_named(tmp_path):
+    with pytest.raises(UsageError, match="monitor=val/los is not logged; did you mean val/loss"):
+        fit(tmp_path, Measured(METRICS), plateau(monitor="val/los"))
+    model = attach(Plain(), partial(SGD, lr=0.1), plateau())
+    with pytest.raises(UsageError, match="follows val/loss, but nothing is validated"):
+        trainer(tmp_path, max_epochs=2).fit(model, Data())
+
+
+@pytest.mark.parametrize(
+    "schedule", [plateau(factor=0.5, patience=0), greedy(factor=0.5, patience=0)], ids=str
+)
+def test_a_checkpoint_continues_to_the_bit(tmp_path, schedule):
+    straight = Measured(METRICS)
+    fit(tmp_path, straight, schedule)
+    first = Measured(METRICS)
+    t = fit(tmp_path, first, schedule, max_epochs=5)
+    t.save_checkpoint(tmp_path / "half.ckpt")
+    checkpoint = torch.load(tmp_path / "half.ckpt")  # under torch's default weights_only
+    state = checkpoint["lr_schedulers"][0]["curve"]
+    assert state["lrs"]
+    assert [lrs[0] for lrs in first.lrs] == [lrs[0] for lrs in straight.lrs[:15]]
+    second = Measured(METRICS[5:])
+    checkpoint["lr_schedulers"][0]["total"] = 33  # as if it had been a run of 11 epochs
+    torch.save(checkpoint, tmp_path / "half.ckpt")
+    attach(second, partial(SGD, lr=0.1), schedule)
+    trainer(tmp_path, max_epochs=11, num_sanity_val_steps=0).fit(
+        second, Data(batches=3).train_dataloader(), loader(), ckpt_path=tmp_path / "half.ckpt"
+    )
+    assert [lrs[0] for lrs in second.lrs] == [lrs[0] for lrs in straight.lrs[15:]]
