@@ -29,10 +29,12 @@ def main() -> None:
     try:
         line = front(sys.argv[1:])
         if line.text is not None:
-            print(line.text)
+            print(line.text, flush=True)
             return
         sys.argv[1:] = line.argv
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)()
+    except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except KeyboardInterrupt:

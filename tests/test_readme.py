@@ -96,7 +96,7 @@ COMMANDS = re.findall(r"(?<!\$ )python train\.py ((?!train=false)[^\n`|]+)", REA
 
 @pytest.mark.parametrize("line", sorted({line.split("#")[0].strip() for line in COMMANDS}))
 def test_every_command_is_accepted(line):
-    front(line.split())
+    front(shlex.split(line))
 
 
 def test_pictures_and_links_exist():

@@ -14,7 +14,7 @@ from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import checked
 from lit_optim.schedules.schedule import Curve, Schedule
 
-ROOMS = ("library", "formulas", "torch_names", "transformers_names")
+ROOMS = ("library", "formulas", "followers", "torch_names", "transformers_names")
 
 #: A schedule, or in YAML its name and arguments: {name: cosine, min_lr_ratio: 0.1}.
 Part = Schedule | Mapping[str, Any]
@@ -48,9 +48,9 @@ def made(index: int, part: Part) -> Schedule:
             raise UsageError(f"schedules.{index}.{error}") from None
         except TypeError:  # it does not take total or ticks
             raise UsageError(f"schedules.{index}: {name} takes {', '.join(known)}") from None
-    if not isinstance(schedule, Schedule) or schedule.follows is not None:
-        raise UsageError(f"schedules.{index}: {part!r} cannot be a part of another schedule")
-    return schedule
+    if schedule.follows is not None:
+        raise UsageError(f"schedules.{index} follows a metric, so it cannot be a part of another")
+    return schedule  # type: ignore[no-any-return]
 
 
 def _names() -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""What a curve drives: the lr of every group, and the momentum of those that have one."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from lit_optim.errors import UsageError
+from lit_optim.optimizers.adagrad import Adagrad
+from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.sgd import SGD
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.composed import chained
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.formulas import multiplicative
+from lit_optim.schedules.library import cosine, one_cycle
+
+HORIZON = Horizon(20)
+
+
+def stepped(optimizer, scheduler, count):
+    seen = []
+    for _ in range(count):
+        seen.append([dict(group) for group in optimizer.param_groups])
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = torch.ones_like(p)
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def parameter():
+    return torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+
+def test_momentum_moves_where_there_is_one():
+    curve = one_cycle(momentum=(0.8, 0.9)).curve(HORIZON)
+    expected = [curve.others["momentum"](t) for t in range(20)]
+    assert min(expected) == 0.8
+    groups = [{"params": [parameter()], "momentum": 0.5}, {"params": [parameter()]}]
+    sgd = SGD(groups, lr=0.1)
+    seen = stepped(sgd, ScheduledLR(sgd, curve), 20)
+    assert [g[0]["momentum"] for g in seen] == expected
+    assert {g[1]["momentum"] for g in seen} == {0.0}  # none was asked for
+    adamw = AdamW([parameter()], betas=(0.7, 0.99))
+    seen = stepped(adamw, ScheduledLR(adamw, curve), 20)
+    assert [g[0]["betas"] for g in seen] == [(m, 0.99) for m in expected]
+    adagrad = Adagrad([parameter()])
+    seen = stepped(adagrad, ScheduledLR(adagrad, curve), 20)
+    assert "momentum" not in seen[-1][0]
+
+
+def test_null_leaves_momentum_alone():
+    sgd = SGD([parameter()], lr=0.1, momentum=0.5)
+    seen = stepped(sgd, ScheduledLR(sgd, one_cycle(momentum=None).curve(HORIZON)), 20)
+    assert {g[0]["momentum"] for g in seen} == {0.5}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        multiplicative("1 - 1 / (step + 2)"),
+        chained([multiplicative("0.9"), {"name": "cosine"}]),
+        one_cycle(),
+    ],
+    ids=["multiplicative", "chained", "one_cycle"],
+)
+def test_a_saved_scheduler_goes_on_where_it_was(schedule):
+    straight = SGD([parameter()], lr=0.1, momentum=0.9)
+    expected = stepped(straight, ScheduledLR(straight, schedule.curve(HORIZON)), 20)
+    first = SGD([parameter()], lr=0.1, momentum=0.9)
+    scheduler = ScheduledLR(first, schedule.curve(HORIZON))
+    stepped(first, scheduler, 8)
+    file = io.BytesIO()
+    torch.save([first.state_dict(), scheduler.state_dict()], file)
+    file.seek(0)
+    saved = torch.load(file)  # under torch's default weights_only
+    second = SGD([parameter()], lr=0.1, momentum=0.9)
+    again = ScheduledLR(second, schedule.curve(HORIZON))
+    second.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    seen = stepped(second, again, 12)
+    keys = ("lr", "momentum")
+    assert [[g[0][k] for k in keys] for g in seen] == [
+        [g[0][k] for k in keys] for g in expected[8:]
+    ]
+
+
+def test_another_length_is_refused():
+    sgd = SGD([parameter()], lr=0.1)
+    saved = ScheduledLR(sgd, cosine().curve(Horizon(30))).state_dict()
+    with pytest.raises(UsageError, match="has 30 steps, this one 20"):
+        ScheduledLR(sgd, cosine().curve(HORIZON)).load_state_dict(saved)
