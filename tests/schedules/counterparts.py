@@ -1,8 +1,8 @@
 """Which schedule of torch and transformers each of ours equals, and with which settings.
 
-A row is (what it is called, their scheduler for an optimizer, a length T and a warmup W; ours for
-the same). Where theirs is known to go wrong, `differs` says how, and the two are compared up to
-there. A new schedule is asked for a row.
+The schedules that bear their names stand in `counterparts_by_name`. A row has their scheduler for
+an optimizer, a length T and a warmup W, and ours for the same. Where theirs is known to go wrong,
+`differs` says how, and the two are compared up to there. A new schedule is asked for a row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import transformers.optimization as hf
 from torch.optim import lr_scheduler as torchs
 
-from lit_optim.schedules import composed, formulas, library, torch_names, transformers_names
+from lit_optim.schedules import composed, formulas, library
 from lit_optim.schedules.schedule import Schedule
 
 Theirs = Callable[[Any, int, int], Any]
@@ -65,7 +65,6 @@ ABSOLUTE = "theirs turns the floor into a ratio of the first lr, ours is the flo
 PULLED_UP = "theirs is 0/0 without a step to decay in; ours is the peak"
 
 ROWS: dict[str, list[Row]] = {
-    # ours, beside what they equal
     "constant": [
         Row(lambda o, T, W: hf.get_constant_schedule(o), lambda T, W: library.constant(), past=3),
     ],
@@ -275,205 +274,6 @@ ROWS: dict[str, list[Row]] = {
                 ]
             ),
             shortest=5,
-        ),
-    ],
-    # transformers' names
-    "constant_with_warmup": [
-        Row(
-            lambda o, T, W: hf.get_constant_schedule_with_warmup(o, W),
-            lambda T, W: transformers_names.constant_with_warmup(num_warmup_steps=W),
-            warmups=True,
-            past=3,
-        ),
-    ],
-    "cosine_with_restarts": [
-        Row(
-            lambda o, T, W, c=c: hf.get_cosine_with_hard_restarts_schedule_with_warmup(
-                o, W, T, num_cycles=c
-            ),
-            lambda T, W, c=c: transformers_names.cosine_with_restarts(W, num_cycles=c),
-            warmups=True,
-            past=3,
-        )
-        for c in (1, 2, 4)
-    ],
-    "cosine_with_min_lr": [
-        Row(
-            lambda o, T, W: hf.get_cosine_with_min_lr_schedule_with_warmup(
-                o, W, T, min_lr_rate=0.2, num_cycles=1.5
-            ),
-            lambda T, W: transformers_names.cosine_with_min_lr(W, min_lr_rate=0.2, num_cycles=1.5),
-            differs="past its end theirs swings on; ours stays",
-            warmups=True,
-        ),
-        Row(
-            lambda o, T, W: hf.get_cosine_with_min_lr_schedule_with_warmup(o, W, T, min_lr=1e-3),
-            lambda T, W: transformers_names.cosine_with_min_lr(W, min_lr=1e-3),
-            differs=CLIMBS + "; " + ABSOLUTE,
-            first_group=True,
-            warmups=True,
-        ),
-    ],
-    "cosine_warmup_with_min_lr": [
-        Row(
-            lambda o, T, W, rate=rate: hf.get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
-                o, W, T, min_lr_rate=0.2, warmup_lr_rate=rate
-            ),
-            lambda T, W, rate=rate: transformers_names.cosine_warmup_with_min_lr(
-                W, min_lr_rate=0.2, warmup_lr_rate=rate
-            ),
-            differs=CLIMBS,
-            warmups=True,
-            shortest=20,  # with a rate and one update of warmup theirs begins at the rate
-        )
-        for rate in (None, 0.3)
-    ],
-    "warmup_stable_decay": [
-        Row(
-            lambda o, T, W, up=up, down=down: wsd(
-                o, T, W, warmup_type=up, decay_type=down, min_lr_ratio=0.1
-            ),
-            lambda T, W, up=up, down=down: transformers_names.warmup_stable_decay(
-                W, (T - W) // 3, warmup_type=up, decay_type=down, min_lr_ratio=0.1
-            ),
-            warmups=True,
-            past=3,
-            shortest=4,
-        )
-        for up, down in (("linear", "cosine"), ("cosine", "1-sqrt"), ("1-sqrt", "linear"))
-    ]
-    + [
-        Row(
-            lambda o, T, W: hf.get_wsd_schedule(
-                o, 2, 3, num_stable_steps=4, min_lr_ratio=0.1, num_cycles=1.0
-            ),
-            lambda T, W: transformers_names.warmup_stable_decay(
-                2, 3, num_stable_steps=4, min_lr_ratio=0.1, num_cycles=1.0
-            ),
-            past=3,
-            shortest=9,
-        )
-    ],
-    # torch's names
-    "ConstantLR": [
-        Row(
-            lambda o, T, W: torchs.ConstantLR(o),
-            lambda T, W: torch_names.ConstantLR(),
-            shortest=5,
-            past=3,
-        ),
-    ],
-    "LinearLR": [
-        Row(
-            lambda o, T, W: torchs.LinearLR(o),
-            lambda T, W: torch_names.LinearLR(),
-            shortest=5,
-            past=3,
-        ),
-    ],
-    "ExponentialLR": [
-        Row(
-            lambda o, T, W: torchs.ExponentialLR(o, 0.9),
-            lambda T, W: torch_names.ExponentialLR(gamma=0.9),
-        ),
-    ],
-    "StepLR": [
-        Row(lambda o, T, W: torchs.StepLR(o, 4), lambda T, W: torch_names.StepLR(step_size=4)),
-    ],
-    "MultiStepLR": [
-        Row(
-            lambda o, T, W: torchs.MultiStepLR(o, [2, 5]),
-            lambda T, W: torch_names.MultiStepLR(milestones=[2, 5]),
-            shortest=5,
-        ),
-    ],
-    "PolynomialLR": [
-        Row(
-            lambda o, T, W: torchs.PolynomialLR(o, 5, power=2.0),
-            lambda T, W: torch_names.PolynomialLR(total_iters=5, power=2.0),
-            shortest=5,
-            past=3,
-        ),
-    ],
-    "CosineAnnealingLR": [
-        Row(
-            lambda o, T, W: torchs.CosineAnnealingLR(o, T, eta_min=1e-3),
-            lambda T, W: torch_names.CosineAnnealingLR(eta_min=1e-3),
-            differs=CLIMBS,
-        ),
-    ],
-    "CosineAnnealingWarmRestarts": [
-        Row(
-            lambda o, T, W, m=m: torchs.CosineAnnealingWarmRestarts(o, 3, T_mult=m, eta_min=1e-3),
-            lambda T, W, m=m: torch_names.CosineAnnealingWarmRestarts(3, T_mult=m, eta_min=1e-3),
-        )
-        for m in (1, 2, 3)
-    ],
-    "CyclicLR": [
-        Row(
-            lambda o, T, W, mode=mode: triangle(o, T, W, mode=mode, gamma=0.99, step_size_down=5),
-            lambda T, W, mode=mode: torch_names.CyclicLR(
-                0.002, 0.01, 3, step_size_down=5, mode=mode, gamma=0.99
-            ),
-            momentum=True,
-        )
-        for mode in ("triangular", "triangular2", "exp_range")
-    ],
-    "OneCycleLR": [
-        Row(
-            lambda o, T, W, more=more: one_cycle(o, T, W, **more),
-            lambda T, W, more=more: torch_names.OneCycleLR(0.01, **more),
-            differs="past its end theirs raises; ours stays",
-            momentum=True,
-            shortest=7,
-        )
-        for more in (
-            {},
-            {"pct_start": 0.45, "anneal_strategy": "linear", "div_factor": 10.0},
-            {"three_phase": True, "final_div_factor": 100.0},
-        )
-    ],
-    "LambdaLR": [
-        Row(
-            lambda o, T, W: torchs.LambdaLR(o, lambda epoch: 0.95**epoch),
-            lambda T, W: formulas.LambdaLR("lambda epoch: 0.95 ** epoch"),
-        ),
-    ],
-    "MultiplicativeLR": [
-        Row(
-            lambda o, T, W: torchs.MultiplicativeLR(o, lambda epoch: 0.95),
-            lambda T, W: formulas.MultiplicativeLR("lambda epoch: 0.95"),
-        ),
-    ],
-    "SequentialLR": [
-        Row(
-            lambda o, T, W: torchs.SequentialLR(
-                o,
-                [torchs.LinearLR(o, 0.1, total_iters=4), torchs.StepLR(o, 2)],
-                milestones=[4],
-            ),
-            lambda T, W: composed.SequentialLR(
-                [
-                    {"name": "LinearLR", "start_factor": 0.1, "total_iters": 4},
-                    {"name": "StepLR", "step_size": 2},
-                ],
-                milestones=[4],
-            ),
-            shortest=6,
-        ),
-    ],
-    "ChainedScheduler": [
-        Row(
-            lambda o, T, W: torchs.ChainedScheduler(
-                [torchs.LinearLR(o, 0.1, total_iters=4), torchs.StepLR(o, 2)]
-            ),
-            lambda T, W: composed.ChainedScheduler(
-                [
-                    {"name": "LinearLR", "start_factor": 0.1, "total_iters": 4},
-                    {"name": "StepLR", "step_size": 2},
-                ]
-            ),
-            shortest=6,
         ),
     ],
 }

@@ -10,7 +10,11 @@ from lit_optim.config.places import groups
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.torch_names import CosineAnnealingLR, StepLR
-from tests.schedules.counterparts import FOLLOWERS, ROWS
+from tests.schedules.counterparts import FOLLOWERS
+from tests.schedules.counterparts import ROWS as OURS
+from tests.schedules.counterparts_by_name import TORCH, TRANSFORMERS
+
+ROWS = OURS | TRANSFORMERS | TORCH
 
 NAMES = sorted(set(groups()["scheduler"]) - {"none"})
 LENGTHS = (1, 2, 7, 50, 333)
