@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import takewhile
+
+ALIKE = 0.6  # a typo leaves more than this of a name
+TIE = 0.1  # names that are so much less alike than the nearest are not what was meant
 
 
 class UsageError(ValueError):
@@ -15,5 +19,14 @@ class UsageError(ValueError):
 
 def suggest(given: str, known: Iterable[str]) -> str:
     """The end of a message: the nearest of the known names as a question, or nothing."""
-    near = difflib.get_close_matches(given, list(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+    def likeness(name: str) -> float:
+        return difflib.SequenceMatcher(a=given, b=name).ratio()
+
+    def same_start(name: str) -> int:
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(given, name, strict=False))))
+
+    near = [name for name in known if likeness(name) >= ALIKE]
+    near.sort(key=lambda name: (-likeness(name), -same_start(name)))
+    close = [name for name in near if likeness(name) > likeness(near[0]) - TIE][:3]
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -14,6 +14,7 @@ lit_optim: train a model with an optimizer and a schedule chosen by name
   python train.py optimizer=sgd optimizer.lr=0.1 trainer=gpu     any value of any choice
   python train.py -m optimizer=adamw,sgd scheduler=step,linear   every combination
   python train.py train=false ckpt=runs/.../best.ckpt            evaluate a checkpoint
+  python train.py hf=args.yaml hf.warmup_steps=100               what transformers' Trainer does
   python train.py optimizer=sgd --help                           the keys of a choice
 """
 
@@ -28,7 +29,8 @@ def help_text(chosen: dict[str, str]) -> str:
     for group, choices in groups().items():
         default = defaults.get(group, "null")
         lines.append(f"{group}=" + ("" if default == "null" else f"   (default: {default})"))
-        lines += [f"  {name:<16} {headline(path)}" for name, path in choices.items()]
+        wide = max(16, *map(len, choices))
+        lines += [f"  {name:<{wide}} {headline(path)}" for name, path in choices.items()]
         lines.append("")
     lines.append("settings")
     for name, default, comment in re.findall(r"^(\w+): (.*?) # (.*)$", _train_yaml(), re.MULTILINE):

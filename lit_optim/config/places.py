@@ -17,9 +17,16 @@ def conf_dir() -> Path:
 
 
 def groups() -> dict[str, dict[str, Path]]:
-    """The choices of each group, by name: {"optimizer": {"adamw": .../adamw.yaml, ...}, ...}."""
+    """The choices of each group, by name: {"optimizer": {"adamw": .../adamw.yaml, ...}, ...}.
+
+    Names of classes, which are torch's, come last.
+    """
+
+    def order(path: Path) -> tuple[bool, str]:
+        return path.stem != path.stem.lower(), path.stem
+
     return {
-        folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"), key=order)}
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir()
     }

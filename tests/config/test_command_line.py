@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 MISTAKES = {
     # faults 1 to 8: names
-    "optimizer=adamv": "unknown optimizer 'adamv'; did you mean adam or adamw?",
+    "optimizer=adamv": "unknown optimizer 'adamv'; did you mean adam or adamw",
     "optimizer=xyz": "unknown optimizer 'xyz'; it is one of ada",
     "optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
     "+optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
@@ -33,7 +33,7 @@ MISTAKES = {
     "optimizer=": "optimizer is required; one of ada",
     "optimizer=null": "optimizer is required; one of ada",
     "~optimizer": "optimizer is required",
-    "scheduler=null": "scheduler is required; one of con",
+    "scheduler=null": "scheduler is required; one of cha",
     # faults 9 to 19: values
     "optimizer.lr=-1": "optimizer.lr must be a number > 0, got -1",
     "optimizer.lr=0": "optimizer.lr must be a number > 0, got 0",
@@ -62,7 +62,7 @@ MISTAKES = {
     "scheduler.total=-5": "scheduler.total must be a whole number or text such as 500 (steps)",
     "scheduler.total=inf": "scheduler.total must be a whole number or text such as 500 (steps)",
     "scheduler.min_lr_ratio=1.5": "scheduler.min_lr_ratio must be a number in [0, 1], got 1.5",
-    "scheduler.ticks=middle": "scheduler.ticks must be one of end, start, got 'middle'",
+    "scheduler.ticks=middle": "scheduler.ticks must be one of end, start, both, got 'middle'",
     "trainer.max_steps=0": "nothing to train: trainer.max_steps or trainer.max_epochs is 0",
     "trainer.max_steps=-1": "the run has no end: set trainer.max_steps or trainer.max_epochs",
     "trainer.logger=false": "trainer.logger is made of the group logger; choose logger=...",
@@ -122,12 +122,41 @@ def test_a_mistake_is_answered_in_one_line(argument):
             ["-m", "optimizer=adamw,sgd", "optimizer.eps=1e-6"],
             "unknown key optimizer.eps (SGD takes",
         ),
-        (["-m", "seed=range(0,3)", "scheduler=step,cosine"], "unknown scheduler 'cosine'"),
+        (["-m", "seed=range(0,3)", "scheduler=step,cosin"], "unknown scheduler 'cosin'"),
         (["optimizer=sgd", "optimizer.betas=[.9,.9]"], "unknown key optimizer.betas (SGD takes lr"),
         (
             ["scheduler.warmup=50", "trainer.max_steps=20"],
             "warmup=50: 50 steps, but the run has 20",
         ),
+        (
+            ["scheduler=wsd", "scheduler.warmup=50%", "scheduler.cooldown=60%"],
+            "scheduler.cooldown=60%: 2400 steps, but the run has 4000 and 2000 of them are taken",
+        ),
+        (["scheduler=CosineAnnealingLR", "scheduler.T_max=5000"], "scheduler.T_max=5000: 5000 st"),
+        (["scheduler=StepLR", "scheduler.interval=epochs"], "interval must be one of step, epoch"),
+        (["scheduler=linear", "scheduler.num_warmup_steps=5"], "(linear takes warmup, min_lr_rat"),
+        (
+            ["scheduler=cosine_min_lr", "scheduler.min_lr=1e-4", "scheduler.min_lr_ratio=0.1"],
+            "scheduler.min_lr=0.0001 and min_lr_ratio=0.1: give one of them",
+        ),
+        (
+            ["scheduler=sequential", "scheduler.schedules=[{name: constan},{name: cosine}]"],
+            "scheduler.schedules.0 must be a schedule such as {name: cosine, warmup: 5%}",
+        ),
+        (["scheduler=sequential", "scheduler.milestones=[30%,60%]"], "one less than the 2 sched"),
+        (["scheduler=sequential", "scheduler.schedules=[{name: plateau}]"], "follows a metric"),
+        (["scheduler=chained", "scheduler.schedules=[{name: step, x: 1}]"], "unknown key x"),
+        # formulas: arithmetic only, and functions only of allowed packages
+        (["scheduler=lambda", 'scheduler.expr=__import__("os")'], "unknown '__import__'"),
+        (["scheduler=lambda", "scheduler.expr=max(0,1-stp)"], "'stp' in 'max(0,1-stp)'; did you"),
+        (["scheduler=lambda", "scheduler.expr=1-2*progress"], "at step 2000, no factor >= 0"),
+        (["scheduler=lambda", "scheduler.expr=os.system"], "scheduler.expr=os.system is not allo"),
+        (
+            ["scheduler=sequential", "scheduler.schedules=[{name: lambda, expr: os.system}]"],
+            "scheduler.schedules.0.expr=os.system is not allowed",
+        ),
+        (["scheduler=LambdaLR", "scheduler.lr_lambda=subprocess.run"], "=subprocess.run is not a"),
+        (["scheduler=lambda", "scheduler.expr=yours.f", "allow=[yours]"], "no module yours"),
         (["train=false", "test=false"], "leaves nothing to do"),
         (["scheduler.total=100", "scheduler.warmup=200"], "scheduler.warmup=200: 200 steps, but"),
         (["-m", "seed=range(0,0)"], "seed=range(0,0): there is nothing to sweep over"),
@@ -191,6 +220,22 @@ def test_legal_lines():
     assert front(["-m", "optimizer=glob(ada*)"]).argv == ["-m", "optimizer=glob(ada*)"]
     assert front(["optimizer=sgd", "-m", "seed=1,2"]).argv == ["-m", "optimizer=sgd", "++seed=1,2"]
     assert front(["optimizer.lr=1" + "0" * 20]).argv
+
+
+@pytest.mark.parametrize(
+    ("typed", "seen"),
+    [
+        ("0.5*(1+cos(pi*progress))", "'0.5*(1+cos(pi*progress))'"),
+        ("'1-progress'", "'1-progress'"),
+        ('"1-progress"', '"1-progress"'),
+        ("max(0.1,1-progress)", "'max(0.1,1-progress)'"),
+    ],
+)
+def test_a_formula_needs_no_quotes_but_the_shells(typed, seen):
+    argv = front(["scheduler=lambda", f"scheduler.expr={typed}"]).argv
+    assert argv == ["scheduler=lambda", f"++scheduler.expr={seen}"]
+    swept = front(["-m", "scheduler=lambda", f"scheduler.expr={typed},1"]).argv
+    assert seen in swept[-1]
 
 
 def test_epochs_alone_decide_the_length():
