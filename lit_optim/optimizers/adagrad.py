@@ -62,6 +62,14 @@ class Adagrad(Elementwise):
     ) -> float:
         return float(group["lr"] / (1 + (t - 1) * group["lr_decay"]))
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, which has a state for parameters that were never updated too."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if not self.state[p]:
+                    self.start(p, group)
+        return super().state_dict()
+
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         total = s.sum + square(g)
         return g / (sqrt(total) + h.eps), {"sum": total}

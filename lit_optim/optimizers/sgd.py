@@ -44,8 +44,6 @@ class SGD(Elementwise):
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         nesterov: bool = False,
     ) -> None:
-        if nesterov and (momentum == 0 or dampening != 0):
-            raise UsageError("nesterov must go with momentum > 0 and dampening 0")
         super().__init__(
             params,
             lr=lr,
@@ -54,6 +52,8 @@ class SGD(Elementwise):
             weight_decay=weight_decay,
             nesterov=nesterov,
         )
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise UsageError("nesterov must go with momentum > 0 and dampening 0")
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"momentum_buffer": State()} if group["momentum"] > 0 else {}

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
+from lit_optim.optimizers.groups import BOOKKEEPING, accepted
 
-#: Keys of a param group that are no hyperparameters.
-BOOKKEEPING = {"params", "name", "param_names", "initial_lr"}
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
 TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 
@@ -36,6 +35,8 @@ class Walk(torch.optim.Optimizer):
     #: True where the paper adds weight_decay * p to the gradient; decoupled decay otherwise. A
     #: hyperparameter `decoupled_weight_decay` lets the user choose.
     coupled_weight_decay: ClassVar[bool] = False
+    #: Hyperparameters of a base class that are not left to the user, and what they are.
+    fixed: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, params: Iterable[Any], **hyper: Any) -> None:
         check(type(self).__init__, hyper)
@@ -136,15 +137,7 @@ class Walk(torch.optim.Optimizer):
         Raises:
             ValueError: naming the key and what is allowed.
         """
-        hyper = {key: value for key, value in param_group.items() if key not in BOOKKEEPING}
-        for key in hyper:
-            if key not in self.defaults:
-                allowed = ", ".join(self.defaults)
-                raise UsageError(
-                    f"{type(self).__name__} has no {key!r}; a param group may set {allowed}"
-                )
-        check(type(self).__init__, hyper)
-        super().add_param_group(param_group)
+        super().add_param_group(accepted(self, param_group))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load ours or torch's state dict of the same algorithm, states at their own precision."""
@@ -176,9 +169,15 @@ class Walk(torch.optim.Optimizer):
             coupled = key == "decoupled_weight_decay" and self.coupled_weight_decay
             if (value and key not in TORCHS_OWN) or (value and coupled):
                 raise UsageError(f"{type(self).__name__} has no {key}, but the state has {value!r}")
+        for key, value in self.fixed.items():
+            if group[key] != value:
+                raise UsageError(
+                    f"{type(self).__name__} has {key}={value}, but the state has {group[key]!r}"
+                )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # torch has just put it there
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
             for key, value in self.defaults.items():
                 group.setdefault(key, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import re
 
 import pytest
@@ -26,14 +25,6 @@ NEEDS = {
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
 def test_every_choice_composes_and_is_valid(group, name):
     check(composed([f"{group}={name}", *NEEDS.get((group, name), [])]))
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "scheduler"),
-    list(itertools.product(groups()["optimizer"], groups()["scheduler"])),
-)
-def test_every_pair_is_valid(optimizer, scheduler):
-    check(composed([f"optimizer={optimizer}", f"scheduler={scheduler}"]))
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
@@ -66,6 +57,7 @@ def test_defaults_equal_the_constructors(group, name):
     }
     written = OmegaConf.to_container(node)
     written.pop("_target_")
+    written.pop("defaults", None)  # what else is chosen with it
     assert written.keys() == expected.keys()  # every accepted key stands in the YAML
     for key, value in written.items():
         if isinstance(value, str) and value.startswith("${"):
@@ -75,3 +67,20 @@ def test_defaults_equal_the_constructors(group, name):
             assert value is None, key  # the data fills it in
         else:
             assert value == (list(default) if isinstance(default, tuple) else default), key
+
+
+@pytest.mark.parametrize("path", sorted((conf_dir() / "preset/by_optimizer").glob("*.yaml")))
+def test_a_preset_by_optimizer_keeps_the_optimizers_own(path):
+    """It only takes back what the data's preset would set."""
+    own = OmegaConf.load(groups()["optimizer"][path.stem])
+    for key, value in OmegaConf.load(path).optimizer.items():
+        assert value == own[key]
+    assert composed([f"optimizer={path.stem}"]).optimizer.lr == own.lr
+    assert composed([f"optimizer={path.stem}", "optimizer.lr=0.5"]).optimizer.lr == 0.5
+
+
+def test_an_optimizer_may_choose_the_groups():
+    chosen = composed(["optimizer=adam_weight_decay"]).param_groups._target_
+    assert chosen.endswith(".single")
+    typed = ["optimizer=adam_weight_decay", "param_groups=no_decay"]
+    assert composed(typed).param_groups._target_.endswith(".no_decay")

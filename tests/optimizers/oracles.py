@@ -1,12 +1,14 @@
-"""The papers again, one plain float64 function per algorithm, coordinate by coordinate.
+"""The papers again, one plain float64 function per algorithm.
 
-Written from the update rules, not from our code: `oracle(p, gradients, **hyper)` returns the
-parameter after each update, for one scalar parameter.
+Written from the update rules, not from our code: `oracle(p, gradients, **hyper)` yields the
+parameter after each update, one number that stands for a coordinate.
 """
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 
 def adamw(p, gradients, lr=1e-3, weight_decay=1e-2, **hyper):
@@ -56,3 +58,217 @@ def adagrad(
         total += g * g
         p -= lr / (1 + (t - 1) * lr_decay) * g / (math.sqrt(total) + eps)
         yield p
+
+
+def nag(p, gradients, lr=1e-3, momentum=0.9, weight_decay=0.0):
+    """As Sutskever et al. write it: theta walks, p is the point ahead of it."""
+    v, theta = 0.0, p
+    for g in gradients:
+        v = momentum * v - lr * (g + weight_decay * p)
+        theta = theta + v
+        p = theta + momentum * v
+        yield p
+
+
+def adamw_hf(
+    p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-6, weight_decay=0.0, correct_bias=True
+):
+    """As transformers' documentation and BERT's code have it: the decay comes last."""
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        step_size = lr
+        if correct_bias:
+            step_size = lr * math.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t)
+        p = p - step_size * m / (math.sqrt(v) + eps)
+        p = p - lr * weight_decay * p
+        yield p
+
+
+def adam_weight_decay(
+    p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-7, weight_decay=0.0, amsgrad=False
+):
+    """Keras' Adam (the paper's remark before its Sec. 2.1, "epsilon hat") after the decay."""
+    m = v = v_max = 0.0
+    for t, g in enumerate(gradients, 1):
+        p = p - lr * weight_decay * p
+        alpha = lr * math.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t)
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        v_max = max(v_max, v)
+        p = p - alpha * m / (math.sqrt(v_max if amsgrad else v) + eps)
+        yield p
+
+
+def rmsprop(
+    p, gradients, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False
+):
+    square = mean = b = 0.0
+    for g in gradients:
+        g = g + weight_decay * p
+        square = alpha * square + (1 - alpha) * g * g
+        mean = alpha * mean + (1 - alpha) * g
+        b = momentum * b + g / (math.sqrt(square - mean * mean if centered else square) + eps)
+        p -= lr * b
+        yield p
+
+
+def adadelta(p, gradients, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0.0):
+    of_g = of_step = 0.0
+    for g in gradients:
+        g = g + weight_decay * p
+        of_g = rho * of_g + (1 - rho) * g**2
+        step = -math.sqrt(of_step + eps) / math.sqrt(of_g + eps) * g
+        of_step = rho * of_step + (1 - rho) * step**2
+        p += lr * step
+        yield p
+
+
+def adamax(p, gradients, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    m = u = 0.0
+    for t, g in enumerate(gradients, 1):
+        g = g + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        u = max(betas[1] * u, abs(g) + eps)
+        p -= lr / (1 - betas[0] ** t) * m / u
+        yield p
+
+
+def nadam(
+    p,
+    gradients,
+    lr=2e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    momentum_decay=4e-3,
+    decoupled_weight_decay=False,
+):
+    def mu(t):
+        return betas[0] * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        if decoupled_weight_decay:
+            p -= lr * weight_decay * p
+        else:
+            g = g + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        m_hat = mu(t + 1) * m / (1 - math.prod(mu(i) for i in range(1, t + 2)))
+        m_hat += (1 - mu(t)) * g / (1 - math.prod(mu(i) for i in range(1, t + 1)))
+        p -= lr * m_hat / (math.sqrt(v / (1 - betas[1] ** t)) + eps)
+        yield p
+
+
+def radam(
+    p,
+    gradients,
+    lr=1e-3,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+):
+    m = v = 0.0
+    rho_inf = 2 / (1 - betas[1]) - 1
+    for t, g in enumerate(gradients, 1):
+        if decoupled_weight_decay:
+            p -= lr * weight_decay * p
+        else:
+            g = g + weight_decay * p
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g * g
+        m_hat = m / (1 - betas[0] ** t)
+        rho = rho_inf - 2 * t * betas[1] ** t / (1 - betas[1] ** t)
+        if rho > 5:
+            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+            p -= lr * r * m_hat * math.sqrt(1 - betas[1] ** t) / (math.sqrt(v) + eps)
+        else:
+            p -= lr * m_hat
+        yield p
+
+
+def asgd(p, gradients, lr=1e-2, lambd=1e-4, alpha=0.75, t0=1e6, weight_decay=0.0):
+    """The way itself; its average is tested apart."""
+    for t, g in enumerate(gradients):
+        eta = lr / (1 + lambd * lr * t) ** alpha
+        p = p - eta * (g + weight_decay * p + lambd * p)
+        yield p
+
+
+def rprop(p, gradients, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0)):
+    delta, before = lr, 0.0
+    for g in gradients:
+        if g * before > 0:
+            delta = min(delta * etas[1], step_sizes[1])
+        elif g * before < 0:
+            delta = max(delta * etas[0], step_sizes[0])
+            g = 0.0
+        delta = min(max(delta, step_sizes[0]), step_sizes[1])  # the first may be out of bounds
+        if g != 0:
+            p -= math.copysign(delta, g)
+        before = g
+        yield p
+
+
+# What follows looks at whole tensors: numpy arrays; the last two dimensions are a matrix's.
+
+
+def adafactor(p, gradients, lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0):
+    eps1 = np.finfo(np.float64).eps if eps[0] is None else eps[0]
+    rows = columns = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        beta2 = 1 - t**beta2_decay
+        alpha = max(eps[1], rms(p)) * min(lr, 1 / math.sqrt(t))
+        if g.ndim < 2:
+            v = beta2 * v + (1 - beta2) * g**2
+        else:
+            m, n = g.shape[-2:]
+            rows = beta2 * rows + (1 - beta2) * np.sum(g**2, axis=-1) / n
+            columns = beta2 * columns + (1 - beta2) * np.sum(g**2, axis=-2) / m
+            mean = np.maximum(np.sum(rows, axis=-1) / m, eps1)
+            v = np.einsum("...i,...j,...->...ij", rows, columns, 1 / mean)
+        u = g / np.maximum(np.sqrt(v), eps1)
+        u = u / max(1, rms(u) / d)
+        p = p - lr * weight_decay * p - alpha * u
+        yield p
+
+
+def adafactor_hf(
+    p,
+    gradients,
+    lr=None,
+    eps=(1e-30, 1e-3),
+    clip_threshold=1.0,
+    decay_rate=-0.8,
+    beta1=None,
+    weight_decay=0.0,
+    scale_parameter=True,
+    relative_step=True,
+    warmup_init=False,
+):
+    rows = columns = v = average = 0.0
+    for t, g in enumerate(gradients, 1):
+        beta2 = 1 - t**decay_rate
+        step = min(1e-6 * t if warmup_init else 1e-2, 1 / math.sqrt(t)) if relative_step else lr
+        if scale_parameter:
+            step *= max(eps[1], rms(p))
+        squares = g**2 + eps[0]
+        if g.ndim < 2:
+            v = beta2 * v + (1 - beta2) * squares
+        else:
+            rows = beta2 * rows + (1 - beta2) * squares.mean(axis=-1)
+            columns = beta2 * columns + (1 - beta2) * squares.mean(axis=-2)
+            v = np.einsum("...i,...j,...->...ij", rows, columns, 1 / np.mean(rows, axis=-1))
+        u = g / np.sqrt(v)
+        u = step * u / max(1, rms(u) / clip_threshold)
+        if beta1 is not None:
+            u = average = beta1 * average + (1 - beta1) * u
+        p = p - step * weight_decay * p - u
+        yield p
+
+
+def rms(x):
+    return math.sqrt(np.sum(np.square(x)) / x.size)

@@ -1,0 +1,113 @@
+"""Adafactor, as torch has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import sqrt as host_sqrt
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lit_optim.kernels.arithmetic import lerp, square
+from lit_optim.optimizers.tensorwise import Tensorwise
+from lit_optim.optimizers.walk import wide
+
+
+class Adafactor(Tensorwise):
+    """Adam without momentum, its denominator kept as row and column means: hardly any memory.
+
+    Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
+    arXiv:1804.04235, Alg. 4 and 5; in the dialect of torch.
+
+        b2 = 1 - t^beta2_decay
+        r = b2 r + (1 - b2) mean of g² over columns;   c the same over rows
+        v = r c / max(mean of r, eps1) of a matrix, else v = b2 v + (1 - b2) g²
+        u = g / max(sqrt(v), eps1);   u = u / max(1, RMS(u) / d)
+        p = p - lr weight_decay p - max(eps2, RMS(p)) min(lr, 1 / sqrt(t)) u
+
+    A tensor of more dimensions is a batch of matrices: its last two are rows and columns. Differs
+    from torch where a parameter is float16 or bfloat16: the default eps1 is float32's, in which we
+    compute.
+
+    State: `row_var` (r) and `col_var` (c), of the parameter's shape with the last, or the last but
+    one, dimension 1; `variance` (v) of a vector or a single number.
+
+    Args:
+        params: parameters, or param groups.
+        lr: the step relative to the size of the parameter; from update 1 / lr² on (10,000 by
+            default) it falls as 1 / sqrt(t).
+        beta2_decay: how fast the memory of g² grows with t; -0.8 is about t^0.8 updates.
+        eps: eps1, in units of gradient, keeps the denominator from zero (null: the resolution of
+            the dtype); eps2 is the least size that a parameter is taken to have.
+        d: updates whose root mean square is larger are scaled down to it.
+        weight_decay: decoupled: multiplied by lr, not by the size of the parameter.
+    """
+
+    fixed: ClassVar[dict[str, Any]] = {"maximize": False}  # torch's looks for it in a state dict
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: Annotated[float, "> 0"] = 1e-2,
+        beta2_decay: Annotated[float, "<= 0"] = -0.8,
+        eps: Annotated[tuple[float | None, float], ">= 0"] = (None, 1e-3),
+        d: Annotated[float, ">= 1"] = 1.0,
+        weight_decay: Annotated[float, ">= 0"] = 0.0,
+    ) -> None:
+        super().__init__(
+            params,
+            lr=lr,
+            beta2_decay=beta2_decay,
+            eps=eps,
+            d=d,
+            weight_decay=weight_decay,
+            **self.fixed,
+        )
+
+    def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
+        if p.ndim < 2:
+            return {"variance": torch.zeros_like(p, dtype=wide(p))}
+        *batch, rows, columns = p.shape
+        return {
+            "row_var": p.new_zeros((*batch, rows, 1), dtype=wide(p)),
+            "col_var": p.new_zeros((*batch, 1, columns), dtype=wide(p)),
+        }
+
+    def effective_lr(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> float:
+        return min(float(group["lr"]), 1 / host_sqrt(t))
+
+    def coefficients(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> tuple[float, float]:
+        return 1 - group["lr"] * group["weight_decay"], self.effective_lr(group, t, carried)
+
+    def scalars(  # noqa: D102
+        self, group: dict[str, Any], t: int, carried: dict[str, float]
+    ) -> dict[str, Any]:
+        eps1, eps2 = group["eps"]
+        return {"take": t ** group["beta2_decay"], "eps1": eps1, "eps2": eps2, "d": group["d"]}
+
+    def direction(  # noqa: D102
+        self, g: Tensor, p: Tensor, s: Any, h: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        eps1 = torch.finfo(g.dtype).eps if h.eps1 is None else h.eps1
+        if g.ndim < 2:
+            v = lerp(s.variance, square(g), h.take)
+            new = {"variance": v}
+        else:
+            r = lerp(s.row_var, square(g).mean(-1, keepdim=True), h.take)
+            c = lerp(s.col_var, square(g).mean(-2, keepdim=True), h.take)
+            v = r * c / r.mean(-2, keepdim=True).clamp(min=eps1)
+            new = {"row_var": r, "col_var": c}
+        u = g / v.clamp(min=eps1 * eps1).sqrt()
+        u = u / (rms(u) / h.d).clamp(min=1)
+        return rms(p).clamp(min=h.eps2) * u, new
+
+
+def rms(x: Tensor) -> Tensor:
+    """The root of the mean square."""
+    mean: Tensor = square(x).mean()
+    return mean.sqrt()

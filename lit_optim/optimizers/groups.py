@@ -1,0 +1,52 @@
+"""What a param group may hold, for our optimizers and for torch's own alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_optim.errors import UsageError
+from lit_optim.hyperparameters import check
+
+#: Keys of a param group that are no hyperparameters.
+BOOKKEEPING = {"params", "name", "param_names", "initial_lr"}
+
+
+def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+    """A group as `optimizer` takes it; the caller's stays as it is.
+
+    A weight decay of 0 asks for nothing, so it is dropped where the optimizer has none: groups that
+    were made for any optimizer then fit. What the class has `fixed` is not for a group to set.
+
+    Raises:
+        ValueError: a key that is no hyperparameter, or a value out of its range.
+    """
+    known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
+    kept: dict[str, Any] = {}
+    for key, value in group.items():
+        if key == "weight_decay" and key not in known and not value:
+            continue
+        foreign = key not in known and key not in BOOKKEEPING
+        if foreign or (key in fixed and value != fixed[key]):
+            allowed = ", ".join(name for name in known if name not in fixed)
+            raise UsageError(
+                f"{type(optimizer).__name__} has no {key!r}; a param group may set {allowed}"
+            )
+        kept[key] = value
+    hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
+    check(type(optimizer).__init__, hyper)
+    return kept
+
+
+def with_names(group: dict[str, Any]) -> dict[str, Any]:
+    """A group with its params in a list; names of (name, tensor) pairs go to `param_names`."""
+    params = group["params"]
+    if isinstance(params, set):
+        raise TypeError("params must have an order, but they are in a set")
+    params = [params] if isinstance(params, Tensor) else list(params)
+    if params and all(isinstance(p, tuple) for p in params):
+        names, tensors = zip(*params, strict=True)
+        return group | {"params": list(tensors), "param_names": list(names)}
+    return group | {"params": params}

@@ -1,0 +1,62 @@
+"""Parameters, gradients and a loop that the tests of optimizers share."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+
+import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from lit_optim.config.places import groups
+
+SHAPES = [(), (7,), (4, 5), (3, 2, 3, 3)]
+NAMES = sorted(groups()["optimizer"])
+
+
+def class_of(name):
+    return get_class(OmegaConf.load(groups()["optimizer"][name])._target_)
+
+
+def defaults_of(make):
+    """The arguments of a constructor but params, with their defaults."""
+    parameters = list(inspect.signature(make).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def parameters(dtype=torch.float64, seed=2):
+    """Of order 1: in [-0.9, 0.9)."""
+    generator = torch.Generator().manual_seed(seed)
+    values = [torch.rand(shape, dtype=torch.float64, generator=generator) for shape in SHAPES]
+    values = [1.8 * value - 0.9 for value in values]
+    return [torch.nn.Parameter(value.to(dtype)) for value in values]
+
+
+def gradients(params, step):
+    """The same for every optimizer; the second parameter wakes up late."""
+    generator = torch.Generator().manual_seed(1000 + step)
+    for index, p in enumerate(params):
+        g = torch.randn(p.shape, dtype=torch.float64, generator=generator)
+        p.grad = None if index == 1 and step < 5 else g.to(p.dtype)
+
+
+def run(optimizer, params, first, last):
+    for step in range(first, last):
+        gradients(params, step)
+        optimizer.step()
+
+
+def difference(ours, theirs):
+    return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
+
+
+@contextmanager
+def default_dtype(dtype):
+    """torch keeps numbers such as NAdam's mu_product in the default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,227 @@
+"""Every optimizer and every schedule that has a YAML, in a real run and beside every other.
+
+Each trains 20 updates under Lightning as it does for a user, and is compared with a loop written by
+hand around torch's optimizer of that name and a LambdaLR.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, TensorDataset
+
+import lit_optim
+from lit_optim.config.command_line import composed
+from lit_optim.config.places import groups
+from lit_optim.config.targets import build, deferred
+from lit_optim.param_groups import no_decay
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.durations import Horizon
+
+OPTIMIZERS = sorted(groups()["optimizer"])
+SCHEDULES = sorted(set(groups()["scheduler"]) - {"none"})
+STEPS, PER_EPOCH = 20, 5
+#: torch's class under another name than ours, or with arguments that ours has fixed
+ELSEWHERE = {
+    "momentum": lambda groups, **hyper: torch.optim.SGD(groups, **hyper),
+    "nag": lambda groups, **hyper: torch.optim.SGD(groups, nesterov=True, **hyper),
+    "muon_torch": lambda groups, **hyper: torch.optim.Muon(groups, **hyper),
+    "lbfgs": lambda groups, **hyper: torch.optim.LBFGS(
+        [p for group in groups for p in group["params"]], **hyper
+    ),
+    "sparse_adam": None,  # torch's takes no dense gradients; where all are non-zero it is Adam
+    "adamw_hf": None,  # no living reference: the float64 oracles stand for it
+    "adam_weight_decay": None,
+}
+TORCHS = {name.lower(): value for name, value in vars(torch.optim).items()}
+#: what torch's own lengths ask of a schedule that is compared over 20 updates
+FOLLOWERS = {"plateau", "greedy", "reduce_lr_on_plateau", "ReduceLROnPlateau"}
+
+
+class Net(pl.LightningModule):
+    """A small regression in float64; without biases all parameters are matrices."""
+
+    def __init__(self, bias: bool = True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(
+            nn.Linear(6, 8, bias=bias), nn.Tanh(), nn.Linear(8, 2, bias=bias)
+        ).double()
+        self.losses: list[float] = []
+
+    def loss(self, batch):
+        x, y = batch
+        return (self.net(x) - y).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        loss = self.loss(batch)
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.loss(batch))
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(PER_EPOCH * 16, 6, dtype=torch.float64, generator=generator)
+    y = torch.stack([x.sum(1).sin(), x[:, 0] * x[:, 1]], 1)
+    return DataLoader(TensorDataset(x, y), batch_size=16)
+
+
+def whole_loss(model):
+    with torch.no_grad():
+        return sum(model.loss(batch).item() for batch in batches())
+
+
+#: whole Newton steps on small batches diverge
+CAREFUL = {"lbfgs": ["optimizer.lr=0.05", "optimizer.max_iter=4"]}
+
+
+def choices(optimizer, scheduler):
+    chosen = [f"optimizer={optimizer}", f"scheduler={scheduler}", "preset=none"]
+    cfg = composed(chosen + CAREFUL.get(optimizer, []))
+    cfg.monitor, cfg.mode = "val/loss", "min"
+    return cfg
+
+
+def as_written(optimizer, scheduler):
+    """The two YAML files alone: composing a whole run for each of so many pairs would be slow."""
+    files = {"optimizer": optimizer, "scheduler": scheduler}
+    nodes = {group: OmegaConf.load(groups()[group][name]) for group, name in files.items()}
+    return OmegaConf.create({"monitor": "val/loss", "mode": "min", "seed": 0} | nodes)
+
+
+def trained(cfg, model):
+    model.configure_optimizers = lambda: lit_optim.configure_optimizers(
+        model, deferred(cfg.optimizer), build(cfg.scheduler)
+    )
+    trainer = pl.Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(model, batches(), batches())
+    return model
+
+
+def by_hand(name, cfg, model):
+    """The same in plain torch: its optimizer, LambdaLR, and a loop."""
+    hyper = OmegaConf.to_container(cfg.optimizer)
+    del hyper["_target_"]
+    hyper = {key: tuple(v) if isinstance(v, list) else v for key, v in hyper.items()}
+    given = [{k: v for k, v in g.items() if k != "param_names"} for g in no_decay(model)]
+    if name == "adafactor_hf":
+        from transformers.optimization import Adafactor
+
+        optimizer = Adafactor(given, **hyper)
+    elif name in ELSEWHERE and ELSEWHERE[name] is None:
+        optimizer = deferred(cfg.optimizer)(no_decay(model))
+    else:
+        reference = ELSEWHERE.get(name) or TORCHS[name]
+        optimizer = reference(given, **hyper)
+    curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
+    relative = name == "adafactor_hf" and hyper["lr"] is None
+    if relative:  # transformers' own step size knows no schedule
+        scheduler = None
+    else:
+        lrs = [group["lr"] for group in optimizer.param_groups]
+        scheduler = LambdaLR(optimizer, [lambda t, lr=lr: curve(t, lr) / lr for lr in lrs])
+    step = 0
+    while step < STEPS:
+        for batch in batches():
+            for key, other in curve.others.items():
+                for group in optimizer.param_groups:
+                    group["betas"] = (other(step), group["betas"][1])
+                    assert key == "momentum"
+
+            def closure(batch=batch):
+                optimizer.zero_grad()
+                loss = model.loss(batch)
+                loss.backward()
+                return loss
+
+            if name == "lbfgs":
+                optimizer.step(closure)
+            else:  # transformers' Adafactor calls a closure without gradients
+                closure()
+                optimizer.step()
+            if scheduler:
+                scheduler.step()
+            step += 1
+    return model
+
+
+def same(one, other):
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max((p - q).abs().max().item() for p, q in pairs)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.filterwarnings("ignore")
+def test_every_optimizer_trains(name):
+    schedule = "constant" if name == "adafactor_hf" else "cosine_warmup"
+    cfg = choices(name, schedule)
+    model = Net(bias=name != "muon_torch")
+    twin, before = copy.deepcopy(model), whole_loss(model)
+    trained(cfg, model)
+    assert whole_loss(model) < before
+    torch.set_default_dtype(torch.float64)  # torch keeps some numbers of its state in this
+    try:
+        by_hand(name, cfg, twin)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert same(model, twin) <= 1e-10
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.filterwarnings("ignore")
+def test_every_schedule_trains(name):
+    cfg = choices("adamw", name)
+    model = Net()
+    twin, before = copy.deepcopy(model), whole_loss(model)
+    trained(cfg, model)
+    assert whole_loss(model) < before
+    if name not in FOLLOWERS:  # in tests/lightning/test_follow.py
+        assert same(model, by_hand("adamw", cfg, twin)) <= 1e-12
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.filterwarnings("ignore")
+def test_every_pair_steps(name):
+    for schedule in SCHEDULES:
+        cfg = as_written(name, schedule)
+        model = Net(bias=name != "muon_torch")
+        optimizer = deferred(cfg.optimizer)(no_decay(model))
+        own = [group["lr"] for group in optimizer.param_groups]
+        curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
+        scheduler = ScheduledLR(optimizer, curve)
+        batch = next(iter(batches()))
+
+        def closure(model=model, optimizer=optimizer, batch=batch):
+            optimizer.zero_grad()
+            loss = model.loss(batch)
+            loss.backward()
+            return loss
+
+        before = [p.detach().clone() for p in model.parameters()]
+        for t in range(3):
+            for group, lr in zip(optimizer.param_groups, own, strict=True):
+                assert group["lr"] == curve(t, lr), schedule
+            optimizer.step(closure)
+            scheduler.step()
+        assert all(math.isfinite(p.sum()) for p in model.parameters()), schedule
+        assert any(
+            not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True)
+        ), schedule
