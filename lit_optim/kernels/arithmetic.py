@@ -1,4 +1,4 @@
-"""The words a rule is written in, beside `+ - * /`.
+"""The words a rule is written in, beside `+ - * / < >`.
 
 They ask only that the numbers carry the method of the same name, so one rule runs on whatever
 carries them.
