@@ -96,6 +96,7 @@ def as_written(optimizer, scheduler):
     """The two YAML files alone: composing a whole run for each of so many pairs would be slow."""
     files = {"optimizer": optimizer, "scheduler": scheduler}
     nodes = {group: OmegaConf.load(groups()[group][name]) for group, name in files.items()}
+    nodes["optimizer"].pop("defaults", None)  # what it chooses of other groups
     return OmegaConf.create({"monitor": "val/loss", "mode": "min", "seed": 0} | nodes)
 
 
