@@ -7,6 +7,7 @@ their parameters as `param_names`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ FSDP_PREFIX = "_fsdp_wrapped_module."
 
 #: Layers that normalise; their scale and shift are never decayed.
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+#: What transformers takes for them, and for biases, in a name in lower case.
+TRANSFORMERS_NORMS = re.compile(r"bias|layernorm|rmsnorm|(^|\.|_)norm($|\.)")
 
 
 def no_decay(module: nn.Module) -> list[dict[str, Any]]:
@@ -42,6 +45,36 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
     named = dict(module.named_parameters())  # tied ones once
     decay = {name: p for name, p in named.items() if not exempt[name]}
     rest = {name: p for name, p in named.items() if exempt[name]}
+    _require_trainable(named.values())
+    groups = [group("decay", decay), group("no_decay", rest) | {"weight_decay": 0.0}]
+    return [made for made in groups if made["params"]]
+
+
+def transformers(module: nn.Module) -> list[dict[str, Any]]:
+    """As transformers' Trainer decides: by the names of parameters, and by LayerNorm.
+
+    Its get_decay_parameter_names as of version 5. No weight decay in an nn.LayerNorm, nor where a
+    name has bias, layernorm or rmsnorm in it, or a part that is norm or ends in _norm. So the
+    weight of a batch norm called `bn` is decayed, and that of an `up_norm` of any kind is not.
+
+    Returns:
+        groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
+
+    Raises:
+        ValueError: the module has no parameter to train, or FSDP has flattened them already.
+    """
+    named = dict(module.named_parameters())  # tied ones once
+    if any(name.endswith("_flat_param") for name in named):
+        raise UsageError("FSDP has flattened the parameters: decide the groups before, by name")
+    # a LayerNorm that is the whole module is none of its layers
+    layers = tuple(f"{prefix}." for prefix, layer in module.named_modules(remove_duplicate=False)
+                   if prefix and isinstance(layer, nn.LayerNorm))  # fmt: skip
+    rest = {
+        name: p
+        for name, p in named.items()
+        if name.startswith(layers) or TRANSFORMERS_NORMS.search(name.lower())
+    }
+    decay = {name: p for name, p in named.items() if name not in rest}
     _require_trainable(named.values())
     groups = [group("decay", decay), group("no_decay", rest) | {"weight_decay": 0.0}]
     return [made for made in groups if made["params"]]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lit_optim.errors import UsageError
-from lit_optim.param_groups import decided, no_decay, single
+from lit_optim.param_groups import decided, no_decay, single, transformers
 
 
 class Everything(nn.Module):
@@ -48,24 +48,76 @@ def test_no_decay():
     assert count == len(list(module.parameters()))
 
 
+class Named(nn.Module):
+    """Layers whose names say norm or bias, and some whose names do not."""
+
+    def __init__(self):
+        super().__init__()
+        self.everything = Everything()
+        self.norm = nn.BatchNorm1d(4)
+        self.bn = nn.BatchNorm1d(4)
+        self.enorm = nn.BatchNorm1d(4)
+        self.up_norm = nn.Linear(4, 4)
+        self.normal = nn.Linear(4, 4)
+        self.RMSNorm_1 = nn.Linear(4, 4)
+        self.my_layernorms = nn.Linear(4, 4)
+        self.attention_bias = nn.Parameter(torch.ones(4, 4))
+        self.Norm = nn.ParameterDict({"table": torch.ones(4, 4)})
+        self.plain = nn.Parameter(torch.ones(4))
+        self.ln = nn.LayerNorm(4)
+        self.ln.adapter = nn.Linear(4, 4)  # inside of a LayerNorm
+        self.layers = nn.ModuleList([nn.ModuleDict({"norm": nn.GroupNorm(2, 4)}), nn.LayerNorm(4)])
+        self.again = self.layers[0]  # the same module by another name
+        self.z_norm = nn.Linear(4, 4, bias=False)
+        self.z_norm.weight = self.normal.weight  # tied: the first name decides
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+
+@pytest.mark.parametrize("make", [Named, Everything, lambda: nn.LayerNorm(4)])
+@pytest.mark.filterwarnings("ignore")
+def test_as_transformers_trainer(make):
+    from transformers import Trainer
+
+    module = make()
+    expected = Trainer.get_decay_parameter_names(None, module)
+    groups = {group["name"]: group for group in transformers(module)}
+    named = dict(module.named_parameters())
+    decayed = {name for name in named if name in expected}
+    assert set(groups["decay"]["param_names"]) == names(module, groups["decay"]) == decayed
+    assert names(module, groups["no_decay"]) == named.keys() - decayed
+    assert "weight_decay" not in groups["decay"]
+    assert groups["no_decay"]["weight_decay"] == 0
+    assert 0 < len(decayed) < len(named)
+
+
+def test_transformers_rule_needs_names():
+    module = nn.Module()
+    module._flat_param = nn.Parameter(torch.ones(9))
+    with pytest.raises(UsageError, match="FSDP has flattened the parameters"):
+        transformers(module)
+
+
 def test_groups_go_into_an_optimizer():
     module = Everything()
     torch.optim.AdamW(no_decay(module))
+    torch.optim.AdamW(transformers(module))
     torch.optim.AdamW(single(module))
     assert single(module)[0]["name"] == "all"
 
 
 def test_an_empty_group_is_left_out():
-    assert [group["name"] for group in no_decay(nn.Linear(2, 2, bias=False))] == ["decay"]
+    for make in (no_decay, transformers):
+        assert [group["name"] for group in make(nn.Linear(2, 2, bias=False))] == ["decay"]
 
 
-def test_frozen_parameters_stay_in():
+@pytest.mark.parametrize("make", [no_decay, transformers])
+def test_frozen_parameters_stay_in(make):
     module = nn.Linear(2, 2)
     module.bias.requires_grad = False
-    assert sum(len(group["params"]) for group in no_decay(module)) == 2
+    assert sum(len(group["params"]) for group in make(module)) == 2
 
 
-@pytest.mark.parametrize("make", [no_decay, single])
+@pytest.mark.parametrize("make", [no_decay, single, transformers])
 def test_nothing_to_train(make):
     module = nn.Linear(2, 2)
     module.requires_grad_(False)

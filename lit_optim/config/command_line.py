@@ -7,9 +7,11 @@ import contextlib
 import io
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -21,12 +23,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from lit_optim.config import hf
 from lit_optim.config.check import check
 from lit_optim.config.help import help_text
+from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.errors import UsageError, suggest
 from lit_optim.schedules.expressions import FORMULAS
 
+HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
+LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -42,29 +48,100 @@ def front(argv: list[str]) -> Line:
     """Check a command line as far as that is possible before torch is imported.
 
     Keys are rewritten so that Hydra takes any that their constructor accepts, with or without `+`.
+    `hf=...` and `hf.key=...` become our overrides, under those that were typed beside them.
 
     Raises:
         UsageError: the first mistake.
     """
     args = _parse(argv)
+    flags = [argument for argument in argv if argument not in args.overrides]
+    theirs = [line for line in args.overrides if HF.match(line)]
+    own = [line for line in args.overrides if line not in theirs]
+    translated: list[str] = []
+    if theirs:
+        translated, left_out = _translated(theirs, _overrides(own), args.multirun)
     if any(getattr(args, name) for name in HYDRAS_OWN):
-        return Line(argv)
-    overrides = [_checked(override) for override in _overrides(args.overrides)]
+        return Line([*flags, *translated, *own] if theirs else argv)
+    overrides = [_checked(override) for override in _overrides([*translated, *own])]
     if args.help:
         chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
         return Line(argv, help_text(chosen))
-    if not args.multirun:
-        for override in overrides:
-            if override.is_sweep_override():
-                raise UsageError(
-                    f"{override.input_line}: several values; to run each of them, add -m"
-                )
+    for override in overrides:
+        _check_multirun(override, args.multirun)
     for cfg in _each_once(overrides):
         check(cfg)
     if "LOCAL_RANK" not in os.environ:  # the other ranks join the first in its directory
         _check_directory(cfg, args.multirun)
-    flags = [argument for argument in argv if argument not in args.overrides]
+    if theirs and os.environ.get("LOCAL_RANK", "0") == "0":
+        print("hf:", *map(shlex.quote, translated))
+        if left_out:
+            print("hf: left out:", left_out)
     return Line([*flags, *map(_rewritten, overrides), *_implied(overrides)])
+
+
+def _translated(theirs: list[str], own: list[Override], multirun: bool) -> tuple[list[str], str]:
+    """The overrides that `hf...` stands for beside the user's own, and what they leave out."""
+    file, typed, swept = _asked(theirs, multirun)
+    here = {override.key_or_group: override for override in own}
+    given = hf.merged(file, typed)
+    for group in [group for group in DECIDE if group in here]:
+        both = [f"hf.{key}" for key in DECIDE[group] if given.get(key) is not None]
+        if both:
+            line = here[group].input_line
+            raise UsageError(f"{line} and {', '.join(both)}: both choose the {group}; give one")
+    if "experiment" in here and _values(here["experiment"]) != ["none"]:
+        raise UsageError(f"{here['experiment'].input_line} and hf both choose; give one of them")
+    first = _lines(given, here)
+    lines = dict(first)
+    for key, values in swept.items():
+        runs = [_lines(hf.merged(file, typed | {key: value}), here) for value in values]
+        moved = {k for run in runs for k, value in run.items() if value != first.get(k)}
+        if len(moved) != 1 or any(run.keys() != first.keys() for run in runs):
+            raise UsageError(f"hf.{key} cannot be swept: it is not one key here; sweep ours")
+        [ours] = moved
+        lines[ours] = ",".join(run[ours] for run in runs)
+    return [f"{key}={value}" for key, value in lines.items()], hf.left_out(given)
+
+
+def _asked(
+    lines: list[str], multirun: bool
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[Any]]]:
+    """The keys of the file, those that were typed, and of the latter the values to sweep over."""
+    file: dict[str, Any] = {}
+    typed: dict[str, Any] = {}
+    swept: dict[str, list[Any]] = {}
+    for line in lines:
+        key, equals, text = HF.sub("", line).removeprefix(".").partition("=")
+        bare = text.strip("'\"")
+        if not equals:
+            raise UsageError(f"cannot read {line!r}; write hf=args.yaml or hf.learning_rate=3e-4")
+        if not key:
+            file = hf.read(bare)
+        elif key == "optim_args" or (key == "lr_scheduler_kwargs" and '"' in bare):
+            typed[key] = bare  # to transformers it is text; Hydra would take it apart
+        else:
+            [override] = _overrides([f"hf.{key}={text}"])
+            if override.is_sweep_override():
+                _check_multirun(override, multirun)
+                read = OverridesParser.create().parse_override
+                swept[key] = [read(f"hf={value}").value() for value in _values(override)]
+                if not swept[key]:
+                    raise UsageError(f"{line} cannot be swept; write its values out: hf.{key}=a,b")
+            typed[key] = swept[key][0] if key in swept else override.value()
+    return file, typed, swept
+
+
+def _lines(given: dict[str, Any], here: dict[str, Override]) -> dict[str, str]:
+    """The translation, without what the user says otherwise."""
+    lengths = LENGTH & here.keys()
+    if lengths:
+        given = {k: v for k, v in given.items() if k not in ("max_steps", "num_train_epochs")}
+    if lengths == {"trainer.max_steps"}:  # a share of the run is so many steps then
+        steps = here["trainer.max_steps"].value()
+        given |= {"max_steps": steps} if isinstance(steps, int) else {}
+    ours = dict(line.split("=", 1) for line in hf.translate(given))
+    chosen = tuple(f"{group}." for group in DECIDE if group in here)
+    return {k: v for k, v in ours.items() if k not in here and not k.startswith(chosen)}
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -123,13 +200,12 @@ def _overrides(lines: list[str]) -> list[Override]:
 def _formula_quoted(line: str) -> str:
     """A formula as the shell hands it on, in the quotes that Hydra would want around it."""
     key, equals, value = line.partition("=")
-    if key.rpartition(".")[2] not in FORMULAS or value[:1] in ("'", '"') or not value.strip():
-        return line
-    if value.startswith("choice("):
+    if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
         return line
     # at a comma outside of brackets a sweep has its next value
     parts = re.split(r",(?![^(]*\))", value)
-    return key + equals + ",".join("'" + part.replace("'", "\\'") + "'" for part in parts)
+    quoted = [p if p[:1] in ("'", '"') else "'" + p.replace("'", "\\'") + "'" for p in parts]
+    return key + equals + ",".join(quoted)
 
 
 def _checked(override: Override) -> Override:
@@ -167,6 +243,11 @@ def _check_directory(cfg: DictConfig, multirun: bool) -> None:
     path = Path(cfg.hydra[place].dir)
     if any(path.glob(left)):
         raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
+
+
+def _check_multirun(override: Override, multirun: bool) -> None:
+    if override.is_sweep_override() and not multirun:
+        raise UsageError(f"{override.input_line}: several values; to run each of them, add -m")
 
 
 def _is_choice(override: Override) -> bool:

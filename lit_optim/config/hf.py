@@ -1,0 +1,300 @@
+"""What a user of transformers has, TrainingArguments, as our overrides.
+
+The optimizer, schedule, clipping and decay groups that its Trainer would make of them. Nothing of
+transformers is imported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from lit_optim.config.hf_names import (
+    HANDED_ON,
+    HARMLESS,
+    HERE,
+    NEAREST,
+    OPTIMS,
+    SCHEDULES,
+    USUAL,
+    WAVES,
+    Arguments,
+    Row,
+)
+from lit_optim.config.places import groups
+from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import accepts, describe, hints_of
+from lit_optim.signatures import Parameter, read_signature
+
+A_TYPO = 0.8  # as alike are a key and the one that was meant
+KEYS = hints_of(Arguments)
+
+
+def read(path: str) -> dict[str, Any]:
+    """TrainingArguments, whole or in part, of a YAML or JSON file.
+
+    Raises:
+        UsageError: there is no such file, it cannot be read, or a key of it is mistyped.
+    """
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text("utf-8")
+        if file.suffix == ".json":
+            found = json.loads(text)
+        else:  # which takes 5e-5 for a number, as plain YAML does not
+            found = OmegaConf.to_container(OmegaConf.create(text))
+    except OSError as error:
+        raise UsageError(f"hf={path}: {error.strerror or 'cannot be read'}") from None
+    except (ValueError, YAMLError, OmegaConfBaseException, AssertionError):
+        found = None
+    if not isinstance(found, dict) or list(found.values()) == [None]:  # a lone word is no key
+        raise UsageError(
+            f"hf={path} is no YAML or JSON of keys and values, as to_json_string() writes it"
+        )
+    given = {str(key): value for key, value in found.items()}
+    for key in given:
+        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=A_TYPO)
+        if near and near != [key] and not HARMLESS.fullmatch(key):
+            raise UsageError(f"hf={path}: unknown key {key}; did you mean {near[0]}?")
+    return given
+
+
+def merged(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a file under those that were typed, such as `lr_scheduler_kwargs.num_cycles`.
+
+    Raises:
+        UsageError: a key that is not translated was typed.
+    """
+    given = dict(file)
+    for path, value in typed.items():
+        key, _, inner = path.partition(".")
+        if key in HERE or HARMLESS.fullmatch(key):
+            raise UsageError(f"hf.{key} is not translated; {_say(key) or 'leave it out'}")
+        if key not in KEYS:
+            near = suggest(key, KEYS) or f"; it takes {', '.join(KEYS)}"
+            raise UsageError(f"unknown key hf.{key}{near}")
+        if not inner:
+            given[key] = value
+        elif key in ("lr_scheduler_kwargs", "optim_args"):
+            given[key] = _mapping(key, given.get(key)) | {inner: value}
+        else:
+            raise UsageError(f"unknown key hf.{path}; hf.{key} is one value")
+    return given
+
+
+def translate(arguments: Mapping[str, Any]) -> list[str]:
+    """Our overrides for the keys of TrainingArguments; those that are not given have its defaults.
+
+        translate({"warmup_steps": 100})
+        ["optimizer=adamw", "optimizer.lr=5e-05", ..., "scheduler=linear_warmup", ...]
+
+    The length of the run, the batches per update and the seed are ours where they are not given.
+
+    Raises:
+        UsageError: a wrong value, or something that is not here.
+    """
+    given = _checked(arguments)
+    made = _optimizer(given) | _schedule(given) | _run(given, arguments.keys())
+    return [f"{key}={_text(value)}" for key, value in made.items()]
+
+
+def left_out(arguments: Mapping[str, Any]) -> str:
+    """What of these was not translated, in one line; keys that change no update are counted."""
+    given, void = _checked(arguments), []
+    name, row = _optim(given), _row(given)
+    if not row.warmup:
+        void += ["warmup_steps", "warmup_ratio"]
+    if row.ignores:
+        void += ["lr_scheduler_kwargs"]
+    if "adam" not in OPTIMS[name]:
+        void += ["adam_beta1", "adam_beta2", "adam_epsilon"]
+    void = [key for key in void if arguments.get(key, 0) not in (0, None, getattr(Arguments, key))]
+    passed = _mapping("optim_args", given.optim_args)
+    void += [f"optim_args.{key}" for key in passed if key not in HANDED_ON.get(name, ())]
+    told = [f"{key} (without effect in transformers too)" for key in void]
+    counted = 0
+    for key in arguments.keys() - KEYS.keys():
+        value = arguments[key]
+        if HARMLESS.fullmatch(key):
+            counted += 1
+        elif value and value != USUAL.get(key):
+            shown = f"={value}" if isinstance(value, int | float) else ""  # others may be secret
+            told.append(f"{key}{shown}" + (f" ({_say(key)})" if key in HERE else ""))
+    told.sort()
+    if counted:
+        told.append(f"{counted} of files, logs and devices")
+    return ", ".join(told)
+
+
+def _say(key: str) -> str:
+    return f"say {HERE[key]}" if key in HERE else ""
+
+
+def _checked(arguments: Mapping[str, Any]) -> Arguments:
+    known = {key: value for key, value in arguments.items() if key in KEYS}
+    return Arguments(**{key: _accepted(key, value, KEYS[key]) for key, value in known.items()})
+
+
+def _optim(given: Arguments) -> str:
+    """The optimizer in transformers' words."""
+    name = "adafactor" if given.adafactor else given.optim
+    if name in NEAREST:
+        nearest, how = NEAREST[name]
+        raise UsageError(f"hf.optim={name} is not here; use hf.optim={nearest}, {how}")
+    if name not in OPTIMS:
+        near = suggest(name, [*OPTIMS, *NEAREST]) or f"; it is one of {', '.join(OPTIMS)}"
+        raise UsageError(f"unknown hf.optim {name!r}{near}")
+    return name
+
+
+def _optimizer(given: Arguments) -> dict[str, Any]:
+    name = _optim(given)
+    ours, passed = OPTIMS[name], _mapping("optim_args", given.optim_args)
+    if passed and name == "adamw_anyprecision":
+        raise UsageError("hf.optim_args of adamw_anyprecision are not here: its state is float32")
+    made: dict[str, Any] = {"lr": given.learning_rate}
+    if "adam" in ours:
+        made |= {"betas": [given.adam_beta1, given.adam_beta2], "eps": given.adam_epsilon}
+    made["weight_decay"] = given.weight_decay
+    if ours == "adafactor_hf":
+        made |= {"scale_parameter": False, "relative_step": False}
+    for key in HANDED_ON.get(name, ()):
+        if key in passed:
+            annotation = _parameters("optimizer", ours)[key].annotation
+            value = _as_transformers_reads(passed[key], annotation)
+            made[key] = _accepted(f"optim_args.{key}", value, annotation)
+    return {"optimizer": ours} | {f"optimizer.{key}": value for key, value in made.items()}
+
+
+def _row(given: Arguments) -> Row:
+    name, known = given.lr_scheduler_type, SCHEDULES
+    if name not in known:
+        near = suggest(name, known) or f"; it is one of {', '.join(known)}"
+        raise UsageError(f"unknown hf.lr_scheduler_type {name!r}{near}")
+    cycles = _mapping("lr_scheduler_kwargs", given.lr_scheduler_kwargs).get("num_cycles", 0.5)
+    return WAVES if name == "cosine" and cycles != 0.5 else known[name]
+
+
+def _schedule(given: Arguments) -> dict[str, Any]:
+    name, row = given.lr_scheduler_type, _row(given)
+    passed = _mapping("lr_scheduler_kwargs", given.lr_scheduler_kwargs)
+    passed = {k: v for k, v in passed.items() if v is not None and not row.ignores}
+    for key in passed:
+        if key not in row.arguments:
+            takes = ", ".join(row.arguments) or "none"
+            near = suggest(key, row.arguments) or f" (it takes {takes})"
+            raise UsageError(f"hf.lr_scheduler_kwargs.{key} is no argument of {name}{near}")
+    if row.one_of and len(passed.keys() & set(row.one_of)) != 1:
+        raise UsageError(
+            f"hf.lr_scheduler_type={name} needs {' or '.join(row.one_of)} in hf.lr_scheduler_kwargs"
+        )
+    if row is SCHEDULES["cosine"]:
+        passed = {}  # its half wave is ours
+    made = dict(row.fixed)
+    if row.warmup:
+        made = {row.warmup: _warmup(given, row)} | made
+    for key, value in passed.items():
+        annotation = _parameters("scheduler", row.ours)[row.arguments[key]].annotation
+        made[row.arguments[key]] = _accepted(f"lr_scheduler_kwargs.{key}", value, annotation)
+    if row.ours == "polynomial" and not made["min_lr"] < given.learning_rate:
+        raise UsageError(
+            f"hf.learning_rate={given.learning_rate:g} must be above lr_end={made['min_lr']:g}"
+        )
+    if "mode" in made:  # it follows a metric, and that is not what our models declare
+        metric = (given.metric_for_best_model or "loss").removeprefix("eval_")
+        made["monitor"] = f"val/{metric}"
+    return {"scheduler": row.ours} | {f"scheduler.{key}": value for key, value in made.items()}
+
+
+def _warmup(given: Arguments, row: Row) -> int | float | str:
+    """Steps, or a share of a run whose length is not known yet."""
+    if given.warmup_steps >= 1:
+        return int(given.warmup_steps)
+    share = given.warmup_steps or given.warmup_ratio or 0.0
+    if not share or given.max_steps > 0:
+        return math.ceil(given.max_steps * share) if share else 0
+    if row.warmup == "num_warmup_steps":
+        return share  # rounded up, as transformers does
+    # rounded to the nearest step: up to one less than transformers'
+    return f"{100 * share:.8f}".rstrip("0").rstrip(".") + "%"
+
+
+def _run(given: Arguments, keys: Iterable[str]) -> dict[str, Any]:
+    if given.bf16 and given.fp16:
+        raise UsageError("hf.bf16 and hf.fp16: give one of them")
+    made: dict[str, Any] = {
+        "param_groups": "transformers",
+        "trainer.gradient_clip_val": given.max_grad_norm or None,
+    }
+    if given.max_steps > 0:
+        made["trainer.max_steps"] = given.max_steps
+    elif "num_train_epochs" in keys:
+        if given.num_train_epochs != int(given.num_train_epochs):
+            epochs = f"{given.num_train_epochs:g}"
+            raise UsageError(f"hf.num_train_epochs={epochs} is no whole number; say hf.max_steps")
+        made["trainer.max_epochs"] = int(given.num_train_epochs)
+    if "gradient_accumulation_steps" in keys:  # an epoch that ends before has a smaller update here
+        made["trainer.accumulate_grad_batches"] = given.gradient_accumulation_steps
+    if given.bf16 or given.fp16:
+        made["trainer.precision"] = "bf16-mixed" if given.bf16 else "16-mixed"
+    return made | ({"seed": given.seed} if "seed" in keys else {})
+
+
+def _mapping(key: str, value: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """`{num_cycles: 2}`, its JSON, or `momentum=0.9,nesterov=true`."""
+    if not isinstance(value, str):
+        return dict(value or {})
+    try:
+        if key == "optim_args":
+            pairs = [pair.split("=") for pair in value.replace(" ", "").split(",") if pair]
+            return dict(pairs)
+        found = json.loads(value or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        form = "momentum=0.9,nesterov=true" if key == "optim_args" else "{num_cycles: 2}"
+        raise UsageError(f"hf.{key} must be such as {form}, got {value!r}")
+    return found
+
+
+def _as_transformers_reads(value: Any, annotation: Any) -> Any:
+    """A value of optim_args, which are text."""
+    if annotation is bool:
+        return str(value).lower() in ("true", "1", "yes")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def _accepted(key: str, value: Any, annotation: Any) -> Any:
+    if not accepts(value, annotation):
+        raise UsageError(f"hf.{key} must be {describe(annotation)}, got {value!r}")
+    return value
+
+
+@cache
+def _parameters(group: str, name: str) -> dict[str, Parameter]:
+    """The arguments of a choice of ours, read from its source."""
+    node: Any = OmegaConf.load(groups()[group][name])
+    signature = read_signature(node["_target_"])
+    assert signature is not None
+    return signature.parameters
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
