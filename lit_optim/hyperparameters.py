@@ -17,8 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from typing_extensions import Unpack
+
 from lit_optim.errors import UsageError
 
+#: `Unpack` of typing_extensions, and typing's own from Python 3.11 on.
+UNPACKS = {get_origin(Unpack[dict]), Unpack, getattr(typing, "Unpack", Unpack)}
 RANGE = re.compile(
     r"(?P<op>>=|>|<=|<) ?(?P<bound>\S+)|in (?P<open>[\[(])(?P<lo>\S+), (?P<hi>\S+)(?P<close>[\])])"
 )
@@ -92,8 +96,12 @@ def check(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 @cache
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a function by argument, ranges included."""
-    return typing.get_type_hints(function, include_extras=True)
+    """The annotations of a function by argument, ranges included, those of `**kwargs` too."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    for hint in list(hints.values()):
+        if get_origin(hint) in UNPACKS:
+            hints |= typing.get_type_hints(get_args(hint)[0], include_extras=True)
+    return hints
 
 
 def _in_range(value: Any, text: str) -> bool:

@@ -21,6 +21,7 @@ import lit_optim
 from lit_optim.config.command_line import composed
 from lit_optim.config.places import groups
 from lit_optim.config.targets import build, deferred
+from lit_optim.optimizers.walk import OPTIONS
 from lit_optim.param_groups import no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
@@ -120,7 +121,7 @@ def trained(cfg, model):
 def by_hand(name, cfg, model):
     """The same in plain torch: its optimizer, LambdaLR, and a loop."""
     hyper = OmegaConf.to_container(cfg.optimizer)
-    del hyper["_target_"]
+    hyper = {key: v for key, v in hyper.items() if key not in ("_target_", *OPTIONS)}
     hyper = {key: tuple(v) if isinstance(v, list) else v for key, v in hyper.items()}
     given = [{k: v for k, v in g.items() if k != "param_names"} for g in no_decay(model)]
     if name == "adafactor_hf":

@@ -43,6 +43,10 @@ def keys(path: Path) -> str:
     text = path.read_text("utf-8")
     top = re.compile(r"^(\w[\w.]*): ?(.*)$")
     lines = []
+    for shared in re.findall(r"^  - (.*)@_here_$", text, re.MULTILINE):
+        _, _, more = (path.parent / f"{shared}.yaml").read_text("utf-8").partition("\n")
+        text = text.replace(f"  - {shared}@_here_\n", "").rstrip("\n") + "\n" + more
+    text = text.replace("defaults:\n\n", "")
     for line in text.splitlines():
         match = top.match(line)
         if match and match[1] != "defaults" and "@package" not in text:

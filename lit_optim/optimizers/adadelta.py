@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class Adadelta(Elementwise):
@@ -39,8 +42,9 @@ class Adadelta(Elementwise):
         rho: Annotated[float, "in [0, 1]"] = 0.9,
         eps: Annotated[float, "> 0"] = 1e-6,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"square_avg": State("non-negative"), "acc_delta": State("non-negative")}

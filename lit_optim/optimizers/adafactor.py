@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import sqrt as host_sqrt
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.optimizers.tensorwise import Tensorwise
-from lit_optim.optimizers.walk import wide
+from lit_optim.optimizers.walk import Options, wide
 
 
 class Adafactor(Tensorwise):
@@ -44,8 +45,6 @@ class Adafactor(Tensorwise):
         weight_decay: decoupled: multiplied by lr, not by the size of the parameter.
     """
 
-    fixed: ClassVar[dict[str, Any]] = {"maximize": False}  # torch's looks for it in a state dict
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -54,6 +53,7 @@ class Adafactor(Tensorwise):
         eps: Annotated[tuple[float | None, float], ">= 0"] = (None, 1e-3),
         d: Annotated[float, ">= 1"] = 1.0,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -62,7 +62,7 @@ class Adafactor(Tensorwise):
             eps=eps,
             d=d,
             weight_decay=weight_decay,
-            **self.fixed,
+            **options,
         )
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.optimizers.adafactor import rms
 from lit_optim.optimizers.groups import accepted
 from lit_optim.optimizers.tensorwise import Tensorwise
-from lit_optim.optimizers.walk import wide
+from lit_optim.optimizers.walk import Options, wide
 
 
 class AdafactorHF(Tensorwise):
@@ -74,6 +75,7 @@ class AdafactorHF(Tensorwise):
         scale_parameter: bool = True,
         relative_step: bool = True,
         warmup_init: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -86,6 +88,7 @@ class AdafactorHF(Tensorwise):
             scale_parameter=scale_parameter,
             relative_step=relative_step,
             warmup_init=warmup_init,
+            **options,
         )
         if lr is not None and relative_step:
             raise UsageError(f"lr={lr} must go with relative_step=false: one of them sets the step")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class Adagrad(Elementwise):
@@ -39,6 +42,7 @@ class Adagrad(Elementwise):
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         initial_accumulator_value: Annotated[float, ">= 0"] = 0.0,
         eps: Annotated[float, "> 0"] = 1e-10,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -47,6 +51,7 @@ class Adagrad(Elementwise):
             weight_decay=weight_decay,
             initial_accumulator_value=initial_accumulator_value,
             eps=eps,
+            **options,
         )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102

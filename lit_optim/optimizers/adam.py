@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.walk import Options
 
 
 class Adam(AdamW):
@@ -37,5 +40,6 @@ class Adam(AdamW):
         eps: Annotated[float, "> 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         amsgrad: bool = False,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)

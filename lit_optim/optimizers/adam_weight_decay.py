@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.groups import with_names
+from lit_optim.optimizers.walk import Options
 
 
 class AdamWeightDecay(AdamW):
@@ -58,10 +61,11 @@ class AdamWeightDecay(AdamW):
         amsgrad: bool = False,
         include_in_weight_decay: Sequence[str] | None = None,
         exclude_from_weight_decay: Sequence[str] | None = None,
+        **options: Unpack[Options],
     ) -> None:
         self._include = _compiled("include_in_weight_decay", include_in_weight_decay)
         self._exclude = _compiled("exclude_from_weight_decay", exclude_from_weight_decay)
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, in two where the patterns part it."""

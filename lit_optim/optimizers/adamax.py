@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import absolute, lerp, maximum
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class Adamax(Elementwise):
@@ -39,8 +42,9 @@ class Adamax(Elementwise):
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
         eps: Annotated[float, "> 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"exp_avg": State(), "exp_inf": State("non-negative")}

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from math import sqrt as host_sqrt
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import lerp, maximum, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class AdamW(Elementwise):
@@ -40,9 +43,16 @@ class AdamW(Elementwise):
         eps: Annotated[float, "> 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 1e-2,
         amsgrad: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
-            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            **options,
         )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102

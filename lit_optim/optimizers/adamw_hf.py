@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from math import sqrt as host_sqrt
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class AdamWHF(Elementwise):
@@ -44,6 +47,7 @@ class AdamWHF(Elementwise):
         eps: Annotated[float, "> 0"] = 1e-6,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         correct_bias: bool = True,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -52,6 +56,7 @@ class AdamWHF(Elementwise):
             eps=eps,
             weight_decay=weight_decay,
             correct_bias=correct_bias,
+            **options,
         )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102

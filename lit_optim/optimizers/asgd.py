@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class ASGD(Elementwise):
@@ -46,8 +49,11 @@ class ASGD(Elementwise):
         alpha: Annotated[float, ">= 0"] = 0.75,
         t0: Annotated[float, ">= 0"] = 1e6,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
+        super().__init__(
+            params, lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, **options
+        )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"ax": State("weight-like")}

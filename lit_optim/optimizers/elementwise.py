@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lit_optim.kernels import torch_executor
-from lit_optim.optimizers.walk import Prepared, Walk, wide
+from lit_optim.errors import UsageError
+from lit_optim.kernels import native_cpu, torch_executor
+from lit_optim.optimizers.walk import Member, Prepared, Walk, wide
+
+LOG = logging.getLogger("lit_optim")
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,53 @@ class Elementwise(Walk):
         }
 
     def update(  # noqa: D102
-        self, p: Tensor, g: Tensor, state: dict[str, Tensor], prepared: Prepared
+        self, group: dict[str, Any], members: list[Member], prepared: Prepared
     ) -> None:
-        torch_executor.step(self._direction, p, g, state, *prepared)
+        names = tuple(self.states(group))
+        if group["executor"] != "torch":
+            members = self._native(names, members, prepared, group["executor"] == "native")
+        for p, state in members:
+            assert p.grad is not None
+            tensors = {name: state[name] for name in names}
+            torch_executor.step(self._direction, p, p.grad, tensors, *prepared)
+
+    def _native(
+        self, names: tuple[str, ...], members: list[Member], prepared: Prepared, must: bool
+    ) -> list[Member]:
+        """Step natively what can be, all of one kind in one call; returns the others."""
+        kinds: dict[tuple[torch.dtype, ...], list[Member]] = {}
+        others, why_not = [], None
+        for member in members:
+            p, state = member
+            tensors = (p, p.grad, *[state[name] for name in names])
+            refusal = native_cpu.refusal(tensors)
+            if refusal is None:
+                kinds.setdefault(tuple([tensor.dtype for tensor in tensors]), []).append(member)
+            else:
+                others.append(member)
+                why_not = refusal
+        key = (type(self), names)
+        for alike in kinds.values():
+            rows = [(p, p.grad, *[state[name] for name in names]) for p, state in alike]
+            refusal = native_cpu.step(key, self._direction, rows, names, *prepared)
+            if refusal is not None:
+                others += alike
+                why_not = refusal
+        self._tell(len(members) - len(others), others, why_not, must)
+        return others
+
+    def _tell(self, native: int, others: list[Member], why_not: str | None, must: bool) -> None:
+        """One line about who steps what; again only where that changes."""
+        name = type(self).__name__
+        if others and must:
+            raise UsageError(f"executor=native: {name} cannot: {why_not}")
+        line = f"{name}: native kernels for {native} of {native + len(others)} parameters"
+        if others:
+            line += f"; torch for the others, because {why_not}"
+        if self.__dict__.get("_told") != bool(others):
+            self.__dict__["_told"] = bool(others)
+            LOG.info(line if others else f"{name}: native kernels")
 
     def _direction(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:
-        return self.rule(g + h.l2 * p if h.l2 else g, p, s, h)
+        g = -g if h.maximize else g
+        return self.rule(g + h.l2 * p if h.coupled else g, p, s, h)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
+from typing_extensions import Unpack
+
 from lit_optim.optimizers.sgd import SGD
+from lit_optim.optimizers.walk import Options
 
 
 class Momentum(SGD):
@@ -40,5 +43,6 @@ class Momentum(SGD):
         momentum: Annotated[float, "in [0, 1)"] = 0.9,
         dampening: Annotated[float, "in [0, 1]"] = 0.0,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, momentum, dampening, weight_decay, nesterov=False)
+        super().__init__(params, lr, momentum, dampening, weight_decay, nesterov=False, **options)

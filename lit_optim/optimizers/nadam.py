@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from math import sqrt as host_sqrt
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class NAdam(Elementwise):
@@ -46,6 +49,7 @@ class NAdam(Elementwise):
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         momentum_decay: Annotated[float, ">= 0"] = 4e-3,
         decoupled_weight_decay: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -55,6 +59,7 @@ class NAdam(Elementwise):
             weight_decay=weight_decay,
             momentum_decay=momentum_decay,
             decoupled_weight_decay=decoupled_weight_decay,
+            **options,
         )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102

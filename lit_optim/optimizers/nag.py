@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
+from typing_extensions import Unpack
+
 from lit_optim.optimizers.sgd import SGD
+from lit_optim.optimizers.walk import Options
 
 
 class NAG(SGD):
@@ -38,5 +41,6 @@ class NAG(SGD):
         lr: Annotated[float, "> 0"] = 1e-3,
         momentum: Annotated[float, "in (0, 1)"] = 0.9,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, momentum, weight_decay=weight_decay, nesterov=True)
+        super().__init__(params, lr, momentum, weight_decay=weight_decay, nesterov=True, **options)

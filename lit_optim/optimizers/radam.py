@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from math import sqrt as host_sqrt
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class RAdam(Elementwise):
@@ -44,6 +47,7 @@ class RAdam(Elementwise):
         eps: Annotated[float, "> 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         decoupled_weight_decay: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -52,6 +56,7 @@ class RAdam(Elementwise):
             eps=eps,
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
+            **options,
         )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102

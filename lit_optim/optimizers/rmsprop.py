@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from math import inf
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.kernels.arithmetic import clip, lerp, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class RMSprop(Elementwise):
@@ -48,6 +51,7 @@ class RMSprop(Elementwise):
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         momentum: Annotated[float, "in [0, 1)"] = 0.0,
         centered: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -57,6 +61,7 @@ class RMSprop(Elementwise):
             weight_decay=weight_decay,
             momentum=momentum,
             centered=centered,
+            **options,
         )
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102

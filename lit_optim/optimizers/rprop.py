@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, sign, where
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.groups import accepted
+from lit_optim.optimizers.walk import Options
 
 
 class Rprop(Elementwise):
@@ -42,8 +45,9 @@ class Rprop(Elementwise):
         lr: Annotated[float, "> 0"] = 1e-2,
         etas: Annotated[tuple[float, float], "> 0"] = (0.5, 1.2),
         step_sizes: Annotated[tuple[float, float], "> 0"] = (1e-6, 50.0),
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes)
+        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:  # noqa: D102
         group = self.defaults | accepted(self, param_group)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.walk import Options
 
 
 class SGD(Elementwise):
@@ -43,6 +46,7 @@ class SGD(Elementwise):
         dampening: Annotated[float, "in [0, 1]"] = 0.0,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         nesterov: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__(
             params,
@@ -51,6 +55,7 @@ class SGD(Elementwise):
             dampening=dampening,
             weight_decay=weight_decay,
             nesterov=nesterov,
+            **options,
         )
         if nesterov and (momentum == 0 or dampening != 0):
             raise UsageError("nesterov must go with momentum > 0 and dampening 0")

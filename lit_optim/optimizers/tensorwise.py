@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_optim.optimizers.walk import Prepared, Walk, wide
+from lit_optim.optimizers.walk import Member, Prepared, Walk, wide
 
 
 class Tensorwise(Walk):
@@ -28,12 +28,15 @@ class Tensorwise(Walk):
         raise NotImplementedError
 
     def update(  # noqa: D102
-        self, p: Tensor, g: Tensor, state: dict[str, Tensor], prepared: Prepared
+        self, group: dict[str, Any], members: list[Member], prepared: Prepared
     ) -> None:
         h, a, b = prepared
-        x = p.to(wide(p))
-        g = g.to(wide(p))
-        u, new = self.direction(g + h.l2 * x if h.l2 else g, x, SimpleNamespace(**state), h)
-        p.copy_(a * x - b * u)
-        for name, value in new.items():
-            state[name].copy_(value)
+        for p, state in members:
+            assert p.grad is not None
+            x, g = p.to(wide(p)), p.grad.to(wide(p))
+            g = -g if h.maximize else g
+            g = g + h.l2 * x if h.coupled else g
+            u, new = self.direction(g, x, SimpleNamespace(**state), h)
+            p.copy_(a * x - b * u)
+            for name, value in new.items():
+                state[name].copy_(value)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, hints_of
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted
 
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
@@ -23,6 +23,23 @@ TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_wei
 
 #: The scalars of a rule, and a and b of p = a p − b u.
 Prepared = tuple[SimpleNamespace, float, float]
+#: A parameter with a gradient, and its state.
+Member = tuple[Tensor, dict[str, Any]]
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer takes beside its own arguments.
+
+    executor: who computes: native, compiled kernels; torch, without a compiler; auto, native where
+        that can be.
+    maximize: climb instead of descend.
+    """
+
+    executor: Literal["auto", "native", "torch"]
+    maximize: bool
+
+
+OPTIONS: Options = {"executor": "auto", "maximize": False}
 
 
 class Walk(torch.optim.Optimizer):
@@ -39,8 +56,11 @@ class Walk(torch.optim.Optimizer):
     fixed: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, params: Iterable[Any], **hyper: Any) -> None:
+        known = hints_of(type(self).__init__).keys() | self.fixed.keys()
+        for key in hyper.keys() - known:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
         check(type(self).__init__, hyper)
-        super().__init__(params, hyper)
+        super().__init__(params, hyper | {k: v for k, v in OPTIONS.items() if k not in hyper})
 
     def scalars(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> dict[str, Any]:
         """What the rule needs to know on the t-th update of a parameter (t = 1, 2, ...)."""
@@ -76,8 +96,8 @@ class Walk(torch.optim.Optimizer):
         """The tensors kept for p, by torch's names, before its first update."""
         raise NotImplementedError
 
-    def update(self, p: Tensor, g: Tensor, state: dict[str, Tensor], prepared: Prepared) -> None:
-        """One update of one parameter and its tensors, in place; g is not written."""
+    def update(self, group: dict[str, Any], members: list[Member], prepared: Prepared) -> None:
+        """One update of parameters of a group that are at the same step, and of their tensors."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -89,29 +109,25 @@ class Walk(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             first = self.carried(group)
-            prepared: dict[tuple[float, ...], tuple[Prepared, dict[str, float]]] = {}
+            alike: dict[tuple[float, ...], list[Member]] = {}
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p] or self.start(p, group)
-                carried = {name: state[name] for name in first}
-                state["step"] = t = state["step"] + 1
-                key = (t, *carried.values())
-                if key not in prepared:  # most parameters share their step
-                    prepared[key] = (
-                        self._prepare(group, t, carried),
-                        self.carry(group, t, carried),
-                    )
-                ready, after = prepared[key]
-                tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-                self.update(p, p.grad, tensors, ready)
-                state.update(after)
+                if p.grad is not None:
+                    state = self.state[p] or self.start(p, group)
+                    key = (state["step"] + 1, *(state[name] for name in first))
+                    alike.setdefault(key, []).append((p, state))
+            for (t, *numbers), members in alike.items():  # most parameters share their step
+                t, carried = int(t), dict(zip(first, numbers, strict=True))
+                self.update(group, members, self._prepare(group, t, carried))
+                after = self.carry(group, t, carried) | {"step": t}
+                for _, state in members:
+                    state.update(after)
         return loss
 
     def _prepare(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> Prepared:
         a, b = self.coefficients(group, t, carried)
         l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
-        return SimpleNamespace(**self.scalars(group, t, carried), l2=l2), a, b
+        h = self.scalars(group, t, carried)
+        return SimpleNamespace(**h, l2=l2, coupled=l2 != 0, maximize=group["maximize"]), a, b
 
     def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Give p its state.

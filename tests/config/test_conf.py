@@ -53,7 +53,7 @@ def test_defaults_equal_the_constructors(group, name):
     expected = {
         key: parameter.default
         for key, parameter in parameters.items()
-        if key not in ("params", "self")
+        if key not in ("params", "self", "options")  # the options have a YAML of their own
     }
     written = OmegaConf.to_container(node)
     written.pop("_target_")
@@ -84,3 +84,12 @@ def test_an_optimizer_may_choose_the_groups():
     assert chosen.endswith(".single")
     typed = ["optimizer=adam_weight_decay", "param_groups=no_decay"]
     assert composed(typed).param_groups._target_.endswith(".no_decay")
+
+
+def test_options_of_the_walk_are_what_its_yaml_says():
+    from lit_optim.optimizers.walk import OPTIONS, Options
+
+    written = OmegaConf.load(conf_dir() / "optimizer/options/walk.yaml")
+    assert written == OPTIONS
+    assert OPTIONS.keys() == Options.__annotations__.keys()
+    assert composed(["optimizer=adamw"]).optimizer.executor == "auto"

@@ -20,9 +20,9 @@ def class_of(name):
 
 
 def defaults_of(make):
-    """The arguments of a constructor but params, with their defaults."""
+    """The arguments of a constructor but params and the options of all, with their defaults."""
     parameters = list(inspect.signature(make).parameters.values())[1:]
-    return {parameter.name: parameter.default for parameter in parameters}
+    return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
 
 
 def parameters(dtype=torch.float64, seed=2):

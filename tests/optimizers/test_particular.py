@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
+from lit_optim.optimizers.walk import OPTIONS
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import class_of, defaults_of, parameters, run
 
@@ -39,9 +40,12 @@ def test_what_a_class_has_fixed():
     refused("nag", r"momentum must be a number in \(0, 1\), got 0", momentum=0)
     for name, key, value in [("momentum", "nesterov", True), ("nag", "dampening", 0.1)]:
         refused(name, f"has no '{key}'; ", [{"params": parameters(), key: value}])
-    keys = torch.optim.SGD(parameters()).param_groups[0].keys() - NOT_OURS
+    keys = torch.optim.SGD(parameters()).param_groups[0].keys() - NOT_OURS - OPTIONS.keys()
     for name in ("momentum", "nag"):
-        assert class_of(name)(parameters()).param_groups[0].keys() == keys
+        assert class_of(name)(parameters()).param_groups[0].keys() - {
+            "executor",
+            "maximize",
+        } == keys - {"maximize"}
 
 
 def test_rprop_ranges():
