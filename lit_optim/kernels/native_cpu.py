@@ -18,6 +18,9 @@ from lit_optim.kernels.trace import Rule, trace
 #: Below so many elements a second thread costs more than it gives.
 ALONE = 1 << 15
 
+#: What is stored how, by torch's dtypes.
+DTYPES = {getattr(torch, name): name for name in STORED}
+
 _kernels: dict[tuple[Any, ...], Any] = {}
 _failure: CannotCompile | None = None
 _forked = False
@@ -39,16 +42,16 @@ def refusal(tensors: Sequence[Tensor]) -> str | None:
         tensors: the parameter, its gradient and its states.
     """
     p = tensors[0]
+    contiguous = p.is_contiguous()
     for tensor in tensors:
-        if tensor.device.type != "cpu":
+        if not (tensor.is_cpu and tensor.dtype in DTYPES):
+            if tensor.is_cpu:
+                return f"{tensor.dtype} has no native kernel"
             return f"a tensor is on {tensor.device.type}"
-        if str(tensor.dtype).removeprefix("torch.") not in STORED:
-            return f"{tensor.dtype} has no native kernel"
-        if tensor.stride() != p.stride() and not (
-            tensor.is_contiguous() and p.is_contiguous()  # strides of length 1 mean nothing
-        ):
+        same = tensor.is_contiguous() if contiguous else tensor.stride() == p.stride()
+        if not same:
             return "a gradient or state lies otherwise in memory than its parameter"
-    if not p.is_contiguous() and not _is_dense(p):
+    if not contiguous and not _is_dense(p):
         return "a parameter has gaps in memory"
     return None
 
@@ -94,7 +97,7 @@ def step(
         else:
             switches.append((name, None))
             numbers.append(value)
-    dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in rows[0]]
+    dtypes = [DTYPES[tensor.dtype] for tensor in rows[0]]
     called = (key, *switches, *dtypes)
     kernel = _kernels.get(called)
     if kernel is None:
@@ -109,7 +112,7 @@ def step(
     for row in rows:
         total += row[0].numel()
         ends.append(total)
-        pointers.extend([tensor.data_ptr() for tensor in row])
+        pointers.extend(map(Tensor.data_ptr, row))
     threads = 1 if total < ALONE or _forked else torch.get_num_threads()
     scalars = array("d", numbers)
     kernel(

@@ -54,32 +54,31 @@ class Elementwise(Walk):
         names = tuple(self.states(group))
         if group["executor"] != "torch":
             members = self._native(names, members, prepared, group["executor"] == "native")
-        for p, state in members:
-            assert p.grad is not None
+        for p, g, state in members:
             tensors = {name: state[name] for name in names}
-            torch_executor.step(self._direction, p, p.grad, tensors, *prepared)
+            torch_executor.step(self._direction, p, g, tensors, *prepared)
 
     def _native(
         self, names: tuple[str, ...], members: list[Member], prepared: Prepared, must: bool
     ) -> list[Member]:
         """Step natively what can be, all of one kind in one call; returns the others."""
-        kinds: dict[tuple[torch.dtype, ...], list[Member]] = {}
+        kinds: dict[tuple[torch.dtype, torch.dtype], list[tuple[Member, list[Tensor]]]] = {}
         others, why_not = [], None
         for member in members:
-            p, state = member
-            tensors = (p, p.grad, *[state[name] for name in names])
-            refusal = native_cpu.refusal(tensors)
-            if refusal is None:
-                kinds.setdefault(tuple([tensor.dtype for tensor in tensors]), []).append(member)
+            p, g, state = member
+            row = [p, g, *[state[name] for name in names]]
+            refusal = native_cpu.refusal(row)
+            if refusal is None:  # states of one optimizer are stored alike
+                kinds.setdefault((p.dtype, g.dtype), []).append((member, row))
             else:
                 others.append(member)
                 why_not = refusal
         key = (type(self), names)
         for alike in kinds.values():
-            rows = [(p, p.grad, *[state[name] for name in names]) for p, state in alike]
+            rows = [row for _, row in alike]
             refusal = native_cpu.step(key, self._direction, rows, names, *prepared)
             if refusal is not None:
-                others += alike
+                others += [member for member, _ in alike]
                 why_not = refusal
         self._tell(len(members) - len(others), others, why_not, must)
         return others

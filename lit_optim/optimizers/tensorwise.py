@@ -31,9 +31,8 @@ class Tensorwise(Walk):
         self, group: dict[str, Any], members: list[Member], prepared: Prepared
     ) -> None:
         h, a, b = prepared
-        for p, state in members:
-            assert p.grad is not None
-            x, g = p.to(wide(p)), p.grad.to(wide(p))
+        for p, gradient, state in members:
+            x, g = p.to(wide(p)), gradient.to(wide(p))
             g = -g if h.maximize else g
             g = g + h.l2 * x if h.coupled else g
             u, new = self.direction(g, x, SimpleNamespace(**state), h)

@@ -23,8 +23,8 @@ TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_wei
 
 #: The scalars of a rule, and a and b of p = a p − b u.
 Prepared = tuple[SimpleNamespace, float, float]
-#: A parameter with a gradient, and its state.
-Member = tuple[Tensor, dict[str, Any]]
+#: A parameter, its gradient and its state.
+Member = tuple[Tensor, Tensor, dict[str, Any]]
 
 
 class Options(TypedDict, total=False):
@@ -111,15 +111,16 @@ class Walk(torch.optim.Optimizer):
             first = self.carried(group)
             alike: dict[tuple[float, ...], list[Member]] = {}
             for p in group["params"]:
-                if p.grad is not None:
+                g = p.grad
+                if g is not None:
                     state = self.state[p] or self.start(p, group)
-                    key = (state["step"] + 1, *(state[name] for name in first))
-                    alike.setdefault(key, []).append((p, state))
+                    key = (state["step"] + 1, *[state[name] for name in first])
+                    alike.setdefault(key, []).append((p, g, state))
             for (t, *numbers), members in alike.items():  # most parameters share their step
                 t, carried = int(t), dict(zip(first, numbers, strict=True))
                 self.update(group, members, self._prepare(group, t, carried))
                 after = self.carry(group, t, carried) | {"step": t}
-                for _, state in members:
+                for _, _, state in members:
                     state.update(after)
         return loss
 
