@@ -216,6 +216,77 @@ def rprop(p, gradients, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0)):
 # What follows looks at whole tensors: numpy arrays; the last two dimensions are a matrix's.
 
 
+def sparse_adam(p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
+    """Adam as the end of its Sec. 2 has it ("epsilon hat"), where there is a gradient."""
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(gradients, 1):
+        there = g != 0
+        m = np.where(there, betas[0] * m + (1 - betas[0]) * g, m)
+        v = np.where(there, betas[1] * v + (1 - betas[1]) * g**2, v)
+        alpha = lr * math.sqrt(1 - betas[1] ** t) / (1 - betas[0] ** t)
+        p = np.where(there, p - alpha * m / (np.sqrt(v) + eps), p)
+        yield p
+
+
+def muon_torch(
+    p,
+    gradients,
+    lr=1e-3,
+    weight_decay=0.1,
+    momentum=0.95,
+    nesterov=True,
+    ns_coefficients=(3.4445, -4.775, 2.0315),
+    eps=1e-7,
+    ns_steps=5,
+    adjust_lr_fn=None,
+):
+    """The post's odd polynomial, here of the singular values themselves."""
+    c1, c3, c5 = ns_coefficients
+    rows, columns = p.shape
+    scale = math.sqrt(max(1, rows / columns))  # the post's
+    if adjust_lr_fn == "match_rms_adamw":
+        scale = 0.2 * math.sqrt(max(rows, columns))  # Liu et al. 2025, (4)
+    b = np.zeros_like(p)
+    for g in gradients:
+        b = momentum * b + (1 - momentum) * g
+        u = momentum * b + (1 - momentum) * g if nesterov else b
+        left, s, right = np.linalg.svd(u / max(np.linalg.norm(u), eps), full_matrices=False)
+        for _ in range(ns_steps):
+            s = c1 * s + c3 * s**3 + c5 * s**5
+        p = p - lr * weight_decay * p - lr * scale * (left * s) @ right
+        yield p
+
+
+def lbfgs(x, gradient, lr=1.0, history_size=100):
+    """Nocedal & Wright, Alg. 7.4 and 7.5, with steps of a fixed length; endless.
+
+    As in torch the first one is no longer than lr, and pairs without curvature are left out.
+    """
+    pairs, g = [], gradient(x)
+    step = lr * min(1, 1 / np.abs(g).sum())
+    while True:
+        x, x_before, g_before = x - step * _inverse_hessian(pairs, g), x, g
+        yield x
+        g, step = gradient(x), lr
+        s, y = x - x_before, g - g_before
+        if s @ y > 1e-10:
+            pairs = [*pairs, (s, y)][-history_size:]
+
+
+def _inverse_hessian(pairs, q):
+    """Times q, in two loops."""
+    alphas = []
+    for s, y in reversed(pairs):
+        alphas.append(s @ q / (y @ s))
+        q = q - alphas[-1] * y
+    if pairs:
+        s, y = pairs[-1]
+        q = s @ y / (y @ y) * q
+    for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+        q = q + (alpha - y @ q / (y @ s)) * s
+    return q
+
+
 def adafactor(p, gradients, lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0):
     eps1 = np.finfo(np.float64).eps if eps[0] is None else eps[0]
     rows = columns = v = 0.0
