@@ -19,14 +19,21 @@ class UsageError(ValueError):
 
 def suggest(given: str, known: Iterable[str]) -> str:
     """The end of a message: the nearest of the known names as a question, or nothing."""
+    folded = given.casefold()
 
     def likeness(name: str) -> float:
-        return difflib.SequenceMatcher(a=given, b=name).ratio()
+        return difflib.SequenceMatcher(a=folded, b=name.casefold()).ratio()
 
     def same_start(name: str) -> int:
-        return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(given, name, strict=False))))
+        pairs = zip(folded, name.casefold(), strict=False)
+        return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
-    near = [name for name in known if likeness(name) >= ALIKE]
+    names = list(known)
+    near = [name for name in names if likeness(name) >= ALIKE]
     near.sort(key=lambda name: (-likeness(name), -same_start(name)))
     close = [name for name in near if likeness(name) > likeness(near[0]) - TIE][:3]
+    if near and near[0].casefold() == folded:  # only capitals differ
+        close = near[:1]
+    begun = [name for name in names if len(given) > 2 and name.casefold().startswith(folded)]
+    close = close or begun[:3]
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
-from lit_optim.hyperparameters import hints_of
+from lit_optim.hyperparameters import UNPACKS, hints_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ def inspect_signature(function: Callable[..., Any]) -> Signature:
         hints = {}
     signature = Signature()
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
+        if parameter.kind is parameter.VAR_KEYWORD and get_origin(hints.get(name)) in UNPACKS:
+            for key in get_type_hints(get_args(hints[name])[0]):
+                signature.parameters[key] = Parameter(hints[key], required=False)
+        elif parameter.kind is parameter.VAR_KEYWORD:
             signature.open = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             required = parameter.default is parameter.empty
@@ -79,6 +82,12 @@ def read_docstring(target: str) -> str | None:
     if found is None or not isinstance(found[1], ast.ClassDef | ast.FunctionDef):
         return None
     return ast.get_docstring(found[1])
+
+
+def defined_in(target: str) -> str | None:
+    """The module whose source defines this dotted name, however many imports lie between."""
+    found = _find(target)
+    return None if found is None else found[0].name
 
 
 @dataclass(frozen=True)

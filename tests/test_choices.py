@@ -40,6 +40,8 @@ ELSEWHERE = {
     "sparse_adam": None,  # torch's takes no dense gradients; where all are non-zero it is Adam
     "adamw_hf": None,  # no living reference: the float64 oracles stand for it
     "adam_weight_decay": None,
+    "lion": None,
+    "ademamix": None,
 }
 TORCHS = {name.lower(): value for name, value in vars(torch.optim).items()}
 #: what torch's own lengths ask of a schedule that is compared over 20 updates

@@ -15,6 +15,7 @@ from lit_optim.config.targets import (
     TARGET,
     check_allowed,
     check_arguments,
+    check_function,
     find_targets,
     locate,
     may_be_allowed,
@@ -181,8 +182,11 @@ def _check_schedule(plain: dict[str, Any]) -> None:
             f"scheduler.{TARGET}={node[TARGET]}: {name_of(node)} is none of lit_optim.schedules"
         )
     for path, dotted in _functions("scheduler", node):
-        check_allowed(path, dotted, allowed_packages(plain))
+        check_function(path, dotted, allowed_packages(plain))
     make = locate("scheduler", node[TARGET])
+    own = getattr(make, "__module__", "") == node[TARGET].rpartition(".")[0]
+    if not (own and (hasattr(make, "__wrapped__") or name_of(node) == "none")):
+        raise UsageError(f"scheduler.{TARGET}={node[TARGET]} is no schedule")
     try:
         schedule = make(**{key: value for key, value in node.items() if key != TARGET})
         # epochs and samples get their length from the data, later

@@ -33,6 +33,8 @@ from lit_optim.schedules.expressions import FORMULAS
 
 HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
 LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
+#: Of Hydra's own keys those that say where and how, not what code to run.
+HYDRA_KEYS = re.compile(r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode)$")
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -202,8 +204,13 @@ def _formula_quoted(line: str) -> str:
     key, equals, value = line.partition("=")
     if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
         return line
-    # at a comma outside of brackets a sweep has its next value
-    parts = re.split(r",(?![^(]*\))", value)
+    parts, depth = [""], 0
+    for sign in value:  # at a comma outside of brackets a sweep has its next value
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
     quoted = [p if p[:1] in ("'", '"') else "'" + p.replace("'", "\\'") + "'" for p in parts]
     return key + equals + ",".join(quoted)
 
@@ -211,6 +218,13 @@ def _formula_quoted(line: str) -> str:
 def _checked(override: Override) -> Override:
     """Refuse a choice that a group does not have."""
     key, known = override.key_or_group, groups()
+    if key.startswith("hydra.") and (
+        not HYDRA_KEYS.match(key) or "_target_" in str(override.input_line)
+    ):
+        raise UsageError(
+            f"{key} is not for the command line; of Hydra's own keys it takes "
+            "hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.launcher.*"
+        )
     if override.is_delete():
         if key in known:
             raise UsageError(f"{key} is required; choose one with {key}=...")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe, hints_of
 from lit_optim.signatures import Parameter, read_signature
 
+PLAIN = re.compile(r"[\w./%+-]*")  # what needs no quotes on the command line
 A_TYPO = 0.8  # as alike are a key and the one that was meant
 KEYS = hints_of(Arguments)
 
@@ -297,4 +299,9 @@ def _text(value: Any) -> str:
         return f"[{','.join(map(_text, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    text = str(value)
+    if "${" in text:
+        raise UsageError(
+            f"{text!r} cannot be translated: an interpolation is ours, not transformers'"
+        )
+    return text if PLAIN.fullmatch(text) else "'" + text.replace("'", "\\'") + "'"

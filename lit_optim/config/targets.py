@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
-from lit_optim.signatures import Signature
+from lit_optim.signatures import Signature, defined_in
 
 #: `_target_` is code to run, so only these are; the user's own packages by the setting `allow`.
 #: What ends in a dot is a prefix.
@@ -57,18 +57,33 @@ def check_allowed(path: str, target: Any, allow: list[str]) -> None:
     if not isinstance(target, str) or not target:
         raise UsageError(f"{path} must be the dotted name of a class, got {target!r}")
     names = [*ALLOWED, *(f"{package}." for package in allow)]
-    if not any(
-        target == name or (name.endswith(".") and target.startswith(name)) for name in names
-    ):
+    fits = [n for n in names if target == n or (n.endswith(".") and target.startswith(n))]
+    home = defined_in(target) if fits and fits[0] in ALLOWED else None
+    # what such a module has imported from elsewhere is not its own
+    borrowed = home is not None and home.split(".")[0] != target.split(".")[0]
+    if not fits or borrowed:
         package = target.split(".")[0]
         own = f"; if {package} is your own package, say allow=[{package}]"
         raise UsageError(f"{path}={target} is not allowed{own if may_be_allowed(package) else ''}")
+
+
+def check_function(path: str, dotted: str, allow: list[str]) -> None:
+    """Refuse a function that is not of a package that the user has allowed.
+
+    Raises:
+        UsageError: naming the key and how to allow it.
+    """
+    if not any(dotted.startswith(f"{package}.") for package in allow):
+        package = dotted.split(".")[0]
+        own = f"; if {package} is your own package, say allow=[{package}]"
+        raise UsageError(f"{path}={dotted} is not allowed{own if may_be_allowed(package) else ''}")
 
 
 def may_be_allowed(package: str) -> bool:
     """Whether `allow` may name it: not what can run anything."""
     return package.split(".")[0] not in {
         *sys.stdlib_module_names,
+        "lit_optim",
         "torch",
         "lightning",
         "hydra",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.lightning.callbacks import validates
@@ -32,7 +33,8 @@ class Observer(Callback):
         if self.monitor not in metrics:
             near, known = suggest(self.monitor, metrics), ", ".join(metrics) or "nothing"
             raise UsageError(f"monitor={self.monitor} is not logged{near} (logged: {known})")
-        if not trainer.sanity_checking:
+        fitting = trainer.state.fn == TrainerFn.FITTING  # else somebody validates for himself
+        if fitting and not trainer.sanity_checking:
             value = torch.as_tensor(metrics[self.monitor], device=trainer.strategy.root_device)
             mean = trainer.strategy.reduce(value.double(), reduce_op="mean")
             self.scheduler.observe(float(mean))

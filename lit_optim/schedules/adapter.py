@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.optim import Optimizer
@@ -69,7 +70,7 @@ class ScheduledLR(LRScheduler):
         Raises:
             ValueError: the schedule that was saved had another length.
         """
-        if state_dict["total"] != self.curve.total:
+        if self.curve.bounded and state_dict["total"] != self.curve.total:
             raise UsageError(
                 f"the checkpoint's schedule has {state_dict['total']} steps, "
                 f"this one {self.curve.total}"
@@ -81,6 +82,8 @@ class ScheduledLR(LRScheduler):
 
 
 def _put(group: dict[str, Any], name: str, value: float) -> None:
+    if math.isnan(value):  # a part of a sequence that moves nothing else than the lr
+        return
     if group.get(name):
         group[name] = value
     elif name == "momentum" and "betas" in group:

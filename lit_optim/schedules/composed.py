@@ -20,7 +20,7 @@ ROOMS = ("library", "formulas", "followers", "torch_names", "transformers_names"
 Part = Schedule | Mapping[str, Any]
 
 
-def made(index: int, part: Part) -> Schedule:
+def made(index: int, part: Part, key: str = "schedules") -> Schedule:
     """A part as a schedule.
 
     Raises:
@@ -35,21 +35,21 @@ def made(index: int, part: Part) -> Schedule:
         if function is None:
             near = suggest(name, _names()) if isinstance(name, str) else ""
             raise UsageError(
-                f"schedules.{index} must be a schedule such as {{name: cosine, warmup: 5%}}, "
+                f"{key}.{index} must be a schedule such as {{name: cosine, warmup: 5%}}, "
                 f"got {part!r}{near}"
             )
         known = inspect.signature(function).parameters
-        for key in arguments:
-            if key not in known and key not in ("total", "ticks"):
-                raise UsageError(f"schedules.{index}: unknown key {key}{suggest(key, known)}")
+        for given in arguments:
+            if given not in known and given not in ("total", "ticks"):
+                raise UsageError(f"{key}.{index}: unknown key {given}{suggest(given, known)}")
         try:
             schedule = function(**arguments)
         except UsageError as error:
-            raise UsageError(f"schedules.{index}.{error}") from None
+            raise UsageError(f"{key}.{index}.{error}") from None
         except TypeError:  # it does not take total or ticks
-            raise UsageError(f"schedules.{index}: {name} takes {', '.join(known)}") from None
+            raise UsageError(f"{key}.{index}: {name} takes {', '.join(known)}") from None
     if schedule.follows is not None:
-        raise UsageError(f"schedules.{index} follows a metric, so it cannot be a part of another")
+        raise UsageError(f"{key}.{index} follows a metric, so it cannot be a part of another")
     return schedule  # type: ignore[no-any-return]
 
 
@@ -73,6 +73,7 @@ class Sequential(Schedule):
 
     parts: tuple[Schedule, ...]
     milestones: tuple[Duration, ...]
+    key: str = "schedules"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,8 +115,23 @@ class Sequential(Schedule):
             try:
                 curves.append(part.curve(local))
             except UsageError as error:
-                raise UsageError(f"schedules.{index}.{error}") from None
-        return SequentialCurve(curves, kept, horizon.steps)
+                raise UsageError(f"{self.key}.{index}.{error}") from None
+        made = SequentialCurve(curves, kept, horizon.steps)
+        for name in dict.fromkeys(name for curve in curves for name in curve.others):
+            others = [curve.others.get(name) or Kept() for curve in curves]
+            made.others[name] = SequentialCurve(others, kept, horizon.steps)
+        return made
+
+
+class Kept(Curve):
+    """Nothing is moved: NaN, which the adapter leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def __call__(self, t: int, lr: float = 1.0) -> float:
+        """NaN."""
+        return math.nan
 
 
 class SequentialCurve(Curve):
@@ -142,6 +158,7 @@ class Chained(Schedule):
     """Schedules multiplied."""
 
     parts: tuple[Schedule, ...]
+    key: str = "schedules"
 
     def durations(self) -> list[Duration]:  # noqa: D102
         totals = [part.total for part in self.parts if part.total is not None]
@@ -162,8 +179,12 @@ class Chained(Schedule):
                 local = Horizon(steps, horizon.steps_per_epoch, horizon.samples_per_step)
                 curves.append(part.curve(local))
             except UsageError as error:
-                raise UsageError(f"schedules.{index}.{error}") from None
-        return ChainedCurve(curves, horizon.steps)
+                raise UsageError(f"{self.key}.{index}.{error}") from None
+        made, moving = ChainedCurve(curves, horizon.steps), [c for c in curves if c.others]
+        if len(moving) > 1:
+            raise UsageError(f"{self.key}: only one of them can move momentum")
+        made.others = moving[0].others if moving else {}
+        return made
 
 
 class ChainedCurve(Curve):
@@ -236,14 +257,17 @@ def SequentialLR(
 
     torch's SequentialLR.
     """
-    parts = tuple(made(index, part) for index, part in enumerate(schedulers))
-    return Sequential(parts, tuple(milestones))
+    parts = tuple(made(index, part, "schedulers") for index, part in enumerate(schedulers))
+    return Sequential(parts, tuple(milestones), "schedulers")
 
 
 @checked
 def ChainedScheduler(schedulers: Sequence[Part] = CHAIN) -> Chained:
     """The product of schedules.
 
-    torch's ChainedScheduler.
+    torch's ChainedScheduler, whose recursions are no product where a part has an absolute floor.
     """
-    return chained(schedulers)
+    if not schedulers:
+        raise UsageError("schedulers must be at least one")
+    parts = tuple(made(index, part, "schedulers") for index, part in enumerate(schedulers))
+    return Chained(parts, "schedulers")

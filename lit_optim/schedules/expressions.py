@@ -39,6 +39,7 @@ NODES = (
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.(?!__)[A-Za-z_]\w*)+")
 LAMBDA = re.compile(r"lambda\s+([A-Za-z_]\w*)\s*:(.*)", re.DOTALL)
 SAMPLES = 64
+LONG = 200
 #: The arguments of schedules that take one.
 FORMULAS = ("expr", "lr_lambda")
 
@@ -67,9 +68,12 @@ class Formula:
         self.known = {*NAMES, *CONSTANTS, self.step_name}
         try:
             tree = ast.parse(body.strip(), mode="eval")
-        except (SyntaxError, ValueError):
-            raise UsageError(f"{name}: cannot read {text!r} as a formula") from None
-        self._check(tree)
+            self._check(tree)
+        except UsageError:
+            raise
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            shown = text if len(text) < LONG else f"{text[:LONG]}..."
+            raise UsageError(f"{name}: cannot read {shown!r} as a formula") from None
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         self.uses = used - {self.step_name}
         self._parsed = tree.body
@@ -136,17 +140,29 @@ class Lambda(Schedule):
         Raises:
             ValueError: a factor is no finite number >= 0, or there is no such function.
         """
-        factor = self._factor(horizon)
+        factor = self._checked(self._factor(horizon))
         every = (horizon.steps_per_epoch or 1) if self.interval == "epoch" else 1
         last = (horizon.steps - 1) // every
         for t in sorted({round(k * last / SAMPLES) for k in range(SAMPLES + 1)}):
+            if t > 0 or not self.product:  # mistakes are found before training
+                factor(t)
+        kind = ProductCurve if self.product else FactorCurve
+        return kind(factor, horizon.steps, every)
+
+    def _checked(self, factor: Callable[[int], Any]) -> Callable[[int], float]:
+        def checked(t: int) -> float:
             value = factor(t)
-            if not isinstance(value, int | float) or not (0 <= value < math.inf):
+            try:
+                plain = float(value)  # numpy's numbers would not load under weights_only
+            except (TypeError, ValueError):
+                plain = math.nan
+            if not 0 <= plain < math.inf:
                 raise UsageError(
                     f"{self.name}: {self.text!r} gives {value!r} at step {t}, no factor >= 0"
                 )
-        kind = ProductCurve if self.product else FactorCurve
-        return kind(factor, horizon.steps, every)
+            return plain
+
+        return checked
 
     def _factor(self, horizon: Horizon) -> Callable[[int], float]:
         dotted = function_in(self.text)

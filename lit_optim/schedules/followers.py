@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Unpack
 
-from lit_optim.schedules.durations import Duration, Horizon
+from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
 from lit_optim.schedules.phases import Absolute, Level, Phase, Phases, value_of
 from lit_optim.schedules.schedule import Curve, Follow, Mode, Monitor, Schedule
@@ -96,6 +96,7 @@ class Following(Curve):
         mode = (follows and follows.mode) or "min"
         self.best = Best(mode, settings.threshold, settings.threshold_mode)
         self.lrs: dict[float, float] = {}
+        self.bounded = False
         self.wait = 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
@@ -122,6 +123,7 @@ class PlateauCurve(Following):
     def __init__(self, settings: Plateau, rise: Curve) -> None:
         super().__init__(settings, rise.total)
         self.settings, self.rise = settings, rise
+        self.bounded = parse("warmup", settings.warmup)[0] > 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """What the lr was brought to, times the warmup."""

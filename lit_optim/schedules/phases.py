@@ -111,6 +111,7 @@ class Phases(Schedule):
         phases: in order; one of them may take what the others leave of the run.
         interval: whether updates or epochs are counted; of epochs each keeps one value.
         others: phases of other hyperparameters that move along, such as `momentum`.
+        whole: the phases must fit into the run; else its end cuts them, as in torch.
 
     Raises:
         ValueError: a length is not a duration.
@@ -119,11 +120,19 @@ class Phases(Schedule):
     phases: tuple[Item, ...]
     interval: Interval = "step"
     others: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    whole: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, duration in self._named():
             parse(name, duration)
+        for item in self.phases:
+            lengths = [(item.name, item.scale)] if isinstance(item, Free) else []
+            if isinstance(item, Repeat) and item.count is None:
+                lengths = [(p.name, p.length or 0) for p in item.phases]  # type: ignore[misc]
+            for name, duration in lengths:
+                if parse(name, duration)[0] == 0:
+                    raise UsageError(f"{name} must be more than 0, got {duration!r}")
 
     def _named(self) -> list[tuple[str, Duration]]:
         named: list[tuple[str, Duration]] = []
@@ -152,9 +161,11 @@ class Phases(Schedule):
                 raise UsageError("interval is epoch, but epochs have no known length here")
             every = horizon.steps_per_epoch
             horizon = Horizon(-(-horizon.steps // every), 1)
-        curve = PhasesCurve(_fit(self.phases, horizon), horizon.steps, self.ticks, every)
+        curve = PhasesCurve(
+            _fit(self.phases, horizon, self.whole), horizon.steps, self.ticks, every
+        )
         for name, phases in self.others.items():
-            pieces = _fit(phases, horizon)
+            pieces = _fit(phases, horizon, self.whole)
             curve.others[name] = PhasesCurve(pieces, horizon.steps, self.ticks, every)
         return curve
 
@@ -236,7 +247,7 @@ class PhasesCurve(Curve):
         return piece.at(min(t + self.lead, self.length), owner, lr)
 
 
-def _fit(items: tuple[Item, ...], horizon: Horizon) -> tuple[Piece, ...]:
+def _fit(items: tuple[Item, ...], horizon: Horizon, whole: bool) -> tuple[Piece, ...]:
     """Give every phase its place; the one without a length gets what the others leave."""
     total = horizon.steps
     fixed = [horizon.resolve(i.name, i.length) if isinstance(i, Phase) and i.length is not None
@@ -244,27 +255,31 @@ def _fit(items: tuple[Item, ...], horizon: Horizon) -> tuple[Piece, ...]:
     pieces: list[Piece] = []
     begin: float = 0
     for index, item in enumerate(items):
-        length = _length(item, begin, fixed[index], sum(fixed[index + 1 :]), horizon)
+        length = _length(item, begin, fixed[index], sum(fixed[index + 1 :]), horizon, whole)
         if length > 0:
             pieces.append(Piece(begin, length, item, _parts(item, length, horizon)))
         begin += length
     return tuple(pieces) or (Piece(0, total, items[-1], _parts(items[-1], total, horizon)),)
 
 
-def _length(item: Item, begin: float, fixed: float, later: float, horizon: Horizon) -> float:
+def _length(
+    item: Item, begin: float, fixed: float, later: float, horizon: Horizon, whole: bool
+) -> float:
     left = horizon.steps - begin
     if not isinstance(item, Phase) or (item.length is None and item.until is None):
         return max(0, left - later)
     length = fixed if item.until is None else horizon.resolve(item.name, item.until) - begin
+    if length < 0 and item.until is None:
+        raise UsageError(f"{item.name} leaves nothing of a run of {horizon.steps} steps")
     if length < 0:
         raise UsageError(f"{item.name} must rise, got {item.until} after {begin:g} steps")
-    if length > left:
-        given, whole = (item.length, length) if item.until is None else (item.until, length + begin)
+    if whole and length > left:
+        given, end = (item.length, length) if item.until is None else (item.until, length + begin)
         taken = f" and {begin:g} of them are taken" if begin and item.until is None else ""
         if isinstance(given, Share):
             given = f"{given.value:g}"
         raise UsageError(
-            f"{item.name}={given}: {whole:g} steps, but the run has {horizon.steps}{taken}"
+            f"{item.name}={given}: {end:g} steps, but the run has {horizon.steps}{taken}"
         )
     return length
 

@@ -30,6 +30,8 @@ class Curve:
         self.total = total
         #: curves of other hyperparameters that move along, such as `momentum`; values, not factors
         self.others: dict[str, Curve] = {}
+        #: whether its values depend on the length, so that a run cannot go on with another one
+        self.bounded = True
         #: what it follows: a `Follow`, or None
         self.follows: Follow | None = None
 

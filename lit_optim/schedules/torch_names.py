@@ -2,8 +2,8 @@
 
 They give torch's values, and hold the last one where torch's would climb again (CosineAnnealingLR
 past T_max). A count is of optimizer steps, or with `interval: epoch` of epochs; other units can be
-written out. Where torch must be told a length, here it may be null: the run's. Lrs are absolute, as
-in torch, and hold for every group alike.
+written out. A run may end before they do. Where torch must be told a length, here it may be null:
+the run's. Lrs are absolute, as in torch, and hold for every group alike.
 
 Raises (all of them): ValueError naming the argument, what was given and what is allowed.
 """
@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+from lit_optim.errors import UsageError
 from lit_optim.schedules import shapes
-from lit_optim.schedules.durations import Duration, Share
+from lit_optim.schedules.durations import Duration, Share, parse
 from lit_optim.schedules.library import Gamma, Positive, checked, stairs, triangles
 from lit_optim.schedules.phases import (
     Absolute,
@@ -34,7 +35,18 @@ Lr = Annotated[float, ">= 0"]
 
 def as_torch(*phases: Item, interval: Interval) -> Phases:
     """Phases counted as torch does."""
-    return Phases(phases, interval=interval, ticks="start")
+    return Phases(phases, interval=interval, ticks="start", whole=False)
+
+
+def some(name: str, duration: Duration) -> Duration:
+    """A length that is not 0.
+
+    Raises:
+        ValueError: it is.
+    """
+    if parse(name, duration)[0] == 0:
+        raise UsageError(f"{name} must be more than 0, got {duration!r}")
+    return duration
 
 
 @checked
@@ -45,7 +57,7 @@ def ConstantLR(
 
     torch's ConstantLR; it is a constant warmup, not a constant lr.
     """
-    low = Phase(factor, factor, length=total_iters, name="total_iters")
+    low = Phase(factor, factor, length=some("total_iters", total_iters), name="total_iters")
     return as_torch(low, Phase(1.0, 1.0), interval=interval)
 
 
@@ -60,7 +72,9 @@ def LinearLR(
 
     torch's LinearLR.
     """
-    line = Phase(start_factor, end_factor, length=total_iters, name="total_iters")
+    line = Phase(
+        start_factor, end_factor, length=some("total_iters", total_iters), name="total_iters"
+    )
     return as_torch(line, interval=interval)
 
 
@@ -93,7 +107,9 @@ def MultiStepLR(
 
     torch's MultiStepLR.
     """
-    return as_torch(*stairs(milestones, gamma), interval=interval)
+    numbers = all(isinstance(milestone, int) for milestone in milestones)
+    ordered = sorted(milestones, key=int) if numbers else milestones  # as torch does
+    return as_torch(*stairs(ordered, gamma), interval=interval)
 
 
 @checked
@@ -104,7 +120,9 @@ def PolynomialLR(
 
     torch's PolynomialLR.
     """
-    fall = Phase(1.0, 0.0, shapes.power(power), length=total_iters, name="total_iters")
+    fall = Phase(
+        1.0, 0.0, shapes.power(power), length=some("total_iters", total_iters), name="total_iters"
+    )
     return as_torch(fall, interval=interval)
 
 
@@ -117,7 +135,8 @@ def CosineAnnealingLR(
     torch's CosineAnnealingLR, which climbs again past T_max; Loshchilov & Hutter 2016,
     arXiv:1608.03983.
     """
-    fall = Phase(1.0, Absolute(eta_min), shapes.cosine, length=T_max, name="T_max")
+    length = None if T_max is None else some("T_max", T_max)
+    fall = Phase(1.0, Absolute(eta_min), shapes.cosine, length=length, name="T_max")
     return as_torch(fall, interval=interval)
 
 
@@ -163,14 +182,14 @@ def CyclicLR(
         high, low = Absolute(max_momentum), Absolute(base_momentum)
         others["momentum"] = (triangles(high, low, step_size_up, step_size_down, mode, gamma),)
     waves = triangles(base, peak, step_size_up, step_size_down, mode, gamma)
-    return Phases((waves,), interval=interval, others=others, ticks="start")
+    return Phases((waves,), interval=interval, others=others, ticks="start", whole=False)
 
 
 @checked
 def OneCycleLR(
     max_lr: Lr | None = None,
     total_steps: Duration | None = None,
-    pct_start: Factor = 0.3,
+    pct_start: Annotated[float, "in (0, 1]"] = 0.3,
     anneal_strategy: Literal["cos", "linear"] = "cos",
     cycle_momentum: bool = True,
     base_momentum: Momentum = 0.85,

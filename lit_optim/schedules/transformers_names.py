@@ -36,14 +36,16 @@ def rise(num_warmup_steps: Warmup, start: Level = 0.0, shape: Shape = linear) ->
 
 
 def floor_of(min_lr: float | None, min_lr_rate: float | None) -> Level:
-    """The floor, of which one must be given.
+    """The floor, of which transformers wants one; here it is a tenth without.
 
     Raises:
-        ValueError: none or both are given.
+        ValueError: both are given.
     """
-    if (min_lr is None) == (min_lr_rate is None):
-        raise UsageError(f"min_lr_rate or min_lr: give one of them, got {min_lr_rate} and {min_lr}")
-    return Absolute(min_lr) if min_lr is not None else (min_lr_rate or 0.0)
+    if min_lr is not None and min_lr_rate is not None:
+        raise UsageError(f"min_lr={min_lr:g} and min_lr_rate={min_lr_rate:g}: give one of them")
+    if min_lr is not None:
+        return Absolute(min_lr)
+    return 0.1 if min_lr_rate is None else min_lr_rate
 
 
 def wave(num_cycles: float) -> Shape:
@@ -60,7 +62,7 @@ def constant_with_warmup(
     transformers' `constant_with_warmup`.
     """
     phases = (rise(num_warmup_steps), Phase(1.0, 1.0))
-    return Phases(phases, total=num_training_steps, ticks="start")
+    return Phases(phases, total=num_training_steps, ticks="start", whole=False)
 
 
 @checked
@@ -74,7 +76,9 @@ def cosine_with_restarts(
     transformers' `cosine_with_restarts`; Loshchilov & Hutter 2016, arXiv:1608.03983.
     """
     fall = Repeat((Phase(1.0, 0.0, cosine),), count=num_cycles)
-    return Phases((rise(num_warmup_steps), fall), total=num_training_steps, ticks="start")
+    return Phases(
+        (rise(num_warmup_steps), fall), total=num_training_steps, ticks="start", whole=False
+    )
 
 
 @checked
@@ -83,16 +87,18 @@ def cosine_with_min_lr(
     num_training_steps: Duration | None = None,
     num_cycles: Positive = 0.5,
     min_lr: Lr | None = None,
-    min_lr_rate: Ratio | None = 0.1,
+    min_lr_rate: Ratio | None = None,
 ) -> Phases:
     """Warmup, then a cosine to a floor.
 
     transformers' `cosine_with_min_lr`; an absolute min_lr is the floor of every group, where
     transformers takes its ratio to the first lr.
     """
-    floor = floor_of(min_lr, None if min_lr is not None else min_lr_rate)
+    floor = floor_of(min_lr, min_lr_rate)
     fall = Phase(1.0, floor, wave(num_cycles))
-    return Phases((rise(num_warmup_steps), fall), total=num_training_steps, ticks="start")
+    return Phases(
+        (rise(num_warmup_steps), fall), total=num_training_steps, ticks="start", whole=False
+    )
 
 
 @checked
@@ -101,7 +107,7 @@ def cosine_warmup_with_min_lr(
     num_training_steps: Duration | None = None,
     num_cycles: Positive = 0.5,
     min_lr: Lr | None = None,
-    min_lr_rate: Ratio | None = 0.1,
+    min_lr_rate: Ratio | None = None,
     warmup_lr_rate: Ratio | None = None,
 ) -> Phases:
     """Warmup whose first update trains, then a cosine that reaches its floor.
@@ -109,11 +115,11 @@ def cosine_warmup_with_min_lr(
     transformers' `cosine_warmup_with_min_lr`, which counts as we do (`ticks: end`), or with a
     `warmup_lr_rate` as OneCycleLR does (`ticks: both`).
     """
-    floor = floor_of(min_lr, None if min_lr is not None else min_lr_rate)
+    floor = floor_of(min_lr, min_lr_rate)
     ticks: Ticks = "end" if warmup_lr_rate is None or not num_warmup_steps else "both"
     up = rise(num_warmup_steps, warmup_lr_rate or 0.0)
     fall = Phase(1.0, floor, wave(num_cycles))
-    return Phases((up, fall), total=num_training_steps, ticks=ticks)
+    return Phases((up, fall), total=num_training_steps, ticks=ticks, whole=False)
 
 
 @checked
@@ -140,4 +146,4 @@ def warmup_stable_decay(
         Phase(min_lr_ratio, min_lr_ratio) if num_stable_steps is not None else None,
     )
     given = tuple(phase for phase in phases if phase is not None)
-    return Phases(given, total=num_training_steps, ticks="start")
+    return Phases(given, total=num_training_steps, ticks="start", whole=False)

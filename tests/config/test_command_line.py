@@ -132,7 +132,11 @@ def test_a_mistake_is_answered_in_one_line(argument):
             ["scheduler=wsd", "scheduler.warmup=50%", "scheduler.cooldown=60%"],
             "scheduler.cooldown=60%: 2400 steps, but the run has 4000 and 2000 of them are taken",
         ),
-        (["scheduler=CosineAnnealingLR", "scheduler.T_max=5000"], "scheduler.T_max=5000: 5000 st"),
+        (["scheduler=CosineAnnealingLR", "scheduler.T_max=0"], "scheduler.T_max must be more than"),
+        (
+            ["scheduler=step", "scheduler.step_size=0"],
+            "scheduler.step_size must be more tha",
+        ),
         (["scheduler=StepLR", "scheduler.interval=epochs"], "interval must be one of step, epoch"),
         (["scheduler=linear", "scheduler.num_warmup_steps=5"], "(linear takes warmup, min_lr_rat"),
         (
@@ -157,6 +161,34 @@ def test_a_mistake_is_answered_in_one_line(argument):
         ),
         (["scheduler=LambdaLR", "scheduler.lr_lambda=subprocess.run"], "=subprocess.run is not a"),
         (["scheduler=lambda", "scheduler.expr=yours.f", "allow=[yours]"], "no module yours"),
+        (["scheduler.expr=1", "scheduler=lambda", "scheduler.expr=" + "1+" * 5000 + "1"], "cannot"),
+        # nothing is imported that allow does not name, by whatever way
+        (
+            [
+                "scheduler=none",
+                "scheduler._target_=lit_optim.schedules.expressions.Lambda",
+                "scheduler.text=evil.f",
+            ],
+            "lit_optim.schedules.expressions.Lambda is no schedule",
+        ),
+        (
+            ["scheduler._target_=lit_optim.schedules.expressions.import_module"],
+            "scheduler._target_=lit_optim.schedules.expressions.import_module is not allowed",
+        ),
+        (
+            ["optimizer._target_=torch.optim.lr_scheduler.partial"],
+            "optimizer._target_=torch.optim.lr_scheduler.partial is not allowed",
+        ),
+        (
+            ["scheduler=lambda", "scheduler.expr=torch.optim.lr_scheduler.partial"],
+            "scheduler.expr=torch.optim.lr_scheduler.partial is not allowed",
+        ),
+        (["hydra.callbacks.report._target_=evil.f"], "hydra.callbacks.report._target_ is not for"),
+        (["hydra.searchpath=[x]"], "hydra.searchpath is not for the command line"),
+        (["hydra.launcher={_target_: evil.f}"], "hydra.launcher is not for the command line"),
+        (["optimizer=LBFG"], "did you mean lbfgs?"),
+        (["optimizer=Muon"], "did you mean muon_torch?"),
+        (["optimizer=AdamW"], "did you mean adamw?"),
         (["train=false", "test=false"], "leaves nothing to do"),
         (["scheduler.total=100", "scheduler.warmup=200"], "scheduler.warmup=200: 200 steps, but"),
         (["-m", "seed=range(0,0)"], "seed=range(0,0): there is nothing to sweep over"),
@@ -229,6 +261,7 @@ def test_legal_lines():
         ("'1-progress'", "'1-progress'"),
         ('"1-progress"', '"1-progress"'),
         ("max(0.1,1-progress)", "'max(0.1,1-progress)'"),
+        ("max(0.1,min(1,2*(1-progress)))", "'max(0.1,min(1,2*(1-progress)))'"),
     ],
 )
 def test_a_formula_needs_no_quotes_but_the_shells(typed, seen):

@@ -135,6 +135,20 @@ CASES = {
         oracles.asgd,
         [{}, {"lr": 0.1, "lambd": 0.05, "alpha": 0.5, "t0": 20.0, "weight_decay": 0.1}],
     ),
+    "lion": (
+        None,
+        oracles.lion,
+        [{}, {"lr": 1e-2, "betas": (0.5, 0.8), "weight_decay": 0.1}],
+    ),
+    "ademamix": (
+        None,
+        oracles.ademamix,
+        [
+            {},
+            {"t_alpha_beta3": 60, "alpha": 5.0},
+            {"lr": 0.1, "betas": (0.5, 0.9, 0.99), "eps": 1e-2, "weight_decay": 0.3},
+        ],
+    ),
     "rprop": (
         loop(torch.optim.Rprop),
         oracles.rprop,

@@ -32,6 +32,40 @@ def _adam(p, gradients, lr, decoupled, coupled, betas=(0.9, 0.999), eps=1e-8, am
         yield p
 
 
+def lion(p, gradients, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
+    m = 0.0
+    for g in gradients:
+        c = betas[0] * m + (1 - betas[0]) * g
+        p = p - lr * ((c > 0) - (c < 0)) - lr * weight_decay * p
+        m = betas[1] * m + (1 - betas[1]) * g
+        yield p
+
+
+def ademamix(
+    p,
+    gradients,
+    lr=1e-3,
+    betas=(0.9, 0.999, 0.9999),
+    alpha=2.0,
+    t_alpha_beta3=None,
+    eps=1e-8,
+    weight_decay=1e-2,
+):
+    m1 = m2 = v = 0.0
+    b1, b2, b3 = betas
+    for t, g in enumerate(gradients, 1):
+        a = 1.0 if t_alpha_beta3 is None else min(1.0, t / t_alpha_beta3)
+        # the paper's form: half-lives in between, so logarithms of beta
+        above, below = math.log(b1) * math.log(b3), (1 - a) * math.log(b3) + a * math.log(b1)
+        slow = min(math.exp(above / below), b3)
+        m1 = b1 * m1 + (1 - b1) * g
+        m2 = slow * m2 + (1 - slow) * g
+        v = b2 * v + (1 - b2) * g * g
+        u = (m1 / (1 - b1**t) + alpha * a * m2) / (math.sqrt(v / (1 - b2**t)) + eps)
+        p = p - lr * (u + weight_decay * p)
+        yield p
+
+
 def sgd(p, gradients, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
     b = None
     for g in gradients:

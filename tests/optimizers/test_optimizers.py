@@ -193,8 +193,8 @@ def test_closure_deepcopy_and_pickle(name):
         twin = duplicate(optimizer)
         copies = twin.param_groups[0]["params"]
         theirs = [p.detach().clone() for p in params]
-        run(optimizer, params, 7, 9)
-        run(twin, copies, 7, 9)
+        run(optimizer, params, 7, 10)  # an odd number: Lion's steps of one size may cancel out
+        run(twin, copies, 7, 10)
         assert difference(params, copies) == 0
         for p, value in zip(params, theirs, strict=True):
             assert not torch.equal(p, value)

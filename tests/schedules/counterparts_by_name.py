@@ -11,6 +11,10 @@ from tests.schedules.counterparts import ABSOLUTE, CLIMBS, Row, one_cycle, trian
 TRANSFORMERS: dict[str, list[Row]] = {
     "constant_with_warmup": [
         Row(
+            lambda o, T, W: hf.get_constant_schedule_with_warmup(o, T + 5),
+            lambda T, W: transformers_names.constant_with_warmup(num_warmup_steps=T + 5),
+        ),
+        Row(
             lambda o, T, W: hf.get_constant_schedule_with_warmup(o, W),
             lambda T, W: transformers_names.constant_with_warmup(num_warmup_steps=W),
             warmups=True,
@@ -97,6 +101,10 @@ TORCH: dict[str, list[Row]] = {
     ],
     "LinearLR": [
         Row(
+            lambda o, T, W: torchs.LinearLR(o, 0.2, total_iters=T + 9),
+            lambda T, W: torch_names.LinearLR(0.2, total_iters=T + 9),
+        ),
+        Row(
             lambda o, T, W: torchs.LinearLR(o),
             lambda T, W: torch_names.LinearLR(),
             shortest=5,
@@ -114,6 +122,10 @@ TORCH: dict[str, list[Row]] = {
     ],
     "MultiStepLR": [
         Row(
+            lambda o, T, W: torchs.MultiStepLR(o, [5, 2, 9999]),
+            lambda T, W: torch_names.MultiStepLR(milestones=[5, 2, 9999]),
+        ),
+        Row(
             lambda o, T, W: torchs.MultiStepLR(o, [2, 5]),
             lambda T, W: torch_names.MultiStepLR(milestones=[2, 5]),
             shortest=5,
@@ -128,6 +140,10 @@ TORCH: dict[str, list[Row]] = {
         ),
     ],
     "CosineAnnealingLR": [
+        Row(
+            lambda o, T, W: torchs.CosineAnnealingLR(o, 2 * T),
+            lambda T, W: torch_names.CosineAnnealingLR(2 * T),
+        ),
         Row(
             lambda o, T, W: torchs.CosineAnnealingLR(o, T, eta_min=1e-3),
             lambda T, W: torch_names.CosineAnnealingLR(eta_min=1e-3),

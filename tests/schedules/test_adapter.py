@@ -12,10 +12,12 @@ from lit_optim.optimizers.adagrad import Adagrad
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.composed import chained
+from lit_optim.schedules.composed import chained, sequential
 from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.followers import greedy, plateau
 from lit_optim.schedules.formulas import multiplicative
 from lit_optim.schedules.library import cosine, one_cycle
+from lit_optim.schedules.torch_names import OneCycleLR
 
 HORIZON = Horizon(20)
 
@@ -94,3 +96,26 @@ def test_another_length_is_refused():
     saved = ScheduledLR(sgd, cosine().curve(Horizon(30))).state_dict()
     with pytest.raises(UsageError, match="has 30 steps, this one 20"):
         ScheduledLR(sgd, cosine().curve(HORIZON)).load_state_dict(saved)
+
+
+def test_parts_of_a_sequence_move_momentum_too():
+    parts = [{"name": "OneCycleLR", "max_lr": 0.1}, {"name": "cosine"}]
+    whole = OneCycleLR(max_lr=0.1).curve(Horizon(10)).others["momentum"]
+    sgd = SGD([parameter()], lr=0.1, momentum=0.9)
+    seen = stepped(sgd, ScheduledLR(sgd, sequential(parts, milestones=[10]).curve(HORIZON)), 20)
+    expected = [whole(t) for t in range(10)]
+    assert [g[0]["momentum"] for g in seen] == expected + [expected[-1]] * 10
+    curve = chained([{"name": "cosine"}, {"name": "one_cycle"}]).curve(HORIZON)
+    assert curve.others.keys() == {"momentum"}
+
+
+def test_a_schedule_without_length_goes_on_in_a_longer_run():
+    for schedule, bounded in [(plateau(), False), (greedy(), False), (plateau(warmup=3), True)]:
+        sgd = SGD([parameter()], lr=0.1)
+        saved = ScheduledLR(sgd, schedule.curve(HORIZON)).state_dict()
+        longer = ScheduledLR(sgd, schedule.curve(Horizon(40)))
+        if bounded:
+            with pytest.raises(UsageError, match="has 20 steps"):
+                longer.load_state_dict(saved)
+        else:
+            longer.load_state_dict(saved)

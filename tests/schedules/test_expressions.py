@@ -94,3 +94,18 @@ def test_a_function_by_its_name(tmp_path, monkeypatch):
     for bad, message in [("my_schedules.no", "has no function no"), ("no_module.x", "no module")]:
         with pytest.raises(UsageError, match=message):
             lambda_(bad).curve(HORIZON)
+
+
+def test_a_numpy_function_leaves_plain_numbers(tmp_path, monkeypatch):
+    text = "import numpy\n\ndef f(step):\n    return numpy.float32(0.5)\n"
+    (tmp_path / "numpy_schedules.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert type(values(lambda_("numpy_schedules.f"))[0]) is float
+
+
+def test_a_factor_between_the_samples_is_checked_when_it_comes():
+    curve = lambda_("1 if step != 7 else -50").curve(Horizon(4000))
+    assert curve(6) == 1
+    with pytest.raises(UsageError, match="gives -50 at step 7, no factor >= 0"):
+        curve(7)
+    assert multiplicative("1 - 1 / (2 * step)").curve(HORIZON)(1) == 0.5  # never asked for step 0

@@ -175,7 +175,7 @@ def test_floors_are_given_once():
     with pytest.raises(UsageError, match=r"min_lr=0.1 and min_lr_ratio=0.2: give one of them"):
         library.cosine_min_lr(min_lr=0.1, min_lr_ratio=0.2)
     with pytest.raises(UsageError, match="give one of them"):
-        transformers_names.cosine_with_min_lr(min_lr_rate=None)
+        transformers_names.cosine_with_min_lr(min_lr=0.1, min_lr_rate=0.1)
 
 
 def test_shares_of_transformers_are_rounded_up():
