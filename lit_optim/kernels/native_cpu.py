@@ -21,6 +21,8 @@ ALONE = 1 << 15
 #: What is stored how, by torch's dtypes.
 DTYPES = {getattr(torch, name): name for name in STORED}
 
+PLAIN = (Tensor, torch.nn.Parameter)
+
 _kernels: dict[tuple[Any, ...], Any] = {}
 _failure: CannotCompile | None = None
 _forked = False
@@ -44,6 +46,8 @@ def refusal(tensors: Sequence[Tensor]) -> str | None:
     p = tensors[0]
     contiguous = p.is_contiguous()
     for tensor in tensors:
+        if type(tensor) not in PLAIN:  # a DTensor has its elements elsewhere
+            return f"a tensor is a {type(tensor).__name__}"
         if not (tensor.is_cpu and tensor.dtype in DTYPES):
             if tensor.is_cpu:
                 return f"{tensor.dtype} has no native kernel"

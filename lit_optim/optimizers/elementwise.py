@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -73,21 +73,26 @@ class Elementwise(Walk):
             else:
                 others.append(member)
                 why_not = refusal
+        if others and must:
+            self._refuse(why_not)
         key = (type(self), names)
         for alike in kinds.values():
             rows = [row for _, row in alike]
             refusal = native_cpu.step(key, self._direction, rows, names, *prepared)
+            if refusal is not None and must:
+                self._refuse(refusal)
             if refusal is not None:
                 others += [member for member, _ in alike]
                 why_not = refusal
-        self._tell(len(members) - len(others), others, why_not, must)
+        self._tell(len(members) - len(others), others, why_not)
         return others
 
-    def _tell(self, native: int, others: list[Member], why_not: str | None, must: bool) -> None:
+    def _refuse(self, why_not: str | None) -> NoReturn:
+        raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
+
+    def _tell(self, native: int, others: list[Member], why_not: str | None) -> None:
         """One line about who steps what; again only where that changes."""
         name = type(self).__name__
-        if others and must:
-            raise UsageError(f"executor=native: {name} cannot: {why_not}")
         line = f"{name}: native kernels for {native} of {native + len(others)} parameters"
         if others:
             line += f"; torch for the others, because {why_not}"

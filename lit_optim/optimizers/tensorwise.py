@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_optim.errors import UsageError
 from lit_optim.optimizers.walk import Member, Prepared, Walk, wide
 
 
@@ -15,6 +16,17 @@ class Tensorwise(Walk):
 
     A subclass writes `new_state`, `scalars` and `direction`.
     """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group.
+
+        Raises:
+            ValueError: it asks for native kernels, which are for one coordinate at a time.
+        """
+        super().add_param_group(param_group)
+        if self.param_groups[-1]["executor"] == "native":
+            name = type(self).__name__
+            raise UsageError(f"executor=native: {name} looks at whole tensors, so it has no kernel")
 
     def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The algorithm, pure: old states `s` in, direction u and new states out.

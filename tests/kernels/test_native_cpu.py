@@ -146,6 +146,23 @@ def test_what_cannot_be_native_is_told_once(caplog):
     assert "\n" not in str(error.value)
 
 
+def test_tensors_that_lie_elsewhere_are_not_touched():
+    class Elsewhere(torch.Tensor):
+        pass
+
+    p = torch.nn.Parameter(torch.ones(3))
+    assert native_cpu.refusal([p, torch.ones(3)]) is None
+    for other, why in [
+        (torch.ones(3).as_subclass(Elsewhere), "a tensor is a Elsewhere"),
+        (torch.ones(3, device="meta"), "a tensor is on meta"),
+        (torch.ones(3, dtype=torch.complex64), "torch.complex64 has no native kernel"),
+        (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
+    ]:
+        assert native_cpu.refusal([p, other]) == why
+    with pytest.raises(UsageError, match="executor=native: Adafactor looks at whole tensors"):
+        class_of("adafactor")([p], executor="native")
+
+
 def test_a_rule_that_branches_on_a_number_is_refused():
     class Branching(Elementwise):
         def __init__(self, params, lr: float = 0.1, **options):
