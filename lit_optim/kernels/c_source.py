@@ -32,39 +32,46 @@ static inline uint16_t to_bfloat16(float x) {
 }
 """
 
-#: One thread's elements go from `begin` to `end` of all; a tensor's are contiguous.
+#: The elements from `begin` to `end` of all; a tensor's are contiguous. One thread does without
+#: OpenMP altogether: a team of one would only disturb the team that torch keeps.
 FUNCTION = """
-void step(int64_t count, const int64_t *ends, void *const *tensors, const double *h, int threads) {{
-    const int64_t all = count ? ends[count - 1] : 0;
+static void range(int64_t count, const int64_t *ends, void *const *tensors, const double *h,
+                  int64_t begin, int64_t end) {{
     const {real} a = ({real})h[0], b = ({real})h[1];
 {uniform}
-#ifdef _OPENMP
-#pragma omp parallel num_threads(threads) if (threads > 1)
-#endif
-    {{
-        int64_t begin = 0, end = all;
-#ifdef _OPENMP
-        const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
-        begin = all / 64 * me / team * 64;
-        end = me + 1 == team ? all : all / 64 * (me + 1) / team * 64;
-#endif
-        int64_t low = 0, high = count;  /* the tensor that has element `begin` */
-        while (low < high) {{
-            const int64_t middle = (low + high) / 2;
-            if (ends[middle] <= begin) low = middle + 1; else high = middle;
-        }}
-        for (int64_t k = low; k < count && begin < end; ++k) {{
-            const int64_t first = k ? ends[k - 1] : 0;
-            const int64_t from = begin - first, to = (ends[k] < end ? ends[k] : end) - first;
-            void *const *row = tensors + k * {width};
+    int64_t low = 0, high = count;  /* the tensor that has element `begin` */
+    while (low < high) {{
+        const int64_t middle = (low + high) / 2;
+        if (ends[middle] <= begin) low = middle + 1; else high = middle;
+    }}
+    for (int64_t k = low; k < count && begin < end; ++k) {{
+        const int64_t first = k ? ends[k - 1] : 0;
+        const int64_t from = begin - first, to = (ends[k] < end ? ends[k] : end) - first;
+        void *const *row = tensors + k * {width};
 {pointers}
 #pragma GCC ivdep
-            for (int64_t i = from; i < to; ++i) {{
+        for (int64_t i = from; i < to; ++i) {{
 {body}
-            }}
-            begin = ends[k];
         }}
+        begin = ends[k];
     }}
+}}
+
+void step(int64_t count, const int64_t *ends, void *const *tensors, const double *h, int threads) {{
+    const int64_t all = count ? ends[count - 1] : 0;
+#ifdef _OPENMP
+    if (threads > 1) {{
+#pragma omp parallel num_threads(threads)
+        {{
+            const int64_t team = omp_get_num_threads(), me = omp_get_thread_num();
+            const int64_t begin = all / 64 * me / team * 64;
+            const int64_t end = me + 1 == team ? all : all / 64 * (me + 1) / team * 64;
+            range(count, ends, tensors, h, begin, end);
+        }}
+        return;
+    }}
+#endif
+    range(count, ends, tensors, h, 0, all);
 }}
 """
 
@@ -82,7 +89,7 @@ def source(program: Program, p: str, g: str, states: Sequence[str]) -> str:
     names = ["p", "g", *(f"s_{name}" for name in program.states)]
     dtypes = [p, g, *states]
     pointers = [
-        f"            {STORED[dtype]} *restrict {name}_ = row[{k}];"
+        f"        {STORED[dtype]} *restrict {name}_ = row[{k}];"
         for k, (name, dtype) in enumerate(zip(names, dtypes, strict=True))
     ]
     dtype_of = dict(zip(names, dtypes, strict=True))
@@ -110,7 +117,7 @@ def source(program: Program, p: str, g: str, states: Sequence[str]) -> str:
         width=len(names),
         uniform="\n".join(uniform),
         pointers="\n".join(pointers),
-        body="\n".join(f"                {line}" for line in body),
+        body="\n".join(f"            {line}" for line in body),
     )
 
 

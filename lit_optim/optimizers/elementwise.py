@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import native_cpu, torch_executor
-from lit_optim.optimizers.walk import Member, Prepared, Walk, wide
+from lit_optim.optimizers.walk import Member, Prepared, Walk, decayed, wide
 
 LOG = logging.getLogger("lit_optim")
 
@@ -102,4 +102,5 @@ class Elementwise(Walk):
 
     def _direction(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:
         g = -g if h.maximize else g
-        return self.rule(g + h.l2 * p if h.coupled else g, p, s, h)
+        u, new = self.rule(g + h.l2 * p if h.coupled else g, p, s, h)
+        return decayed(u, p, h), new

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.walk import Member, Prepared, Walk, wide
+from lit_optim.optimizers.walk import Member, Prepared, Walk, decayed, wide
 
 
 class Tensorwise(Walk):
@@ -48,6 +48,6 @@ class Tensorwise(Walk):
             g = -g if h.maximize else g
             g = g + h.l2 * x if h.coupled else g
             u, new = self.direction(g, x, SimpleNamespace(**state), h)
-            p.copy_(a * x - b * u)
+            p.copy_(a * x - b * decayed(u, x, h))
             for name, value in new.items():
                 state[name].copy_(value)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of
+from lit_optim.kernels.arithmetic import where
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted
 
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
@@ -33,13 +34,27 @@ class Options(TypedDict, total=False):
     executor: who computes: native, compiled kernels; torch, without a compiler; auto, native where
         that can be.
     maximize: climb instead of descend.
+    decay: how a decoupled weight decay follows the lr. decoupled: lr * weight_decay, as in AdamW;
+        independent: (lr / peak) * weight_decay, so that the lr does not set its strength;
+        corrected: (lr² / peak) * weight_decay, for layers that a norm follows (Defazio 2025, Why
+        Gradients Rapidly Increase Near the End of Training, arXiv:2506.02285). The peak is the lr
+        that the group was given, before any schedule.
+    cautious_weight_decay: decay only coordinates that the update moves towards zero, or not at all:
+        u p >= 0 (Chen et al. 2025, Cautious Weight Decay, arXiv:2510.12402, Alg. 1).
     """
 
     executor: Literal["auto", "native", "torch"]
     maximize: bool
+    decay: Literal["decoupled", "independent", "corrected"]
+    cautious_weight_decay: bool
 
 
-OPTIONS: Options = {"executor": "auto", "maximize": False}
+OPTIONS: Options = {
+    "executor": "auto",
+    "maximize": False,
+    "decay": "decoupled",
+    "cautious_weight_decay": False,
+}
 
 
 class Walk(torch.optim.Optimizer):
@@ -86,7 +101,13 @@ class Walk(torch.optim.Optimizer):
     ) -> tuple[float, float]:
         """A and b of p = a p − b u on the t-th update."""
         b = self.effective_lr(group, t, carried)
-        return (1.0 if self.couples(group) else 1.0 - b * group.get("weight_decay", 0.0)), b
+        if self.couples(group):
+            return 1.0, b
+        strength = b
+        if group["decay"] != "decoupled":
+            peak = group.get("initial_lr", group["lr"])
+            strength *= (b if group["decay"] == "corrected" else 1.0) / peak
+        return 1.0 - strength * group.get("weight_decay", 0.0), b
 
     def couples(self, group: dict[str, Any]) -> bool:
         """Whether weight decay goes through the gradient."""
@@ -127,8 +148,11 @@ class Walk(torch.optim.Optimizer):
     def _prepare(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> Prepared:
         a, b = self.coefficients(group, t, carried)
         l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
-        h = self.scalars(group, t, carried)
-        return SimpleNamespace(**h, l2=l2, coupled=l2 != 0, maximize=group["maximize"]), a, b
+        h = SimpleNamespace(**self.scalars(group, t, carried), l2=l2, coupled=l2 != 0)
+        h.maximize, h.cautious = group["maximize"], bool(group["cautious_weight_decay"] and b)
+        if h.cautious:  # what a would do to all coordinates, the direction does to some
+            h.shrink, a = (1.0 - a) / b, 1.0
+        return h, a, b
 
     def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Give p its state.
@@ -155,6 +179,15 @@ class Walk(torch.optim.Optimizer):
             ValueError: naming the key and what is allowed.
         """
         super().add_param_group(accepted(self, param_group))
+        group = self.param_groups[-1]
+        own = type(self).coefficients is not Walk.coefficients  # it decays in a way of its own
+        if own or self.couples(group) or "weight_decay" not in group:
+            for key in ("decay", "cautious_weight_decay"):
+                if group[key] != OPTIONS[key]:
+                    raise UsageError(
+                        f"{key}={group[key]} is for decoupled weight decay, "
+                        f"which {type(self).__name__} does not have"
+                    )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load ours or torch's state dict of the same algorithm, states at their own precision."""
@@ -198,6 +231,11 @@ class Walk(torch.optim.Optimizer):
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
+
+
+def decayed(u: Any, p: Any, h: Any) -> Any:
+    """The direction with a cautious weight decay in it, where that is asked for."""
+    return u + h.shrink * where(u * p >= 0, p, 0.0) if h.cautious else u
 
 
 def wide(p: Tensor) -> torch.dtype:

@@ -42,10 +42,7 @@ def test_what_a_class_has_fixed():
         refused(name, f"has no '{key}'; ", [{"params": parameters(), key: value}])
     keys = torch.optim.SGD(parameters()).param_groups[0].keys() - NOT_OURS - OPTIONS.keys()
     for name in ("momentum", "nag"):
-        assert class_of(name)(parameters()).param_groups[0].keys() - {
-            "executor",
-            "maximize",
-        } == keys - {"maximize"}
+        assert class_of(name)(parameters()).param_groups[0].keys() - OPTIONS.keys() == keys
 
 
 def test_rprop_ranges():

@@ -1,0 +1,118 @@
+"""Options of the walk, by hand around torch's own classes: what they mean, in every executor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_optim.errors import UsageError
+from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.walk import OPTIONS
+from tests.optimizers.running import (
+    NAMES,
+    class_of,
+    defaults_of,
+    difference,
+    gradients,
+    parameters,
+)
+
+PEAK, WD = 0.1, 0.3
+LRS = [PEAK * share for share in (0.25, 0.5, 1.0, 0.8, 0.4, 0.1)]
+EXECUTORS = ("native", "torch")
+
+
+def ours(name, executor, **options):
+    params = parameters()
+    hyper = {"lr": PEAK, "weight_decay": WD, "executor": executor} | options
+    optimizer = class_of(name)(params, **hyper)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = PEAK  # as a schedule leaves it
+    for step, lr in enumerate(LRS):
+        optimizer.param_groups[0]["lr"] = lr
+        gradients(params, step + 5)
+        optimizer.step()
+    return params
+
+
+def by_hand(decay):
+    """AdamW as Adam without decay, and the decay taken off before it as `decay` says."""
+    params = parameters()
+    adam = torch.optim.Adam(params, lr=PEAK, foreach=False)
+    for step, lr in enumerate(LRS):
+        adam.param_groups[0]["lr"] = lr
+        gradients(params, step + 5)
+        before = [p.detach().clone() for p in params]
+        adam.step()
+        for p, old in zip(params, before, strict=True):
+            p.data -= decay(lr, old, old - p.data)
+    return params
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize(
+    ("decay", "strength"),
+    [
+        ("decoupled", lambda lr: lr * WD),
+        ("independent", lambda lr: lr / PEAK * WD),
+        ("corrected", lambda lr: lr**2 / PEAK * WD),
+    ],
+    ids=["decoupled", "independent", "corrected"],
+)
+def test_decay_follows_the_lr_as_asked(decay, strength, executor):
+    expected = by_hand(lambda lr, old, moved: strength(lr) * old)
+    assert difference(ours("adamw", executor, decay=decay), expected) <= 1e-12
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("decay", ["decoupled", "corrected"])
+def test_cautious_decay_leaves_alone_what_moves_away_from_zero(decay, executor):
+    def masked(lr, old, moved):
+        strength = lr * WD * (1 if decay == "decoupled" else lr / PEAK)
+        return strength * old * (moved * old >= 0)  # moved is lr u
+
+    found = ours("adamw", executor, decay=decay, cautious_weight_decay=True)
+    assert difference(found, by_hand(masked)) <= 1e-12
+    assert difference(found, ours("adamw", executor, decay=decay)) > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_has_no_decoupled_decay_refuses(name):
+    cls, hyper = class_of(name), defaults_of(class_of(name))
+    if "executor" not in cls([torch.nn.Parameter(torch.ones(2, 2))]).param_groups[0]:
+        return  # torch's own classes take none of the options
+    decoupled = {"adamw", "adam_weight_decay", "lion", "ademamix"}
+    for option in ({"decay": "corrected"}, {"cautious_weight_decay": True}):
+        params = [torch.nn.Parameter(torch.ones(2, 2))]
+        if name in decoupled:
+            assert "weight_decay" in hyper
+            cls(params, **option)
+        else:
+            with pytest.raises(UsageError, match="is for decoupled weight decay, which") as error:
+                cls(params, **option)
+            assert "\n" not in str(error.value)
+    if hyper.get("decoupled_weight_decay") is False:
+        cls([torch.nn.Parameter(torch.ones(2))], decay="corrected", decoupled_weight_decay=True)
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_nonsense_is_refused(key):
+    with pytest.raises(UsageError, match=f"^{key} must be") as error:
+        class_of("adamw")(parameters(), **{key: "sometimes"})
+    assert "\n" not in str(error.value)
+
+
+def test_defaults_change_no_bit():
+    """A kernel or rule without an option is the one it was."""
+    from types import SimpleNamespace
+
+    from lit_optim.kernels.trace import trace
+
+    adamw = class_of("adamw")(parameters())
+    assert isinstance(adamw, Elementwise)
+    h, a, b = adamw._prepare(adamw.param_groups[0], 1, {})
+    plain = trace(adamw.rule, ["exp_avg", "exp_avg_sq"], vars(h))
+    walked = trace(adamw._direction, ["exp_avg", "exp_avg_sq"], vars(h))
+    assert plain == walked
+    assert isinstance(h, SimpleNamespace)
+    assert (a, b) == (1 - 1e-3 * 1e-2, 1e-3)
