@@ -34,7 +34,9 @@ from lit_optim.schedules.expressions import FORMULAS
 HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
 LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 #: Of Hydra's own keys those that say where and how, not what code to run.
-HYDRA_KEYS = re.compile(r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode)$")
+HYDRA_KEYS = re.compile(
+    r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode|job\.name|output_subdir)$"
+)  # the last two are what Lightning gives the other ranks
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
