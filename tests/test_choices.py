@@ -38,13 +38,9 @@ ELSEWHERE = {
         [p for group in groups for p in group["params"]], **hyper
     ),
     "sparse_adam": None,  # torch's takes no dense gradients; where all are non-zero it is Adam
-    "adamw_hf": None,  # no living reference: the float64 oracles stand for it
-    "adam_weight_decay": None,
-    "lion": None,
-    "ademamix": None,
 }
 TORCHS = {name.lower(): value for name, value in vars(torch.optim).items()}
-#: what torch's own lengths ask of a schedule that is compared over 20 updates
+#: told by metrics, and compared in tests/lightning/test_follow.py
 FOLLOWERS = {"plateau", "greedy", "reduce_lr_on_plateau", "ReduceLROnPlateau"}
 
 
@@ -130,10 +126,10 @@ def by_hand(name, cfg, model):
         from transformers.optimization import Adafactor
 
         optimizer = Adafactor(given, **hyper)
-    elif name in ELSEWHERE and ELSEWHERE[name] is None:
+    elif (reference := ELSEWHERE.get(name, TORCHS.get(name))) is None:
+        # torch has none: the float64 oracles stand for it, and this loop for Lightning's
         optimizer = deferred(cfg.optimizer)(no_decay(model))
     else:
-        reference = ELSEWHERE.get(name) or TORCHS[name]
         optimizer = reference(given, **hyper)
     curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
     relative = name == "adafactor_hf" and hyper["lr"] is None

@@ -199,7 +199,7 @@ def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
 
 
 def number(value: float) -> str:
-    """A number as C and Triton read it."""
+    """A number as C reads it."""
     if math.isinf(value):
         return "INFINITY" if value > 0 else "-INFINITY"
     return repr(float(value))

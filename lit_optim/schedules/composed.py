@@ -20,7 +20,7 @@ ROOMS = ("library", "formulas", "followers", "torch_names", "transformers_names"
 Part = Schedule | Mapping[str, Any]
 
 
-def made(index: int, part: Part, key: str = "schedules") -> Schedule:
+def made(index: int, part: Part, key: str) -> Schedule:
     """A part as a schedule.
 
     Raises:
@@ -86,9 +86,7 @@ class Sequential(Schedule):
             parse("milestones", milestone)
 
     def durations(self) -> list[Duration]:  # noqa: D102
-        inner = [duration for part in self.parts for duration in part.durations()]
-        totals = [part.total for part in self.parts if part.total is not None]
-        return [*self.milestones, *inner, *totals]
+        return [*self.milestones, *_durations(self.parts)]
 
     def curve(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length; a share in a part is of that part.
@@ -108,14 +106,7 @@ class Sequential(Schedule):
             if end == begin:  # a share of a short run may round to nothing
                 continue
             kept.append(begin)
-            steps = end - begin
-            if part.total is not None:
-                steps = int(horizon.resolve("total", part.total))
-            local = Horizon(steps, horizon.steps_per_epoch, horizon.samples_per_step)
-            try:
-                curves.append(part.curve(local))
-            except UsageError as error:
-                raise UsageError(f"{self.key}.{index}.{error}") from None
+            curves.append(_fitted(f"{self.key}.{index}", part, end - begin, horizon))
         made = SequentialCurve(curves, kept, horizon.steps)
         for name in dict.fromkeys(name for curve in curves for name in curve.others):
             others = [curve.others.get(name) or Kept() for curve in curves]
@@ -160,9 +151,13 @@ class Chained(Schedule):
     parts: tuple[Schedule, ...]
     key: str = "schedules"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.parts:
+            raise UsageError(f"{self.key} must be at least one")
+
     def durations(self) -> list[Duration]:  # noqa: D102
-        totals = [part.total for part in self.parts if part.total is not None]
-        return [duration for part in self.parts for duration in part.durations()] + totals
+        return _durations(self.parts)
 
     def curve(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length.
@@ -170,16 +165,10 @@ class Chained(Schedule):
         Raises:
             ValueError: a part does not fit.
         """
-        curves = []
-        for index, part in enumerate(self.parts):
-            steps = horizon.steps
-            if part.total is not None:
-                steps = int(horizon.resolve("total", part.total))
-            try:
-                local = Horizon(steps, horizon.steps_per_epoch, horizon.samples_per_step)
-                curves.append(part.curve(local))
-            except UsageError as error:
-                raise UsageError(f"{self.key}.{index}.{error}") from None
+        curves = [
+            _fitted(f"{self.key}.{index}", part, horizon.steps, horizon)
+            for index, part in enumerate(self.parts)
+        ]
         made, moving = ChainedCurve(curves, horizon.steps), [c for c in curves if c.others]
         if len(moving) > 1:
             raise UsageError(f"{self.key}: only one of them can move momentum")
@@ -208,6 +197,25 @@ class ChainedCurve(Curve):
         _load(self.curves, state)
 
 
+def _parts(key: str, schedules: Sequence[Part]) -> tuple[Schedule, ...]:
+    return tuple(made(index, part, key) for index, part in enumerate(schedules))
+
+
+def _durations(parts: Sequence[Schedule]) -> list[Duration]:
+    totals = [part.total for part in parts if part.total is not None]
+    return [duration for part in parts for duration in part.durations()] + totals
+
+
+def _fitted(path: str, part: Schedule, steps: int, horizon: Horizon) -> Curve:
+    """The curve of a part that gets so many steps, unless it has a length of its own."""
+    if part.total is not None:
+        steps = int(horizon.resolve("total", part.total))
+    try:
+        return part.curve(Horizon(steps, horizon.steps_per_epoch, horizon.samples_per_step))
+    except UsageError as error:
+        raise UsageError(f"{path}.{error}") from None
+
+
 def _states(curves: Sequence[Curve]) -> dict[str, Any]:
     states = {str(index): curve.state_dict() for index, curve in enumerate(curves)}
     return {index: state for index, state in states.items() if state}
@@ -233,8 +241,7 @@ def sequential(
 
     torch's SequentialLR.
     """
-    parts = tuple(made(index, part) for index, part in enumerate(schedules))
-    return Sequential(parts, tuple(milestones), total=total)
+    return Sequential(_parts("schedules", schedules), tuple(milestones), total=total)
 
 
 @checked
@@ -243,12 +250,9 @@ def chained(schedules: Sequence[Part] = CHAIN, total: Duration | None = None) ->
 
     torch's ChainedScheduler.
     """
-    if not schedules:
-        raise UsageError("schedules must be at least one")
-    return Chained(tuple(made(index, part) for index, part in enumerate(schedules)), total=total)
+    return Chained(_parts("schedules", schedules), total=total)
 
 
-#: torch's names for them, with the same arguments.
 @checked
 def SequentialLR(
     schedulers: Sequence[Part] = SEQUENCE, milestones: Sequence[Duration] = ("50%",)
@@ -257,8 +261,7 @@ def SequentialLR(
 
     torch's SequentialLR.
     """
-    parts = tuple(made(index, part, "schedulers") for index, part in enumerate(schedulers))
-    return Sequential(parts, tuple(milestones), "schedulers")
+    return Sequential(_parts("schedulers", schedulers), tuple(milestones), "schedulers")
 
 
 @checked
@@ -267,7 +270,4 @@ def ChainedScheduler(schedulers: Sequence[Part] = CHAIN) -> Chained:
 
     torch's ChainedScheduler, whose recursions are no product where a part has an absolute floor.
     """
-    if not schedulers:
-        raise UsageError("schedulers must be at least one")
-    parts = tuple(made(index, part, "schedulers") for index, part in enumerate(schedulers))
-    return Chained(parts, "schedulers")
+    return Chained(_parts("schedulers", schedulers), "schedulers")

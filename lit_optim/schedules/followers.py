@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from typing_extensions import Unpack
@@ -262,17 +262,10 @@ def ReduceLROnPlateau(
 
     torch's ReduceLROnPlateau.
     """
-    return Plateau(
-        factor=factor,
-        patience=patience,
-        threshold=threshold,
-        threshold_mode=threshold_mode,
-        cooldown=cooldown,
-        floor=Absolute(min_lr),
-        eps=eps,
-        warmup=0,
-        follows=Follow(monitor, mode),
+    same = plateau(
+        factor, patience, threshold, threshold_mode, cooldown, 0.0, min_lr, 0, monitor, mode
     )
+    return replace(same, eps=eps)
 
 
 @checked
@@ -293,7 +286,6 @@ def greedy(
     reset_start: Annotated[int, "> 0"] = 500,
     monitor: Monitor = None,
     mode: Mode | None = None,
-    total: Duration | None = None,
 ) -> Greedy:
     """Higher by a factor after `patience` new bests in a row, lower after as many without one.
 
@@ -314,5 +306,4 @@ def greedy(
         window_size=window_size,
         reset_start=reset_start,
         follows=Follow(monitor, mode),
-        total=total,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.elementwise import Elementwise
-from lit_optim.optimizers.walk import OPTIONS
+from lit_optim.optimizers.walk import OPTIONS, Walk
 from tests.optimizers.running import (
     NAMES,
     class_of,
@@ -76,23 +78,42 @@ def test_cautious_decay_leaves_alone_what_moves_away_from_zero(decay, executor):
     assert difference(found, ours("adamw", executor, decay=decay)) > 1e-3
 
 
+def after_a_step(cls, **hyper):
+    p = torch.nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64))
+    optimizer = cls([p], **hyper)
+    optimizer.param_groups[0]["initial_lr"] = 2 * optimizer.param_groups[0]["lr"]
+    p.grad = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    optimizer.step()
+    return p
+
+
+@pytest.mark.parametrize(
+    "option", [{"decay": "corrected"}, {"cautious_weight_decay": True}], ids=str
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_who_has_no_decoupled_decay_refuses(name):
+def test_an_option_of_decay_is_refused_or_has_an_effect(name, option):
     cls, hyper = class_of(name), defaults_of(class_of(name))
-    if "executor" not in cls([torch.nn.Parameter(torch.ones(2, 2))]).param_groups[0]:
+    if not issubclass(cls, Walk):
         return  # torch's own classes take none of the options
-    decoupled = {"adamw", "adam_weight_decay", "lion", "ademamix"}
-    for option in ({"decay": "corrected"}, {"cautious_weight_decay": True}):
-        params = [torch.nn.Parameter(torch.ones(2, 2))]
-        if name in decoupled:
-            assert "weight_decay" in hyper
-            cls(params, **option)
-        else:
-            with pytest.raises(UsageError, match="is for decoupled weight decay, which") as error:
-                cls(params, **option)
-            assert "\n" not in str(error.value)
-    if hyper.get("decoupled_weight_decay") is False:
-        cls([torch.nn.Parameter(torch.ones(2))], decay="corrected", decoupled_weight_decay=True)
+    decay = {"weight_decay": 0.3} if "weight_decay" in hyper else {}
+    refusal = ""
+    try:
+        found = after_a_step(cls, **decay, **option)
+    except UsageError as error:
+        refusal = str(error)
+    if refusal:
+        assert name not in ("adamw", "adam_weight_decay", "lion")
+        assert re.fullmatch(r"\w+=\w+ is for decoupled weight decay, which \w+ .*", refusal)
+        return
+    assert not torch.equal(found, after_a_step(cls, **decay))
+
+
+@pytest.mark.parametrize("name", ["nadam", "radam"])
+def test_who_may_choose_decoupled_decay_may_choose_how(name):
+    cls = class_of(name)
+    hyper = {"weight_decay": 0.3, "decoupled_weight_decay": True}
+    found = after_a_step(cls, **hyper, decay="corrected")
+    assert not torch.equal(found, after_a_step(cls, **hyper))
 
 
 @pytest.mark.parametrize("key", OPTIONS)

@@ -221,6 +221,7 @@ TORCH: dict[str, list[Row]] = {
                     {"name": "StepLR", "step_size": 2},
                 ]
             ),
+            differs="with an absolute floor in a part theirs, a recursion, is no product",
             shortest=6,
         ),
     ],
