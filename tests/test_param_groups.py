@@ -145,7 +145,11 @@ def sharded_groups(rank, path):
     torch.distributed.all_reduce(whole)
     assert whole == 4 * 8 + 8
     assert (decay["name"], rest["name"], rest["weight_decay"]) == ("decay", "no_decay", 0)
-    torch.distributed.destroy_process_group()
+    # gloo's threads abort now and then while a process goes down; what was asked is answered
+    store = torch.distributed.FileStore(f"{path}_done", 2)
+    store.set(str(rank), "done")
+    store.wait(["0", "1"])
+    os._exit(0)
 
 
 def test_groups_are_decided_before_fsdp_cuts_the_parameters(tmp_path):
