@@ -1,7 +1,7 @@
 """The words a rule is written in, beside `+ - * / < >`.
 
 They ask only that the numbers carry the method of the same name, so one rule runs on whatever
-carries them.
+carries them. `total` and `mean` look at the whole tensor: a kernel goes over it once more for them.
 """
 
 from __future__ import annotations
@@ -51,3 +51,13 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 def lerp(x: Any, y: Any, weight: float) -> Any:
     """(1 − weight) x + weight y: with weight = 1 − β this is the moving average EMA_β."""
     return x + weight * (y - x)
+
+
+def total(x: Any) -> Any:
+    """The sum of x over the elements of the tensor, in double precision."""
+    return x.sum(dtype=torch.float64) if isinstance(x, torch.Tensor) else x.sum()
+
+
+def mean(x: Any) -> Any:
+    """The mean of x over the elements of the tensor, in double precision."""
+    return x.mean(dtype=torch.float64) if isinstance(x, torch.Tensor) else x.mean()

@@ -18,7 +18,7 @@ from typing import Any
 #: No contraction: an operation rounds as in torch, so that both executors give the same bits.
 FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
-    "-fPIC", "-shared",
+    "-fopenmp-simd", "-fPIC", "-shared",
 )  # fmt: skip
 #: Threads of the OpenMP that torch has already loaded, tried first.
 THREADED = ("-fopenmp",)
@@ -83,7 +83,7 @@ def load(source: str) -> Any:
     except (OSError, AttributeError) as error:
         raise CannotCompile(f"{kept} cannot be loaded: {error}") from None
     function.restype = None
-    function.argtypes = [ctypes.c_int64, *[ctypes.c_void_p] * 3, ctypes.c_int]
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
     return function
 
 

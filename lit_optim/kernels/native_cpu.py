@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Sequence
+from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_optim.kernels.c_source import STORED, source
+from lit_optim.kernels.c_source import source
 from lit_optim.kernels.compiler import CannotCompile, load
+from lit_optim.kernels.precision import FORMATS, is_dense
 from lit_optim.kernels.trace import Rule, trace
 
 #: Below so many elements a second thread costs more than it gives.
 ALONE = 1 << 15
-
-#: What is stored how, by torch's dtypes.
-DTYPES = {getattr(torch, name): name for name in STORED}
+#: Elements that one thread does at a time, as in the C text.
+CHUNK = 4096
 
 PLAIN = (Tensor, torch.nn.Parameter)
+#: Scales are short, whatever lies beside them.
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 _kernels: dict[tuple[Any, ...], Any] = {}
 _failure: CannotCompile | None = None
@@ -37,63 +40,125 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def refusal(tensors: Sequence[Tensor]) -> str | None:
+def refusal(row: Sequence[Tensor]) -> str | None:
     """Why these tensors of one parameter cannot be stepped natively; None if they can.
 
     Args:
-        tensors: the parameter, its gradient and its states.
+        row: the parameter, its gradient and its states; not their scales.
     """
-    p = tensors[0]
+    p = row[0]
     contiguous = p.is_contiguous()
-    for tensor in tensors:
+    for tensor in row:
         if type(tensor) not in PLAIN:  # a DTensor has its elements elsewhere
             return f"a tensor is a {type(tensor).__name__}"
-        if not (tensor.is_cpu and tensor.dtype in DTYPES):
+        if not (tensor.is_cpu and tensor.dtype in FORMATS):
             if tensor.is_cpu:
                 return f"{tensor.dtype} has no native kernel"
             return f"a tensor is on {tensor.device.type}"
+        if tensor.layout is not torch.strided:
+            return f"a tensor is {tensor.layout}"
         same = tensor.is_contiguous() if contiguous else tensor.stride() == p.stride()
-        if not same:
+        if not same or tensor.shape != p.shape:
             return "a gradient or state lies otherwise in memory than its parameter"
-    if not contiguous and not _is_dense(p):
+    if p.dtype not in FLOATS or row[1].dtype not in FLOATS:
+        return f"{p.dtype} has no native kernel"
+    if not contiguous and not is_dense(p):
         return "a parameter has gaps in memory"
     return None
 
 
-def _is_dense(p: Tensor) -> bool:
-    """Whether its elements fill a stretch of memory, in whatever order (channels_last)."""
-    expected = 1
-    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
-        if size != 1 and stride != expected:
+class Table:
+    """The tensors of a call as the kernel reads them: made once, and followed from step to step.
+
+    Args:
+        rows: of each parameter itself, its gradient, its states, the scales of those in 8 bits and
+            the lower half of the parameter, none of them refused, the dtypes of all rows alike.
+        numbers: of each parameter, for the chances of its roundings.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[Tensor]], numbers: Sequence[int]) -> None:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        self.formats = tuple(FORMATS[tensor.dtype] for tensor in rows[0])
+        self.width = len(columns)
+        self.kept = [columns[0], *columns[2:]]  # gradients come and go
+        self.places = [list(map(Tensor.data_ptr, column)) for column in self.kept]
+        self.dtype = columns[1][0].dtype
+        self.layouts = None if all(g.is_contiguous() for g in columns[1]) else [
+            g.stride() for g in columns[1]
+        ]  # fmt: skip
+        self.pointers = array("Q", bytes(8 * self.width * len(rows)))
+        for k, places in zip((0, *range(2, self.width)), self.places, strict=True):
+            self.pointers[k :: self.width] = array("Q", places)
+        self._point(columns[1])
+        sizes = [p.numel() for p in columns[0]]
+        self.size = sum(sizes)
+        ends, end = array("q"), 0
+        for size in sizes:
+            end += -(-size // CHUNK)
+            ends.append(end)
+        self.arrays = [ends, array("q", sizes), array("q", numbers), self.pointers]
+        self.chunks = end
+        self.scratch = array("d")
+        self.call = array("Q", [len(rows), 0, end, *map(_address, self.arrays), 0])
+
+    def follow(self, gradients: list[Tensor], kept: Sequence[list[Tensor]]) -> bool:
+        """Take in where the gradients are now.
+
+        Args:
+            gradients: of each parameter.
+            kept: the parameters, and what is kept for them, column by column.
+
+        Returns:
+            Whether all else is what and where it was; if not, another table has to be made.
+        """
+        for now, before, places in zip(kept, self.kept, self.places, strict=True):
+            if len(now) != len(before) or not all(map(is_, now, before)):
+                return False
+            if list(map(Tensor.data_ptr, now)) != places:
+                return False
+        dtype = self.dtype
+        for g in gradients:
+            if g.dtype is not dtype or g.layout is not torch.strided or type(g) is not Tensor:
+                return False
+        if self.layouts is None:
+            if not all(map(Tensor.is_contiguous, gradients)):
+                return False
+        elif list(map(Tensor.stride, gradients)) != self.layouts:
             return False
-        expected *= size
-    return True
+        self._point(gradients)
+        return True
+
+    def _point(self, gradients: Sequence[Tensor]) -> None:
+        self.pointers[1 :: self.width] = array("Q", map(Tensor.data_ptr, gradients))
+
+    def room(self, sums: int) -> None:
+        """Have scratch for so many sums over each tensor."""
+        if sums and not self.scratch:
+            self.scratch = array("d", bytes(8 * sums * (self.chunks + self.call[0])))
+            self.call[-1] = _address(self.scratch)
+
+
+def _address(numbers: array[Any]) -> int:
+    return numbers.buffer_info()[0]
 
 
 def step(
-    key: Any,
-    rule: Rule,
-    rows: Sequence[Sequence[Tensor]],
-    states: Sequence[str],
-    h: SimpleNamespace,
-    a: float,
-    b: float,
+    key: Any, rule: Rule, table: Table, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> str | None:
-    """One update of many tensors of the same dtypes, in place; see `torch_executor.step`.
+    """One update of many tensors, in place; see `torch_executor.step`.
 
     Args:
         key: what the rule depends on beside h: the same key, the same rule.
         rule: pure, traced at its first call.
-        rows: of each parameter itself, its gradient and its states, none of them refused.
+        table: of the tensors.
         states: the names of the states.
         h: the scalars; numbers may change from call to call, bools make another kernel.
-        a: what the parameters are multiplied by.
-        b: what the direction is multiplied by.
+        t: which update of these parameters it is.
 
     Returns:
         None, or why no kernel can be made; then nothing is done.
     """
-    numbers = [a, b]
+    numbers: list[float] = []
     switches: list[tuple[str, Any]] = []
     for name, value in vars(h).items():
         if isinstance(value, bool):
@@ -101,39 +166,30 @@ def step(
         else:
             switches.append((name, None))
             numbers.append(value)
-    dtypes = [DTYPES[tensor.dtype] for tensor in rows[0]]
-    called = (key, *switches, *dtypes)
-    kernel = _kernels.get(called)
-    if kernel is None:
+    called = (key, *switches, table.formats)
+    made = _kernels.get(called)
+    if made is None:
         if _failure:
             return str(_failure)
-        kernel = _made(rule, dtypes, states, h)
-        if kernel is None:
+        made = _made(rule, table.formats, states, h)
+        if made is None:
             return str(_failure)
-        _kernels[called] = kernel
-    ends, total = array("q"), 0
-    pointers = array("Q")
-    for row in rows:
-        total += row[0].numel()
-        ends.append(total)
-        pointers.extend(map(Tensor.data_ptr, row))
-    threads = 1 if total < ALONE or _forked else torch.get_num_threads()
+        _kernels[called] = made
+    kernel, sums = made
+    table.room(sums)
+    threads = 1 if table.size < ALONE or _forked else torch.get_num_threads()
     scalars = array("d", numbers)
-    kernel(
-        len(rows),
-        ends.buffer_info()[0],
-        pointers.buffer_info()[0],
-        scalars.buffer_info()[0],
-        threads,
-    )
+    kernel(_address(table.call), _address(scalars), t, threads)
     return None
 
 
-def _made(rule: Rule, dtypes: Sequence[str], states: Sequence[str], h: SimpleNamespace) -> Any:
+def _made(
+    rule: Rule, formats: Sequence[str], states: Sequence[str], h: SimpleNamespace
+) -> tuple[Any, int] | None:
     global _failure
     program = trace(rule, states, vars(h))
     try:
-        return load(source(program, dtypes[0], dtypes[1], dtypes[2:]))
+        return load(source(program, formats)), sum(map(len, program.sums))
     except CannotCompile as error:
         _failure = error
         return None

@@ -2,61 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_optim.kernels import precision
+from lit_optim.kernels.precision import BLOCK, LOW, SCALE
+from lit_optim.kernels.trace import Rule
+
 #: Elements at a time on a CPU. The temporaries of a rule (about 1 MB) then stay in the cache; over
 #: whole tensors they are mapped and faulted in anew each step, which costs up to 39x.
-BLOCK = 1 << 17
-
-Rule = Callable[[Any, Any, Any, Any], tuple[Any, dict[str, Any]]]
+PART = 1 << 17
 
 
 def step(
     rule: Rule,
     p: Tensor,
     g: Tensor,
-    states: dict[str, Tensor],
+    state: dict[str, Tensor],
+    states: Sequence[str],
     h: SimpleNamespace,
-    a: float,
-    b: float,
+    t: int,
+    number: int = 0,
+    in_parts: bool = True,
 ) -> None:
-    """One update of one tensor, in place: u, s' = rule(g, p, s, h); p = a p − b u; s = s'.
+    """One update of one tensor, in place: a, b, u, s' = rule(g, p, s, h); p = a p − b u; s = s'.
 
     Args:
-        rule: pure; gets the old values and returns the direction and the new states.
+        rule: pure; gets the old values and returns the new ones.
         p: the parameter, any floating dtype.
         g: its gradient, the same shape; never written.
-        states: the optimizer's tensors for it, the same shape, at least float32; written.
+        state: the optimizer's tensors for it by name, stored as `precision` says, all laid out
+            alike and without gaps; written.
+        states: the names of those that the rule knows.
         h: the rule's scalars.
-        a: what the parameter is multiplied by.
-        b: what the direction is multiplied by.
+        t: which update of this parameter it is, for the chances of roundings.
+        number: of the parameter, likewise.
+        in_parts: whether the rule looks at single elements only, so that it may see a part of them.
     """
-    for p_, g_, s_ in _blocks(p, g, states):
-        wide = torch.float64 if p_.dtype == torch.float64 else torch.float32
-        x = p_.to(wide)
-        u, new = rule(g_.to(wide), x, SimpleNamespace(**s_), h)
-        if x is p_:
-            p_.mul_(a).sub_(u, alpha=b)
-        else:
-            p_.copy_(a * x - b * u)
-        for name, value in new.items():
-            s_[name].copy_(value)
+    like = state[states[0]] if states else p
+    if not precision.is_dense(like):
+        like = torch.empty_like(like)
+    x = _laid_as(like, p)
+    row = {name: precision.flat(state[name]) for name in (*states, *[LOW] * (LOW in state))}
+    gradient, parameter = precision.flat(_laid_as(like, g)), precision.flat(x)
+    parts = in_parts and p.device.type == "cpu"
+    size = PART if parts else max(p.numel(), 1)
+    for start in range(0, p.numel(), size):
+        end = start + size
+        part = {name: values[start:end] for name, values in row.items()}
+        for name in states:
+            if name + SCALE in state:
+                part[name + SCALE] = state[name + SCALE][start // BLOCK : -(-end // BLOCK)]
+        seed = t, number, start
+        _step(rule, parameter[start:end], gradient[start:end], part, states, h, seed)
+    if x is not p:
+        p.copy_(x)
 
 
-def _blocks(
-    p: Tensor, g: Tensor, states: dict[str, Tensor]
-) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
-    tensors = (p, g, *states.values())
-    if p.numel() <= BLOCK or p.device.type != "cpu" or not all(t.is_contiguous() for t in tensors):
-        yield p, g, states
-        return
-    p, g = p.view(-1), g.view(-1)
-    flat = {name: state.view(-1) for name, state in states.items()}
-    for start in range(0, p.numel(), BLOCK):
-        part = slice(start, start + BLOCK)
-        yield p[part], g[part], {name: state[part] for name, state in flat.items()}
+def _laid_as(like: Tensor, x: Tensor) -> Tensor:
+    """X with its elements in the same places as those of `like`; x itself if they are."""
+    if x.stride() == like.stride():
+        return x
+    return torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
+def _step(
+    rule: Rule,
+    p: Tensor,
+    g: Tensor,
+    part: dict[str, Tensor],
+    states: Sequence[str],
+    h: SimpleNamespace,
+    seed: tuple[int, int, int],
+) -> None:
+    wide = precision.wide(p)
+    x = precision.joined(p, part[LOW]) if LOW in part else p.to(wide)
+    old = {name: precision.decode(part[name], part.get(name + SCALE), wide) for name in states}
+    a, b, u, new = rule(g.to(wide), x, SimpleNamespace(**old), h)
+    if LOW in part:
+        precision.split(a * x - b * u, p, part[LOW])
+    elif x is p and isinstance(b, float):
+        p.mul_(a).sub_(u, alpha=b)
+    else:
+        p.copy_(a * x - b * u)
+    t, number, start = seed
+    for k, name in enumerate(name for name in states if name in new):
+        chance = None
+        if part[name].dtype not in (torch.float64, torch.float32):
+            key = precision.key_of(number, t, k // 2)
+            chance = precision.chances(key, k % 2, start, len(p), p.device)
+        precision.encode(new[name].to(wide), part[name], part.get(name + SCALE), chance)

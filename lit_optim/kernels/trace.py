@@ -1,7 +1,8 @@
 """A rule is called once, on symbols: what it does to them is the kernel.
 
 Symbols carry the operators and methods that `arithmetic` asks for. What is made of hyperparameters
-alone is uniform: the same for all elements, and computed once per call, in double precision.
+alone is computed once per call, what is made of sums over a tensor once per tensor, both in double
+precision; only the rest is computed for each element.
 """
 
 from __future__ import annotations
@@ -10,9 +11,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
-Rule = Callable[[Any, Any, Any, Any], tuple[Any, dict[str, Any]]]
+#: (g, p, s, h) -> a, b, u and the new states: p becomes a p − b u.
+Rule = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, dict[str, Any]]]
+
+#: Computed once for each of these.
+Per = Literal["call", "tensor", "element"]
+COARSE_TO_FINE: tuple[Per, ...] = ("call", "tensor", "element")
 
 
 @dataclass(frozen=True)
@@ -23,15 +29,17 @@ class Node:
         op: its name; `arg` is an input by name, `const` a number.
         inputs: the places of its operands in the trace.
         value: of an input or a number.
-        uniform: the same for all elements.
+        per: what it is computed for.
         logical: true or false, not a number.
+        level: how many passes over the tensor come before it is known.
     """
 
     op: str
     inputs: tuple[int, ...] = ()
     value: str | float = ""
-    uniform: bool = False
+    per: Per = "element"
     logical: bool = False
+    level: int = 0
 
 
 class Trace:
@@ -50,7 +58,7 @@ class Trace:
 
     def constant(self, value: float) -> Symbol:
         """A number that stands in the rule."""
-        return self.symbol(Node("const", value=float(value), uniform=True))
+        return self.symbol(Node("const", value=float(value), per="call"))
 
 
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
@@ -68,9 +76,10 @@ class Symbol:
     def _make(self, op: str, *others: Any) -> Symbol:
         operands = [self, *(self._symbol(other) for other in others)]
         nodes = [self.trace.nodes[operand.place] for operand in operands]
-        uniform = all(node.uniform for node in nodes)
+        per = max((node.per for node in nodes), key=COARSE_TO_FINE.index)
+        level = max(node.level for node in nodes)
         places = tuple(operand.place for operand in operands)
-        return self.trace.symbol(Node(op, places, uniform=uniform, logical=op in COMPARISONS))
+        return self.trace.symbol(Node(op, places, per=per, logical=op in COMPARISONS, level=level))
 
     def _symbol(self, other: Any) -> Symbol:
         if isinstance(other, Symbol):
@@ -151,13 +160,27 @@ class Symbol:
         """X where this condition holds, else y."""
         return self._make("where", x, y)
 
+    def sum(self) -> Symbol:
+        """The sum over the elements of the tensor."""
+        node = self.trace.nodes[self.place]
+        if node.per != "element":
+            raise TypeError("total and mean are of what differs from element to element")
+        return self.trace.symbol(Node("sum", (self.place,), per="tensor", level=node.level + 1))
+
+    def mean(self) -> Symbol:
+        """The mean over the elements of the tensor."""
+        return self.sum() / self.trace.symbol(Node("arg", value="numel", per="tensor"))
+
 
 @dataclass(frozen=True)
 class Program:
-    """A traced rule.
+    """A traced rule: p becomes a p − b u.
 
     Args:
-        nodes: the operations in order; the inputs are g, p, the states and the scalars by name.
+        nodes: the operations in order, each after its operands; the inputs are g, p, `s.` and the
+            states, `h.` and the scalars, and numel.
+        a: the place of what the parameter is multiplied by, the same for all elements of a tensor.
+        b: the place of what the direction is multiplied by, likewise.
         u: the place of the direction.
         states: the names of the states, in the order of the tensors.
         after: the places of the new states that the rule gives, by name.
@@ -165,10 +188,34 @@ class Program:
     """
 
     nodes: tuple[Node, ...]
+    a: int
+    b: int
     u: int
     states: tuple[str, ...]
     after: tuple[tuple[str, int], ...]
     scalars: tuple[str, ...]
+
+    @property
+    def sums(self) -> list[list[int]]:
+        """The places of the sums, by the pass over the tensor in which they are taken."""
+        found = [place for place, node in enumerate(self.nodes) if node.op == "sum"]
+        passes = max((self.nodes[place].level for place in found), default=0)
+        return [[p for p in found if self.nodes[p].level == level + 1] for level in range(passes)]
+
+    def needed(self, targets: Sequence[int]) -> list[int]:
+        """The places of what `targets` are made of, themselves included, in order.
+
+        A sum counts as known: what is summed is left out.
+        """
+        found: set[int] = set()
+        todo = list(targets)
+        while todo:
+            place = todo.pop()
+            if place not in found:
+                found.add(place)
+                node = self.nodes[place]
+                todo += () if node.op == "sum" else node.inputs
+        return sorted(found)
 
 
 def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
@@ -180,7 +227,8 @@ def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
         h: the scalars; numbers become inputs, bools stay what they are.
 
     Raises:
-        TypeError: the rule branches on a number, or uses what is no arithmetic.
+        TypeError: the rule branches on a number, uses what is no arithmetic, or gives an a or b
+            that differs from element to element.
     """
     made = Trace()
 
@@ -190,12 +238,15 @@ def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
     numbers = tuple(name for name, value in h.items() if not isinstance(value, bool))
     known: dict[str, Any] = {n: value for n, value in h.items() if isinstance(value, bool)}
     for name in numbers:
-        known[name] = made.symbol(Node("arg", value=f"h.{name}", uniform=True))
+        known[name] = made.symbol(Node("arg", value=f"h.{name}", per="call"))
     s = SimpleNamespace(**{name: element(f"s.{name}") for name in states})
     g = element("g")
-    u, after = rule(g, element("p"), s, SimpleNamespace(**known))
+    *step, after = rule(g, element("p"), s, SimpleNamespace(**known))
+    a, b, u = (g._symbol(value).place for value in step)
+    if "element" in (made.nodes[a].per, made.nodes[b].per):
+        raise TypeError("a and b of p = a p - b u are the same for all elements of a tensor")
     places = tuple((name, g._symbol(value).place) for name, value in after.items())
-    return Program(tuple(made.nodes), g._symbol(u).place, tuple(states), places, numbers)
+    return Program(tuple(made.nodes), a, b, u, tuple(states), places, numbers)
 
 
 def number(value: float) -> str:

@@ -27,9 +27,10 @@ class LearningRates(Callback):
     def on_train_batch_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._step:
+        step = trainer.global_step
+        if step == self._step:
             return  # accumulating: the update of this step has not happened
-        self._step = step = trainer.global_step
+        self._step = step
         self._used = [
             group["lr"] for optimizer in trainer.optimizers for group in groups(optimizer)
         ]

@@ -61,21 +61,29 @@ class RunProgress(ProgressBar):
     ) -> None:
         if self._progress is None:
             return
-        self._progress.update(self._task, completed=trainer.global_step)
+        step = trainer.global_step
+        self._progress.update(self._task, completed=step)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0:
-            # reading a metric may wait for the device, so not at every step
-            metrics = trainer.progress_bar_metrics.items()
-            told = " ".join(f"{name} {value:.3f}" for name, value in metrics if name != "v_num")
-            self._progress.update(self._task, description=told)
+        # a model may log a step after us, when it has ended
+        if every and step > 1 and (step - 1) % every == 0:
+            self._tell(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if self._progress is not None:
+            self._tell(trainer)
         self._stop()
 
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._stop()
+
+    def _tell(self, trainer: Trainer) -> None:
+        """Read the metrics: it may wait for the device, so not at every step."""
+        assert self._progress is not None
+        metrics = trainer.progress_bar_metrics.items()
+        told = " ".join(f"{name} {value:.3f}" for name, value in metrics if name != "v_num")
+        self._progress.update(self._task, description=told)
 
     def _stop(self) -> None:
         if self._progress is not None:

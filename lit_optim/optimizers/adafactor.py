@@ -11,8 +11,9 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, square
+from lit_optim.kernels.precision import wide
+from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.tensorwise import Tensorwise
-from lit_optim.optimizers.walk import Options, wide
 
 
 class Adafactor(Tensorwise):

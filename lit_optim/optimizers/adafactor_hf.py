@@ -12,10 +12,11 @@ from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import lerp, square
+from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.adafactor import rms
 from lit_optim.optimizers.groups import accepted
+from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.tensorwise import Tensorwise
-from lit_optim.optimizers.walk import Options, wide
 
 
 class AdafactorHF(Tensorwise):

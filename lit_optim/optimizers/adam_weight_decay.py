@@ -12,7 +12,7 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.groups import with_names
-from lit_optim.optimizers.walk import Options
+from lit_optim.optimizers.options import Options
 
 
 class AdamWeightDecay(AdamW):

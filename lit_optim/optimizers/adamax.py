@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import absolute, lerp, maximum
 from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.walk import Options
+from lit_optim.optimizers.options import Options
 
 
 class Adamax(Elementwise):

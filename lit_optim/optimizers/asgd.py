@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typing_extensions import Unpack
 
 from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.walk import Options
+from lit_optim.optimizers.options import Options
 
 
 class ASGD(Elementwise):
@@ -83,8 +83,7 @@ class ASGD(Elementwise):
     def scalars(  # noqa: D102
         self, group: dict[str, Any], t: int, carried: dict[str, float]
     ) -> dict[str, Any]:
-        a, b = self.coefficients(group, t, carried)
-        return {"a": a, "b": b, "mu": carried["mu"]}
+        return {"mu": carried["mu"]}
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         after = h.a * p - h.b * g

@@ -3,25 +3,68 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import native_cpu, torch_executor
-from lit_optim.optimizers.walk import Member, Prepared, Walk, decayed, wide
+from lit_optim.kernels import native_cpu, precision, torch_executor
+from lit_optim.kernels.precision import LOW, SCALE, State
+from lit_optim.optimizers.options import OPTIONS, moved
+from lit_optim.optimizers.walk import Batch, Walk
+
+__all__ = ["Elementwise", "State"]
 
 LOG = logging.getLogger("lit_optim")
 
+NOBODY = Batch()
+#: So many sets of parameters with gradients are remembered; more come with experts or frozen parts.
+MOST_PLANS = 16
 
-@dataclass(frozen=True)
-class State:
-    """A tensor that the optimizer keeps for each parameter, of the parameter's shape."""
 
-    kind: Literal["signed", "non-negative", "weight-like"] = "signed"
-    initial: float = 0.0
+class Plan:
+    """Which parameters of a batch are stepped natively, in which tables, and which are not.
+
+    Args:
+        names: of the states.
+        batch: of parameters.
+        numbers: of all parameters, by id.
+    """
+
+    def __init__(self, names: tuple[str, ...], batch: Batch, numbers: dict[int, int]) -> None:
+        self.others: list[int] = []
+        self.why_not: str | None = None
+        kinds: dict[Any, list[int]] = {}
+        rows = {}
+        for i, (p, g, state) in enumerate(
+            zip(batch.params, batch.grads, batch.states, strict=True)
+        ):
+            refusal = native_cpu.refusal([p, g, *(state[name] for name in names)])
+            if refusal is not None:
+                self.others.append(i)
+                self.why_not = refusal
+                continue
+            scales = [name + SCALE for name in names if name + SCALE in state]
+            keys = (*names, *scales, *[LOW] * (LOW in state))
+            rows[i] = [p, g, *(state[key] for key in keys)]
+            kinds.setdefault((keys, *(x.dtype for x in rows[i])), []).append(i)
+        self.tables: list[tuple[native_cpu.Table, list[int]]] = []
+        self.keys = []
+        for (keys, *_), members in kinds.items():
+            ids = [numbers[id(batch.params[i])] for i in members]
+            self.tables.append((native_cpu.Table([rows[i] for i in members], ids), members))
+            self.keys.append(keys)
+
+    def follow(self, batch: Batch) -> bool:
+        """Whether this batch is like the one before; takes in where its gradients are now."""
+        for (table, members), keys in zip(self.tables, self.keys, strict=True):
+            part = batch if len(members) == len(batch.params) else batch.part(members)
+            kept = [part.params, *([state[key] for state in part.states] for key in keys)]
+            if not table.follow(part.grads, kept):
+                return False
+        return True
 
 
 class Elementwise(Walk):
@@ -42,65 +85,125 @@ class Elementwise(Walk):
         """
         raise NotImplementedError
 
+    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:
+        """Do the t-th update by torch's own fused step, if there is one for these; whether it was.
+
+        Asked only where torch is to step, on tensors of one dtype and without options that torch
+        does not have.
+        """
+        return False
+
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        return {
-            name: torch.full_like(p, declared.initial, dtype=wide(p))
-            for name, declared in self.states(group).items()
-        }
+        tensors = {}
+        for name, state in self.states(group).items():
+            tensors[name] = precision.new(p, state, group["state_dtype"])
+            if tensors[name].dtype in precision.EIGHT_BITS:
+                tensors[name + SCALE] = precision.scales(tensors[name], state.initial)
+        if group["master"] == "split" and p.dtype == torch.bfloat16:
+            tensors[LOW] = torch.zeros_like(p, dtype=torch.int16)
+        return tensors
+
+    def loaded(
+        self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The tensors kept for p from a saved state, which may be stored at another precision."""
+        tensors = self.new_state(p, group)
+        for name in self.states(group).keys() & saved.keys():
+            now, before = tensors[name], torch.empty_like(p, dtype=saved[name].dtype)
+            before.copy_(saved[name])
+            scale = saved.get(name + SCALE)
+            if now.dtype == before.dtype:
+                now.copy_(before)
+                if scale is not None:
+                    tensors[name + SCALE].copy_(scale)
+                continue
+            scale = None if scale is None else scale.to(p.device)
+            value = precision.decode(precision.flat(before), scale, precision.wide(p))
+            precision.encode(value, precision.flat(now), tensors.get(name + SCALE), None)
+        if LOW in tensors and LOW in saved:
+            tensors[LOW].copy_(saved[LOW])
+        return tensors
 
     def update(  # noqa: D102
-        self, group: dict[str, Any], members: list[Member], prepared: Prepared
+        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
     ) -> None:
-        names = tuple(self.states(group))
         if group["executor"] != "torch":
-            members = self._native(names, members, prepared, group["executor"] == "native")
-        for p, g, state in members:
-            tensors = {name: state[name] for name in names}
-            torch_executor.step(self._direction, p, g, tensors, *prepared)
+            batch = self._native(group, batch, h, t)
+        if batch.params and not self._by_torch(group, batch, h, t):
+            names, numbers = tuple(self.states(group)), self._numbers()
+            in_parts = not (h.cautious or h.clipped or h.trusting or h.on_ball)
+            for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
+                if not in_parts and hasattr(p, "to_local"):
+                    raise UsageError(
+                        "cautious, clip_update, trust_ratio and hyperball look at whole tensors: "
+                        "not for sharded parameters"
+                    )
+                here = {k: _here(v) for k, v in state.items() if isinstance(v, Tensor)}
+                torch_executor.step(
+                    self._walked, _here(p), _here(g), here, names, h, t, numbers[id(p)], in_parts
+                )
 
-    def _native(
-        self, names: tuple[str, ...], members: list[Member], prepared: Prepared, must: bool
-    ) -> list[Member]:
-        """Step natively what can be, all of one kind in one call; returns the others."""
-        kinds: dict[tuple[torch.dtype, torch.dtype], list[tuple[Member, list[Tensor]]]] = {}
-        others, why_not = [], None
-        for member in members:
-            p, g, state = member
-            row = [p, g, *[state[name] for name in names]]
-            refusal = native_cpu.refusal(row)
-            if refusal is None:  # states of one optimizer are stored alike
-                kinds.setdefault((p.dtype, g.dtype), []).append((member, row))
-            else:
-                others.append(member)
-                why_not = refusal
-        if others and must:
-            self._refuse(why_not)
-        key = (type(self), names)
-        for alike in kinds.values():
-            rows = [row for _, row in alike]
-            refusal = native_cpu.step(key, self._direction, rows, names, *prepared)
-            if refusal is not None and must:
-                self._refuse(refusal)
-            if refusal is not None:
-                others += [member for member, _ in alike]
-                why_not = refusal
-        self._tell(len(members) - len(others), others, why_not)
-        return others
-
-    def _refuse(self, why_not: str | None) -> NoReturn:
-        raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
-
-    def _tell(self, native: int, others: list[Member], why_not: str | None) -> None:
-        """One line about who steps what; again only where that changes."""
-        name = type(self).__name__
-        line = f"{name}: native kernels for {native} of {native + len(others)} parameters"
-        if others:
-            line += f"; torch for the others, because {why_not}"
-        if self.__dict__.get("_told") != bool(others):
-            self.__dict__["_told"] = bool(others)
-            LOG.info(line if others else f"{name}: native kernels")
-
-    def _direction(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:
+    def _walked(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
+        """The rule and the walk's options: a, b and u of p = a p − b u, and the new states."""
         g = -g if h.maximize else g
         u, new = self.rule(g + h.l2 * p if h.coupled else g, p, s, h)
-        return decayed(u, p, h), new
+        return *moved(u, g, p, h), new
+
+    def _native(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> Batch:
+        """Step natively what can be, all of one kind in one call; returns the others."""
+        names = tuple(self.states(group))
+        plan = self._plan(names, batch)
+        others, why_not = plan.others, plan.why_not
+        for table, members in plan.tables:
+            refusal = native_cpu.step((type(self), names), self._walked, table, names, h, t)
+            if refusal is not None:
+                others, why_not = others + members, refusal
+        if others and group["executor"] == "native":
+            raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
+        self._tell(len(batch.params), len(others), why_not)
+        return batch.part(others) if others else NOBODY
+
+    def _plan(self, names: tuple[str, ...], batch: Batch) -> Plan:
+        """Who is stepped with whom; kept, for the next step mostly asks for the same."""
+        plans: dict[Any, Plan] = self.__dict__.setdefault("_plans", {})
+        key = id(batch.params[0]), len(batch.params)
+        plan = plans.get(key)
+        if plan is None or not plan.follow(batch):
+            if len(plans) == MOST_PLANS:
+                plans.clear()
+            plan = plans[key] = Plan(names, batch, self._numbers())
+        return plan
+
+    def _numbers(self) -> dict[int, int]:
+        """The place of each parameter among all, by its id."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return {id(p): k for k, p in enumerate(params)}
+
+    def _tell(self, all_: int, others: int, why_not: str | None) -> None:
+        """One line about who steps what; again only where that changes."""
+        if self.__dict__.get("_told") != bool(others):
+            self.__dict__["_told"] = bool(others)
+            line = f"{type(self).__name__}: native kernels"
+            if others:
+                line += f" for {all_ - others} of {all_} parameters"
+                line += f"; torch for the others, because {why_not}"
+            LOG.info(line)
+
+    def _by_torch(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> bool:
+        """Let torch's own fused step do it, where there is one for just this."""
+        asked = {key for key in OPTIONS if group[key] != OPTIONS[key]}  # type: ignore[literal-required]
+        if asked - {"executor", "maximize"}:
+            return False
+        rows = zip(batch.params, batch.grads, batch.states, strict=True)
+        dtypes, devices = set(), set()
+        for p, g, state in rows:
+            tensors = [p, g, *(x for x in state.values() if isinstance(x, Tensor))]
+            dtypes |= {x.dtype for x in tensors}
+            devices |= {x.device.type for x in tensors}
+        plain = len(dtypes) == len(devices) == 1 and devices <= {"cpu", "cuda"}
+        return plain and self.torchs(group, batch, t)
+
+
+def _here(x: Tensor) -> Tensor:
+    """The part of a sharded tensor that lies here; any other tensor itself."""
+    return x.to_local() if hasattr(x, "to_local") else x

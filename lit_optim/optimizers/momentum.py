@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
+from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.sgd import SGD
-from lit_optim.optimizers.walk import Options
 
 
 class Momentum(SGD):

@@ -11,7 +11,7 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, sign, where
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.groups import accepted
-from lit_optim.optimizers.walk import Options
+from lit_optim.optimizers.options import Options
 
 
 class Rprop(Elementwise):

@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.walk import Member, Prepared, Walk, decayed, wide
+from lit_optim.kernels.precision import wide
+from lit_optim.optimizers.options import OPTIONS, moved
+from lit_optim.optimizers.walk import Batch, Walk
 
 
 class Tensorwise(Walk):
@@ -21,12 +23,19 @@ class Tensorwise(Walk):
         """Add a group.
 
         Raises:
-            ValueError: it asks for native kernels, which are for one coordinate at a time.
+            ValueError: it asks for what is for one coordinate at a time: native kernels, states or
+                parameters at another precision.
         """
         super().add_param_group(param_group)
-        if self.param_groups[-1]["executor"] == "native":
-            name = type(self).__name__
+        group, name = self.param_groups[-1], type(self).__name__
+        if group["executor"] == "native":
             raise UsageError(f"executor=native: {name} looks at whole tensors, so it has no kernel")
+        for key in ("state_dtype", "master"):
+            if group[key] != OPTIONS[key]:
+                raise UsageError(
+                    f"{key}={group[key]} is for optimizers that look at one coordinate at a time, "
+                    f"which {name} does not"
+                )
 
     def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The algorithm, pure: old states `s` in, direction u and new states out.
@@ -40,14 +49,15 @@ class Tensorwise(Walk):
         raise NotImplementedError
 
     def update(  # noqa: D102
-        self, group: dict[str, Any], members: list[Member], prepared: Prepared
+        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
     ) -> None:
-        h, a, b = prepared
-        for p, gradient, state in members:
+        for p, gradient, state in zip(batch.params, batch.grads, batch.states, strict=True):
             x, g = p.to(wide(p)), gradient.to(wide(p))
             g = -g if h.maximize else g
-            g = g + h.l2 * x if h.coupled else g
-            u, new = self.direction(g, x, SimpleNamespace(**state), h)
-            p.copy_(a * x - b * decayed(u, x, h))
+            u, new = self.direction(
+                g + h.l2 * x if h.coupled else g, x, SimpleNamespace(**state), h
+            )
+            a, b, u = moved(u, g, x, h)
+            p.copy_(a * x - b * u)
             for name, value in new.items():
                 state[name].copy_(value)

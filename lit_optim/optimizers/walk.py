@@ -8,53 +8,36 @@ count of each parameter, weight decay, p = a p − b u, and the state dict. What
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of
-from lit_optim.kernels.arithmetic import where
+from lit_optim.kernels.precision import wide
+from lit_optim.optimizers import options
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted
+from lit_optim.optimizers.options import HOW, OPTIONS
 
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
 TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 
-#: The scalars of a rule, and a and b of p = a p − b u.
-Prepared = tuple[SimpleNamespace, float, float]
-#: A parameter, its gradient and its state.
-Member = tuple[Tensor, Tensor, dict[str, Any]]
 
+@dataclass
+class Batch:
+    """Parameters of a group that are at the same step, their gradients and their states."""
 
-class Options(TypedDict, total=False):
-    """What every optimizer takes beside its own arguments.
+    params: list[Tensor] = field(default_factory=list)
+    grads: list[Tensor] = field(default_factory=list)
+    states: list[dict[str, Any]] = field(default_factory=list)
 
-    executor: who computes: native, compiled kernels; torch, without a compiler; auto, native where
-        that can be.
-    maximize: climb instead of descend.
-    decay: how a decoupled weight decay follows the lr. decoupled: lr * weight_decay, as in AdamW;
-        independent: (lr / peak) * weight_decay, so that the lr does not set its strength;
-        corrected: (lr² / peak) * weight_decay, for layers that a norm follows (Defazio 2025, Why
-        Gradients Rapidly Increase Near the End of Training, arXiv:2506.02285). The peak is the lr
-        that the group was given, before any schedule.
-    cautious_weight_decay: decay only coordinates that the update moves towards zero, or not at all:
-        u p >= 0 (Chen et al. 2025, Cautious Weight Decay, arXiv:2510.12402, Alg. 1).
-    """
-
-    executor: Literal["auto", "native", "torch"]
-    maximize: bool
-    decay: Literal["decoupled", "independent", "corrected"]
-    cautious_weight_decay: bool
-
-
-OPTIONS: Options = {
-    "executor": "auto",
-    "maximize": False,
-    "decay": "decoupled",
-    "cautious_weight_decay": False,
-}
+    def part(self, members: list[int]) -> Batch:
+        """Those at these places."""
+        columns = self.params, self.grads, self.states
+        return Batch(*([column[i] for i in members] for column in columns))  # type: ignore[arg-type]
 
 
 class Walk(torch.optim.Optimizer):
@@ -76,6 +59,13 @@ class Walk(torch.optim.Optimizer):
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
         check(type(self).__init__, hyper)
         super().__init__(params, hyper | {k: v for k, v in OPTIONS.items() if k not in hyper})
+        self._check_masters()
+
+    def _check_masters(self) -> None:
+        dtypes = {p.dtype for g in self.param_groups if g["master"] != "none" for p in g["params"]}
+        if dtypes and torch.bfloat16 not in dtypes:
+            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            raise UsageError(f"master=split is for bfloat16 parameters, these are {names}")
 
     def scalars(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> dict[str, Any]:
         """What the rule needs to know on the t-th update of a parameter (t = 1, 2, ...)."""
@@ -117,8 +107,8 @@ class Walk(torch.optim.Optimizer):
         """The tensors kept for p, by torch's names, before its first update."""
         raise NotImplementedError
 
-    def update(self, group: dict[str, Any], members: list[Member], prepared: Prepared) -> None:
-        """One update of parameters of a group that are at the same step, and of their tensors."""
+    def update(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> None:
+        """The t-th update of parameters of a group and of their tensors; h: scalars and options."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -130,42 +120,63 @@ class Walk(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             first = self.carried(group)
-            alike: dict[tuple[float, ...], list[Member]] = {}
+            alike: dict[Any, Batch] = {}  # most parameters share their step
+            key: Any
             for p in group["params"]:
                 g = p.grad
-                if g is not None:
-                    state = self.state[p] or self.start(p, group)
-                    key = (state["step"] + 1, *[state[name] for name in first])
-                    alike.setdefault(key, []).append((p, g, state))
-            for (t, *numbers), members in alike.items():  # most parameters share their step
-                t, carried = int(t), dict(zip(first, numbers, strict=True))
-                self.update(group, members, self._prepare(group, t, carried))
-                after = self.carry(group, t, carried) | {"step": t}
-                for _, _, state in members:
-                    state.update(after)
+                if g is None:
+                    continue
+                state = self.state[p] or self.start(p, group)
+                key = state["step"]
+                if first or group["hyperball"]:
+                    on_ball = group["hyperball"] and p.ndim > 1
+                    key = (key, on_ball, *[state[name] for name in first])
+                batch = alike.get(key)
+                if batch is None:
+                    batch = alike[key] = Batch()
+                batch.params.append(p)
+                batch.grads.append(g)
+                batch.states.append(state)
+            for batch in alike.values():
+                self._step_batch(group, batch, list(first))
         return loss
 
-    def _prepare(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> Prepared:
+    def _step_batch(self, group: dict[str, Any], batch: Batch, names: list[str]) -> None:
+        one = batch.states[0]
+        t, carried = one["step"] + 1, {name: one[name] for name in names}
         a, b = self.coefficients(group, t, carried)
         l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
-        h = SimpleNamespace(**self.scalars(group, t, carried), l2=l2, coupled=l2 != 0)
-        h.maximize, h.cautious = group["maximize"], bool(group["cautious_weight_decay"] and b)
-        if h.cautious:  # what a would do to all coordinates, the direction does to some
-            h.shrink, a = (1.0 - a) / b, 1.0
-        return h, a, b
+        walks = options.switches(group, b) | {"l2": l2, "coupled": l2 != 0}
+        walks["on_ball"] = group["hyperball"] and batch.params[0].ndim > 1
+        walks |= {"a": a, "b": b, "wd": (1.0 - a) / b if b else 0.0}
+        h = SimpleNamespace(**self.scalars(group, t, carried), **walks)
+        self.update(group, batch, h, t)
+        if names:
+            after = self.carry(group, t, carried)
+            for state in batch.states:
+                state.update(after)
+        for state in batch.states:
+            state["step"] = t
 
     def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Give p its state.
 
         Raises:
-            RuntimeError: its gradient is sparse, or it is complex.
+            RuntimeError: its gradient is sparse, or it is no floating-point number.
+            ValueError: hyperball is to keep its norm, which is 0.
         """
         if p.grad is not None and p.grad.is_sparse:
             raise RuntimeError(
                 f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
             )
-        if p.is_complex():
-            raise RuntimeError(f"{type(self).__name__} does not take complex parameters")
+        if not p.is_floating_point():
+            kind = str(p.dtype).removeprefix("torch.")
+            raise RuntimeError(f"{type(self).__name__} does not take {kind} parameters")
+        if group["hyperball"] and p.ndim > 1 and not p.any():
+            raise UsageError(
+                f"hyperball=True keeps the norm of a matrix, so one of shape {list(p.shape)} that "
+                "is all 0 would never move: initialize it, or leave it to another group"
+            )
         state: dict[str, Any] = self.state[p]
         state["step"] = 0
         state.update(self.carried(group))
@@ -180,19 +191,16 @@ class Walk(torch.optim.Optimizer):
         """
         super().add_param_group(accepted(self, param_group))
         group = self.param_groups[-1]
-        own = type(self).coefficients is not Walk.coefficients  # it decays in a way of its own
-        if own or self.couples(group) or "weight_decay" not in group:
-            for key in ("decay", "cautious_weight_decay"):
-                if group[key] != OPTIONS[key]:
-                    raise UsageError(
-                        f"{key}={group[key]} is for decoupled weight decay, "
-                        f"which {type(self).__name__} does not have"
-                    )
+        own = type(self).coefficients is not Walk.coefficients  # it steps in a way of its own
+        decoupled = "weight_decay" in group and not self.couples(group)
+        options.refuse(type(self).__name__, group, own, decoupled)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load ours or torch's state dict of the same algorithm, states at their own precision."""
+        how = [{key: group[key] for key in HOW} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group in self.param_groups:
+        for group, kept in zip(self.param_groups, how, strict=True):
+            group.update(kept)
             self._drop_foreign(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         owners = [(p, group) for group in self.param_groups for p in group["params"]]
@@ -204,13 +212,17 @@ class Walk(torch.optim.Optimizer):
             # torch's SGD keeps no count: a state that exists has been stepped at least once
             state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
             self.state[p] = state
-            numbers = self.carried(group)
-            for name, value in saved.items():
-                if name in numbers:
-                    state[name] = float(value)
-                elif isinstance(value, Tensor):
-                    # torch casts states to the parameter's dtype: bfloat16 would lose them
-                    state[name] = value.to(p.device, wide(p), copy=True)
+            numbers = {name for name in self.carried(group) if name in saved}
+            state.update({name: float(saved.pop(name)) for name in numbers})
+            tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
+            state.update(self.loaded(p, group, tensors))
+
+    def loaded(
+        self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The tensors kept for p, from a saved state."""
+        # torch casts states to the parameter's dtype: bfloat16 would lose them
+        return {name: value.to(p.device, wide(p), copy=True) for name, value in saved.items()}
 
     def _drop_foreign(self, group: dict[str, Any]) -> None:
         """Leave out of a loaded group what torch has and we do not; refuse what would matter."""
@@ -231,13 +243,3 @@ class Walk(torch.optim.Optimizer):
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
-
-
-def decayed(u: Any, p: Any, h: Any) -> Any:
-    """The direction with a cautious weight decay in it, where that is asked for."""
-    return u + h.shrink * where(u * p >= 0, p, 0.0) if h.cautious else u
-
-
-def wide(p: Tensor) -> torch.dtype:
-    """What we compute and keep states in: at least float32."""
-    return torch.float64 if p.dtype == torch.float64 else torch.float32

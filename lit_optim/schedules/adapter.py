@@ -51,11 +51,16 @@ class ScheduledLR(LRScheduler):
         self._apply()
 
     def _apply(self) -> None:
+        t = self.last_epoch
+        others = {name: curve(t) for name, curve in self.curve.others.items()}
+        lrs: dict[float, float] = {}  # by a group's own: most groups share it
         for group in self.optimizer.param_groups:  # a group added on the way has its own lr
             own = group.setdefault("initial_lr", group["lr"])
-            group["lr"] = self.curve(self.last_epoch, own)
-            for name, curve in self.curve.others.items():
-                _put(group, name, curve(self.last_epoch))
+            if own not in lrs:
+                lrs[own] = self.curve(t, own)
+            group["lr"] = lrs[own]
+            for name, value in others.items():
+                _put(group, name, value)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 
 from lit_optim.errors import UsageError
 from lit_optim.tasks.data import TensorTask
+from lit_optim.tasks.logged import is_logged
 
 Size = Annotated[int, "> 0"]
 IGNORED = -100  # cross_entropy leaves such targets out
@@ -204,15 +205,24 @@ class GPT(LightningModule):
         logits: Tensor = self.head(self.norm(self.layers(self.dropout(h))))
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: D102
+    def training_step(  # noqa: D102
+        self, batch: tuple[Tensor, Tensor], batch_idx: int
+    ) -> dict[str, Tensor]:
         x, y = batch
         loss = cross_entropy(self(x).flatten(0, 1), y.flatten())
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
-        return loss
+        return {"loss": loss, "mean": loss.detach()}  # "loss" is divided where updates accumulate
+
+    def on_train_batch_end(  # noqa: D102
+        self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int
+    ) -> None:
+        if outputs and is_logged(self.trainer):
+            self.log("train/loss", outputs["mean"], prog_bar=True, batch_size=len(batch[0]))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: D102
         x, y = batch
         loss = cross_entropy(self(x).flatten(0, 1), y.flatten(), ignore_index=IGNORED)
         # weighted, so that the mean is over characters and not over batches
         self.val_loss.update(loss, weight=(y != IGNORED).sum())
-        self.log("val/loss", self.val_loss, prog_bar=True, batch_size=len(x))
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        self.log("val/loss", self.val_loss, prog_bar=True)

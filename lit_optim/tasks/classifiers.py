@@ -6,7 +6,7 @@ They take vectors of any length: `features` and `classes` come from the data. No
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
+
+from lit_optim.tasks.logged import is_logged
 
 Size = Annotated[int, "> 0"]
 Batch = tuple[Tensor, Tensor]
@@ -31,7 +33,8 @@ class Scores(nn.Module):
 class Classifier(LightningModule):
     """Cross-entropy on (x of shape (batch, features), class of shape (batch,)).
 
-    Logs `train/loss`, `train/acc` at every logged step and `val/...`, `test/...` over whole sets.
+    Logs `train/loss`, `train/acc` at every logged step and at the end of an epoch, and `val/...`,
+    `test/...` over whole sets.
     """
 
     monitor = ("val/acc", "max")
@@ -42,28 +45,41 @@ class Classifier(LightningModule):
         self.val_scores = Scores(classes)
         self.test_scores = Scores(classes)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: D102
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: D102
         x, y = batch
         logits = self(x)
         loss = cross_entropy(logits, y)
-        acc = (logits.detach().argmax(1) == y).float().mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
-        self.log("train/acc", acc, batch_size=len(x))
-        return loss
+        # where updates accumulate, Lightning divides "loss"
+        return {"loss": loss, "mean": loss.detach(), "logits": logits.detach()}
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+        if outputs and is_logged(self.trainer):
+            x, y = batch
+            acc = (outputs["logits"].argmax(1) == y).float().mean()
+            self.log("train/loss", outputs["mean"], prog_bar=True, batch_size=len(x))
+            self.log("train/acc", acc, batch_size=len(x))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        self._evaluate("val", self.val_scores, batch)
+        self._evaluate(self.val_scores, batch)
+
+    def on_validation_epoch_end(self) -> None:  # noqa: D102
+        self._log_scores("val", self.val_scores)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
-        self._evaluate("test", self.test_scores, batch)
+        self._evaluate(self.test_scores, batch)
 
-    def _evaluate(self, stage: str, scores: Scores, batch: Batch) -> None:
+    def on_test_epoch_end(self) -> None:  # noqa: D102
+        self._log_scores("test", self.test_scores)
+
+    def _evaluate(self, scores: Scores, batch: Batch) -> None:
         x, y = batch
         logits = self(x)
         scores.loss.update(cross_entropy(logits, y), weight=len(x))
         scores.acc.update(logits, y)
-        self.log(f"{stage}/loss", scores.loss, on_epoch=True, batch_size=len(x))
-        self.log(f"{stage}/acc", scores.acc, on_epoch=True, prog_bar=True, batch_size=len(x))
+
+    def _log_scores(self, stage: str, scores: Scores) -> None:
+        self.log(f"{stage}/loss", scores.loss)
+        self.log(f"{stage}/acc", scores.acc, prog_bar=True)
 
 
 class Linear(Classifier):

@@ -145,4 +145,5 @@ class Pairs:
         return len(self.x)
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self.x[indices], self.y[indices]
+        at = torch.tensor(indices)  # once for both
+        return self.x[at], self.y[at]

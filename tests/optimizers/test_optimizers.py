@@ -163,7 +163,7 @@ def test_gradients_are_not_written(name):
 @pytest.mark.parametrize("name", WALKS)
 def test_blocks_and_layout_change_nothing(name, monkeypatch):
     def trained(block, channels_last):
-        monkeypatch.setattr(torch_executor, "BLOCK", block)
+        monkeypatch.setattr(torch_executor, "PART", block)
         params = parameters()
         if channels_last:
             params[3].data = params[3].data.to(memory_format=torch.channels_last)

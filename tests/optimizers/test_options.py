@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.elementwise import Elementwise
-from lit_optim.optimizers.walk import OPTIONS, Walk
+from lit_optim.kernels import native_cpu
+from lit_optim.kernels.c_source import source
+from lit_optim.kernels.trace import trace
+from lit_optim.optimizers.options import OPTIONS
+from lit_optim.optimizers.walk import Walk
 from tests.optimizers.running import (
     NAMES,
     class_of,
@@ -123,17 +126,20 @@ def test_nonsense_is_refused(key):
     assert "\n" not in str(error.value)
 
 
-def test_defaults_change_no_bit():
-    """A kernel or rule without an option is the one it was."""
-    from types import SimpleNamespace
+def test_defaults_cost_nothing(monkeypatch):
+    """The kernel without an option is that of the rule alone."""
+    found = []
+    monkeypatch.setattr(native_cpu, "_kernels", {})
+    monkeypatch.setattr(native_cpu, "source", lambda *args: found.append(args) or source(*args))
+    adamw = class_of("adamw")(parameters(), executor="native")
+    gradients(parameters(), 5)
+    for p in adamw.param_groups[0]["params"]:
+        p.grad = torch.ones_like(p)
+    adamw.step()
+    [(program, _)] = found
 
-    from lit_optim.kernels.trace import trace
+    def alone(g, p, s, h):
+        return h.a, h.b, *adamw.rule(g, p, s, h)
 
-    adamw = class_of("adamw")(parameters())
-    assert isinstance(adamw, Elementwise)
-    h, a, b = adamw._prepare(adamw.param_groups[0], 1, {})
-    plain = trace(adamw.rule, ["exp_avg", "exp_avg_sq"], vars(h))
-    walked = trace(adamw._direction, ["exp_avg", "exp_avg_sq"], vars(h))
-    assert plain == walked
-    assert isinstance(h, SimpleNamespace)
-    assert (a, b) == (1 - 1e-3 * 1e-2, 1e-3)
+    h = dict.fromkeys(program.scalars, 0.0) | {"amsgrad": False}
+    assert trace(alone, program.states, h) == program

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.walk import OPTIONS
+from lit_optim.optimizers.options import OPTIONS
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import class_of, defaults_of, parameters, run
 

@@ -1,0 +1,189 @@
+"""How the tensors of a step are stored: as they are computed, in 16 bits, or in 8 and a scale.
+
+What is stored in fewer bits than it is computed in is rounded up or down by chance, so that it is
+right on average: a moving average would otherwise never feel a change that is smaller than half of
+the last bit. The chance is a function of the parameter's number, its step and the place of the
+element: the same again after a resume, on any number of threads, in every executor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+#: What is computed and what is stored, by the dtypes of tensors in a row: int8 and uint8 are states
+#: of either sign and non-negative ones, int16 the lower half of a parameter.
+FORMATS = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.int8: "int8",
+    torch.uint8: "uint8",
+    torch.int16: "int16",
+}
+EIGHT_BITS = (torch.int8, torch.uint8)
+#: So many values in 8 bits share a scale.
+BLOCK = 256
+#: The name of a state's scales beside its own, and of the lower halves of the parameters.
+SCALE, LOW = "_scale", "master"
+
+StateDtype = Literal["float32", "bfloat16", "int8"]
+Kind = Literal["signed", "non-negative", "weight-like"]
+
+
+@dataclass(frozen=True)
+class State:
+    """A tensor that the optimizer keeps for each parameter, of the parameter's shape.
+
+    Args:
+        kind: signed and non-negative ones may be stored in fewer bits, what is like a weight not.
+        initial: all its elements before the first update.
+    """
+
+    kind: Kind = "signed"
+    initial: float = 0.0
+
+
+def wide(p: Tensor) -> torch.dtype:
+    """What is computed in, and what states are kept in unless asked: at least float32."""
+    return torch.float64 if p.dtype == torch.float64 else torch.float32
+
+
+def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:
+    """The state of p before its first update; where it is in 8 bits, its codes (see `encode`)."""
+    eight = torch.int8 if state.kind == "signed" else torch.uint8
+    dtype = {"float32": wide(p), "bfloat16": torch.bfloat16, "int8": eight}[stored]
+    if state.kind == "weight-like":
+        dtype = wide(p)
+    if dtype in EIGHT_BITS:  # the largest code is the scale
+        return torch.full_like(p, torch.iinfo(dtype).max if state.initial else 0, dtype=dtype)
+    return torch.full_like(p, state.initial, dtype=dtype)
+
+
+def scales(codes: Tensor, initial: float = 0.0) -> Tensor:
+    """The scales of codes: a float32 for each 256 of them, in the order in which they lie."""
+    return codes.new_full((-(-codes.numel() // BLOCK),), initial, dtype=torch.float32)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether its elements fill a stretch of memory, in whatever order (channels_last)."""
+    expected = 1
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def flat(x: Tensor) -> Tensor:
+    """The elements of x in the order in which they lie, as a view; x has no gaps."""
+    return x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
+
+
+def decode(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Stored values, flat, as numbers.
+
+    Args:
+        x: values or codes, flat.
+        scale: of codes.
+        dtype: what is computed in.
+    """
+    if scale is None:
+        return x.to(dtype)
+    y = x.to(dtype) / torch.iinfo(x.dtype).max
+    y = y * y.abs() if x.dtype == torch.int8 else y.square().square()
+    return y * scale.to(dtype).repeat_interleave(BLOCK)[: len(y)]
+
+
+def encode(value: Tensor, x: Tensor, scale: Tensor | None, chance: Tensor | None) -> None:
+    """Store numbers, flat, as decode reads them.
+
+    In 8 bits a value is, relative to the largest of its block, the square of its code (signed) or
+    its fourth power (non-negative): fine where most values are, and small ones do not become zero.
+
+    Args:
+        value: what to store, flat.
+        x: where to, flat.
+        scale: of codes; written.
+        chance: 16 random bits for each value; None: to the nearest.
+    """
+    if scale is not None:
+        _encode_8_bits(value.float(), x, scale, chance)
+    elif x.dtype == torch.bfloat16 and chance is not None:
+        bits = value.float().view(torch.int32).to(torch.int64)  # room for a carry out of bit 31
+        up = ((bits + chance) & ~0xFFFF).to(torch.int32).view(torch.float32)
+        x.copy_(torch.where(value.isnan(), value.float(), up))
+    else:
+        x.copy_(value)
+
+
+def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | None) -> None:
+    most = torch.iinfo(x.dtype).max
+    padded = torch.nn.functional.pad(value, (0, scale.numel() * BLOCK - value.numel()))
+    torch.amax(padded.view(-1, BLOCK).abs(), 1, out=scale)
+    top = scale.repeat_interleave(BLOCK)[: value.numel()]
+    y = torch.where((top >= torch.finfo(top.dtype).tiny) & top.isfinite(), value.abs() / top, 0.0)
+    share = 0.5 if chance is None else (chance + 0.5) / 65536
+    if x.dtype == torch.int8:
+        y = y * most**2
+        code = y.sqrt().floor()
+        code += y - code * code > share * (2 * code + 1)
+        x.copy_(code.clamp(max=most).copysign(value).nan_to_num(0.0))
+    else:
+        y = y * float(most) ** 4
+        code = y.sqrt().sqrt().floor()
+        low, high = code.square().square(), (code + 1).square().square()
+        code += y - low > share * (high - low)
+        x.copy_(code.clamp(max=most).maximum((y > 0).to(code)).nan_to_num(0.0))
+
+
+def joined(p: Tensor, low: Tensor) -> Tensor:
+    """The float32 whose nearest bfloat16 is p and whose other 16 bits are low."""
+    bits = (p.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)
+    return bits.view(torch.float32)
+
+
+def split(value: Tensor, p: Tensor, low: Tensor) -> None:
+    """Store float32 values as `joined` reads them: exactly."""
+    bits = value.view(torch.int32).to(torch.int64)
+    high = (bits + 0x8000) >> 16
+    nan = value.isnan()
+    p.view(torch.int16).copy_(torch.where(nan, 0x7FC0, high))
+    low.copy_(torch.where(nan, 0, bits - (high << 16)))
+
+
+WORD = 0xFFFFFFFF
+
+
+def mixed(x: Any) -> Any:
+    """32 bits, each of them shaken by all the others; of an int or an int64 tensor."""
+    x = x ^ (x >> 16)
+    x = (x * 0x7FEB352D) & WORD
+    x = x ^ (x >> 15)
+    x = (x * 0x846CA68B) & WORD
+    return x ^ (x >> 16)
+
+
+def key_of(number: int, t: int, word: int) -> int:
+    """What the chances of a parameter's t-th update depend on; two states share a word."""
+    return int(mixed((mixed((mixed(number & WORD) + t) & WORD) + word) & WORD))
+
+
+def chances(key: int, half: int, first: int, count: int, device: torch.device) -> Tensor:
+    """16 random bits for each of the elements from `first` on, as int64.
+
+    Args:
+        key: of `key_of`.
+        half: 0 or 1, which half of the word.
+        first: the place of the first element in its tensor.
+        count: of elements.
+        device: where to.
+    """
+    place = torch.arange(first, first + count, dtype=torch.int64, device=device)
+    x = (place & WORD) * 0x9E3779B1 + (place >> 32) * 0x85EBCA77 + key
+    bits: Tensor = mixed(x & WORD) >> (16 * half)
+    return bits & 0xFFFF
