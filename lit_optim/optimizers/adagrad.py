@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from torch.optim.adagrad import adagrad
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import Batch
 
 
 class Adagrad(Elementwise):
@@ -74,6 +76,23 @@ class Adagrad(Elementwise):
                 if not self.state[p]:
                     self.start(p, group)
         return super().state_dict()
+
+    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:  # noqa: D102
+        if batch.params[0].device.type != "cpu":
+            return False
+        adagrad(
+            batch.params,
+            batch.grads,
+            batch.column("sum"),
+            batch.steps(t),
+            fused=True,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            lr_decay=group["lr_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+        return True
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         total = s.sum + square(g)

@@ -13,6 +13,7 @@ from lit_optim.hyperparameters import check
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.groups import with_names
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import Batch
 
 
 class AdamWeightDecay(AdamW):
@@ -81,6 +82,9 @@ class AdamWeightDecay(AdamW):
     ) -> dict[str, Any]:
         h = super().scalars(group, t, carried)
         return h | {"eps": h["eps"] / h["sqrt_debias2"]}  # AdamW's rule multiplies it again
+
+    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:  # noqa: D102
+        return False  # torch has eps elsewhere
 
     def _parts(self, group: dict[str, Any]) -> list[dict[str, Any]]:
         """The group as one that is decayed and one that is not, without empty ones."""

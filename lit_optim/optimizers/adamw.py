@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from math import sqrt as host_sqrt
 from typing import Annotated, Any
 
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, maximum, sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import Batch
 
 
 class AdamW(Elementwise):
@@ -71,6 +74,26 @@ class AdamW(Elementwise):
             "sqrt_debias2": host_sqrt(1 - b2**t),
             "amsgrad": group["amsgrad"],
         }
+
+    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:  # noqa: D102
+        step = adam if self.couples(group) else adamw
+        step(
+            batch.params,
+            batch.grads,
+            batch.column("exp_avg"),
+            batch.column("exp_avg_sq"),
+            batch.column("max_exp_avg_sq") if group["amsgrad"] else [],
+            batch.steps(t),
+            fused=True,
+            amsgrad=group["amsgrad"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=group["maximize"],
+        )
+        return True
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m = lerp(s.exp_avg, g, 1 - h.b1)

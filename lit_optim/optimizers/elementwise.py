@@ -61,7 +61,7 @@ class Plan:
         """Whether this batch is like the one before; takes in where its gradients are now."""
         for (table, members), keys in zip(self.tables, self.keys, strict=True):
             part = batch if len(members) == len(batch.params) else batch.part(members)
-            kept = [part.params, *([state[key] for state in part.states] for key in keys)]
+            kept = [part.params, *map(part.column, keys)]
             if not table.follow(part.grads, kept):
                 return False
         return True
@@ -194,14 +194,14 @@ class Elementwise(Walk):
         asked = {key for key in OPTIONS if group[key] != OPTIONS[key]}  # type: ignore[literal-required]
         if asked - {"executor", "maximize"}:
             return False
-        rows = zip(batch.params, batch.grads, batch.states, strict=True)
-        dtypes, devices = set(), set()
-        for p, g, state in rows:
+        kinds = set()
+        for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
             tensors = [p, g, *(x for x in state.values() if isinstance(x, Tensor))]
-            dtypes |= {x.dtype for x in tensors}
-            devices |= {x.device.type for x in tensors}
-        plain = len(dtypes) == len(devices) == 1 and devices <= {"cpu", "cuda"}
-        return plain and self.torchs(group, batch, t)
+            kinds |= {(x.dtype, x.device) for x in tensors}
+            if any(x.stride() != p.stride() for x in tensors):
+                return False  # torch's kernels go by memory, not by element
+        [(_, device), *more] = kinds
+        return not more and device.type in ("cpu", "cuda") and self.torchs(group, batch, t)
 
 
 def _here(x: Tensor) -> Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from torch.optim.sgd import sgd
 from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import Batch
 
 
 class SGD(Elementwise):
@@ -72,6 +74,24 @@ class SGD(Elementwise):
             "keeps_momentum": group["momentum"] > 0,
             "nesterov": group["nesterov"],
         }
+
+    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:  # noqa: D102
+        keeps = group["momentum"] > 0
+        if keeps and t == 1:
+            return False  # torch has no buffer yet, we have one of zeros
+        sgd(
+            batch.params,
+            batch.grads,
+            list(batch.column("momentum_buffer")) if keeps else [None] * len(batch.params),
+            fused=True,
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+        )
+        return True
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         if not h.keeps_momentum:

@@ -39,6 +39,14 @@ class Batch:
         columns = self.params, self.grads, self.states
         return Batch(*([column[i] for i in members] for column in columns))  # type: ignore[arg-type]
 
+    def column(self, name: str) -> list[Tensor]:
+        """A state of each of them."""
+        return [state[name] for state in self.states]
+
+    def steps(self, t: int) -> list[Tensor]:
+        """The counts of t - 1 updates as torch keeps them."""
+        return list(torch.full((len(self.params),), t - 1.0, device=self.params[0].device))
+
 
 class Walk(torch.optim.Optimizer):
     """What all our optimizers share.

@@ -162,6 +162,8 @@ def test_gradients_are_not_written(name):
 
 @pytest.mark.parametrize("name", WALKS)
 def test_blocks_and_layout_change_nothing(name, monkeypatch):
+    monkeypatch.setattr(class_of(name), "torchs", lambda *args: False, raising=False)
+
     def trained(block, channels_last):
         monkeypatch.setattr(torch_executor, "PART", block)
         params = parameters()
@@ -174,6 +176,33 @@ def test_blocks_and_layout_change_nothing(name, monkeypatch):
     assert difference(whole, trained(3, False)) == 0
     order_of_sums = 0 if issubclass(class_of(name), Elementwise) else 1e-14
     assert difference(whole, trained(3, True)) <= order_of_sums
+
+
+FUSED = ["adamw", "adam", "sgd", "momentum", "nag", "adagrad"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, s) for name in FUSED for s in CASES[name][2]], ids=str
+)
+def test_torchs_own_fused_step_is_the_same(name, settings, monkeypatch):
+    own, taken = class_of(name).torchs, []
+
+    def trained(step, channels_last=False):
+        taken.clear()
+        monkeypatch.setattr(class_of(name), "torchs", step)
+        params = parameters()
+        if channels_last:  # torch's kernels would pair it with other elements of its gradient
+            params[3].data = params[3].data.to(memory_format=torch.channels_last)
+        run(class_of(name)(params, **settings, executor="torch"), params, 0, 10)
+        return params
+
+    expected = trained(lambda *args: False)
+    assert (
+        difference(trained(lambda *args: taken.append(own(*args)) or taken[-1]), expected) < 1e-14
+    )
+    assert any(taken)
+    assert difference(trained(lambda *args: taken.append(1), channels_last=True), expected) < 1e-14
+    assert len(taken) == 5  # only the second parameter, which wakes up late, is by itself
 
 
 @pytest.mark.parametrize("name", WALKS)
