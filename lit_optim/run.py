@@ -45,6 +45,7 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
+from lit_optim.lightning.lean import lean
 from lit_optim.param_groups import decided
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.tensorboard import open_command, shown
@@ -178,7 +179,7 @@ def _build_trainer(
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
-    return trainer
+    return lean(trainer)
 
 
 def _declare_monitor(cfg: DictConfig, model_class: type) -> None:

@@ -4,7 +4,8 @@
 
 Every run is one process of `train.py` on one thread, as many at once as there are cores. Runs of
 one seed differ in nothing but `optimizer.state_dtype`. The table has the mean difference of the
-test loss, twice its standard error over the seeds, and whether the first is within the second.
+test loss (of char_lm: of the loss over the whole validation part), twice its standard error over
+the seeds, and whether the first is within the second.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NARROW = ("bfloat16", "int8")
 
 
 def loss(task: list[str], state_dtype: str, seed: int, steps: int) -> float:
-    """The test loss of one run.
+    """The test loss of one run, or its last validation loss where there is no test.
 
     Raises:
         RuntimeError: the run failed, with its last lines.
@@ -47,7 +48,8 @@ def loss(task: list[str], state_dtype: str, seed: int, steps: int) -> float:
         )
         if done.returncode:
             raise RuntimeError("\n".join([" ".join(words), *done.stderr.splitlines()[-5:]]))
-        return float(json.loads((run_dir / "result.json").read_text("utf-8"))["test"]["test/loss"])
+        result = json.loads((run_dir / "result.json").read_text("utf-8"))
+        return float(result["test"].get("test/loss", result["final"]["val/loss"]))
 
 
 def main() -> None:
@@ -74,7 +76,7 @@ def main() -> None:
         runs = pool.map(lambda ask: loss(tasks[ask[0]], ask[1], ask[2], args.steps), asked)
         progress = track(runs, "runs", total=len(asked), console=Console(stderr=True))
         found = dict(zip(asked, progress, strict=True))
-    head = ["task", "state_dtype", "test loss", "minus float32", "2 standard errors", "within"]
+    head = ["task", "state_dtype", "loss", "minus float32", "2 standard errors", "within"]
     rows = []
     for task in tasks:
         wide = [found[task, "float32", seed] for seed in range(1, args.seeds + 1)]

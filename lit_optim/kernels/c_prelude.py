@@ -62,34 +62,20 @@ static inline int16_t lower(float x) {
     return x != x ? 0 : (int16_t)(bits - ((bits + 0x8000) & 0xffff0000));
 }
 
+/* The value of a code, as a share of the largest of its block; 255 (or 127) is 1. */
+static inline float from_code(int code, int most) {
+    const uint32_t bits = code ? 0x3f800000 + ((uint32_t)(code - most) << 20) : 0;
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
 static inline float from_int8(int8_t code, float scale) {
-    const float y = (float)code / 127.0f;
-    return y * fabsf(y) * scale;
+    return (code < 0 ? -from_code(-code, 127) : from_code(code, 127)) * scale;
 }
 
 static inline float from_uint8(uint8_t code, float scale) {
-    float y = (float)code / 255.0f;
-    y *= y;
-    return y * y * scale;
-}
-
-/* y is |x| as a share of the largest of its block */
-static inline int8_t to_int8(float x, float y, uint32_t chance) {
-    y *= 127.0f * 127.0f;
-    float code = (float)(int)sqrtf(y);
-    code += y - code * code > ((float)chance + 0.5f) / 65536.0f * (2 * code + 1) ? 1.0f : 0.0f;
-    code = code > 127.0f ? 127.0f : code;
-    return (int8_t)(int)(x < 0 ? -code : code);
-}
-
-static inline uint8_t to_uint8(float y, uint32_t chance) {
-    y *= 255.0f * 255.0f * 255.0f * 255.0f;
-    float code = (float)(int)sqrtf(sqrtf(y));
-    const float low = code * code * code * code, next = code + 1;
-    const float high = next * next * next * next;
-    code += y - low > ((float)chance + 0.5f) / 65536.0f * (high - low) ? 1.0f : 0.0f;
-    code = code > 255.0f ? 255.0f : code;
-    return (uint8_t)(int)(y > 0 && code < 1 ? 1.0f : code);
+    return from_code(code, 255) * scale;
 }
 
 static inline uint32_t mixed(uint32_t x) {
@@ -112,5 +98,46 @@ static inline float largest(const float *x, int count) {
     float value;
     memcpy(&value, &top, 4);
     return value;
+}
+
+static inline float inverse(float top) {
+    return top >= FLT_MIN && top <= FLT_MAX ? 1.0f / top : 0.0f;
+}
+
+/* The code of |x|, rounded up by chance; NaN counts as the largest. Numbers that are not negative
+   are in the order of their bits; as numbers compilers make branches of it, and no vectors. */
+static inline int to_code(float x, float inverse, uint32_t chance, int most) {
+    const float y = fabsf(x) * inverse;
+    uint32_t bits;
+    memcpy(&bits, &y, 4);
+    bits = bits < 0x3f800000 ? bits : 0x3f800000;
+    const int code = (int)((bits + (chance << 4)) >> 20) - (0x3f800000 >> 20) + most;
+    return code > 0 ? code : 0;
+}
+
+/* The random bits of a block: 16 for each of two states. */
+__attribute__((noinline)) static void shake(uint32_t *restrict words, int count, uint32_t key) {
+    for (int i = 0; i < count; ++i) words[i] = mixed(key + (uint32_t)i * 0x9e3779b1u);
+}
+
+/* The codes of a block. Functions of their own: inlined, compilers would split their loops by
+   whether `inverse` is 0. */
+__attribute__((noinline)) static void to_int8(const float *restrict x, int8_t *restrict codes,
+                                              int count, float inverse,
+                                              const uint32_t *restrict words, int shift) {
+    for (int i = 0; i < count; ++i) {
+        const int code = to_code(x[i], inverse, words[i] >> shift & 0xffff, 127);
+        codes[i] = (int8_t)(x[i] < 0 ? -code : code);
+    }
+}
+
+__attribute__((noinline)) static void to_uint8(const float *restrict x, uint8_t *restrict codes,
+                                               int count, float inverse,
+                                               const uint32_t *restrict words, int shift) {
+    for (int i = 0; i < count; ++i) {
+        const int code = to_code(x[i], inverse, words[i] >> shift & 0xffff, 255);
+        const int least = x[i] > 0;
+        codes[i] = (uint8_t)(code > least ? code : least);
+    }
 }
 """

@@ -70,7 +70,7 @@ BLOCKS = """\
 #: The chunks of a call, on the threads of a team. One thread does without OpenMP altogether: a team
 #: of one would only disturb the team that torch keeps.
 STEP = """
-static void share(const Call *call, const double *h, uint32_t t, int64_t me, int64_t team) {{
+static void part(const Call *call, const double *h, uint32_t t, int64_t me, int64_t team) {{
     const int64_t all = call->end - call->begin;
     const int64_t begin = call->begin + all * me / team, end = call->begin + all * (me + 1) / team;
 {passes}
@@ -81,11 +81,11 @@ void step(const Call *call, const double *h, int64_t t, int threads) {{
 #ifdef _OPENMP
     if (threads > 1) {{
 #pragma omp parallel num_threads(threads)
-        share(call, h, (uint32_t)t, omp_get_thread_num(), omp_get_num_threads());
+        part(call, h, (uint32_t)t, omp_get_thread_num(), omp_get_num_threads());
         return;
     }}
 #endif
-    share(call, h, (uint32_t)t, 0, 1);
+    part(call, h, (uint32_t)t, 0, 1);
 }}
 """
 
@@ -181,6 +181,8 @@ class _Writer:
                 kinds = _kind(node, "double"), _kind(node, self.real)
                 yield f"const {kinds[0]} d{place} = {self._known(place, node)};"
                 yield f"const {kinds[1]} v{place} = ({kinds[1]})d{place};"
+                if not node.logical:
+                    yield f"const {self.real} r{place} = ({self.real})(1.0 / d{place});"
 
     def _known(self, place: int, node: Node) -> str:
         if node.op == "const":
@@ -199,6 +201,8 @@ class _Writer:
             if node.per == "element":
                 if node.op == "arg":
                     value = self._loaded(str(node.value).replace(".", "_"))
+                elif node.op == "div" and self.program.nodes[node.inputs[1]].per != "element":
+                    value = f"v{node.inputs[0]} * r{node.inputs[1]}"  # a division takes far longer
                 else:
                     value = _operation(node, [f"v{i}" for i in node.inputs], self.real)
                 yield f"const {_kind(node, self.real)} v{place} = {value};"
@@ -250,6 +254,9 @@ class _Writer:
         inner = [f"float n_{name}[BLOCK];" for name in self.in_8_bits if name in given]
         inner += ["#pragma GCC ivdep", "for (int i = from; i < to; ++i) {"]
         inner += [f"    {line}" for line in body] + ["}"]
+        for w in self._words(("int8", "uint8")):
+            inner.append(f"uint32_t words{w}[BLOCK];")
+            inner.append(f"shake(words{w}, to - from, key{w} + (uint32_t)from * 0x9e3779b1u);")
         for number_, (name, _) in enumerate(self._in_order()):
             if f"s_{name}" in self.in_8_bits:
                 inner += self._encode(f"s_{name}", number_)
@@ -264,22 +271,20 @@ class _Writer:
 
     def _chances(self) -> tuple[list[str], list[str]]:
         """The keys of a chunk, and the random bits of an element: a word for two states."""
-        words = {
-            k // 2
-            for k, (name, _) in enumerate(self._in_order())
-            if self.format[f"s_{name}"] in ("bfloat16", "int8", "uint8")
-        }
         keys = [
             f"const uint32_t key{w} = mixed(mixed(mixed((uint32_t)call->numbers[k]) + t) + {w})"
             " + (uint32_t)start * 0x9e3779b1u + (uint32_t)(start >> 32) * 0x85ebca77u;"
-            for w in sorted(words)
+            for w in self._words(("bfloat16", "int8", "uint8"))
         ]
-        wanted = {
-            k // 2
-            for k, (name, _) in enumerate(self._in_order())
-            if self.format[f"s_{name}"] == "bfloat16"
-        }
-        return keys, [f"const uint32_t word{w} = {_word(w)};" for w in sorted(wanted)]
+        words = self._words(("bfloat16",))
+        return keys, [
+            f"const uint32_t word{w} = mixed(key{w} + (uint32_t)i * 0x9e3779b1u);" for w in words
+        ]
+
+    def _words(self, formats: tuple[str, ...]) -> list[int]:
+        """The random words that states of these formats take."""
+        stored = [self.format[f"s_{name}"] for name, _ in self._in_order()]
+        return sorted({k // 2 for k, format_ in enumerate(stored) if format_ in formats})
 
     def _store(self, name: str, value: str, number_: int) -> str:
         format_ = self.format[name]
@@ -302,28 +307,13 @@ class _Writer:
 
     def _encode(self, name: str, number_: int) -> list[str]:
         """A block of new states in 8 bits."""
-        word = f"const uint32_t word{number_ // 2} = {_word(number_ // 2)};"
-        x = f"n_{name}[i - from]"
-        codes = {
-            "int8": f"to_int8({x}, y, {_half(number_)})",
-            "uint8": f"to_uint8(y, {_half(number_)})",
-        }
+        word, shift = number_ // 2, 16 * (number_ % 2)
+        chances = f"inverse(top_{name}), words{word}, {shift}"
         return [
             f"const float top_{name} = largest(n_{name}, to - from);",
-            f"const int is_plain_{name} = top_{name} >= FLT_MIN && top_{name} <= FLT_MAX;",
-            f"const float inverse_{name} = is_plain_{name} ? 1.0f / top_{name} : 0.0f;",
             f"{name}_scale_[from / BLOCK] = top_{name};",
-            "#pragma GCC ivdep",
-            "for (int i = from; i < to; ++i) {",
-            f"    {word}",
-            f"    const float y = is_plain_{name} ? fabsf({x}) * inverse_{name} : 0.0f;",
-            f"    {name}_[i] = {codes[self.format[name]]};",
-            "}",
+            f"to_{self.format[name]}(n_{name}, {name}_ + from, to - from, {chances});",
         ]
-
-
-def _word(w: int) -> str:
-    return f"mixed(key{w} + (uint32_t)i * 0x9e3779b1u)"
 
 
 def _half(number_: int) -> str:

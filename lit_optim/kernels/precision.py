@@ -28,6 +28,8 @@ FORMATS = {
 EIGHT_BITS = (torch.int8, torch.uint8)
 #: So many values in 8 bits share a scale.
 BLOCK = 256
+#: The bits of 1.0.
+ONE = 0x3F800000
 #: The name of a state's scales beside its own, and of the lower halves of the parameters.
 SCALE, LOW = "_scale", "master"
 
@@ -94,16 +96,18 @@ def decode(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """
     if scale is None:
         return x.to(dtype)
-    y = x.to(dtype) / torch.iinfo(x.dtype).max
-    y = y * y.abs() if x.dtype == torch.int8 else y.square().square()
-    return y * scale.to(dtype).repeat_interleave(BLOCK)[: len(y)]
+    code = x.to(torch.int32)
+    bits = ONE + (code.abs() - torch.iinfo(x.dtype).max << 20)
+    y = torch.where(code == 0, 0, bits).view(torch.float32).copysign(code)
+    return (y * scale.repeat_interleave(BLOCK)[: len(y)]).to(dtype)
 
 
 def encode(value: Tensor, x: Tensor, scale: Tensor | None, chance: Tensor | None) -> None:
     """Store numbers, flat, as decode reads them.
 
-    In 8 bits a value is, relative to the largest of its block, the square of its code (signed) or
-    its fourth power (non-negative): fine where most values are, and small ones do not become zero.
+    In 8 bits a value is a share of the largest of its block with three bits after its leading one:
+    neighbours lie 6 to 12 % apart, down to 2e-5 (signed) or 3e-10 (non-negative) of the largest.
+    Smaller ones become 0, or the smallest where 0 would be divided by (non-negative).
 
     Args:
         value: what to store, flat.
@@ -126,19 +130,14 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
     padded = torch.nn.functional.pad(value, (0, scale.numel() * BLOCK - value.numel()))
     torch.amax(padded.view(-1, BLOCK).abs(), 1, out=scale)
     top = scale.repeat_interleave(BLOCK)[: value.numel()]
-    y = torch.where((top >= torch.finfo(top.dtype).tiny) & top.isfinite(), value.abs() / top, 0.0)
-    share = 0.5 if chance is None else (chance + 0.5) / 65536
+    plain = (top >= torch.finfo(top.dtype).tiny) & top.isfinite()
+    y = (value.abs() * torch.where(plain, 1 / top, 0.0)).nan_to_num(1.0).clamp(max=1.0)
+    up = 1 << 19 if chance is None else chance << 4
+    code = ((y.view(torch.int32) + up >> 20) - (ONE >> 20) + most).clamp(0, most)
     if x.dtype == torch.int8:
-        y = y * most**2
-        code = y.sqrt().floor()
-        code += y - code * code > share * (2 * code + 1)
-        x.copy_(code.clamp(max=most).copysign(value).nan_to_num(0.0))
+        x.copy_(torch.where(value < 0, -code, code))
     else:
-        y = y * float(most) ** 4
-        code = y.sqrt().sqrt().floor()
-        low, high = code.square().square(), (code + 1).square().square()
-        code += y - low > share * (high - low)
-        x.copy_(code.clamp(max=most).maximum((y > 0).to(code)).nan_to_num(0.0))
+        x.copy_(code.maximum((value > 0).to(code)))
 
 
 def joined(p: Tensor, low: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class RunProgress(ProgressBar):
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
             console=Console(stderr=True),
+            refresh_per_second=4,  # drawing takes a millisecond of the training
         )
         total = steps if math.isfinite(steps) and steps > 0 else None
         self._task = self._progress.add_task("", total=total)

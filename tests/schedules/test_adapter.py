@@ -17,6 +17,7 @@ from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.followers import greedy, plateau
 from lit_optim.schedules.formulas import multiplicative
 from lit_optim.schedules.library import cosine, one_cycle
+from lit_optim.schedules.schedule import Curve
 from lit_optim.schedules.torch_names import OneCycleLR
 
 HORIZON = Horizon(20)
@@ -53,6 +54,24 @@ def test_momentum_moves_where_there_is_one():
     adagrad = Adagrad([parameter()])
     seen = stepped(adagrad, ScheduledLR(adagrad, curve), 20)
     assert "momentum" not in seen[-1][0]
+
+
+def test_groups_of_one_lr_share_its_value():
+    """A curve that counts its calls, which a formula of the user's may make dear."""
+    asked = []
+
+    class Halves(Curve):
+        def __call__(self, t, lr=1.0):
+            asked.append((t, lr))
+            return lr / 2**t
+
+    lrs = [0.1, 0.4, 0.1, 0.4, 0.1]
+    sgd = SGD([{"params": [parameter()], "lr": lr} for lr in lrs], lr=1.0)
+    seen = stepped(sgd, ScheduledLR(sgd, Halves(4)), 4)
+    assert [[g["lr"] for g in groups] for groups in seen] == [
+        [lr / 2**t for lr in lrs] for t in range(4)
+    ]
+    assert asked == [(t, lr) for t in range(5) for lr in (0.1, 0.4)]
 
 
 def test_null_leaves_momentum_alone():
