@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import native_cpu, precision, torch_executor
+from lit_optim.kernels import native_cpu, native_cuda, precision, torch_executor
 from lit_optim.kernels.precision import LOW, SCALE, State
 from lit_optim.optimizers.options import OPTIONS, moved
 from lit_optim.optimizers.walk import Batch, Walk
@@ -38,10 +38,10 @@ class Plan:
         self.why_not: str | None = None
         kinds: dict[Any, list[int]] = {}
         rows = {}
-        for i, (p, g, state) in enumerate(
-            zip(batch.params, batch.grads, batch.states, strict=True)
-        ):
-            refusal = native_cpu.refusal([p, g, *(state[name] for name in names)])
+        everyone = zip(batch.params, batch.grads, batch.states, strict=True)
+        for i, (p, g, state) in enumerate(everyone):
+            engine = native_cuda if p.is_cuda else native_cpu
+            refusal = engine.refusal([p, g, *(state[name] for name in names)])
             if refusal is not None:
                 self.others.append(i)
                 self.why_not = refusal
@@ -49,17 +49,17 @@ class Plan:
             scales = [name + SCALE for name in names if name + SCALE in state]
             keys = (*names, *scales, *[LOW] * (LOW in state))
             rows[i] = [p, g, *(state[key] for key in keys)]
-            kinds.setdefault((keys, *(x.dtype for x in rows[i])), []).append(i)
-        self.tables: list[tuple[native_cpu.Table, list[int]]] = []
-        self.keys = []
-        for (keys, *_), members in kinds.items():
+            kinds.setdefault((engine, p.device, keys, *(x.dtype for x in rows[i])), []).append(i)
+        #: who steps them, their tensors, which of the batch they are, and what is kept for them
+        self.calls: list[tuple[Any, native_cpu.Table, list[int], tuple[str, ...]]] = []
+        for (engine, _, keys, *_), members in kinds.items():
             ids = [numbers[id(batch.params[i])] for i in members]
-            self.tables.append((native_cpu.Table([rows[i] for i in members], ids), members))
-            self.keys.append(keys)
+            table = engine.Table([rows[i] for i in members], ids)
+            self.calls.append((engine, table, members, keys))
 
     def follow(self, batch: Batch) -> bool:
         """Whether this batch is like the one before; takes in where its gradients are now."""
-        for (table, members), keys in zip(self.tables, self.keys, strict=True):
+        for _, table, members, keys in self.calls:
             part = batch if len(members) == len(batch.params) else batch.part(members)
             kept = [part.params, *map(part.column, keys)]
             if not table.follow(part.grads, kept):
@@ -154,8 +154,8 @@ class Elementwise(Walk):
         names = tuple(self.states(group))
         plan = self._plan(names, batch)
         others, why_not = plan.others, plan.why_not
-        for table, members in plan.tables:
-            refusal = native_cpu.step((type(self), names), self._walked, table, names, h, t)
+        for engine, table, members, _ in plan.calls:
+            refusal = engine.step((type(self), names), self._walked, table, names, h, t)
             if refusal is not None:
                 others, why_not = others + members, refusal
         if others and group["executor"] == "native":

@@ -1,0 +1,145 @@
+"""The Triton that every kernel starts with: how what is stored becomes numbers and back.
+
+`precision` says what the formats mean, and is the reference for these functions. bfloat16 is read
+and written as bits, so that it rounds alike on every GPU and in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+PRELUDE = """\
+import triton
+import triton.language as tl
+
+CHUNK = tl.constexpr(4096)
+TILE = tl.constexpr(1024)
+BLOCK = tl.constexpr(256)
+
+
+@triton.jit
+def as_double(bits):
+    # a double comes as the integer of its bits: a Python float would come as a float32
+    return bits.to(tl.int64).to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def at(address, kind: tl.constexpr, whole: tl.constexpr):
+    pointer = address.to(kind)
+    if whole:
+        pointer = tl.multiple_of(pointer, 16)
+    return pointer
+
+
+@triton.jit
+def mixed(x):
+    x = x ^ (x >> 16)
+    x = x * 0x7FEB352D
+    x = x ^ (x >> 15)
+    x = x * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def key(number, t, start, word: tl.constexpr):
+    # of a chunk: what an element's place in it is added to
+    x = mixed(mixed(mixed(number.to(tl.uint32)) + t.to(tl.uint32)) + word)
+    return x + start.to(tl.uint32) * 0x9E3779B1 + (start >> 32).to(tl.uint32) * 0x85EBCA77
+
+
+@triton.jit
+def from_bfloat16(x):
+    return (x.to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def to_bfloat16(x):
+    bits = x.to(tl.uint32, bitcast=True)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    return (tl.where(x != x, bits | 0x400000, rounded) >> 16).to(tl.uint16)
+
+
+@triton.jit
+def to_bfloat16_by_chance(x, chance):
+    bits = x.to(tl.uint32, bitcast=True)
+    return (tl.where(x != x, bits | 0x400000, bits + chance) >> 16).to(tl.uint16)
+
+
+@triton.jit
+def joined(p, low):
+    return ((p.to(tl.uint32) << 16) + low.to(tl.int32).to(tl.uint32)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def upper(x):
+    bits = x.to(tl.uint32, bitcast=True)
+    return tl.where(x != x, 0x7FC0, (bits + 0x8000) >> 16).to(tl.uint16)
+
+
+@triton.jit
+def lower(x):
+    bits = x.to(tl.uint32, bitcast=True)
+    return tl.where(x != x, 0, bits - ((bits + 0x8000) & 0xFFFF0000)).to(tl.int16)
+
+
+@triton.jit
+def from_code(code, most: tl.constexpr):
+    # as a share of the largest of its block: 1 for the largest code
+    bits = tl.where(code == 0, 0, 0x3F800000 + ((code - most) << 20))
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def from_int8(code, scale):
+    code = code.to(tl.int32)
+    return tl.where(code < 0, -from_code(-code, 127), from_code(code, 127)) * scale
+
+
+@triton.jit
+def from_uint8(code, scale):
+    return from_code(code.to(tl.int32), 255) * scale
+
+
+@triton.jit
+def largest(x, inside):
+    # of |x| in each block, NaN if there is one: NaN has the largest bits
+    bits = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    return tl.max(tl.where(inside, bits, 0), 1)
+
+
+@triton.jit
+def to_code(x, top, chance, most: tl.constexpr):
+    # of |x|, rounded up by chance; NaN counts as the largest, and its sign may be any
+    plain = (top >= 0x00800000) & (top < 0x7F800000)
+    scale = tl.where(plain, top, 0x3F800000).to(tl.float32, bitcast=True)
+    y = tl.abs(x) * tl.where(plain, 1.0 / scale, 0.0)[:, None]
+    bits = y.to(tl.uint32, bitcast=True)
+    bits = tl.where(bits < 0x3F800000, bits, 0x3F800000)
+    code = ((bits + (chance << 4)) >> 20).to(tl.int32) - (0x3F800000 >> 20) + most
+    return tl.where(code > 0, code, 0)
+
+
+@triton.jit
+def to_int8(x, top, chance):
+    code = to_code(x, top, chance, 127)
+    return tl.where(x < 0, -code, code).to(tl.int8)
+
+
+@triton.jit
+def to_uint8(x, top, chance):
+    code = to_code(x, top, chance, 255)
+    return tl.where((x > 0) & (code == 0), 1, code).to(tl.uint8)
+
+
+@triton.jit(do_not_specialize=["count", "chunks", "sums", "first"])
+def fold(table, scratch, count: tl.int64, chunks: tl.int64, sums: tl.int64, first: tl.int64):
+    # a sum of a row from those of its chunks, in their order
+    row = tl.program_id(0).to(tl.int64)
+    which = first + tl.program_id(1)
+    end = tl.load(table + row)
+    begin = end - (tl.load(table + count + row) + CHUNK - 1) // CHUNK
+    parts = scratch + sums * count + which * chunks
+    total = tl.zeros((TILE,), tl.float64)
+    for place in range(begin, end, TILE):
+        places = place + tl.arange(0, TILE)
+        total = total + tl.load(parts + places, places < end, 0)
+    tl.store(scratch + which * count + row, tl.sum(total))
+"""
