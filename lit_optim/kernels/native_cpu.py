@@ -133,8 +133,9 @@ class Table:
 
     def room(self, sums: int) -> None:
         """Have scratch for so many sums over each tensor."""
-        if sums and not self.scratch:
-            self.scratch = array("d", bytes(8 * sums * (self.chunks + self.call[0])))
+        wanted = sums * (self.chunks + self.call[0])
+        if len(self.scratch) < wanted:
+            self.scratch = array("d", bytes(8 * wanted))
             self.call[-1] = _address(self.scratch)
 
 
