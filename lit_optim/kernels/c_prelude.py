@@ -44,7 +44,9 @@ static inline uint16_t to_bfloat16_by_chance(float x, uint32_t chance) {
 }
 
 static inline float joined(uint16_t p, int16_t low) {
-    uint32_t bits = ((uint32_t)p << 16) + (uint32_t)(int32_t)low;
+    /* who sets p to 0 leaves a low half that would take from nothing */
+    const int32_t rest = (p & 0x7fff) || low > 0 ? low : 0;
+    uint32_t bits = ((uint32_t)p << 16) + (uint32_t)rest;
     float value;
     memcpy(&value, &bits, 4);
     return value;
@@ -111,7 +113,7 @@ static inline int to_code(float x, float inverse, uint32_t chance, int most) {
     uint32_t bits;
     memcpy(&bits, &y, 4);
     bits = bits < 0x3f800000 ? bits : 0x3f800000;
-    const int code = (int)((bits + (chance << 4)) >> 20) - (0x3f800000 >> 20) + most;
+    const int code = (int)((bits + (chance << 4) + 8) >> 20) - (0x3f800000 >> 20) + most;
     return code > 0 ? code : 0;
 }
 

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def compiler() -> tuple[str, ...]:
         CannotCompile: there is none.
     """
     for command in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        words = shlex.split(command or "")
+        try:
+            words = shlex.split(command or "")
+        except ValueError:  # a quote that is not closed
+            continue
         if words and shutil.which(words[0]):
             return tuple(words)
     raise CannotCompile("no C compiler: neither $CC nor cc, gcc or clang is there")
@@ -47,7 +51,7 @@ def compiler() -> tuple[str, ...]:
 def machine() -> str:
     """What a compiled function depends on beside its text: compiler and CPU."""
     command = [*compiler(), "--version"]
-    version = subprocess.run(command, capture_output=True, text=True).stdout
+    version = _run(command).stdout
     try:
         cpu = Path("/proc/cpuinfo").read_text("utf-8")
         lines = [line for line in cpu.splitlines() if line.startswith(("flags", "model name"))]
@@ -57,10 +61,20 @@ def machine() -> str:
     return "\n".join((" ".join(compiler()), version, platform.machine(), cpu))
 
 
-def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/lit_optim/kernels`, or under `~/.cache`."""
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except OSError as error:
+        raise CannotCompile(f"{command[0]} cannot be run: {error}") from None
+
+
+def cache_dir() -> Path | None:
+    """`$XDG_CACHE_HOME/lit_optim/kernels`, or under `~/.cache`; None without a home."""
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "lit_optim" / "kernels"
+    try:
+        return (Path(home) if home else Path.home() / ".cache") / "lit_optim" / "kernels"
+    except RuntimeError:
+        return None
 
 
 def load(source: str) -> Any:
@@ -74,10 +88,14 @@ def load(source: str) -> Any:
     """
     text = "\n".join((source, *FLAGS, *THREADED, machine()))
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
-    kept = cache_dir() / name
-    if not _is_whole(kept):
-        binary = _compiled(source)
-        kept = _kept(binary + hashlib.sha256(binary).digest(), name)
+    cached = cache_dir()
+    kept = cached / name if cached else None
+    if kept is None or not _is_whole(kept):
+        try:
+            binary = _compiled(source)
+        except OSError as error:
+            raise CannotCompile(f"nothing can be compiled here: {error}") from None
+        kept = keep(binary + hashlib.sha256(binary).digest(), name)
     try:
         function = ctypes.CDLL(str(kept)).step
     except (OSError, AttributeError) as error:
@@ -102,22 +120,25 @@ def _compiled(source: str) -> bytes:
         text.write_text(source, "utf-8")
         for threads in (THREADED, ()):
             command = [*compiler(), *FLAGS, *threads, "-o", str(made), str(text), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode == 0:
+            done = _run(command)
+            if done.returncode == 0 and made.exists():
                 return made.read_bytes()
     told = (done.stderr.strip() or f"code {done.returncode}").splitlines()[0]
     raise CannotCompile(f"{compiler()[0]} fails: {told}")
 
 
-def _kept(content: bytes, name: str) -> Path:
+def keep(content: bytes, name: str) -> Path:
     """Written beside and renamed; where the cache cannot be written, into a temporary folder."""
     for folder in (cache_dir(), None):
         try:
             place = folder or Path(tempfile.mkdtemp(prefix="lit_optim_"))
             place.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place, delete=False) as file:
-                file.write(content)
-            os.replace(file.name, place / name)
+            part = place / f"{name}.{os.getpid()}.{threading.get_ident()}"
+            try:
+                part.write_bytes(content)
+                os.replace(part, place / name)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError:
             continue
         return place / name

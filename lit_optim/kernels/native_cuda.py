@@ -174,13 +174,14 @@ def _in_short(error: Exception) -> str:
 def _module(text: str) -> ModuleType:
     """The text as a module. Triton reads it again from a file, so it is kept in one."""
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.py"
-    path = compiler.cache_dir() / name
+    cached = compiler.cache_dir()
+    path = cached / name if cached else None
     try:
-        is_there = path.read_text("utf-8") == text
+        is_there = path is not None and path.read_text("utf-8") == text
     except (OSError, UnicodeDecodeError):
         is_there = False
-    if not is_there:
-        path = compiler._kept(text.encode(), name)
+    if path is None or not is_there:
+        path = compiler.keep(text.encode(), name)
     module = ModuleType(f"lit_optim_{path.stem}")
     module.__file__ = str(path)
     exec(compile(text, str(path), "exec"), module.__dict__)

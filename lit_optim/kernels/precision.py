@@ -132,7 +132,7 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
     top = scale.repeat_interleave(BLOCK)[: value.numel()]
     plain = (top >= torch.finfo(top.dtype).tiny) & top.isfinite()
     y = (value.abs() * torch.where(plain, 1 / top, 0.0)).nan_to_num(1.0).clamp(max=1.0)
-    up = 1 << 19 if chance is None else chance << 4
+    up = 1 << 19 if chance is None else (chance << 4) + 8
     code = ((y.view(torch.int32) + up >> 20) - (ONE >> 20) + most).clamp(0, most)
     if x.dtype == torch.int8:
         x.copy_(torch.where(value < 0, -code, code))
@@ -142,7 +142,10 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
 
 def joined(p: Tensor, low: Tensor) -> Tensor:
     """The float32 whose nearest bfloat16 is p and whose other 16 bits are low."""
-    bits = (p.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)
+    high = p.view(torch.int16).to(torch.int32)
+    # who sets p to 0 leaves a low half that would take from nothing
+    rest = torch.where((high & 0x7FFF == 0) & (low < 0), 0, low.to(torch.int32))
+    bits = (high << 16) + rest
     return bits.view(torch.float32)
 
 

@@ -65,7 +65,9 @@ def to_bfloat16_by_chance(x, chance):
 
 @triton.jit
 def joined(p, low):
-    return ((p.to(tl.uint32) << 16) + low.to(tl.int32).to(tl.uint32)).to(tl.float32, bitcast=True)
+    # who sets p to 0 leaves a low half that would take from nothing
+    low = tl.where(((p.to(tl.int32) & 0x7FFF) == 0) & (low < 0), 0, low.to(tl.int32))
+    return ((p.to(tl.uint32) << 16) + low.to(tl.uint32)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -113,7 +115,7 @@ def to_code(x, top, chance, most: tl.constexpr):
     y = tl.abs(x) * tl.where(plain, 1.0 / scale, 0.0)[:, None]
     bits = y.to(tl.uint32, bitcast=True)
     bits = tl.where(bits < 0x3F800000, bits, 0x3F800000)
-    code = ((bits + (chance << 4)) >> 20).to(tl.int32) - (0x3F800000 >> 20) + most
+    code = ((bits + (chance << 4) + 8) >> 20).to(tl.int32) - (0x3F800000 >> 20) + most
     return tl.where(code > 0, code, 0)
 
 

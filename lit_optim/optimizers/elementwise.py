@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Plan:
     """
 
     def __init__(self, names: tuple[str, ...], batch: Batch, numbers: dict[int, int]) -> None:
+        self.names = names
         self.others: list[int] = []
         self.why_not: str | None = None
         kinds: dict[Any, list[int]] = {}
@@ -41,13 +42,13 @@ class Plan:
         everyone = zip(batch.params, batch.grads, batch.states, strict=True)
         for i, (p, g, state) in enumerate(everyone):
             engine = native_cuda if p.is_cuda else native_cpu
-            refusal = engine.refusal([p, g, *(state[name] for name in names)])
+            refusal = self._refusal(batch, i)
             if refusal is not None:
                 self.others.append(i)
                 self.why_not = refusal
                 continue
             scales = [name + SCALE for name in names if name + SCALE in state]
-            keys = (*names, *scales, *[LOW] * (LOW in state))
+            keys = (*names, *scales, *[LOW] * (LOW in state and p.dtype == torch.bfloat16))
             rows[i] = [p, g, *(state[key] for key in keys)]
             kinds.setdefault((engine, p.device, keys, *(x.dtype for x in rows[i])), []).append(i)
         #: who steps them, their tensors, which of the batch they are, and what is kept for them
@@ -64,7 +65,13 @@ class Plan:
             kept = [part.params, *map(part.column, keys)]
             if not table.follow(part.grads, kept):
                 return False
-        return True
+        return not any(self._refusal(batch, i) is None for i in self.others)
+
+    def _refusal(self, batch: Batch, i: int) -> str | None:
+        p, state = batch.params[i], batch.states[i]
+        engine: Any = native_cuda if p.is_cuda else native_cpu
+        why: str | None = engine.refusal([p, batch.grads[i], *(state[n] for n in self.names)])
+        return why
 
 
 class Elementwise(Walk):
@@ -109,17 +116,21 @@ class Elementwise(Walk):
         """The tensors kept for p from a saved state, which may be stored at another precision."""
         tensors = self.new_state(p, group)
         for name in self.states(group).keys() & saved.keys():
-            now, before = tensors[name], torch.empty_like(p, dtype=saved[name].dtype)
-            before.copy_(saved[name])
+            now, value = tensors[name], saved[name].to(p.device)
             scale = saved.get(name + SCALE)
-            if now.dtype == before.dtype:
-                now.copy_(before)
-                if scale is not None:
+            if scale is not None:
+                if now.dtype == value.dtype and now.stride() == value.stride():
+                    now.copy_(value)
                     tensors[name + SCALE].copy_(scale)
-                continue
-            scale = None if scale is None else scale.to(p.device)
-            value = precision.decode(precision.flat(before), scale, precision.wide(p))
-            precision.encode(value, precision.flat(now), tensors.get(name + SCALE), None)
+                    continue
+                codes, scale = precision.flat(value), scale.to(p.device)
+                value = torch.empty_like(
+                    value, dtype=precision.wide(p)
+                )  # in the order of the codes
+                precision.flat(value).copy_(precision.decode(codes, scale, value.dtype))
+            value = torch.empty_like(now, dtype=precision.wide(p)).copy_(value)
+            scale = tensors.get(name + SCALE)
+            precision.encode(precision.flat(value), precision.flat(now), scale, None)
         if LOW in tensors and LOW in saved:
             tensors[LOW].copy_(saved[LOW])
         return tensors
@@ -133,12 +144,15 @@ class Elementwise(Walk):
             names, numbers = tuple(self.states(group)), self._numbers()
             in_parts = not (h.cautious or h.clipped or h.trusting or h.on_ball)
             for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
+                self.refuse_sparse(g)
                 if not in_parts and hasattr(p, "to_local"):
                     raise UsageError(
                         "cautious, clip_update, trust_ratio and hyperball look at whole tensors: "
                         "not for sharded parameters"
                     )
                 here = {k: _here(v) for k, v in state.items() if isinstance(v, Tensor)}
+                if p.dtype != torch.bfloat16:  # no longer: the model was converted
+                    here.pop(LOW, None)
                 torch_executor.step(
                     self._walked, _here(p), _here(g), here, names, h, t, numbers[id(p)], in_parts
                 )
@@ -146,7 +160,8 @@ class Elementwise(Walk):
     def _walked(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
         """The rule and the walk's options: a, b and u of p = a p − b u, and the new states."""
         g = -g if h.maximize else g
-        u, new = self.rule(g + h.l2 * p if h.coupled else g, p, s, h)
+        g = g + h.l2 * p if h.coupled else g
+        u, new = self.rule(g, p, s, h)
         return *moved(u, g, p, h), new
 
     def _native(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> Batch:
@@ -154,14 +169,20 @@ class Elementwise(Walk):
         names = tuple(self.states(group))
         plan = self._plan(names, batch)
         others, why_not = plan.others, plan.why_not
+        must = group["executor"] == "native"
+        if must and others:
+            self._refuse(why_not)
         for engine, table, members, _ in plan.calls:
             refusal = engine.step((type(self), names), self._walked, table, names, h, t)
             if refusal is not None:
                 others, why_not = others + members, refusal
-        if others and group["executor"] == "native":
-            raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
+        if must and others:
+            self._refuse(why_not)
         self._tell(len(batch.params), len(others), why_not)
         return batch.part(others) if others else NOBODY
+
+    def _refuse(self, why_not: str | None) -> NoReturn:
+        raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
 
     def _plan(self, names: tuple[str, ...], batch: Batch) -> Plan:
         """Who is stepped with whom; kept, for the next step mostly asks for the same."""

@@ -119,7 +119,7 @@ def moved(u: Any, g: Any, p: Any, h: Any) -> tuple[Any, Any, Any]:
 
     Args:
         u: the algorithm's direction.
-        g: the gradient, of what is minimised.
+        g: the gradient of what is minimised, a coupled weight decay in it.
         p: the parameter.
         h: the scalars, among them a, b, what `switches` gives, `wd` (the decay per b) and
             `on_ball`.
@@ -144,6 +144,6 @@ def moved(u: Any, g: Any, p: Any, h: Any) -> tuple[Any, Any, Any]:
         b = b * sqrt(of_p) / clip(sqrt(of_u), 1e-10, float("inf"))
         # |p − b u|² from the same pass; p and p' have one norm
         after = of_p - 2.0 * b * total(p * u) + square(b) * of_u
-        a = sqrt(of_p / after)
+        a = where(after > 0, sqrt(of_p / after), 1.0)  # p may have been set to 0 meanwhile
         b = a * b
     return a, b, u

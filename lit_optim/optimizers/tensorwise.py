@@ -52,11 +52,11 @@ class Tensorwise(Walk):
         self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
     ) -> None:
         for p, gradient, state in zip(batch.params, batch.grads, batch.states, strict=True):
+            self.refuse_sparse(gradient)
             x, g = p.to(wide(p)), gradient.to(wide(p))
             g = -g if h.maximize else g
-            u, new = self.direction(
-                g + h.l2 * x if h.coupled else g, x, SimpleNamespace(**state), h
-            )
+            g = g + h.l2 * x if h.coupled else g
+            u, new = self.direction(g, x, SimpleNamespace(**state), h)
             a, b, u = moved(u, g, x, h)
             p.copy_(a * x - b * u)
             for name, value in new.items():

@@ -173,14 +173,12 @@ class Walk(torch.optim.Optimizer):
             RuntimeError: its gradient is sparse, or it is no floating-point number.
             ValueError: hyperball is to keep its norm, which is 0.
         """
-        if p.grad is not None and p.grad.is_sparse:
-            raise RuntimeError(
-                f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
-            )
+        if p.grad is not None:
+            self.refuse_sparse(p.grad)
         if not p.is_floating_point():
             kind = str(p.dtype).removeprefix("torch.")
             raise RuntimeError(f"{type(self).__name__} does not take {kind} parameters")
-        if group["hyperball"] and p.ndim > 1 and not p.any():
+        if group["hyperball"] and p.ndim > 1 and p.numel() and not p.any():
             raise UsageError(
                 f"hyperball=True keeps the norm of a matrix, so one of shape {list(p.shape)} that "
                 "is all 0 would never move: initialize it, or leave it to another group"
@@ -190,6 +188,13 @@ class Walk(torch.optim.Optimizer):
         state.update(self.carried(group))
         state.update(self.new_state(p, group))
         return state
+
+    def refuse_sparse(self, g: Tensor) -> None:
+        """Raise if a gradient is sparse."""
+        if g.layout is not torch.strided:
+            raise RuntimeError(
+                f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
+            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; a key that is no hyperparameter of this optimizer is refused.

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import compiler, native_cpu
+from lit_optim.kernels import native_cpu
+from lit_optim.kernels.arithmetic import absolute
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.options import Options
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
 SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
+FIRST = [(name, CASES[name][2][0]) for name in RULES]
 BIG = native_cpu.ALONE * 2 + 77  # several threads, and a ragged end
 SHAPES = [(), (7,), (3, 2, 3, 3), (0,), (BIG,)]
 #: how far two roundings may lie apart, as a share of the value; bfloat16's and float16's are an ulp
@@ -48,8 +51,15 @@ def stepped(name, dtype, executor, settings, steps=5):
     return params, optimizer
 
 
-@pytest.mark.parametrize("dtype", CLOSE, ids=str)
-@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def matrix():
+    """All settings in float32, all rules in all dtypes, and when asked for the rest."""
+    for dtype in CLOSE:
+        for case in SETTINGS:
+            usual = dtype == torch.float32 or case in FIRST
+            yield pytest.param(*case, dtype, marks=() if usual else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "settings", "dtype"), [*matrix()], ids=str)
 def test_equals_the_torch_executor(name, settings, dtype):
     native, ours = stepped(name, dtype, "native", settings)
     eager, theirs = stepped(name, dtype, "torch", settings)
@@ -66,17 +76,101 @@ def test_equals_the_torch_executor(name, settings, dtype):
                 torch.testing.assert_close(value, theirs.state[q][key], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_threads_change_no_bit(name):
+def on_threads(count, *args):
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)
-        alone, _ = stepped(name, torch.float32, "native", {})
-        torch.set_num_threads(3)
-        shared, _ = stepped(name, torch.float32, "native", {})
+        torch.set_num_threads(count)
+        return stepped(*args)[0]
     finally:
         torch.set_num_threads(threads)
+
+
+LOOKS_TWICE = {"cautious": True, "clip_update": 0.5, "trust_ratio": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in RULES), ("adamw", LOOKS_TWICE)], ids=str
+)
+def test_threads_change_no_bit(name, settings):
+    alone, shared = (on_threads(n, name, torch.float32, "native", settings) for n in (1, 3))
     assert all(torch.equal(p, q) for p, q in zip(alone, shared, strict=True))
+
+
+def test_sums_are_of_one_tensor_each():
+    """However many others there are, and whatever chunks the threads are given."""
+    together = on_threads(3, "adamw", torch.float32, "native", LOOKS_TWICE)
+    for k, p in enumerate(parameters(torch.float32)):
+        alone = torch.nn.Parameter(p.detach().clone())
+        optimizer = AdamW([alone], executor="native", **LOOKS_TWICE)
+        for step in range(5):
+            generator = torch.Generator().manual_seed(step)
+            drawn = [torch.randn(s, dtype=torch.float64, generator=generator) for s in SHAPES]
+            alone.grad = drawn[k].float()
+            optimizer.step()
+        assert torch.equal(alone, together[k])
+
+
+def test_options_may_change_between_steps():
+    """Each asks for another number of sums over the same tensors."""
+    ours, theirs = parameters(torch.float64), parameters(torch.float64)
+    native, eager = AdamW(ours, executor="native"), AdamW(theirs, executor="torch")
+    for step, options in enumerate([{}, {"cautious": True}, LOOKS_TWICE, {"cautious": False}]):
+        for params, optimizer in [(ours, native), (theirs, eager)]:
+            generator = torch.Generator().manual_seed(step)
+            for p in params:
+                p.grad = torch.randn(p.shape, dtype=torch.float64, generator=generator)
+            optimizer.param_groups[0].update(options)
+            optimizer.step()
+        for p, q in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+
+
+class Keep(Elementwise):
+    """Stores what it is given."""
+
+    def __init__(self, params, lr: float = 1e-9, **options: Unpack[Options]):
+        super().__init__(params, lr=lr, **options)
+
+    def states(self, group):
+        return {"signed": State(), "positive": State("non-negative"), "third": State()}
+
+    def scalars(self, group, t, carried):
+        return {}
+
+    def rule(self, g, p, s, h):
+        return 0.0 * p, {"signed": g, "positive": absolute(g), "third": g}
+
+
+@pytest.mark.parametrize("state_dtype", ["bfloat16", "int8"])
+def test_every_number_is_stored_as_the_torch_executor_stores_it(state_dtype):
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(-(2**31), 2**31, (40_000,), generator=generator)
+    anything = bits.to(torch.int32).view(torch.float32)
+    orders = torch.randn(40_000, generator=generator) * 10 ** torch.linspace(-44, 37, 40_000)
+    least = torch.tensor([0.0, -0.0, 2.0**-149, -(2.0**-126), 3e38, float("inf"), float("nan")])
+    given = torch.cat([anything, orders, least.repeat_interleave(300), least])
+
+    def stored(executor):
+        p = torch.nn.Parameter(torch.zeros_like(given))
+        optimizer = Keep([p], state_dtype=state_dtype, executor=executor)
+        for _ in range(3):
+            p.grad = given.clone()
+            optimizer.step()
+        return optimizer.state[p]
+
+    native, eager = stored("native"), stored("torch")
+    for name in ("signed", "positive", "third"):
+        x, y = native[name], eager[name]
+        assert x.dtype == y.dtype
+        if state_dtype == "bfloat16":
+            assert torch.equal(x.isnan(), y.isnan())
+            kept = ~x.isnan()
+            assert torch.equal(x.view(torch.int16)[kept], y.view(torch.int16)[kept])
+        else:
+            scales = native[f"{name}_scale"], eager[f"{name}_scale"]
+            torch.testing.assert_close(*scales, rtol=0, atol=0, equal_nan=True)
+            assert ((x.int() - y.int()).abs() <= 1).all()
+            assert (x != y).double().mean() < 1e-4
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -163,6 +257,59 @@ def test_tensors_that_lie_elsewhere_are_not_touched():
         class_of("adafactor")([p], executor="native")
 
 
+def test_what_a_table_follows():
+    """Gradients that come and go; all else is to be what and where it was."""
+
+    def row(fill):
+        return [torch.nn.Parameter(torch.full((3, 2), fill)), torch.ones(3, 2), torch.zeros(3, 2)]
+
+    rows = [row(1.0), row(2.0)]
+    params, _, states = map(list, zip(*rows, strict=True))
+    table = native_cpu.Table(rows, [0, 1])
+    same = [torch.full((3, 2), 5.0) for _ in rows]
+    assert table.follow(same, [params, states])
+    assert list(table.pointers[1::3]) == [g.data_ptr() for g in same]
+    for others in (
+        [same[0], torch.ones(3, 2, dtype=torch.bfloat16)],
+        [same[0], torch.ones(2, 3).t()],
+        [same[0], torch.ones(3, 2).to_sparse()],
+        [same[0], torch.nn.Parameter(torch.ones(3, 2))],
+    ):
+        assert not table.follow(others, [params, states])
+    assert not table.follow(same, [params[::-1], states])
+    assert not table.follow(same, [params, [states[0], torch.zeros(3, 2)]])
+    assert not table.follow(same[:1], [params[:1], states[:1]])
+    assert table.follow(same, [params, states])
+    params[1].data = torch.zeros(3, 2)
+    assert not table.follow(same, [params, states])
+
+    lying = [torch.nn.Parameter(torch.ones(2, 3).t()), torch.ones(2, 3).t()]
+    table = native_cpu.Table([lying], [0])
+    assert table.follow([torch.zeros(2, 3).t()], [lying[:1]])
+    assert not table.follow([torch.zeros(3, 2)], [lying[:1]])
+
+
+def test_what_changes_between_steps_is_followed():
+    """Memory of parameters, layouts of gradients, who has one at all."""
+    ours, theirs = ([torch.nn.Parameter(torch.ones(4, 3)) for _ in range(3)] for _ in range(2))
+    native, eager = AdamW(ours, lr=0.1), AdamW(theirs, lr=0.1, executor="torch")
+    for step in range(8):
+        for params in (ours, theirs):
+            for k, p in enumerate(params):
+                g = torch.sin(torch.arange(12.0).view(4, 3) * (step + k + 1))
+                p.grad = g.t().contiguous().t() if step == 2 and k == 1 else g
+                if step == 4 and k == 0:
+                    p.grad = None
+                if step == 5:
+                    p.data = p.data.clone()
+                if step == 6 and k == 2:
+                    p.data = p.data.t().contiguous().t()
+        native.step()
+        eager.step()
+        for p, q in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
 def test_a_rule_that_branches_on_a_number_is_refused():
     class Branching(Elementwise):
         def __init__(self, params, lr: float = 0.1, **options):
@@ -181,55 +328,6 @@ def test_a_rule_that_branches_on_a_number_is_refused():
     p.grad = torch.ones(3)
     with pytest.raises(TypeError, match="cannot branch on a number: use where"):
         Branching([p]).step()
-
-
-STEP = """
-import sys, torch
-from lit_optim.optimizers.adamw import AdamW
-p = torch.nn.Parameter(torch.ones(int(sys.argv[1])))
-p.grad = torch.ones_like(p)
-AdamW([p], lr=0.5, executor=sys.argv[2]).step()
-print(round(p[0].item(), 6), round(p[-1].item(), 6))
-"""
-AFTER = "0.495 0.495"  # 1 - 0.5 * 0.01, then 0.5 down
-
-
-def process(tmp_path, executor="native", size=10, **env):
-    return subprocess.Popen(
-        [sys.executable, "-c", STEP, str(size), executor],
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_the_cache_is_shared_mended_and_done_without(tmp_path):
-    at_once = [process(tmp_path) for _ in range(4)]
-    for started in at_once:
-        out, err = started.communicate(timeout=120)
-        assert out.strip() == AFTER, err
-    [kept] = (tmp_path / "lit_optim/kernels").iterdir()  # one file, no leftovers
-    whole = kept.read_bytes()
-    for broken in (b"", whole[:-500], whole[:4000] + bytes(200) + whole[4200:]):
-        kept.write_bytes(broken)
-        out, err = process(tmp_path).communicate(timeout=120)
-        assert out.strip() == AFTER, err
-        assert compiler._is_whole(kept)
-    nowhere = tmp_path / "file"
-    nowhere.write_text("")
-    out, err = process(nowhere).communicate(timeout=120)
-    assert out.strip() == AFTER, err
-
-
-def test_without_a_compiler(tmp_path):
-    empty = {"PATH": str(tmp_path), "CC": ""}
-    out, err = process(tmp_path, "auto", **empty).communicate(timeout=120)
-    assert out.strip() == AFTER, err
-    out, err = process(tmp_path, "native", **empty).communicate(timeout=120)
-    assert re.search(r"executor=native: AdamW cannot: no C compiler: neither \$CC nor cc", err)
-    out, err = process(tmp_path, "native", CC="false").communicate(timeout=120)
-    assert re.search(r"executor=native: AdamW cannot: false fails: code 1", err)
 
 
 FORK = """

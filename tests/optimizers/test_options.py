@@ -11,7 +11,7 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels import native_cpu
 from lit_optim.kernels.c_source import source
 from lit_optim.kernels.trace import trace
-from lit_optim.optimizers.options import OPTIONS
+from lit_optim.optimizers.options import HOW, OF_DECAY, OPTIONS
 from lit_optim.optimizers.walk import Walk
 from tests.optimizers.running import (
     NAMES,
@@ -81,42 +81,90 @@ def test_cautious_decay_leaves_alone_what_moves_away_from_zero(decay, executor):
     assert difference(found, ours("adamw", executor, decay=decay)) > 1e-3
 
 
-def after_a_step(cls, **hyper):
-    p = torch.nn.Parameter(torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64))
-    optimizer = cls([p], **hyper)
+def after_steps(cls, dtype=torch.float32, **hyper):
+    """A parameter and its states; gradients change their signs, and one is 0."""
+    p = torch.nn.Parameter(torch.tensor([[1.0, -2.0, 0.5], [0.25, 3.0, -1.5]], dtype=dtype))
+    lr = {"lr": 0.05} if defaults_of(cls)["lr"] else {}
+    optimizer = cls([p], executor="torch", **lr, **hyper)
     optimizer.param_groups[0]["initial_lr"] = 2 * optimizer.param_groups[0]["lr"]
-    p.grad = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
-    optimizer.step()
-    return p
+    for step in range(4):
+        p.grad = torch.sin(torch.arange(6.0) * (step + 1)).view(2, 3).to(dtype)
+        optimizer.step()
+    return p, {k: x.dtype for k, x in optimizer.state[p].items() if torch.is_tensor(x)}
 
 
-@pytest.mark.parametrize(
-    "option", [{"decay": "corrected"}, {"cautious_weight_decay": True}], ids=str
-)
+#: how it is refused, and who does not refuse it, among others
+EFFECTS = {
+    ("maximize", True): ("", NAMES),
+    ("decay", "corrected"): ("is for decoupled weight decay, which", {"adamw", "lion"}),
+    ("decay", "independent"): ("is for decoupled weight decay, which", {"adamw", "lion"}),
+    ("cautious_weight_decay", True): ("is for decoupled weight decay, which", {"adamw", "lion"}),
+    ("cautious", True): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
+    ("clip_update", 1e-3): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
+    ("trust_ratio", True): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
+    ("hyperball", True): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
+    ("state_dtype", "bfloat16"): ("is for optimizers that look at one", {"adamw", "rprop"}),
+    ("state_dtype", "int8"): ("is for optimizers that look at one", {"adamw", "rprop"}),
+    ("master", "split"): ("is for optimizers that look at one", {"adamw", "sgd", "asgd"}),
+}
+#: who has no state that could be stored otherwise
+STATELESS = {"sgd", "asgd"}
+
+
+@pytest.mark.parametrize("option", EFFECTS, ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_option_of_decay_is_refused_or_has_an_effect(name, option):
+def test_an_option_is_refused_or_has_an_effect(name, option):
     cls, hyper = class_of(name), defaults_of(class_of(name))
     if not issubclass(cls, Walk):
         return  # torch's own classes take none of the options
-    decay = {"weight_decay": 0.3} if "weight_decay" in hyper else {}
-    refusal = ""
-    try:
-        found = after_a_step(cls, **decay, **option)
-    except UsageError as error:
-        refusal = str(error)
-    if refusal:
-        assert name not in ("adamw", "adam_weight_decay", "lion")
-        assert re.fullmatch(r"\w+=\w+ is for decoupled weight decay, which \w+ .*", refusal)
+    (key, value), (refusal, takers) = option, EFFECTS[option]
+    if key == "state_dtype" and name in STATELESS:
         return
-    assert not torch.equal(found, after_a_step(cls, **decay))
+    given = {"weight_decay": 0.3} if key in OF_DECAY and "weight_decay" in hyper else {}
+    if key == "hyperball" and "weight_decay" in hyper:
+        given = {"weight_decay": 0.0}
+    dtype = torch.bfloat16 if key == "master" else torch.float32
+    refused = ""
+    try:
+        found = after_steps(cls, dtype, **given, **{key: value})
+    except UsageError as error:
+        refused = str(error)
+    if refused:
+        assert name not in takers
+        assert re.fullmatch(rf"{key}={value} {refusal} .+", refused)
+        return
+    (p, states), (q, plain) = found, after_steps(cls, dtype, **given)
+    assert torch.isfinite(p).all()
+    assert states != plain if key in HOW else not torch.equal(p, q)
+
+
+def test_every_option_is_tried():
+    assert {key for key, _ in EFFECTS} == OPTIONS.keys() - {"executor"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trust_ratio": True, "weight_decay": 0.0}, "hyperball=True and trust_ratio=True both"),
+        ({"weight_decay": 0.1}, "hyperball=True keeps the norm .* must be 0, got 0.1"),
+    ],
+)
+def test_options_that_contradict_are_refused(options, message):
+    for make in (
+        lambda: class_of("adamw")(parameters(), hyperball=True, **options),
+        lambda: class_of("adamw")([{"params": parameters(), "hyperball": True, **options}]),
+    ):
+        with pytest.raises(UsageError, match=f"^{message}") as error:
+            make()
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["nadam", "radam"])
 def test_who_may_choose_decoupled_decay_may_choose_how(name):
     cls = class_of(name)
     hyper = {"weight_decay": 0.3, "decoupled_weight_decay": True}
-    found = after_a_step(cls, **hyper, decay="corrected")
-    assert not torch.equal(found, after_a_step(cls, **hyper))
+    found, _ = after_steps(cls, **hyper, decay="corrected")
+    assert not torch.equal(found, after_steps(cls, **hyper)[0])
 
 
 @pytest.mark.parametrize("key", OPTIONS)

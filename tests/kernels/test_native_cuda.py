@@ -1,0 +1,330 @@
+"""Triton kernels: their text, what a compiler says to it, what they compute, when they are refused.
+
+What they compute stands in `triton_parity` and `triton_storage`, which are run here in a process of
+their own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_optim.kernels import compiler, native_cuda
+from lit_optim.kernels.arithmetic import where
+from lit_optim.kernels.precision import FORMATS, LOW, SCALE
+from lit_optim.kernels.trace import trace
+from lit_optim.kernels.triton_prelude import PRELUDE
+from lit_optim.kernels.triton_source import source
+from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.elementwise import Elementwise
+from tests.optimizers.running import NAMES, class_of
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
+
+with_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="triton is not installed (pip install lit-optim[triton])"
+)
+not_interpreted = pytest.mark.skipif(
+    native_cuda._interpreted(), reason="TRITON_INTERPRET is set: nothing is compiled"
+)
+
+
+def traced(name, dtype=torch.float32, **settings):
+    """The program of an optimizer's update, and the formats of its tensors."""
+    cls, found = class_of(name), []
+
+    class Traced(cls):
+        def update(self, group, batch, h, t):
+            names, [state] = tuple(self.states(group)), batch.states
+            keys = [*names, *[n + SCALE for n in names if n + SCALE in state]]
+            keys += [LOW] * (LOW in state)
+            row = [*batch.params, *batch.grads, *(state[key] for key in keys)]
+            program = trace(self._walked, names, vars(h))
+            found.append((program, [FORMATS[tensor.dtype] for tensor in row]))
+
+    p = torch.nn.Parameter(torch.ones(4, 4, dtype=dtype))
+    p.grad = torch.ones_like(p)
+    Traced([p], **settings).step()
+    [(program, formats)] = found
+    return program, formats
+
+
+def parity(*arguments, **env):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments,
+         "tests/kernels/triton_parity.py", "tests/kernels/triton_storage.py"],
+        cwd=ROOT, env=os.environ | env, capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    [passed] = re.findall(r"(\d+) passed", done.stdout)
+    return int(passed)
+
+
+@with_triton
+def test_what_they_compute_in_the_interpreter():
+    assert parity("-m", "not slow", TRITON_INTERPRET="1") > 100
+
+
+@with_triton
+@pytest.mark.slow
+def test_what_they_compute_in_the_interpreter_in_all_precisions():
+    assert parity("-m", "slow", TRITON_INTERPRET="1") > 100
+
+
+@with_triton
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_what_they_compute_on_a_gpu():
+    assert parity(TRITON_INTERPRET="0") > 200
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "settings"),
+    [
+        ("adamw.txt", "adamw", {}),
+        ("lion.txt", "lion", {}),
+        ("adamw_cautious.txt", "adamw", {"cautious": True, "clip_update": 1.0}),
+        ("adamw_int8.txt", "adamw", {"state_dtype": "int8"}),
+    ],
+)
+def test_the_text_is_the_one_that_was_read(file, name, settings):
+    """What changes the text is to be seen; to take a new one over, after reading what changed:
+
+    LIT_OPTIM_GOLDEN=write python -m pytest tests/kernels/test_native_cuda.py -k text
+    """
+    text = source(*traced(name, **settings))
+    assert text.startswith(PRELUDE)
+    text = text.removeprefix(PRELUDE).lstrip()
+    if os.environ.get("LIT_OPTIM_GOLDEN") == "write":
+        (GOLDEN / file).write_text(text, "utf-8")
+    assert text == (GOLDEN / file).read_text("utf-8")
+
+
+def kernels_of(program, formats):
+    """Those of a rule, not compiled, by name."""
+    module = native_cuda._module(source(program, formats))
+    sums = [f"sums{k}" for k in range(len(program.sums))]
+    return {name: getattr(module, name) for name in [*sums, *["fold"] * bool(sums), "update"]}
+
+
+def built(name, dtype, capability, settings):
+    """Each kernel of a rule as the compiler leaves it for such a GPU; none is needed for that."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    pointers, kernels = {"table": "*i64", "owners": "*i32", "scratch": "*fp64"}, {}
+    for kernel, function in kernels_of(*traced(name, dtype, **settings)).items():
+        signature = {n: pointers.get(n, "i64") for n in function.arg_names}
+        made = ASTSource(fn=function, signature=signature, constexprs={})
+        kernels[kernel] = triton.compile(
+            made, target=GPUTarget("cuda", capability, 32), options={"num_warps": native_cuda.WARPS}
+        ).asm
+    return kernels
+
+
+EVERYTHING = {"cautious": True, "clip_update": 1.0, "trust_ratio": True, "maximize": True}
+
+
+@with_triton
+@not_interpreted
+@pytest.mark.parametrize(
+    ("name", "dtype", "capability", "settings"),
+    [
+        *((name, torch.float32, 80, {}) for name in RULES),
+        ("adamw", torch.float64, 80, {}),
+        ("adamw", torch.float64, 80, {"state_dtype": "int8", **EVERYTHING}),
+        ("adamw", torch.float16, 80, {}),
+        ("adamw", torch.bfloat16, 80, {}),
+        ("adamw", torch.bfloat16, 75, {"state_dtype": "bfloat16", "master": "split"}),
+        ("adamw", torch.bfloat16, 90, {"state_dtype": "int8", "master": "split", **EVERYTHING}),
+        ("adamw", torch.float32, 90, {"amsgrad": True, **EVERYTHING}),
+        ("lion", torch.float32, 90, {"hyperball": True, "weight_decay": 0.0}),
+        ("lion", torch.float32, 90, {"cautious_weight_decay": True}),
+    ],
+    ids=str,
+)
+def test_a_real_compiler_takes_them(name, dtype, capability, settings, tmp_path, monkeypatch):
+    """It knows types, which the interpreter does not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    for kernel, asm in built(name, dtype, capability, settings).items():
+        assert asm["cubin"]
+        # a chunk is read in steps of 16 bytes a thread, and nothing small is taken for 0
+        assert kernel == "fold" or re.search(r"ld\.global\.(v4\.b32|v2\.b64)", asm["ptx"])
+        assert not re.search(r"\.ftz", asm["ptx"])
+
+
+@with_triton
+@not_interpreted
+def test_no_value_makes_another_kernel(tmp_path, monkeypatch):
+    """Triton makes one for a number that is 1, for multiples of 16, for small and large ones."""
+    import inspect
+
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backend = make_backend(GPUTarget("cuda", 80, 32))
+    for function in kernels_of(*traced("adamw", **EVERYTHING)).values():
+        bind = create_function_from_signature(
+            inspect.signature(function.fn), function.params, backend
+        )
+        pointers = [p.name for p in function.params if not p.annotation_type]
+        numbers = [p.name for p in function.params if p.annotation_type]
+        assert set(pointers) <= {"table", "owners", "scratch"}
+        assert len(numbers) >= 4
+        tensors = {name: torch.zeros(8) for name in pointers}
+        asked = [
+            bind(**tensors, **dict.fromkeys(numbers, value))[1]
+            for value in (0, 1, 16, 17, -1, 2**31, 2**40, 2**63 - 1, -(2**63))
+        ]
+        assert all(one == asked[0] for one in asked)
+
+
+def test_what_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    p = torch.nn.Parameter(torch.ones(3))
+    assert native_cuda.refusal([p, p.detach()]) == "a tensor is on cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(native_cuda, "_has_triton", lambda: False)
+    assert native_cuda.refusal([p, p.detach()]) == "triton is not installed"
+    monkeypatch.setattr(native_cuda, "_has_triton", lambda: True)
+    assert native_cuda.refusal([p, p.detach()]) is None
+
+    class Elsewhere(torch.Tensor):
+        pass
+
+    for other, why in [
+        (torch.ones(3).as_subclass(Elsewhere), "a tensor is a Elsewhere"),
+        (torch.ones(3, device="meta"), "a tensor is on meta, its parameter on cpu"),
+        (torch.ones(3, dtype=torch.complex64), "torch.complex64 has no native kernel"),
+        (torch.ones(3, dtype=torch.int8), "torch.float32 has no native kernel"),
+        (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
+    ]:
+        assert native_cuda.refusal([p, other]) == why
+    gaps = torch.ones(6)[::2]
+    assert native_cuda.refusal([gaps, gaps]) == "a parameter has gaps in memory"
+
+
+WITHOUT = """
+import sys, torch
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == "triton":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocked())
+from lit_optim.kernels import native_cuda
+from lit_optim.optimizers.adamw import AdamW
+p = torch.nn.Parameter(torch.ones(3))
+p.grad = torch.ones(3)
+AdamW([p]).step()
+print(native_cuda.refusal([p, p.grad]))
+"""
+
+
+def test_without_triton():
+    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=env, capture_output=True, text=True)
+    assert done.stdout == "a tensor is on cpu\n", done.stderr
+
+
+def adamw_step(step=native_cuda.step):
+    """AdamW's first step of a parameter in a fresh table, and the parameter."""
+    p, results = torch.nn.Parameter(torch.ones(3)), []
+
+    class Stepped(AdamW):
+        def update(self, group, batch, h, t):
+            [state], names = batch.states, tuple(self.states(group))
+            row = [p, p.grad, *(state[n] for n in names)]
+            results.append(
+                step((Stepped, names), self._walked, native_cuda.Table([row], [0]), names, h, t)
+            )
+
+    p.grad = torch.ones(3)
+    Stepped([p]).step()
+    return results[0], p
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("no C compiler\nand more"), "RuntimeError: no C compiler"),
+        (
+            ValueError("at 12:4:\n    x = y\n        ^\ncannot do that"),
+            "ValueError: cannot do that",
+        ),
+        (AssertionError(), "AssertionError: "),
+        (ValueError("x" * 999), "ValueError: " + "x" * 200),
+    ],
+    ids=["first", "last", "none", "long"],
+)
+def test_what_cannot_be_built_is_told_in_a_line_and_tried_once(error, line, monkeypatch):
+    asked = []
+
+    def broken(text):
+        asked.append(text)
+        raise error
+
+    monkeypatch.setattr(native_cuda, "_kernels", {})
+    monkeypatch.setattr(native_cuda, "_module", broken)
+    told, p = adamw_step()
+    assert told == f"triton fails: {line}"
+    assert torch.equal(p, torch.ones(3))  # for the next executor
+    assert len(native_cuda._kernels) == len(asked) == 1
+
+
+def test_the_text_is_kept_whole_and_what_is_run_is_what_was_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = "seen = __file__\n"
+    path = Path(native_cuda._module(text).seen)
+    assert path.parent == compiler.cache_dir()
+    assert path.read_text("utf-8") == text
+    path.write_text("seen = 'another'\n", "utf-8")
+    assert native_cuda._module(text).seen == str(path)
+    assert path.read_text("utf-8") == text
+    assert [*path.parent.iterdir()] == [path]  # nothing left over
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # cannot be a folder
+    assert Path(native_cuda._module(text).seen).read_text("utf-8") == text
+
+
+def test_what_is_computed_once_per_call_is_what_a_processor_computes():
+    """Against torch's float64 scalars, division by zero and all."""
+
+    def rule(g, p, s, h):
+        x, y, z = h.x, h.y, h.z
+        results = [
+            x + y, x - y, x * y, x / y, y / x, -x, x.sqrt(), x.abs(), x.sign(), x.maximum(y),
+            x.clamp(-0.5, 0.5), where(x < y, x, z), where(x <= y, x, z), where(x > y, x, z),
+            where(x >= y, x, z), where(x == y, x, z), where(x != y, x, z),
+        ]  # fmt: skip
+        return 1.0, 1.0, g, {f"r{k}": result for k, result in enumerate(results)}
+
+    numbers = [0.0, -0.0, 1.5, -2.0, 0.3, math.inf, -math.inf, math.nan, 5e-324, 1e308]
+    for x in numbers:
+        for y in numbers:
+            h = {"x": x, "y": y, "z": 7.0}
+            program = trace(rule, [], h)
+            known = native_cuda.values(program, h)
+            tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in h.items()}
+            *_, expected = rule(0.0, 0.0, None, SimpleNamespace(**tensors))
+            for name, place in program.after:
+                ours = torch.tensor(float(known[place]), dtype=torch.float64)
+                assert torch.equal(ours.isnan(), expected[name].isnan()), (name, h)
+                torch.testing.assert_close(
+                    ours, expected[name], rtol=1e-15, atol=0, equal_nan=True, msg=f"{name} {h}"
+                )
+                assert ours == 0 or ours.isnan() or ours.signbit() == expected[name].signbit()

@@ -1,0 +1,278 @@
+"""The Triton kernels against the torch executor and torch: on a GPU, or in Triton's interpreter.
+
+`test_native_cuda` runs this file in a process of its own: whether Triton interprets is decided when
+it is imported, and an interpreter that has run leaves Triton changed.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_optim.kernels import native_cuda
+from lit_optim.kernels.arithmetic import total, where
+from lit_optim.kernels.precision import LOW, SCALE
+from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.elementwise import Elementwise
+from tests.optimizers.cases import CASES
+from tests.optimizers.running import NAMES, class_of
+
+DEVICE = "cpu" if native_cuda._interpreted() else "cuda"
+RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
+SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
+#: more than a chunk, which begins at 16 bytes or not, and a ragged end
+SHAPES = [(), (7,), (300,), (4096 + 5,), (70, 33), (0,)]
+CLOSE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
+OPTIONS = [
+    {"cautious": True},
+    {"clip_update": 0.1},
+    {"trust_ratio": True},
+    {"cautious": True, "clip_update": 0.1, "trust_ratio": True, "maximize": True},
+    {"hyperball": True, "weight_decay": 0.0},
+    {"cautious_weight_decay": True, "weight_decay": 0.3},
+]
+
+
+def native(cls):
+    """The optimizer with every update done by Triton, in tables that are kept."""
+
+    class Native(cls):
+        tables = None
+
+        def update(self, group, batch, h, t):
+            names, numbers = tuple(self.states(group)), self._numbers()
+            keys = [*names, *[n + SCALE for n in names if n + SCALE in batch.states[0]]]
+            keys += [LOW] * (LOW in batch.states[0])
+            columns = [[state[key] for state in batch.states] for key in keys]
+            rows = list(zip(batch.params, batch.grads, *columns, strict=True))
+            for row in rows:
+                assert native_cuda.refusal(row[: 2 + len(names)]) is None
+            self.tables = self.tables or {}
+            first = id(batch.params[0])
+            table = self.tables.get(first)
+            if table is None or not table.follow(batch.grads, [batch.params, *columns]):
+                table = native_cuda.Table(rows, [numbers[id(p)] for p in batch.params])
+                self.tables[first] = table
+            assert native_cuda.step((cls, names), self._walked, table, names, h, t) is None
+
+    return Native
+
+
+def eager(cls):
+    """The optimizer with every update done by the rule on whole torch tensors."""
+
+    class Eager(cls):
+        def torchs(self, group, batch, t):
+            return False
+
+    return lambda params, **settings: Eager(params, **settings, executor="torch")
+
+
+def random(shape, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, dtype=torch.float64, generator=generator).to(dtype).to(DEVICE)
+
+
+def parameters(dtype=torch.float32, shapes=SHAPES):
+    return [torch.nn.Parameter(random(s, dtype, k)) for k, s in enumerate(shapes)]
+
+
+def trained(make, params, steps=3, **settings):
+    optimizer = make(params, **settings)
+    for step in range(steps):
+        for k, p in enumerate(params):
+            p.grad = random(p.shape, p.dtype, 1000 * (step + 1) + k)
+        optimizer.step()
+    return optimizer
+
+
+def pair(name, dtype=torch.float32, shapes=SHAPES, **settings):
+    """Ours in Triton and in torch: (parameter, state) of each."""
+    results = []
+    for make in (native(class_of(name)), eager(class_of(name))):
+        params = parameters(dtype, shapes)
+        optimizer = trained(make, params, **settings)
+        results.append([(p.detach(), optimizer.state[p]) for p in params])
+    return list(zip(*results, strict=True))
+
+
+def compare(name, dtype=torch.float32, **settings):
+    close = {"rtol": CLOSE[dtype], "atol": CLOSE[dtype] / 10}
+    for (p, ours), (q, theirs) in pair(name, dtype, **settings):
+        if dtype in (torch.bfloat16, torch.float16):
+            # what is half-way may be rounded otherwise: an ulp, more of it where p is about 0
+            off = ~torch.isclose(p, q, **close)
+            assert off.float().mean().nan_to_num() < 1e-3
+        else:
+            torch.testing.assert_close(p, q, **close)
+        for key, value in theirs.items():
+            if torch.is_tensor(value):
+                assert ours[key].dtype == value.dtype
+                torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def test_equals_the_torch_executor(name, settings):
+    compare(name, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["adamw", "rprop", "sgd"])
+def test_equals_it_in_other_precision(name, dtype):
+    compare(name, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def test_all_equal_it_in_other_precision(name, settings, dtype):
+    compare(name, dtype, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_equals_it_with_options(options, dtype):
+    compare("adamw", dtype, **options)
+
+
+@pytest.mark.parametrize("state_dtype", ["float32", "int8"])
+def test_a_sum_is_over_the_tensor_and_nothing_beside_it(state_dtype):
+    class Counting(AdamW):
+        def rule(self, g, p, s, h):
+            known = {"exp_avg": s.exp_avg, "exp_avg_sq": s.exp_avg_sq}
+            return where(g == g, 1.0, 0.0) * total(where(g == g, 1.0, 0.0)), known
+
+    params = parameters()
+    before = [p.detach().clone() for p in params]
+    trained(native(Counting), params, 1, lr=0.5, weight_decay=0.0, state_dtype=state_dtype)
+    for p, old in zip(params, before, strict=True):
+        assert torch.equal(p, old - 0.5 * p.numel())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_equals_torchs_own(dtype):
+    ours, theirs = parameters(dtype), parameters(dtype)
+    hyper = {"lr": 0.1, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.3}
+    trained(native(AdamW), ours, **hyper)
+    trained(torch.optim.AdamW, theirs, **hyper)
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)
+
+
+def test_what_is_below_the_normal_float32_is_no_zero():
+    grad = torch.full((5000,), 3e-22, device=DEVICE)
+    p = torch.nn.Parameter(torch.zeros(5000, device=DEVICE))
+    optimizer = native(AdamW)([p], lr=1.0, betas=(0.9, 0.9), eps=1e-30, weight_decay=0.0)
+    for _ in range(2):
+        p.grad = grad.clone()
+        optimizer.step()
+    # the sum of g² is 9e-45, of float32's last few bits: about 1, not 3e8 a step
+    assert (p < -1).all()
+    assert (p > -4).all()
+
+
+def test_parts_of_buffers_at_any_address():
+    sizes, places = (4096 * 2 + 3, 5000, 1), (1, 8200, 13201)
+    values, grads = random((13300,), torch.float32, 1), random((13300,), torch.float32, 2)
+    results = []
+    for make in (native(AdamW), eager(AdamW)):
+        buffer, of_grads = values.clone(), grads.clone()
+        params = []
+        for size, place in zip(sizes, places, strict=True):
+            params.append(torch.nn.Parameter(buffer[place : place + size]))
+            params[-1].grad = of_grads[place : place + size]
+        optimizer = make(params, lr=0.1)
+        optimizer.step()
+        optimizer.step()
+        results.append(buffer)
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    changed = results[0] != values
+    assert changed.sum() == sum(sizes)
+    assert not changed[0]
+
+
+def test_channels_last_is_stepped_as_it_lies():
+    results = []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        value = torch.arange(48.0, device=DEVICE).reshape(2, 3, 4, 2)
+        p = torch.nn.Parameter(value.clone(memory_format=memory_format))
+        optimizer = native(AdamW)([p], lr=0.1)
+        for step in range(2):
+            p.grad = torch.sin(value * (step + 1)).to(memory_format=memory_format)
+            optimizer.step()
+        assert p.is_contiguous(memory_format=memory_format)
+        results.append(p.detach())
+    assert torch.equal(*results)
+
+
+def test_gradients_may_be_elsewhere_at_each_step_and_the_lr_another_one():
+    """On a GPU nothing waits: what is sent must not be overwritten before it is there."""
+    ours, theirs = parameters(), parameters()
+    optimizer, other = native(AdamW)(ours), torch.optim.AdamW(theirs)
+    kept, at = [], []
+    for step in range(8):
+        for o in (optimizer, other):
+            o.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for k, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            p.grad, q.grad = (random(p.shape, p.dtype, 100 * step + k) for _ in range(2))
+            kept.append(p.grad)  # so that the next one lies elsewhere
+        optimizer.step()
+        other.step()
+        [table] = optimizer.tables.values()
+        at.append((table, table.sent.tolist()))
+    assert all(table is at[0][0] for table, _ in at)
+    assert len({tuple(pointers) for _, pointers in at}) == 8
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+def test_a_default_device_is_no_matter():
+    p = torch.nn.Parameter(torch.ones(9, device=DEVICE))
+    p.grad = torch.ones_like(p)
+    optimizer = native(AdamW)([p], lr=0.5, weight_decay=0.0)
+    with torch.device("meta"):
+        optimizer.step()
+    torch.testing.assert_close(p.detach(), torch.full_like(p, 0.5))
+
+
+def test_a_table_follows_gradients_only():
+    p, g = torch.nn.Parameter(random((9,), torch.float32, 0)), random((9,), torch.float32, 1)
+    m, v = torch.zeros_like(g), torch.zeros_like(g)
+    table = native_cuda.Table([[p, g, m, v]], [0])
+    kept = [[p], [m], [v]]
+    assert table.follow([g.clone()], kept)
+    assert not table.follow([g.double()], kept)
+    assert not table.follow([g], [[p], [m.clone()], [v]])
+    m.data = m.clone()
+    assert not table.follow([g], kept)
+
+
+def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
+    p = torch.nn.Parameter(random((9,), torch.float32, 0))
+    optimizer = native(AdamW)([p])
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    made = dict(native_cuda._kernels)
+    monkeypatch.setattr(native_cuda, "source", None)  # to call it would fail
+    for lr, wd, betas in [
+        (0.1, 0.3, (0.5, 0.6)),
+        (1.0, 1.0, (0.0, 0.999)),
+        (1e-9, 0.0, (0.9, 0.9)),
+    ]:
+        optimizer.param_groups[0].update(lr=lr, weight_decay=wd, betas=betas)
+        optimizer.step()
+    assert native_cuda._kernels == made
+
+
+def test_more_sums_than_before_have_room():
+    """Options may change between steps, and with them what a table has to hold."""
+    ours, theirs = parameters(), parameters()
+    optimizer, other = native(AdamW)(ours), eager(AdamW)(theirs)
+    for step, options in enumerate([{}, {"cautious": True}, {"clip_update": 0.1}]):
+        for o, params in ((optimizer, ours), (other, theirs)):
+            o.param_groups[0].update(options)
+            for k, p in enumerate(params):
+                p.grad = random(p.shape, p.dtype, 100 * step + k)
+            o.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
