@@ -116,10 +116,13 @@ class Table:
                 return False
             if list(map(Tensor.data_ptr, now)) != places:
                 return False
-        dtype = self.dtype
-        for g in gradients:
-            if g.dtype is not dtype or g.layout is not torch.strided or type(g) is not Tensor:
-                return False
+        kinds = (
+            {g.dtype for g in gradients},
+            {g.layout for g in gradients},
+            set(map(type, gradients)),
+        )
+        if kinds != ({self.dtype}, {torch.strided}, {Tensor}):
+            return False
         if self.layouts is None:
             if not all(map(Tensor.is_contiguous, gradients)):
                 return False

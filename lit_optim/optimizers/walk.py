@@ -127,27 +127,28 @@ class Walk(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            first = self.carried(group)
-            alike: dict[Any, Batch] = {}  # most parameters share their step
-            key: Any
-            for p in group["params"]:
-                g = p.grad
-                if g is None:
-                    continue
-                state = self.state[p] or self.start(p, group)
-                key = state["step"]
-                if first or group["hyperball"]:
-                    on_ball = group["hyperball"] and p.ndim > 1
-                    key = (key, on_ball, *[state[name] for name in first])
-                batch = alike.get(key)
-                if batch is None:
-                    batch = alike[key] = Batch()
-                batch.params.append(p)
-                batch.grads.append(g)
-                batch.states.append(state)
-            for batch in alike.values():
-                self._step_batch(group, batch, list(first))
+            names = list(self.carried(group))
+            params = [p for p in group["params"] if p.grad is not None]
+            states = [self.state[p] or self.start(p, group) for p in params]
+            batch = Batch(params, [p.grad for p in params], states)
+            for alike in self._alike(group, batch, names):
+                self._step_batch(group, alike, names)
         return loss
+
+    def _alike(self, group: dict[str, Any], batch: Batch, names: list[str]) -> list[Batch]:
+        """The batch in parts for which all numbers are the same; mostly it is one."""
+        keys = [state["step"] for state in batch.states]
+        if names or group["hyperball"]:
+            keys = [
+                (state["step"], group["hyperball"] and p.ndim > 1, *[state[name] for name in names])
+                for p, state in zip(batch.params, batch.states, strict=True)
+            ]
+        if len(set(keys)) == 1:
+            return [batch]
+        kinds: dict[Any, list[int]] = {}
+        for i, key in enumerate(keys):
+            kinds.setdefault(key, []).append(i)
+        return [batch.part(members) for members in kinds.values()]
 
     def _step_batch(self, group: dict[str, Any], batch: Batch, names: list[str]) -> None:
         one = batch.states[0]
