@@ -163,10 +163,16 @@ def locate(path: str, target: str) -> Any:
             raise UsageError(f"{path}.{TARGET}={target}: there is no module {error.name}") from None
         raise
     if not hasattr(module, name):
+        own = [known for known, value in vars(module).items() if _is_of(module_name, value)]
         raise UsageError(
-            f"{path}.{TARGET}={target}: {module_name} has no {name}{suggest(name, dir(module))}"
+            f"{path}.{TARGET}={target}: {module_name} has no {name}{suggest(name, own)}"
         )
     return getattr(module, name)
+
+
+def _is_of(module_name: str, value: Any) -> bool:
+    """Whether it is defined in a module or below it, not imported from elsewhere."""
+    return f"{getattr(value, '__module__', '')}.".startswith(f"{module_name}.")
 
 
 def deferred(node: DictConfig) -> Callable[..., Any]:
