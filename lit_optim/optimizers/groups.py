@@ -10,8 +10,10 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 
-#: Keys of a param group that are no hyperparameters.
-BOOKKEEPING = {"params", "name", "param_names", "initial_lr"}
+#: Keys of a param group that are no hyperparameters. `role` is what its parameters are in the model
+#: (hidden, embedding, head, ...); `split`, into how many matrices of equal height each of them is
+#: to be cut, as for a fused projection to queries, keys and values.
+BOOKKEEPING = {"params", "name", "param_names", "initial_lr", "role", "split"}
 
 
 def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lit_optim.hyperparameters import check, hints_of
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers import options
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted
+from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import HOW, OPTIONS
 
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
@@ -60,6 +61,10 @@ class Walk(torch.optim.Optimizer):
     coupled_weight_decay: ClassVar[bool] = False
     #: Hyperparameters of a base class that are not left to the user, and what they are.
     fixed: ClassVar[dict[str, Any]] = {}
+    #: What it asks of those who use it, as `optimizers.needs` explains.
+    needs: ClassVar[tuple[Need, ...]] = ("dense",)
+    #: Where a search for its lr looks.
+    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
     def __init__(self, params: Iterable[Any], **hyper: Any) -> None:
         known = hints_of(type(self).__init__).keys() | self.fixed.keys()
