@@ -43,11 +43,12 @@ class State:
 
     Args:
         kind: signed and non-negative ones may be stored in fewer bits, what is like a weight not.
-        initial: all its elements before the first update.
+        initial: all its elements before the first update; None: those of the parameter, for what is
+            like a weight.
     """
 
     kind: Kind = "signed"
-    initial: float = 0.0
+    initial: float | None = 0.0
 
 
 def wide(p: Tensor) -> torch.dtype:
@@ -63,6 +64,8 @@ def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:
         dtype = wide(p)
     if dtype in EIGHT_BITS:  # the largest code is the scale
         return torch.full_like(p, torch.iinfo(dtype).max if state.initial else 0, dtype=dtype)
+    if state.initial is None:
+        return torch.empty_like(p, dtype=dtype).copy_(p)
     return torch.full_like(p, state.initial, dtype=dtype)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.kernels import native_cpu, native_cuda, precision, torch_executor
 from lit_optim.kernels.precision import LOW, SCALE, State
+from lit_optim.kernels.trace import Rule
 from lit_optim.optimizers.options import OPTIONS, moved
 from lit_optim.optimizers.walk import Batch, Walk
 
@@ -88,7 +89,7 @@ class Elementwise(Walk):
         """The algorithm, pure: old states `s` in, direction u and new states out.
 
         Python `if` only on the bools of `h`, which stay the same for a group; never on a number
-        that a tensor carries.
+        that a tensor carries. Who takes a `total` or `mean` has "whole" among its `needs`.
         """
         raise NotImplementedError
 
@@ -105,7 +106,7 @@ class Elementwise(Walk):
         for name, state in self.states(group).items():
             tensors[name] = precision.new(p, state, group["state_dtype"])
             if tensors[name].dtype in precision.EIGHT_BITS:
-                tensors[name + SCALE] = precision.scales(tensors[name], state.initial)
+                tensors[name + SCALE] = precision.scales(tensors[name], state.initial or 0.0)
         if group["master"] == "split" and p.dtype == torch.bfloat16:
             tensors[LOW] = torch.zeros_like(p, dtype=torch.int16)
         return tensors
@@ -138,24 +139,37 @@ class Elementwise(Walk):
     def update(  # noqa: D102
         self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
     ) -> None:
+        names = tuple(self.states(group))
         if group["executor"] != "torch":
-            batch = self._native(group, batch, h, t)
+            batch = self.natively(group, batch, self._walked, names, h, t)
         if batch.params and not self._by_torch(group, batch, h, t):
-            names, numbers = tuple(self.states(group)), self._numbers()
-            in_parts = not (h.cautious or h.clipped or h.trusting or h.on_ball)
-            for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
+            whole = "whole" in self.needs
+            in_parts = not (whole or h.cautious or h.clipped or h.trusting or h.on_ball)
+            for p, g in zip(batch.params, batch.grads, strict=True):
                 self.refuse_sparse(g)
                 if not in_parts and hasattr(p, "to_local"):
-                    raise UsageError(
-                        "cautious, clip_update, trust_ratio and hyperball look at whole tensors: "
-                        "not for sharded parameters"
-                    )
-                here = {k: _here(v) for k, v in state.items() if isinstance(v, Tensor)}
-                if p.dtype != torch.bfloat16:  # no longer: the model was converted
-                    here.pop(LOW, None)
-                torch_executor.step(
-                    self._walked, _here(p), _here(g), here, names, h, t, numbers[id(p)], in_parts
-                )
+                    who = "cautious, clip_update, trust_ratio and hyperball look"
+                    who = f"{type(self).__name__} looks" if whole else who
+                    raise UsageError(f"{who} at whole tensors: not for sharded parameters")
+            self.in_torch(batch, self._walked, names, h, t, in_parts)
+
+    def in_torch(
+        self,
+        batch: Batch,
+        rule: Rule,
+        names: tuple[str, ...],
+        h: SimpleNamespace,
+        t: int,
+        in_parts: bool = True,
+    ) -> None:
+        """Let the torch executor go over the batch; see `torch_executor.step`."""
+        numbers = self._numbers()
+        for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
+            here = {k: _here(v) for k, v in state.items() if isinstance(v, Tensor)}
+            if p.dtype != torch.bfloat16:  # no longer: the model was converted
+                here.pop(LOW, None)
+            number = numbers[id(p)]
+            torch_executor.step(rule, _here(p), _here(g), here, names, h, t, number, in_parts)
 
     def _walked(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
         """The rule and the walk's options: a, b and u of p = a p − b u, and the new states."""
@@ -164,16 +178,26 @@ class Elementwise(Walk):
         u, new = self.rule(g, p, s, h)
         return *moved(u, g, p, h), new
 
-    def _native(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> Batch:
-        """Step natively what can be, all of one kind in one call; returns the others."""
-        names = tuple(self.states(group))
+    def natively(
+        self,
+        group: dict[str, Any],
+        batch: Batch,
+        rule: Rule,
+        names: tuple[str, ...],
+        h: SimpleNamespace,
+        t: int,
+    ) -> Batch:
+        """Go over what can be natively, all of one kind in one call; returns the others.
+
+        Another rule knows other states, by `names`, than those that `states` gives.
+        """
         plan = self._plan(names, batch)
         others, why_not = plan.others, plan.why_not
         must = group["executor"] == "native"
         if must and others:
             self._refuse(why_not)
         for engine, table, members, _ in plan.calls:
-            refusal = engine.step((type(self), names), self._walked, table, names, h, t)
+            refusal = engine.step((type(self), names), rule, table, names, h, t)
             if refusal is not None:
                 others, why_not = others + members, refusal
         if must and others:
@@ -187,7 +211,7 @@ class Elementwise(Walk):
     def _plan(self, names: tuple[str, ...], batch: Batch) -> Plan:
         """Who is stepped with whom; kept, for the next step mostly asks for the same."""
         plans: dict[Any, Plan] = self.__dict__.setdefault("_plans", {})
-        key = id(batch.params[0]), len(batch.params)
+        key = names, id(batch.params[0]), len(batch.params)
         plan = plans.get(key)
         if plan is None or not plan.follow(batch):
             if len(plans) == MOST_PLANS:

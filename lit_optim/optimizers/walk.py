@@ -116,6 +116,17 @@ class Walk(torch.optim.Optimizer):
         """Whether weight decay goes through the gradient."""
         return self.coupled_weight_decay and not group.get("decoupled_weight_decay", False)
 
+    def for_vectors(self, group: dict[str, Any]) -> dict[str, Any]:
+        """The hyperparameters of what is no matrix; the group itself unless the paper has others.
+
+        They may hold further keys: whatever is asked for vectors and scalars is asked with these.
+        """
+        return group
+
+    def _seen_by(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The hyperparameters of a parameter."""
+        return group if p.ndim > 1 else self.for_vectors(group)
+
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         """The tensors kept for p, by torch's names, before its first update."""
         raise NotImplementedError
@@ -143,9 +154,10 @@ class Walk(torch.optim.Optimizer):
     def _alike(self, group: dict[str, Any], batch: Batch, names: list[str]) -> list[Batch]:
         """The batch in parts for which all numbers are the same; mostly it is one."""
         keys = [state["step"] for state in batch.states]
-        if names or group["hyperball"]:
+        apart = group["hyperball"] or self.for_vectors(group) is not group
+        if names or apart:
             keys = [
-                (state["step"], group["hyperball"] and p.ndim > 1, *[state[name] for name in names])
+                (state["step"], apart and p.ndim > 1, *[state[name] for name in names])
                 for p, state in zip(batch.params, batch.states, strict=True)
             ]
         if len(set(keys)) == 1:
@@ -156,7 +168,7 @@ class Walk(torch.optim.Optimizer):
         return [batch.part(members) for members in kinds.values()]
 
     def _step_batch(self, group: dict[str, Any], batch: Batch, names: list[str]) -> None:
-        one = batch.states[0]
+        one, group = batch.states[0], self._seen_by(batch.params[0], group)
         t, carried = one["step"] + 1, {name: one[name] for name in names}
         a, b = self.coefficients(group, t, carried)
         l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
@@ -191,6 +203,7 @@ class Walk(torch.optim.Optimizer):
             )
         state: dict[str, Any] = self.state[p]
         state["step"] = 0
+        group = self._seen_by(p, group)
         state.update(self.carried(group))
         state.update(self.new_state(p, group))
         return state
@@ -234,7 +247,7 @@ class Walk(torch.optim.Optimizer):
             numbers = {name for name in self.carried(group) if name in saved}
             state.update({name: float(saved.pop(name)) for name in numbers})
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-            state.update(self.loaded(p, group, tensors))
+            state.update(self.loaded(p, self._seen_by(p, group), tensors))
 
     def loaded(
         self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]
