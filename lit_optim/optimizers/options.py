@@ -85,10 +85,12 @@ def refuse(name: str, group: dict[str, Any], own_step: bool, decoupled: bool) ->
     """
     chosen = [key for key in OPTIONS if group[key] != OPTIONS[key]]  # type: ignore[literal-required]
     for key in chosen:
-        if key in OF_DECAY and (own_step or not decoupled):
+        if key in OF_DECAY and not decoupled:
             raise UsageError(
                 f"{key}={group[key]} is for decoupled weight decay, which {name} does not have"
             )
+        if key in OF_DECAY and own_step:
+            raise UsageError(f"{key}={group[key]} changes a weight decay that {name} does itself")
         if key in OF_STEP and own_step:
             raise UsageError(f"{key}={group[key]} changes a step that {name} sets itself")
     if group["hyperball"]:

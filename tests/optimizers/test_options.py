@@ -93,12 +93,13 @@ def after_steps(cls, dtype=torch.float32, **hyper):
     return p, {k: x.dtype for k, x in optimizer.state[p].items() if torch.is_tensor(x)}
 
 
+NO_DECAY = "(is for decoupled weight decay, which|changes a weight decay that)"
 #: how it is refused, and who does not refuse it, among others
 EFFECTS = {
     ("maximize", True): ("", NAMES),
-    ("decay", "corrected"): ("is for decoupled weight decay, which", {"adamw", "lion"}),
-    ("decay", "independent"): ("is for decoupled weight decay, which", {"adamw", "lion"}),
-    ("cautious_weight_decay", True): ("is for decoupled weight decay, which", {"adamw", "lion"}),
+    ("decay", "corrected"): (NO_DECAY, {"adamw", "lion"}),
+    ("decay", "independent"): (NO_DECAY, {"adamw", "lion"}),
+    ("cautious_weight_decay", True): (NO_DECAY, {"adamw", "lion"}),
     ("cautious", True): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
     ("clip_update", 1e-3): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
     ("trust_ratio", True): ("changes a step that", {"adamw", "lion", "sgd", "rmsprop"}),
@@ -108,7 +109,7 @@ EFFECTS = {
     ("master", "split"): ("is for optimizers that look at one", {"adamw", "sgd", "asgd"}),
 }
 #: who has no state that could be stored otherwise
-STATELESS = {"sgd", "asgd"}
+STATELESS = {"sgd", "asgd", "schedule_free_sgd"}
 
 
 @pytest.mark.parametrize("option", EFFECTS, ids=str)
