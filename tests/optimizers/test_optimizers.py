@@ -63,20 +63,29 @@ def test_every_argument_is_tried(name):
 
 
 def last(name, settings):
-    """What the oracle ends with."""
-    start, *steps = sequence(name, (4, 5))
-    *_, p = CASES[name][1](start, steps, **settings)
-    return p if isinstance(p, float) else p.tolist()
+    """What the oracle ends with, for each shape."""
+    ends = []
+    for shape in shapes_of(name):
+        start, *steps = sequence(name, shape)
+        *_, p = CASES[name][1](start, steps, **settings)
+        ends.append(p if isinstance(p, float) else p.tolist())
+    return ends
+
+
+def by_coordinate(name):
+    """Whether its oracle is about one number."""
+    return issubclass(class_of(name), Elementwise) and "whole" not in class_of(name).needs
+
+
+def shapes_of(name):
+    return [()] if by_coordinate(name) else SHAPES
 
 
 def sequence(name, shape):
     """A parameter and gradients for an oracle: numbers, or arrays where it needs whole tensors."""
     generator = torch.Generator().manual_seed(0)
-    elementwise = issubclass(class_of(name), Elementwise)
-    drawn = torch.randn(
-        101, *(() if elementwise else shape), dtype=torch.float64, generator=generator
-    )
-    return drawn.tolist() if elementwise else list(drawn.numpy())
+    drawn = torch.randn(101, *shape, dtype=torch.float64, generator=generator)
+    return drawn.tolist() if by_coordinate(name) else list(drawn.numpy())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -92,7 +101,7 @@ def test_equals_the_reference(name, settings, dtype):
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
 def test_equals_the_paper(name, settings):
-    for shape in [()] if issubclass(class_of(name), Elementwise) else SHAPES:
+    for shape in shapes_of(name):
         start, *steps = sequence(name, shape)
         p = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
         optimizer = class_of(name)([p], **settings)
@@ -129,7 +138,7 @@ def test_state_dict_round_trip_continues_to_the_bit(name, settings):
     torch.save(first.state_dict(), file)
     file.seek(0)
     second = class_of(name)(resumed)  # defaults: the hyperparameters come with the state
-    second.load_state_dict(torch.load(file))  # under torch's default weights_only
+    second.load_state_dict(torch.load(file, weights_only=True))
     assert second.param_groups[0].keys() == first.param_groups[0].keys()
     run(second, resumed, 12, 30)
     assert difference(straight, resumed) == 0
@@ -174,7 +183,7 @@ def test_blocks_and_layout_change_nothing(name, monkeypatch):
 
     whole = trained(10**6, False)
     assert difference(whole, trained(3, False)) == 0
-    order_of_sums = 0 if issubclass(class_of(name), Elementwise) else 1e-14
+    order_of_sums = 0 if by_coordinate(name) else 1e-14
     assert difference(whole, trained(3, True)) <= order_of_sums
 
 
@@ -212,11 +221,13 @@ def test_closure_deepcopy_and_pickle(name):
 
     def closure():
         optimizer.zero_grad()
-        loss = sum((p**2).sum() for p in params)
+        loss = sum((p**2).sum() for p in params) / 4
         loss.backward()
         return loss
 
     first = optimizer.step(closure).item()
+    assert first == pytest.approx(sum((p**2).sum() for p in parameters()).item() / 4)
+    optimizer.step(closure)  # ADOPT moves from here on
     assert optimizer.step(closure).item() < first
     for duplicate in (copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))):
         twin = duplicate(optimizer)
@@ -227,6 +238,53 @@ def test_closure_deepcopy_and_pickle(name):
         assert difference(params, copies) == 0
         for p, value in zip(params, theirs, strict=True):
             assert not torch.equal(p, value)
+
+
+#: each group, and each parameter, is stepped as if it were the only one
+APART_FROM_OTHERS = [name for name in WALKS if "one_lr" not in class_of(name).needs]
+
+
+@pytest.mark.parametrize("name", APART_FROM_OTHERS)
+def test_groups_have_their_own_lr(name):
+    settings = CASES[name][2][-1]
+    together, apart = parameters(), parameters()
+    groups = two_groups(together, name, settings)
+    run(class_of(name)(groups, **settings), together, 0, 12)
+    for group in two_groups(apart, name, settings):
+        run(class_of(name)([group], **settings), apart, 0, 12)
+    same_lr = parameters()
+    run(class_of(name)(same_lr, **settings), same_lr, 0, 12)
+    # matrices of one shape are multiplied in batches, and in others when there are fewer
+    assert difference(together, apart) <= (0 if issubclass(class_of(name), Elementwise) else 1e-12)
+    assert difference(together[:2], same_lr[:2]) == 0
+    assert difference(together[2:], same_lr[2:]) > 0
+
+
+@pytest.mark.parametrize("name", APART_FROM_OTHERS)
+def test_who_wakes_late_starts_then(name):
+    settings = CASES[name][2][-1]
+    all_, late = parameters(), parameters()
+    run(class_of(name)(all_, **settings), all_, 0, 12)
+    run(class_of(name)(late[1:2], **settings), late, 5, 12)  # where its first gradient comes
+    assert torch.equal(all_[1], late[1])
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_a_closure_is_called_once_with_gradients(name):
+    params, called = parameters(), []
+    optimizer = class_of(name)(params)
+
+    def closure():
+        called.append(torch.is_grad_enabled())
+        gradients(params, 9)
+        return 7.0
+
+    assert optimizer.step(closure) == 7.0
+    assert called == [True]
+    without = parameters()
+    gradients(without, 9)
+    assert class_of(name)(without).step() is None
+    assert difference(params, without) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -262,11 +320,13 @@ def test_takes_groups_that_were_made_for_any(name):
 
     def closure():
         optimizer.zero_grad()
-        loss = (p**2).sum() + (q**2).sum()
+        loss = ((p**2).sum() + (q**2).sum()) / 4
         loss.backward()
         return loss
 
-    assert optimizer.step(closure) > closure()
+    first = optimizer.step(closure)
+    optimizer.step(closure)  # ADOPT moves from here on
+    assert first > closure()
 
 
 @pytest.mark.parametrize("name", [n for n in WALKS if n != "adafactor_hf" and CASES[n][0]])
