@@ -1,0 +1,54 @@
+"""Where another package computes the same, it is asked too; every parameter has a gradient."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.optimizers.running import class_of, difference, gradients, parameters
+
+LR = 1e-2
+DECAY = {"weight_decay": 0.1}
+WEIGHTING = {"warmup_steps": 7, "r": 0.5, "weight_lr_power": 1.5}
+TINY = DECAY | {"eps": 1e-15}
+MATRICES, ALL = slice(2, 4), slice(0, 4)
+
+#: ours, theirs, what both are given, what only theirs is, which parameters
+PEERS = [
+    ("schedule_free_adamw", "schedulefree:AdamWScheduleFree", DECAY | WEIGHTING, {}, ALL),
+    ("schedule_free_adamw", "schedulefree:AdamWScheduleFree", {"betas": (0.5, 0.9)}, {}, ALL),
+    ("schedule_free_sgd", "schedulefree:SGDScheduleFree", DECAY | WEIGHTING, {}, ALL),
+    ("adan", "optimi:Adan", DECAY | {"eps": 1e-3}, {}, ALL),
+    ("stable_adamw", "optimi:StableAdamW", DECAY | {"eps": 1e-3, "betas": (0.5, 0.8)}, {}, ALL),
+    # its eps is corrected for the bias of v
+    ("mars", "pytorch_optimizer:MARS", TINY | {"gamma": 0.1, "lr_1d": 0.02}, {}, ALL),
+    ("mars", "pytorch_optimizer:MARS", TINY | {"optimize_1d": True}, {}, ALL),
+    # its count is one ahead of the paper's, and the first update decays
+    ("adopt", "pytorch_optimizer:ADOPT", {}, {"clip_lambda": lambda t: (t - 1) ** 0.25}, ALL),
+    # its lr is not within the momentum, and vectors have no ratio
+    ("lars", "pytorch_optimizer:LARS", DECAY | {"lr": 2.0, "momentum": 0.5}, {}, MATRICES),
+    ("signum", "pytorch_optimizer:SignSGD", DECAY | {"momentum": 0.5}, {}, ALL),
+    # the lr stays as it is, so it does not matter that theirs is averaged
+    ("laprop", "pytorch_optimizer:LaProp", {"betas": (0.5, 0.9)}, {}, ALL),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "settings", "theirs", "which"), PEERS, ids=str)
+def test_equals_another_package(name, path, settings, theirs, which):
+    package, _, cls = path.partition(":")
+    make = getattr(pytest.importorskip(package), cls)
+    ours, others = parameters()[which], parameters()[which]
+    mine = class_of(name)(ours, **{"lr": LR} | settings)
+    other = make(others, foreach=False, **{"lr": LR} | settings | theirs)
+    averages = hasattr(other, "train")
+    if averages:
+        other.train()
+    for step in range(5, 45):
+        for params, optimizer in [(ours, mine), (others, other)]:
+            gradients(params, step)
+            optimizer.step()
+        assert difference(ours, others) <= 1e-10
+        if averages and step % 10 == 0:
+            for mode in ("eval", "train"):
+                getattr(mine, mode)()
+                getattr(other, mode)()
+                assert difference(ours, others) <= 1e-10
