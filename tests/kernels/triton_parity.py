@@ -6,14 +6,17 @@ it is imported, and an interpreter that has run leaves Triton changed.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from lit_optim.kernels import native_cuda
+from lit_optim.kernels import native_cuda, torch_executor
 from lit_optim.kernels.arithmetic import total, where
 from lit_optim.kernels.precision import LOW, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.schedule_free import _towards
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
@@ -262,6 +265,24 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
         optimizer.param_groups[0].update(lr=lr, weight_decay=wd, betas=betas)
         optimizer.step()
     assert native_cuda._kernels == made
+
+
+@pytest.mark.parametrize(
+    ("dtype", "halves"),
+    [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)],
+    ids=str,
+)
+def test_schedule_free_parameters_turn_as_in_torch(dtype, halves):
+    """Between float32 and bfloat16, by a rule that is no step's."""
+    p, z = random((4096 + 5,), dtype, 1), random((4096 + 5,), torch.float32, 2)
+    low = [torch.zeros_like(p, dtype=torch.int16)] if halves else []
+    other = p.clone()
+    h = SimpleNamespace(weight=-0.25)
+    table = native_cuda.Table([[p, z, *low]], [0])
+    assert native_cuda.step(("turn", ()), _towards, table, (), h, 1) is None
+    row = {LOW: torch.zeros_like(low[0])} if halves else {}
+    torch_executor.step(_towards, other, z, row, (), h, 1)
+    torch.testing.assert_close(p, other, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)
 
 
 def test_more_sums_than_before_have_room():
