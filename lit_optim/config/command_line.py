@@ -115,7 +115,7 @@ def _asked(
     typed: dict[str, Any] = {}
     swept: dict[str, list[Any]] = {}
     for line in lines:
-        key, equals, text = HF.sub("", line).removeprefix(".").partition("=")
+        key, equals, text = HF.sub("", line, count=1).removeprefix(".").partition("=")
         bare = text.strip("'\"")
         if not equals:
             raise UsageError(f"cannot read {line!r}; write hf=args.yaml or hf.learning_rate=3e-4")

@@ -162,6 +162,17 @@ def test_keys_win_over_the_file(written):
     assert composed(front([file, json_text]).argv).scheduler.num_cycles == 1.5
 
 
+def test_only_the_first_hf_of_an_argument_is_ours(tmp_path):
+    """Not that of a file's name, of its folder, nor of a value."""
+    folder = tmp_path / "hf=a"
+    folder.mkdir()
+    for path in (tmp_path / "hf.yaml", tmp_path / "my_hf.json", folder / "args.hf"):
+        path.write_text('{"optim": "adamw_hf"}')
+        for argument in (f"hf={path}", f"+hf={path}", "hf.optim=adamw_hf"):
+            chosen = composed(front([argument]).argv).hydra.runtime.choices.optimizer
+            assert chosen == "adamw_hf", argument
+
+
 def test_a_whole_file_is_taken_and_what_is_left_out_is_told(tmp_path, written, capsys):
     theirs = TrainingArguments(str(tmp_path), use_cpu=True, max_steps=50, warmup_steps=0.1)
     for text in (theirs.to_json_string(), json.dumps(theirs.to_dict())):
