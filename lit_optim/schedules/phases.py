@@ -184,7 +184,8 @@ class Piece:
         """The value at a position in the run, for the update that owns it."""
         offset = position - self.begin
         if isinstance(self.item, Phase):
-            return self.item.at(offset / self.length if self.length > 0 else 1.0, lr)
+            # without a length it is one update, at its start; see `ticks: both`
+            return self.item.at(offset / self.length if self.length > 0 else 0.0, lr)
         if isinstance(self.item, Free):
             return self.item.formula(offset / float(self.parts[0])) * lr
         return self._repeated(self.item, offset, owner - self.begin, lr)

@@ -59,9 +59,21 @@ TRANSFORMERS: dict[str, list[Row]] = {
             ),
             differs=CLIMBS,
             warmups=True,
-            shortest=20,  # with a rate and one update of warmup theirs begins at the rate
         )
         for rate in (None, 0.3)
+    ]
+    + [  # one update of warmup: theirs begins at the rate
+        Row(
+            lambda o, T, W, rate=rate: hf.get_cosine_with_min_lr_schedule_with_warmup_lr_rate(
+                o, 1, T, num_cycles=0.75, min_lr=1e-3, warmup_lr_rate=rate
+            ),
+            lambda T, W, rate=rate: transformers_names.cosine_warmup_with_min_lr(
+                1, num_cycles=0.75, min_lr=1e-3, warmup_lr_rate=rate
+            ),
+            differs=CLIMBS + "; " + ABSOLUTE,
+            first_group=True,
+        )
+        for rate in (None, 0.0, 0.3)
     ],
     "warmup_stable_decay": [
         Row(
