@@ -28,6 +28,7 @@ class Adam(AdamW):
         eps: keeps the denominator from zero.
         weight_decay: coupled: an L2 penalty's gradient.
         amsgrad: never let a step grow because v shrank.
+        decoupled_weight_decay: shrink the parameter by lr weight_decay instead; this is AdamW.
     """
 
     coupled_weight_decay = True
@@ -40,6 +41,16 @@ class Adam(AdamW):
         eps: Annotated[float, "> 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         amsgrad: bool = False,
+        decoupled_weight_decay: bool = False,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
+        super(AdamW, self).__init__(
+            params,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            decoupled_weight_decay=decoupled_weight_decay,
+            **options,
+        )

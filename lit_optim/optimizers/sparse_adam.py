@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 
@@ -37,9 +37,8 @@ class SparseAdam(torch.optim.SparseAdam):
         lr: the size of a step of a coordinate.
         betas: b1 averages the gradient over about 1 / (1 - b1) of its entries, b2 its square.
         eps: keeps the denominator from zero.
+        maximize: climb instead of descend.
     """
-
-    fixed: ClassVar[dict[str, Any]] = {"maximize": False}
 
     def __init__(
         self,
@@ -47,8 +46,9 @@ class SparseAdam(torch.optim.SparseAdam):
         lr: Annotated[float, "> 0"] = 1e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
         eps: Annotated[float, "> 0"] = 1e-8,
+        maximize: bool = False,
     ) -> None:
-        hyper: dict[str, Any] = {"lr": lr, "betas": betas, "eps": eps}
+        hyper: dict[str, Any] = {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize}
         check(SparseAdam.__init__, hyper)
         super().__init__(params, **hyper)
 

@@ -42,6 +42,7 @@ CASES = (
                 {},
                 {"amsgrad": True, "weight_decay": 0.1},
                 {"lr": 0.1, "betas": (0.5, 0.9), "eps": 0.1},
+                {"weight_decay": 0.1, "decoupled_weight_decay": True},
             ],
         ),
         "adamw_hf": (
@@ -210,7 +211,7 @@ CASES = (
         "sparse_adam": (
             torch.optim.SparseAdam,
             None,
-            [{}, {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3}],
+            [{}, {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3}, {"maximize": True}],
         ),
     }
     | ADAPTIVE

@@ -15,8 +15,10 @@ def adamw(p, gradients, lr=1e-3, weight_decay=1e-2, **hyper):
     return _adam(p, gradients, lr, decoupled=weight_decay, coupled=0.0, **hyper)
 
 
-def adam(p, gradients, lr=1e-3, weight_decay=0.0, **hyper):
-    return _adam(p, gradients, lr, decoupled=0.0, coupled=weight_decay, **hyper)
+def adam(p, gradients, lr=1e-3, weight_decay=0.0, decoupled_weight_decay=False, **hyper):
+    decay = {"decoupled": 0.0, "coupled": 0.0}
+    decay["decoupled" if decoupled_weight_decay else "coupled"] = weight_decay
+    return _adam(p, gradients, lr, **decay, **hyper)
 
 
 def _adam(p, gradients, lr, decoupled, coupled, betas=(0.9, 0.999), eps=1e-8, amsgrad=False):
@@ -250,10 +252,11 @@ def rprop(p, gradients, lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0)):
 # What follows looks at whole tensors: numpy arrays; the last two dimensions are a matrix's.
 
 
-def sparse_adam(p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-8):
+def sparse_adam(p, gradients, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, maximize=False):
     """Adam as the end of its Sec. 2 has it ("epsilon hat"), where there is a gradient."""
     m, v = np.zeros_like(p), np.zeros_like(p)
     for t, g in enumerate(gradients, 1):
+        g = -g if maximize else g
         there = g != 0
         m = np.where(there, betas[0] * m + (1 - betas[0]) * g, m)
         v = np.where(there, betas[1] * v + (1 - betas[1]) * g**2, v)

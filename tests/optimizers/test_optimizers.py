@@ -363,7 +363,7 @@ def test_a_state_that_asks_for_something_else_is_refused():
     nesterov = torch.optim.SGD(params, momentum=0.9, nesterov=True)
     cases = [
         ("sgd", torch.optim.Adagrad(params, eps=0.1), "SGD has no eps"),
-        ("adam", torch.optim.AdamW(params), "Adam has no decoupled_weight_decay"),
+        ("adamax", torch.optim.AdamW(params), "Adamax has no decoupled_weight_decay"),
         ("momentum", nesterov, "Momentum has nesterov=False, but the state has True"),
     ]
     for name, theirs, message in cases:

@@ -160,7 +160,7 @@ def test_options_that_contradict_are_refused(options, message):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["nadam", "radam"])
+@pytest.mark.parametrize("name", ["adam", "nadam", "radam"])
 def test_who_may_choose_decoupled_decay_may_choose_how(name):
     cls = class_of(name)
     hyper = {"weight_decay": 0.3, "decoupled_weight_decay": True}

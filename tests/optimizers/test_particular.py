@@ -7,11 +7,13 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.options import OPTIONS
+from lit_optim.optimizers.walk import Walk
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import class_of, defaults_of, parameters, run
 
-#: of torch's classes, what says how they compute, and maximize
-NOT_OURS = {"foreach", "fused", "capturable", "differentiable", "maximize"}
+#: of torch's classes, what says how they compute; an option of all
+NOT_OURS = {"foreach", "fused", "capturable", "differentiable"}
+OF_ALL = {"maximize"}
 TORCHS = [
     "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "muon_torch",
     "nadam", "radam", "rmsprop", "rprop", "sgd", "sparse_adam",
@@ -28,10 +30,9 @@ def refused(name, message, params=None, **settings):
 def test_defaults_are_torchs(name):
     reference = CASES[name][0]
     theirs = defaults_of(getattr(reference, "func", reference))
-    if name == "adam":
-        del theirs["decoupled_weight_decay"]  # that is adamw
+    left_out = NOT_OURS | (OF_ALL if issubclass(class_of(name), Walk) else set())
     assert defaults_of(class_of(name)) == {
-        key: value for key, value in theirs.items() if key not in NOT_OURS
+        key: value for key, value in theirs.items() if key not in left_out
     }
 
 
