@@ -42,6 +42,13 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def plain(value: Any) -> Any:
+    """A hyperparameter that torch may keep as a tensor, an lr or betas, as numbers."""
+    if isinstance(value, Tensor):
+        return value.item()
+    return type(value)(map(plain, value)) if isinstance(value, tuple | list) else value
+
+
 def with_names(group: dict[str, Any]) -> dict[str, Any]:
     """A group with its params in a list; names of (name, tensor) pairs go to `param_names`."""
     params = group["params"]

@@ -19,7 +19,7 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers import options
-from lit_optim.optimizers.groups import BOOKKEEPING, accepted
+from lit_optim.optimizers.groups import BOOKKEEPING, accepted, plain
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import HOW, OPTIONS
 
@@ -233,6 +233,7 @@ class Walk(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         for group, kept in zip(self.param_groups, how, strict=True):
             group.update(kept)
+            group.update({k: plain(v) for k, v in group.items() if k != "params"})
             self._drop_foreign(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         owners = [(p, group) for group in self.param_groups for p in group["params"]]

@@ -128,6 +128,33 @@ def test_state_dicts_exchange_with_the_reference(name, settings, met):
     assert difference(mine, theirs) <= 1e-10
 
 
+@pytest.mark.parametrize("name", [n for n in WALKS if n != "adafactor_hf" and CASES[n][0]])
+def test_numbers_that_torch_keeps_as_tensors_become_numbers(name):
+    """Its lr and betas may be tensors, and so is the initial_lr that its schedulers note."""
+    mine, theirs = parameters(), parameters()
+    with default_dtype(torch.float64):
+        hyper = {"lr": torch.tensor(0.02)}
+        if "betas" in defaults_of(class_of(name)):
+            hyper["betas"] = (torch.tensor(0.8), torch.tensor(0.99))
+        others = CASES[name][0](theirs, **hyper)
+        torch.optim.lr_scheduler.ConstantLR(others, factor=1.0)
+        run(others, theirs, 0, 7)
+        for p, q in zip(mine, theirs, strict=True):
+            p.data.copy_(q)
+        ours = class_of(name)(mine)
+        ours.load_state_dict(copy.deepcopy(others.state_dict()))
+        (group,) = ours.param_groups
+        numbers = [group["lr"], group["initial_lr"], *group.get("betas", ())]
+        assert {type(number) for number in numbers} == {float}
+        run(ours, mine, 7, 20)
+        run(others, theirs, 7, 20)
+        assert difference(mine, theirs) <= 1e-10
+        others.load_state_dict(copy.deepcopy(ours.state_dict()))
+        run(ours, mine, 20, 30)
+        run(others, theirs, 20, 30)
+    assert difference(mine, theirs) <= 1e-10
+
+
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
 def test_state_dict_round_trip_continues_to_the_bit(name, settings):
     straight, resumed = parameters(torch.float32), parameters(torch.float32)
