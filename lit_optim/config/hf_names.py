@@ -27,7 +27,7 @@ class Arguments:
     lr_scheduler_kwargs: str | Mapping[str, Any] | None = None
     warmup_steps: Annotated[float, ">= 0"] = 0
     warmup_ratio: Annotated[float, "in [0, 1)"] | None = None  # version 4
-    max_grad_norm: Annotated[float, ">= 0"] = 1.0
+    max_grad_norm: Annotated[float, ">= 0"] | None = 1.0
     max_steps: int = -1
     num_train_epochs: Annotated[float, "> 0"] = 3.0
     gradient_accumulation_steps: Annotated[int, "> 0"] = 1
