@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -226,8 +227,7 @@ def _warmup(given: Arguments, row: Row) -> int | float | str:
         return math.ceil(given.max_steps * share) if share else 0
     if row.warmup == "num_warmup_steps":
         return share  # rounded up, as transformers does
-    # rounded to the nearest step: up to one less than transformers'
-    return f"{100 * share:.8f}".rstrip("0").rstrip(".") + "%"
+    return f"{(100 * Decimal(str(share))).normalize():f}%+"  # so is this
 
 
 def _run(given: Arguments, keys: Iterable[str]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Annotated
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import describe
 
-#: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples".
+#: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples"; rounded to the nearest
+#: step, or up if written "5%+", as transformers counts.
 Duration = Annotated[int | str, "such as 500 (steps), 5%, 2 epochs or 1000 samples"]
-FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%|steps?|epochs?|samples?)?")
+FORM = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%\+?|steps?|epochs?|samples?)?")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Horizon:
             raise UsageError(f"a run must have a whole number of steps > 0, got {self.steps!r}")
 
     def resolve(self, name: str, duration: Duration | Share) -> float:
-        """The duration called `name` in optimizer steps, rounded to the nearest.
+        """The duration called `name` in optimizer steps, rounded as it says.
 
         Raises:
             ValueError: it is not a duration, or its unit means nothing in this run.
@@ -61,6 +62,8 @@ class Horizon:
             steps = self.steps * duration.value
             return (math.ceil(steps) if duration.up else steps) - duration.less
         amount, unit = parse(name, duration)
+        if str(duration).strip().endswith("+"):
+            return self.resolve(name, Share(amount / 100, up=True))
         worth: float | None = {
             "%": self.steps / 100,
             "step": 1,
@@ -82,7 +85,7 @@ def parse(name: str, duration: Duration) -> tuple[float, str]:
     """
     match = FORM.fullmatch(str(duration).strip())
     if isinstance(duration, int | str) and type(duration) is not bool and match:
-        amount, unit = float(match[1]), (match[2] or "steps").rstrip("s")
+        amount, unit = float(match[1]), (match[2] or "steps").rstrip("s+")
         if (
             (unit == "%" and amount <= 100)
             or unit == "epoch"

@@ -125,9 +125,10 @@ def test_optimizers():
     [
         ({"warmup_steps": 100}, "warmup", "100"),
         ({"warmup_steps": 7.9}, "warmup", "7"),
-        ({"warmup_steps": 0.03}, "warmup", "3%"),
-        ({"warmup_ratio": 1 / 3}, "warmup", "33.33333333%"),
-        ({"warmup_ratio": 0.07}, "warmup", "7%"),
+        ({"warmup_steps": 0.03}, "warmup", "3%+"),
+        ({"warmup_ratio": 1 / 3}, "warmup", "33.33333333333333%+"),
+        ({"warmup_ratio": 0.07}, "warmup", "7%+"),
+        ({"warmup_ratio": 0.1}, "warmup", "10%+"),
         ({"warmup_ratio": 0.07, "warmup_steps": 9}, "warmup", "9"),
         ({"warmup_ratio": 0.07, "max_steps": 110}, "warmup", "8"),
         ({"warmup_steps": 0.03, "lr_scheduler_type": "polynomial"}, "min_lr", "1e-07"),

@@ -36,6 +36,7 @@ CASES = {
     "adafactor": WARM | {"optim": "adafactor"},
     "linear": {"lr_scheduler_type": "linear"},
     "a share of warmup": {"lr_scheduler_type": "linear", "warmup_steps": 0.11},
+    "a share of epochs": {"warmup_steps": 0.11, "max_steps": -1, "num_train_epochs": 4},
     "cosine": WARM | {"lr_scheduler_type": "cosine"},
     "waves": WARM | {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 1.25}},
     "cosine_with_restarts": WARM
@@ -132,7 +133,6 @@ def theirs(model, arguments, path):
         model,
         TrainingArguments(
             str(path),
-            max_steps=STEPS,
             per_device_train_batch_size=BATCH,
             per_device_eval_batch_size=BATCH,
             train_sampling_strategy="sequential",
@@ -142,7 +142,7 @@ def theirs(model, arguments, path):
             report_to="none",
             save_strategy="no",
             logging_strategy="no",
-            **({"learning_rate": 1e-2, "weight_decay": 0.1} | arguments),
+            **({"learning_rate": 1e-2, "weight_decay": 0.1, "max_steps": STEPS} | arguments),
         ),
         train_dataset=Examples(1),
         eval_dataset=Examples(2),

@@ -180,8 +180,16 @@ def test_floors_are_given_once():
 
 def test_shares_of_transformers_are_rounded_up():
     """TrainingArguments' warmup_ratio: ceil(T * ratio)."""
-    curve = transformers_names.constant_with_warmup(num_warmup_steps=0.05).curve(Horizon(101))
-    assert curve(5) < 1 == curve(6)
+    for schedule in (
+        transformers_names.constant_with_warmup(num_warmup_steps=0.05),
+        library.constant_warmup(warmup="5%+", ticks="start"),
+    ):
+        curve = schedule.curve(Horizon(101))
+        assert curve(5) < 1 == curve(6)
+    for total in range(1, 1000):  # to the bit: 70 * 0.1 is a little more than 7
+        for percent in (1, 3, 7, 10, 12.5):
+            ceil = math.ceil(total * (percent / 100))
+            assert Horizon(total).resolve("warmup", f"{percent}%+") == ceil
 
 
 def test_units():
@@ -202,7 +210,22 @@ def test_units():
 
 
 @pytest.mark.parametrize(
-    "bad", [-1, 1.5, "abc", "5 %%", "101%", "1.5 steps", True, "-5%", "", "nan", "2 weeks"]
+    "bad",
+    [
+        -1,
+        1.5,
+        "abc",
+        "5 %%",
+        "101%",
+        "5+",
+        "5 epochs+",
+        "1.5 steps",
+        True,
+        "-5%",
+        "",
+        "nan",
+        "2 weeks",
+    ],
 )
 def test_nonsense_is_answered_in_one_line(bad):
     with pytest.raises(
