@@ -28,6 +28,7 @@ from lit_optim.config.hf_names import (
     OPTIMS,
     SCHEDULES,
     USUAL,
+    VARIANT,
     WAVES,
     Arguments,
     Row,
@@ -152,7 +153,10 @@ def _optim(given: Arguments) -> str:
     name = "adafactor" if given.adafactor else given.optim
     if name in NEAREST:
         nearest, how = NEAREST[name]
-        raise UsageError(f"hf.optim={name} is not here; use hf.optim={nearest}, {how}")
+        same = VARIANT.sub("", name)
+        ours = same in groups()["optimizer"] and same not in OPTIMS.values()
+        more = f", or optimizer={same}" if ours else ""
+        raise UsageError(f"hf.optim={name} is not here; use hf.optim={nearest}, {how}{more}")
     if name not in OPTIMS:
         near = suggest(name, [*OPTIMS, *NEAREST]) or f"; it is one of {', '.join(OPTIMS)}"
         raise UsageError(f"unknown hf.optim {name!r}{near}")

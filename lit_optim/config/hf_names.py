@@ -58,6 +58,8 @@ OPTIMS = {
     "rmsprop": "rmsprop",
     "adafactor": "adafactor_hf",
 }
+#: What transformers puts around the name of an algorithm.
+VARIANT = re.compile(r"^paged_|_layerwise$|_(8|32)bit")
 #: What the Trainer hands on of optim_args. Their weight_decay never takes effect: its groups have
 #: one of their own.
 HANDED_ON = {
@@ -65,14 +67,15 @@ HANDED_ON = {
     "adagrad": ("lr_decay", "eps"),
     "rmsprop": ("momentum", "alpha", "eps", "centered"),
 }
+IN_8_BITS = "with optimizer.state_dtype=int8"
 IN_32_BITS = "with its state in 32 bits"
 IN_FULL = "with its state in full rank"
 #: `optim` that is not here: the nearest that is, and how that differs.
 NEAREST = {
     name: (nearest, how)
     for nearest, how, names in (
-        ("adamw_torch", IN_32_BITS, "adamw_torch_4bit adamw_torch_8bit adamw_8bit"),
-        ("adamw_torch", IN_32_BITS, "adamw_bnb_8bit paged_adamw_8bit"),
+        ("adamw_torch", IN_32_BITS, "adamw_torch_4bit"),
+        ("adamw_torch", IN_8_BITS, "adamw_torch_8bit adamw_8bit adamw_bnb_8bit paged_adamw_8bit"),
         ("adamw_torch", "without paging", "paged_adamw_32bit"),
         ("adamw_torch", "with one average of the gradient", "ademamix ademamix_8bit"),
         ("adamw_torch", "with one average of the gradient", "paged_ademamix_32bit"),

@@ -65,6 +65,32 @@ def test_every_optimizer_is_here_or_refused(name):
     assert NEAREST[name][0] in OPTIMS
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lion_32bit", ", or optimizer=lion"),
+        ("paged_lion_8bit", ", or optimizer=lion"),
+        ("ademamix", ", or optimizer=ademamix"),
+        ("paged_ademamix_32bit", ", or optimizer=ademamix"),
+        ("adamw_bnb_8bit", "use hf.optim=adamw_torch, with optimizer.state_dtype=int8"),
+        ("paged_adamw_8bit", "use hf.optim=adamw_torch, with optimizer.state_dtype=int8"),
+        ("paged_adamw_32bit", "use hf.optim=adamw_torch, without paging"),
+        ("adamw_torch_4bit", "use hf.optim=adamw_torch, with its state in 32 bits"),
+    ],
+)
+def test_a_refusal_names_what_is_here_under_a_name_of_ours(name, said):
+    with pytest.raises(UsageError) as error:
+        hf.translate({"optim": name})
+    assert str(error.value).endswith(said)
+
+
+def test_what_a_refusal_says_works():
+    cfg = composed(front(["hf.optim=adamw_torch", "optimizer.state_dtype=int8"]).argv)
+    assert cfg.optimizer.state_dtype == "int8"
+    cfg = composed(front(["optimizer=lion", "hf.warmup_steps=5"]).argv)
+    assert cfg.hydra.runtime.choices.optimizer == "lion"
+
+
 def test_no_optimizer_is_named_twice():
     assert not OPTIMS.keys() & NEAREST.keys()
     assert set(OPTIMS.values()) <= groups()["optimizer"].keys()
