@@ -51,7 +51,8 @@ class LearningRates(Callback):
                 name = group.get("name", f"group{index}")
                 values[f"lr/{name}"] = lr = float(next(lrs))
                 if isinstance(optimizer, Walk):
-                    effective = _effective_lr(optimizer, group | {"lr": lr}, ahead)
+                    owner = optimizer.owner(group)
+                    effective = _effective_lr(owner, group | {"lr": lr}, ahead)
                     if effective != lr:
                         values[f"effective_lr/{name}"] = effective
         for logger in trainer.loggers:

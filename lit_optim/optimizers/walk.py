@@ -143,13 +143,21 @@ class Walk(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            names = list(self.carried(group))
-            params = [p for p in group["params"] if p.grad is not None]
-            states = [self.state[p] or self.start(p, group) for p in params]
-            batch = Batch(params, [p.grad for p in params], states)
-            for alike in self._alike(group, batch, names):
-                self._step_batch(group, alike, names)
+            self.owner(group).step_group(group)
         return loss
+
+    def owner(self, group: dict[str, Any]) -> Walk:
+        """Who steps this group: another one where several optimizers are one."""
+        return self
+
+    def step_group(self, group: dict[str, Any]) -> None:
+        """Update every parameter of a group that has a gradient."""
+        names = list(self.carried(group))
+        params = [p for p in group["params"] if p.grad is not None]
+        states = [self.state[p] or self.start(p, group) for p in params]
+        batch = Batch(params, [p.grad for p in params], states)
+        for alike in self._alike(group, batch, names):
+            self._step_batch(group, alike, names)
 
     def _alike(self, group: dict[str, Any], batch: Batch, names: list[str]) -> list[Batch]:
         """The batch in parts for which all numbers are the same; mostly it is one."""
@@ -234,7 +242,7 @@ class Walk(torch.optim.Optimizer):
         for group, kept in zip(self.param_groups, how, strict=True):
             group.update(kept)
             group.update({k: plain(v) for k, v in group.items() if k != "params"})
-            self._drop_foreign(group)
+            self.owner(group)._drop_foreign(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         owners = [(p, group) for group in self.param_groups for p in group["params"]]
         for i, (p, group) in zip(saved_ids, owners, strict=True):
@@ -245,10 +253,11 @@ class Walk(torch.optim.Optimizer):
             # torch's SGD keeps no count: a state that exists has been stepped at least once
             state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
             self.state[p] = state
-            numbers = {name for name in self.carried(group) if name in saved}
+            owner = self.owner(group)
+            numbers = {name for name in owner.carried(group) if name in saved}
             state.update({name: float(saved.pop(name)) for name in numbers})
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-            state.update(self.loaded(p, self._seen_by(p, group), tensors))
+            state.update(owner.loaded(p, owner._seen_by(p, group), tensors))
 
     def loaded(
         self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]
@@ -274,5 +283,5 @@ class Walk(torch.optim.Optimizer):
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # torch has just put it there
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
-            for key, value in self.defaults.items():
+            for key, value in self.owner(group).defaults.items():
                 group.setdefault(key, value)

@@ -1,0 +1,140 @@
+"""What algorithms for matrices share: pure functions of batches of matrices, [..., m, n]."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Coefficients = Literal["original", "quintic", "polar_express", "precise"]
+
+#: Odd polynomials a x + b x³ + c x⁵ that carry singular values towards 1, one after the other.
+POLYNOMIALS: dict[str, tuple[tuple[float, float, float], ...]] = {
+    # Jordan et al. 2024: steep at 0, and then between 0.7 and 1.2
+    "original": ((3.4445, -4.7750, 2.0315),) * 5,
+    # You 2024, as published with Muon's derivation: each step another one
+    "quintic": (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
+    # Amsel et al. 2025, The Polar Express, arXiv:2505.16932: the best ones for values from 1e-3 on
+    "polar_express": (
+        (8.156554524902461, -22.48329292557795, 15.878769915207462),
+        (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+        (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+        (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+        (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+    ),
+    "precise": ((2.0, -1.5, 0.5),) * 12,
+}
+#: The first of these polynomials is steeper than others just above 1, so values stay below it.
+SAFETY = {"polar_express": 1.02}
+
+
+def orthogonalized(
+    x: Tensor, coefficients: Coefficients | tuple[float, float, float], steps: int | None, eps: float
+) -> Tensor:
+    """About U Vᵀ of x = U S Vᵀ: the matrix with the same directions, all of them alike.
+
+    Newton and Schulz' iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. In bfloat16
+    on a GPU, which has units for it; a CPU mostly has not.
+
+    Args:
+        x: of shape [..., m, n].
+        coefficients: of the iteration: a name of POLYNOMIALS, or a, b, c for all steps.
+        steps: how many; None: as many as the name has, or 5.
+        eps: the least norm that x is divided by.
+    """
+    if isinstance(coefficients, str):
+        known, safety = POLYNOMIALS[coefficients], SAFETY.get(coefficients, 1.0)
+    else:
+        known, safety = ((coefficients[0], coefficients[1], coefficients[2]),) * 5, 1.0
+    tall = x.shape[-2] > x.shape[-1]
+    y = x.mT if tall else x  # A is then the smaller of two
+    y = y / (torch.linalg.matrix_norm(y, keepdim=True) * safety).clamp(min=eps)
+    y = y.bfloat16() if y.is_cuda else y
+    for k in range(len(known) if steps is None else steps):
+        a, b, c = known[min(k, len(known) - 1)]
+        gram = y @ y.mT
+        y = a * y + (b * gram + c * (gram @ gram)) @ y
+    return (y.mT if tall else y).to(x.dtype)
+
+
+#: Rows at a time in `gram`; below twice as many it is one product.
+STRIP = 512
+
+
+def gram(x: Tensor) -> Tensor:
+    """x xᵀ, [..., m, m]; of a large one the half above the diagonal is copied, not computed."""
+    rows = x.shape[-2]
+    if rows < 2 * STRIP:
+        return x @ x.mT
+    product = x.new_empty((*x.shape[:-1], rows))
+    for start in range(0, rows, STRIP):
+        end = min(start + STRIP, rows)
+        strip = x[..., start:end, :] @ x[..., :end, :].mT
+        product[..., start:end, :end] = strip
+        product[..., :start, start:end] = strip[..., :start].mT
+    return product
+
+
+def eigenbasis(a: Tensor) -> Tensor | None:
+    """The eigenvectors of symmetric matrices as columns, largest eigenvalue first.
+
+    Returns:
+        None where they cannot be found, in float64 neither.
+    """
+    found = eigen(a)
+    return None if found is None else found[1].flip(-1)
+
+
+def eigen(a: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Eigenvalues, smallest first, and eigenvectors of symmetric matrices.
+
+    Returns:
+        None where they cannot be found, in float64 neither.
+    """
+    for dtype in (a.dtype, torch.float64):
+        try:
+            values, vectors = torch.linalg.eigh(a.to(dtype))
+        except torch.linalg.LinAlgError:  # does not converge, or is not finite
+            continue
+        if vectors.isfinite().all():
+            return values.to(a.dtype), vectors.to(a.dtype)
+    return None
+
+
+def refreshed(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
+    """One power iteration and QR: the basis follows the eigenvectors of symmetric matrices.
+
+    Args:
+        a: of shape [..., m, m], symmetric.
+        basis: of the same shape, its columns near to the eigenvectors.
+
+    Returns:
+        the new basis, and the places that its columns had in the old one, the largest eigenvalue
+        first; None where a has become infinite.
+    """
+    product = a @ basis
+    order = (basis * product).sum(-2).argsort(-1, descending=True)
+    new = torch.linalg.qr(product.gather(-1, order.unsqueeze(-2).expand_as(product)))[0]
+    return (new, order) if new.isfinite().all() else None
+
+
+def inverse_root(a: Tensor, root: float, ridge: float) -> Tensor | None:
+    """a^(-1/root) of symmetric positive matrices, with ridge times the largest eigenvalue added.
+
+    Returns:
+        None where the eigenvalues cannot be found.
+    """
+    found = eigen(a)
+    if found is None:
+        return None
+    values, vectors = found
+    top = values[..., -1:].clamp(min=torch.finfo(a.dtype).tiny)
+    scaled = (values.clamp(min=0) + ridge * top) ** (-1 / root)
+    return (vectors * scaled.unsqueeze(-2)) @ vectors.mT

@@ -1,0 +1,260 @@
+"""Algorithms that look at matrices; AdamW, as a part of the same optimizer, takes what is none.
+
+Which is which, the `role` of a param group says: hidden (or no role) is the algorithm's, every other
+AdamW's. Both parts share the param groups and the state of the one optimizer, so that a schedule
+reaches all of them and the state dict is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from types import SimpleNamespace
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import check
+from lit_optim.kernels.precision import wide
+from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.groups import with_names
+from lit_optim.optimizers.needs import Need
+from lit_optim.optimizers.options import OPTIONS, Options, moved
+from lit_optim.optimizers.walk import Batch, Walk
+
+LOG = logging.getLogger("lit_optim")
+
+HIDDEN = "hidden"
+ROLES = (HIDDEN, "embedding", "head", "first", "norm", "bias", "vector", "other")
+#: Elements of matrices of one shape that are computed with at once, on a CPU and elsewhere.
+AT_ONCE = {True: 1 << 19, False: 1 << 26}
+
+
+class MatrixOptions(Options, total=False):
+    """What every optimizer of matrices takes beside its own arguments.
+
+    adamw_lr: of the parameters that are no hidden matrices; null: a share of lr that the
+        optimizer's class has.
+    adamw_betas: likewise.
+    adamw_eps: likewise.
+    adamw_weight_decay: likewise.
+    roles: patterns of parameter names and the role that they have, whatever the model says:
+        {"*.gate.weight": other}. The role hidden is the matrix method's, every other is AdamW's.
+    """
+
+    adamw_lr: Annotated[float, "> 0"] | None
+    adamw_betas: Annotated[tuple[float, float], "in [0, 1)"]
+    adamw_eps: Annotated[float, "> 0"]
+    adamw_weight_decay: Annotated[float, ">= 0"]
+    roles: Mapping[str, str] | None
+
+
+class Matrixwise(Walk):
+    """An optimizer of matrices, many of one shape at a time.
+
+    A subclass writes `new_state`, `scalars` and `direction`. A convolution is the matrix of shape
+    [out, in * height * width]; a parameter of a group with `split` is so many matrices, one below
+    the other.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("dense", "roles", "whole")
+    #: adamw_lr in units of lr, unless it is given.
+    adamw_share: ClassVar[float] = 1.0
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        adamw_lr: float | None = None,
+        adamw_betas: tuple[float, float] = (0.9, 0.95),
+        adamw_eps: float = 1e-8,
+        adamw_weight_decay: float = 0.01,
+        roles: Mapping[str, str] | None = None,
+        **hyper: Any,
+    ) -> None:
+        aside = {
+            "adamw_lr": adamw_lr,
+            "adamw_betas": adamw_betas,
+            "adamw_eps": adamw_eps,
+            "adamw_weight_decay": adamw_weight_decay,
+            "roles": roles,
+        }
+        check(type(self).__init__, aside | hyper)
+        lr = self.adamw_share * hyper["lr"] if adamw_lr is None else adamw_lr
+        decided = {"lr": lr, "betas": adamw_betas, "weight_decay": adamw_weight_decay}
+        options = {key: value for key, value in hyper.items() if key in OPTIONS}
+        self._aside: dict[str, Any] = decided | {"eps": adamw_eps} | options
+        #: AdamW, for the groups that are not hidden; None where there are none.
+        self.rest: AdamW | None = None
+        #: Decompositions that failed even in float64; what was there before was kept.
+        self.failures = 0
+        super().__init__(_with_roles(params, roles or {}), **hyper)
+        if not any(self.owner(group) is self for group in self.param_groups):
+            raise UsageError(
+                f"{type(self).__name__} is for hidden matrices, and there are none among "
+                "these parameters; AdamW (optimizer=adamw) is for any"
+            )
+
+    def owner(self, group: dict[str, Any]) -> Walk:  # noqa: D102
+        hidden = group.get("role", HIDDEN) == HIDDEN
+        return self if hidden or self.rest is None else self.rest
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group: to the algorithm's part, or to AdamW's by its `role`.
+
+        Raises:
+            ValueError: it asks for states or parameters at another precision.
+        """
+        if param_group.get("role", HIDDEN) == HIDDEN:
+            super().add_param_group(param_group)
+            for key in ("state_dtype", "master"):
+                if self.param_groups[-1][key] != OPTIONS[key]:  # type: ignore[literal-required]
+                    raise UsageError(
+                        f"{key}={self.param_groups[-1][key]} is for optimizers that look at one "
+                        f"coordinate at a time, which {type(self).__name__} does not"
+                    )
+            return
+        known = {id(p) for group in self.param_groups for p in group["params"]}
+        if any(id(p) in known for p in with_names(param_group)["params"]):
+            raise ValueError("some parameters appear in more than one parameter group")
+        if self.rest is None:
+            self.rest = AdamW([param_group], **self._aside)
+            self._join()
+        else:
+            self.rest.add_param_group(param_group)
+        self.param_groups.append(self.rest.param_groups[-1])
+
+    def _join(self) -> None:
+        """The part that is AdamW's knows the groups that are its own, and the state of all."""
+        if self.rest is not None:
+            self.rest.state = self.state
+
+    def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """Give p its state.
+
+        Raises:
+            ValueError: it is no matrix, or cannot be split as the group says.
+        """
+        if p.ndim < 2 or p.shape[0] % group.get("split", 1):
+            raise UsageError(
+                f"{type(self).__name__} is for matrices, not for a parameter of shape "
+                f"{list(p.shape)}{_split(group)}: give its group another role than hidden, "
+                "and AdamW takes it"
+            )
+        return super().start(p, group)
+
+    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The algorithm: old states `s` in, direction u and new states out.
+
+        Args:
+            g: the gradients, [batch, m, n], at least float32.
+            p: the parameters, likewise.
+            s: the tensors of `new_state` by name, one below the other along the first dimension.
+            h: the numbers of `scalars`, by name.
+        """
+        raise NotImplementedError
+
+    def update(  # noqa: D102
+        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
+    ) -> None:
+        split = group.get("split", 1)
+        alike: dict[Any, list[int]] = {}
+        for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
+            self.refuse_sparse(g)
+            rows, columns = p.shape[0] // split, p[0].numel()
+            alike.setdefault((rows, columns, p.dtype, p.device), []).append(i)
+        for (rows, columns, _, device), members in alike.items():
+            size = max(1, AT_ONCE[device.type == "cpu"] // (split * rows * columns or 1))
+            for first in range(0, len(members), size):
+                self._update_alike(batch.part(members[first : first + size]), split, h)
+
+    def _update_alike(self, batch: Batch, split: int, h: SimpleNamespace) -> None:
+        xs = [p.to(wide(p)) for p in batch.params]
+        gs = [g.to(x.dtype) for g, x in zip(batch.grads, xs, strict=True)]
+        gs = [-g for g in gs] if h.maximize else gs
+        gs = [g + h.l2 * x for g, x in zip(gs, xs, strict=True)] if h.coupled else gs
+        names = [name for name, value in batch.states[0].items() if isinstance(value, Tensor)]
+        s = {name: _below(batch.column(name), batch.params, split) for name in names}
+        u, new = self.direction(
+            _below(gs, batch.params, split), _below(xs, batch.params, split), SimpleNamespace(**s), h
+        )
+        for k, (p, x, g) in enumerate(zip(batch.params, xs, gs, strict=True)):
+            own = slice(k * split, (k + 1) * split)
+            a, b, step = moved(u[own].reshape(p.shape), g, x, h)
+            if x is p and isinstance(b, float):
+                p.mul_(a).sub_(step, alpha=b)
+            else:
+                p.copy_(a * x - b * step)
+            for name, value in new.items():
+                state = batch.states[k][name]
+                state.copy_(value[own].reshape(state.shape))
+
+    def failed(self, what: str) -> None:
+        """Count a decomposition that could not be made; say so once."""
+        if not self.failures:
+            name = type(self).__name__
+            LOG.warning("%s: %s failed, in float64 too; the last one is kept", name, what)
+        self.failures += 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {"rest": self.rest, "_aside": self._aside, "failures": self.failures}
+        return super().__getstate__() | kept  # type: ignore[no-any-return]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({k: state[k] for k in ("rest",) if k in state})
+        super().__setstate__(state)
+        if self.rest is not None:
+            self._join()
+            aside = [group for group in self.param_groups if self.owner(group) is self.rest]
+            self.rest.param_groups = aside
+
+
+def _below(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:
+    """The matrices of some parameters, or states of them, one below the other: [batch, m, n]."""
+    matrices = [
+        x.reshape(split, p.shape[0] // split, -1) if x.shape == p.shape else x
+        for x, p in zip(xs, params, strict=True)
+    ]
+    return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
+
+
+def _split(group: dict[str, Any]) -> str:
+    parts = group.get("split", 1)
+    return f" in {parts} parts" if parts > 1 else ""
+
+
+def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
+    """Params or groups, with the roles that patterns of names give them.
+
+    Raises:
+        UsageError: a pattern that fits no name, or a role that there is not.
+    """
+    given = list(params)
+    if not roles:
+        return given
+    for pattern, role in roles.items():
+        if role not in ROLES:
+            near = suggest(role, ROLES) or f"; it is one of {', '.join(ROLES)}"
+            raise UsageError(f"roles.{pattern}: there is no role {role!r}{near}")
+    if given and not isinstance(given[0], dict):
+        given = [{"params": given}]
+    groups = [with_names(group) for group in given]
+    names = [name for group in groups for name in group.get("param_names", ())]
+    for pattern in roles:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"roles.{pattern}: no parameter has such a name")
+    return [part for group in groups for part in _by_name(group, roles)]
+
+
+def _by_name(group: dict[str, Any], roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    kinds: dict[str, list[int]] = {}
+    own = group.get("role", HIDDEN)
+    for i, name in enumerate(group["param_names"]):
+        fits = [role for pattern, role in roles.items() if fnmatchcase(name, pattern)]
+        kinds.setdefault(fits[0] if fits else own, []).append(i)
+    for role, members in kinds.items():
+        part = {key: [group[key][i] for i in members] for key in ("params", "param_names")}
+        title = {"name": f"{group['name']}_{role}"} if "name" in group and role != own else {}
+        yield group | part | title | {"role": role}
