@@ -82,59 +82,53 @@ def gram(x: Tensor) -> Tensor:
     return product
 
 
-def eigenbasis(a: Tensor) -> Tensor | None:
-    """The eigenvectors of symmetric matrices as columns, largest eigenvalue first.
+def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, smallest first, and eigenvectors, as columns, of symmetric matrices [b, m, m].
 
     Returns:
-        None where they cannot be found, in float64 neither.
+        NaN for a matrix of which they cannot be found, in float64 neither.
     """
-    found = eigen(a)
-    return None if found is None else found[1].flip(-1)
+    try:
+        return torch.linalg.eigh(a)  # type: ignore[no-any-return]
+    except torch.linalg.LinAlgError:  # one that does not converge, or is not finite
+        pairs = [_eigen(matrix) for matrix in a]
+        return torch.stack([values for values, _ in pairs]), torch.stack([q for _, q in pairs])
 
 
-def eigen(a: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Eigenvalues, smallest first, and eigenvectors of symmetric matrices.
-
-    Returns:
-        None where they cannot be found, in float64 neither.
-    """
+def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     for dtype in (a.dtype, torch.float64):
         try:
             values, vectors = torch.linalg.eigh(a.to(dtype))
-        except torch.linalg.LinAlgError:  # does not converge, or is not finite
+        except torch.linalg.LinAlgError:
             continue
-        if vectors.isfinite().all():
-            return values.to(a.dtype), vectors.to(a.dtype)
-    return None
+        return values.to(a.dtype), vectors.to(a.dtype)
+    return torch.full_like(a[0], torch.nan), torch.full_like(a, torch.nan)
 
 
-def refreshed(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor] | None:
+def eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvectors of symmetric matrices, of the largest eigenvalue first; see `refreshed`."""
+    vectors = eigen(a)[1].flip(-1)
+    return vectors, torch.arange(a.shape[-1], device=a.device).expand(a.shape[:-1])
+
+
+def refreshed(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """One power iteration and QR: the basis follows the eigenvectors of symmetric matrices.
 
     Args:
-        a: of shape [..., m, m], symmetric.
+        a: of shape [batch, m, m], symmetric.
         basis: of the same shape, its columns near to the eigenvectors.
 
     Returns:
-        the new basis, and the places that its columns had in the old one, the largest eigenvalue
-        first; None where a has become infinite.
+        the new basis, NaN where a is not finite, and the places that its columns had in the old
+        one, the largest eigenvalue first, [batch, m].
     """
     product = a @ basis
     order = (basis * product).sum(-2).argsort(-1, descending=True)
-    new = torch.linalg.qr(product.gather(-1, order.unsqueeze(-2).expand_as(product)))[0]
-    return (new, order) if new.isfinite().all() else None
+    return torch.linalg.qr(product.gather(-1, order.unsqueeze(-2).expand_as(product)))[0], order
 
 
-def inverse_root(a: Tensor, root: float, ridge: float) -> Tensor | None:
-    """a^(-1/root) of symmetric positive matrices, with ridge times the largest eigenvalue added.
-
-    Returns:
-        None where the eigenvalues cannot be found.
-    """
-    found = eigen(a)
-    if found is None:
-        return None
-    values, vectors = found
-    top = values[..., -1:].clamp(min=torch.finfo(a.dtype).tiny)
-    scaled = (values.clamp(min=0) + ridge * top) ** (-1 / root)
+def inverse_root(a: Tensor, root: float, eps: float) -> Tensor:
+    """(a + eps)^(-1/root) of symmetric positive matrices [batch, m, m], NaN where it fails."""
+    values, vectors = eigen(a)
+    scaled = (values.clamp(min=0) + eps) ** (-1 / root)
     return (vectors * scaled.unsqueeze(-2)) @ vectors.mT

@@ -191,12 +191,24 @@ class Matrixwise(Walk):
                 state = batch.states[k][name]
                 state.copy_(value[own].reshape(state.shape))
 
-    def failed(self, what: str) -> None:
-        """Count a decomposition that could not be made; say so once."""
-        if not self.failures:
+    def unless_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+        """The new matrices, or an old one where the new could not be found; that is counted.
+
+        Args:
+            what: they are, for the warning, which comes once.
+            new: of shape [batch, k, k], not finite where it failed.
+            old: likewise.
+
+        Returns:
+            the matrices, and which of them are new, [batch].
+        """
+        ok = new.isfinite().flatten(1).all(1)
+        failed = int((~ok).sum())
+        if failed and not self.failures:
             name = type(self).__name__
             LOG.warning("%s: %s failed, in float64 too; the last one is kept", name, what)
-        self.failures += 1
+        self.failures += failed
+        return torch.where(ok[:, None, None], new, old) if failed else new, ok
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {"rest": self.rest, "_aside": self._aside, "failures": self.failures}
@@ -209,6 +221,14 @@ class Matrixwise(Walk):
             self._join()
             aside = [group for group in self.param_groups if self.owner(group) is self.rest]
             self.rest.param_groups = aside
+
+
+def sides(p: Tensor, group: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """The sides of a matrix that are short enough for a factor: name, number of them, size."""
+    parts = group.get("split", 1)
+    for side, size in (("left", p.shape[0] // parts), ("right", p[0].numel())):
+        if size <= group["max_precondition_dim"]:
+            yield side, parts, size
 
 
 def _below(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:
