@@ -64,22 +64,31 @@ def orthogonalized(
     return (y.mT if tall else y).to(x.dtype)
 
 
-#: Rows at a time in `gram`; below twice as many it is one product.
+#: Rows of a factor that are computed at a time.
 STRIP = 512
 
 
-def gram(x: Tensor) -> Tensor:
-    """x xᵀ, [..., m, m]; of a large one the half above the diagonal is copied, not computed."""
-    rows = x.shape[-2]
-    if rows < 2 * STRIP:
-        return x @ x.mT
-    product = x.new_empty((*x.shape[:-1], rows))
-    for start in range(0, rows, STRIP):
-        end = min(start + STRIP, rows)
-        strip = x[..., start:end, :] @ x[..., :end, :].mT
-        product[..., start:end, :end] = strip
-        product[..., :start, start:end] = strip[..., :start].mT
-    return product
+def follow_(factor: Tensor, x: Tensor, weight: float) -> Tensor:
+    """Factor <- (1 - weight) factor + weight x xᵀ in place, its part above the diagonal left aside.
+
+    Args:
+        factor: symmetric, [batch, m, m]; read it through `symmetric`.
+        x: of shape [batch, m, n].
+        weight: of the new product.
+    """
+    for start in range(0, x.shape[-2], STRIP):
+        end = start + STRIP
+        strip = factor[:, start:end, :end]
+        strip.baddbmm_(x[:, start:end], x[:, :end].mT, beta=1 - weight, alpha=weight)
+    return factor
+
+
+def symmetric(factor: Tensor) -> Tensor:
+    """A factor of `follow_` as it is, its part above the diagonal made good in place."""
+    for start in range(STRIP, factor.shape[-1], STRIP):
+        end = start + STRIP
+        factor[:, :start, start:end] = factor[:, start:end, :start].mT
+    return factor
 
 
 def eigen(a: Tensor) -> tuple[Tensor, Tensor]:

@@ -146,7 +146,7 @@ class Matrixwise(Walk):
         return super().start(p, group)
 
     def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The algorithm: old states `s` in, direction u and new states out.
+        """The algorithm: old states `s` in, direction u and new states out; s may be overwritten.
 
         Args:
             g: the gradients, [batch, m, n], at least float32.
@@ -188,8 +188,9 @@ class Matrixwise(Walk):
             else:
                 p.copy_(a * x - b * step)
             for name, value in new.items():
-                state = batch.states[k][name]
-                state.copy_(value[own].reshape(state.shape))
+                state, after = batch.states[k][name], value[own]
+                if after.data_ptr() != state.data_ptr():  # else it was written in place
+                    state.copy_(after.reshape(state.shape))
 
     def unless_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
         """The new matrices, or an old one where the new could not be found; that is counted.

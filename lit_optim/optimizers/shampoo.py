@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import gram, inverse_root
+from lit_optim.optimizers.linalg import follow_, inverse_root, symmetric
 from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise, sides
 
 
@@ -35,7 +35,8 @@ class Shampoo(Matrixwise):
     whose role is not hidden.
 
     State: `exp_avg` (m) and `exp_avg_sq` (v), of the parameter's shape; `left` (l), `left_root`
-    (wl), `right` (r) and `right_root` (wr), square; AdamW's for the others.
+    (wl), `right` (r) and `right_root` (wr), square; AdamW's for the others. Above the diagonal l
+    and r are made good only when they are decomposed.
 
     Args:
         params: param groups with a `role`, or matrices.
@@ -106,10 +107,10 @@ class Shampoo(Matrixwise):
         d, whitened = m / h.debias1 / (sqrt(v) / h.sqrt_debias2 + h.eps), m
         there = [side for side in ("left", "right") if hasattr(s, side)]
         for side in there:
-            factor = new[side] = lerp(getattr(s, side), gram(g if side == "left" else g.mT), 1 - h.b2)
+            factor = new[side] = follow_(getattr(s, side), g if side == "left" else g.mT, 1 - h.b2)
             root = getattr(s, f"{side}_root")
             if h.renews:
-                found = inverse_root(factor / h.debias2, 2 * len(there), h.matrix_eps)
+                found = inverse_root(symmetric(factor) / h.debias2, 2 * len(there), h.matrix_eps)
                 root = new[f"{side}_root"] = self.unless_failed("a root", found, root)[0]
             whitened = root @ whitened if side == "left" else whitened @ root
         if not there or not h.whitens:

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import eigenbasis, gram, refreshed
+from lit_optim.optimizers.linalg import eigenbasis, follow_, refreshed, symmetric
 from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise, sides
 
 
@@ -36,7 +36,8 @@ class SOAP(Matrixwise):
     lr u), and turns m back and forth on every update, where here it is turned with the basis only.
 
     State: `exp_avg` (m) and `exp_avg_sq` (v), of the parameter's shape, in the eigenbasis; `left`
-    (l), `left_basis` (ql), `right` (r) and `right_basis` (qr), square; AdamW's for the others.
+    (l), `left_basis` (ql), `right` (r) and `right_basis` (qr), square; AdamW's for the others. Above
+    the diagonal l and r are made good only when they are decomposed.
 
     Args:
         params: param groups with a `role`, or matrices.
@@ -108,13 +109,13 @@ class SOAP(Matrixwise):
             u = h.debias * turned_back(m / (sqrt(v) + h.eps), s)
         for side, x in (("left", g), ("right", g.mT)):
             if hasattr(s, side):
-                new[side] = lerp(getattr(s, side), gram(x), 1 - h.b2)
+                new[side] = follow_(getattr(s, side), x, 1 - h.b2)
         if h.first or h.turns:
             m = turned_back(m, s)
             for side, dim in (("left", -2), ("right", -1)):
                 if hasattr(s, side):
                     basis = getattr(s, f"{side}_basis")
-                    found, order = (eigenbasis if h.first else refreshed)(new[side], basis)
+                    found, order = (eigenbasis if h.first else refreshed)(symmetric(new[side]), basis)
                     found, ok = self.unless_failed("an eigenbasis", found, basis)
                     new[f"{side}_basis"] = found
                     order = torch.where(ok[:, None], order, torch.arange(order.shape[-1]).to(order))

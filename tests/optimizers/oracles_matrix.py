@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 ORIGINAL = (3.4445, -4.7750, 2.0315)
 QUINTIC = [
@@ -94,11 +93,6 @@ def scion(
         yield x.reshape(p.shape)
 
 
-def eigenvectors(a):
-    """By torch's LAPACK, not numpy's: those of one eigenvalue, such as 0, are anybody's choice."""
-    return torch.linalg.eigh(torch.tensor(a))[1].numpy()[:, ::-1]
-
-
 def soap(
     p,
     gradients,
@@ -126,7 +120,7 @@ def soap(
         left = b2 * left + (1 - b2) * g @ g.T
         right = b2 * right + (1 - b2) * g.T @ g
         if k == 0:
-            ql, qr = eigenvectors(left), eigenvectors(right)
+            ql, qr = np.linalg.eigh(left)[1][:, ::-1], np.linalg.eigh(right)[1][:, ::-1]
             if m > max_precondition_dim:
                 ql = np.eye(m)
             if n > max_precondition_dim:

@@ -1,0 +1,157 @@
+"""How long optimizers of matrices take, beside other implementations.
+
+    python scripts/bench_matrix.py                        every method, the matrices of two GPT-2 layers
+    python scripts/bench_matrix.py --methods soap --layers 1 --steps 20 --markdown
+
+Every candidate steps the same matrices in one process, in turn, with gradients that are drawn anew
+for each step and not timed. A step's time is the mean over --steps steps, so that a change of basis
+every ten steps is in it; the first step, which makes states and, for SOAP, the first bases, is
+told apart. Ratios are within one round, their median is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import lit_optim
+
+#: One layer of GPT-2 small: queries, keys and values, their projection, and the MLP.
+LAYER = [(2304, 768), (768, 768), (3072, 768), (768, 3072)]
+
+Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
+
+
+def candidates(method: str) -> dict[str, Make]:
+    """What takes part: ours first, then whatever peers are installed."""
+    ours: dict[str, Make] = {"lit_optim": getattr(lit_optim, CLASSES[method])}
+    if method == "muon":
+        ours["torch"] = torch.optim.Muon
+    for package, make in PEERS.get(method, {}).items():
+        try:
+            module = __import__(package)
+            ours[package] = make(module)
+        except ImportError as error:
+            print(f"{package} is left out: {error}", file=sys.stderr)
+    return ours
+
+
+CLASSES = {
+    "muon": "Muon",
+    "normuon": "NorMuon",
+    "scion": "Scion",
+    "soap": "SOAP",
+    "shampoo": "Shampoo",
+}
+PEERS: dict[str, dict[str, Callable[[Any], Make]]] = {
+    "muon": {
+        "pytorch_optimizer": lambda m: lambda p: m.Muon([{"params": p, "use_muon": True}]),
+        "heavyball": lambda m: m.Muon,
+    },
+    "normuon": {
+        "pytorch_optimizer": lambda m: lambda p: m.NorMuon([{"params": p, "use_muon": True}])
+    },
+    "scion": {"pytorch_optimizer": lambda m: m.SCION},
+    "soap": {
+        "pytorch_optimizer": lambda m: m.SOAP,
+        "heavyball": lambda m: lambda p: m.SOAP(p, precondition_frequency=10),
+    },
+    "shampoo": {"pytorch_optimizer": lambda m: m.ScalableShampoo},
+}
+
+
+class Runner:
+    """A candidate and matrices of its own."""
+
+    def __init__(self, make: Make, layers: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.generator = generator
+        self.params = [
+            torch.nn.Parameter(torch.randn(shape, generator=generator) * 0.02)
+            for _ in range(layers)
+            for shape in LAYER
+        ]
+        self.optimizer = make(self.params)
+
+    def seconds(self, steps: int) -> float:
+        """The mean time of a step."""
+        took = 0.0
+        for _ in range(steps):
+            for p in self.params:
+                p.grad = torch.randn(p.shape, generator=self.generator) * 1e-3
+            start = time.perf_counter()
+            self.optimizer.step()
+            took += time.perf_counter() - start
+        return took / steps
+
+
+def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[list[str]]:
+    """The rows of one method."""
+    runners = {name: Runner(make, args.layers) for name, make in candidates(method).items()}
+    task = progress.add_task(method, total=(args.rounds + 1) * len(runners))
+    first: dict[str, float] = {}
+    for name, runner in [*runners.items()]:
+        try:
+            first[name] = runner.seconds(1)
+            runner.seconds(1)
+        except Exception as error:  # a peer that cannot take these: said, and left out
+            print(f"{method}: {name} fails: {str(error).splitlines()[0]}", file=sys.stderr)
+            del runners[name]
+        progress.advance(task)
+    rounds = []
+    for _ in range(args.rounds):
+        times = {}
+        for name, runner in runners.items():
+            times[name] = runner.seconds(args.steps)
+            progress.advance(task)
+        rounds.append(times)
+    own = "lit_optim"
+    rows = []
+    for name in runners:
+        ratio = median(times[name] / times[own] for times in rounds)
+        label = method if name == own else f"  {name}"
+        mean = median(times[name] for times in rounds)
+        rows.append([label, f"{mean:.3g}", f"{1 / ratio:.2f}", f"{first[name]:.3g}"])
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--methods", default=",".join(CLASSES), help="some of " + ", ".join(CLASSES))
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--markdown", action="store_true")
+    args = parser.parse_args()
+    methods = args.methods.replace(",", " ").split()
+    for method in methods:
+        if method not in CLASSES:
+            sys.exit(f"--methods: there is no {method!r}; allowed are {', '.join(CLASSES)}")
+    warnings.simplefilter("ignore")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        rows = [row for method in methods for row in measured(args, method, progress)]
+    header = ["optimizer", "a step, s", "ours / it", "first step, s"]
+    if args.markdown:
+        print(f"| {' | '.join(header)} |\n|---|--:|--:|--:|")
+        for row in rows:
+            print(f"| {' | '.join(row)} |")
+        return
+    table = Table(*header, title=f"{args.layers} layers of GPT-2 small, float32, CPU")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
