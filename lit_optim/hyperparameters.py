@@ -54,7 +54,7 @@ def accepts(value: Any, annotation: Any) -> bool:
     if origin in (list, Sequence):
         return isinstance(value, list | tuple) and all(accepts(item, args[0]) for item in value)
     if origin in (dict, Mapping):
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(accepts(v, args[1]) for v in value.values())
     return True
 
 
@@ -77,7 +77,7 @@ def describe(annotation: Any) -> str:
     if origin in (tuple, list, Sequence):
         return "a list"
     if origin in (dict, Mapping):
-        return "a mapping"
+        return "a mapping" if args[1] is Any else f"a mapping of names to {describe(args[1])}"
     plain = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
     return "null" if annotation in (None, type(None)) else plain.get(annotation, "something else")
 

@@ -104,7 +104,8 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     _declare_monitor(cfg, classes["model"])
     made: dict[str, Any] = {name: deferred(cfg[name]) for name in ("optimizer", "param_groups")}
     trial = {"params": [torch.nn.Parameter(torch.zeros(2, 2))], "param_names": ["weight"]}
-    made["optimizer"]([trial])  # its own checks, before all else
+    # its own checks, before all else; which names there are is not known yet
+    made["optimizer"]([trial], **({"roles": None} if "roles" in cfg.optimizer else {}))
     made["scheduler"] = build(cfg.scheduler)
 
     _check_devices(cfg.trainer)

@@ -210,13 +210,17 @@ def _unpacked(module: _Module, annotation: ast.expr | None) -> dict[str, Paramet
 
 
 def _fields(module: _Module, node: ast.ClassDef) -> dict[str, Parameter]:
-    return {
-        statement.target.id: Parameter(
-            _evaluate(module, statement.annotation), statement.value is None
-        )
-        for statement in node.body
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
-    }
+    """The fields of a dataclass or a TypedDict, those of its bases first."""
+    fields: dict[str, Parameter] = {}
+    for base in node.bases:
+        match _find(f"{module.name}.{ast.unparse(base)}"):
+            case (where, ast.ClassDef() as found):
+                fields |= _fields(where, found)
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            annotation = _evaluate(module, statement.annotation)
+            fields[statement.target.id] = Parameter(annotation, statement.value is None)
+    return fields
 
 
 def _evaluate(module: _Module, annotation: ast.expr | None) -> Any:

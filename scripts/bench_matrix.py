@@ -1,6 +1,6 @@
 """How long optimizers of matrices take, beside other implementations.
 
-    python scripts/bench_matrix.py                        every method, the matrices of two GPT-2 layers
+    python scripts/bench_matrix.py                  every method, matrices of two GPT-2 layers
     python scripts/bench_matrix.py --methods soap --layers 1 --steps 20 --markdown
 
 Every candidate steps the same matrices in one process, in turn, with gradients that are drawn anew
@@ -128,7 +128,9 @@ def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--methods", default=",".join(CLASSES), help="some of " + ", ".join(CLASSES))
+    parser.add_argument(
+        "--methods", default=",".join(CLASSES), help="some of " + ", ".join(CLASSES)
+    )
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import best_mode
 from lit_optim.lightning.follow import follow
-from lit_optim.param_groups import MakeGroups, no_decay
+from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.schedule import Curve, Follow, Schedule
@@ -45,11 +45,15 @@ def configure_optimizers(
         optimizer: called with the param groups.
         scheduler: from `lit_optim.schedules.library`; None keeps the lr as it is.
         param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
+            For an optimizer that needs roles they are divided by them.
 
     Raises:
         ValueError: nothing to train, a schedule that does not fit, or a run of unknown length.
     """
-    made = optimizer((param_groups or no_decay)(module))
+    groups = (param_groups or no_decay)(module)
+    if "roles" in getattr(getattr(optimizer, "func", optimizer), "needs", ()):
+        groups = by_role(groups, module)
+    made = optimizer(groups)
     if scheduler is None:
         return {"optimizer": made}
     adapter = ScheduledLR(made, fitted(scheduler, module))

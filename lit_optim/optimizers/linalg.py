@@ -36,7 +36,10 @@ SAFETY = {"polar_express": 1.02}
 
 
 def orthogonalized(
-    x: Tensor, coefficients: Coefficients | tuple[float, float, float], steps: int | None, eps: float
+    x: Tensor,
+    coefficients: Coefficients | tuple[float, float, float],
+    steps: int | None,
+    eps: float,
 ) -> Tensor:
     """About U Vᵀ of x = U S Vᵀ: the matrix with the same directions, all of them alike.
 
@@ -61,7 +64,8 @@ def orthogonalized(
         a, b, c = known[min(k, len(known) - 1)]
         gram = y @ y.mT
         y = a * y + (b * gram + c * (gram @ gram)) @ y
-    return (y.mT if tall else y).to(x.dtype)
+    out: Tensor = (y.mT if tall else y).to(x.dtype)
+    return out
 
 
 #: Rows of a factor that are computed at a time.
@@ -99,7 +103,7 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         return torch.linalg.eigh(a)  # type: ignore[no-any-return]
-    except torch.linalg.LinAlgError:  # one that does not converge, or is not finite
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # one that does not converge, or is not finite
         pairs = [_eigen(matrix) for matrix in a]
         return torch.stack([values for values, _ in pairs]), torch.stack([q for _, q in pairs])
 
@@ -108,7 +112,7 @@ def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     for dtype in (a.dtype, torch.float64):
         try:
             values, vectors = torch.linalg.eigh(a.to(dtype))
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             continue
         return values.to(a.dtype), vectors.to(a.dtype)
     return torch.full_like(a[0], torch.nan), torch.full_like(a, torch.nan)

@@ -1,8 +1,8 @@
 """Algorithms that look at matrices; AdamW, as a part of the same optimizer, takes what is none.
 
-Which is which, the `role` of a param group says: hidden (or no role) is the algorithm's, every other
-AdamW's. Both parts share the param groups and the state of the one optimizer, so that a schedule
-reaches all of them and the state dict is one.
+Which is which, the `role` of a param group says: hidden (or no role) is the algorithm's, every
+other AdamW's. Both parts share the param groups and the state of the one optimizer, so that a
+schedule reaches all of them and the state dict is one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,6 @@ from lit_optim.optimizers.walk import Batch, Walk
 LOG = logging.getLogger("lit_optim")
 
 HIDDEN = "hidden"
-ROLES = (HIDDEN, "embedding", "head", "first", "norm", "bias", "vector", "other")
 #: Elements of matrices of one shape that are computed with at once, on a CPU and elsewhere.
 AT_ONCE = {True: 1 << 19, False: 1 << 26}
 
@@ -41,15 +40,15 @@ class MatrixOptions(Options, total=False):
     adamw_betas: likewise.
     adamw_eps: likewise.
     adamw_weight_decay: likewise.
-    roles: patterns of parameter names and the role that they have, whatever the model says:
-        {"*.gate.weight": other}. The role hidden is the matrix method's, every other is AdamW's.
+    roles: patterns of parameter names and who takes them, whatever the model says: hidden, the
+        matrix method, or other, AdamW: {"*.gate.weight": other}.
     """
 
     adamw_lr: Annotated[float, "> 0"] | None
     adamw_betas: Annotated[tuple[float, float], "in [0, 1)"]
     adamw_eps: Annotated[float, "> 0"]
     adamw_weight_decay: Annotated[float, ">= 0"]
-    roles: Mapping[str, str] | None
+    roles: Mapping[str, Literal["hidden", "other"]] | None
 
 
 class Matrixwise(Walk):
@@ -110,7 +109,7 @@ class Matrixwise(Walk):
         if param_group.get("role", HIDDEN) == HIDDEN:
             super().add_param_group(param_group)
             for key in ("state_dtype", "master"):
-                if self.param_groups[-1][key] != OPTIONS[key]:  # type: ignore[literal-required]
+                if self.param_groups[-1][key] != OPTIONS[key]:
                     raise UsageError(
                         f"{key}={self.param_groups[-1][key]} is for optimizers that look at one "
                         f"coordinate at a time, which {type(self).__name__} does not"
@@ -178,7 +177,10 @@ class Matrixwise(Walk):
         names = [name for name, value in batch.states[0].items() if isinstance(value, Tensor)]
         s = {name: _below(batch.column(name), batch.params, split) for name in names}
         u, new = self.direction(
-            _below(gs, batch.params, split), _below(xs, batch.params, split), SimpleNamespace(**s), h
+            _below(gs, batch.params, split),
+            _below(xs, batch.params, split),
+            SimpleNamespace(**s),
+            h,
         )
         for k, (p, x, g) in enumerate(zip(batch.params, xs, gs, strict=True)):
             own = slice(k * split, (k + 1) * split)
@@ -213,7 +215,7 @@ class Matrixwise(Walk):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {"rest": self.rest, "_aside": self._aside, "failures": self.failures}
-        return super().__getstate__() | kept  # type: ignore[no-any-return]
+        return super().__getstate__() | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({k: state[k] for k in ("rest",) if k in state})
@@ -250,32 +252,32 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
     """Params or groups, with the roles that patterns of names give them.
 
     Raises:
-        UsageError: a pattern that fits no name, or a role that there is not.
+        UsageError: a pattern that fits no name.
     """
     given = list(params)
     if not roles:
         return given
-    for pattern, role in roles.items():
-        if role not in ROLES:
-            near = suggest(role, ROLES) or f"; it is one of {', '.join(ROLES)}"
-            raise UsageError(f"roles.{pattern}: there is no role {role!r}{near}")
     if given and not isinstance(given[0], dict):
         given = [{"params": given}]
     groups = [with_names(group) for group in given]
     names = [name for group in groups for name in group.get("param_names", ())]
     for pattern in roles:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"roles.{pattern}: no parameter has such a name")
+            near = suggest(pattern, names) or f"; the names are {', '.join(names) or 'not given'}"
+            raise UsageError(f"roles: no parameter is called {pattern!r}{near}")
     return [part for group in groups for part in _by_name(group, roles)]
 
 
 def _by_name(group: dict[str, Any], roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    kinds: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
     own = group.get("role", HIDDEN)
-    for i, name in enumerate(group["param_names"]):
+    for i, name in enumerate(group.get("param_names", ())):
         fits = [role for pattern, role in roles.items() if fnmatchcase(name, pattern)]
-        kinds.setdefault(fits[0] if fits else own, []).append(i)
-    for role, members in kinds.items():
-        part = {key: [group[key][i] for i in members] for key in ("params", "param_names")}
-        title = {"name": f"{group['name']}_{role}"} if "name" in group and role != own else {}
-        yield group | part | title | {"role": role}
+        members.setdefault(fits[0] if fits else own, []).append(i)
+    for role, places in members.items() or [(own, range(len(group["params"])))]:
+        part: dict[str, Any] = {
+            k: [group[k][i] for i in places] for k in ("params", "param_names") if k in group
+        }
+        if "name" in group and role != own:
+            part["name"] = f"{group['name']}.as_{role}"
+        yield group | part | {"role": role}

@@ -36,8 +36,8 @@ class SOAP(Matrixwise):
     lr u), and turns m back and forth on every update, where here it is turned with the basis only.
 
     State: `exp_avg` (m) and `exp_avg_sq` (v), of the parameter's shape, in the eigenbasis; `left`
-    (l), `left_basis` (ql), `right` (r) and `right_basis` (qr), square; AdamW's for the others. Above
-    the diagonal l and r are made good only when they are decomposed.
+    (l), `left_basis` (ql), `right` (r) and `right_basis` (qr), square; AdamW's for the others.
+    What l and r have above the diagonal is made good only when they are decomposed.
 
     Args:
         params: param groups with a `role`, or matrices.
@@ -115,7 +115,9 @@ class SOAP(Matrixwise):
             for side, dim in (("left", -2), ("right", -1)):
                 if hasattr(s, side):
                     basis = getattr(s, f"{side}_basis")
-                    found, order = (eigenbasis if h.first else refreshed)(symmetric(new[side]), basis)
+                    found, order = (eigenbasis if h.first else refreshed)(
+                        symmetric(new[side]), basis
+                    )
                     found, ok = self.unless_failed("an eigenbasis", found, basis)
                     new[f"{side}_basis"] = found
                     order = torch.where(ok[:, None], order, torch.arange(order.shape[-1]).to(order))

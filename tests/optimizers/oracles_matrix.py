@@ -107,6 +107,7 @@ def soap(
     m, n = x.shape
     left, right = np.zeros((m, m)), np.zeros((n, n))
     first, second = np.zeros_like(x), np.zeros_like(x)  # the first one not in the eigenbasis
+    ql, qr = np.eye(m), np.eye(n)
     b1, b2 = betas
     for k, gradient in enumerate(gradients):
         g = gradient.reshape(x.shape)
@@ -120,11 +121,10 @@ def soap(
         left = b2 * left + (1 - b2) * g @ g.T
         right = b2 * right + (1 - b2) * g.T @ g
         if k == 0:
-            ql, qr = np.linalg.eigh(left)[1][:, ::-1], np.linalg.eigh(right)[1][:, ::-1]
-            if m > max_precondition_dim:
-                ql = np.eye(m)
-            if n > max_precondition_dim:
-                qr = np.eye(n)
+            if m <= max_precondition_dim:
+                ql = np.linalg.eigh(left)[1][:, ::-1]
+            if n <= max_precondition_dim:
+                qr = np.linalg.eigh(right)[1][:, ::-1]
         elif k % precondition_frequency == 0:
             if m <= max_precondition_dim:
                 order = np.argsort(-np.diag(ql.T @ left @ ql))

@@ -1,4 +1,4 @@
-"""Floor 1: the parameters of a module -> param groups, by rules.
+"""Which parameters are decayed.
 
 Every parameter lands in exactly one group, tied ones once; frozen ones too, so that unfreezing
 them later changes no group. Groups carry a `name`, under which their lr is logged, and the names of
