@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.lightning.averaged import Averaging, average
 from lit_optim.lightning.callbacks import best_mode
 from lit_optim.lightning.follow import follow
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
@@ -54,6 +55,8 @@ def configure_optimizers(
     if "roles" in getattr(getattr(optimizer, "func", optimizer), "needs", ()):
         groups = by_role(groups, module)
     made = optimizer(groups)
+    if isinstance(made, Averaging):
+        average(module, made)
     if scheduler is None:
         return {"optimizer": made}
     adapter = ScheduledLR(made, fitted(scheduler, module))
