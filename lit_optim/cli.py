@@ -16,6 +16,7 @@ from lit_optim import __version__
 from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.errors import UsageError, suggest
+from lit_optim.optimizers.needs import NEEDS
 
 USAGE_ERROR = 2
 #: The commands, and the group of conf/ that each lists.
@@ -124,6 +125,15 @@ def _in_full(entry: Entry) -> str:
     parts = [
         f"python train.py {entry.path.parent.name}={entry.name}",
         entry.explained,
+        _asked_by(entry),
         keys(entry.path),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _asked_by(entry: Entry) -> str:
+    """What an optimizer asks of a run, and where a search for its lr looks."""
+    lines = [f"It {NEEDS[need]}." for need in NEEDS if need in entry.needs]
+    if entry.lr_range is not None:
+        lines.append("A search for its lr looks from {:g} to {:g}.".format(*entry.lr_range))
+    return "\n".join(lines)

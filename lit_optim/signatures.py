@@ -84,6 +84,31 @@ def read_docstring(target: str) -> str | None:
     return ast.get_docstring(found[1])
 
 
+def read_attribute(target: str, name: str) -> Any:
+    """The literal that a class, or the first of its bases that has one, gives an attribute.
+
+    Returns:
+        None where there is none, or its source cannot be found without importing it.
+    """
+    match _find(target):
+        case (module, ast.ClassDef() as node):
+            for statement in node.body:
+                match statement:
+                    case ast.AnnAssign(target=ast.Name(id=found), value=value) if value is not None:
+                        pass
+                    case ast.Assign(targets=[ast.Name(id=found)], value=value):
+                        pass
+                    case _:
+                        continue
+                if found == name:
+                    return ast.literal_eval(value)
+            for base in node.bases:
+                inherited = read_attribute(f"{module.name}.{ast.unparse(base)}", name)
+                if inherited is not None:
+                    return inherited
+    return None
+
+
 def defined_in(target: str) -> str | None:
     """The module whose source defines this dotted name, however many imports lie between."""
     found = _find(target)

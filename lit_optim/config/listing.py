@@ -20,7 +20,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from lit_optim.config.places import groups, headline
-from lit_optim.signatures import read_docstring
+from lit_optim.signatures import read_attribute, read_docstring
 
 YEAR = re.compile(r".*?(?<![\d.:])(?:19|20)\d\d(?!\d|\.\d)\)?")
 ARXIV = re.compile(r"(?:arXiv:)?\b(\d{4}\.\d{4,5})\b")
@@ -45,6 +45,17 @@ class Entry:
     target: str
     path: Path
     explained: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What an optimizer asks of a run, as `optimizers.needs` explains."""
+        return tuple(read_attribute(self.target, "needs") or ())
+
+    @property
+    def lr_range(self) -> tuple[float, float] | None:
+        """Where a search for an optimizer's lr looks."""
+        found: tuple[float, float] | None = read_attribute(self.target, "lr_range")
+        return found
 
     @property
     def source(self) -> str:

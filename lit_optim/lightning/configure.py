@@ -16,6 +16,7 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.averaged import Averaging, average
 from lit_optim.lightning.callbacks import best_mode
 from lit_optim.lightning.follow import follow
+from lit_optim.lightning.needs import heed, needs_of
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
@@ -49,17 +50,20 @@ def configure_optimizers(
             For an optimizer that needs roles they are divided by them.
 
     Raises:
-        ValueError: nothing to train, a schedule that does not fit, or a run of unknown length.
+        ValueError: nothing to train, a schedule that does not fit, a run of unknown length, or one
+            that cannot give the optimizer what it needs.
     """
     groups = (param_groups or no_decay)(module)
-    if "roles" in getattr(getattr(optimizer, "func", optimizer), "needs", ()):
+    if "roles" in needs_of(optimizer):
         groups = by_role(groups, module)
     made = optimizer(groups)
     if isinstance(made, Averaging):
         average(module, made)
-    if scheduler is None:
+    curve = None if scheduler is None else fitted(scheduler, module)
+    heed(module, made, curve)
+    if curve is None:
         return {"optimizer": made}
-    adapter = ScheduledLR(made, fitted(scheduler, module))
+    adapter = ScheduledLR(made, curve)
     if adapter.curve.follows is not None:
         follow(module.trainer, adapter)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -33,6 +33,7 @@ class Adadelta(Elementwise):
         weight_decay: coupled: an L2 penalty's gradient.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-1, 1e1)
     coupled_weight_decay = True
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import sqrt as host_sqrt
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,8 @@ class Adafactor(Tensorwise):
         d: updates whose root mean square is larger are scaled down to it.
         weight_decay: decoupled: multiplied by lr, not by the size of the parameter.
     """
+
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import sqrt as host_sqrt
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,6 +63,8 @@ class AdafactorHF(Tensorwise):
         ValueError: an lr together with relative_step, or neither; warmup_init without
             relative_step.
     """
+
+    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from torch.optim.adagrad import adagrad
 from typing_extensions import Unpack
@@ -34,6 +34,7 @@ class Adagrad(Elementwise):
         eps: keeps the denominator from zero.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
     coupled_weight_decay = True
 
     def __init__(

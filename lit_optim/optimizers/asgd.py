@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -39,6 +39,7 @@ class ASGD(Elementwise):
         weight_decay: coupled: an L2 penalty's gradient.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
     coupled_weight_decay = True
 
     def __init__(

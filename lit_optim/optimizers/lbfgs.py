@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted, with_names
+from lit_optim.optimizers.needs import Need
 
 #: Without the wrapper that calls the hooks of a step: ours has it already.
 _step = inspect.unwrap(torch.optim.LBFGS.step)
@@ -46,6 +47,9 @@ class LBFGS(torch.optim.LBFGS):
     Raises:
         ValueError: groups that differ.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = ("closure", "one_lr", "dense", "whole")
+    lr_range: ClassVar[tuple[float, float]] = (1e-2, 1.0)
 
     def __init__(
         self,

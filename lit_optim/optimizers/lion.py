@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -28,6 +28,8 @@ class Lion(Elementwise):
         betas: b1 says how much of the step is momentum, b2 how long the momentum remembers.
         weight_decay: decoupled: multiplied by lr, so 3 to 10 times larger than AdamW's.
     """
+
+    lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class Momentum(SGD):
         weight_decay: coupled: an L2 penalty's gradient.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
     fixed: ClassVar[dict[str, Any]] = {"nesterov": False}
 
     def __init__(

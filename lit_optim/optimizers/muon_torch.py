@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.groups import accepted, with_names
+from lit_optim.optimizers.needs import Need
 
 if torch.__version__ < "2.9":
     raise UsageError(f"MuonTorch needs torch 2.9 or newer, this is {torch.__version__}")
@@ -47,6 +48,9 @@ class MuonTorch(torch.optim.Muon):
     Raises:
         ValueError: a parameter that is no matrix.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = ("dense", "whole")
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
 
     def __init__(
         self,

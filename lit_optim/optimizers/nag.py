@@ -33,6 +33,7 @@ class NAG(SGD):
         weight_decay: coupled: an L2 penalty's gradient.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
     fixed: ClassVar[dict[str, Any]] = {"dampening": 0.0, "nesterov": True}
 
     def __init__(

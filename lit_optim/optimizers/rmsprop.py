@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -40,6 +40,7 @@ class RMSprop(Elementwise):
         centered: divide by the deviation of the gradient instead of its size.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
     coupled_weight_decay = True
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from torch.optim.sgd import sgd
 from typing_extensions import Unpack
@@ -38,6 +38,7 @@ class SGD(Elementwise):
         ValueError: nesterov without momentum, or with dampening.
     """
 
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
     coupled_weight_decay = True
 
     def __init__(

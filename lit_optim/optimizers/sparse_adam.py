@@ -10,6 +10,7 @@ import torch
 
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.groups import accepted
+from lit_optim.optimizers.needs import Need
 
 #: Without the wrapper that calls the hooks of a step: ours has it already.
 _step = inspect.unwrap(torch.optim.SparseAdam.step)
@@ -39,6 +40,9 @@ class SparseAdam(torch.optim.SparseAdam):
         eps: keeps the denominator from zero.
         maximize: climb instead of descend.
     """
+
+    needs: ClassVar[tuple[Need, ...]] = ("sparse",)
+    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
     def __init__(
         self,

@@ -1,0 +1,95 @@
+"""What an optimizer needs, held against the run that it gets, before the first step."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import FSDPStrategy
+from torch.optim import Optimizer
+
+from lit_optim.errors import UsageError
+from lit_optim.schedules.schedule import Curve
+
+LOG = logging.getLogger("lit_optim")
+
+#: How far from 1 the lr of an optimizer may be that finds its step size itself.
+ABOUT_1 = (0.1, 10.0)
+
+
+def needs_of(optimizer: Any) -> tuple[str, ...]:
+    """What a class, a partial of one, or an optimizer declares; nothing where it is not ours."""
+    return tuple(getattr(getattr(optimizer, "func", optimizer), "needs", ()))
+
+
+def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> None:
+    """Refuse a run that cannot work, and warn, a line each, of what will work otherwise than meant.
+
+    Args:
+        module: attached to its trainer.
+        optimizer: as made.
+        curve: the schedule over this run, if there is one.
+
+    Raises:
+        UsageError: a closure with gradient accumulation or in fp16, or whole tensors of a sharded
+            model.
+    """
+    needs, name, trainer = needs_of(optimizer), type(optimizer).__name__, module.trainer
+    if "closure" in needs:
+        if trainer.accumulate_grad_batches != 1:
+            raise UsageError(
+                f"{name} evaluates the loss again within a step, and would see the last of "
+                f"{trainer.accumulate_grad_batches} accumulated batches only: set "
+                "trainer.accumulate_grad_batches=1 and a larger batch"
+            )
+        precision = trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is not None:
+            raise UsageError(
+                f"{name} evaluates the loss again within a step, which the loss scaling of "
+                f"trainer.precision={trainer.precision} does not allow; use bf16-mixed or 32"
+            )
+    if "whole" in needs and isinstance(trainer.strategy, FSDPStrategy):
+        raise UsageError(
+            f"{name} looks at whole tensors, and FSDP cuts them; use trainer=ddp or another "
+            "optimizer"
+        )
+    if not trainer.is_global_zero:
+        return
+    for warning in _warnings(needs, name, optimizer.param_groups, curve):
+        LOG.warning(warning)
+
+
+def _warnings(
+    needs: tuple[str, ...], name: str, groups: list[dict[str, Any]], curve: Curve | None
+) -> list[str]:
+    lrs = sorted({float(group.get("initial_lr", group["lr"])) for group in groups})
+    found = []
+    if "steady_lr" in needs and curve is not None and (end := _end(curve)) < 1:
+        found.append(
+            f"{name} averages its way instead of decaying the lr, but this schedule falls to "
+            f"{end:.2g} of its peak, which counts the decay twice; scheduler=constant_warmup or "
+            "none leaves it to the average"
+        )
+    if "one_lr" in needs and len(lrs) > 1:
+        told = ", ".join(f"{lr:g}" for lr in lrs)
+        found.append(
+            f"{name} finds one step size for all parameters, but groups differ in lr ({told}): "
+            "their ratio is kept, and the step size found fits the largest"
+        )
+    if "lr_of_1" in needs and not all(ABOUT_1[0] <= lr <= ABOUT_1[1] for lr in lrs):
+        found.append(
+            f"{name} finds its step size itself, and lr only scales it: lr={lrs[-1]:g} trains "
+            f"{lrs[-1]:g} times as fast as meant; set optimizer.lr=1"
+        )
+    return found
+
+
+def _end(curve: Curve) -> float:
+    """The last value as a share of the largest; 1 where it is not known before."""
+    if curve.follows is not None or curve.state_dict():
+        return 1.0
+    steps = {round(k * (curve.total - 1) / 99) for k in range(100)}
+    peak = max(curve(step) for step in steps)
+    return curve(curve.total - 1) / peak if peak > 0 else 1.0

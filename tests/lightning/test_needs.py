@@ -1,0 +1,98 @@
+"""What an optimizer needs is said, or refused, before the first step."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+from lightning.pytorch.strategies import FSDPStrategy
+
+from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD
+from lit_optim.config.listing import entries
+from lit_optim.errors import UsageError
+from lit_optim.lightning.needs import _warnings, heed
+from lit_optim.optimizers.needs import NEEDS
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.followers import plateau
+from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
+from tests.lightning.modules import Data, Plain
+from tests.lightning.test_configure import attach, trainer
+from tests.optimizers.running import class_of
+
+
+@pytest.mark.parametrize("entry", entries("optimizer"), ids=lambda entry: entry.name)
+def test_what_is_read_is_what_the_class_says(entry):
+    made = class_of(entry.name)
+    assert entry.needs == made.needs
+    assert entry.lr_range == made.lr_range
+    assert entry.needs
+    assert set(entry.needs) <= set(NEEDS)
+    low, high = entry.lr_range
+    assert 10 <= high / low <= 1000.1
+
+
+@pytest.mark.parametrize(
+    ("make", "schedule", "warned"),
+    [
+        (ScheduleFreeSGD, cosine_warmup(), True),
+        (ScheduleFreeSGD, constant_warmup(), False),
+        (ScheduleFreeSGD, constant(), False),
+        (ScheduleFreeSGD, plateau(monitor="train/loss"), False),
+        (ScheduleFreeSGD, None, False),
+        (AdamW, cosine_warmup(), False),
+    ],
+    ids=["falls", "warms up", "constant", "not known", "none", "needs nothing"],
+)
+def test_a_schedule_that_falls_is_warned_of_once(make, schedule, warned, tmp_path, caplog):
+    module = Plain()
+    curve = None if schedule is None else schedule.curve(Horizon(20))
+    run = trainer(tmp_path, max_steps=20)
+    attach(module, make, None)
+    run.fit(module, Data())
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        heed(module, run.optimizers[0], curve)
+    said = [record.getMessage() for record in caplog.records if record.name == "lit_optim"]
+    assert len(said) == warned
+    assert not said or said[0].startswith("ScheduleFreeSGD averages its way")
+    assert "\n" not in "".join(said)
+
+
+def test_lrs_that_mean_something_else_are_warned_of():
+    groups = [{"lr": 1.0}, {"lr": 0.5, "initial_lr": 0.5}]
+    one, scale = ("one_lr",), ("lr_of_1",)
+    assert "differ in lr (0.5, 1)" in _warnings(one, "Prodigy", groups, None)[0]
+    assert _warnings(one, "Prodigy", groups[:1], None) == []
+    assert _warnings(scale, "Prodigy", groups, None) == []
+    (said,) = _warnings(scale, "Prodigy", [{"lr": 1e-3}], None)
+    assert "lr=0.001" in said
+    assert "set optimizer.lr=1" in said
+
+
+def test_a_closure_is_refused_where_it_would_see_less(tmp_path):
+    whole = partial(LBFGS, max_iter=2)
+    with pytest.raises(UsageError, match="would see the last of 4 accumulated batches only"):
+        trainer(tmp_path, max_steps=2, accumulate_grad_batches=4).fit(
+            attach(Plain(), whole, None, _together), Data()
+        )
+    trainer(tmp_path, max_steps=2).fit(attach(Plain(), whole, None, _together), Data())
+
+
+def _together(module):
+    return [{"params": list(module.parameters()), "name": "all"}]
+
+
+def test_whole_tensors_are_refused_where_they_are_cut(tmp_path, monkeypatch):
+    module = attach(Plain(), Lamb)
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(module, Data())
+    monkeypatch.setattr(type(run), "strategy", FSDPStrategy())
+    with pytest.raises(UsageError, match="Lamb looks at whole tensors, and FSDP cuts them"):
+        heed(module, Lamb(module.parameters()), None)
+
+
+def test_somebody_elses_optimizer_needs_nothing_that_is_known(tmp_path):
+    import torch
+
+    module = attach(Plain(), partial(torch.optim.SGD, lr=0.1), cosine_warmup())
+    trainer(tmp_path, max_steps=3).fit(module, Data())
