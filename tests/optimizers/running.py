@@ -19,6 +19,29 @@ def class_of(name):
     return get_class(OmegaConf.load(groups()["optimizer"][name])._target_)
 
 
+def made_by(name):
+    """What makes one of plain params: the class, told roles where it needs them."""
+    make = class_of(name)
+    if "roles" not in getattr(make, "needs", ()):
+        return make
+
+    def with_roles(params, **settings):
+        given = list(params)
+        groups = given if isinstance(given[0], dict) else [{"params": given}]
+        return make([part for group in groups for part in _by_shape(group)], **settings)
+
+    return with_roles
+
+
+def _by_shape(group):
+    """Matrices are hidden; in the order they come, as far as that is possible."""
+    params = list(group["params"])
+    for role, fits in (("vector", lambda p: p.ndim < 2), ("hidden", lambda p: p.ndim > 1)):
+        members = [p for p in params if fits(p)]
+        if members:
+            yield group | {"params": members, "role": role}
+
+
 def defaults_of(make):
     """The arguments of a constructor but params and the options of all, with their defaults."""
     parameters = list(inspect.signature(make).parameters.values())[1:]

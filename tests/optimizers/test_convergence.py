@@ -81,6 +81,7 @@ OWN = {
     "nag": {DeepLinear: 0.03},
     "rmsprop": {DeepLinear: 0.03, Rosenbrock: 0.1},
     "schedule_free_sgd": {DeepLinear: 0.3},
+    "scion": {Quadratic: 0.006, DeepLinear: 0.002, Rosenbrock: 0.006},
 }
 #: what else is not as it is by default
 SETTINGS = {"adafactor_hf": {"relative_step": False, "scale_parameter": False}}

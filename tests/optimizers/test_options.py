@@ -19,6 +19,7 @@ from tests.optimizers.running import (
     defaults_of,
     difference,
     gradients,
+    made_by,
     parameters,
 )
 
@@ -30,7 +31,7 @@ EXECUTORS = ("native", "torch")
 def ours(name, executor, **options):
     params = parameters()
     hyper = {"lr": PEAK, "weight_decay": WD, "executor": executor} | options
-    optimizer = class_of(name)(params, **hyper)
+    optimizer = made_by(name)(params, **hyper)
     for group in optimizer.param_groups:
         group["initial_lr"] = PEAK  # as a schedule leaves it
     for step, lr in enumerate(LRS):
