@@ -22,9 +22,10 @@ from lit_optim.config.command_line import composed
 from lit_optim.config.places import groups
 from lit_optim.config.targets import build, deferred
 from lit_optim.optimizers.options import OPTIONS
-from lit_optim.param_groups import no_decay
+from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
+from tests.optimizers.running import class_of
 
 OPTIMIZERS = sorted(groups()["optimizer"])
 SCHEDULES = sorted(set(groups()["scheduler"]) - {"none"})
@@ -33,6 +34,7 @@ STEPS, PER_EPOCH = 20, 5
 ELSEWHERE = {
     "momentum": lambda groups, **hyper: torch.optim.SGD(groups, **hyper),
     "nag": lambda groups, **hyper: torch.optim.SGD(groups, nesterov=True, **hyper),
+    "muon": None,  # torch's takes matrices only, in bfloat16
     "muon_torch": lambda groups, **hyper: torch.optim.Muon(groups, **hyper),
     "lbfgs": lambda groups, **hyper: torch.optim.LBFGS(
         [p for group in groups for p in group["params"]], **hyper
@@ -128,7 +130,7 @@ def by_hand(name, cfg, model):
         optimizer = Adafactor(given, **hyper)
     elif (reference := ELSEWHERE.get(name, TORCHS.get(name))) is None:
         # torch has none: the float64 oracles stand for it, and this loop for Lightning's
-        optimizer = deferred(cfg.optimizer)(no_decay(model))
+        optimizer = deferred(cfg.optimizer)(grouped(name, model))
     else:
         optimizer = reference(given, **hyper)
     curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
@@ -160,7 +162,15 @@ def by_hand(name, cfg, model):
             if scheduler:
                 scheduler.step()
             step += 1
+    if hasattr(optimizer, "eval"):
+        optimizer.eval()  # what a trainer leaves in the model
     return model
+
+
+def grouped(name, model):
+    """As `configure_optimizers` divides them."""
+    needs = getattr(class_of(name), "needs", ())
+    return by_role(no_decay(model), model) if "roles" in needs else no_decay(model)
 
 
 def same(one, other):
@@ -203,7 +213,7 @@ def test_every_pair_steps(name):
     for schedule in SCHEDULES:
         cfg = as_written(name, schedule)
         model = Net(bias=name != "muon_torch")
-        optimizer = deferred(cfg.optimizer)(no_decay(model))
+        optimizer = deferred(cfg.optimizer)(grouped(name, model))
         own = [group["lr"] for group in optimizer.param_groups]
         curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
         scheduler = ScheduledLR(optimizer, curve)

@@ -187,7 +187,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["hydra.searchpath=[x]"], "hydra.searchpath is not for the command line"),
         (["hydra.launcher={_target_: evil.f}"], "hydra.launcher is not for the command line"),
         (["optimizer=LBFG"], "did you mean lbfgs?"),
-        (["optimizer=Muon"], "did you mean muon_torch?"),
+        (["optimizer=Muon"], "did you mean muon?"),
         (["optimizer=AdamW"], "did you mean adamw?"),
         (["train=false", "test=false"], "leaves nothing to do"),
         (["scheduler.total=100", "scheduler.warmup=200"], "scheduler.warmup=200: 200 steps, but"),
