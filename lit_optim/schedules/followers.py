@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Unpack
 
+from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
-from lit_optim.schedules.phases import Absolute, Level, Phase, Phases, value_of
+from lit_optim.schedules.items import Absolute, Level, Phase, floor_below, value_of
+from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Curve, Follow, Mode, Monitor, Schedule
 
 Factor = Annotated[float, "in (0, 1)"]
@@ -80,6 +82,9 @@ class Plateau(Schedule):
     def _rise(self) -> Phases:
         return Phases((warm(self.warmup), Phase(1.0, 1.0)), total=self.total, ticks=self.ticks)
 
+    def check(self, lr: float) -> None:  # noqa: D102
+        floor_below(self.floor, lr)
+
     def durations(self) -> list[Duration]:  # noqa: D102
         return self._rise().durations()
 
@@ -129,6 +134,10 @@ class PlateauCurve(Following):
         """What the lr was brought to, times the warmup."""
         return super().__call__(t, lr) * self.rise(t)
 
+    def milestones(self) -> list[int]:
+        """Those of the warmup."""
+        return self.rise.milestones()
+
     def observe(self, metric: float) -> None:
         """One validation."""
         given = self.settings
@@ -157,6 +166,11 @@ class Greedy(Schedule):
     smooth: bool
     window_size: int
     reset_start: int
+
+    def check(self, lr: float) -> None:  # noqa: D102
+        floor_below(self.floor, lr)
+        if value_of(self.ceiling, lr) < lr:
+            raise UsageError(f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's, {lr:g}")
 
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
         return GreedyCurve(self, horizon.steps)

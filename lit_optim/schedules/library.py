@@ -20,7 +20,8 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration
-from lit_optim.schedules.phases import Absolute, Free, Level, Phase, Phases, Repeat
+from lit_optim.schedules.items import Absolute, Free, Level, Phase, Repeat
+from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Schedule, Ticks
 
 Share = Annotated[float, "in [0, 1]"]
@@ -169,7 +170,7 @@ def polynomial(
 
     transformers' `polynomial`, torch's PolynomialLR; Chen et al. 2016, arXiv:1606.00915 (0.9).
     """
-    fall = Phase(1.0, floor_of(min_lr_ratio, min_lr), shapes.power(power))
+    fall = Phase(1.0, floor_of(min_lr_ratio, min_lr), shapes.polynomial(power))
     return Phases((warm(warmup), fall), **counting)
 
 

@@ -39,6 +39,10 @@ class Curve:
         """The lr at the update with index t = 0, 1, ... of a group whose own lr is `lr`."""
         raise NotImplementedError
 
+    def milestones(self) -> list[int]:
+        """The updates at which something begins or ends, the first and the last among them."""
+        return sorted({0, self.total - 1})
+
     def observe(self, metric: float) -> None:
         """Take note of a new value of the metric that is followed."""
 
@@ -96,6 +100,13 @@ class Schedule:
         """The units that the horizon must know: "step", "%", "epoch", "sample"."""
         total = [] if self.total is None else [self.total]
         return {parse("length", duration)[1] for duration in (*total, *self.durations())}
+
+    def check(self, lr: float) -> None:
+        """Hold its floors against the largest lr of the optimizer.
+
+        Raises:
+            ValueError: one of them is above it, so that the lr would rise.
+        """
 
     def curve(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length.
