@@ -189,6 +189,8 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         raise UsageError(f"scheduler.{TARGET}={node[TARGET]} is no schedule")
     try:
         schedule = make(**{key: value for key, value in node.items() if key != TARGET})
+        if isinstance(schedule, Schedule):
+            _check_floor(schedule, plain["optimizer"])
         # epochs and samples get their length from the data, later
         if isinstance(schedule, Schedule) and schedule.units <= {"step", "%"}:
             total = schedule.total
@@ -197,6 +199,14 @@ def _check_schedule(plain: dict[str, Any]) -> None:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
         raise UsageError(f"scheduler.{error}") from None
+
+
+def _check_floor(schedule: Schedule, optimizer: Mapping[str, Any]) -> None:
+    """Against the lr, or the largest where there are several; transformers' Adafactor has none."""
+    named = [value for key, value in optimizer.items() if key == "lr" or key.endswith("_lr")]
+    lrs = [value for value in named if isinstance(value, int | float)]
+    if lrs:
+        schedule.check(max(lrs))
 
 
 def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.errors import UsageError, suggest
 from lit_optim.schedules.expressions import FORMULAS
+from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
 HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
 LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
@@ -37,6 +38,8 @@ LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 HYDRA_KEYS = re.compile(
     r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode|job\.name|output_subdir)$"
 )  # the last two are what Lightning gives the other ranks
+#: A shape with a number, which to Hydra would be a call.
+SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -202,8 +205,13 @@ def _overrides(lines: list[str]) -> list[Override]:
 
 
 def _formula_quoted(line: str) -> str:
-    """A formula as the shell hands it on, in the quotes that Hydra would want around it."""
+    """A formula as the shell hands it on, in the quotes that Hydra would want around it.
+
+    The same for a shape with a number, as power(1.5).
+    """
     key, equals, value = line.partition("=")
+    if key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers"):
+        return key + equals + SHAPE.sub(r"\1'\2'", value)
     if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
         return line
     parts, depth = [""], 0

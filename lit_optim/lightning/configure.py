@@ -47,11 +47,13 @@ def configure_optimizers(
         param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
 
     Raises:
-        ValueError: nothing to train, a schedule that does not fit, or a run of unknown length.
+        ValueError: nothing to train, a schedule that does not fit or has a floor above the lr, or a
+            run of unknown length.
     """
     made = optimizer((param_groups or no_decay)(module))
     if scheduler is None:
         return {"optimizer": made}
+    scheduler.check(max(group["lr"] for group in made.param_groups))
     adapter = ScheduledLR(made, fitted(scheduler, module))
     if adapter.curve.follows is not None:
         follow(module.trainer, adapter)

@@ -14,7 +14,15 @@ from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import checked
 from lit_optim.schedules.schedule import Curve, Schedule
 
-ROOMS = ("library", "formulas", "followers", "torch_names", "transformers_names")
+ROOMS = (
+    "library",
+    "decays",
+    "written",
+    "formulas",
+    "followers",
+    "torch_names",
+    "transformers_names",
+)
 
 #: A schedule, or in YAML its name and arguments: {name: cosine, min_lr_ratio: 0.1}.
 Part = Schedule | Mapping[str, Any]

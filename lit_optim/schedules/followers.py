@@ -16,8 +16,8 @@ from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Duration, Horizon, parse
-from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
 from lit_optim.schedules.items import Absolute, Level, Phase, floor_below, value_of
+from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
 from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Curve, Follow, Mode, Monitor, Schedule
 
@@ -170,7 +170,9 @@ class Greedy(Schedule):
     def check(self, lr: float) -> None:  # noqa: D102
         floor_below(self.floor, lr)
         if value_of(self.ceiling, lr) < lr:
-            raise UsageError(f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's, {lr:g}")
+            raise UsageError(
+                f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's, {lr:g}"
+            )
 
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
         return GreedyCurve(self, horizon.steps)

@@ -65,9 +65,8 @@ class Phase:
     def __post_init__(self) -> None:
         if isinstance(self.shape, Ratio) and 0 in (self.start, self.end):
             raise UsageError(
-                f"shape={self.shape.name} must start and end above 0, "
-                "for it is a straight line in a logarithm or nearly so; "
-                "exponential(0.01) falls to a hundredth and then the rest"
+                f"shape={self.shape.name} falls by a factor, so it must start and end above 0; "
+                "exponential(0.01), power(2) and the others need not"
             )
 
     def at(self, offset: float, owned: float, length: float, lr: float) -> float:

@@ -61,7 +61,7 @@ def square(x: float) -> float:
 
 
 def rex(x: float) -> float:
-    """x / (2 - x): slow, then fast. A fall of this shape is (1 - x) / (1 - x / 2)."""
+    """X / (2 - x): slow, then fast. A fall of this shape is (1 - x) / (1 - x / 2)."""
     return x / (2 - x)
 
 

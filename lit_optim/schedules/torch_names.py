@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 from lit_optim.errors import UsageError
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, Share, parse
-from lit_optim.schedules.library import Gamma, Positive, checked, stairs, triangles
 from lit_optim.schedules.items import Absolute, Free, Item, Level, Phase, Repeat
+from lit_optim.schedules.library import Gamma, Positive, checked, stairs, triangles
 from lit_optim.schedules.phases import Interval, Phases
 
 Factor = Annotated[float, "in [0, 1]"]
@@ -113,7 +113,11 @@ def PolynomialLR(
     torch's PolynomialLR.
     """
     fall = Phase(
-        1.0, 0.0, shapes.polynomial(power), length=some("total_iters", total_iters), name="total_iters"
+        1.0,
+        0.0,
+        shapes.polynomial(power),
+        length=some("total_iters", total_iters),
+        name="total_iters",
     )
     return as_torch(fall, interval=interval)
 
