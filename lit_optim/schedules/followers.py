@@ -171,7 +171,7 @@ class Greedy(Schedule):
         floor_below(self.floor, lr)
         if value_of(self.ceiling, lr) < lr:
             raise UsageError(
-                f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's, {lr:g}"
+                f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's lr, {lr:g}"
             )
 
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
