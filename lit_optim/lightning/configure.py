@@ -119,7 +119,7 @@ def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
                 metric, declared = "val/loss", {}
         monitor = follows.monitor or metric
         known = follows.mode or declared.get(monitor) or best_mode(monitor)
-        scheduler = scheduler.following(Follow(monitor, known))
+        scheduler = scheduler.following(Follow(monitor, known, follows.every))
     return scheduler.curve(horizon(module.trainer, scheduler))
 
 

@@ -1,6 +1,7 @@
 """Schedules that follow a metric: lower where it stands still, higher where it improves.
 
-The metric is observed after every validation. Their state is saved.
+The metric is observed after every validation, or every so many updates, as a training loss may be.
+Their state is saved.
 
 Raises (all of them): ValueError naming the argument, what was given and what is allowed.
 """
@@ -79,6 +80,10 @@ class Plateau(Schedule):
     floor: Level
     eps: float
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.durations()  # are checked by being read
+
     def _rise(self) -> Phases:
         return Phases((warm(self.warmup), Phase(1.0, 1.0)), total=self.total, ticks=self.ticks)
 
@@ -86,17 +91,32 @@ class Plateau(Schedule):
         floor_below(self.floor, lr)
 
     def durations(self) -> list[Duration]:  # noqa: D102
-        return self._rise().durations()
+        return [*self._rise().durations(), *_every(self.follows)]
 
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
-        return PlateauCurve(self, self._rise().curve(horizon))
+        return PlateauCurve(self, self._rise().curve(horizon), horizon)
+
+
+def _every(follows: Follow | None) -> list[Duration]:
+    """How many updates lie between two observations, if it is not a validation.
+
+    Raises:
+        ValueError: it is not a duration, or it is 0.
+    """
+    if follows is None or follows.every is None:
+        return []
+    if parse("every", follows.every)[0] == 0:
+        raise UsageError(f"every must be more than 0, got {follows.every!r}")
+    return [follows.every]
 
 
 class Following(Curve):
     """Remembers the lr that it has brought each group's own lr to."""
 
-    def __init__(self, settings: Plateau | Greedy, total: int) -> None:
-        super().__init__(total)
+    def __init__(self, settings: Plateau | Greedy, horizon: Horizon) -> None:
+        super().__init__(horizon.steps)
+        for every in _every(settings.follows):
+            self.observed_every = max(1, int(horizon.resolve("every", every)))
         self.follows = follows = settings.follows
         mode = (follows and follows.mode) or "min"
         self.best = Best(mode, settings.threshold, settings.threshold_mode)
@@ -125,8 +145,8 @@ class Following(Curve):
 class PlateauCurve(Following):
     """Lower after `patience` validations without a new best."""
 
-    def __init__(self, settings: Plateau, rise: Curve) -> None:
-        super().__init__(settings, rise.total)
+    def __init__(self, settings: Plateau, rise: Curve, horizon: Horizon) -> None:
+        super().__init__(settings, horizon)
         self.settings, self.rise = settings, rise
         self.bounded = parse("warmup", settings.warmup)[0] > 0
 
@@ -167,6 +187,10 @@ class Greedy(Schedule):
     window_size: int
     reset_start: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.durations()  # are checked by being read
+
     def check(self, lr: float) -> None:  # noqa: D102
         floor_below(self.floor, lr)
         if value_of(self.ceiling, lr) < lr:
@@ -174,15 +198,18 @@ class Greedy(Schedule):
                 f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's lr, {lr:g}"
             )
 
+    def durations(self) -> list[Duration]:  # noqa: D102
+        return _every(self.follows)
+
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
-        return GreedyCurve(self, horizon.steps)
+        return GreedyCurve(self, horizon)
 
 
 class GreedyCurve(Following):
     """Higher after `patience` new bests in a row, lower after as many validations without one."""
 
-    def __init__(self, settings: Greedy, total: int) -> None:
-        super().__init__(settings, total)
+    def __init__(self, settings: Greedy, horizon: Horizon) -> None:
+        super().__init__(settings, horizon)
         self.settings = settings
         self.window: deque[float] = deque(maxlen=settings.window_size)
         self.left = settings.reset_start
@@ -242,6 +269,7 @@ def plateau(
     warmup: Duration = 0,
     monitor: Monitor = None,
     mode: Mode | None = None,
+    every: Duration | None = None,
     **counting: Unpack[Counting],
 ) -> Plateau:
     """Lower by a factor after `patience` validations without a new best.
@@ -257,7 +285,7 @@ def plateau(
         floor=floor_of(min_lr_ratio, min_lr),
         eps=0.0,
         warmup=warmup,
-        follows=Follow(monitor, mode),
+        follows=Follow(monitor, mode, every),
         **counting,
     )
 
@@ -302,6 +330,7 @@ def greedy(
     reset_start: Annotated[int, "> 0"] = 500,
     monitor: Monitor = None,
     mode: Mode | None = None,
+    every: Duration | None = None,
 ) -> Greedy:
     """Higher by a factor after `patience` new bests in a row, lower after as many without one.
 
@@ -321,5 +350,5 @@ def greedy(
         smooth=smooth,
         window_size=window_size,
         reset_start=reset_start,
-        follows=Follow(monitor, mode),
+        follows=Follow(monitor, mode, every),
     )

@@ -34,6 +34,8 @@ class Curve:
         self.bounded = True
         #: what it follows: a `Follow`, or None
         self.follows: Follow | None = None
+        #: how many updates lie between two observations of that; 0: a validation
+        self.observed_every = 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """The lr at the update with index t = 0, 1, ... of a group whose own lr is `lr`."""
@@ -56,10 +58,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Follow:
-    """A metric to follow."""
+    """A metric to follow.
+
+    Args:
+        monitor: its name; None: the run's.
+        mode: is it best when min or max; None: as the run or its name says.
+        every: how many updates lie between two observations; None: a validation.
+    """
 
     monitor: str | None
     mode: Mode | None
+    every: Duration | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
