@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -84,6 +85,35 @@ def front(argv: list[str]) -> Line:
         if left_out:
             print("hf: left out:", left_out)
     return Line([*flags, *map(_rewritten, overrides), *_implied(overrides)])
+
+
+def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
+    """Every combination of the values in overrides: checked, with a name that tells it apart.
+
+    Raises:
+        UsageError: the first mistake.
+    """
+    theirs = [line for line in lines if HF.match(line)]
+    own = [line for line in lines if line not in theirs]
+    translated = _translated(theirs, _overrides(own), True)[0] if theirs else []
+    overrides = [_checked(override) for override in _overrides([*translated, *own])]
+    swept = [override for override in overrides if override.is_sweep_override()]
+    for override in swept:
+        if not override.is_discrete_sweep():
+            raise UsageError(f"{override.input_line}: write its values out, with commas between")
+    fixed = [_rewritten(override) for override in overrides if override not in swept]
+    fixed += _implied(overrides)
+    for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):
+        pairs = list(zip(swept, values, strict=True))
+        cfg = composed([*fixed, *(f"{_key(override)}={value}" for override, value in pairs)])
+        check(cfg)
+        told = [cfg.hydra.runtime.choices["scheduler"]]
+        told += [
+            f"{override.key_or_group.removeprefix('scheduler.')}={value}"
+            for override, value in pairs
+            if override.key_or_group != "scheduler"
+        ]
+        yield " ".join(told), cfg
 
 
 def _translated(theirs: list[str], own: list[Override], multirun: bool) -> tuple[list[str], str]:

@@ -77,14 +77,17 @@ class Piece:
         return rounds if repeat.count is None else min(rounds, repeat.count - 1)
 
     def milestones(self) -> Iterator[float]:
-        """Where it begins, and each of its rounds and levels."""
+        """Where it begins, and each of its levels, or rounds and their phases."""
         yield self.begin
         if isinstance(self.item, Phase) and self.item.levels:
             for level in range(1, self.item.levels):
                 yield self.begin + self.length * level / self.item.levels
         if isinstance(self.item, Repeat):
-            for rounds in range(1, 1 + self._round(self.item, math.ceil(self.length) - 1)):
-                yield self.begin + float(self._begin(self.item, rounds))
+            for rounds in range(1 + self._round(self.item, math.ceil(self.length) - 1)):
+                begin = self._begin(self.item, rounds)
+                for part in self.parts:
+                    yield self.begin + float(begin)
+                    begin += part * _whole(float(self.item.growth)) ** rounds
 
 
 class PhasesCurve(Curve):
