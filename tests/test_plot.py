@@ -40,24 +40,15 @@ def test_bars_and_milestones_of_each(answer, monkeypatch):
         "one_cycle",
     ]
     assert {len(line) for line in lines if set(line) & set(BARS)} == {60}
-    assert (
-        lines[1].split("   ")[-3:] == ["  0: 0.0002", "49: 0.01", "999: 0"]
-        or "49: 0.01" in lines[1]
-    )
+    assert lines[1].endswith(" 0: 0.0002   49: 0.01   999: 0")
     assert "0: 0.0002   49: 0.01   799: 0.01   999: 0" in lines[3]
     assert "momentum: 0: 0.95   299: 0.85   999: 0.95" in lines[6]
 
 
 def test_the_values_are_those_that_train(answer, tmp_path):
     path = tmp_path / "plan.csv"
-    answer(
-        "scheduler=wsd",
-        "scheduler.shape=linear,square",
-        LENGTH,
-        "optimizer.lr=0.02",
-        "--to",
-        f"{path}",
-    )
+    shapes = ("scheduler=wsd", "scheduler.shape=linear,square")
+    answer(*shapes, LENGTH, "optimizer.lr=0.02", "--to", str(path))
     head, *rows = csv.reader(path.open())
     assert head == ["step", "lr wsd shape=linear", "lr wsd shape=square"]
     for column, shape in ((1, "linear"), (2, "square")):
@@ -91,12 +82,8 @@ def test_pictures(answer, tmp_path, ending):
 
 
 def test_lengths_in_epochs(answer):
-    text = answer(
-        "scheduler=linear",
-        "scheduler.warmup=1 epoch",
-        "trainer.max_epochs=4",
-        "--steps-per-epoch=25",
-    )
+    epochs = ("scheduler.warmup=1 epoch", "trainer.max_epochs=4")
+    text = answer("scheduler=linear", *epochs, "--steps-per-epoch=25")
     assert re.search(r"0: \S+   24: 0.01   99: 0", text)
 
 
@@ -111,17 +98,11 @@ def test_samples_are_counted_by_the_batch(answer):
         (["scheduler=wsdd"], "unknown scheduler 'wsdd'; did you mean wsd?"),
         (
             ["scheduler=wsd", "scheduler.shap=linear"],
-            "unknown key scheduler.shap; did you mean shape",
+            "unknown key scheduler.shap; did you mean sha",
         ),
-        (
-            ["scheduler=wsd,linear", "scheduler.shape=cosine"],
-            "unknown key scheduler.shape (linear tak",
-        ),
-        (
-            ["scheduler=wsd", "scheduler.warmup=9000"],
-            "scheduler.warmup=9000: 9000 steps, but the run",
-        ),
-        (["scheduler.warmup=range(1,4)"], "write its values out, with commas between"),
+        (["scheduler=wsd,linear", "scheduler.shape=cosine"], "unknown key scheduler.shape (linear"),
+        (["scheduler=wsd", "scheduler.warmup=9000"], "scheduler.warmup=9000: 9000 steps, but the"),
+        (["optimizer.lr=interval(0.1,1)"], "write its values out, with commas between"),
         (["optimizer.lr=-1"], "optimizer.lr must be a number > 0, got -1"),
         (["--to=x.pdf"], "--to x.pdf must end in .png, .svg, .csv"),
         (["--to=nowhere/x.csv"], "--to nowhere/x.csv: there is no directory nowhere"),
@@ -149,9 +130,8 @@ def test_torch_is_not_imported(tmp_path):
         "main(['plot', 'scheduler=wsd,lambda,plateau', f'--to={sys.argv[1]}']);"
         "sys.exit(' '.join({'torch', 'lightning'} & set(sys.modules)) or 0)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "plan.svg")], capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, str(tmp_path / "plan.svg")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
