@@ -61,7 +61,7 @@ def square(x: float) -> float:
 
 
 def rex(x: float) -> float:
-    """X / (2 - x): slow, then fast. A fall of this shape is (1 - x) / (1 - x / 2)."""
+    """Slow, then fast: x / (2 - x). A fall of this shape is (1 - x) / (1 - x / 2)."""
     return x / (2 - x)
 
 
@@ -76,7 +76,7 @@ def polynomial(k: float) -> Shape:
 
 
 def exponential(ratio: float) -> Shape:
-    """(1 - r^x) / (1 - r): falls by the factor r on the way, shifted so that it arrives."""
+    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives."""
     if ratio == 1:
         return linear
     return lambda x: (1 - ratio**x) / (1 - ratio)

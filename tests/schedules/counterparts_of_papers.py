@@ -45,7 +45,7 @@ def power_decay(t: int, T: int, W: int) -> float:
 
 
 def power_cooldown(t: int, T: int, W: int) -> float:
-    """The same in the last D = (T - W) // 3 updates."""
+    """(1 - p)^(2 beta - 1), beta = 1.7, in the last D = (T - W) // 3 updates."""
     D = (T - W) // 3
     return t / W if t < W else 1.0 if t < T - D else (1 - (t - T + D) / D) ** 2.4
 
@@ -63,36 +63,44 @@ def cosine_inf(t: int, T: int, W: int) -> float:
     return 0.1 if t >= end else 0.1 + 0.9 * (1 + cos(pi * (t - W) / (end - W))) / 2
 
 
-def cooled(shape: Callable[[float], float]) -> Formula:
-    """Hägele et al.'s wsd with D = (T - W) // 3, whose shape is given as what is left."""
+def cooled(told: str, left: Callable[[float], float]) -> Formula:
+    """Hägele et al.'s wsd with D = (T - W) // 3: what is left at q = 0 ... 1 of the cooldown."""
 
     def formula(t: int, T: int, W: int) -> float:
         D = (T - W) // 3
-        return t / W if t < W else 1.0 if t < T - D else shape((t - T + D) / D)
+        return t / W if t < W else 1.0 if t < T - D else left((t - T + D) / D)
 
+    formula.__doc__ = f"{told} at q of the cooldown."
     return formula
 
 
-def to_a_tenth(left: Callable[[float], float]) -> Callable[[float], float]:
-    return lambda q: 0.1 + 0.9 * left(q)
+def to_a_tenth(told: str, left: Callable[[float], float]) -> Formula:
+    """The same with what is left above a floor of 0.1."""
+    return cooled(f"0.1 + 0.9 ({told})", lambda q: 0.1 + 0.9 * left(q))
 
 
-#: Cooldowns by their authors' formulas, q = 0 ... 1: of Hägele et al., then of timm.
-COOLDOWNS: dict[str, Callable[[float], float]] = {
-    "linear": to_a_tenth(lambda q: 1 - q),
-    "cosine": to_a_tenth(lambda q: (1 + cos(pi * q)) / 2),
-    "mirror_cosine": to_a_tenth(lambda q: 2 * (1 - q) - (1 + cos(pi * q)) / 2),
-    "square": to_a_tenth(lambda q: 1 - q**2),
-    "1-sqrt": to_a_tenth(lambda q: 1 - sqrt(q)),
-    "sqrt": to_a_tenth(lambda q: 1 - sqrt(q)),
-    "exponential": lambda q: 0.1**q,
-    "power(1.7)": to_a_tenth(lambda q: 1 - q**1.7),
-    "polynomial(1.7)": to_a_tenth(lambda q: (1 - q) ** 1.7),
-    "exponential(0.02)": to_a_tenth(lambda q: (0.02**q - 0.02) / (1 - 0.02)),
-    "rex": to_a_tenth(lambda q: (1 - q) / (1 - q / 2)),
-    "mirror_sqrt": to_a_tenth(lambda q: sqrt(1 - q)),
-    "inverse_sqrt": lambda q: 1 / sqrt(1 + 99 * q),
-    "staircase(3)": to_a_tenth(lambda q: (1, 0.5, 0)[min(2, int(3 * q + 1e-9))]),
+#: Cooldowns by their authors' formulas: those of Hägele et al., then those of timm, then others.
+COOLDOWNS: dict[str, Formula] = {
+    "linear": to_a_tenth("1 - q", lambda q: 1 - q),
+    "cosine": to_a_tenth("(1 + cos πq) / 2", lambda q: (1 + cos(pi * q)) / 2),
+    "mirror_cosine": to_a_tenth(
+        "2 (1 - q) - (1 + cos πq) / 2", lambda q: 2 * (1 - q) - (1 + cos(pi * q)) / 2
+    ),
+    "square": to_a_tenth("1 - q²", lambda q: 1 - q**2),
+    "sqrt": to_a_tenth("1 - √q", lambda q: 1 - sqrt(q)),
+    "1-sqrt": to_a_tenth("1 - √q", lambda q: 1 - sqrt(q)),
+    "exponential": cooled("0.1^q", lambda q: 0.1**q),
+    "power(1.7)": to_a_tenth("1 - q^1.7", lambda q: 1 - q**1.7),
+    "exponential(0.02)": to_a_tenth(
+        "(0.02^q - 0.02) / 0.98", lambda q: (0.02**q - 0.02) / (1 - 0.02)
+    ),
+    "polynomial(1.7)": to_a_tenth("(1 - q)^1.7", lambda q: (1 - q) ** 1.7),
+    "rex": to_a_tenth("(1 - q) / (1 - q / 2)", lambda q: (1 - q) / (1 - q / 2)),
+    "mirror_sqrt": to_a_tenth("√(1 - q)", lambda q: sqrt(1 - q)),
+    "inverse_sqrt": cooled("1 / √(1 + 99 q)", lambda q: 1 / sqrt(1 + 99 * q)),
+    "staircase(3)": to_a_tenth(
+        "1, 1/2, 0 in thirds", lambda q: (1, 0.5, 0)[min(2, int(3 * q + 1e-9))]
+    ),
 }
 
 
@@ -116,10 +124,15 @@ def three_phases(t: int, T: int, W: int) -> float:
 
 
 def big_vision(t: int, T: int, W: int) -> float:
-    """Warmup, 1 / √(1 + s / 5), and a straight line to 0 in the last 4 updates."""
-    if t < W:
-        return t / W
-    return (1 + (min(t, T - 4) - W) / 5) ** -0.5 * min(1, max(0, T - t) / 4)
+    """A warmup of 3, then 1 / √(1 + s / 5), and a straight line to 0 in the last 4 updates."""
+    if t < 3:
+        return t / 3
+    return (1 + (min(t, T - 4) - 3) / 5) ** -0.5 * min(1, max(0, T - t) / 4)
+
+
+def stairs(t: int, T: int, W: int) -> float:
+    """1, 0.1 and 0.01, each for a third."""
+    return 0.1 ** min(2, 3 * t // T)
 
 
 PAPERS: dict[str, list[Row]] = {
@@ -162,14 +175,14 @@ PAPERS: dict[str, list[Row]] = {
     ],
     "wsd": [
         paper(
-            cooled(left),
+            formula,
             lambda T, W, shape=shape: library.wsd(
                 warmup=W, cooldown=(T - W) // 3, shape=shape, min_lr_ratio=0.1, ticks="start"
             ),
             warmups=True,
             leaves=3,
         )
-        for shape, left in COOLDOWNS.items()
+        for shape, formula in COOLDOWNS.items()
     ],
     "cosine_restarts": [
         paper(
@@ -189,23 +202,24 @@ PAPERS: dict[str, list[Row]] = {
         paper(
             three_phases,
             lambda T, W: library.one_cycle(warmup=T // 4, three_phase=True, ticks="start"),
+            differs="torch's phases end an update earlier each; OneCycleLR here has them so",
             past=3,
             multiple=4,
         ),
     ],
     "phases": [
         Row(
-            lambda o, T, W: wsd(o, T, W, decay_type="1-sqrt"),
+            lambda o, T, W: wsd(o, T, 2, decay_type="1-sqrt"),
             lambda T, W: written.phases(
                 [
-                    *([{"shape": "linear", "from": 0, "to": 1, "for": W}] if W else []),
-                    {"shape": "constant", "from": 1},
-                    *([{"shape": "1-sqrt", "to": 0, "for": (T - W) // 3}] if T - W > 2 else []),
+                    {"shape": "linear", "from": 0, "to": 1, "for": 2},
+                    {"shape": "constant"},
+                    {"shape": "1-sqrt", "to": 0, "for": (T - 2) // 3},
                 ],
                 ticks="start",
             ),
-            warmups=True,
-            shortest=4,
+            shortest=7,
+            past=3,
         ),
         Row(
             lambda o, T, W: hf.get_polynomial_decay_schedule_with_warmup(
@@ -248,19 +262,17 @@ PAPERS: dict[str, list[Row]] = {
             big_vision,
             lambda T, W: written.phases(
                 [
-                    {"shape": "linear", "from": 0, "to": 1, "for": W or 1},
+                    {"shape": "linear", "from": 0, "to": 1, "for": 3},
                     {"shape": "inverse_sqrt", "timescale": 5},
                     {"shape": "linear", "to": 0, "for": 4},
-                ][0 if W else 1 :],
+                ],
                 ticks="start",
             ),
-            warmups=True,
             past=3,
             shortest=7,
-            leaves=4,
         ),
         paper(
-            lambda t, T, W: 0.01 ** (min(2, 3 * t // T) / 2),
+            stairs,
             lambda T, W: written.phases([{"shape": "exponential", "to": 0.01, "levels": 3}]),
             multiple=2,
         ),
