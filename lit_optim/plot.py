@@ -67,7 +67,8 @@ def _told(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _at(marks: Sequence[int], value: Callable[[int], float]) -> str:
-    parts = [f"{mark}: {value(mark):.3g}" for mark in marks]
+    # a part of a sequence may leave a momentum alone, which is no number
+    parts = [f"{mark}: {value(mark):.3g}" for mark in marks if not math.isnan(value(mark))]
     if len(parts) > FEW:
         parts = [*parts[: FEW - 1], "...", parts[-1]]
     return "   ".join(parts)

@@ -85,10 +85,8 @@ def _horizon(
 ) -> Horizon:
     if "epoch" in schedule.units and steps_per_epoch is None:
         raise UsageError(UNKNOWN.format("the schedule is"))
-    batch, accumulated = (
-        plain["data"].get("batch_size"),
-        plain["trainer"].get("accumulate_grad_batches", 1),
-    )
+    batch = plain["data"].get("batch_size")
+    accumulated = plain["trainer"].get("accumulate_grad_batches", 1)
     samples = batch * accumulated if isinstance(batch, int) else None
     if schedule.total is not None:
         steps = int(Horizon(1, steps_per_epoch, samples).resolve("total", schedule.total))

@@ -21,6 +21,9 @@ from lit_optim.schedules.items import (
 )
 from lit_optim.schedules.schedule import Curve, Ticks
 
+#: More rounds or levels than these are no milestones.
+MANY = 100
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -79,11 +82,12 @@ class Piece:
     def milestones(self) -> Iterator[float]:
         """Where it begins, and each of its levels, or rounds and their phases."""
         yield self.begin
-        if isinstance(self.item, Phase) and self.item.levels:
+        if isinstance(self.item, Phase) and self.item.levels <= MANY:
             for level in range(1, self.item.levels):
                 yield self.begin + self.length * level / self.item.levels
         if isinstance(self.item, Repeat):
-            for rounds in range(1 + self._round(self.item, math.ceil(self.length) - 1)):
+            count = 1 + self._round(self.item, math.ceil(self.length) - 1)
+            for rounds in range(count if count <= MANY else 0):
                 begin = self._begin(self.item, rounds)
                 for part in self.parts:
                     yield self.begin + float(begin)
@@ -140,17 +144,14 @@ def fit(items: tuple[Item, ...], horizon: Horizon, whole: bool) -> tuple[Piece, 
     Raises:
         ValueError: they are longer than the run, which `whole` forbids.
     """
-    fixed = [_fixed(item, horizon) for item in items]
     fits = sum(_exact(item, horizon) for item in items) <= horizon.steps
     pieces: list[Piece] = []
     begin: float = 0
-    exact: float = 0  # shares in a row are not rounded one by one
     level: Level = 1.0
+    ends = _ends(items, horizon)
     for index, item in enumerate(items):
-        if _is_share(item):
-            exact += _exact(item, horizon)
-            fixed[index] = math.floor(exact + 0.5) - begin
-        length = _length(item, begin, fixed[index], sum(fixed[index + 1 :]), horizon, whole)
+        fixed = ends[index] - (ends[index - 1] if index else 0)
+        length = _length(item, begin, fixed, ends[-1] - ends[index], horizon, whole)
         if fits and begin + length > horizon.steps:  # rounding alone has made them too long
             length = horizon.steps - begin
         if isinstance(item, Phase) and item.start is None:
@@ -162,7 +163,6 @@ def fit(items: tuple[Item, ...], horizon: Horizon, whole: bool) -> tuple[Piece, 
         elif isinstance(item, Phase):
             level = item.end
         begin += length
-        exact = exact if _is_share(item) else begin
     rest = Piece(0, horizon.steps, item, _parts(item, horizon.steps, horizon))
     return tuple(pieces) or (rest,)
 
@@ -196,9 +196,21 @@ def _asked(item: Item) -> tuple[str, Duration | Share | None, Duration | None]:
     return item.length_name if isinstance(item, Free) else item.name, item.length, None
 
 
-def _fixed(item: Item, horizon: Horizon) -> float:
-    name, length, _ = _asked(item)
-    return 0 if length is None else horizon.resolve(name, length)
+def _ends(items: tuple[Item, ...], horizon: Horizon) -> list[float]:
+    """Where each would end if those without a length had none; shares in a row round together."""
+    ends: list[float] = []
+    end: float = 0
+    exact: float = 0
+    for item in items:
+        name, length, _ = _asked(item)
+        if _is_share(item):
+            exact += _exact(item, horizon)
+            end = math.floor(exact + 0.5)
+        else:
+            end += 0 if length is None else horizon.resolve(name, length)
+            exact = end
+        ends.append(end)
+    return ends
 
 
 def _length(

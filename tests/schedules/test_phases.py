@@ -176,6 +176,14 @@ def test_any_step_takes_constant_time_and_memory(schedule):
     assert vars(curve) == kept
 
 
+def test_milestones_are_few():
+    assert phases().curve(Horizon(100)).milestones() == [0, 4, 5, 79, 80, 99]
+    given = [{"shape": "staircase(4)", "to": 0, "for": 40}, {"shape": "constant"}]
+    curve = phases(given).curve(Horizon(50))
+    assert curve.milestones() == [0, 9, 10, 19, 20, 29, 30, 39, 40, 49]
+    assert library.step(step_size=1).curve(Horizon(10**6)).milestones() == [0, 999_999]
+
+
 def test_a_constant_lasts_and_the_next_starts_there():
     given = [{"shape": "constant", "from": 0.5, "for": 2}, {"shape": "linear", "to": 0}]
     curve = phases(given).curve(Horizon(6))
