@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_optim import __version__
+from lit_optim.config.completion import BASH, candidates
 from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.errors import UsageError, suggest
@@ -30,8 +31,10 @@ what can be chosen in: python train.py optimizer=... scheduler=...
   lit-optim schedules linear      one in full: formula, source, arguments with their defaults
   lit-optim plot scheduler=wsd,linear trainer.max_steps=1000
                                   what they would do with the lr; see lit-optim plot --help
+  eval "$(lit-optim completion)"  the tab key in bash
 """
 PLOT = "plot"
+COMPLETION, COMPLETE = "completion", "complete"
 PLOTTED = """\
 what schedules would do with the lr, by the functions that train
 
@@ -64,7 +67,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _answer(argv: Sequence[str]) -> None:
     words = [word for word in argv if not word.startswith("-")]
-    commands = [*GROUPS, PLOT]
+    commands = [*GROUPS, PLOT, COMPLETION]
+    if words and words[0] == COMPLETE:  # the shell asks
+        print("\n".join(candidates(argv[-1], GROUPS, PLOT)))
+        return
     if words and words[0] not in commands:
         near = suggest(words[0], commands) or f"; it is one of {', '.join(commands)}"
         raise UsageError(f"unknown command {words[0]!r}{near}")
@@ -77,6 +83,9 @@ def _answer(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()
+        return
+    if args.command == COMPLETION:
+        print(BASH, end="")
         return
     offered = entries(GROUPS[args.command])
     if args.pattern is None:
@@ -125,7 +134,7 @@ def _parsers() -> tuple[_Parser, _Parser]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lit-optim {__version__}")
-    names = f"{', '.join(GROUPS)} or {PLOT}"
+    names = f"{', '.join(GROUPS)}, {PLOT} or {COMPLETION}"
     commands = parser.add_subparsers(
         dest="command", metavar="command", help=f"{names}; --help after it says more"
     )
@@ -146,6 +155,11 @@ def _parsers() -> tuple[_Parser, _Parser]:
     plotting.add_argument("--to", type=Path, help="also write a picture or a table: .png .svg .csv")
     plotting.add_argument(
         "--steps-per-epoch", type=_steps, help="updates, where something is in epochs"
+    )
+    commands.add_parser(
+        COMPLETION,
+        description='for the tab key in bash: eval "$(lit-optim completion)"',
+        allow_abbrev=False,
     )
     return parser, plotting
 
