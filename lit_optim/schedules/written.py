@@ -76,24 +76,29 @@ def phases(
     Ours. Every schedule but those that follow a metric or are formulas is such a list. Levels are
     factors of each group's own lr; with `absolute` they are the lr itself.
     """
-    return Phases(_sequence("phases", phases, absolute, starts_at=1.0), **counting)
+    return Phases(_sequence("phases", phases, absolute), **counting)
 
 
-def _sequence(
-    path: str, given: Sequence[Mapping[str, Any]], absolute: bool, starts_at: float
-) -> tuple[Item, ...]:
+def _sequence(path: str, given: Sequence[Mapping[str, Any]], absolute: bool) -> tuple[Item, ...]:
     if not given:
         raise UsageError(f"{path} must have at least one phase")
     open_ended = [index for index, phase in enumerate(given) if _takes_the_rest(phase)]
     if len(open_ended) > 1:  # the last of them would get nothing
         keys = " and ".join(f"{path}.{index}" for index in open_ended)
         raise UsageError(f"{keys} say no `for`: only one phase can take the rest")
+    _check_start(path, given[0], absolute)
     items: list[Item] = []
-    level: float | None = starts_at
+    level: float | None = 1.0
     for index, phase in enumerate(given):
         item, level = _item(f"{path}.{index}", phase, absolute, level)
         items.append(item)
     return tuple(items)
+
+
+def _check_start(path: str, first: Any, absolute: bool) -> None:
+    """The lr itself cannot be 1 where nothing is said."""
+    if absolute and isinstance(first, Mapping) and "repeat" not in first and "from" not in first:
+        raise UsageError(f"{path}.0.from must be given, for levels are absolute")
 
 
 def _takes_the_rest(phase: Any) -> bool:
@@ -102,12 +107,13 @@ def _takes_the_rest(phase: Any) -> bool:
 
 def _item(path: str, given: Any, absolute: bool, level: float | None) -> tuple[Item, float | None]:
     """The phase, and where it ends; None where only the run can tell."""
-    if not isinstance(given, Mapping) or not ("shape" in given or "repeat" in given):
+    if isinstance(given, Mapping):
+        given = {key: value for key, value in given.items() if value is not None}
+    if not isinstance(given, dict) or not ("shape" in given or "repeat" in given):
         raise UsageError(
             f"{path} must be a phase such as {{shape: cosine, to: 0, for: 20%}}, got {given!r}"
         )
     known = REPEAT if "repeat" in given else PHASE
-    given = {key: value for key, value in given.items() if value is not None}
     for key, value in given.items():
         if key not in known:
             near = suggest(str(key), known) or f" (it takes {', '.join(known)})"
@@ -147,8 +153,7 @@ def _phase(
         phase = Phase(
             None if start is None else _level(start, absolute, f"{path}.from"),
             _level(end, absolute, f"{path}.to"),
-            **({"levels": given["levels"]} if "levels" in given else {}),
-            **form,
+            **(form | {key: given[key] for key in ("levels",) if key in given}),
             length=given.get("for"),
             name=f"{path}.for",
         )
@@ -175,6 +180,8 @@ def _open(path: str, given: Mapping[str, Any], start: float | None) -> Free:
 
 def _repeat(path: str, given: Mapping[str, Any], absolute: bool) -> Repeat:
     times, shared = given.get("times"), 0.0
+    for first in given["repeat"][:1]:
+        _check_start(f"{path}.repeat", first, absolute)
     rounds: list[Phase] = []
     level: float | None = 1.0
     for index, phase in enumerate(given["repeat"]):

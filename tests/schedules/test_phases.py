@@ -203,6 +203,20 @@ def test_absolute_levels_are_the_same_for_every_group():
         assert [curve(0, lr), curve(1, lr), curve(9, lr)] == pytest.approx([0.015, 0.02, 0])
 
 
+def test_absolute_levels_begin_somewhere():
+    for written in (
+        [{"shape": "cosine", "to": 0}],
+        [{"repeat": [{"shape": "cosine", "to": 0}], "times": 2}],
+    ):
+        with pytest.raises(UsageError, match=r"\.0\.from must be given, for levels are absolute"):
+            phases(written, absolute=True)
+
+
+def test_levels_say_more_than_a_staircase():
+    curve = phases([{"shape": "staircase(9)", "levels": 2, "to": 0}]).curve(Horizon(4))
+    assert [curve(t) for t in range(4)] == [1, 1, 0, 0]
+
+
 def test_a_group_without_an_lr_has_none():
     assert phases([{"shape": "exponential", "to": 0.1}]).curve(Horizon(9))(4, 0.0) == 0
 
@@ -250,6 +264,9 @@ MISTAKES = {
     "[{shape: inverse_sqrt, from: 0, to: 1}]": "phases.0.shape=inverse_sqrt falls by a factor",
     "[{shape: cosine, to: 0, timescale: 5}]": "phases.0.timescale is for {shape: inverse_sqrt",
     "[{shape: cosine, to: 0, levels: 1}]": "phases.0.levels must be a whole number > 1, got 1",
+    "[{shape: null, to: 0}]": "phases.0 must be a phase such as",
+    "[{shape: cosine, to: null}]": "phases.0.to must be given",
+    "[{repeat: null}]": "phases.0 must be a phase such as",
     "[{repeat: 3}]": "phases.0.repeat must be a list, got 3",
     "[{repeat: []}]": "phases.0.repeat must have at least one phase",
     f"[{{repeat: [{COSINE}]}}]": "phases.0.repeat.0.for must be given, or `times` beside",
