@@ -79,7 +79,7 @@ def powercool(
 ) -> Phases:
     """Stable, then a long cooldown: min + (1 - min) (1 - x)^power.
 
-    PowerCool of the modded-nanogpt records, 2026, https://github.com/KellerJordan/modded-nanogpt.
+    The records of modded-nanogpt 2026, PowerCool, https://github.com/KellerJordan/modded-nanogpt.
     Those end before the floor is reached: `total` is longer than the run.
     """
     shape = shapes.polynomial(power)

@@ -1,26 +1,5 @@
 """A schedule that the user writes as a list of phases.
 
-    - {shape: linear, from: 0, to: 1, for: 5%}
-    - {shape: constant, for: 75%}
-    - {shape: 1-sqrt, to: 0}
-
-A phase:
-
-- `shape`: constant, or a shape of `shapes` by name, with a number where it has one: power(1.5);
-- `from`: the level at its start; left out, where the phase before it has ended, at first 1;
-- `to`: the level at its end; a constant has none;
-- `for`: how long: steps, %, epochs or samples; one phase may leave it out, and takes the rest;
-- `levels`: so many equal parts of one level each, instead of smoothly;
-- `timescale`: of an inverse_sqrt without `to`, which then needs no end: 1 / √(1 + t / timescale).
-
-Phases again and again, for as long as `for` says or for the rest:
-
-    - {repeat: [{shape: cosine, from: 1, to: 0, for: 10%}], growth: 2, decay: 0.8}
-
-- `growth`: each round is so many times as long as the one before;
-- `decay`: and its height over `floor` so many times as high;
-- `times`: so many rounds in all; `for` in a round is then a % of the round.
-
 Raises: ValueError naming the phase and the key, as in phases.1.for.
 """
 
@@ -73,8 +52,32 @@ def phases(
 ) -> Phases:
     """Phases one after the other: each from where, to where, in which shape, for how long.
 
-    Ours. Every schedule but those that follow a metric or are formulas is such a list. Levels are
-    factors of each group's own lr; with `absolute` they are the lr itself.
+    Ours. Every schedule but those that follow a metric or are formulas is such a list.
+
+        - {shape: linear, from: 0, to: 1, for: 5%}
+        - {shape: constant, for: 75%}
+        - {shape: 1-sqrt, to: 0}
+
+    A phase:
+
+    - `shape`: constant, linear, cosine, mirror_cosine, sqrt (also called 1-sqrt), mirror_sqrt,
+      square, rex, exponential, inverse_sqrt, or with a number power(1.5), polynomial(2),
+      exponential(0.01), staircase(4);
+    - `from`: the level at its start; left out, where the phase before it has ended, at first 1;
+    - `to`: the level at its end; a constant has none;
+    - `for`: how long: steps, %, epochs or samples; one phase may leave it out, and takes the rest;
+    - `levels`: so many equal parts of one level each, instead of smoothly;
+    - `timescale`: of an inverse_sqrt without `to`, which needs no end: 1 / √(1 + t / timescale).
+
+    Phases again and again, for as long as `for` says or for the rest:
+
+        - {repeat: [{shape: cosine, from: 1, to: 0, for: 10%}], growth: 2, decay: 0.8}
+
+    - `growth`: each round is so many times as long as the one before;
+    - `decay`: and its height over `floor` so many times as high;
+    - `times`: so many rounds in all; `for` in a round is then a % of the round.
+
+    With `absolute` levels are the lr itself, not factors of each group's own.
     """
     return Phases(_sequence("phases", phases, absolute), **counting)
 

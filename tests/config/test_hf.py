@@ -110,7 +110,7 @@ def test_every_schedule_is_here(name, warmup):
 
 def test_a_floor_above_the_lr_is_refused():
     """transformers' greedy would raise the lr twentyfold when it means to lower it."""
-    with pytest.raises(UsageError, match="min_lr=0.001 is above the optimizer's lr, 5e-05"):
+    with pytest.raises(UsageError, match=r"min_lr=0\.001 is above the optimizer's lr, 5e-05"):
         front(["hf.lr_scheduler_type=greedy"])
 
 

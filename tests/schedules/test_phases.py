@@ -203,6 +203,11 @@ def test_absolute_levels_are_the_same_for_every_group():
         assert [curve(0, lr), curve(1, lr), curve(9, lr)] == pytest.approx([0.015, 0.02, 0])
 
 
+def test_every_shape_is_named_where_the_user_looks():
+    for name in [*shapes.NAMED, *(f"{name}(" for name in [*shapes.NUMBERED, shapes.STAIRCASE])]:
+        assert name in phases.__doc__
+
+
 def test_absolute_levels_begin_somewhere():
     for written in (
         [{"shape": "cosine", "to": 0}],
