@@ -64,7 +64,7 @@ class Horizon:
         return math.floor(self.exact(name, duration) + 0.5)
 
     def exact(self, name: str, duration: Duration) -> float:
-        """The same, not rounded."""
+        """The same, rounded only where it says so."""
         amount, unit = parse(name, duration)
         if str(duration).strip().endswith("+"):
             return self.resolve(name, Share(amount / 100, up=True))

@@ -80,8 +80,8 @@ class Phase:
         """
         assert self.start is not None
         start, end = value_of(self.start, lr), value_of(self.end, lr)
-        if length <= 0:
-            x = 1.0
+        if length <= 0:  # it is one update, at its start; see `ticks: both`
+            x = 0.0
         elif self.levels:
             x = min(owned * self.levels // length, self.levels - 1) / (self.levels - 1)
         else:
