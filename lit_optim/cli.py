@@ -1,11 +1,13 @@
-"""What the command `lit-optim` runs: it lists what can be chosen, without importing torch."""
+"""What the command `lit-optim` runs: it lists and plots what can be chosen, without torch."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_optim import __version__
+from lit_optim.config.completion import BASH, candidates
 from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.errors import UsageError, suggest
@@ -27,6 +30,20 @@ what can be chosen in: python train.py optimizer=... scheduler=...
   lit-optim optimizers            a line for each, with its source
   lit-optim optimizers 'ada*'     those whose name fits, or has this in it
   lit-optim schedules linear      one in full: formula, source, arguments with their defaults
+  lit-optim plot scheduler=wsd,linear trainer.max_steps=1000
+                                  what they would do with the lr; see lit-optim plot --help
+  eval "$(lit-optim completion)"  the tab key in bash
+"""
+PLOT = "plot"
+COMPLETION, COMPLETE = "completion", "complete"
+PLOTTED = """\
+what schedules would do with the lr, by the functions that train
+
+  lit-optim plot scheduler=wsd,one_cycle scheduler.warmup=10% trainer.max_steps=1000
+  lit-optim plot scheduler=wsd scheduler.shape=linear,1-sqrt --to wsd.png
+
+Of each value in a list there is a curve. Under it stand the updates, from 0, at which a phase
+begins or ends, with their lr.
 """
 
 
@@ -51,13 +68,25 @@ class _Parser(argparse.ArgumentParser):
 
 def _answer(argv: Sequence[str]) -> None:
     words = [word for word in argv if not word.startswith("-")]
-    if words and words[0] not in GROUPS:
-        near = suggest(words[0], GROUPS) or f"; it is one of {', '.join(GROUPS)}"
+    commands = [*GROUPS, PLOT, COMPLETION]
+    if words and words[0] == COMPLETE:  # the shell asks
+        print("\n".join(candidates(argv[-1], GROUPS, PLOT)))
+        return
+    if words and words[0] not in commands:
+        near = suggest(words[0], commands) or f"; it is one of {', '.join(commands)}"
         raise UsageError(f"unknown command {words[0]!r}{near}")
-    parser = _parser()
+    parser, plotting = _parsers()
+    if words and words[0] == PLOT:
+        given = list(argv)
+        given.remove(PLOT)
+        _plot(plotting.parse_intermixed_args(given))
+        return
     args = parser.parse_args(argv)
     if args.command is None:
         parser.print_help()
+        return
+    if args.command == COMPLETION:
+        print(BASH, end="")
         return
     offered = entries(GROUPS[args.command])
     if args.pattern is None:
@@ -79,7 +108,26 @@ def _answer(argv: Sequence[str]) -> None:
         print(f"\nsee also: {', '.join(others)}")
 
 
-def _parser() -> _Parser:
+def _plot(args: argparse.Namespace) -> None:
+    from lit_optim import plot  # Hydra with it, which the listings do without
+    from lit_optim.config.plan import planned
+
+    if args.to is not None:
+        plot.check_ending(args.to)
+    plans = planned(args.overrides, args.steps_per_epoch)
+    print(plot.shown(plans, shutil.get_terminal_size().columns))
+    if args.to is not None:
+        plot.write(plans, args.to)
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number > 0, got {text}")
+    return int(text)
+
+
+def _parsers() -> tuple[_Parser, _Parser]:
+    """That of all commands, and that of `plot`, whose options may stand anywhere."""
     parser = _Parser(
         "lit-optim",
         description=DESCRIPTION,
@@ -87,8 +135,9 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lit-optim {__version__}")
+    names = f"{', '.join(GROUPS)}, {PLOT} or {COMPLETION}"
     commands = parser.add_subparsers(
-        dest="command", metavar="command", help=f"{' or '.join(GROUPS)}; --help after it says more"
+        dest="command", metavar="command", help=f"{names}; --help after it says more"
     )
     for command, group in GROUPS.items():
         listing = commands.add_parser(
@@ -97,7 +146,23 @@ def _parser() -> _Parser:
         listing.add_argument(
             "pattern", nargs="?", help="a name, a part of names, or shell-style such as '*adam*'"
         )
-    return parser
+    plotting = commands.add_parser(
+        PLOT,
+        description=PLOTTED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    plotting.add_argument("overrides", nargs="*", help="as for train.py: scheduler=wsd and so on")
+    plotting.add_argument("--to", type=Path, help="also write a picture or a table: .png .svg .csv")
+    plotting.add_argument(
+        "--steps-per-epoch", type=_steps, help="updates, where something is in epochs"
+    )
+    commands.add_parser(
+        COMPLETION,
+        description='for the tab key in bash: eval "$(lit-optim completion)"',
+        allow_abbrev=False,
+    )
+    return parser, plotting
 
 
 def _print_lines(found: list[Entry]) -> None:

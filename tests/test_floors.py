@@ -14,7 +14,7 @@ FLOORS = (
     ("hyperparameters", "kernels"),
     ("optimizers", "schedules", "param_groups", "signatures"),
     ("lightning", "config", "tasks", "tensorboard"),
-    ("sweeps", "run"),
+    ("sweeps", "run", "plot"),
     ("app", "cli"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -17,6 +17,8 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 TABLES = ROOT / "scripts" / "tables.py"
+PAGE = ROOT / "docs" / "schedules.md"
+FOLLOWERS = {"plateau", "greedy", "reduce_lr_on_plateau", "ReduceLROnPlateau"}  # told below it
 LISTED = {"optimizer": "optimizers", "scheduler": "schedules"}
 #: A work has a year; what is not from one is a library's, or ours.
 SOURCE = re.compile(r"\b(18|19|20)\d\d\b|\b(torch|timm|optax)'s |\btransformers' |^Ours$")
@@ -76,6 +78,25 @@ def test_the_tables_are_written_where_they_belong(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_the_tables_of_schedules_are_up_to_date():
+    script = ROOT / "scripts" / "counterparts.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_schedule_has_a_counterpart_on_its_page():
+    table = PAGE.read_text("utf-8").split("<!-- counterparts -->")[1]
+    rows = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert rows == set(groups()["scheduler"]) - {"none"} - FOLLOWERS
+
+
+def test_the_plot_shown_is_what_is_printed(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    line, text = re.findall(r"^\$ lit-optim (plot .*)\n((?:.+\n)+?)```", README, re.MULTILINE)[0]
+    main(shlex.split(line))
+    assert capsys.readouterr().out == text
+
+
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"`lit-optim ([^`]+)`", README))))
 def test_every_listing_shown_is_accepted(line, capsys):
     main(shlex.split(line))
@@ -100,7 +121,7 @@ def test_every_command_is_accepted(line):
 
 
 def test_pictures_and_links_exist():
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
         assert (ROOT / target).is_file(), target
 
 

@@ -359,6 +359,12 @@ def test_two_processes_equal_one(train, tmp_path):
     assert results[0]["steps"] == results[1]["steps"] == 30
     for stage in ("final", "test"):
         assert results[0][stage] == pytest.approx(results[1][stage], abs=1e-6)
+    for run_dir in (one, two):
+        curves = scalars(run_dir)
+        for group in ("decay", "no_decay"):
+            plan, logged = curves[f"plan/{group}"], curves[f"lr/{group}"]
+            assert list(plan) == list(range(30))
+            assert logged == {step: plan[step] for step in (0, 6, 13, 20, 27, 29)}
     first, second = ((tmp_path / f"lrs_{rank}.txt").read_text().split() for rank in (0, 1))
     assert first == second + second or first[-30:] == second  # rank 0 also wrote the single run's
     assert len(second) == 30

@@ -183,20 +183,42 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         )
     for path, dotted in _functions("scheduler", node):
         check_function(path, dotted, allowed_packages(plain))
-    make = locate("scheduler", node[TARGET])
-    own = getattr(make, "__module__", "") == node[TARGET].rpartition(".")[0]
-    if not (own and (hasattr(make, "__wrapped__") or name_of(node) == "none")):
-        raise UsageError(f"scheduler.{TARGET}={node[TARGET]} is no schedule")
     try:
-        schedule = make(**{key: value for key, value in node.items() if key != TARGET})
+        schedule = made_schedule(node)
+        if schedule is None:
+            return
+        lr = lr_of(plain["optimizer"])
+        if lr is not None:
+            schedule.check(lr)
         # epochs and samples get their length from the data, later
-        if isinstance(schedule, Schedule) and schedule.units <= {"step", "%"}:
+        if schedule.units <= {"step", "%"}:
             total = schedule.total
             steps = _run_length(trainer) if total is None else int(parse("total", total)[0])
             if steps > 0:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
         raise UsageError(f"scheduler.{error}") from None
+
+
+def made_schedule(node: Mapping[str, Any]) -> Schedule | None:
+    """What a checked node of the group asks for; None for no schedule.
+
+    Raises:
+        UsageError: its target is no schedule, or refuses its arguments.
+    """
+    make = locate("scheduler", node[TARGET])
+    own = getattr(make, "__module__", "") == node[TARGET].rpartition(".")[0]
+    if not (own and (hasattr(make, "__wrapped__") or name_of(node) == "none")):
+        raise UsageError(f"{TARGET}={node[TARGET]} is no schedule")
+    schedule = make(**{key: value for key, value in node.items() if key != TARGET})
+    assert schedule is None or isinstance(schedule, Schedule)
+    return schedule
+
+
+def lr_of(optimizer: Mapping[str, Any]) -> float | None:
+    """The lr of an optimizer's node, the largest of several; transformers' Adafactor needs none."""
+    named = [value for key, value in optimizer.items() if key == "lr" or key.endswith("_lr")]
+    return max((value for value in named if isinstance(value, int | float)), default=None)
 
 
 def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:

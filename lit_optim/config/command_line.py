@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -30,6 +31,7 @@ from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.errors import UsageError, suggest
 from lit_optim.schedules.expressions import FORMULAS
+from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
 HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
 LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
@@ -37,6 +39,8 @@ LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 HYDRA_KEYS = re.compile(
     r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode|job\.name|output_subdir)$"
 )  # the last two are what Lightning gives the other ranks
+#: A shape with a number, which to Hydra would be a call.
+SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -81,6 +85,35 @@ def front(argv: list[str]) -> Line:
         if left_out:
             print("hf: left out:", left_out)
     return Line([*flags, *map(_rewritten, overrides), *_implied(overrides)])
+
+
+def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
+    """Every combination of the values in overrides: checked, with a name that tells it apart.
+
+    Raises:
+        UsageError: the first mistake.
+    """
+    theirs = [line for line in lines if HF.match(line)]
+    own = [line for line in lines if line not in theirs]
+    translated = _translated(theirs, _overrides(own), True)[0] if theirs else []
+    overrides = [_checked(override) for override in _overrides([*translated, *own])]
+    swept = [override for override in overrides if override.is_sweep_override()]
+    for override in swept:
+        if not override.is_discrete_sweep():
+            raise UsageError(f"{override.input_line}: write its values out, with commas between")
+    fixed = [_rewritten(override) for override in overrides if override not in swept]
+    fixed += _implied(overrides)
+    for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):
+        pairs = list(zip(swept, values, strict=True))
+        cfg = composed([*fixed, *(f"{_key(override)}={value}" for override, value in pairs)])
+        check(cfg)
+        told = [cfg.hydra.runtime.choices["scheduler"]]
+        told += [
+            f"{override.key_or_group.removeprefix('scheduler.')}={value}"
+            for override, value in pairs
+            if override.key_or_group != "scheduler"
+        ]
+        yield " ".join(told), cfg
 
 
 def _translated(theirs: list[str], own: list[Override], multirun: bool) -> tuple[list[str], str]:
@@ -202,8 +235,13 @@ def _overrides(lines: list[str]) -> list[Override]:
 
 
 def _formula_quoted(line: str) -> str:
-    """A formula as the shell hands it on, in the quotes that Hydra would want around it."""
+    """A formula as the shell hands it on, in the quotes that Hydra would want around it.
+
+    The same for a shape with a number, as power(1.5).
+    """
     key, equals, value = line.partition("=")
+    if key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers"):
+        return key + equals + SHAPE.sub(r"\1'\2'", value)
     if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
         return line
     parts, depth = [""], 0

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
 from lit_optim.optimizers.walk import Walk
+from lit_optim.schedules.adapter import ScheduledLR
+
+#: A plan has about so many points, and beside them so many milestones of its schedule.
+POINTS = 400
+MARKS = 50
 
 
 class LearningRates(Callback):
     """Logs `lr/<group>`: the lr that update k used, at step k.
 
     The tag does not depend on the optimizer, so that curves of different runs overlay. The first
-    and the last update are always there, between them every `trainer.log_every_n_steps`.
-    `effective_lr/<group>` stands beside it where the optimizer scales the lr itself.
+    and the last update are always there, between them every `trainer.log_every_n_steps`. A step
+    that was skipped (a None loss, an overflow) is no update. `effective_lr/<group>` stands beside
+    it where the optimizer scales the lr itself.
+
+    TensorBoard also gets `plan/<group>` before the first update: what the schedule is going to do,
+    by the function that does it. It has some hundreds of points at most, in a long run some of the
+    steps at which `lr/<group>` will be logged. What follows a metric or multiplies up has no plan.
     """
 
     def __init__(self) -> None:
@@ -27,9 +39,10 @@ class LearningRates(Callback):
     def on_train_batch_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
+        schedule = _schedule(trainer)
+        step = trainer.global_step if schedule is None else schedule.last_epoch
         if step == self._step:
-            return  # accumulating: the update of this step has not happened
+            return  # accumulating, or skipped: the update of this step has not happened
         self._step = step
         self._used = [
             group["lr"] for optimizer in trainer.optimizers for group in groups(optimizer)
@@ -37,6 +50,26 @@ class LearningRates(Callback):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step == 0 or (every and (step + 1) % every == 0):
             self._log(trainer, ahead=1)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+        schedule = _schedule(trainer)
+        if loggers and schedule is not None and not schedule.curve.state_dict():
+            self._log_plan(trainer, loggers, schedule)
+
+    def _log_plan(
+        self, trainer: Trainer, loggers: list[TensorBoardLogger], schedule: ScheduledLR
+    ) -> None:
+        run = trainer.estimated_stepping_batches
+        total = int(run) if math.isfinite(run) and run > 0 else schedule.curve.total
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        for t in plan_steps(schedule.last_epoch, total, every, schedule.curve.milestones()):
+            values = {
+                f"plan/{_name(group, index)}": schedule.curve(t, group["initial_lr"])
+                for index, group in enumerate(groups(schedule.optimizer))
+            }
+            for logger in loggers:
+                logger.log_metrics(values, step=t)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if self._used and self._step != self._logged:
@@ -48,7 +81,7 @@ class LearningRates(Callback):
         lrs = iter(self._used)
         for optimizer in trainer.optimizers:
             for index, group in enumerate(groups(optimizer)):
-                name = group.get("name", f"group{index}")
+                name = _name(group, index)
                 values[f"lr/{name}"] = lr = float(next(lrs))
                 if isinstance(optimizer, Walk):
                     owner = optimizer.owner(group)
@@ -58,6 +91,35 @@ class LearningRates(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=self._step)
         self._logged = self._step
+
+
+def plan_steps(first: int, total: int, every: int, milestones: Sequence[int]) -> list[int]:
+    """The updates of a plan: all of a short run; of a long one first, last and every so many.
+
+    Args:
+        first: the update to begin with.
+        total: how many the run has.
+        every: how often lrs are logged; a plan of few points has points there.
+        milestones: updates that should be in it, if they are not too many.
+    """
+    least = math.ceil((total - first) / POINTS)  # steps between two points
+    if least <= 1:
+        return list(range(first, total))
+    finer = [step for step in range(least, every + 1) if every % step == 0]
+    stride = finer[0] if finer else max(1, every) * math.ceil(least / max(1, every))
+    marks = [mark for mark in milestones if first <= mark < total]
+    kept = marks if len(marks) <= MARKS else []
+    regular = [t for t in range(stride - 1, total, stride) if t >= first]
+    return sorted({first, total - 1, *kept, *regular})
+
+
+def _schedule(trainer: Trainer) -> ScheduledLR | None:
+    found = [config.scheduler for config in trainer.lr_scheduler_configs]
+    return found[0] if found and isinstance(found[0], ScheduledLR) else None
+
+
+def _name(group: dict[str, Any], index: int) -> str:
+    return str(group.get("name", f"group{index}"))
 
 
 def _effective_lr(optimizer: Walk, group: dict[str, Any], ahead: int) -> float:

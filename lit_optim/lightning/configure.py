@@ -50,8 +50,8 @@ def configure_optimizers(
             For an optimizer that needs roles they are divided by them.
 
     Raises:
-        ValueError: nothing to train, a schedule that does not fit, a run of unknown length, or one
-            that cannot give the optimizer what it needs.
+        ValueError: nothing to train, a schedule that does not fit or has a floor above the lr, a
+            run of unknown length, or one that cannot give the optimizer what it needs.
     """
     groups = (param_groups or no_decay)(module)
     if "roles" in needs_of(optimizer):
@@ -59,7 +59,10 @@ def configure_optimizers(
     made = optimizer(groups)
     if isinstance(made, Averaging):
         average(module, made)
-    curve = None if scheduler is None else fitted(scheduler, module)
+    curve = None
+    if scheduler is not None:
+        scheduler.check(max(group["lr"] for group in made.param_groups))
+        curve = fitted(scheduler, module)
     heed(module, made, curve)
     if curve is None:
         return {"optimizer": made}
@@ -128,7 +131,7 @@ def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
                 metric, declared = "val/loss", {}
         monitor = follows.monitor or metric
         known = follows.mode or declared.get(monitor) or best_mode(monitor)
-        scheduler = scheduler.following(Follow(monitor, known))
+        scheduler = scheduler.following(Follow(monitor, known, follows.every))
     return scheduler.curve(horizon(module.trainer, scheduler))
 
 

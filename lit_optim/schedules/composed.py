@@ -14,7 +14,15 @@ from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import checked
 from lit_optim.schedules.schedule import Curve, Schedule
 
-ROOMS = ("library", "formulas", "followers", "torch_names", "transformers_names")
+ROOMS = (
+    "library",
+    "decays",
+    "written",
+    "formulas",
+    "followers",
+    "torch_names",
+    "transformers_names",
+)
 
 #: A schedule, or in YAML its name and arguments: {name: cosine, min_lr_ratio: 0.1}.
 Part = Schedule | Mapping[str, Any]
@@ -85,6 +93,9 @@ class Sequential(Schedule):
         for milestone in self.milestones:
             parse("milestones", milestone)
 
+    def check(self, lr: float) -> None:  # noqa: D102
+        _check(self.key, self.parts, lr)
+
     def durations(self) -> list[Duration]:  # noqa: D102
         return [*self.milestones, *_durations(self.parts)]
 
@@ -137,6 +148,18 @@ class SequentialCurve(Curve):
         index = max(i for i, begin in enumerate(self.begins) if begin <= min(t, self.total - 1))
         return self.curves[index](t - self.begins[index], lr)
 
+    def milestones(self) -> list[int]:
+        """Those of each curve, and where it begins."""
+        inner = [
+            begin + mark
+            for begin, end, curve in zip(
+                self.begins, [*self.begins[1:], self.total], self.curves, strict=True
+            )
+            for mark in curve.milestones()
+            if begin + mark < end
+        ]
+        return sorted({*super().milestones(), *self.begins, *inner})
+
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         return _states(self.curves)
 
@@ -155,6 +178,9 @@ class Chained(Schedule):
         super().__post_init__()
         if not self.parts:
             raise UsageError(f"{self.key} must be at least one")
+
+    def check(self, lr: float) -> None:  # noqa: D102
+        _check(self.key, self.parts, lr)
 
     def durations(self) -> list[Duration]:  # noqa: D102
         return _durations(self.parts)
@@ -190,6 +216,11 @@ class ChainedCurve(Curve):
         t = min(t, self.total)
         return lr * math.prod(curve(t, lr) / lr for curve in self.curves)
 
+    def milestones(self) -> list[int]:
+        """Those of each of them."""
+        inner = {mark for curve in self.curves for mark in curve.milestones()}
+        return sorted({*super().milestones(), *(mark for mark in inner if mark < self.total)})
+
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         return _states(self.curves)
 
@@ -199,6 +230,14 @@ class ChainedCurve(Curve):
 
 def _parts(key: str, schedules: Sequence[Part]) -> tuple[Schedule, ...]:
     return tuple(made(index, part, key) for index, part in enumerate(schedules))
+
+
+def _check(key: str, parts: Sequence[Schedule], lr: float) -> None:
+    for index, part in enumerate(parts):
+        try:
+            part.check(lr)
+        except UsageError as error:
+            raise UsageError(f"{key}.{index}.{error}") from None
 
 
 def _durations(parts: Sequence[Schedule]) -> list[Duration]:

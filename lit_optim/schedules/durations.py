@@ -61,6 +61,10 @@ class Horizon:
         if isinstance(duration, Share):
             steps = self.steps * duration.value
             return (math.ceil(steps) if duration.up else steps) - duration.less
+        return math.floor(self.exact(name, duration) + 0.5)
+
+    def exact(self, name: str, duration: Duration) -> float:
+        """The same, rounded only where it says so."""
         amount, unit = parse(name, duration)
         if str(duration).strip().endswith("+"):
             return self.resolve(name, Share(amount / 100, up=True))
@@ -74,7 +78,7 @@ class Horizon:
             raise UsageError(
                 f"{name} is {duration!r}, but {unit}s have no known length here; use steps or %"
             )
-        return math.floor(amount * worth + 0.5)
+        return amount * worth
 
 
 def parse(name: str, duration: Duration) -> tuple[float, str]:

@@ -1,6 +1,7 @@
 """Schedules that follow a metric: lower where it stands still, higher where it improves.
 
-The metric is observed after every validation. Their state is saved.
+The metric is observed after every validation, or every so many updates, as a training loss may be.
+Their state is saved.
 
 Raises (all of them): ValueError naming the argument, what was given and what is allowed.
 """
@@ -14,9 +15,11 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Unpack
 
+from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Duration, Horizon, parse
+from lit_optim.schedules.items import Absolute, Level, Phase, floor_below, value_of
 from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
-from lit_optim.schedules.phases import Absolute, Level, Phase, Phases, value_of
+from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Curve, Follow, Mode, Monitor, Schedule
 
 Factor = Annotated[float, "in (0, 1)"]
@@ -77,21 +80,43 @@ class Plateau(Schedule):
     floor: Level
     eps: float
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.durations()  # are checked by being read
+
     def _rise(self) -> Phases:
         return Phases((warm(self.warmup), Phase(1.0, 1.0)), total=self.total, ticks=self.ticks)
 
+    def check(self, lr: float) -> None:  # noqa: D102
+        floor_below(self.floor, lr)
+
     def durations(self) -> list[Duration]:  # noqa: D102
-        return self._rise().durations()
+        return [*self._rise().durations(), *_every(self.follows)]
 
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
-        return PlateauCurve(self, self._rise().curve(horizon))
+        return PlateauCurve(self, self._rise().curve(horizon), horizon)
+
+
+def _every(follows: Follow | None) -> list[Duration]:
+    """How many updates lie between two observations, if it is not a validation.
+
+    Raises:
+        ValueError: it is not a duration, or it is 0.
+    """
+    if follows is None or follows.every is None:
+        return []
+    if parse("every", follows.every)[0] == 0:
+        raise UsageError(f"every must be more than 0, got {follows.every!r}")
+    return [follows.every]
 
 
 class Following(Curve):
     """Remembers the lr that it has brought each group's own lr to."""
 
-    def __init__(self, settings: Plateau | Greedy, total: int) -> None:
-        super().__init__(total)
+    def __init__(self, settings: Plateau | Greedy, horizon: Horizon) -> None:
+        super().__init__(horizon.steps)
+        for every in _every(settings.follows):
+            self.observed_every = max(1, int(horizon.resolve("every", every)))
         self.follows = follows = settings.follows
         mode = (follows and follows.mode) or "min"
         self.best = Best(mode, settings.threshold, settings.threshold_mode)
@@ -120,14 +145,18 @@ class Following(Curve):
 class PlateauCurve(Following):
     """Lower after `patience` validations without a new best."""
 
-    def __init__(self, settings: Plateau, rise: Curve) -> None:
-        super().__init__(settings, rise.total)
+    def __init__(self, settings: Plateau, rise: Curve, horizon: Horizon) -> None:
+        super().__init__(settings, horizon)
         self.settings, self.rise = settings, rise
         self.bounded = parse("warmup", settings.warmup)[0] > 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """What the lr was brought to, times the warmup."""
         return super().__call__(t, lr) * self.rise(t)
+
+    def milestones(self) -> list[int]:
+        """Those of the warmup."""
+        return self.rise.milestones()
 
     def observe(self, metric: float) -> None:
         """One validation."""
@@ -158,15 +187,29 @@ class Greedy(Schedule):
     window_size: int
     reset_start: int
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.durations()  # are checked by being read
+
+    def check(self, lr: float) -> None:  # noqa: D102
+        floor_below(self.floor, lr)
+        if value_of(self.ceiling, lr) < lr:
+            raise UsageError(
+                f"max_lr={value_of(self.ceiling, lr):g} is below the optimizer's lr, {lr:g}"
+            )
+
+    def durations(self) -> list[Duration]:  # noqa: D102
+        return _every(self.follows)
+
     def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
-        return GreedyCurve(self, horizon.steps)
+        return GreedyCurve(self, horizon)
 
 
 class GreedyCurve(Following):
     """Higher after `patience` new bests in a row, lower after as many validations without one."""
 
-    def __init__(self, settings: Greedy, total: int) -> None:
-        super().__init__(settings, total)
+    def __init__(self, settings: Greedy, horizon: Horizon) -> None:
+        super().__init__(settings, horizon)
         self.settings = settings
         self.window: deque[float] = deque(maxlen=settings.window_size)
         self.left = settings.reset_start
@@ -226,6 +269,7 @@ def plateau(
     warmup: Duration = 0,
     monitor: Monitor = None,
     mode: Mode | None = None,
+    every: Duration | None = None,
     **counting: Unpack[Counting],
 ) -> Plateau:
     """Lower by a factor after `patience` validations without a new best.
@@ -241,7 +285,7 @@ def plateau(
         floor=floor_of(min_lr_ratio, min_lr),
         eps=0.0,
         warmup=warmup,
-        follows=Follow(monitor, mode),
+        follows=Follow(monitor, mode, every),
         **counting,
     )
 
@@ -286,6 +330,7 @@ def greedy(
     reset_start: Annotated[int, "> 0"] = 500,
     monitor: Monitor = None,
     mode: Mode | None = None,
+    every: Duration | None = None,
 ) -> Greedy:
     """Higher by a factor after `patience` new bests in a row, lower after as many without one.
 
@@ -305,5 +350,5 @@ def greedy(
         smooth=smooth,
         window_size=window_size,
         reset_start=reset_start,
-        follows=Follow(monitor, mode),
+        follows=Follow(monitor, mode, every),
     )

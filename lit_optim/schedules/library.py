@@ -20,7 +20,8 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration
-from lit_optim.schedules.phases import Absolute, Free, Level, Phase, Phases, Repeat
+from lit_optim.schedules.items import Absolute, Free, Level, Phase, Repeat
+from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Schedule, Ticks
 
 Share = Annotated[float, "in [0, 1]"]
@@ -145,15 +146,19 @@ def cosine_min_lr(
 @checked
 def cosine_restarts(
     cycles: Annotated[int, "> 0"] = 4,
+    growth: Annotated[float, ">= 1"] = 1.0,
+    decay: Gamma = 1.0,
     warmup: Duration = "5%",
     min_lr_ratio: Share = 0.0,
     **counting: Unpack[Counting],
 ) -> Phases:
-    """Warmup, then so many cosines of equal length, each from the peak.
+    """Warmup, then so many cosines; each is `growth` times as long, its peak `decay` times as high.
 
-    Loshchilov & Hutter 2016, arXiv:1608.03983; transformers' `cosine_with_restarts`.
+    Loshchilov & Hutter 2016, arXiv:1608.03983; transformers' `cosine_with_restarts`. What `decay`
+    multiplies is the height over the floor.
     """
-    fall = Repeat((Phase(1.0, min_lr_ratio, shapes.cosine),), count=cycles)
+    wave = Phase(1.0, min_lr_ratio, shapes.cosine)
+    fall = Repeat((wave,), count=cycles, growth=growth, decay=decay, floor=min_lr_ratio)
     return Phases((warm(warmup), fall), **counting)
 
 
@@ -169,7 +174,7 @@ def polynomial(
 
     transformers' `polynomial`, torch's PolynomialLR; Chen et al. 2016, arXiv:1606.00915 (0.9).
     """
-    fall = Phase(1.0, floor_of(min_lr_ratio, min_lr), shapes.power(power))
+    fall = Phase(1.0, floor_of(min_lr_ratio, min_lr), shapes.polynomial(power))
     return Phases((warm(warmup), fall), **counting)
 
 
@@ -187,23 +192,22 @@ def inverse_sqrt(
     return Phases((warm(warmup), fall), **counting)
 
 
-COOLDOWNS = {"linear": shapes.linear, "cosine": shapes.cosine, "1-sqrt": shapes.sqrt}
-
-
 @checked
 def wsd(
     warmup: Duration = "5%",
     cooldown: Duration = "20%",
-    shape: Literal["linear", "cosine", "1-sqrt"] = "1-sqrt",
+    shape: shapes.ShapeName = "1-sqrt",
     min_lr_ratio: Share = 0.0,
     **counting: Unpack[Counting],
 ) -> Phases:
     """Warmup, stable at the peak, then down in the last part of the run.
 
     Hu et al. 2024, MiniCPM, arXiv:2404.06395; Hägele et al. 2024, Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations, arXiv:2405.18392 (1 - √x).
+    Training Beyond Fixed Training Durations, arXiv:2405.18392 (1 - √x). The cooldown may have any
+    shape of phases; one that falls by a factor, as `exponential` does, needs a min_lr_ratio > 0.
     """
-    fall = Phase(1.0, min_lr_ratio, COOLDOWNS[shape], length=cooldown, name="cooldown")
+    form = shapes.named("shape", shape)
+    fall = Phase(1.0, min_lr_ratio, length=cooldown, name="cooldown", **form)
     return Phases((warm(warmup), Phase(1.0, 1.0), fall), **counting)
 
 
@@ -310,18 +314,23 @@ def one_cycle(
     start_ratio: Share = 0.04,
     end_ratio: Share = 4e-6,
     shape: Literal["cosine", "linear"] = "cosine",
+    three_phase: bool = False,
     momentum: Momentum | None = (0.85, 0.95),
     **counting: Unpack[Counting],
 ) -> Phases:
     """Up from a start to the peak, then down to almost nothing; momentum the other way.
 
     Smith & Topin 2017, Super-Convergence, arXiv:1708.07120; torch's OneCycleLR. `momentum`
-    (low, high) is set where the optimizer has momentum or betas; null leaves them alone.
+    (low, high) is set where the optimizer has momentum or betas; null leaves them alone. With three
+    phases the way down ends at the start after another `warmup`, and then goes on to the end.
     """
     form = shapes.cosine if shape == "cosine" else shapes.linear
 
-    def cycle(start: Level, peak: Level, end: Level) -> tuple[Phase, Phase]:
-        return Phase(start, peak, form, length=warmup, name="warmup"), Phase(peak, end, form)
+    def cycle(start: Level, peak: Level, end: Level) -> tuple[Phase, ...]:
+        up = Phase(start, peak, form, length=warmup, name="warmup")
+        if not three_phase:
+            return up, Phase(peak, end, form)
+        return up, Phase(peak, start, form, length=warmup, name="warmup"), Phase(start, end, form)
 
     others = {}
     if momentum is not None:

@@ -34,10 +34,16 @@ class Curve:
         self.bounded = True
         #: what it follows: a `Follow`, or None
         self.follows: Follow | None = None
+        #: how many updates lie between two observations of that; 0: a validation
+        self.observed_every = 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """The lr at the update with index t = 0, 1, ... of a group whose own lr is `lr`."""
         raise NotImplementedError
+
+    def milestones(self) -> list[int]:
+        """The updates at which something begins or ends, the first and the last among them."""
+        return sorted({0, self.total - 1})
 
     def observe(self, metric: float) -> None:
         """Take note of a new value of the metric that is followed."""
@@ -52,10 +58,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Follow:
-    """A metric to follow."""
+    """A metric to follow.
+
+    Args:
+        monitor: its name; None: the run's.
+        mode: is it best when min or max; None: as the run or its name says.
+        every: how many updates lie between two observations; None: a validation.
+    """
 
     monitor: str | None
     mode: Mode | None
+    every: Duration | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +109,13 @@ class Schedule:
         """The units that the horizon must know: "step", "%", "epoch", "sample"."""
         total = [] if self.total is None else [self.total]
         return {parse("length", duration)[1] for duration in (*total, *self.durations())}
+
+    def check(self, lr: float) -> None:
+        """Hold its floors against the largest lr of the optimizer.
+
+        Raises:
+            ValueError: one of them is above it, so that the lr would rise.
+        """
 
     def curve(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length.

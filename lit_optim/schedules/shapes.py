@@ -1,11 +1,33 @@
-"""The shapes of phases: functions that go from 0 to 1 while x does."""
+"""The shapes of phases: how much of the way has been made at x, both from 0 to 1.
+
+A shape is the same on the way up and on the way down. Where a paper names a cooldown by what is
+left, that is said: a fall of `sqrt` is 1 - √x, so it is also called `1-sqrt`.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from lit_optim.errors import UsageError, suggest
 
 Shape = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A shape that depends on the ratio of its ends; neither may be 0.
+
+    Args:
+        of: the shape for end / start.
+        name: what messages call it.
+    """
+
+    of: Callable[[float], Shape]
+    name: str
 
 
 def linear(x: float) -> float:
@@ -18,6 +40,11 @@ def cosine(x: float) -> float:
     return (1 - math.cos(math.pi * x)) / 2
 
 
+def mirror_cosine(x: float) -> float:
+    """`cosine` mirrored in the straight line: fast, slow, fast."""
+    return 2 * x - cosine(x)
+
+
 def sqrt(x: float) -> float:
     """√x: fast, then slow. A cooldown of this shape is 1 - √x."""
     return math.sqrt(x)
@@ -28,11 +55,94 @@ def mirror_sqrt(x: float) -> float:
     return 1 - math.sqrt(1 - x)
 
 
+def square(x: float) -> float:
+    """x²: slow, then fast. A cooldown of this shape is 1 - x²."""
+    return x * x
+
+
+def rex(x: float) -> float:
+    """Slow, then fast: x / (2 - x). A fall of this shape is (1 - x) / (1 - x / 2)."""
+    return x / (2 - x)
+
+
 def power(k: float) -> Shape:
+    """x^k; k = 2 is `square`, k = 0.5 is `sqrt`."""
+    return lambda x: x**k
+
+
+def polynomial(k: float) -> Shape:
     """1 - (1 - x)^k: what is left falls as a polynomial."""
     return lambda x: 1 - (1 - x) ** k
+
+
+def exponential(ratio: float) -> Shape:
+    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives."""
+    if ratio == 1:
+        return linear
+    return lambda x: (1 - ratio**x) / (1 - ratio)
+
+
+def inverse_sqrt(ratio: float) -> Shape:
+    """As 1 / √(1 + t), over that stretch of it that falls by the factor r."""
+    if ratio == 1:
+        return linear
+    c = 1 / ratio**2 - 1
+    # at the end exactly 1, which rounding would miss
+    return lambda x: 1.0 if x == 1 else (1 - 1 / math.sqrt(1 + c * x)) / (1 - ratio)
 
 
 def waves(cycles: float) -> Shape:
     """So many whole waves; half a one is `cosine`."""
     return lambda x: (1 - math.cos(math.pi * cycles * 2.0 * x)) / 2
+
+
+#: By the names that a configuration uses.
+NAMED: dict[str, Shape | Ratio] = {
+    "linear": linear,
+    "cosine": cosine,
+    "sqrt": sqrt,
+    "1-sqrt": sqrt,
+    "mirror_sqrt": mirror_sqrt,
+    "square": square,
+    "rex": rex,
+    "mirror_cosine": mirror_cosine,
+    "exponential": Ratio(exponential, "exponential"),
+    "inverse_sqrt": Ratio(inverse_sqrt, "inverse_sqrt"),
+}
+#: Those with a number > 0 in brackets, as in power(1.5).
+NUMBERED: dict[str, Callable[[float], Shape]] = {
+    "power": power,
+    "polynomial": polynomial,
+    "exponential": exponential,
+}
+STAIRCASE = "staircase"
+CALL = re.compile(r"([\w-]+?) ?\(? ?(\d+(?:\.\d*)?(?:e-?\d+)?|\.\d+) ?\)?")
+
+#: As a configuration writes it.
+ShapeName = Annotated[str, "such as linear, cosine, 1-sqrt or power(1.5)"]
+
+
+def named(key: str, text: Any) -> dict[str, Any]:
+    """What a configuration calls a shape, as arguments of a phase: `shape`, and `levels`.
+
+    Args:
+        key: what messages call it.
+        text: a name, or one with a number, "power(1.5)"; on a command line "power 1.5" needs no
+            quotes.
+
+    Raises:
+        ValueError: there is no such shape.
+    """
+    if isinstance(text, str) and text in NAMED:
+        return {"shape": NAMED[text]}
+    call = CALL.fullmatch(text) if isinstance(text, str) else None
+    if call is not None and float(call[2]) > 0:
+        number = float(call[2])
+        if call[1] in NUMBERED:
+            return {"shape": NUMBERED[call[1]](number)}
+        if call[1] == STAIRCASE and number.is_integer() and number > 1:
+            return {"shape": linear, "levels": int(number)}
+    numbered = [f"{name}(...)" for name in [*NUMBERED, STAIRCASE]]
+    near = suggest(text, [*NAMED, *numbered]) if isinstance(text, str) else ""
+    known = near or f"; it is one of {', '.join([*NAMED, *numbered])}"
+    raise UsageError(f"{key} must be a shape such as cosine or power(1.5), got {text!r}{known}")

@@ -16,17 +16,9 @@ from typing import Annotated, Literal
 from lit_optim.errors import UsageError
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, Share, parse
+from lit_optim.schedules.items import Absolute, Free, Item, Level, Phase, Repeat
 from lit_optim.schedules.library import Gamma, Positive, checked, stairs, triangles
-from lit_optim.schedules.phases import (
-    Absolute,
-    Free,
-    Interval,
-    Item,
-    Level,
-    Phase,
-    Phases,
-    Repeat,
-)
+from lit_optim.schedules.phases import Interval, Phases
 
 Factor = Annotated[float, "in [0, 1]"]
 Momentum = Annotated[float, "in [0, 1)"]
@@ -121,7 +113,11 @@ def PolynomialLR(
     torch's PolynomialLR.
     """
     fall = Phase(
-        1.0, 0.0, shapes.power(power), length=some("total_iters", total_iters), name="total_iters"
+        1.0,
+        0.0,
+        shapes.polynomial(power),
+        length=some("total_iters", total_iters),
+        name="total_iters",
     )
     return as_torch(fall, interval=interval)
 
@@ -136,7 +132,7 @@ def CosineAnnealingLR(
     arXiv:1608.03983.
     """
     length = None if T_max is None else some("T_max", T_max)
-    fall = Phase(1.0, Absolute(eta_min), shapes.cosine, length=length, name="T_max")
+    fall = Phase(1.0, Absolute(eta_min, "eta_min"), shapes.cosine, length=length, name="T_max")
     return as_torch(fall, interval=interval)
 
 
@@ -151,7 +147,7 @@ def CosineAnnealingWarmRestarts(
 
     torch's CosineAnnealingWarmRestarts; Loshchilov & Hutter 2016, arXiv:1608.03983.
     """
-    fall = Phase(1.0, Absolute(eta_min), shapes.cosine, length=T_0, name="T_0")
+    fall = Phase(1.0, Absolute(eta_min, "eta_min"), shapes.cosine, length=T_0, name="T_0")
     return as_torch(Repeat((fall,), growth=T_mult), interval=interval)
 
 
@@ -176,7 +172,7 @@ def CyclicLR(
     """
     peak: Level = 1.0 if max_lr is None else Absolute(max_lr)
     base: Level = 0.1 if max_lr is None else Absolute(max_lr / 10)
-    base = base if base_lr is None else Absolute(base_lr)
+    base = base if base_lr is None else Absolute(base_lr, "base_lr")
     others = {}
     if cycle_momentum:
         high, low = Absolute(max_momentum), Absolute(base_momentum)

@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Duration, Share
+from lit_optim.schedules.items import Absolute, Level, Phase, Repeat
 from lit_optim.schedules.library import Positive, checked
-from lit_optim.schedules.phases import Absolute, Level, Phase, Phases, Repeat
+from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Ticks
 from lit_optim.schedules.shapes import Shape, cosine, linear, mirror_sqrt, sqrt, waves
 

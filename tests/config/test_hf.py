@@ -21,6 +21,7 @@ NEEDS = {
     "cosine_with_min_lr": {"min_lr_rate": 0.1},
     "cosine_warmup_with_min_lr": {"min_lr": 1e-6},
     "warmup_stable_decay": {"num_decay_steps": 10},
+    "greedy": {"min_lr": 1e-6},  # its own, 1e-3, is above the Trainer's lr
 }
 ADAMW = [
     "optimizer=adamw",
@@ -105,6 +106,12 @@ def test_every_schedule_is_here(name, warmup):
     ours = cfg.hydra.runtime.choices.scheduler
     assert ours == SCHEDULES[name].ours
     assert ours == name or cfg.scheduler.get("ticks") == "start"
+
+
+def test_a_floor_above_the_lr_is_refused():
+    """transformers' greedy would raise the lr twentyfold when it means to lower it."""
+    with pytest.raises(UsageError, match=r"min_lr=0\.001 is above the optimizer's lr, 5e-05"):
+        front(["hf.lr_scheduler_type=greedy"])
 
 
 @pytest.mark.parametrize("name", [member.value for member in SchedulerType])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from functools import partial
 
 import pytest
@@ -27,8 +28,9 @@ class Measured(Plain):
         pass
 
     def on_validation_epoch_end(self):
-        self.told.append(next(self.metrics))
-        self.log(self.logged_as, self.told[-1])
+        if not self.trainer.sanity_checking:
+            self.told.append(next(self.metrics))
+        self.log(self.logged_as, self.told[-1] if self.told else 0.0)
 
 
 def loader():
@@ -89,12 +91,94 @@ def test_the_model_says_what_is_followed(tmp_path):
     assert rising.lrs[-1][0] == 0.1
 
 
-def test_a_missing_metric_is_named(tmp_path):
+def test_a_missing_metric_is_named_before_the_first_update(tmp_path):
+    """Though `fit` asks for no sanity check."""
+    model = Measured(METRICS)
     with pytest.raises(UsageError, match="monitor=val/los is not logged; did you mean val/loss"):
-        fit(tmp_path, Measured(METRICS), plateau(monitor="val/los"))
+        fit(tmp_path, model, plateau(monitor="val/los"))
+    assert model.lrs == []
     model = attach(Plain(), partial(SGD, lr=0.1), plateau())
     with pytest.raises(UsageError, match="follows val/loss, but nothing is validated"):
         trainer(tmp_path, max_epochs=2).fit(model, Data())
+
+
+class Trained(Plain):
+    """Its training metric is told."""
+
+    def training_step(self, batch, batch_idx):
+        self.log("train/told", METRICS[self.global_step % len(METRICS)])
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("every", "step"), [(1, 1), (3, 3), ("1 epoch", 5), ("10%", 2)])
+def test_a_metric_of_training_is_looked_at_every_few_updates(tmp_path, every, step):
+    """Against torch's scheduler, told it after the same updates; nothing is validated."""
+    settings = {"factor": 0.5, "patience": 0}
+    schedule = plateau(**settings, monitor="train/told", mode="min", every=every)
+    model = attach(Trained(), partial(SGD, lr=0.1), schedule)
+    trainer(tmp_path, max_steps=20, accumulate_grad_batches=2).fit(model, Data(batches=10))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **settings)
+    expected = []
+    for update in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        if (update + 1) % step == 0:
+            theirs.step(METRICS[update % len(METRICS)])
+    assert [lrs[0] for lrs in model.lrs] == pytest.approx(expected, abs=1e-12)
+    assert expected[-1] < 0.1
+
+
+def test_a_missing_metric_of_training_is_named_after_the_first_update(tmp_path):
+    model = attach(Trained(), partial(SGD, lr=0.1), plateau(monitor="train/tol", every=10))
+    with pytest.raises(UsageError, match="monitor=train/tol is not logged; did you mean train/to"):
+        trainer(tmp_path, max_steps=20).fit(model, Data())
+    assert len(model.lrs) == 1
+    for every in (0, "0%"):
+        with pytest.raises(UsageError, match="every must be more than 0"):
+            plateau(every=every)
+        with pytest.raises(UsageError, match="every must be more than 0"):
+            greedy(every=every)
+
+
+RANKS = """
+    from lightning.pytorch import Callback, LightningModule
+    from torch import nn
+
+    class Ranked(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.net(x.flatten(1))
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            sign = -1 if self.global_rank == 0 else 1  # falls on one rank, rises on the other
+            self.log("val/loss", float(sign * self.global_step))
+
+    class Spy(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            with open(f"lrs_{trainer.global_rank}.txt", "a") as file:
+                print(trainer.optimizers[0].param_groups[0]["lr"], file=file)
+"""
+
+
+def test_ranks_that_measure_differently_have_one_lr(train, tmp_path):
+    """What counts is the mean, which stands still."""
+    (tmp_path / "ranks.py").write_text(textwrap.dedent(RANKS))
+    done = train(
+        "allow=[ranks]", "model=custom", "model._target_=ranks.Ranked", "data=digits",
+        "callbacks.spy._target_=ranks.Spy", "scheduler=plateau", "scheduler.patience=0",
+        "scheduler.factor=0.5", "optimizer=sgd", "optimizer.lr=0.5", "trainer=ddp_cpu",
+        "trainer.max_steps=8", "trainer.val_check_interval=2", "test=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / f"lrs_{rank}.txt").read_text().split() for rank in (0, 1))
+    assert first == second
+    assert [float(lr) for lr in first] == [0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which schedule of torch and transformers each of ours equals, and with which settings.
 
-The schedules that bear their names stand in `counterparts_by_name`. A row has their scheduler for
+The schedules that bear their names stand in `counterparts_by_name`, those of papers alone in
+`counterparts_of_papers`. A row has their scheduler for
 an optimizer, a length T and a warmup W, and ours for the same. Where theirs is known to go wrong,
 `differs` says how, and the two are compared up to there. A new schedule is asked for a row.
 """
@@ -35,6 +36,8 @@ class Row:
         warmups: False where W has no meaning.
         shortest: the shortest run that theirs can take.
         multiple: what a run's length must be a multiple of, where theirs does not round.
+        leaves: so many updates that a warmup must leave.
+        formula: a paper's, in place of a library's scheduler.
     """
 
     theirs: Theirs
@@ -46,6 +49,8 @@ class Row:
     warmups: bool = False
     shortest: int = 1
     multiple: int = 1
+    leaves: int = 0
+    formula: Callable[[int, int, int], float] | None = None
 
 
 def wsd(o: Any, T: int, W: int, **more: Any) -> Any:

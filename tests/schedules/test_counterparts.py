@@ -1,4 +1,4 @@
-"""Every schedule against torch's and transformers', over the whole run, to 1e-12."""
+"""Every schedule against torch's, transformers' or a paper's, over the whole run, to 1e-12."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from lit_optim.schedules.torch_names import CosineAnnealingLR, StepLR
 from tests.schedules.counterparts import FOLLOWERS
 from tests.schedules.counterparts import ROWS as OURS
 from tests.schedules.counterparts_by_name import TORCH, TRANSFORMERS
+from tests.schedules.counterparts_of_papers import PAPERS
 
-ROWS = OURS | TRANSFORMERS | TORCH
+ROWS = {
+    name: [row for table in (OURS, TRANSFORMERS, TORCH, PAPERS) for row in table.get(name, [])]
+    for name in OURS | TRANSFORMERS | TORCH | PAPERS
+}
 
 NAMES = sorted(set(groups()["scheduler"]) - {"none"})
 LENGTHS = (1, 2, 7, 50, 333)
@@ -25,6 +29,7 @@ CASES = [
     for length in LENGTHS
     if length >= row.shortest and length % row.multiple == 0
     for share in ((0, 0.1, 0.5, 1) if row.warmups else (0,))
+    if length - int(share * length) >= row.leaves
 ]
 
 
@@ -58,7 +63,9 @@ def test_equals_theirs(row, length, share):
     warmup = int(share * length)
     # past a run that was all warmup, ours stays at the peak
     count = length + (row.past if warmup < length else 0)
-    curve = row.ours(length, warmup).curve(Horizon(length))
+    schedule = row.ours(length, warmup)
+    total = schedule.total if isinstance(schedule.total, int) else length
+    curve = schedule.curve(Horizon(total))
     ours = driven(lambda o: ScheduledLR(o, curve), count)
     theirs = driven(lambda o: row.theirs(o, length, warmup), count)
     for t, (mine, other) in enumerate(zip(ours, theirs, strict=True)):

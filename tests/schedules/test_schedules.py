@@ -56,7 +56,7 @@ def test_ends_under_both_ticks():
     assert values(start, 20, 25)[20:] == [0.1] * 5
 
 
-FALLING = ("linear", "linear_warmup", "cosine", "cosine_warmup", "polynomial")
+FALLING = ("linear", "linear_warmup", "cosine", "cosine_warmup", "polynomial", "power_decay")
 WARMING = [name for name in HOUSE if "warmup" in inspect.signature(function_of(name)).parameters]
 
 
@@ -68,10 +68,10 @@ WARMING = [name for name in HOUSE if "warmup" in inspect.signature(function_of(n
 )
 def test_properties(name, total, warmup, t):
     """The first update trains, nothing leaves [0, 1], joins meet, and the end is held."""
-    more = {}
-    if name in ("wsd", "multistep"):  # their other durations would not fit beside any warmup
-        more = {"wsd": {"cooldown": 0}, "multistep": {"milestones": [max(total - 1, warmup)]}}[name]
-    schedule = function_of(name)(warmup=warmup, **more)
+    # durations that would not fit beside any warmup
+    more = {"wsd": {"cooldown": 0}, "powercool": {"cooldown": 0}, "cosine_inf": {"hold": 0}}
+    more |= {"multistep": {"milestones": [max(total - 1, warmup)]}}
+    schedule = function_of(name)(warmup=warmup, **more.get(name, {}))
     if warmup > total:
         with pytest.raises(UsageError, match=r"^warmup="):
             schedule.curve(Horizon(total))

@@ -1,0 +1,61 @@
+"""What can follow on a line of `lit-optim`, for the shell's tab key; only files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lit_optim.config.listing import entries
+from lit_optim.config.places import groups
+from lit_optim.signatures import read_signature
+
+#: bash asks for every word; it takes what follows the last `=` for a word of its own.
+BASH = """\
+_lit_optim() {
+    local found
+    mapfile -t found < <(lit-optim complete "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
+    COMPREPLY=("${found[@]}")
+    case "${COMPREPLY[*]}" in *=) compopt -o nospace ;; esac
+}
+complete -o default -F _lit_optim lit-optim
+"""
+DEFAULT = "cosine_warmup"
+
+
+def candidates(line: str, listings: dict[str, str], plot: str) -> list[str]:
+    """The words, or ends of words after a `=`, that the last word of a line may become.
+
+    Args:
+        line: up to the cursor.
+        listings: commands that list a group.
+        plot: the command that takes overrides.
+    """
+    words = line.split()[1:]
+    word = words.pop() if words and not line.endswith(" ") else ""
+    if not words:
+        return _begun(word, [*listings, plot, "completion"])
+    command = words[0]
+    if command in listings:
+        return _begun(word, groups()[listings[command]])
+    if command != plot:
+        return []
+    key, equals, value = word.partition("=")
+    if not equals:
+        return _begun(word, [*(f"{group}=" for group in groups()), *_keys(words), *OPTIONS])
+    before, comma, last = value.rpartition(",")
+    return [f"{before}{comma}{name}" for name in _begun(last, groups().get(key, ()))]
+
+
+OPTIONS = ("--to", "--steps-per-epoch", "trainer.max_steps=", "optimizer.lr=")
+
+
+def _begun(word: str, known: Iterable[str]) -> list[str]:
+    return [name for name in known if name.startswith(word)]
+
+
+def _keys(words: list[str]) -> list[str]:
+    """The keys of the schedule that the line has chosen."""
+    chosen = [word.partition("=")[2] for word in words if word.startswith("scheduler=")]
+    name = chosen[-1].partition(",")[0] if chosen else DEFAULT
+    target = next((entry.target for entry in entries("scheduler") if entry.name == name), "")
+    signature = read_signature(target) if target else None
+    return [f"scheduler.{key}=" for key in (signature.parameters if signature else ())]

@@ -1,0 +1,95 @@
+"""The schedule of a command line, fitted to its run before there is a model or any data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lit_optim.config.check import lr_of, made_schedule, to_plain
+from lit_optim.config.command_line import combinations
+from lit_optim.errors import UsageError
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.schedule import Curve, Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do with the lr.
+
+    Args:
+        name: of the schedule, with what else tells it from the others.
+        curve: that trains; None: the lr stays.
+        lr: the optimizer's own; 1 where it has none.
+        steps: how many updates the run makes.
+    """
+
+    name: str
+    curve: Curve | None
+    lr: float
+    steps: int
+
+    def at(self, t: int) -> float:
+        """The lr of update t = 0, 1, ..."""
+        return self.lr if self.curve is None else self.curve(t, self.lr)
+
+    def milestones(self) -> list[int]:
+        """The updates at which something begins or ends."""
+        if self.curve is None:
+            return sorted({0, self.steps - 1})
+        return [mark for mark in self.curve.milestones() if mark < self.steps]
+
+
+def planned(lines: list[str], steps_per_epoch: int | None = None) -> list[Plan]:
+    """A plan for each combination of the values in these overrides.
+
+    Args:
+        lines: `scheduler=wsd,linear trainer.max_steps=1000`.
+        steps_per_epoch: updates, where something is in epochs; the data, which knows, is not read.
+
+    Raises:
+        UsageError: the first mistake, or a run of unknown length.
+    """
+    plans = []
+    for name, cfg in combinations(lines):
+        plain = to_plain(cfg)
+        lr = lr_of(plain["optimizer"])
+        schedule = made_schedule(plain["scheduler"])
+        steps = _steps(plain["trainer"], steps_per_epoch)
+        curve = None
+        if schedule is not None:
+            horizon = _horizon(plain, schedule, steps, steps_per_epoch)
+            steps, curve = steps or horizon.steps, schedule.curve(horizon)
+        if steps is None:
+            raise UsageError(UNKNOWN.format("the run is"))
+        plans.append(Plan(name, curve, 1.0 if lr is None else lr, steps))
+    return plans
+
+
+UNKNOWN = "{} in epochs: say --steps-per-epoch=N, or trainer.max_steps; the data is not read here"
+
+
+def _steps(trainer: Mapping[str, Any], steps_per_epoch: int | None) -> int | None:
+    """The length of the run; None where it is in epochs of unknown length."""
+    steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
+    if epochs in (None, -1):
+        return int(steps) if steps > 0 else None
+    if steps_per_epoch is None:
+        return None
+    whole = epochs * steps_per_epoch
+    return int(min(whole, steps) if steps > 0 else whole)
+
+
+def _horizon(
+    plain: Mapping[str, Any], schedule: Schedule, steps: int | None, steps_per_epoch: int | None
+) -> Horizon:
+    if "epoch" in schedule.units and steps_per_epoch is None:
+        raise UsageError(UNKNOWN.format("the schedule is"))
+    batch = plain["data"].get("batch_size")
+    accumulated = plain["trainer"].get("accumulate_grad_batches", 1)
+    samples = batch * accumulated if isinstance(batch, int) else None
+    if schedule.total is not None:
+        steps = int(Horizon(1, steps_per_epoch, samples).resolve("total", schedule.total))
+    if steps is None:
+        raise UsageError(UNKNOWN.format("the run is"))
+    return Horizon(steps, steps_per_epoch, samples)

@@ -1,0 +1,162 @@
+"""Schedules before they are paid for: in a terminal, as a picture or as numbers; without torch."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lit_optim.config.plan import Plan
+from lit_optim.errors import UsageError, suggest
+
+BARS = "▁▂▃▄▅▆▇█"
+#: A picture has so many points of a curve, and its milestones.
+POINTS = 1000
+#: So many milestones fit a line.
+FEW = 8
+#: From one update to the next a lr may change by this share before that is a jump.
+JUMP = 0.4
+ENDINGS = (".png", ".svg", ".csv")
+
+
+def shown(plans: Sequence[Plan], width: int) -> str:
+    """Each plan as a line of bars, under one scale, and one that tells its milestones.
+
+    Args:
+        plans: at least one.
+        width: of the terminal, in characters.
+    """
+    names = max(len(plan.name) for plan in plans)
+    bars = max(10, width - names - 2)
+    samples = [[plan.at(t) for t in _middles(plan.steps, bars)] for plan in plans]
+    top = max(max(values) for values in samples)
+    lines = []
+    for plan, values in zip(plans, samples, strict=True):
+        lines.append(f"{plan.name:<{names}}  {sparkline(values, top)}")
+        for label, told in _told(plan):
+            lines.append(f"{label:<{names}}  {told}".rstrip())
+    return "\n".join(lines)
+
+
+def sparkline(values: Sequence[float], top: float) -> str:
+    """A bar for each value, of its height between 0 and `top`."""
+    last = len(BARS) - 1
+    heights = [min(last, round(last * value / top)) if top > 0 else 0 for value in values]
+    return "".join(BARS[height] for height in heights)
+
+
+def _middles(steps: int, count: int) -> list[int]:
+    """The updates in the middle of `count` equal parts of a run."""
+    return [min(steps - 1, int((k + 0.5) * steps / count)) for k in range(count)]
+
+
+def _told(plan: Plan) -> list[tuple[str, str]]:
+    """The lines under the bars."""
+    told = [("", _at(telling(plan.at, plan.milestones()), plan.at))]
+    if plan.curve is None:
+        return told
+    for name, other in plan.curve.others.items():
+        marks = [mark for mark in other.milestones() if mark < plan.steps]
+        told.append(("", f"{name}: {_at(telling(other, marks), other)}"))
+    if plan.curve.follows is not None:
+        told.append(("", "as long as its metric does not change it"))
+    return told
+
+
+def _at(marks: Sequence[int], value: Callable[[int], float]) -> str:
+    # a part of a sequence may leave a momentum alone, which is no number
+    parts = [f"{mark}: {value(mark):.3g}" for mark in marks if not math.isnan(value(mark))]
+    if len(parts) > FEW:
+        parts = [*parts[: FEW - 1], "...", parts[-1]]
+    return "   ".join(parts)
+
+
+def telling(value: Callable[[int], float], marks: Sequence[int]) -> list[int]:
+    """Of the updates where something begins or ends those that need to be told.
+
+    Of two in a row the second one only where the value jumps, and then not the first one if nothing
+    has happened since the last that was told.
+    """
+    first, *others = marks
+    kept = [first]
+    for mark in others:
+        before, now = value(mark - 1), value(mark)
+        jump = abs(now - before) > JUMP * max(abs(now), abs(before))
+        if mark - 1 in marks and not jump and mark != marks[-1]:
+            continue
+        flat = len(kept) > 1 and math.isclose(value(kept[-1]), value(kept[-2]), rel_tol=1e-9)
+        if jump and flat and kept[-1] == mark - 1:
+            kept.pop()
+        kept.append(mark)
+    return kept
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a file that is not one of those that can be written.
+
+    Raises:
+        UsageError: its ending is another, or matplotlib is not installed.
+    """
+    if path.suffix not in ENDINGS:
+        near = suggest(path.suffix, ENDINGS)
+        raise UsageError(f"--to {path} must end in {', '.join(ENDINGS)}{near}")
+    if path.suffix != ".csv" and find_spec("matplotlib") is None:
+        raise UsageError(f"--to {path} needs matplotlib: pip install matplotlib, or write a .csv")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--to {path}: there is no directory {path.parent}")
+
+
+def write(plans: Sequence[Plan], path: Path) -> None:
+    """A picture of all plans, or a table with a row for each update."""
+    if path.suffix == ".csv":
+        _write_table(plans, path)
+    else:
+        _draw(plans, path)
+
+
+def _curves(plans: Sequence[Plan]) -> list[tuple[str, str, Plan, Callable[[int], float]]]:
+    """Of each plan the lr and what moves along: what it is, its name, the plan and the values."""
+    found: list[tuple[str, str, Plan, Callable[[int], float]]] = []
+    for plan in plans:
+        found.append(("lr", plan.name, plan, plan.at))
+        others = {} if plan.curve is None else plan.curve.others
+        found += [(what, plan.name, plan, other) for what, other in others.items()]
+    return found
+
+
+def _write_table(plans: Sequence[Plan], path: Path) -> None:
+    curves = _curves(plans)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["step", *(f"{what} {name}" for what, name, _, _ in curves)])
+        for t in range(max(plan.steps for plan in plans)):
+            table.writerow([t, *(value(t) if t < p.steps else "" for _, _, p, value in curves)])
+
+
+def _draw(plans: Sequence[Plan], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    curves = _curves(plans)
+    panels = list(dict.fromkeys(what for what, _, _, _ in curves))
+    figure = Figure(figsize=(8, 3 * len(panels)), layout="constrained")
+    axes = dict(zip(panels, figure.subplots(len(panels), squeeze=False)[:, 0], strict=True))
+    for what, name, plan, value in curves:
+        draw_curve(axes[what], plan, value, label=name)
+    for what, panel in axes.items():
+        panel.set_ylabel(what)
+        panel.set_xlabel("update")
+        panel.legend()
+    figure.savefig(path)
+
+
+def draw_curve(
+    axes: Any, plan: Plan, value: Callable[[int], float] | None = None, **style: Any
+) -> None:
+    """One curve into matplotlib's axes, its corners included."""
+    value = plan.at if value is None else value
+    every = max(1, plan.steps // POINTS)
+    steps = sorted({*range(0, plan.steps, every), *plan.milestones(), plan.steps - 1})
+    axes.plot(steps, [value(t) for t in steps], **style)

@@ -1,0 +1,170 @@
+"""The tables of docs/schedules.md: what each schedule equals, and the shapes of phases.
+
+    python scripts/counterparts.py            write them
+    python scripts/counterparts.py --check    code 1 and one line if they are out of date
+
+The pairs are those that tests/schedules compares over whole runs; they are read from their source,
+so that what stands in the table is what is run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "schedules.md"
+TABLES = {
+    "counterparts": ("ROWS",),
+    "counterparts_of_papers": ("PAPERS",),
+    "counterparts_by_name": ("TRANSFORMERS", "TORCH"),
+}
+LIBRARIES = {"hf": "transformers'", "torchs": "torch's"}
+MODULES = re.compile(
+    r"\b(hf|torchs|library|decays|written|composed|formulas|torch_names|transformers_names)\."
+)
+
+
+def main() -> None:
+    """Write the tables, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))  # where the tests are
+    old = PAGE.read_text("utf-8")
+    new = between(between(old, "counterparts", counterparts()), "shapes", shapes())
+    if new == old:
+        return
+    if args.check:
+        sys.exit(f"counterparts: {PAGE} is out of date; run python scripts/counterparts.py")
+    PAGE.write_text(new, "utf-8")
+
+
+def between(page: str, name: str, table: str) -> str:
+    """The page with the table between its two marks."""
+    before, begin, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not end:
+        sys.exit(f"counterparts: {PAGE} has no <!-- {name} --> ... <!-- /{name} -->")
+    return before + begin + table + end + after
+
+
+def counterparts() -> str:
+    """A row for each pair that is compared."""
+    lines = ["| ours | with | equals | but |", "|---|---|---|---|"]
+    for module_name, tables in TABLES.items():
+        module = import_module(f"tests.schedules.{module_name}")
+        for table in tables:
+            for name, rows in getattr(module, table).items():
+                lines += [f"| `{name}` | {row_of(module, row)} |" for row in rows]
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def row_of(module: Any, row: Any) -> str:
+    """The settings, their side, and the deviation."""
+    ours = call_of(module, row.ours)
+    given = [ast.unparse(argument) for argument in ours.args]
+    given += [f"{keyword.arg}={bare(keyword.value)}" for keyword in ours.keywords]
+    cells = [code(MODULES.sub("", " ".join(given)).replace("\n", " ")), theirs_of(module, row)]
+    return " | ".join([*cells, row.differs])
+
+
+def theirs_of(module: Any, row: Any) -> str:
+    """A library's call, or what a paper's formula is."""
+    if row.formula is not None:
+        told = inspect.getdoc(row.formula)
+        assert told is not None
+        word = told.split()[0]  # a sentence, or a formula
+        told = told[0].lower() + told[1:] if word.isalpha() else told
+        return f"the formula: {told.rstrip('.')}"
+    call = call_of(module, row.theirs)
+    root = ast.unparse(call.func).partition(".")[0]
+    return f"{LIBRARIES[root]} {code(MODULES.sub('', ast.unparse(call)))}"
+
+
+def code(text: str) -> str:
+    """As code in a cell."""
+    return f"`{text}`".replace("|", r"\|") if text else ""
+
+
+def bare(value: ast.expr) -> str:
+    """A value as on a command line: text without quotes."""
+    constant = isinstance(value, ast.Constant) and isinstance(value.value, str)
+    return ast.unparse(value).strip("'") if constant else ast.unparse(value).replace("'", "")
+
+
+def call_of(module: Any, function: Any) -> ast.Call:
+    """What a lambda of the module returns: its loop variables and helpers put in their places."""
+    source, arguments = function.__code__, inspect.signature(function).parameters
+    key = (source.co_firstlineno, tuple(arguments))
+    node = next(n for n in nodes(module.__file__, ast.Lambda) if signature(n) == key)
+    given = {n: p.default for n, p in arguments.items() if p.default is not p.empty}
+    call = Given(given).visit(ast.parse(ast.unparse(node.body), mode="eval").body)
+    assert isinstance(call, ast.Call)
+    helper = getattr(module, ast.unparse(call.func), None)
+    if helper is None:
+        return call
+    (inner,) = ast.parse(inspect.getsource(helper)).body
+    assert isinstance(inner, ast.FunctionDef)
+    (returned,) = inner.body
+    assert isinstance(returned, ast.Return)
+    assert isinstance(returned.value, ast.Call)
+    kept = [keyword for keyword in returned.value.keywords if keyword.arg is not None]
+    return ast.Call(returned.value.func, returned.value.args, [*kept, *call.keywords])
+
+
+@cache
+def nodes(path: str, kind: type[ast.AST]) -> list[Any]:
+    """All nodes of a kind in a file."""
+    tree = ast.parse(Path(path).read_text("utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, kind)]
+
+
+def signature(node: ast.Lambda) -> tuple[int, tuple[str, ...]]:
+    """The line of a lambda and its arguments, which together tell it from others."""
+    return node.lineno, tuple(argument.arg for argument in node.args.args)
+
+
+class Given(ast.NodeTransformer):
+    """Puts values in the place of names."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: D102
+        return ast.Constant(self.values[node.id]) if node.id in self.values else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Also `**more`, a dict among the values."""
+        self.generic_visit(node)
+        keywords = []
+        for keyword in node.keywords:
+            value = keyword.value
+            if keyword.arg is None and isinstance(value, ast.Constant):
+                more: Any = value.value
+                keywords += [ast.keyword(key, ast.Constant(v)) for key, v in more.items()]
+            else:
+                keywords.append(keyword)
+        node.keywords = keywords
+        return node
+
+
+def shapes() -> str:
+    """A row for each shape of phases."""
+    module = import_module("lit_optim.schedules.shapes")
+    found = {name: getattr(shape, "of", shape) for name, shape in module.NAMED.items()}
+    found |= {f"{name}(k)": shape for name, shape in module.NUMBERED.items()}
+    lines = ["| shape | how much of the way is made at x |", "|---|---|"]
+    lines += [f"| `{name}` | {inspect.getdoc(shape)} |" for name, shape in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""docs/schedules.png: every schedule over 1,000 updates, drawn by the function that trains.
+
+    python scripts/plot_schedules.py
+
+With its defaults, but for the few in SEEN. For those that follow a metric it falls until update 400
+and then stands still.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lit_optim.config.places import groups
+from lit_optim.config.plan import Plan, planned
+from lit_optim.plot import draw_curve
+
+PICTURE = Path(__file__).parent.parent / "docs" / "schedules.png"
+STEPS = 1000
+#: What torch means by default is over after a few updates.
+SEEN = {
+    "ConstantLR": ["scheduler.total_iters=40%"],
+    "LinearLR": ["scheduler.total_iters=40%"],
+    "PolynomialLR": ["scheduler.total_iters=80%"],
+    "CyclicLR": ["scheduler.step_size_up=10%"],
+    "phases": [
+        "scheduler.phases=[{shape: linear, from: 0, to: 1, for: 10%},"
+        "{shape: cosine, to: 0.4, for: 30%}, {shape: constant}, {shape: square, to: 0, for: 25%}]"
+    ],
+}
+COLUMNS = 7
+EVERY, STILL = 10, 400  # updates between two validations, and when the metric stops falling
+
+
+def main() -> None:
+    """Draw them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", nargs="?", type=Path, default=PICTURE)
+    args = parser.parse_args()
+    names = [name for name in groups()["scheduler"] if name != "none"]
+    rows = -(-len(names) // COLUMNS)
+    figure = Figure(figsize=(1.75 * COLUMNS, 1.15 * rows), layout="constrained", dpi=90)
+    panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True).flat)
+    for name, axes in zip(names, panels, strict=False):
+        lines = [f"scheduler={name}", f"trainer.max_steps={STEPS}", "optimizer.lr=1"]
+        (plan,) = planned(lines + SEEN.get(name, []))
+        draw(axes, plan)
+        axes.set_title(name, fontsize=7, pad=2)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_ylim(-0.05, 1.1)
+    for axes in panels[len(names) :]:
+        axes.axis("off")
+    figure.savefig(args.picture)
+
+
+def draw(axes: Any, plan: Plan) -> None:
+    """One panel."""
+    curve = plan.curve
+    if curve is None or curve.follows is None:
+        draw_curve(axes, plan)
+        return
+    values = []
+    for t in range(plan.steps):
+        values.append(plan.at(t))
+        if t % EVERY == 0:
+            curve.observe(1.0 - min(t, STILL) / plan.steps)
+    axes.plot([value / max(values) for value in values])
+
+
+if __name__ == "__main__":
+    main()

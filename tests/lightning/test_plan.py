@@ -1,0 +1,122 @@
+"""`plan/<group>`, written before the first update, and `lr/<group>`, logged while training."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_optim.lightning.callbacks import MARKS, POINTS, LearningRates, plan_steps
+from lit_optim.optimizers.sgd import SGD
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.followers import plateau
+from lit_optim.schedules.formulas import multiplicative
+from lit_optim.schedules.library import cosine_min_lr, one_cycle, wsd
+from lit_optim.schedules.written import phases
+from tests.events import scalars
+from tests.lightning.modules import Data, Plain
+from tests.lightning.test_configure import attach, trainer
+
+LR = 0.1
+
+
+def groups(module):
+    """Two lrs, so that the plan of one is not the plan of the other."""
+    return [
+        {"params": [*module.net[0].parameters()], "lr": LR, "name": "body"},
+        {"params": [*module.net[2].parameters()], "lr": LR / 4, "name": "head"},
+    ]
+
+
+def fit(path, schedule, none_every=0, ckpt=None, callbacks=(), **limits):
+    module = attach(Plain(none_every=none_every), partial(SGD, lr=LR), schedule, groups)
+    t = trainer(
+        path,
+        logger=TensorBoardLogger(path, name="", version=""),
+        callbacks=[LearningRates(), *callbacks],
+        **({"log_every_n_steps": 1, "enable_checkpointing": bool(callbacks)} | limits),
+    )
+    t.fit(module, Data(), ckpt_path=ckpt)
+    return module, scalars(path)
+
+
+def assert_planned(curves, schedule, total, first=0, last=None):
+    """The plan is the schedule's closed form, and what was logged lies on it."""
+    curve = schedule.curve(Horizon(total))
+    for name, lr in (("body", LR), ("head", LR / 4)):
+        plan, logged = curves[f"plan/{name}"], curves[f"lr/{name}"]
+        assert list(plan) == list(range(first, total))
+        assert plan == {t: pytest.approx(curve(t, lr), rel=1e-6) for t in plan}  # float32
+        assert set(logged) <= set(plan)
+        assert logged == {t: plan[t] for t in logged}  # to the bit
+        assert max(logged) == (total - 1 if last is None else last)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [wsd(), cosine_min_lr(min_lr=0.01), one_cycle(), phases()],
+    ids=["wsd", "cosine_min_lr", "one_cycle", "phases"],
+)
+def test_with_accumulation(tmp_path, schedule):
+    """10 batches an epoch in fours: 3 updates, the last of them of two batches."""
+    module, curves = fit(tmp_path, schedule, accumulate_grad_batches=4, max_epochs=4)
+    assert len(module.lrs) == 12
+    assert_planned(curves, schedule, 12)
+    assert [curves["lr/body"][t] for t in range(12)] == pytest.approx([x[0] for x in module.lrs])
+
+
+def test_with_a_skipped_step(tmp_path):
+    """A step without a loss is no update: the next one has the lr that was planned for it."""
+    _, curves = fit(tmp_path, wsd(), none_every=4, max_steps=20)
+    updates = 20 - 6  # of the 10 batches of an epoch 0, 4 and 8
+    assert_planned(curves, wsd(), 20, last=updates - 1)
+    assert len(curves["lr/body"]) == updates
+
+
+def test_after_a_resume(tmp_path):
+    """Of what is left, from the schedule that went on."""
+    path = tmp_path / "kept"
+    kept = ModelCheckpoint(path, every_n_train_steps=7, save_top_k=-1, filename="{step}")
+    fit(tmp_path / "first", wsd(), max_steps=20, callbacks=[kept])
+    _, curves = fit(tmp_path / "second", wsd(), max_steps=20, ckpt=path / "step=7.ckpt")
+    assert_planned(curves, wsd(), 20, first=7)
+
+
+def test_what_cannot_be_known_has_no_plan(tmp_path):
+    for index, schedule in enumerate([None, multiplicative("0.9"), plateau(monitor="x", every=99)]):
+        path = tmp_path / str(index)
+        module = attach(Logs(), partial(SGD, lr=LR), schedule)
+        logger = TensorBoardLogger(path, name="", version="")
+        trainer(path, logger=logger, callbacks=[LearningRates()], max_steps=3).fit(module, Data())
+        assert not any(tag.startswith("plan/") for tag in scalars(path))
+        assert any(tag.startswith("lr/") for tag in scalars(path))
+
+
+class Logs(Plain):
+    def training_step(self, batch, batch_idx):
+        self.log("x", 1.0)
+        return super().training_step(batch, batch_idx)
+
+
+@given(
+    first=st.integers(0, 10**5),
+    more=st.integers(1, 10**6),
+    every=st.sampled_from([0, 1, 7, 50, 1000]),
+    marks=st.lists(st.integers(0, 10**6), max_size=100),
+)
+def test_a_plan_is_short(first, more, every, marks):
+    """It has the first and the last update, and where it can what will be logged."""
+    total = first + more
+    steps = plan_steps(first, total, every, sorted(set(marks)))
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (first, total - 1)
+    assert len(steps) <= POINTS + MARKS + 3
+    logged = [t for t in range(total) if every and (t + 1) % every == 0 and t >= first]
+    if len(logged) <= POINTS:
+        assert set(logged) <= set(steps)
+    else:
+        assert set(steps[1:-1]) <= set(logged) | set(marks)

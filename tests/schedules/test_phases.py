@@ -1,0 +1,325 @@
+"""Lists of phases as users write them: what must hold for any, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_optim.config.command_line import front
+from lit_optim.errors import UsageError
+from lit_optim.schedules import library, shapes, torch_names
+from lit_optim.schedules.decays import noam
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.schedule import TICKS
+from lit_optim.schedules.written import phases
+
+SMOOTH = [*shapes.NAMED, "power(0.3)", "power(3)", "polynomial(2.5)", "exponential(0.01)"]
+LENGTHS = st.integers(1, 10**6)
+LEVELS = st.floats(1e-3, 2)
+
+
+@st.composite
+def lists(draw):
+    """A run, and phases with a start and an end each that fit it."""
+    total = draw(LENGTHS)
+    count = draw(st.integers(1, 5))
+    given, left = [], total
+    for index in range(count):
+        phase = {"shape": draw(st.sampled_from(SMOOTH)), "to": draw(LEVELS)}
+        if index == 0 or draw(st.booleans()):
+            phase["from"] = draw(LEVELS)
+        if index < count - 1 and left > 1:
+            steps = draw(st.integers(1, left - 1) | st.just(1) | st.just(left - 1))
+            phase["for"] = steps
+            left -= steps
+        if phase.get("for", left) >= 5 and draw(st.booleans()):
+            phase["levels"] = draw(st.integers(2, 5))
+        given.append(phase)
+        if "for" not in phase:
+            break
+    return total, given
+
+
+@given(run=lists(), t=st.integers(0, 2 * 10**6), ticks=st.sampled_from(["end", "start"]))
+def test_any_list(run, t, ticks):
+    """Inside its range, at each end exactly there, and held after the last one."""
+    total, given = run
+    curve = phases(given, ticks=ticks).curve(Horizon(total))
+    levels = [1.0] + [phase[key] for phase in given for key in ("from", "to") if key in phase]
+    assert min(levels) <= curve(t) <= max(levels)
+    assert curve(total + t) == curve(total) == given[-1]["to"]
+    if ticks == "start":
+        assert curve(0) == given[0]["from"]
+        return
+    assert curve(total - 1) == given[-1]["to"]
+    end = 0
+    for phase in given[:-1]:
+        end += phase["for"]
+        assert curve(end - 1) == phase["to"]  # where the next one starts, if it says nothing else
+
+
+@given(
+    total=LENGTHS,
+    share=st.integers(1, 99),
+    shape=st.sampled_from([*SMOOTH, "staircase(3)"]),
+    floor=st.floats(1e-4, 0.5),
+)
+def test_joins_meet(total, share, shape, floor):
+    """A warmup, a stable phase and a cooldown: no update goes further than its own shape does."""
+    given = [
+        {"shape": "linear", "from": 0, "to": 1, "for": f"{share / 2}%"},
+        {"shape": "constant"},
+        {"shape": shape, "to": floor, "for": f"{(100 - share) / 2}%"},
+    ]
+    curve = phases(given).curve(Horizon(total))
+    warmup = math.floor(total * share / 200 + 0.5)
+    cooldown = math.floor(total * (100 - share) / 200 + 0.5)
+    assert curve(0) > 0
+    if warmup:
+        assert curve(0) == 1 / warmup
+        assert curve(warmup - 1) == 1
+    if cooldown and warmup + cooldown <= total:
+        assert curve(total - cooldown - 1) == 1 or warmup + cooldown == total
+        assert curve(total - 1) == floor
+        first = curve(total - cooldown)
+        if shape != "staircase(3)":
+            # what a cooldown of the same length alone makes of its first update
+            alone = library.wsd(0, cooldown, shape, floor).curve(Horizon(cooldown))
+            assert first == pytest.approx(alone(0), abs=1e-9)
+
+
+@given(total=st.integers(12, 200), parts=st.integers(1, 12))
+def test_shares_of_short_runs_fit(total, parts):
+    """Rounded together: equal shares differ by a step, and the last one ends with the run."""
+    given = [{"shape": "constant", "from": k + 1, "for": f"{100 / parts}%"} for k in range(parts)]
+    curve = phases(given).curve(Horizon(total))
+    seen = [curve(t) for t in range(total)]
+    assert seen == sorted(seen)
+    assert seen[-1] == parts
+    counts = [seen.count(k + 1) for k in range(parts)]
+    assert max(counts) - min(counts) <= 1
+
+
+@given(
+    total=LENGTHS,
+    times=st.integers(1, 12),
+    growth=st.sampled_from([1, 1.0, 2, 1.5, 3, 1.0625]),
+    decay=st.floats(0.1, 1),
+    ticks=st.sampled_from(TICKS),
+    t=st.integers(0, 10**6),
+)
+def test_rounds_grow_and_decay(total, times, growth, decay, ticks, t):
+    """So many rounds fill the run; each lies between the floor and its own peak."""
+    given = [
+        {
+            "repeat": [{"shape": "cosine", "to": 0.1}],
+            "times": times,
+            "growth": growth,
+            "decay": decay,
+            "floor": 0.1,
+        }
+    ]
+    curve = phases(given, ticks=ticks).curve(Horizon(total))
+    t = min(t, total - 1)
+    unit = total / sum(growth**k for k in range(times))
+    ends = [unit * sum(growth**k for k in range(n + 1)) for n in range(times)]
+    near = [n for n, end in enumerate(ends) if t < end + 1e-6]
+    sure = [n for n, end in enumerate(ends) if t < end - 1e-6]
+    peaks = [0.1 + 0.9 * decay**n for n in {min(near), min(sure, default=times - 1)}]
+    assert 0.1 - 1e-12 <= curve(t) <= max(peaks) + 1e-12
+    if ticks == "end":
+        assert curve(total - 1) == pytest.approx(0.1, abs=1e-9)
+
+
+def lines_of(curve, t):
+    """How many lines of Python are run for one value."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        curve(t, 0.1)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        phases(),
+        library.step(step_size=1),
+        library.cyclic(step_size_up=1, step_size_down=2),
+        library.cosine_restarts(cycles=1000, growth=1.0),
+        torch_names.CosineAnnealingWarmRestarts(T_0=1, T_mult=2),
+        torch_names.CosineAnnealingWarmRestarts(T_0=1, T_mult=1),
+        noam(),
+    ],
+    ids=["phases", "step", "cyclic", "restarts", "doubling", "equal", "noam"],
+)
+def test_any_step_takes_constant_time_and_memory(schedule):
+    """Counted in lines, not seconds; nothing is kept between two steps."""
+    curve = schedule.curve(Horizon(10**6))
+    kept = dict(vars(curve))
+    counts = [lines_of(curve, t) for t in (0, 1, 999, 123_456, 999_999, 10**7)]
+    fractions = 300  # Python's own, some of whose sums take a few more lines
+    assert max(counts) <= min(counts) + fractions
+    assert vars(curve) == kept
+
+
+def test_milestones_are_few():
+    assert phases().curve(Horizon(100)).milestones() == [0, 4, 5, 79, 80, 99]
+    given = [{"shape": "staircase(4)", "to": 0, "for": 40}, {"shape": "constant"}]
+    curve = phases(given).curve(Horizon(50))
+    assert curve.milestones() == [0, 9, 10, 19, 20, 29, 30, 39, 40, 49]
+    assert library.step(step_size=1).curve(Horizon(10**6)).milestones() == [0, 999_999]
+
+
+def test_a_constant_lasts_and_the_next_starts_there():
+    given = [{"shape": "constant", "from": 0.5, "for": 2}, {"shape": "linear", "to": 0}]
+    curve = phases(given).curve(Horizon(6))
+    assert [curve(t) for t in range(7)] == [0.5, 0.5, 0.375, 0.25, 0.125, 0, 0]
+
+
+def test_an_open_phase_hands_its_level_on():
+    given = [{"shape": "inverse_sqrt", "timescale": 1}, {"shape": "linear", "to": 0, "for": 4}]
+    curve = phases(given).curve(Horizon(7))
+    assert [curve(t) for t in range(2, 7)] == pytest.approx([0.5, 0.375, 0.25, 0.125, 0])
+
+
+def test_absolute_levels_are_the_same_for_every_group():
+    given = [{"shape": "linear", "from": 0.01, "to": 0.02, "for": 2}, {"shape": "cosine", "to": 0}]
+    curve = phases(given, absolute=True).curve(Horizon(10))
+    for lr in (1.0, 0.1, 0.0):
+        assert [curve(0, lr), curve(1, lr), curve(9, lr)] == pytest.approx([0.015, 0.02, 0])
+
+
+def test_every_shape_is_named_where_the_user_looks():
+    for name in [*shapes.NAMED, *(f"{name}(" for name in [*shapes.NUMBERED, shapes.STAIRCASE])]:
+        assert name in phases.__doc__
+
+
+def test_absolute_levels_begin_somewhere():
+    for written in (
+        [{"shape": "cosine", "to": 0}],
+        [{"repeat": [{"shape": "cosine", "to": 0}], "times": 2}],
+    ):
+        with pytest.raises(UsageError, match=r"\.0\.from must be given, for levels are absolute"):
+            phases(written, absolute=True)
+
+
+def test_levels_say_more_than_a_staircase():
+    curve = phases([{"shape": "staircase(9)", "levels": 2, "to": 0}]).curve(Horizon(4))
+    assert [curve(t) for t in range(4)] == [1, 1, 0, 0]
+
+
+def test_a_group_without_an_lr_has_none():
+    assert phases([{"shape": "exponential", "to": 0.1}]).curve(Horizon(9))(4, 0.0) == 0
+
+
+def test_rounds_and_what_follows_them():
+    given = [
+        {"repeat": [{"shape": "constant"}, {"shape": "linear", "to": 0, "for": "50%"}],
+         "times": 2, "for": 8},
+        {"shape": "constant", "from": 0.3},
+    ]  # fmt: skip
+    curve = phases(given).curve(Horizon(10))
+    assert [curve(t) for t in range(10)] == [1, 1, 0.5, 0, 1, 1, 0.5, 0, 0.3, 0.3]
+
+
+COSINE = "{shape: cosine, to: 0}"
+MISTAKES = {
+    "[]": "phases must have at least one phase",
+    "5": "phases must be a list, got 5",
+    "[5]": "phases must be a list, got [5]",
+    "[{to: 0}]": "phases.0 must be a phase such as",
+    "[{shape: cosin, to: 0}]": "phases.0.shape must be a shape such as cosine or power(1.5), got "
+    "'cosin'; did you mean cosine?",
+    "[{shape: power, to: 0}]": "got 'power'; did you mean power(...)?",
+    "[{shape: power(0), to: 0}]": "phases.0.shape must be a shape",
+    "[{shape: power(nan), to: 0}]": "phases.0.shape must be a shape",
+    "[{shape: power(-1), to: 0}]": "phases.0.shape must be a shape",
+    "[{shape: staircase(1.5), to: 0}]": "phases.0.shape must be a shape",
+    "[{shape: 5, to: 0}]": "phases.0.shape must be text such as linear",
+    "[{shape: cosine}]": "phases.0.to must be given",
+    "[{shape: cosine, to: -1}]": "phases.0.to must be a number >= 0, got -1",
+    "[{shape: cosine, to: nan}]": "phases.0.to must be a number >= 0, got nan",
+    "[{shape: cosine, to: inf}]": "phases.0.to must be a number >= 0, got inf",
+    "[{shape: cosine, to: 5%}]": "phases.0.to must be a number >= 0, got '5%'",
+    "[{shape: cosine, too: 0}]": "unknown key phases.0.too; did you mean to?",
+    "[{shape: cosine, to: 0, for: 0}]": "phases.0.for must be more than 0, got 0",
+    "[{shape: cosine, to: 0, for: -5}]": "phases.0.for must be a whole number or text such as 500",
+    "[{shape: cosine, to: 0, for: 2 weeks}]": "phases.0.for must be a whole number or text such as",
+    "[{shape: cosine, to: 0, for: 0.5}]": "phases.0.for must be a whole number or text such as 500",
+    "[{shape: cosine, to: 0, for: 5000}]": "phases.0.for=5000: 5000 steps, but the run has 4000",
+    "[{shape: constant, for: 60%}, {shape: cosine, to: 0, for: 50%}]": "phases.1.for=50%: 2000 "
+    "steps, but the run has 4000 and 2400 of them are taken",
+    "[{shape: constant, to: 0}]": "phases.0: a constant has one level",
+    f"[{COSINE}, {COSINE}]": "phases.0 and phases.1 say no `for`: only one phase can take the rest",
+    "[{shape: exponential, to: 0}]": "phases.0.shape=exponential falls by a factor",
+    "[{shape: inverse_sqrt, from: 0, to: 1}]": "phases.0.shape=inverse_sqrt falls by a factor",
+    "[{shape: cosine, to: 0, timescale: 5}]": "phases.0.timescale is for {shape: inverse_sqrt",
+    "[{shape: cosine, to: 0, levels: 1}]": "phases.0.levels must be a whole number > 1, got 1",
+    "[{shape: null, to: 0}]": "phases.0 must be a phase such as",
+    "[{shape: cosine, to: null}]": "phases.0.to must be given",
+    "[{repeat: null}]": "phases.0 must be a phase such as",
+    "[{repeat: 3}]": "phases.0.repeat must be a list, got 3",
+    "[{repeat: []}]": "phases.0.repeat must have at least one phase",
+    f"[{{repeat: [{COSINE}]}}]": "phases.0.repeat.0.for must be given, or `times` beside",
+    f"[{{repeat: [{COSINE}], times: 0}}]": "phases.0.times must be a whole number > 0, got 0",
+    f"[{{repeat: [{COSINE}], times: 2, growth: 0.5}}]": "phases.0.growth must be a number >= 1",
+    f"[{{repeat: [{COSINE}], times: 2, decay: 2}}]": "phases.0.decay must be a number in (0, 1]",
+    f"[{{repeat: [{COSINE}], times: 99, growth: 3}}]": "99 rounds that grow by 3 fit no run",
+    f"[{{repeat: [{{repeat: [{COSINE}]}}]}}]": "phases.0.repeat.0: a repeat cannot stand in",
+    "[{repeat: [{shape: cosine, to: 0, for: 9}], times: 2}]": "phases.0.repeat.0.for must be a %",
+    "[{repeat: [{shape: cosine, to: 0, for: 9%}], times: 2}]": "phases of a round must be 100%",
+}
+
+
+@pytest.mark.parametrize("written", MISTAKES)
+def test_a_mistake_is_answered_in_one_line(written):
+    with pytest.raises(UsageError) as error:
+        front(["scheduler=phases", f"scheduler.phases={written}"])
+    assert str(error.value).startswith(("scheduler.", "unknown key scheduler."))
+    assert MISTAKES[written] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", ["1-sqrt", "power(0.3)", "staircase(4)", "power 2"])
+def test_a_shape_needs_no_quotes_but_the_shells(shape):
+    list_ = f"[{{shape: {shape}, from: 1, to: 0.1, for: 50%}}, {{shape: constant}}]"
+    front(["scheduler=phases", f"scheduler.phases={list_}"])
+    front(["scheduler=wsd", f"scheduler.shape={shape}", "scheduler.min_lr_ratio=0.1"])
+    front(["-m", "scheduler=wsd", f"scheduler.shape={shape},linear", "scheduler.min_lr_ratio=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["cosine_min_lr", "min_lr=0.5"], "scheduler.min_lr=0.5 is above the optimizer's lr, 0.01"),
+        (["plateau", "min_lr=0.5"], "scheduler.min_lr=0.5 is above the optimizer's lr, 0.01"),
+        (["greedy", "min_lr=0.5"], "scheduler.min_lr=0.5 is above the optimizer's lr, 0.01"),
+        (["greedy", "max_lr=1e-3"], "scheduler.max_lr=0.001 is below the optimizer's lr, 0.01"),
+        (["CosineAnnealingLR", "eta_min=1"], "scheduler.eta_min=1 is above the optimizer's lr"),
+        (["CyclicLR", "base_lr=1"], "scheduler.base_lr=1 is above the optimizer's lr"),
+        (
+            ["sequential", "schedules=[{name: linear}, {name: cosine_min_lr, min_lr: 1}]"],
+            "scheduler.schedules.1.min_lr=1 is above the optimizer's lr",
+        ),
+    ],
+    ids=lambda typed: " ".join(typed) if isinstance(typed, list) else "",
+)
+def test_a_floor_above_the_peak_is_refused(typed, message):
+    name, *keys = typed
+    with pytest.raises(UsageError) as error:
+        front([f"scheduler={name}", "optimizer.lr=0.01", *(f"scheduler.{key}" for key in keys)])
+    assert message in str(error.value)
