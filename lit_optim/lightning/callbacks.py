@@ -14,7 +14,7 @@ from lit_optim.optimizers.walk import Walk
 from lit_optim.schedules.adapter import ScheduledLR
 
 #: A plan has about so many points, and beside them so many milestones of its schedule.
-POINTS = 400
+POINTS = 250
 MARKS = 50
 
 

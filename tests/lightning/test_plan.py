@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -102,9 +102,10 @@ class Logs(Plain):
         return super().training_step(batch, batch_idx)
 
 
+@settings(deadline=None)
 @given(
     first=st.integers(0, 10**5),
-    more=st.integers(1, 10**6),
+    more=st.integers(1, 2 * 10**5),
     every=st.sampled_from([0, 1, 7, 50, 1000]),
     marks=st.lists(st.integers(0, 10**6), max_size=100),
 )
