@@ -46,7 +46,7 @@ from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.lean import lean
-from lit_optim.param_groups import decided
+from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.tensorboard import open_command, shown
 
@@ -103,9 +103,11 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
     _declare_monitor(cfg, classes["model"])
     made: dict[str, Any] = {name: deferred(cfg[name]) for name in ("optimizer", "param_groups")}
-    trial = {"params": [torch.nn.Parameter(torch.zeros(2, 2))], "param_names": ["weight"]}
+    trial = {"param_names": ["weight"]}
     # its own checks, before all else; which names there are is not known yet
-    made["optimizer"]([trial], **({"roles": None} if "roles" in cfg.optimizer else {}))
+    rules = settings_of(_plain(cfg.param_groups).get("rules") or [])
+    trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
+    made["optimizer"](trials, **({"roles": None} if "roles" in cfg.optimizer else {}))
     made["scheduler"] = build(cfg.scheduler)
 
     _check_devices(cfg.trainer)

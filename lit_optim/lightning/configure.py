@@ -17,6 +17,7 @@ from lit_optim.lightning.averaged import Averaging, average
 from lit_optim.lightning.callbacks import best_mode
 from lit_optim.lightning.follow import follow
 from lit_optim.lightning.needs import heed, needs_of
+from lit_optim.optimizers.groups import scaled
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
@@ -57,6 +58,9 @@ def configure_optimizers(
     if "roles" in needs_of(optimizer):
         groups = by_role(groups, module)
     made = optimizer(groups)
+    for group in made.param_groups:  # of an optimizer that is not ours
+        group.update(scaled(group, group["lr"]))
+        group.pop("lr_mult", None)
     if isinstance(made, Averaging):
         average(module, made)
     curve = None

@@ -20,7 +20,8 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     """A group as `optimizer` takes it; the caller's stays as it is.
 
     A weight decay of 0 asks for nothing, so it is dropped where the optimizer has none: groups that
-    were made for any optimizer then fit. What the class has `fixed` is not for a group to set.
+    were made for any optimizer then fit. What the class has `fixed` is not for a group to set. An
+    `lr_mult` goes into the lr.
 
     Raises:
         ValueError: a key that is no hyperparameter, or a value out of its range.
@@ -30,16 +31,36 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     for key, value in group.items():
         if key == "weight_decay" and key not in known and not value:
             continue
-        foreign = key not in known and key not in BOOKKEEPING
+        foreign = key not in known and key not in BOOKKEEPING and key != "lr_mult"
         if foreign or (key in fixed and value != fixed[key]):
             allowed = ", ".join(name for name in known if name not in fixed)
             raise UsageError(
                 f"{type(optimizer).__name__} has no {key!r}; a param group may set {allowed}"
             )
         kept[key] = value
+    kept = scaled(kept, known.get("lr"))
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)
     return kept
+
+
+def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
+    """A group whose `lr_mult` has become a part of its lr.
+
+    Args:
+        group: any.
+        lr: of the optimizer, for a group that has none of its own.
+
+    Raises:
+        UsageError: neither has an lr.
+    """
+    if "lr_mult" not in group:
+        return group
+    rest = {key: value for key, value in group.items() if key != "lr_mult"}
+    own = group.get("lr", lr)
+    if own is None:
+        raise UsageError(f"lr_mult={group['lr_mult']} is a factor of lr, but lr is null")
+    return rest | {"lr": own * group["lr_mult"]}
 
 
 def plain(value: Any) -> Any:
