@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
@@ -40,7 +41,8 @@ class Routing(Callback):
             column.justify = "right"
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        wide = Console(width=10_000)  # whole names, as a terminal would wrap them
+        Console(width=Measurement.get(wide, wide.options, table).maximum).print(table)
         markdown = "\n".join(
             f"| {' | '.join(cells)} |" for cells in [HEADER, ["---"] * len(HEADER), *rows]
         )
@@ -62,7 +64,8 @@ def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
         group = optimizer.param_groups[index]
         owner = optimizer.owner(group) if isinstance(optimizer, Walk) else optimizer
         role = group.get("role", "") + (f" x {group['split']}" if "split" in group else "")
-        cells = [pattern, role, type(owner).__name__, f"{group.get('initial_lr', group['lr']):g}"]
+        name = pattern if len(params) > 1 else names.get(params[0], "?")
+        cells = [name, role, type(owner).__name__, f"{group.get('initial_lr', group['lr']):g}"]
         cells += [f"{group.get('weight_decay', 0):g}", f"{sum(p.numel() for p in params):,}"]
         table.append([*cells, _size(sum(_state_bytes(owner, group, p) for p in params))])
     return table
