@@ -28,7 +28,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import Progress
 from torch.nn.functional import cross_entropy
@@ -52,7 +52,9 @@ LEFT_OUT = {
     "lbfgs": "evaluates the loss up to 20 times in a step: no equal budget",
 }
 #: What an optimizer must be told to take an lr at all.
-SETTINGS = {"adafactor_hf": {"relative_step": False, "scale_parameter": False}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adafactor_hf": {"relative_step": False, "scale_parameter": False}
+}
 #: The validation metric that counts as there: accuracy, or nats per character.
 TARGET = {"mnist1d": 0.80, "char_lm": 2.2}
 TRIALS, SEEDS, LOOKS = 6, 5, 20
@@ -139,13 +141,21 @@ def char_lm(path: str | None) -> Task:
     )
 
 
+def node_of(name: str) -> DictConfig:
+    """The YAML of an optimizer, without what it chooses of other groups."""
+    node = OmegaConf.load(groups()["optimizer"][name])
+    assert isinstance(node, DictConfig)
+    node.pop("defaults", None)
+    return node
+
+
 def trained(task: Task, name: str, lr: float, seed: int, steps: int) -> dict[str, float]:
     """One run: validation loss at the end, test metric, steps to the target, time of a step."""
     torch.manual_seed(seed)
     model = task.make()
-    node = OmegaConf.load(groups()["optimizer"][name])
-    node.pop("defaults", None)
-    node = OmegaConf.merge(node, SETTINGS.get(name, {}), {"lr": lr})
+    node = node_of(name)
+    for key, value in (SETTINGS.get(name, {}) | {"lr": lr}).items():
+        node[key] = value
     make = deferred(node)
     groups_ = no_decay(model)
     needs = needs_of(make)
@@ -156,7 +166,7 @@ def trained(task: Task, name: str, lr: float, seed: int, steps: int) -> dict[str
     for step in range(steps):
         optimizer.zero_grad()
         loss = task.loss(model, next(batches))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         start = time.perf_counter()
         optimizer.step()
         times.append(time.perf_counter() - start)
@@ -181,8 +191,7 @@ def compared(job: tuple[str, str, str | None, int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     task = mnist1d() if kind == "mnist1d" else char_lm(path)
-    node = OmegaConf.load(groups()["optimizer"][name])
-    low, high = deferred(node).func.lr_range  # type: ignore[attr-defined]
+    low, high = deferred(node_of(name)).func.lr_range  # type: ignore[attr-defined]
     lrs = [low * (high / low) ** (k / (TRIALS - 1)) for k in range(TRIALS)]
     searched = [trained(task, name, lr, 0, steps)["loss"] for lr in lrs]
     lr = lrs[min(range(TRIALS), key=lambda k: searched[k])]

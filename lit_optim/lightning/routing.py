@@ -53,7 +53,7 @@ class Routing(Callback):
 
 def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
     """A row for each pattern of names within each group, in the order of the groups."""
-    names = {p: name for name, p in module.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
     rows: dict[tuple[int, str], list[Tensor]] = {}
     for index, group in enumerate(optimizer.param_groups):
         for p in group["params"]:

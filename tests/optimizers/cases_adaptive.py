@@ -69,4 +69,15 @@ ADAPTIVE = {
             WEIGHTING | {"lr": 0.1, "weight_decay": 0.1},
         ],
     ),
+    "prodigy": (
+        None,
+        oracles.prodigy,
+        [
+            {"d0": 1e-3},
+            ADAM | {"d0": 1e-2, "beta3": 0.8, "growth_rate": 1.02},
+            {"d0": 1e-2, "use_bias_correction": True, "d_coef": 2.0},
+            {"d0": 1e-2, "decoupled_weight_decay": False, "weight_decay": 0.1}
+            | {"safeguard_warmup": True, "lr": 0.5},
+        ],
+    ),
 }

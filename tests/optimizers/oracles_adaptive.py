@@ -181,3 +181,42 @@ def mars(
         p = p - lr * (weight_decay * p + u)
         before = g
         yield p
+
+
+def prodigy(
+    p,
+    gradients,
+    lr=1.0,
+    betas=(0.9, 0.999),
+    beta3=None,
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled_weight_decay=True,
+    use_bias_correction=False,
+    safeguard_warmup=False,
+    d0=1e-6,
+    d_coef=1.0,
+    growth_rate=None,
+):
+    b1, b2 = betas
+    b3 = math.sqrt(b2) if beta3 is None else beta3
+    p0, d, d_max = p, d0, d0
+    m = v = s = numerator = 0.0
+    for k, g in enumerate(gradients, 1):
+        if not decoupled_weight_decay:
+            g = g + weight_decay * p
+        debias = math.sqrt(1 - b2**k) / (1 - b1**k) if use_bias_correction else 1.0
+        size = d * lr * debias
+        numerator = b3 * numerator + d / d0 * size * float(np.sum(g * (p0 - p)))
+        s = b3 * s + d / d0 * (d if safeguard_warmup else size) * g
+        m = b1 * m + (1 - b1) * d * g
+        v = b2 * v + (1 - b2) * d**2 * g**2
+        estimate = d_coef * numerator / float(np.sum(np.abs(s)))
+        if d == d0:
+            d = max(d, estimate)
+        d_max = max(d_max, estimate)
+        d = d_max if growth_rate is None else min(d_max, d * growth_rate)
+        if decoupled_weight_decay:
+            p = p - size * weight_decay * p
+        p = p - size * m / (np.sqrt(v) + d * eps)
+        yield p

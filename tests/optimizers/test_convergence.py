@@ -79,6 +79,7 @@ OWN = {
     "adopt": {Rosenbrock: 1.0},
     "lars": {Quadratic: 10.0, DeepLinear: 10.0, Rosenbrock: 10.0},
     "nag": {DeepLinear: 0.03},
+    "prodigy": {Quadratic: 1.0, DeepLinear: 1.0, Rosenbrock: 1.0},
     "rmsprop": {DeepLinear: 0.03, Rosenbrock: 0.1},
     "schedule_free_sgd": {DeepLinear: 0.3},
     "scion": {Quadratic: 0.006, DeepLinear: 0.002, Rosenbrock: 0.006},
@@ -89,7 +90,7 @@ SETTINGS = {"adafactor_hf": {"relative_step": False, "scale_parameter": False}}
 LEFT = 1e-2
 #: who is only on the way through the valley by then: their steps are in proportion to the slope
 #: there, or fall by themselves
-IN_THE_VALLEY = {"adafactor", "adagrad", "asgd", "radam", "schedule_free_sgd", "sgd"}
+IN_THE_VALLEY = {"adafactor", "adagrad", "asgd", "prodigy", "radam", "schedule_free_sgd", "sgd"}
 
 
 @pytest.mark.parametrize("problem", USUAL, ids=lambda cls: cls.__name__)

@@ -42,7 +42,7 @@ def two_groups(params, name, settings):
     """The second has half the lr and a weight decay, where the optimizer has them."""
     hyper = defaults_of(class_of(name)) | settings
     second = {"weight_decay": 0.05} if "weight_decay" in hyper else {}
-    if hyper["lr"] is not None:
+    if hyper["lr"] is not None and "one_lr" not in class_of(name).needs:
         second["lr"] = hyper["lr"] / 2
     return [{"params": params[:2]}, {"params": params[2:], **second}]
 

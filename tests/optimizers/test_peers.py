@@ -10,7 +10,12 @@ LR = 1e-2
 DECAY = {"weight_decay": 0.1}
 WEIGHTING = {"warmup_steps": 7, "r": 0.5, "weight_lr_power": 1.5}
 TINY = DECAY | {"eps": 1e-15}
+PRODIGY = {"d0": 1e-2, "lr": 0.5, "beta3": 0.9, "d_coef": 1.5, "safeguard_warmup": True}
 MATRICES, ALL = slice(2, 4), slice(0, 4)
+
+#: arguments of theirs that ours has too, under another name or with another default
+RENAMED = {"decouple": "decoupled_weight_decay"}
+SHARED = {"decouple", "growth_rate"}
 
 #: ours, theirs, what both are given, what only theirs is, which parameters
 PEERS = [
@@ -27,6 +32,10 @@ PEERS = [
     # its lr is not within the momentum, and vectors have no ratio
     ("lars", "pytorch_optimizer:LARS", DECAY | {"lr": 2.0, "momentum": 0.5}, {}, MATRICES),
     ("signum", "pytorch_optimizer:SignSGD", DECAY | {"momentum": 0.5}, {}, ALL),
+    ("prodigy", "prodigyopt:Prodigy", {"d0": 1e-3, "lr": 1.0}, {}, ALL),
+    ("prodigy", "prodigyopt:Prodigy", DECAY | PRODIGY | {"use_bias_correction": True}, {}, ALL),
+    ("prodigy", "prodigyopt:Prodigy", DECAY | PRODIGY, {"decouple": False}, ALL),
+    ("prodigy", "prodigyopt:Prodigy", PRODIGY, {"growth_rate": 1.05}, ALL),
     # the lr stays as it is, so it does not matter that theirs is averaged
     ("laprop", "pytorch_optimizer:LaProp", {"betas": (0.5, 0.9)}, {}, ALL),
 ]
@@ -37,8 +46,10 @@ def test_equals_another_package(name, path, settings, theirs, which):
     package, _, cls = path.partition(":")
     make = getattr(pytest.importorskip(package), cls)
     ours, others = parameters()[which], parameters()[which]
-    mine = class_of(name)(ours, **{"lr": LR} | settings)
-    other = make(others, foreach=False, **{"lr": LR} | settings | theirs)
+    renamed = {RENAMED.get(key, key): value for key, value in theirs.items() if key in SHARED}
+    mine = class_of(name)(ours, **{"lr": LR} | settings | renamed)
+    plain = {} if package == "prodigyopt" else {"foreach": False}
+    other = make(others, **plain, **{"lr": LR} | settings | theirs)
     averages = hasattr(other, "train")
     if averages:
         other.train()
