@@ -33,7 +33,7 @@ class Adadelta(Elementwise):
         weight_decay: coupled: an L2 penalty's gradient.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-1, 1e1)
+    lr_range: ClassVar[tuple[float, float]] = (1.0, 1e2)
     coupled_weight_decay = True
 
     def __init__(

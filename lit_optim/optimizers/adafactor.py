@@ -46,7 +46,7 @@ class Adafactor(Tensorwise):
         weight_decay: decoupled: multiplied by lr, not by the size of the parameter.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -34,6 +34,8 @@ class Adamax(Elementwise):
     """
 
     coupled_weight_decay = True
+
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class Adan(Elementwise):
         no_prox: shrink the parameter by lr weight_decay before the step instead, as AdamW does.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class NorMuon(Matrixwise):
         adjust_lr_fn: the factor s.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
+    lr_range: ClassVar[tuple[float, float]] = (3e-3, 1.0)
     adamw_share: ClassVar[float] = 0.1
 
     def __init__(

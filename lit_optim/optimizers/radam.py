@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import sqrt as host_sqrt
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
@@ -38,6 +38,8 @@ class RAdam(Elementwise):
     """
 
     coupled_weight_decay = True
+
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
 
     def __init__(
         self,

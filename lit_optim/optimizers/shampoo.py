@@ -49,7 +49,7 @@ class Shampoo(Matrixwise):
         matrix_eps: added to the eigenvalues of l and r.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
+    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
 
     def __init__(
         self,
