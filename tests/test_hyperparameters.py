@@ -39,7 +39,7 @@ BETAS = Annotated[tuple[float, float], "in [0, 1)"]
         (tuple[float, ...], [[], [1, 2.5]], [1, ["a"]], "a list"),
         (list[int], [[1, 2]], [[1.5], "12"], "a list"),
         (dict[str, int], [{"a": 1}], [[1], {"a": "x"}], "a mapping of names to a whole number"),
-        (Any, [1, None, "x", object()], [], "something else"),
+        (Any, [1, None, "x", ...], [], "something else"),
         (Annotated[int | str, "such as 5%"], [5, "5%"], [0.5], "a whole number or text such as 5%"),
     ],
     ids=str,

@@ -83,7 +83,9 @@ class Phase:
         if length <= 0:  # it is one update, at its start; see `ticks: both`
             x = 0.0
         elif self.levels:
-            x = min(owned * self.levels // length, self.levels - 1) / (self.levels - 1)
+            # what is at the end has the last level, also with fewer updates than levels
+            last = self.levels - 1
+            x = min(owned * self.levels // length, last) / last if offset < length else 1.0
         else:
             x = min(float(offset / length), 1.0)
         shape = self.shape

@@ -41,7 +41,11 @@ PEERS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "path", "settings", "theirs", "which"), PEERS, ids=str)
+#: Settings may hold functions, whose text is another one in each process.
+IDS = [f"{name}-{path}-{k}" for k, (name, path, *_) in enumerate(PEERS)]
+
+
+@pytest.mark.parametrize(("name", "path", "settings", "theirs", "which"), PEERS, ids=IDS)
 def test_equals_another_package(name, path, settings, theirs, which):
     package, _, cls = path.partition(":")
     make = getattr(pytest.importorskip(package), cls)

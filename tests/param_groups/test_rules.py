@@ -72,7 +72,7 @@ def test_rules_merge_and_for_each_key_the_first_wins():
         ({"ndim": [1, 2], "regex": "^head"}, {"head.weight", "head.bias"}),
         ({"role": ["embedding", "norm"]}, {"token.weight", "norm.weight"}),
     ],
-    ids=str,
+    ids=lambda x: str(sorted(x)),
 )
 def test_who_a_rule_is_about(match, names):
     found = by_rules(net(), [match | {"lr_mult": 2.0}], base="single")

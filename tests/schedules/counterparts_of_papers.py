@@ -275,6 +275,7 @@ PAPERS: dict[str, list[Row]] = {
             stairs,
             lambda T, W: written.phases([{"shape": "exponential", "to": 0.01, "levels": 3}]),
             multiple=2,
+            shortest=3,
         ),
     ],
 }

@@ -92,6 +92,12 @@ def test_joins_meet(total, share, shape, floor):
             assert first == pytest.approx(alone(0), abs=1e-9)
 
 
+@pytest.mark.parametrize(("steps", "values"), [(1, [0.1]), (2, [1, 0.1]), (3, [1, 0.55, 0.1])])
+def test_stairs_of_few_updates_reach_the_floor(steps, values):
+    curve = phases([{"shape": "staircase(3)", "to": 0.1}]).curve(Horizon(steps))
+    assert [curve(t) for t in range(steps)] == pytest.approx(values)
+
+
 @given(total=st.integers(12, 200), parts=st.integers(1, 12))
 def test_shares_of_short_runs_fit(total, parts):
     """Rounded together: equal shares differ by a step, and the last one ends with the run."""
