@@ -1,14 +1,16 @@
-"""How long a step of AdamW takes on a GPU: our Triton kernel, torch's fused one, and a copy.
+"""How long a step takes on a GPU: our Triton kernels, torch's fused AdamW, and a copy.
 
     python scripts/bench_cuda.py                    10^9 parameters in 100 tensors; 1,000 tensors
     python scripts/bench_cuda.py --params 2e8       where the memory is smaller
     python scripts/bench_cuda.py --dtype bfloat16
+    python scripts/bench_cuda.py --optimizers "lion ademamix adamw,state_dtype=int8" --markdown
 
-All candidates step in one process, in turn, round after round; a ratio is the median of the ratios
-within the rounds. The time is between two events of the GPU with nothing before them, so that what
-Python does is in it where the GPU waits for it. GB/s is what a step must at least move by the time
-it took: parameter and states read and written, gradient read. The copy moves as many bytes, half of
-them read and half written. Before anything is measured, ours is compared with torch.
+Each optimizer is beside torch's and a copy of as many bytes. All three step in one process, in
+turn, round after round; a ratio is the median of the ratios within the rounds. The time is between
+two events of the GPU with nothing before them, so that what Python does is in it where the GPU
+waits for it. GB/s is what a step must at least move by the time it took: parameter and states read
+and written, gradient read. Of the copy's bytes half are read and half written. Before anything is
+measured, our AdamW is compared with torch's.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from dataclasses import dataclass, field
 from statistics import median
 
 import torch
+from bench_candidates import Candidate as Ours
+from bench_candidates import ours
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn import Parameter
 
+from lit_optim.errors import UsageError
 from lit_optim.optimizers.adamw import AdamW
 
 DEVICE = "cuda"
@@ -87,17 +92,15 @@ def check(dtype: torch.dtype) -> None:
             raise SystemExit(f"ours differs from torch by {error:.2g}: nothing is measured")
 
 
-def candidates(sizes: list[int], dtype: torch.dtype) -> list[Candidate]:
-    """Ours, torch's and a copy of as many bytes."""
+def candidates(wanted: Ours, sizes: list[int], dtype: torch.dtype) -> list[Candidate]:
+    """Ours, torch's and a copy of as many bytes as ours moves."""
     gradients = gradients_of(sizes, dtype)
-    params = parameters(sizes, dtype, gradients)
-    ours = AdamW(params, **HYPER, executor="native")  # type: ignore[arg-type]
+    mine = wanted.make(parameters(sizes, dtype, gradients))
     params = parameters(sizes, dtype, gradients)
     theirs = torch.optim.AdamW(params, **HYPER, fused=True)  # type: ignore[arg-type]
-    ours.step()
-    theirs.step()
     found = []
-    for name, optimizer in (("lit_optim", ours), (BASELINE, theirs)):
+    for name, optimizer in ((wanted.label.removesuffix(" native"), mine), (BASELINE, theirs)):
+        optimizer.step()
         moved = 0
         for p in optimizer.param_groups[0]["params"]:
             state = [x for x in optimizer.state[p].values() if isinstance(x, Tensor) and x.ndim]
@@ -131,15 +134,44 @@ def measure(found: list[Candidate], rounds: int) -> None:
                 candidate.milliseconds.append(start.elapsed_time(end))
 
 
-def show(title: str, found: list[Candidate], console: Console) -> None:
+def row(found: list[Candidate]) -> list[str]:
+    """Ours beside the others."""
+    mine, theirs, copy = (one.milliseconds for one in found)
+    speed = found[0].bytes_moved / median(mine) / 1e6
+    return [
+        found[0].name,
+        f"{median(mine):.3g}",
+        f"{ratio(mine, theirs):.2f}",
+        f"{speed:.0f}",
+        f"{ratio(copy, mine):.0%}",
+        f"{median(theirs):.3g}",
+        f"{median(copy):.3g}",
+    ]
+
+
+def ratio(ones: list[float], others: list[float]) -> float:
+    """The median of those within the rounds."""
+    return median(a / b for a, b in zip(ones, others, strict=True))
+
+
+def show(title: str, rows: list[list[str]], console: Console, markdown: bool) -> None:
     """A table of medians."""
-    [baseline] = [c.milliseconds for c in found if c.name == BASELINE]
-    table = Table("candidate", "ms", f"x {BASELINE}", "GB/s", title=title, title_justify="left")
-    for one in found:
-        ms = median(one.milliseconds)
-        ratio = median(a / b for a, b in zip(one.milliseconds, baseline, strict=True))
-        speed = one.bytes_moved / ms / 1e6
-        table.add_row(one.name, f"{ms:.3g}", f"{ratio:.2f}", f"{speed:.0f}")
+    header = [
+        "optimizer",
+        "ms",
+        f"x {BASELINE}",
+        "GB/s",
+        "of a copy",
+        f"{BASELINE}, ms",
+        "copy, ms",
+    ]
+    if markdown:
+        print(f"**{title}**\n\n| {' | '.join(header)} |\n|---|{'--:|' * (len(header) - 1)}")
+        print("\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n")
+        return
+    table = Table(*header, title=title, title_justify="left")
+    for cells in rows:
+        table.add_row(*cells)
     console.print(table)
 
 
@@ -149,13 +181,23 @@ def main() -> None:
     parser.add_argument("--params", type=float, default=1e9, help="of the large shape")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--optimizers", default="adamw", help='such as "adamw lion,state_dtype=int8"'
+    )
+    parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
+    try:
+        asked = [one for unit in ours(args.optimizers, ["native"]) for one in unit]
+    except UsageError as error:
+        raise SystemExit(f"bench_cuda: {error}") from None
+    asked = [one for one in asked if one.kind == "ours"]
     if not torch.cuda.is_available():
         raise SystemExit("no GPU that torch can use: nothing to measure")
     dtype: torch.dtype = getattr(torch, args.dtype)
     size = int(args.params) // 100
-    # parameters twice, gradients, states twice, two buffers of the copy
-    needed = 100 * size * (3 * dtype.itemsize + 2 * 2 * 4 + (3 * dtype.itemsize + 16) / PARTS)
+    # parameters twice, gradients, states of torch's two and at most three of ours, two buffers of
+    # the copy
+    needed = 100 * size * (3 * dtype.itemsize + 5 * 4 + (3 * dtype.itemsize + 16) / PARTS)
     free, _ = torch.cuda.mem_get_info()
     if needed > free:
         fitting = args.params * 0.9 * free / needed
@@ -169,11 +211,14 @@ def main() -> None:
     shapes = {f"{100 * size:.3g} parameters in 100 tensors": [size] * 100}
     shapes["1,000 tensors of 1,000"] = [1000] * 1000
     for title, sizes in shapes.items():
-        found = candidates(sizes, dtype)
-        measure(found, args.rounds)
-        show(title, found, console)
-        del found
-        torch.cuda.empty_cache()
+        rows = []
+        for one in asked:
+            found = candidates(one, sizes, dtype)
+            measure(found, args.rounds)
+            rows.append(row(found))
+            del found
+            torch.cuda.empty_cache()
+        show(title, rows, console, args.markdown)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python scripts/bench_matrix.py                  every method, matrices of two GPT-2 layers
     python scripts/bench_matrix.py --methods soap --layers 1 --steps 20 --markdown
+    python scripts/bench_matrix.py --device cuda --peers torch,pytorch_optimizer
 
 Every candidate steps the same matrices in one process, in turn, with gradients that are drawn anew
 for each step and not timed. A step's time is the mean over --steps steps, so that a change of basis
@@ -32,12 +33,14 @@ LAYER = [(2304, 768), (768, 768), (3072, 768), (768, 3072)]
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
 
-def candidates(method: str) -> dict[str, Make]:
-    """What takes part: ours first, then whatever peers are installed."""
+def candidates(method: str, peers: list[str]) -> dict[str, Make]:
+    """What takes part: ours first, then whichever of these peers are installed."""
     ours: dict[str, Make] = {"lit_optim": getattr(lit_optim, CLASSES[method])}
-    if method == "muon":
+    if method == "muon" and "torch" in peers:
         ours["torch"] = torch.optim.Muon
     for package, make in PEERS.get(method, {}).items():
+        if package not in peers:
+            continue
         try:
             module = __import__(package)
             ours[package] = make(module)
@@ -73,31 +76,42 @@ PEERS: dict[str, dict[str, Callable[[Any], Make]]] = {
 class Runner:
     """A candidate and matrices of its own."""
 
-    def __init__(self, make: Make, layers: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.generator = generator
+    def __init__(self, make: Make, layers: int, device: str) -> None:
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(0)
         self.params = [
-            torch.nn.Parameter(torch.randn(shape, generator=generator) * 0.02)
-            for _ in range(layers)
-            for shape in LAYER
+            torch.nn.Parameter(self.random(shape) * 0.02) for _ in range(layers) for shape in LAYER
         ]
         self.optimizer = make(self.params)
+
+    def random(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Normal numbers."""
+        return torch.randn(shape, generator=self.generator, device=self.device)
 
     def seconds(self, steps: int) -> float:
         """The mean time of a step."""
         took = 0.0
         for _ in range(steps):
             for p in self.params:
-                p.grad = torch.randn(p.shape, generator=self.generator) * 1e-3
+                p.grad = self.random(p.shape) * 1e-3
+            self._wait()
             start = time.perf_counter()
             self.optimizer.step()
+            self._wait()
             took += time.perf_counter() - start
         return took / steps
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
 
 def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[list[str]]:
     """The rows of one method."""
-    runners = {name: Runner(make, args.layers) for name, make in candidates(method).items()}
+    runners = {
+        name: Runner(make, args.layers, args.device)
+        for name, make in candidates(method, args.peers).items()
+    }
     task = progress.add_task(method, total=(args.rounds + 1) * len(runners))
     first: dict[str, float] = {}
     for name, runner in [*runners.items()]:
@@ -131,12 +145,18 @@ def main() -> None:
     parser.add_argument(
         "--methods", default=",".join(CLASSES), help="some of " + ", ".join(CLASSES)
     )
+    everyone = ["torch", *sorted({package for known in PEERS.values() for package in known})]
+    parser.add_argument(
+        "--peers", default=",".join(everyone), help=f"some of {', '.join(everyone)}, or none"
+    )
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
     methods = args.methods.replace(",", " ").split()
+    args.peers = args.peers.replace(",", " ").split()
     for method in methods:
         if method not in CLASSES:
             sys.exit(f"--methods: there is no {method!r}; allowed are {', '.join(CLASSES)}")
@@ -149,7 +169,7 @@ def main() -> None:
         for row in rows:
             print(f"| {' | '.join(row)} |")
         return
-    table = Table(*header, title=f"{args.layers} layers of GPT-2 small, float32, CPU")
+    table = Table(*header, title=f"{args.layers} layers of GPT-2 small, float32, {args.device}")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
