@@ -45,9 +45,9 @@ def step(
     like = state[states[0]] if states else p
     if not precision.is_dense(like):
         like = torch.empty_like(like)
-    x = _laid_as(like, p)
+    x = laid_as(like, p)
     row = {name: precision.flat(state[name]) for name in (*states, *[LOW] * (LOW in state))}
-    gradient, parameter = precision.flat(_laid_as(like, g)), precision.flat(x)
+    gradient, parameter = precision.flat(laid_as(like, g)), precision.flat(x)
     parts = in_parts and p.device.type == "cpu"
     size = PART if parts else max(p.numel(), 1)
     for start in range(0, p.numel(), size):
@@ -62,7 +62,7 @@ def step(
         p.copy_(x)
 
 
-def _laid_as(like: Tensor, x: Tensor) -> Tensor:
+def laid_as(like: Tensor, x: Tensor) -> Tensor:
     """X with its elements in the same places as those of `like`; x itself if they are."""
     if x.stride() == like.stride():
         return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import sqrt as host_sqrt
 from typing import Annotated, Any, ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from lit_optim.kernels import precision, torch_executor
 from lit_optim.kernels.arithmetic import lerp, sqrt, square
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.elementwise import Elementwise, State
@@ -137,7 +138,7 @@ class Prodigy(Elementwise):
     def _estimate(self) -> bool:
         """Take the gradients into s and num, and d from them; False if all are 0."""
         one = self.param_groups[0]
-        d, numerator, denominator = one["d"], one["d_numerator"] * _beta3(one), 0.0
+        d, ways, norms = one["d"], [], []
         for group in self.param_groups:
             size = self.effective_lr(group, 1, {})
             of_s = d / group["d0"] * (d if group["safeguard_warmup"] else size)
@@ -145,14 +146,16 @@ class Prodigy(Elementwise):
                 if p.grad is None:
                     continue
                 state = self.state[p] or self.start(p, group)
-                x, g = p.to(wide(p)), p.grad.to(wide(p))
-                g = -g if group["maximize"] else g
-                g = g + group["weight_decay"] * x if self.couples(group) else g
-                state["s"].mul_(_beta3(one)).add_(g, alpha=of_s)
-                if group["lr"] > 0:
-                    way = (g * (state["p0"] - x)).sum(dtype=torch.float64).item()
-                    numerator += d / group["d0"] * size * way
-                denominator += state["s"].abs().sum(dtype=torch.float64).item()
+                for s, p0, x, g in _parts(state["s"], state["p0"], p, p.grad):
+                    x, g = x.to(s.dtype), g.to(s.dtype)
+                    g = -g if group["maximize"] else g
+                    g = g + group["weight_decay"] * x if self.couples(group) else g
+                    s.mul_(_beta3(group)).add_(g, alpha=of_s)
+                    if group["lr"] > 0:
+                        ways.append(d / group["d0"] * size * torch.dot(g, p0 - x).double())
+                    norms.append(torch.linalg.vector_norm(s, 1).double())
+        denominator = _sum(norms)
+        numerator = one["d_numerator"] * _beta3(one) + _sum(ways)
         if denominator == 0:
             return False
         if any(group["lr"] > 0 for group in self.param_groups):
@@ -187,3 +190,16 @@ class Prodigy(Elementwise):
 
 def _beta3(group: dict[str, Any]) -> float:
     return float(host_sqrt(group["betas"][1]) if group["beta3"] is None else group["beta3"])
+
+
+def _parts(like: Tensor, *others: Tensor) -> Iterator[list[Tensor]]:
+    """Alike parts of tensors, as vectors, of `like` first; on a CPU small enough for its cache."""
+    size = torch_executor.PART if like.device.type == "cpu" else max(1, like.numel())
+    rows = [precision.flat(torch_executor.laid_as(like, x)) for x in (like, *others)]
+    for start in range(0, like.numel(), size):
+        yield [row[start : start + size] for row in rows]
+
+
+def _sum(numbers: list[Tensor]) -> float:
+    """Of numbers on whatever device, which is waited for once."""
+    return sum(torch.stack(numbers).tolist()) if numbers else 0.0
