@@ -57,15 +57,16 @@ def orthogonalized(
     else:
         known, safety = ((coefficients[0], coefficients[1], coefficients[2]),) * 5, 1.0
     tall = x.shape[-2] > x.shape[-1]
-    y = x.mT if tall else x  # A is then the smaller of two
+    y = x.reshape(-1, *x.shape[-2:])
+    y = y.mT if tall else y  # A is then the smaller of two
     y = y / (torch.linalg.matrix_norm(y, keepdim=True) * safety).clamp(min=eps)
     y = y.bfloat16() if y.is_cuda else y
     for k in range(len(known) if steps is None else steps):
         a, b, c = known[min(k, len(known) - 1)]
         gram = y @ y.mT
-        y = a * y + (b * gram + c * (gram @ gram)) @ y
-    out: Tensor = (y.mT if tall else y).to(x.dtype)
-    return out
+        powers = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        y = torch.baddbmm(y, powers, y, beta=a)
+    return (y.mT if tall else y).reshape(x.shape).to(x.dtype)
 
 
 #: Rows of a factor that are computed at a time.
