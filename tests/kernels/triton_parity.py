@@ -112,7 +112,10 @@ def compare(name, dtype=torch.float32, **settings):
         for key, value in theirs.items():
             if torch.is_tensor(value):
                 assert ours[key].dtype == value.dtype
-                torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
+                off = ~torch.isclose(ours[key], value, rtol=1e-4, atol=1e-5, equal_nan=True)
+                # an ulp of p in 16 bits goes into the gradient of what is decayed through it
+                most = 1e-3 if dtype in (torch.bfloat16, torch.float16) else 0.0
+                assert off.float().mean().nan_to_num() <= most, key
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
