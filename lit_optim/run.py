@@ -44,14 +44,15 @@ from lit_optim.config.targets import (
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
+from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers, global_batch
 from lit_optim.lightning.lean import lean
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.tensorboard import open_command, shown
+from lit_optim.wrappers import Wrapped
 
 #: What a model may take from us instead of being given a configure_optimizers.
-OURS = ("optimizer", "scheduler", "param_groups")
+OURS = ("optimizer", "scheduler", "param_groups", "lr_rule")
 
 PROCESSES_PER_CORE = 4  # that is still somebody's wish
 
@@ -102,13 +103,14 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     _quiet()
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
     _declare_monitor(cfg, classes["model"])
-    made: dict[str, Any] = {name: deferred(cfg[name]) for name in ("optimizer", "param_groups")}
+    made: dict[str, Any] = {"param_groups": deferred(cfg.param_groups)}
+    made["optimizer"] = Wrapped(deferred(cfg.optimizer), deferred(cfg.wrapper))
     trial = {"param_names": ["weight"]}
     # its own checks, before all else; which names there are is not known yet
     rules = settings_of(_plain(cfg.param_groups).get("rules") or [])
     trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
     made["optimizer"](trials, **({"roles": None} if "roles" in cfg.optimizer else {}))
-    made["scheduler"] = build(cfg.scheduler)
+    made["scheduler"], made["lr_rule"] = build(cfg.scheduler), build(cfg.lr_rule)
 
     _check_devices(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -138,7 +140,8 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
             (run_dir / "result.json").write_text(json.dumps(asdict(result), indent=1))
-        _print(result, trainer, cfg)
+        rule, batch = made["lr_rule"], global_batch(trainer) if result.steps else None
+        _print(result, trainer, cfg, rule.factor(batch) if rule and batch else 1.0)
     return result
 
 
@@ -296,7 +299,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
 def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:
     """Fill TensorBoard's HPARAMS: choices and hyperparameters beside the final metrics."""
     hparams: dict[str, Any] = dict(result.choices) | {"seed": result.seed}
-    for group in ("optimizer", "scheduler", "model", "data"):
+    for group in ("optimizer", "wrapper", "scheduler", "lr_rule", "model", "data"):
         for key, value in cfg[group].items():
             if key != TARGET:
                 plain = value if isinstance(value, bool | int | float | str) else str(value)
@@ -310,9 +313,10 @@ def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None
             logger.finalize("success")
 
 
-def _print(result: Result, trainer: Trainer, cfg: DictConfig) -> None:
-    lr = cfg.optimizer.get("lr")
-    told = {} if lr is None else {"optimizer": f"  lr {lr:g}"}
+def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float) -> None:
+    lr, around = cfg.optimizer.get("lr"), result.choices.get("wrapper", "none")
+    told = {"optimizer": "" if around == "none" else f" in {around}"}
+    told["optimizer"] += "" if lr is None else f"  lr {lr * of_lr:g}"
     table = Table(box=None, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(no_wrap=True)  # so that the last line can be copied

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FLOORS = (
     ("errors",),
     ("hyperparameters", "kernels"),
-    ("optimizers", "schedules", "param_groups", "signatures"),
+    ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("sweeps", "run", "plot"),
     ("app", "cli"),

@@ -31,7 +31,16 @@ from lit_optim.signatures import Signature, read_signature
 BEST = "best"  # of the run, as `ckpt`
 
 #: Groups whose choice is one object, and groups whose choice is several of them by name.
-ONE = ("optimizer", "scheduler", "param_groups", "model", "data", "trainer")
+ONE = (
+    "optimizer",
+    "wrapper",
+    "scheduler",
+    "lr_rule",
+    "param_groups",
+    "model",
+    "data",
+    "trainer",
+)
 SEVERAL = ("logger", "callbacks")
 
 
@@ -188,7 +197,8 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         if schedule is None:
             return
         lr = lr_of(plain["optimizer"])
-        if lr is not None:
+        as_given = name_of(plain["lr_rule"]) == "none"  # else it depends on the batch
+        if lr is not None and as_given:
             schedule.check(lr)
         # epochs and samples get their length from the data, later
         if schedule.units <= {"step", "%"}:

@@ -22,6 +22,7 @@ ALLOWED = (
     "lit_optim.param_groups.",
     "lit_optim.schedules.",
     "lit_optim.tasks.",
+    "lit_optim.wrappers.",
     "lightning.pytorch.Trainer",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",

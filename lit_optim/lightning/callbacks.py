@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lit_optim.optimizers.walk import Walk
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.wrappers import unwrapped
 
 #: A plan has about so many points, and beside them so many milestones of its schedule.
 POINTS = 250
@@ -79,7 +80,7 @@ class LearningRates(Callback):
         """Write the lrs; `ahead` is 1 before the update that uses them and 0 after it."""
         values: dict[str, float] = {}
         lrs = iter(self._used)
-        for optimizer in trainer.optimizers:
+        for optimizer in map(unwrapped, trainer.optimizers):
             for index, group in enumerate(groups(optimizer)):
                 name = _name(group, index)
                 values[f"lr/{name}"] = lr = float(next(lrs))

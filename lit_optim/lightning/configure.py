@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,12 +17,15 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.averaged import Averaging, average
 from lit_optim.lightning.callbacks import best_mode
 from lit_optim.lightning.follow import follow
+from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.needs import heed, needs_of
 from lit_optim.optimizers.groups import scaled
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.schedule import Curve, Follow, Schedule
+
+LOG = logging.getLogger("lit_optim")
 
 #: fast_dev_run makes the first update of a run whose length is not told; any schedule fits this.
 FAST_DEV_STEPS = 10**6
@@ -35,6 +39,7 @@ def configure_optimizers(
     optimizer: MakeOptimizer,
     scheduler: Schedule | None = None,
     param_groups: MakeGroups | None = None,
+    lr_rule: LrRule | None = None,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns, for a module attached to a trainer.
 
@@ -49,6 +54,7 @@ def configure_optimizers(
         scheduler: from `lit_optim.schedules.library`; None keeps the lr as it is.
         param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
             For an optimizer that needs roles they are divided by them.
+        lr_rule: the lr by the global batch, from `lit_optim.lightning.lr_rule`; None leaves it.
 
     Raises:
         ValueError: nothing to train, a schedule that does not fit or has a floor above the lr, a
@@ -61,6 +67,8 @@ def configure_optimizers(
     for group in made.param_groups:  # of an optimizer that is not ours
         group.update(scaled(group, group["lr"]))
         group.pop("lr_mult", None)
+    if lr_rule is not None:
+        scale_lr(made, lr_rule, module.trainer)
     if isinstance(made, Averaging):
         average(module, made)
     curve = None
@@ -94,16 +102,18 @@ class OptimizerMixin(LightningModule):
                 self.optimizer, self.scheduler = optimizer, scheduler
                 self.param_groups = param_groups
 
-    The three stay out of `hparams`: a checkpoint holds plain values only, and so it can be loaded.
+    All stay out of `hparams`: a checkpoint holds plain values only, and so it can be loaded.
     """
 
     optimizer: MakeOptimizer
     scheduler: Schedule | None = None
     param_groups: MakeGroups | None = None
+    lr_rule: LrRule | None = None
 
     def configure_optimizers(self) -> Any:
         """Called by Lightning."""
-        return configure_optimizers(self, self.optimizer, self.scheduler, self.param_groups)
+        parts = self.optimizer, self.scheduler, self.param_groups, self.lr_rule
+        return configure_optimizers(self, *parts)
 
     def save_hyperparameters(
         self,
@@ -112,12 +122,34 @@ class OptimizerMixin(LightningModule):
         frame: Any = None,
         **kwargs: Any,
     ) -> None:
-        """As in Lightning, without the three."""
+        """As in Lightning, without these."""
         ignored = [ignore] if isinstance(ignore, str) else list(ignore or ())
-        ignored += ["optimizer", "scheduler", "param_groups"]
+        ignored += ["optimizer", "scheduler", "param_groups", "lr_rule"]
         here = inspect.currentframe()
         frame = frame or (here.f_back if here else None)
         super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
+
+
+def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:
+    """Multiply the lr of every group as the rule says, and tell so in a line.
+
+    Raises:
+        UsageError: the samples of an update cannot be counted.
+    """
+    batch = global_batch(trainer)
+    if batch is None:
+        raise UsageError(
+            f"lr_rule={rule.name}: a loader without batch_size does not tell how many samples an "
+            "update sees; use lr_rule=none"
+        )
+    factor, before = rule.factor(batch), optimizer.param_groups[0]["lr"]
+    for group in optimizer.param_groups:
+        group["lr"] *= factor
+    share = f"{batch} / {rule.base}"
+    share = f"sqrt({share})" if rule.name == "sqrt" else share
+    lr = optimizer.param_groups[0]["lr"]
+    if trainer.is_global_zero:
+        LOG.info(f"lr_rule={rule.name}: lr = {before:g} x {share} = {lr:g}, by the global batch")
 
 
 def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
@@ -147,7 +179,7 @@ def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
     """
     units = scheduler.units  # a loader is asked only where the answer is needed
     epoch = _steps_per_epoch(trainer) if "epoch" in units else None
-    samples = _samples_per_step(trainer) if "sample" in units else None
+    samples = global_batch(trainer) if "sample" in units else None
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         steps = FAST_DEV_STEPS
     elif scheduler.total is None:
@@ -183,8 +215,11 @@ def _steps_per_epoch(trainer: Trainer) -> int | None:
     return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
-def _samples_per_step(trainer: Trainer) -> int | None:
-    """Over all devices. A sampler that yields whole batches tells their global size itself."""
+def global_batch(trainer: Trainer) -> int | None:
+    """The samples of an update, over all devices and accumulated; None where none can tell.
+
+    A sampler that yields whole batches tells their global size itself.
+    """
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
     loader = trainer.train_dataloader

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.schedule import Curve
+from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")
 
@@ -36,7 +37,17 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
         UsageError: a closure with gradient accumulation or in fp16, or whole tensors of a sharded
             model.
     """
-    needs, name, trainer = needs_of(optimizer), type(optimizer).__name__, module.trainer
+    within, trainer = unwrapped(optimizer), module.trainer
+    needs, name = needs_of(within), type(within).__name__
+    _refuse(needs, name, trainer)
+    _refuse(needs_of(optimizer), type(optimizer).__name__, trainer)
+    if not trainer.is_global_zero:
+        return
+    for warning in _warnings(needs, name, optimizer.param_groups, curve):
+        LOG.warning(warning)
+
+
+def _refuse(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
     if "closure" in needs:
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(
@@ -55,10 +66,6 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
             f"{name} looks at whole tensors, and FSDP cuts them; use trainer=ddp or another "
             "optimizer"
         )
-    if not trainer.is_global_zero:
-        return
-    for warning in _warnings(needs, name, optimizer.param_groups, curve):
-        LOG.warning(warning)
 
 
 def _warnings(

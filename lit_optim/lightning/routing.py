@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_optim.optimizers.walk import Walk
+from lit_optim.wrappers import unwrapped
 
 HEADER = ("parameters", "role", "optimizer", "lr", "weight decay", "count", "state")
 #: A part of a name that counts layers.
@@ -35,7 +36,7 @@ class Routing(Callback):
         ]
         if not divided or not trainer.is_global_zero:
             return
-        rows = [row for optimizer in divided for row in routing(optimizer, pl_module)]
+        rows = [row for optimizer in divided for row in routing(unwrapped(optimizer), pl_module)]
         table = Table(*HEADER, box=box.SIMPLE)
         for column in table.columns[3:]:
             column.justify = "right"

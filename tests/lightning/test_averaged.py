@@ -13,12 +13,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import lit_optim
-from lit_optim import ScheduleFreeAdamW, ScheduleFreeSGD
+from lit_optim import AdamW, ScheduleFreeAdamW, ScheduleFreeSGD
+from lit_optim.wrappers import Ema, Wrapped
 from tests.lightning.modules import Data, Plain
 
 MAKE = {
     "adamw": partial(ScheduleFreeAdamW, lr=0.05, warmup_steps=3),
     "sgd": partial(ScheduleFreeSGD, lr=0.1),
+    "ema": Wrapped(partial(AdamW, lr=0.05), partial(Ema, decay=0.9, warmup=False)),
 }
 
 
@@ -84,9 +86,15 @@ def made(name, fails_at=None):
 
 
 def average_of(module):
-    """x = y + (1 - 1 / beta) (z - y), from what training would go on with."""
+    """x = y + (1 - 1 / beta) (z - y), from what training goes on with; Ema by its definition."""
     averaged = module.trainer.callbacks[0]
     optimizer = averaged.optimizer
+    if isinstance(optimizer, Ema):
+        first, *after = [*module.seen["train"], list(averaged.kept.values())]
+        average = [p.clone() for p in first]
+        for weights in after:
+            average = [0.9 * e + 0.1 * p for e, p in zip(average, weights, strict=True)]
+        return average
     names = {p: name for name, p in module.named_parameters()}
     found = {}
     for group in optimizer.param_groups:

@@ -12,7 +12,7 @@ from tests.optimizers.running import NAMES, gradients, made_by, parameters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 #: torch's own classes, which take other parameters or a closure.
-OTHERS = {"lbfgs", "sparse_adam"}
+OTHERS = {"lbfgs", "sparse_adam", "muon_torch"}
 #: Of a convolution's long side few directions are known at first; the others are any basis.
 NOT_UNIQUE = {"soap": 3}
 #: Matrix products in bfloat16 on a GPU: one of many directions may differ by so much.

@@ -1,0 +1,8 @@
+"""What goes around any optimizer: an average of its weights, slow weights, sharpness."""
+
+from lit_optim.wrappers.ema import Ema
+from lit_optim.wrappers.lookahead import Lookahead
+from lit_optim.wrappers.sam import Sam
+from lit_optim.wrappers.wrapper import Wrapped, Wrapper, none, unwrapped
+
+__all__ = ["Ema", "Lookahead", "Sam", "Wrapped", "Wrapper", "none", "unwrapped"]

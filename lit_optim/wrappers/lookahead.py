@@ -1,0 +1,59 @@
+"""Lookahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_optim.hyperparameters import check
+from lit_optim.wrappers.wrapper import Wrapper
+
+
+class Lookahead(Wrapper):
+    """k steps forward, and back to between where they began and ended.
+
+    Zhang et al. 2019, Lookahead Optimizer: k steps forward, 1 step back, arXiv:1907.08610, Alg. 1.
+
+        every k updates:   slow = slow + alpha (p - slow);   p = slow
+
+    The state of the optimizer within goes on as it is. Between two such updates a validation sees
+    the fast weights; let k divide `trainer.val_check_interval` to see the slow ones.
+
+    Keeps one tensor of each parameter's shape.
+
+    Args:
+        base: the optimizer that makes the steps.
+        k: updates of the fast weights to one of the slow.
+        alpha: how far the slow weights go along.
+    """
+
+    numbers: ClassVar[tuple[str, ...]] = ("updates",)
+    tensors: ClassVar[tuple[str, ...]] = ("slow",)
+
+    def __init__(
+        self,
+        base: Optimizer,
+        k: Annotated[int, "> 0"] = 5,
+        alpha: Annotated[float, "in (0, 1]"] = 0.5,
+    ) -> None:
+        check(type(self).__init__, {"k": k, "alpha": alpha})
+        super().__init__(base)
+        self.k, self.alpha, self.updates = k, alpha, 0
+        self.slow: dict[Tensor, Tensor]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters; on every k-th update the slow weights."""
+        for p in self.params():
+            if p not in self.slow:
+                self.slow[p] = p.detach().clone()
+        loss = self.base.step(closure)
+        self.updates += 1
+        if self.updates % self.k == 0:
+            for p in self.params():
+                p.copy_(self.slow[p].lerp_(p.detach(), self.alpha))
+        return loss

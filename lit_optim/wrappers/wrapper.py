@@ -1,0 +1,163 @@
+"""An optimizer around another one: the same param groups, the same state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_optim.errors import UsageError
+
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+
+class Wrapper(Optimizer):
+    """A torch optimizer that shares the `param_groups` and the `state` of the one it is around.
+
+    So any schedule reaches the groups, and hyperparameters are changed where they always are. The
+    state dict is that of `base`, and beside it, under the wrapper's own name, what it keeps.
+    Attributes that it has not are those of `base`.
+
+    A subclass writes `step`, and declares what it keeps in `numbers` and `tensors`.
+    """
+
+    #: Whether it can be around an optimizer with train() and eval().
+    around_averaging: ClassVar[bool] = False
+    #: Whether it can be around one that evaluates the loss itself.
+    around_closures: ClassVar[bool] = True
+    #: What it needs beside what `base` needs; see `optimizers.needs`.
+    own_needs: ClassVar[tuple[str, ...]] = ()
+    #: Attributes that are plain values and change while training.
+    numbers: ClassVar[tuple[str, ...]] = ()
+    #: Attributes that are tensors by parameter.
+    tensors: ClassVar[tuple[str, ...]] = ()
+
+    base: Optimizer
+
+    def __init__(self, base: Optimizer) -> None:
+        name = type(self).__name__
+        if not self.around_averaging and hasattr(base, "eval"):
+            raise UsageError(
+                f"wrapper: {name} cannot be around {type(base).__name__}, which averages itself"
+            )
+        if not self.around_closures and "closure" in getattr(base, "needs", ()):
+            raise UsageError(
+                f"wrapper: {name} cannot be around {type(base).__name__}: both evaluate the loss "
+                "again within a step"
+            )
+        self.__dict__["base"] = base
+        for attribute in self.tensors:
+            self.__dict__[attribute] = {}
+        super().__init__(base.param_groups, dict(base.defaults))
+        self._link()
+
+    def _link(self) -> None:
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What `base` and the wrapper need."""
+        return (*getattr(self.base, "needs", ()), *self.own_needs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "base" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def params(self) -> Iterator[Tensor]:
+        """Every parameter, in the order of the groups."""
+        for group in self.param_groups:
+            yield from group["params"]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to both."""
+        known = self.__dict__.get("param_groups")
+        if known is self.base.param_groups:
+            self.base.add_param_group(param_group)
+        elif known is not None:  # while it is made: the groups are there already
+            known.append(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of `base`, and what is kept beside it."""
+        places = {p: k for k, p in enumerate(self.params())}
+        kept: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
+        for name in self.tensors:
+            kept[name] = {places[p]: value for p, value in getattr(self, name).items()}
+        return self.base.state_dict() | {type(self).__name__: kept}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave.
+
+        Raises:
+            UsageError: it is not of this wrapper.
+        """
+        rest, name = dict(state_dict), type(self).__name__
+        if name not in rest:
+            raise UsageError(f"the saved state is of an optimizer without {name} around it")
+        kept = rest.pop(name)
+        self.base.load_state_dict(rest)
+        self._link()
+        params = list(self.params())
+        for attribute in self.numbers:
+            setattr(self, attribute, kept[attribute])
+        for attribute in self.tensors:
+            saved = {params[k]: value for k, value in kept[attribute].items()}
+            moved = {p: value.to(p.device, copy=True) for p, value in saved.items()}
+            setattr(self, attribute, moved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        torchs = ("param_groups", "state", "defaults")
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in torchs and not name.startswith("_")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        base = self.base
+        torchs = {"defaults": dict(base.defaults), "state": base.state}
+        super().__setstate__(torchs | {"param_groups": base.param_groups})
+        self._link()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} around {self.base!r}"
+
+
+class Wrapped:
+    """Makes an optimizer and puts a wrapper around it: `Wrapped(AdamW, partial(Ema, decay=0.99))`.
+
+    Args:
+        make: an optimizer of param groups.
+        wrap: what goes around it.
+    """
+
+    def __init__(
+        self, make: Callable[..., Optimizer], wrap: Callable[[Optimizer], Optimizer]
+    ) -> None:
+        self.make, self.wrap = make, wrap
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the optimizer needs; its groups are made by that."""
+        return tuple(getattr(getattr(self.make, "func", self.make), "needs", ()))
+
+    def __call__(self, params: Any, **more: Any) -> Optimizer:
+        """Made, and wrapped."""
+        return self.wrap(self.make(params, **more))
+
+
+def none(base: AnyOptimizer) -> AnyOptimizer:
+    """Nothing around it."""
+    return base
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """The optimizer within all wrappers."""
+    while isinstance(optimizer, Wrapper):
+        optimizer = optimizer.base
+    return optimizer

@@ -1,0 +1,234 @@
+"""Wrappers against loops written by hand, and around every optimizer."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+from lit_optim.errors import UsageError
+from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.lbfgs import LBFGS
+from lit_optim.optimizers.momentum import Momentum
+from lit_optim.optimizers.schedule_free_sgd import ScheduleFreeSGD
+from lit_optim.wrappers import Ema, Lookahead, Sam, unwrapped
+from tests.optimizers.running import NAMES, difference, gradients, made_by, parameters, run
+
+STEPS = 20
+HAND = {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}
+WRAPPERS = [Ema, Lookahead, Sam]
+#: torch's own classes, which want other parameters or a closure of their own.
+OTHERS = {"lbfgs", "sparse_adam", "muon_torch"}
+
+
+def by_hand(params):
+    return torch.optim.AdamW(params, **HAND, foreach=False)
+
+
+def loss_of(params):
+    """Curved and coupled, so that the gradient depends on where it is taken."""
+    return (
+        sum((p.sin() * (k + 1)).square().sum() for k, p in enumerate(params))
+        + sum(p.sum() for p in params).square()
+    )
+
+
+def closure_of(optimizer, params):
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of(params)
+        loss.backward()
+        return loss
+
+    return closure
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_ema_is_the_average_of_what_is_trained(warmup):
+    ours, theirs = parameters(), parameters()
+    optimizer, other = Ema(AdamW(ours, **HAND), decay=0.9, warmup=warmup), by_hand(theirs)
+    average = [p.detach().clone() for p in theirs]
+    for t in range(1, STEPS + 1):
+        run(optimizer, ours, t - 1, t)
+        run(other, theirs, t - 1, t)
+        d = min(0.9, (1 + t) / (10 + t)) if warmup else 0.9
+        average = [d * e + (1 - d) * p.detach() for e, p in zip(average, theirs, strict=True)]
+    assert difference(ours, theirs) < 1e-12
+    trained = [p.detach().clone() for p in ours]
+    optimizer.eval()
+    assert difference(ours, average) < 1e-12
+    optimizer.eval()
+    with pytest.raises(RuntimeError, match="eval mode"):
+        optimizer.step()
+    optimizer.train()
+    assert all(torch.equal(p, q) for p, q in zip(ours, trained, strict=True))
+
+
+def test_ema_of_short_numbers_is_long():
+    p = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    optimizer = Ema(AdamW([p], lr=0.5, weight_decay=0.0), decay=0.999, warmup=False)
+    for _ in range(3):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    trained = p.detach().clone()
+    assert optimizer.average[p].dtype == torch.float32
+    # p goes from 1 to 0.5, 0 and -0.5, a thousandth of which bfloat16 would not see beside 1
+    expected = 0.999 * (0.999 * (0.999 + 0.001 * 0.5) + 0.001 * 0.0) + 0.001 * -0.5
+    torch.testing.assert_close(optimizer.average[p], torch.full((3,), expected), atol=2e-5, rtol=0)
+    optimizer.eval()
+    optimizer.train()
+    assert torch.equal(p, trained)
+
+
+def test_lookahead_goes_back_between():
+    ours, theirs = parameters(), parameters()
+    optimizer, other = Lookahead(AdamW(ours, **HAND), k=3, alpha=0.4), by_hand(theirs)
+    slow = [p.detach().clone() for p in theirs]
+    for t in range(1, STEPS + 1):
+        run(optimizer, ours, t - 1, t)
+        run(other, theirs, t - 1, t)
+        if t % 3 == 0:
+            slow = [s + 0.4 * (p.detach() - s) for s, p in zip(slow, theirs, strict=True)]
+            for p, s in zip(theirs, slow, strict=True):
+                p.data.copy_(s)
+        assert difference(ours, theirs) < 1e-12
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_sam_steps_by_the_gradient_at_the_worst_point(adaptive):
+    ours, theirs = parameters(), parameters()
+    optimizer, other = Sam(AdamW(ours, **HAND), rho=0.3, adaptive=adaptive), by_hand(theirs)
+    for _ in range(STEPS):
+        loss = optimizer.step(closure_of(optimizer, ours))
+        before = loss_of(theirs)
+        assert loss.item() == pytest.approx(before.item(), rel=1e-12)
+        grads = torch.autograd.grad(before, theirs)
+        scales = [p.detach().abs() if adaptive else torch.ones_like(p) for p in theirs]
+        pairs = list(zip(grads, scales, strict=True))
+        norm = sum((g * s).square().sum() for g, s in pairs).sqrt()
+        kept = [p.detach().clone() for p in theirs]
+        for p, (g, s) in zip(theirs, pairs, strict=True):
+            p.data.add_(0.3 * s * s * g / norm)
+        for p, g, old in zip(
+            theirs, torch.autograd.grad(loss_of(theirs), theirs), kept, strict=True
+        ):
+            p.data.copy_(old)
+            p.grad = g
+        other.step()
+        assert difference(ours, theirs) < 1e-10
+
+
+def test_sam_without_a_closure():
+    with pytest.raises(UsageError, match=r"call step\(closure\)"):
+        Sam(AdamW(parameters())).step()
+
+
+def stepped(optimizer, params, steps):
+    for step in steps:
+        gradients(params, step)
+        closure = (lambda: torch.zeros(())) if isinstance(optimizer, Sam) else None
+        optimizer.step(closure)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - OTHERS))
+def test_goes_around_every_optimizer_and_on_after_saving(name, wrap):
+    make, params = made_by(name), parameters()
+    if name.startswith("schedule_free") and wrap is not Sam:
+        with pytest.raises(UsageError, match="averages itself"):
+            wrap(make(params))
+        return
+    whole = wrap(make(params))
+    stepped(whole, params, range(8))
+    parts = parameters()
+    first = wrap(make(parts))
+    stepped(first, parts, range(4))
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second = wrap(make(parts))
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert second.param_groups is unwrapped(second).param_groups
+    assert second.state is unwrapped(second).state
+    stepped(second, parts, range(4, 8))
+    assert all(torch.equal(p, q) for p, q in zip(params, parts, strict=True))
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_go_on_alike(wrap, twin):
+    params = parameters()
+    optimizer = wrap(AdamW(params, **HAND))
+    stepped(optimizer, params, range(4))
+    others, other = twin((params, optimizer))
+    stepped(optimizer, params, range(4, 8))
+    stepped(other, others, range(4, 8))
+    assert difference(params, others) == 0
+    assert other.param_groups is other.base.param_groups
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_schedule_and_later_groups_reach_what_is_within(wrap):
+    params, more = parameters(), parameters(seed=3)
+    optimizer = wrap(AdamW(params, **HAND))
+    optimizer.add_param_group({"params": more, "lr": 0.7})
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.5
+    assert [g["lr"] for g in optimizer.base.param_groups] == [0.025, 0.35]
+    stepped(optimizer, params, range(3))
+    assert optimizer.owner(optimizer.param_groups[0]) is optimizer.base
+
+
+def test_wrappers_go_around_wrappers():
+    ours = parameters()
+    optimizer = Ema(Lookahead(AdamW(ours, **HAND), k=2), decay=0.5, warmup=False)
+    run(optimizer, ours, 0, 4)
+    other = Ema(Lookahead(AdamW(ours, **HAND), k=2), decay=0.5, warmup=False)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.base.updates == 4
+    assert unwrapped(other) is other.base.base
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda p: Ema(ScheduleFreeSGD(p, lr=1.0)), "Ema cannot be around ScheduleFreeSGD, which"),
+        (lambda p: Lookahead(Ema(AdamW(p))), "Lookahead cannot be around Ema, which averages"),
+        (lambda p: Sam(LBFGS(p)), "Sam cannot be around LBFGS: both evaluate the loss again"),
+        (lambda p: Ema(AdamW(p), decay=1.0), "decay must be a number in [0, 1), got 1.0"),
+        (lambda p: Lookahead(AdamW(p), k=0), "k must be a whole number > 0, got 0"),
+        (lambda p: Sam(AdamW(p), rho=-1), "rho must be a number > 0, got -1"),
+        (
+            lambda p: Ema(AdamW(p)).load_state_dict(AdamW(p).state_dict()),
+            "the saved state is of an optimizer without Ema around it",
+        ),
+    ],
+    ids=["averages", "wrapped", "closure", "decay", "k", "rho", "state"],
+)
+def test_mistakes(make, line):
+    with pytest.raises(UsageError) as refused:
+        make(parameters())
+    assert line in str(refused.value)
+
+
+def test_late_gradients_and_groups_of_their_own():
+    """The second parameter of `gradients` wakes up late; the groups differ in lr."""
+    ours, theirs = parameters(), parameters()
+
+    def grouped(params):
+        return [{"params": params[:2], "lr": 0.3}, {"params": params[2:], "lr": 0.01}]
+
+    optimizer = Lookahead(Momentum(grouped(ours), lr=0.1), k=4)
+    other = torch.optim.SGD(grouped(theirs), lr=0.1, momentum=0.9, foreach=False)
+    slow = [p.detach().clone() for p in theirs]
+    for t in range(1, 13):
+        run(optimizer, ours, t - 1, t)
+        run(other, theirs, t - 1, t)
+        if t % 4 == 0:
+            for s, p in zip(slow, theirs, strict=True):
+                s.lerp_(p.detach(), 0.5)
+                p.data.copy_(s)
+    assert difference(ours, theirs) < 1e-12
