@@ -52,7 +52,7 @@ from lit_optim.tensorboard import open_command, shown
 from lit_optim.wrappers import Wrapped
 
 #: What a model may take from us instead of being given a configure_optimizers.
-OURS = ("optimizer", "scheduler", "param_groups", "lr_rule")
+OURS = ("optimizer", "scheduler", "param_groups", "lr_rule", "schedules")
 
 PROCESSES_PER_CORE = 4  # that is still somebody's wish
 
@@ -110,6 +110,7 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     rules = settings_of(_plain(cfg.param_groups).get("rules") or [])
     trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
     made["optimizer"](trials, **({"roles": None} if "roles" in cfg.optimizer else {}))
+    made["schedules"] = _plain(cfg.schedules)
     made["scheduler"], made["lr_rule"] = build(cfg.scheduler), build(cfg.lr_rule)
 
     _check_devices(cfg.trainer)

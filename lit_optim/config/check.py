@@ -25,6 +25,7 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.durations import Horizon, parse
 from lit_optim.schedules.expressions import FORMULAS, function_in
+from lit_optim.schedules.moved import check_values, movings, read
 from lit_optim.schedules.schedule import Schedule
 from lit_optim.signatures import Signature, read_signature
 
@@ -71,6 +72,7 @@ def check(cfg: DictConfig) -> None:
             _check_one(f"{group}.{name}", node)
     _check_trainer(plain["trainer"])
     _check_schedule(plain)
+    _check_schedules(plain)
     _check_batch(OmegaConf.select(cfg, "hydra.runtime.choices.batch"), plain)
     _check_job(plain["train"], plain["test"], plain["ckpt"])
 
@@ -208,6 +210,30 @@ def _check_schedule(plain: dict[str, Any]) -> None:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
         raise UsageError(f"scheduler.{error}") from None
+
+
+def _check_schedules(plain: Mapping[str, Any]) -> None:
+    """Those of other hyperparameters, as far as they can be told before there is an optimizer."""
+    optimizer, steps = plain["optimizer"], _run_length(plain["trainer"])
+    signature = read_signature(optimizer[TARGET])
+    for one in movings(plain["schedules"]):
+        name = one.key.split(".")[0]
+        if name == name_of(plain["wrapper"]).lower():
+            continue
+        known = [k for k, v in optimizer.items() if k not in (TARGET, "lr")]
+        if name not in known:
+            near = suggest(name, known) or f"; it has {', '.join(known)}"
+            raise UsageError(f"{one.path}: {name_of(optimizer)} has no {name}{near}")
+        own = read(optimizer, one.key, one.path)
+        if one.schedule is None or not one.schedule.units <= {"step", "%"} or steps < 1:
+            continue
+        try:
+            curve = one.schedule.curve(Horizon(steps)) if one.schedule.total is None else None
+        except UsageError as error:
+            raise UsageError(f"{one.path}.{error}") from None
+        if curve is not None and signature is not None and isinstance(own, int | float):
+            hint = signature.parameters[name].annotation
+            check_values(one.path, one.key, curve, own, optimizer[name], hint)
 
 
 def made_schedule(node: Mapping[str, Any]) -> Schedule | None:

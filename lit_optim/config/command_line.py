@@ -240,7 +240,8 @@ def _formula_quoted(line: str) -> str:
     The same for a shape with a number, as power(1.5).
     """
     key, equals, value = line.partition("=")
-    if key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers"):
+    listed = key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers")
+    if listed or key.startswith("schedules."):
         return key + equals + SHAPE.sub(r"\1'\2'", value)
     if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
         return line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 
 class Settings:
@@ -17,6 +17,7 @@ class Settings:
         monitor: str | None,
         mode: Literal["min", "max"] | None,
         allow: list[str] | str,
+        schedules: dict[str, Any],
         n_jobs: Annotated[int, "> 0"],
     ) -> None:
         raise NotImplementedError("a declaration, not a class to make objects of")

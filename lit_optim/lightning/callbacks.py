@@ -30,11 +30,15 @@ class LearningRates(Callback):
     TensorBoard also gets `plan/<group>` before the first update: what the schedule is going to do,
     by the function that does it. It has some hundreds of points at most, in a long run some of the
     steps at which `lr/<group>` will be logged. What follows a metric or multiplies up has no plan.
+
+    Other hyperparameters that have a schedule are logged likewise, as `weight_decay/<group>` and
+    `plan/weight_decay/<group>`.
     """
 
     def __init__(self) -> None:
         self._step = -1  # of the update that comes or came last
         self._used: list[float] = []  # the lr of each group at that update
+        self._others: dict[str, float] = {}  # and what else has a schedule
         self._logged = -1
 
     def on_train_batch_start(  # noqa: D102
@@ -48,6 +52,14 @@ class LearningRates(Callback):
         self._used = [
             group["lr"] for optimizer in trainer.optimizers for group in groups(optimizer)
         ]
+        if schedule is not None and schedule.moved:
+            self._others = {
+                f"{one.key}/{_name(schedule.optimizer.param_groups[place], place)}": one.value(
+                    schedule.optimizer, place
+                )
+                for one in schedule.moved
+                for place in one.own
+            }
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step == 0 or (every and (step + 1) % every == 0):
             self._log(trainer, ahead=1)
@@ -68,7 +80,7 @@ class LearningRates(Callback):
             values = {
                 f"plan/{_name(group, index)}": schedule.curve(t, group["initial_lr"])
                 for index, group in enumerate(groups(schedule.optimizer))
-            }
+            } | _plans(schedule, t)
             for logger in loggers:
                 logger.log_metrics(values, step=t)
 
@@ -78,7 +90,7 @@ class LearningRates(Callback):
 
     def _log(self, trainer: Trainer, ahead: int) -> None:
         """Write the lrs; `ahead` is 1 before the update that uses them and 0 after it."""
-        values: dict[str, float] = {}
+        values: dict[str, float] = dict(self._others)
         lrs = iter(self._used)
         for optimizer in map(unwrapped, trainer.optimizers):
             for index, group in enumerate(groups(optimizer)):
@@ -92,6 +104,18 @@ class LearningRates(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values, step=self._step)
         self._logged = self._step
+
+
+def _plans(schedule: ScheduledLR, t: int) -> dict[str, float]:
+    """What other hyperparameters are going to be at update t."""
+    values = {}
+    for one in schedule.moved:
+        for place in one.own:
+            group = schedule.optimizer.param_groups[place]
+            own = group["initial_lr"]
+            of_lr = schedule.curve(t, own) / own if own else 1.0
+            values[f"plan/{one.key}/{_name(group, place)}"] = one.at(t, place, of_lr)
+    return values
 
 
 def plan_steps(first: int, total: int, every: int, milestones: Sequence[int]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.fabric.utilities.data import sized_len
@@ -23,6 +23,8 @@ from lit_optim.optimizers.groups import scaled
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.library import constant
+from lit_optim.schedules.moved import Moved, Moving, movings
 from lit_optim.schedules.schedule import Curve, Follow, Schedule
 
 LOG = logging.getLogger("lit_optim")
@@ -40,6 +42,7 @@ def configure_optimizers(
     scheduler: Schedule | None = None,
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
+    schedules: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns, for a module attached to a trainer.
 
@@ -55,6 +58,8 @@ def configure_optimizers(
         param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
             For an optimizer that needs roles they are divided by them.
         lr_rule: the lr by the global batch, from `lit_optim.lightning.lr_rule`; None leaves it.
+        schedules: of other hyperparameters, as `schedules.moved.movings` reads them:
+            {"weight_decay": "lr", "betas.0": [{"shape": "linear", "from": 0.85, "to": 0.95}]}.
 
     Raises:
         ValueError: nothing to train, a schedule that does not fit or has a floor above the lr, a
@@ -76,9 +81,14 @@ def configure_optimizers(
         scheduler.check(max(group["lr"] for group in made.param_groups))
         curve = fitted(scheduler, module)
     heed(module, made, curve)
-    if curve is None:
+    asked = movings(schedules or {})
+    if curve is None and not asked:
         return {"optimizer": made}
-    adapter = ScheduledLR(made, curve)
+    steady = constant()
+    moved = [Moved(one, _fitted_other(one, module.trainer), made) for one in asked]
+    if curve is None and (following := [one.path for one in asked if one.schedule is None]):
+        raise UsageError(f"{following[0]}=lr: there is no scheduler whose lr it could follow")
+    adapter = ScheduledLR(made, curve or steady.curve(horizon(module.trainer, steady)), moved)
     if adapter.curve.follows is not None:
         follow(module.trainer, adapter)
     return {
@@ -109,10 +119,11 @@ class OptimizerMixin(LightningModule):
     scheduler: Schedule | None = None
     param_groups: MakeGroups | None = None
     lr_rule: LrRule | None = None
+    schedules: Mapping[str, Any] | None = None
 
     def configure_optimizers(self) -> Any:
         """Called by Lightning."""
-        parts = self.optimizer, self.scheduler, self.param_groups, self.lr_rule
+        parts = self.optimizer, self.scheduler, self.param_groups, self.lr_rule, self.schedules
         return configure_optimizers(self, *parts)
 
     def save_hyperparameters(
@@ -124,10 +135,20 @@ class OptimizerMixin(LightningModule):
     ) -> None:
         """As in Lightning, without these."""
         ignored = [ignore] if isinstance(ignore, str) else list(ignore or ())
-        ignored += ["optimizer", "scheduler", "param_groups", "lr_rule"]
+        ignored += ["optimizer", "scheduler", "param_groups", "lr_rule", "schedules"]
         here = inspect.currentframe()
         frame = frame or (here.f_back if here else None)
         super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
+
+
+def _fitted_other(moving: Moving, trainer: Trainer) -> Curve | None:
+    """Its schedule over the run; None: that of the lr."""
+    if moving.schedule is None:
+        return None
+    try:
+        return moving.schedule.curve(horizon(trainer, moving.schedule))
+    except UsageError as error:
+        raise UsageError(f"{moving.path}.{error}") from None
 
 
 def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -35,6 +36,15 @@ POLYNOMIALS: dict[str, tuple[tuple[float, float, float], ...]] = {
 SAFETY = {"polar_express": 1.02}
 
 
+@cache
+def has_bfloat16(device: str) -> bool:
+    """Whether a device has units for products of bfloat16, which are then much faster."""
+    if device == "cpu":  # without them they take many times as long
+        supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(supported and supported())
+    return device == "cuda"
+
+
 def orthogonalized(
     x: Tensor,
     coefficients: Coefficients | tuple[float, float, float],
@@ -43,8 +53,8 @@ def orthogonalized(
 ) -> Tensor:
     """About U Vᵀ of x = U S Vᵀ: the matrix with the same directions, all of them alike.
 
-    Newton and Schulz' iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. In bfloat16
-    on a GPU, which has units for it; a CPU mostly has not.
+    Newton and Schulz' iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. float32
+    goes in bfloat16 where the device has units for it: a GPU, and a CPU with AMX.
 
     Args:
         x: of shape [..., m, n].
@@ -58,14 +68,16 @@ def orthogonalized(
         known, safety = ((coefficients[0], coefficients[1], coefficients[2]),) * 5, 1.0
     tall = x.shape[-2] > x.shape[-1]
     y = x.reshape(-1, *x.shape[-2:])
+    alone = len(y) == 1  # then a CPU needs no copies of what is transposed
+    y, product = (y[0], torch.addmm) if alone else (y, torch.baddbmm)
     y = y.mT if tall else y  # A is then the smaller of two
     y = y / (torch.linalg.matrix_norm(y, keepdim=True) * safety).clamp(min=eps)
-    y = y.bfloat16() if y.is_cuda else y
+    y = y.bfloat16() if y.dtype == torch.float32 and has_bfloat16(y.device.type) else y
     for k in range(len(known) if steps is None else steps):
         a, b, c = known[min(k, len(known) - 1)]
         gram = y @ y.mT
-        powers = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        y = torch.baddbmm(y, powers, y, beta=a)
+        powers = product(gram, gram, gram, beta=b, alpha=c)
+        y = product(y, powers, y, beta=a)
     return (y.mT if tall else y).reshape(x.shape).to(x.dtype)
 
 

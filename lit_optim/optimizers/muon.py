@@ -35,8 +35,9 @@ class Muon(Matrixwise):
     ("match_rms_adamw") or sqrt(m / n) ("spectral"). A convolution is [out, in * height * width].
     AdamW takes the parameters whose role is not hidden.
 
-    Differs: from torch's Muon, which orthogonalises in bfloat16 everywhere, on a CPU, where it is
-    float32; from the authors' code for convolutions, whose s there is 1.
+    Differs: from torch's Muon, which orthogonalises in bfloat16 everywhere: float64 stays, and so
+    does float32 on a CPU without units for it; from the authors' code for convolutions, whose s
+    there is 1.
 
     State: `momentum_buffer` (b), of the parameter's shape; AdamW's for the others.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lit_optim.errors import UsageError
+from lit_optim.schedules.moved import Moved
 from lit_optim.schedules.schedule import Curve
 
 
@@ -23,10 +25,19 @@ class ScheduledLR(LRScheduler):
         optimizer: the ratios between its groups are kept.
         curve: the lr of each update. Where it moves `momentum` along, that is the momentum of a
             group, if it has one > 0, else the first of its betas; a group with neither is left.
+        moved: other hyperparameters, at the same updates.
+
+    Raises:
+        ValueError: curve and `moved` move the same.
     """
 
-    def __init__(self, optimizer: Optimizer, curve: Curve) -> None:
-        self.curve = curve
+    def __init__(self, optimizer: Optimizer, curve: Curve, moved: Sequence[Moved] = ()) -> None:
+        self.curve, self.moved = curve, tuple(moved)
+        if "momentum" in curve.others and any(one.key in MOMENTUM for one in moved):
+            raise UsageError(
+                "schedules.momentum: the scheduler moves momentum itself; scheduler.momentum=null "
+                "leaves it alone"
+            )
         self._updated = False
         super().__init__(optimizer)
         optimizer.register_step_post_hook(self._note_update)
@@ -61,11 +72,17 @@ class ScheduledLR(LRScheduler):
             group["lr"] = lrs[own]
             for name, value in others.items():
                 _put(group, name, value)
+        if self.moved:
+            of_lr = [factor(group) for group in self.optimizer.param_groups]
+            for one in self.moved:
+                one.put(self.optimizer, t, of_lr)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values: how many updates were made, of how many, and what the curve remembers."""
-        state = {"last_epoch": self.last_epoch, "total": self.curve.total}
+        state: dict[str, Any] = {"last_epoch": self.last_epoch, "total": self.curve.total}
+        if self.moved:
+            state["moved"] = self._lengths()
         remembered = self.curve.state_dict()
         return state | ({"curve": remembered} if remembered else {})
 
@@ -80,10 +97,30 @@ class ScheduledLR(LRScheduler):
                 f"the checkpoint's schedule has {state_dict['total']} steps, "
                 f"this one {self.curve.total}"
             )
+        before, now = state_dict.get("moved", {}), self._lengths()
+        if before != now:
+            raise UsageError(
+                f"the checkpoint's schedules are {before or 'none'} (with their steps), "
+                f"these {now or 'none'}"
+            )
         self.last_epoch = state_dict["last_epoch"]
         if "curve" in state_dict:
             self.curve.load_state_dict(state_dict["curve"])
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _lengths(self) -> dict[str, int]:
+        """The steps of each other schedule; of one that follows the lr, the lr's."""
+        return {one.path: (one.curve or self.curve).total for one in self.moved}
+
+
+#: What a curve moves along with the lr as `momentum`.
+MOMENTUM = ("momentum", "betas.0")
+
+
+def factor(group: dict[str, Any]) -> float:
+    """The lr as a multiple of the group's own."""
+    own = group["initial_lr"]
+    return float(group["lr"] / own) if own else 1.0
 
 
 def _put(group: dict[str, Any], name: str, value: float) -> None:

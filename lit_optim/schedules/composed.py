@@ -28,7 +28,7 @@ ROOMS = (
 Part = Schedule | Mapping[str, Any]
 
 
-def made(index: int, part: Part, key: str) -> Schedule:
+def made(index: int | str, part: Part, key: str) -> Schedule:
     """A part as a schedule.
 
     Raises:

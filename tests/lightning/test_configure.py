@@ -35,10 +35,10 @@ def trainer(tmp_path, **kwargs):
     return Trainer(**(quiet | kwargs))
 
 
-def attach(module, optimizer=None, scheduler=None, param_groups=None):
+def attach(module, optimizer=None, scheduler=None, param_groups=None, **parts):
     optimizer = optimizer or partial(AdamW, lr=LR)
     module.configure_optimizers = partial(
-        lit_optim.configure_optimizers, module, optimizer, scheduler, param_groups
+        lit_optim.configure_optimizers, module, optimizer, scheduler, param_groups, **parts
     )
     return module
 

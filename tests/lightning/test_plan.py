@@ -32,8 +32,10 @@ def groups(module):
     ]
 
 
-def fit(path, schedule, none_every=0, ckpt=None, callbacks=(), **limits):
-    module = attach(Plain(none_every=none_every), partial(SGD, lr=LR), schedule, groups)
+def fit(path, schedule, none_every=0, ckpt=None, callbacks=(), schedules=None, **limits):
+    module = Plain(none_every=none_every)
+    make = partial(SGD, lr=LR, weight_decay=0.2)
+    attach(module, make, schedule, groups, schedules=schedules)
     t = trainer(
         path,
         logger=TensorBoardLogger(path, name="", version=""),
@@ -67,6 +69,16 @@ def test_with_accumulation(tmp_path, schedule):
     assert len(module.lrs) == 12
     assert_planned(curves, schedule, 12)
     assert [curves["lr/body"][t] for t in range(12)] == pytest.approx([x[0] for x in module.lrs])
+
+
+def test_other_hyperparameters_are_planned_and_logged_likewise(tmp_path):
+    given = {"weight_decay": [{"shape": "linear", "from": 0.2, "to": 0.1}]}
+    _, curves = fit(tmp_path, wsd(), schedules=given, max_steps=20, none_every=4)
+    assert_planned(curves, wsd(), 20, last=13)
+    for name in ("body", "head"):
+        plan, logged = curves[f"plan/weight_decay/{name}"], curves[f"weight_decay/{name}"]
+        assert plan == {t: pytest.approx(0.2 - 0.1 * (t + 1) / 20) for t in range(20)}
+        assert logged == {t: plan[t] for t in range(14)}
 
 
 def test_with_a_skipped_step(tmp_path):
