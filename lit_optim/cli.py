@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -32,9 +33,16 @@ what can be chosen in: python train.py optimizer=... scheduler=...
   lit-optim schedules linear      one in full: formula, source, arguments with their defaults
   lit-optim plot scheduler=wsd,linear trainer.max_steps=1000
                                   what they would do with the lr; see lit-optim plot --help
+  lit-optim explain optimizer=muon scheduler=wsd
+                                  what a run would do, and what looks like a mistake; no training
+  lit-optim lr-range optimizer=adamw
+                                  train a little while the lr rises, and see which one to take
   eval "$(lit-optim completion)"  the tab key in bash
 """
 PLOT = "plot"
+EXPLAIN, LR_RANGE = "explain", "lr-range"
+#: Commands that take overrides as train.py does.
+OF_RUNS = (PLOT, EXPLAIN, LR_RANGE)
 COMPLETION, COMPLETE = "completion", "complete"
 PLOTTED = """\
 what schedules would do with the lr, by the functions that train
@@ -44,6 +52,20 @@ what schedules would do with the lr, by the functions that train
 
 Of each value in a list there is a curve. Under it stand the updates, from 0, at which a phase
 begins or ends, with their lr.
+"""
+EXPLAINED = """\
+what a run would do: its length and where that comes from, the schedule, the groups, the state of
+the optimizer, and what looks like a mistake; nothing is trained and nothing written
+
+  lit-optim explain optimizer=muon scheduler=wsd trainer.max_epochs=10
+"""
+RANGED = """\
+train a little while the lr rises, and see which one to take; groups keep their ratios
+
+  lit-optim lr-range optimizer=adamw model=mlp
+  lit-optim lr-range optimizer=sgd --steps 400 --from 1e-4 --to 10
+
+Writes lr_range.png and lr_range.csv into runs/, and nothing else.
 """
 
 
@@ -68,18 +90,18 @@ class _Parser(argparse.ArgumentParser):
 
 def _answer(argv: Sequence[str]) -> None:
     words = [word for word in argv if not word.startswith("-")]
-    commands = [*GROUPS, PLOT, COMPLETION]
+    commands = [*GROUPS, *OF_RUNS, COMPLETION]
     if words and words[0] == COMPLETE:  # the shell asks
-        print("\n".join(candidates(argv[-1], GROUPS, PLOT)))
+        print("\n".join(candidates(argv[-1], GROUPS, OF_RUNS)))
         return
     if words and words[0] not in commands:
         near = suggest(words[0], commands) or f"; it is one of {', '.join(commands)}"
         raise UsageError(f"unknown command {words[0]!r}{near}")
-    parser, plotting = _parsers()
-    if words and words[0] == PLOT:
+    parser, of_runs = _parsers()
+    if words and words[0] in OF_RUNS:
         given = list(argv)
-        given.remove(PLOT)
-        _plot(plotting.parse_intermixed_args(given))
+        given.remove(words[0])
+        ANSWERS[words[0]](of_runs[words[0]].parse_intermixed_args(given))
         return
     args = parser.parse_args(argv)
     if args.command is None:
@@ -120,14 +142,41 @@ def _plot(args: argparse.Namespace) -> None:
         plot.write(plans, args.to)
 
 
+def _explain(args: argparse.Namespace) -> None:
+    sys.path.append(os.getcwd())  # where the user's own packages are
+    from lit_optim.explain import explain
+
+    explain(args.overrides, Console(width=None if sys.stdout.isatty() else 160))
+
+
+def _lr_range(args: argparse.Namespace) -> None:
+    sys.path.append(os.getcwd())
+    from lit_optim.lr_range import lr_range
+
+    lr_range(args.overrides, Console(), args.steps, args.low, args.high)
+
+
+ANSWERS = {PLOT: _plot, EXPLAIN: _explain, LR_RANGE: _lr_range}
+
+
 def _steps(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number > 0, got {text}")
     return int(text)
 
 
-def _parsers() -> tuple[_Parser, _Parser]:
-    """That of all commands, and that of `plot`, whose options may stand anywhere."""
+def _lr(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"must be a number > 0, got {text}")
+    return value
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """That of all commands, and those of which options may stand between overrides."""
     parser = _Parser(
         "lit-optim",
         description=DESCRIPTION,
@@ -135,7 +184,7 @@ def _parsers() -> tuple[_Parser, _Parser]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lit-optim {__version__}")
-    names = f"{', '.join(GROUPS)}, {PLOT} or {COMPLETION}"
+    names = f"{', '.join((*GROUPS, *OF_RUNS))} or {COMPLETION}"
     commands = parser.add_subparsers(
         dest="command", metavar="command", help=f"{names}; --help after it says more"
     )
@@ -146,23 +195,28 @@ def _parsers() -> tuple[_Parser, _Parser]:
         listing.add_argument(
             "pattern", nargs="?", help="a name, a part of names, or shell-style such as '*adam*'"
         )
-    plotting = commands.add_parser(
-        PLOT,
-        description=PLOTTED,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    plotting.add_argument("overrides", nargs="*", help="as for train.py: scheduler=wsd and so on")
-    plotting.add_argument("--to", type=Path, help="also write a picture or a table: .png .svg .csv")
-    plotting.add_argument(
-        "--steps-per-epoch", type=_steps, help="updates, where something is in epochs"
-    )
+    of_runs: dict[str, _Parser] = {}
+    for command, text in ((PLOT, PLOTTED), (EXPLAIN, EXPLAINED), (LR_RANGE, RANGED)):
+        of_runs[command] = made = commands.add_parser(
+            command,
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made.add_argument("overrides", nargs="*", help="as for train.py: scheduler=wsd and so on")
+    add = of_runs[PLOT].add_argument
+    add("--to", type=Path, help="also write a picture or a table: .png .svg .csv")
+    add("--steps-per-epoch", type=_steps, help="updates, where something is in epochs")
+    add = of_runs[LR_RANGE].add_argument
+    add("--steps", type=_steps, default=200, help="updates (200)")
+    add("--from", type=_lr, dest="low", help="the first lr; by default well below any usual one")
+    add("--to", type=_lr, dest="high", help="the last lr; by default well above")
     commands.add_parser(
         COMPLETION,
         description='for the tab key in bash: eval "$(lit-optim completion)"',
         allow_abbrev=False,
     )
-    return parser, plotting
+    return parser, of_runs
 
 
 def _print_lines(found: list[Entry]) -> None:

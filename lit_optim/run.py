@@ -2,69 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import logging
-import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import (
-    Callback,
     LightningDataModule,
     LightningModule,
     Trainer,
-    seed_everything,
 )
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from lit_optim.config.check import BEST, check
+from lit_optim.build import built
+from lit_optim.config.check import BEST
 from lit_optim.config.targets import (
     TARGET,
-    build,
-    check_arguments,
-    deferred,
-    locate,
-    require,
 )
 from lit_optim.errors import UsageError
-from lit_optim.lightning.callbacks import MetricHistory, best_mode
+from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers, global_batch
-from lit_optim.lightning.lean import lean
-from lit_optim.param_groups import decided, settings_of
-from lit_optim.signatures import Signature, inspect_signature
+from lit_optim.lightning.configure import global_batch
 from lit_optim.tensorboard import open_command, shown
-from lit_optim.wrappers import Wrapped
-
-#: What a model may take from us instead of being given a configure_optimizers.
-OURS = ("optimizer", "scheduler", "param_groups", "lr_rule", "schedules")
-
-PROCESSES_PER_CORE = 4  # that is still somebody's wish
-
-#: Nothing that a user of these tasks could or should mend.
-NOISE = (
-    ".*does not have many workers.*",
-    ".*recommended to use .*devices=1.*",
-    ".*treespec, LeafSpec.*",
-    ".*The dirpath has changed.*",  # a checkpoint that is tested was written by another run
-    ".*smaller than the logging interval.*",  # not so: steps are counted across epochs
-    ".*Total length of `list` across ranks is zero.*",
-)
 
 
 class Interrupted(Exception):
@@ -99,31 +66,8 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         UsageError: a mistake in the configuration, if possible before data and model are built.
         Interrupted: Ctrl-C.
     """
-    check(cfg)
-    _quiet()
-    classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
-    _declare_monitor(cfg, classes["model"])
-    made: dict[str, Any] = {"param_groups": deferred(cfg.param_groups)}
-    made["optimizer"] = Wrapped(deferred(cfg.optimizer), deferred(cfg.wrapper))
-    trial = {"param_names": ["weight"]}
-    # its own checks, before all else; which names there are is not known yet
-    rules = settings_of(_plain(cfg.param_groups).get("rules") or [])
-    trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
-    made["optimizer"](trials, **({"roles": None} if "roles" in cfg.optimizer else {}))
-    made["schedules"] = _plain(cfg.schedules)
-    made["scheduler"], made["lr_rule"] = build(cfg.scheduler), build(cfg.lr_rule)
-
-    _check_devices(cfg.trainer)
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    history = MetricHistory(cfg.monitor, cfg.mode)
-    loggers = [build(node) for node in cfg.logger.values()]
-    callbacks = [build(node) for node in cfg.callbacks.values()]
-    trainer = _build_trainer(cfg, loggers, [*callbacks, history], run_dir)
-    data = build(cfg.data)
-    model = _build_model(cfg, classes["model"], data, made)
-    if isinstance(trainer.strategy, FSDPStrategy):
-        made["param_groups"] = decided(made["param_groups"], model)
-    _put_on(model, made, inspect_signature(classes["model"]))
+    parts = built(cfg, run_dir)
+    trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
 
@@ -141,107 +85,9 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
             (run_dir / "result.json").write_text(json.dumps(asdict(result), indent=1))
-        rule, batch = made["lr_rule"], global_batch(trainer) if result.steps else None
+        rule, batch = parts.lr_rule, global_batch(trainer) if result.steps else None
         _print(result, trainer, cfg, rule.factor(batch) if rule and batch else 1.0)
     return result
-
-
-def _quiet() -> None:
-    for pattern in NOISE:
-        warnings.filterwarnings("ignore", pattern)
-    for name in ("lightning.pytorch", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _locate_class(name: str, cfg: DictConfig) -> type:
-    """The class of the model or the data, its arguments checked; nothing is built yet."""
-    kind = LightningModule if name == "model" else LightningDataModule
-    found = locate(name, cfg[name][TARGET])
-    if not (inspect.isclass(found) and issubclass(found, kind)):
-        raise UsageError(f"{name}.{TARGET}={cfg[name][TARGET]} is not a {kind.__name__}")
-    signature, node = inspect_signature(found), _plain(cfg[name])
-    check_arguments(name, node, signature)
-    if name == "data":
-        require(name, node, signature, given=set())
-    return found
-
-
-def _check_devices(trainer: DictConfig) -> None:
-    """Lightning would start any number of processes on a CPU."""
-    cores, devices = os.cpu_count() or 1, trainer.get("devices")
-    on_cpu = trainer.get("accelerator") == "cpu" and isinstance(devices, int)
-    if on_cpu and devices > PROCESSES_PER_CORE * cores:
-        raise UsageError(f"trainer.devices={devices}, but this machine has {cores} cores")
-
-
-def _build_trainer(
-    cfg: DictConfig, loggers: list[Logger], callbacks: list[Callback], run_dir: Path
-) -> Trainer:
-    switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
-    off = tuple(kind for key, kind in switches.items() if cfg.trainer.get(key) is False)
-    kept = [callback for callback in callbacks if not isinstance(callback, off)]
-    try:
-        trainer: Trainer = deferred(cfg.trainer)(
-            logger=loggers or False, callbacks=kept, default_root_dir=run_dir
-        )
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"trainer: {error}") from error
-    return lean(trainer)
-
-
-def _declare_monitor(cfg: DictConfig, model_class: type) -> None:
-    match getattr(model_class, "monitor", None):
-        case (str(metric), "min" | "max" as mode):
-            declared = {metric: mode}
-        case _:
-            metric, declared = "val/loss", {}
-    with open_dict(cfg):
-        cfg.monitor = cfg.monitor or metric
-        cfg.mode = cfg.mode or declared.get(cfg.monitor) or best_mode(cfg.monitor)
-
-
-def _build_model(
-    cfg: DictConfig, model_class: type, data: LightningDataModule, made: Mapping[str, Any]
-) -> LightningModule:
-    signature = inspect_signature(model_class)
-    node = cfg.model
-    more = {name: made[name] for name in OURS if name in signature.parameters}
-    for name, parameter in signature.parameters.items():
-        if parameter.required and node.get(name) is None and name not in more:
-            value = getattr(data, name, None)
-            if value is not None and not callable(value):
-                more[name] = value
-    arguments = _plain(node) | {name: value for name, value in more.items() if name not in OURS}
-    require("model", arguments, signature, given=set(more))
-    check_arguments("model", arguments, signature)
-    with open_dict(node):  # so that the run's config.yaml tells what was taken
-        node.update({k: v for k, v in arguments.items() if isinstance(v, int | float | str | bool)})
-    model: LightningModule = deferred(node)(**more)
-    return model
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-def _put_on(model: LightningModule, made: Mapping[str, Any], signature: Signature) -> None:
-    """Give a model its optimizer: by the mixin's attributes, or as its configure_optimizers."""
-    takes_ours = {"optimizer", "scheduler"} <= signature.parameters.keys()
-    if isinstance(model, OptimizerMixin):
-        for name in OURS:
-            setattr(model, name, made[name])
-    elif is_overridden("configure_optimizers", model) and takes_ours:
-        pass  # its constructor has been given them
-    elif is_overridden("configure_optimizers", model):
-        raise UsageError(
-            f"{type(model).__name__} has a configure_optimizers of its own, so optimizer and "
-            "scheduler would have no effect; remove it, or use lit_optim.OptimizerMixin"
-        )
-    else:
-        attached: Any = partial(configure_optimizers, model, **made)
-        model.configure_optimizers = attached  # type: ignore[method-assign]
 
 
 def _fit(

@@ -14,12 +14,21 @@ FLOORS = (
     ("hyperparameters", "kernels"),
     ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
-    ("sweeps", "run", "plot"),
+    ("build", "sweeps", "plot"),
+    ("run", "explain", "lr_range"),
     ("app", "cli"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-KNOW_HYDRA = {"config", "sweeps", "run", "app"}
-KNOW_LIGHTNING = {"lightning", "tasks", "run", "app"}  # config answers before it is loaded
+KNOW_HYDRA = {"config", "sweeps", "build", "run", "lr_range", "app"}
+KNOW_LIGHTNING = {
+    "lightning",
+    "tasks",
+    "build",
+    "run",
+    "explain",
+    "lr_range",
+    "app",
+}  # config answers before it is loaded
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -21,31 +21,37 @@ complete -o default -F _lit_optim lit-optim
 DEFAULT = "cosine_warmup"
 
 
-def candidates(line: str, listings: dict[str, str], plot: str) -> list[str]:
+def candidates(line: str, listings: dict[str, str], of_runs: Iterable[str]) -> list[str]:
     """The words, or ends of words after a `=`, that the last word of a line may become.
 
     Args:
         line: up to the cursor.
         listings: commands that list a group.
-        plot: the command that takes overrides.
+        of_runs: commands that take overrides.
     """
     words = line.split()[1:]
     word = words.pop() if words and not line.endswith(" ") else ""
     if not words:
-        return _begun(word, [*listings, plot, "completion"])
+        return _begun(word, [*listings, *of_runs, "completion"])
     command = words[0]
     if command in listings:
         return _begun(word, groups()[listings[command]])
-    if command != plot:
+    if command not in of_runs:
         return []
     key, equals, value = word.partition("=")
     if not equals:
-        return _begun(word, [*(f"{group}=" for group in groups()), *_keys(words), *OPTIONS])
+        keys = [*(f"{group}=" for group in groups()), *_keys(words), *KEYS]
+        return _begun(word, [*keys, *OPTIONS[command]])
     before, comma, last = value.rpartition(",")
     return [f"{before}{comma}{name}" for name in _begun(last, groups().get(key, ()))]
 
 
-OPTIONS = ("--to", "--steps-per-epoch", "trainer.max_steps=", "optimizer.lr=")
+KEYS = ("trainer.max_steps=", "optimizer.lr=")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "plot": ("--to", "--steps-per-epoch"),
+    "explain": (),
+    "lr-range": ("--steps", "--from", "--to"),
+}
 
 
 def _begun(word: str, known: Iterable[str]) -> list[str]:

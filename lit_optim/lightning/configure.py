@@ -204,13 +204,18 @@ def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         steps = FAST_DEV_STEPS
     elif scheduler.total is None:
-        steps = _run_length(trainer)
+        steps = run_length(trainer)
     else:
         steps = int(Horizon(1, epoch, samples).resolve("total", scheduler.total))
     return Horizon(steps, epoch, samples)
 
 
-def _run_length(trainer: Trainer) -> int:
+def run_length(trainer: Trainer) -> int:
+    """The updates that the trainer will make.
+
+    Raises:
+        ValueError: none, or it cannot tell.
+    """
     if trainer.max_steps == 0 or trainer.max_epochs == 0:
         raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
     if trainer.max_epochs in (None, -1) and trainer.max_steps > 0:

@@ -43,7 +43,7 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
     _refuse(needs_of(optimizer), type(optimizer).__name__, trainer)
     if not trainer.is_global_zero:
         return
-    for warning in _warnings(needs, name, optimizer.param_groups, curve):
+    for warning in warnings_of(needs, name, optimizer.param_groups, curve):
         LOG.warning(warning)
 
 
@@ -68,9 +68,17 @@ def _refuse(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
         )
 
 
-def _warnings(
+def warnings_of(
     needs: tuple[str, ...], name: str, groups: list[dict[str, Any]], curve: Curve | None
 ) -> list[str]:
+    """What will work otherwise than meant, a line each.
+
+    Args:
+        needs: of the optimizer.
+        name: of its class.
+        groups: its param groups.
+        curve: the schedule over this run, if there is one.
+    """
     lrs = sorted({float(group.get("initial_lr", group["lr"])) for group in groups})
     found = []
     if "steady_lr" in needs and curve is not None and (end := _end(curve)) < 1:

@@ -68,7 +68,7 @@ def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
         name = pattern if len(params) > 1 else names.get(params[0], "?")
         cells = [name, role, type(owner).__name__, f"{group.get('initial_lr', group['lr']):g}"]
         cells += [f"{group.get('weight_decay', 0):g}", f"{sum(p.numel() for p in params):,}"]
-        table.append([*cells, _size(sum(_state_bytes(owner, group, p) for p in params))])
+        table.append([*cells, size_told(sum(_state_bytes(owner, group, p) for p in params))])
     return table
 
 
@@ -80,7 +80,7 @@ def _state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
     return sum(x.nbytes for x in state.values())
 
 
-def _size(count: int) -> str:
+def size_told(count: int) -> str:
     """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:

@@ -1,0 +1,232 @@
+"""What a run would do, told without training: `lit-optim explain`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from rich.console import Console
+from rich.table import Table
+from torch.optim import Optimizer
+
+from lit_optim.build import built
+from lit_optim.config.check import to_plain
+from lit_optim.config.command_line import combinations
+from lit_optim.errors import UsageError
+from lit_optim.lightning.callbacks import LearningRates
+from lit_optim.lightning.configure import run_length
+from lit_optim.lightning.needs import needs_of, warnings_of
+from lit_optim.lightning.routing import HEADER, Routing, routing, size_told
+from lit_optim.optimizers.walk import Walk
+from lit_optim.plot import sparkline, telling
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.durations import Duration, parse
+from lit_optim.schedules.schedule import Curve
+from lit_optim.wrappers import unwrapped
+
+#: An lr so many times outside of where a search would look is most likely a slip.
+FAR = 10.0
+BARS = 60
+SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, Routing)
+
+
+class _Ready(Exception):
+    """The optimizer is there, and training would begin."""
+
+
+class _Halt(Callback):
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        raise _Ready
+
+
+def explain(lines: list[str], console: Console) -> None:
+    """Print the horizon, the schedule, the groups, the state, and what looks like a mistake.
+
+    Args:
+        lines: overrides as for train.py, of one run.
+        console: where it goes.
+
+    Raises:
+        UsageError: a mistake in them.
+    """
+    runs = list(combinations(lines))
+    if len(runs) > 1:
+        raise UsageError(f"explain is about one run, and these are {len(runs)}")
+    [(_, cfg)] = runs
+    logging.getLogger("lit_optim").setLevel(logging.ERROR)  # warnings come at the end
+    plain = to_plain(cfg)
+    parts = built(cfg, Path.cwd(), [_Halt()], SILENT, logs=False)
+    trainer, model = parts.trainer, parts.model
+    with suppress(_Ready):
+        trainer.fit(model, parts.data)
+    [optimizer] = trainer.optimizers
+    schedule = next((c.scheduler for c in trainer.lr_scheduler_configs), None)
+    adapter = schedule if isinstance(schedule, ScheduledLR) else None
+    choices = cfg.hydra.runtime.choices
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    for group in ("optimizer", "wrapper", "scheduler", "lr_rule", "model", "data"):
+        if choices[group] != "none" or group == "scheduler":
+            table.add_row(group, str(choices[group]))
+    for key, told in _told(trainer, plain, adapter, optimizer):
+        table.add_row(key, told)
+    console.print(table)
+    groups, told = _groups(optimizer, model)
+    console.print(groups)
+    console.print(told, highlight=False)
+    warnings = list(_mistakes(trainer, plain, adapter, optimizer))
+    for warning in warnings:
+        console.print(f"[bold yellow]likely a mistake[/]  {warning}", highlight=False)
+    if not warnings:
+        console.print("nothing looks like a mistake")
+
+
+def _told(
+    trainer: Trainer, plain: Mapping[str, Any], adapter: ScheduledLR | None, optimizer: Optimizer
+) -> Iterator[tuple[str, str]]:
+    yield "run", _length(trainer, plain)
+    if adapter is None:
+        return
+    curve, own = adapter.curve, max(g["initial_lr"] for g in optimizer.param_groups)
+
+    def lr(t: int) -> float:
+        return curve(t, own)
+
+    total = plain["scheduler"].get("total")
+    yield (
+        "horizon",
+        f"{curve.total:,} updates, from " + ("the run" if total is None else "scheduler.total"),
+    )
+    if (warmup := warmup_of(curve)) is not None:
+        yield "warmup", f"{warmup:,} update{'s' * (warmup != 1)}"
+    steps = max(1, curve.total)
+    middles = [min(steps - 1, int((k + 0.5) * steps / BARS)) for k in range(BARS)]
+    values = [lr(t) for t in middles]
+    yield "lr", sparkline(values, max(values))
+    marks = telling(lr, [t for t in curve.milestones() if t < steps])
+    for t in marks:
+        yield "", f"update {t + 1:>7,}  lr {lr(t):.4g}"
+    if curve.follows is not None:
+        yield "", f"as long as {curve.follows.monitor} does not change it"
+    for one in adapter.moved:
+        place, own_value = next(iter(one.own.items()))
+        ends = [one.at(t, place, lr(t) / own if own else 1.0) for t in (0, steps // 2, steps - 1)]
+        told = ", ".join(f"{value:.4g}" for value in ends)
+        yield one.key, f"{told} at the first, middle and last update (its own is {own_value:g})"
+
+
+def _length(trainer: Trainer, plain: Mapping[str, Any]) -> str:
+    steps = run_length(trainer)
+    given = plain["trainer"]
+    if given.get("max_epochs") in (None, -1):
+        return f"{steps:,} updates, as trainer.max_steps says"
+    batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    each = f"{given['max_epochs']} epochs of {batches:,} batches"
+    each += f", {accumulated} to an update" if accumulated != 1 else ""
+    if given.get("max_steps", -1) == steps:
+        each += f", but trainer.max_steps={steps} ends it before"
+    return f"{steps:,} updates: {each}"
+
+
+def warmup_of(curve: Curve) -> int | None:
+    """The updates of the first phase, if that is a warmup; None where a curve has no phases."""
+    pieces = getattr(curve, "pieces", ())
+    if not pieces:
+        return None
+    first = pieces[0]
+    return round(first.length) if getattr(first.item, "name", "") == "warmup" else 0
+
+
+def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
+    within = unwrapped(optimizer)
+    if not isinstance(within, Walk):
+        _step_a_copy(within)
+    rows = routing(within, model)
+    state = sum(
+        x.nbytes
+        for states in (_states(within, group, p) for group in within.param_groups
+                       for p in group["params"])
+        for x in states
+    )  # fmt: skip
+    known = isinstance(within, Walk) or state > 0
+    trained = sum(p.numel() for group in within.param_groups for p in group["params"])
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    told = f"{size_told(state)} of state" if known else "a state whose size is not known before"
+    caption = f"{trained:,} parameters are trained, {frozen:,} are not; {told}"
+    kept = getattr(optimizer, "tensors", ()) if optimizer is not within else ()
+    if kept:
+        caption += f", and {type(optimizer).__name__} keeps a copy of the weights"
+    header = [name for name in HEADER if known or name != "state"]
+    table = Table(*header, box=None, padding=(0, 2, 0, 0))
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row[: len(header)])
+    return table, caption
+
+
+def _states(optimizer: Any, group: dict[str, Any], p: torch.Tensor) -> list[torch.Tensor]:
+    if isinstance(optimizer, Walk):
+        owner = optimizer.owner(group)
+        made = owner.new_state(torch.empty_like(p, device="meta"), group)
+    else:
+        made = optimizer.state.get(p, {})
+    return [x for x in made.values() if torch.is_tensor(x)]
+
+
+def _step_a_copy(optimizer: Optimizer) -> None:
+    """See what a class that is not ours keeps, by a step without gradient of its copy."""
+    try:
+        twin = copy.deepcopy(optimizer)
+        for group in twin.param_groups:
+            for p in group["params"]:
+                p.grad = torch.zeros_like(p)
+        twin.step()
+    except Exception:  # it wants a closure, or gradients of another kind: then it is not known
+        return
+    for group, other in zip(optimizer.param_groups, twin.param_groups, strict=True):
+        for p, q in zip(group["params"], other["params"], strict=True):
+            optimizer.state[p] = twin.state[q]
+
+
+def _mistakes(
+    trainer: Trainer, plain: Mapping[str, Any], adapter: ScheduledLR | None, optimizer: Optimizer
+) -> Iterator[str]:
+    within = unwrapped(optimizer)
+    groups = optimizer.param_groups
+    curve = adapter.curve if adapter is not None else None
+    yield from warnings_of(needs_of(within), type(within).__name__, groups, curve)
+    lr = groups[0].get("initial_lr", groups[0]["lr"])
+    if isinstance(within, Walk):
+        low, high = within.lr_range
+        if lr and not low / FAR <= lr <= high * FAR:
+            yield (
+                f"lr={lr:g} is far from where {type(within).__name__} mostly has it, "
+                f"{low:g} to {high:g}"
+            )
+    if curve is None:
+        return
+    steps = run_length(trainer)
+    if curve.bounded and curve.total != steps:
+        yield (
+            f"the schedule has {curve.total:,} updates and the run {steps:,}: "
+            + ("it ends before its floor" if curve.total > steps else "the rest stays at its end")
+        )
+    yield from _no_warmup(trainer, plain["scheduler"].get("warmup"), curve)
+
+
+def _no_warmup(trainer: Trainer, warmup: Duration | None, curve: Curve) -> Iterator[str]:
+    if warmup is None or warmup_of(curve) is None:
+        return
+    if parse("warmup", warmup)[0] > 0 and warmup_of(curve) == 0:
+        yield (
+            f"scheduler.warmup={warmup} of {curve.total:,} updates is less than one: "
+            "there is no warmup"
+        )

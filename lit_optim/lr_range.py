@@ -1,0 +1,206 @@
+"""Which lr a run could have: `lit-optim lr-range` trains a few updates while the lr rises."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
+from omegaconf import DictConfig, open_dict
+from rich.console import Console
+
+from lit_optim.build import built
+from lit_optim.config.command_line import combinations
+from lit_optim.config.targets import TARGET, locate
+from lit_optim.errors import UsageError
+from lit_optim.lightning.callbacks import LearningRates
+from lit_optim.lightning.routing import Routing
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.written import phases
+
+#: A search begins so far below an optimizer's own range of lrs, and ends so far above it.
+WIDER = 10.0
+#: Where a class declares no range.
+USUAL = (1e-4, 1e-1)
+#: The loss has diverged when its average is so many times its least.
+DIVERGED = 4.0
+#: The average remembers about 1 / (1 - MEMORY) updates.
+MEMORY = 0.9
+#: Below so many updates there is no curve to read.
+LEAST = 20
+SILENT = (ModelCheckpoint, ModelSummary, LearningRates, Routing)
+
+
+class Losses(Callback):
+    """Notes the loss of each update, and ends the run when it diverges."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.averages: list[float] = []
+        self._sum, self._count, self._running = 0.0, 0, 0.0
+        self._seen = 0
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if isinstance(loss, torch.Tensor):
+            value = trainer.strategy.reduce(loss.detach().float(), reduce_op="mean")
+            self._sum += float(value) * trainer.accumulate_grad_batches
+            self._count += 1
+        if trainer.global_step == self._seen or not self._count:
+            return
+        self._seen = trainer.global_step
+        self.note(self._sum / self._count)
+        self._sum, self._count = 0.0, 0
+        last = self.averages[-1]
+        if not math.isfinite(last) or last > DIVERGED * min(self.averages):
+            trainer.should_stop = True
+
+    def note(self, loss: float) -> None:
+        """Take a loss into the average, of which the first values count less."""
+        self.values.append(loss)
+        self._running = MEMORY * self._running + (1 - MEMORY) * loss
+        self.averages.append(self._running / (1 - MEMORY ** len(self.values)))
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What to read off the curve.
+
+    Args:
+        steepest: where the averaged loss falls fastest with the logarithm of the lr.
+        below: a tenth of where it is least, or diverges.
+    """
+
+    steepest: float
+    below: float
+
+
+def suggestion(lrs: Sequence[float], averages: Sequence[float]) -> Suggestion | None:
+    """From rising lrs and the averaged losses there; None where the loss never falls."""
+    finite = [loss if math.isfinite(loss) else math.inf for loss in averages]
+    least = min(range(len(finite)), key=finite.__getitem__)
+    skipped = len(finite) // 10  # the first averages are of few losses
+    slopes = [
+        ((finite[k + 1] - finite[k - 1]) / math.log(lrs[k + 1] / lrs[k - 1]), k)
+        for k in range(max(1, skipped), min(least, len(finite) - 2) + 1)
+    ]
+    if not slopes or min(slopes)[0] >= 0:
+        return None
+    return Suggestion(lrs[min(slopes)[1]], lrs[least] / 10)
+
+
+def lr_range(
+    lines: list[str], console: Console, steps: int, low: float | None, high: float | None
+) -> Path:
+    """Train while the lr rises, and write what was seen into a directory of its own.
+
+    Smith 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
+    The lr of every group rises from `low` to `high` by the same factor an update, their ratios as
+    they are; the lr told is the largest. Nothing else is written or kept: no weights, no
+    checkpoint.
+
+    Args:
+        lines: overrides as for train.py, of one run; their scheduler is not used.
+        console: where the suggestion goes.
+        steps: updates.
+        low: the first lr; None: a tenth of the least of the optimizer's own range.
+        high: the last; None: ten times the largest of it.
+
+    Returns:
+        the directory.
+
+    Raises:
+        UsageError: a mistake, or no curve to read.
+    """
+    runs = list(combinations(lines))
+    if len(runs) > 1:
+        raise UsageError(f"lr-range is about one run, and these are {len(runs)}")
+    [(_, cfg)] = runs
+    if steps < LEAST:
+        raise UsageError(f"--steps must be at least {LEAST}, got {steps}: no curve to read")
+    own, choice = cfg.optimizer.get("lr"), cfg.hydra.runtime.choices.optimizer
+    if own is None:
+        raise UsageError(f"optimizer={choice} is given no lr here")
+    declared = getattr(locate("optimizer", cfg.optimizer[TARGET]), "lr_range", USUAL)
+    low = declared[0] / WIDER if low is None else low
+    high = declared[1] * WIDER if high is None else high
+    if not 0 < low < high:
+        raise UsageError(f"--from={low:g} must be > 0 and below --to={high:g}")
+    rising = [{"shape": "exponential", "from": low / own, "to": high / own}]
+    _shortened(cfg, steps)
+    path = Path("runs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}_lr_range_{choice}"
+    losses = Losses()
+    parts = built(cfg, path, [losses], SILENT, logs=False, scheduler=phases(rising))
+    parts.trainer.fit(parts.model, parts.data)
+    curve = phases(rising).curve(Horizon(steps))
+    lrs = [curve(t, own) for t in range(len(losses.values))]
+    if len(lrs) < LEAST:
+        raise UsageError(
+            f"the loss diverged after {len(lrs)} updates, at lr={lrs[-1] if lrs else low:.3g}: "
+            "begin lower with --from"
+        )
+    path.mkdir(parents=True, exist_ok=False)
+    found = suggestion(lrs, losses.averages)
+    _write(path, lrs, losses, found, choice)
+    _tell(console, path, found, low, high)
+    return path
+
+
+def _shortened(cfg: DictConfig, steps: int) -> None:
+    """The run as long as the test, and without validation."""
+    with open_dict(cfg):
+        cfg.trainer.update(
+            max_steps=steps,
+            max_epochs=-1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+
+
+def _write(
+    path: Path, lrs: list[float], losses: Losses, found: Suggestion | None, optimizer: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    with (path / "lr_range.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["lr", "loss", "average"])
+        writer.writerows(zip(lrs, losses.values, losses.averages, strict=True))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(lrs, losses.values, color="0.8", linewidth=1, label="loss of an update")
+    axes.plot(lrs, losses.averages, label="averaged")
+    if found is not None:
+        marks = (found.steepest, "C2", "steepest"), (found.below, "C3", "a tenth of the least")
+        for lr, color, told in marks:
+            axes.axvline(lr, color=color, linestyle="--", label=f"{lr:.2g}: {told}")
+    top = max(loss for loss in losses.averages[:LEAST] if math.isfinite(loss))
+    axes.set_ylim(top=1.5 * top, bottom=min(0.0, min(losses.averages)))
+    axes.set(xscale="log", xlabel="optimizer.lr", ylabel="training loss")
+    axes.set_title(f"{optimizer}: the loss while the lr rises")
+    axes.legend()
+    figure.savefig(path / "lr_range.png", dpi=120)
+
+
+def _tell(console: Console, path: Path, found: Suggestion | None, low: float, high: float) -> None:
+    if found is None:
+        console.print(
+            f"the loss does not fall anywhere between lr={low:g} and {high:g}: no suggestion"
+        )
+    else:
+        console.print(
+            f"optimizer.lr={found.steepest:.2g}  where the loss falls fastest\n"
+            f"optimizer.lr={found.below:.2g}  a tenth of where it is least"
+        )
+    console.print(f"curve  {path / 'lr_range.png'}", soft_wrap=True)

@@ -1,0 +1,81 @@
+"""`lit-optim explain`: what it tells is what the run would do."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from lit_optim.cli import main
+from lit_optim.errors import UsageError
+from lit_optim.explain import explain
+
+
+def told(*lines, capsys):
+    explain(["data=digits", "model=mlp", *lines], Console(width=200))
+    return capsys.readouterr().out
+
+
+def test_the_horizon_the_schedule_and_the_groups(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = ["optimizer=adamw", "optimizer.lr=1e-3", "scheduler=wsd", "trainer.max_steps=200"]
+    out = told(*lines, capsys=capsys)
+    assert "200 updates, as trainer.max_steps says" in out
+    assert "warmup     10 updates" in out
+    lines = [line.split() for line in out.splitlines() if line.strip().startswith("update ")]
+    # up in 5 %, down in the last 20 %
+    assert [line[1] for line in lines] == ["1", "10", "160", "200"]
+    assert [float(line[3]) for line in lines] == pytest.approx([1e-4, 1e-3, 1e-3, 0], abs=1e-12)
+    assert "AdamW" in out
+    assert "nothing looks like a mistake" in out
+    assert not list(tmp_path.iterdir())  # nothing is written
+
+
+def test_epochs_and_state(capsys):
+    """AdamW keeps two float32 of each parameter, in 8 bits a little over one byte of each."""
+    out = told("trainer.max_epochs=3", "trainer.accumulate_grad_batches=2", capsys=capsys)
+    [line] = [line for line in out.splitlines() if line.startswith("run ")]
+    epochs, batches, steps = (int(line.split()[k].replace(",", "")) for k in (3, 6, 1))
+    assert (epochs, steps) == (3, 3 * -(-batches // 2))
+    [count] = [line for line in out.splitlines() if "parameters are trained" in line]
+    params = int(count.split()[0].replace(",", ""))
+    size, unit = float(count.split()[-4]), count.split()[-3]
+    assert size * {"kB": 1e3, "MB": 1e6}[unit] == pytest.approx(8 * params, rel=0.01)
+    out = told("optimizer.state_dtype=int8", capsys=capsys)
+    [count] = [line for line in out.splitlines() if "parameters are trained" in line]
+    size, unit = float(count.split()[-4]), count.split()[-3]
+    assert 2 * params < size * {"kB": 1e3, "MB": 1e6}[unit] < 2.1 * params
+
+
+@pytest.mark.parametrize(
+    ("lines", "warning"),
+    [
+        (["optimizer=sgd", "optimizer.lr=50"], "lr=50 is far from where SGD mostly has it"),
+        (["optimizer=schedule_free_adamw", "scheduler=cosine"], "averages its way instead of"),
+        (["scheduler.warmup=0.01%", "trainer.max_steps=50"], "of 50 updates is less than one"),
+        (["scheduler.total=20", "trainer.max_steps=50"], "the schedule has 20 updates and the run"),
+    ],
+    ids=["lr", "steady", "warmup", "total"],
+)
+def test_what_looks_like_a_mistake(lines, warning, capsys):
+    out = told(*lines, capsys=capsys)
+    assert warning in out
+    assert out.count("likely a mistake") == 1
+
+
+def test_what_else_is_told(capsys):
+    out = told(
+        "optimizer=muon", "wrapper=ema", "schedules.momentum=lr", "lr_rule=linear", capsys=capsys
+    )
+    assert "wrapper    ema" in out
+    assert "Ema keeps a copy of the weights" in out
+    assert "momentum" in out
+    assert "hidden" in out
+
+
+def test_mistakes_of_the_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["explain", "optimizer=adamv"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(UsageError, match="one run, and these are 2"):
+        explain(["optimizer=adamw,sgd"], Console())

@@ -1,0 +1,73 @@
+"""`lit-optim lr-range`: which lr the losses of a rising one suggest."""
+
+from __future__ import annotations
+
+import csv
+import math
+from itertools import pairwise
+
+import pytest
+from rich.console import Console
+
+from lit_optim.cli import main
+from lit_optim.lr_range import Losses, lr_range, suggestion
+
+
+def test_the_steepest_and_a_tenth_of_the_least():
+    """A loss that is a logistic curve of log lr, which is steepest at 1e-3, and diverges at 1."""
+    lrs = [10 ** (-6 + 7 * k / 199) for k in range(200)]
+    falling = [1 / (1 + math.exp(4 * (math.log10(lr) + 3))) + 0.1 * lr for lr in lrs]
+    found = suggestion(lrs, falling)
+    assert found.steepest == pytest.approx(1e-3, rel=0.1)
+    # where 4 f (1 - f) / ln 10 = 0.1 lr, with f about 1e-4 (lr)^(-1.74): at lr about 0.033
+    least = min(range(200), key=falling.__getitem__)
+    assert found.below == pytest.approx(lrs[least] / 10)
+
+
+def test_none_where_the_loss_never_falls():
+    lrs = [10 ** (-k / 10) for k in range(50, 0, -1)]
+    assert suggestion(lrs, [1 + k for k in range(50)]) is None
+    assert suggestion(lrs, [math.nan] * 50) is None
+
+
+def test_the_average_counts_the_first_values_less():
+    losses = Losses()
+    for value in (3.0, 3.0, 3.0):
+        losses.note(value)
+    assert losses.averages == pytest.approx([3, 3, 3])
+    losses.note(13.0)
+    # 0.9 of what was, 0.1 of the new one, over the weights given so far
+    assert losses.averages[-1] == pytest.approx((0.9 * 3 * (1 - 0.9**3) + 1.3) / (1 - 0.9**4))
+
+
+def test_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = ["data=digits", "model=mlp", "optimizer=sgd", "lr_rule=linear", "lr_rule.base=32"]
+    path = lr_range(lines, Console(), 60, 1e-4, 1e3)
+    assert sorted(p.name for p in path.iterdir()) == ["lr_range.csv", "lr_range.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+    with (path / "lr_range.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) < 60  # it has diverged
+    ratios = [float(b["lr"]) / float(a["lr"]) for a, b in pairwise(rows)]
+    assert ratios == pytest.approx([1e7 ** (1 / 60)] * len(ratios))
+    assert "where the loss falls fastest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["--steps", "5"], "--steps must be at least 20, got 5"),
+        (["--from", "1", "--to", "0.1"], "--from=1 must be > 0 and below --to=0.1"),
+        (["--from", "x"], "must be a number > 0, got x"),
+        (["optimizer=adamw,sgd"], "one run, and these are 2"),
+    ],
+    ids=["steps", "order", "number", "runs"],
+)
+def test_mistakes(argv, line, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["lr-range", *argv])
+    assert end.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert line in err
