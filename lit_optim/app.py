@@ -52,7 +52,7 @@ def _job(cfg: DictConfig) -> None:
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except Interrupted as error:
-        _end(error, INTERRUPTED)
+        _end(error, error.code)
     except Exception as error:
         if _is_lightnings_complaint(error):
             _end(error, USAGE_ERROR)

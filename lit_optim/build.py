@@ -22,7 +22,7 @@ from lightning.pytorch import (
 )
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -38,6 +38,7 @@ from lit_optim.config.targets import (
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
+from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.lightning.lean import lean
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.param_groups import decided, settings_of
@@ -54,6 +55,8 @@ NOISE = (
     ".*does not have many workers.*",
     ".*recommended to use .*devices=1.*",
     ".*treespec, LeafSpec.*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # the run's own, when it goes on
+    ".*ended before the epoch ended.*",  # ours go on where they were; others are told of in a line
     ".*The dirpath has changed.*",  # a checkpoint that is tested was written by another run
     ".*smaller than the logging interval.*",  # not so: steps are counted across epochs
     ".*Total length of `list` across ranks is zero.*",
@@ -173,6 +176,8 @@ def _build_trainer(
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
+    if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others write in parts
+        trainer.strategy.checkpoint_io = CheckpointFiles()
     return lean(trainer)
 
 

@@ -16,14 +16,16 @@ from lightning.pytorch import (
     Trainer,
 )
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
 from lit_optim.build import built
-from lit_optim.config.check import BEST
+from lit_optim.config.check import BEST, to_plain
+from lit_optim.config.resume import RESULT
 from lit_optim.config.targets import (
     TARGET,
 )
@@ -31,11 +33,21 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import global_batch
+from lit_optim.start import start_of, write_down
 from lit_optim.tensorboard import open_command, shown
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed while training; the newest checkpoint is written."""
+    """A signal has ended the training; the newest checkpoint is written.
+
+    Args:
+        message: what was reached, and where it is kept.
+        code: that the process ends with: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass
@@ -66,15 +78,16 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         UsageError: a mistake in the configuration, if possible before data and model are built.
         Interrupted: Ctrl-C.
     """
-    parts = built(cfg, run_dir)
+    plain, start = to_plain(cfg), start_of(cfg, run_dir)
+    parts = built(cfg, run_dir, [start.callback])
     trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+        write_down(cfg, run_dir, plain)
 
     result = Result(dict(choices), cfg.seed, cfg.monitor, cfg.mode, str(run_dir))
     ckpt = cfg.ckpt
     if cfg.train:
-        _fit(trainer, model, data, history, result)
+        _fit(trainer, model, data, history, result, start.checkpoint)
         if ckpt == BEST:
             ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None)
             if not ckpt:
@@ -84,7 +97,7 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     if trainer.is_global_zero:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
-            (run_dir / "result.json").write_text(json.dumps(asdict(result), indent=1))
+            (run_dir / RESULT).write_text(json.dumps(asdict(result), indent=1))
         rule, batch = parts.lr_rule, global_batch(trainer) if result.steps else None
         _print(result, trainer, cfg, rule.factor(batch) if rule and batch else 1.0)
     return result
@@ -96,10 +109,11 @@ def _fit(
     data: LightningDataModule,
     history: MetricHistory,
     result: Result,
+    checkpoint: Path | None,
 ) -> None:
     start = time.perf_counter()
     with _interruptible(trainer):
-        trainer.fit(model, data)
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
     result.seconds = time.perf_counter() - start
     result.steps = trainer.global_step
     result.final, result.best = history.final, history.best
@@ -133,14 +147,16 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if not isinstance(end.__context__, KeyboardInterrupt):
+        by_user = isinstance(end.__context__, KeyboardInterrupt)
+        if not by_user and not isinstance(end, SIGTERMException):
             raise  # somebody's own
-        # Lightning's answer to Ctrl-C, after the callbacks have saved
+        # Lightning's answer to a signal, after the callbacks have saved
         kept = [
             c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)
         ]
         at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
-        raise Interrupted(f"interrupted at step {trainer.global_step}{at}") from None
+        what, code = ("interrupted", 130) if by_user else ("terminated", 143)
+        raise Interrupted(f"{what} at step {trainer.global_step}{at}", code) from None
 
 
 def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:

@@ -14,12 +14,12 @@ FLOORS = (
     ("hyperparameters", "kernels"),
     ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
-    ("build", "sweeps", "plot"),
+    ("build", "start", "sweeps", "plot"),
     ("run", "explain", "lr_range"),
     ("app", "cli"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-KNOW_HYDRA = {"config", "sweeps", "build", "run", "lr_range", "app"}
+KNOW_HYDRA = {"config", "sweeps", "build", "start", "run", "lr_range", "app"}
 KNOW_LIGHTNING = {
     "lightning",
     "tasks",

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_optim.config.places import groups
+from lit_optim.config.resume import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
     TARGET,
@@ -74,6 +75,8 @@ def check(cfg: DictConfig) -> None:
     _check_schedule(plain)
     _check_schedules(plain)
     _check_batch(OmegaConf.select(cfg, "hydra.runtime.choices.batch"), plain)
+    check_resume(plain["resume"])
+    _check_branch(plain)
     _check_job(plain["train"], plain["test"], plain["ckpt"])
 
 
@@ -87,6 +90,19 @@ def _check_batch(choice: str | None, plain: Mapping[str, Any]) -> None:
         given = plain[group].get(key, wanted)
         if choice in choices and given != wanted:
             raise UsageError(f"batch={choice} needs {path}={wanted}, but it is {given!r}")
+
+
+def _check_branch(plain: Mapping[str, Any]) -> None:
+    where = plain["branch_from"]
+    if where is None:
+        return
+    if not Path(where).is_file():
+        raise UsageError(f"branch_from={where} is no file; give runs/.../checkpoints/last.ckpt")
+    if plain["resume"]["from"] not in (None, NONE) or not plain["train"]:
+        raise UsageError("branch_from starts a run of its own: without resume and train=false")
+    amount, unit = parse("cooldown", plain["cooldown"])
+    if unit not in ("step", "%") or amount <= 0 or (unit == "%" and amount >= 100):
+        raise UsageError(f"cooldown must be updates, or a share < 100%, got {plain['cooldown']!r}")
 
 
 def _check_job(train: bool, test: bool, ckpt: str | None) -> None:

@@ -25,15 +25,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_optim.config import hf
-from lit_optim.config.check import check
+from lit_optim.config.check import check, to_plain
 from lit_optim.config.help import help_text
 from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.places import conf_dir, groups
+from lit_optim.config.resume import NONE, Found, found
 from lit_optim.errors import UsageError, suggest
 from lit_optim.schedules.expressions import FORMULAS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
 HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
+SHORT = re.compile(r"^\+{0,2}resume=")
 LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 #: Of Hydra's own keys those that say where and how, not what code to run.
 HYDRA_KEYS = re.compile(
@@ -61,6 +63,7 @@ def front(argv: list[str]) -> Line:
     Raises:
         UsageError: the first mistake.
     """
+    argv = [SHORT.sub("resume.from=", argument) for argument in argv]
     args = _parse(argv)
     flags = [argument for argument in argv if argument not in args.overrides]
     theirs = [line for line in args.overrides if HF.match(line)]
@@ -78,13 +81,34 @@ def front(argv: list[str]) -> Line:
         _check_multirun(override, args.multirun)
     for cfg in _each_once(overrides):
         check(cfg)
-    if "LOCAL_RANK" not in os.environ:  # the other ranks join the first in its directory
+    going_on = _going_on(cfg, args.multirun)
+    if going_on is not None and going_on.finished:
+        return Line(argv, going_on.told)
+    # the other ranks join the first in its directory
+    if "LOCAL_RANK" not in os.environ and not (going_on and going_on.run_dir):
         _check_directory(cfg, args.multirun)
     if theirs and os.environ.get("LOCAL_RANK", "0") == "0":
         print("hf:", *map(shlex.quote, translated))
         if left_out:
             print("hf: left out:", left_out)
-    return Line([*flags, *map(_rewritten, overrides), *_implied(overrides)])
+    lines = [*map(_rewritten, overrides), *_implied(overrides)]
+    if going_on is not None:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(going_on.told)
+        lines = [x for x in lines if not x.startswith(("++resume.from=", "hydra.run.dir="))]
+        if going_on.run_dir is not None:
+            where = str(going_on.run_dir).replace("'", "\\'")
+            lines += [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
+    return Line([*flags, *lines])
+
+
+def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
+    """The run that `resume` asks for; None if it does not."""
+    if cfg.resume["from"] in (None, NONE):
+        return None
+    if multirun:
+        raise UsageError("resume is for one run, not for -m")
+    return found(to_plain(cfg))
 
 
 def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from lit_optim.schedules.durations import Duration
+
 
 class Settings:
     """Types and ranges of the settings, read as a constructor's are."""
@@ -18,6 +20,9 @@ class Settings:
         mode: Literal["min", "max"] | None,
         allow: list[str] | str,
         schedules: dict[str, Any],
+        resume: dict[str, Any],
+        branch_from: str | None,
+        cooldown: Duration,
         n_jobs: Annotated[int, "> 0"],
     ) -> None:
         raise NotImplementedError("a declaration, not a class to make objects of")

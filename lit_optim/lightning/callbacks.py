@@ -173,6 +173,12 @@ class MetricHistory(Callback):
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
 
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"final": dict(self.final), "best": dict(self.best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+        self.final, self.best = dict(state_dict["final"]), dict(state_dict["best"])
+
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.lightning.callbacks import validates
@@ -45,6 +46,11 @@ class Checkpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    #: The newest is to be saved when the update that has begun is made.
+    _waits = False
+    #: The update after which the newest was saved.
+    _newest_at = 0
+
     #: Nothing is saved between validations; Lightning's own asks so at every step.
     on_train_batch_end = Callback.on_train_batch_end
 
@@ -59,11 +65,38 @@ class Checkpoint(ModelCheckpoint):
             near = suggest(self.monitor, metrics)
             known = ", ".join(metrics) or "nothing"
             raise UsageError(f"monitor={self.monitor} is not logged{near} (logged: {known})")
-        super().on_validation_end(trainer, pl_module)
+        kept, self.save_last = (
+            self.save_last,
+            False,
+        )  # Lightning's keeps the newest if it is the best
+        try:
+            super().on_validation_end(trainer, pl_module)
+        finally:
+            self.save_last = kept
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not fitting or not self.save_last:
+            return
+        # where gradients are half gathered, which no checkpoint has, it waits for the update
+        self._waits = trainer.fit_loop.epoch_loop._should_accumulate()
+        if not self._waits and self._keeps_newest(trainer):
+            self._save_newest(trainer)
+
+    def on_train_batch_start(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        between = batch_idx % trainer.accumulate_grad_batches == 0
+        if self._waits and between and self._keeps_newest(trainer):
+            self._save_newest(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if self._keeps_newest(trainer):  # the run may end between two validations
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        # the run may end between two validations; else the last one has saved it, in the epoch that
+        # a longer run would go on with
+        if self._keeps_newest(trainer) and (self._waits or self._newest_at != trainer.global_step):
+            self._save_newest(trainer)
+
+    def _save_newest(self, trainer: Trainer) -> None:
+        self._waits, self._newest_at = False, trainer.global_step
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

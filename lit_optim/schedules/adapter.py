@@ -56,6 +56,10 @@ class ScheduledLR(LRScheduler):
         self.last_epoch += 1
         self._apply()
 
+    def refresh(self) -> None:
+        """Put the values of this update into the groups again, whose own may have changed."""
+        self._apply()
+
     def observe(self, metric: float) -> None:
         """Tell a curve that follows a metric its new value."""
         self.curve.observe(metric)
@@ -92,13 +96,13 @@ class ScheduledLR(LRScheduler):
         Raises:
             ValueError: the schedule that was saved had another length.
         """
-        if self.curve.bounded and state_dict["total"] != self.curve.total:
+        total = state_dict["total"]  # None: any other length is meant
+        if total is not None and self.curve.bounded and total != self.curve.total:
             raise UsageError(
-                f"the checkpoint's schedule has {state_dict['total']} steps, "
-                f"this one {self.curve.total}"
+                f"the checkpoint's schedule has {total} steps, this one {self.curve.total}"
             )
         before, now = state_dict.get("moved", {}), self._lengths()
-        if before != now:
+        if total is not None and before != now:
             raise UsageError(
                 f"the checkpoint's schedules are {before or 'none'} (with their steps), "
                 f"these {now or 'none'}"

@@ -47,6 +47,8 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         self.batch_size = batch_size
         self.even = even
         self.whole = whole
+        #: batches of the next epoch that have been seen already: a run that goes on begins there
+        self.skip = 0
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         count = len(self.dataset)  # type: ignore[arg-type]
@@ -59,7 +61,8 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
             batches = torch.tensor_split(order, max(1, len(self)))
         else:
             batches = torch.split(order, self.batch_size)
-        for batch in batches:
+        skip, self.skip = self.skip, 0
+        for batch in batches[skip:]:
             if self.even:
                 batch = batch[: len(batch) // self.num_replicas * self.num_replicas]
             mine = batch[self.rank :: self.num_replicas]
@@ -131,7 +134,8 @@ class TensorTask(LightningDataModule):
         if 0 < len(dataset) < world_size:
             raise UsageError(f"{len(dataset)} samples are too few for {world_size} devices")
         sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, **kind)
-        return DataLoader(dataset, batch_size=None, sampler=sampler)
+        # a generator of its own: a loader that starts draws a number, which would be the model's
+        return DataLoader(dataset, None, sampler=sampler, generator=torch.Generator())
 
 
 class Pairs:

@@ -1,0 +1,146 @@
+"""Which run to go on with, and whether it is the same one; without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lit_optim.errors import UsageError
+
+AUTO, NONE = "auto", "none"
+#: In a run's directory: what was asked for, before anything was filled in.
+ASKED = "asked.json"
+#: And there when it has ended.
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+#: What may differ without a word: it changes no result, or says what is done after training.
+FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "logger", "callbacks")
+FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
+#: How long the run is; `resume.horizon` says what a change of it means.
+LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
+HORIZONS = ("error", "keep", "extend")
+Horizons = Literal["error", "keep", "extend"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `resume` leads to.
+
+    Args:
+        run_dir: of the run to go on with; None: a new one.
+        told: a line for the user.
+        finished: whether there is nothing left to do.
+    """
+
+    run_dir: Path | None
+    told: str
+    finished: bool = False
+
+
+def asked(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run the same: every value by its key, without what may differ."""
+    flat = dict(_flat("", {k: v for k, v in plain.items() if k not in FREE}))
+    return {key: value for key, value in flat.items() if key not in FREE_KEYS}
+
+
+def _flat(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(f"{path}.{key}" if path else str(key), value)
+    else:
+        yield path, json.loads(json.dumps(node, default=str))
+
+
+def note(run_dir: Path, plain: Mapping[str, Any]) -> None:
+    """Write down what was asked for."""
+    (run_dir / ASKED).write_text(json.dumps(asked(plain), indent=1), encoding="utf-8")
+
+
+def check_resume(settings: Mapping[str, Any]) -> None:
+    """Refuse what `resume` does not take.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    known = ("from", "horizon", "override")
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"unknown key resume.{key}; it has {', '.join(known)}")
+    where, horizon, override = (settings.get(key) for key in known)
+    if not (where is None or isinstance(where, str)):
+        raise UsageError(f"resume must be auto, none, or a run's directory, got {where!r}")
+    if horizon not in HORIZONS:
+        raise UsageError(f"resume.horizon must be one of {', '.join(HORIZONS)}, got {horizon!r}")
+    if not isinstance(override, list) or not all(isinstance(key, str) for key in override):
+        raise UsageError(f"resume.override must be a list of keys, got {override!r}")
+
+
+def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
+    """The run that `resume.from` names or, for auto, the newest of the same configuration.
+
+    Raises:
+        UsageError: there is none of that name, it has no checkpoint, or it was another run.
+    """
+    settings, now = plain["resume"], asked(plain)
+    where = settings["from"]
+    if where == AUTO:
+        same = [path.parent for path in sorted(runs.glob(f"**/{ASKED}"), key=_age)
+                if read(path.parent) == now]  # fmt: skip
+        if not same:
+            return Found(None, "resume=auto: there is no run of this configuration; a new one")
+        run_dir = same[0]
+    else:
+        run_dir = Path(where)
+        run_dir = run_dir.parent.parent if run_dir.is_file() else run_dir
+        if not (run_dir / ASKED).is_file():
+            raise UsageError(f"resume={where}: there is no run, its {ASKED} is missing")
+        _check_same(read(run_dir), now, settings)
+    changed = read(run_dir) != now
+    if (run_dir / RESULT).is_file() and not changed:
+        return Found(run_dir, f"{run_dir} is finished; there is nothing left to do", True)
+    if not any((run_dir / CHECKPOINTS).glob("*.ckpt")):
+        if where == AUTO:
+            return Found(None, f"resume=auto: {run_dir} has no checkpoint yet; a new run")
+        raise UsageError(f"resume={where}: it has no checkpoint")
+    return Found(run_dir, f"going on with {run_dir}")
+
+
+def _age(path: Path) -> float:
+    return -path.stat().st_mtime
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """What a run was asked for; nothing where that cannot be read."""
+    try:
+        before = json.loads((run_dir / ASKED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return before if isinstance(before, dict) else {}
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[str, Any]) -> None:
+    allowed = tuple(settings["override"])
+    changed = [
+        key
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+        and not any(key == one or key.startswith(f"{one}.") for one in allowed)
+    ]
+    length = [key for key in changed if key in LENGTH]
+    others = [key for key in changed if key not in LENGTH]
+    if others:
+        told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in others)
+        keys = ",".join(others)
+        raise UsageError(
+            f"resume: this is another run: {told}; type it as it was, or say "
+            f"resume.override=[{keys}]"
+        )
+    if length and settings["horizon"] == "error":
+        told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in length)
+        raise UsageError(
+            f"resume: {told}; say resume.horizon=keep for the schedule as it was, or extend for "
+            "one over the new length"
+        )

@@ -1,0 +1,121 @@
+"""Going on with a run that was cut off, as if it had not been."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_optim.schedules.adapter import ScheduledLR
+
+LOG = logging.getLogger("lit_optim")
+
+
+class Resumable(Callback):
+    """Keeps in each checkpoint what training goes on with beside Lightning's own: chance and place.
+
+    The states of the random number generators of torch (CPU and this GPU), numpy and Python, and
+    how many batches of the epoch are done. A sampler that has `skip` (ours have) begins the epoch
+    there; any other loader begins it anew, which is told in a line.
+
+    Args:
+        fresh: hyperparameters of groups that are those of this run's configuration, not those of
+            the checkpoint.
+        any_length: the schedule may have another length than it had.
+    """
+
+    def __init__(self, fresh: Sequence[str] = (), any_length: bool = False) -> None:
+        self.fresh = fresh
+        self.any_length = any_length
+        self._loaded: dict[str, Any] | None = None
+        self._made: list[list[dict[str, Any]]] = []
+        self._place: tuple[int, int] = (0, 0)
+        self._ended = False
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        epoch, batches = self._place
+        return {"epoch": epoch, "batches": batches, "chance": _chance()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+        self._loaded = state_dict
+
+    def on_save_checkpoint(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        count = trainer.num_training_batches
+        within = count and not self._ended  # at the end the epoch counts as done
+        self._place = trainer.current_epoch, int(done % count) if within else 0
+        if "callbacks" in checkpoint:  # not where only the weights are kept
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
+
+    def on_load_checkpoint(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for saved in checkpoint.get("lr_schedulers", ()) if self.any_length else ():
+            saved["total"] = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._ended = False
+        self._made = [[dict(g) for g in optimizer.param_groups] for optimizer in trainer.optimizers]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if self._loaded is None:
+            return
+        for optimizer, groups in zip(trainer.optimizers, self._made, strict=True):
+            for group, made in zip(optimizer.param_groups, groups, strict=True):
+                group.update({key: made[key] for key in self._kept() if key in made})
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ScheduledLR):
+                config.scheduler.refresh()
+        batches = self._loaded["batches"]
+        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        if hasattr(sampler, "skip"):
+            sampler.skip = batches  # type: ignore[union-attr]
+        elif batches and trainer.is_global_zero:
+            LOG.warning(
+                f"resume: this loader cannot begin at batch {batches}; the epoch's data come anew, "
+                "in an order that may be another one"
+            )
+
+    def _kept(self) -> list[str]:
+        return [*self.fresh, *(["initial_lr"] if "lr" in self.fresh else [])]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._ended = True
+
+    def on_train_batch_start(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._loaded is not None:
+            _set_chance(self._loaded["chance"])
+            self._loaded = None
+
+
+def _chance() -> dict[str, Any]:
+    """The states of all generators, in plain containers."""
+    version, numbers, gauss = random.getstate()
+    name, keys, *rest = numpy.random.get_state(legacy=True)
+    found: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(name), [int(key) for key in keys], *rest],
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def _set_chance(saved: Mapping[str, Any]) -> None:
+    torch.set_rng_state(saved["torch"].cpu())
+    version, numbers, gauss = saved["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, *rest = saved["numpy"]
+    numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), *rest))
+    if "cuda" in saved and torch.cuda.is_available():
+        torch.cuda.set_rng_state(saved["cuda"].cpu())

@@ -1,0 +1,95 @@
+"""Where a run begins: anew, at a checkpoint of its own, or at that of another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lit_optim.config.resume import AUTO, CHECKPOINTS, NONE, RESULT, note
+from lit_optim.config.targets import TARGET
+from lit_optim.errors import UsageError
+from lit_optim.lightning.files import newest_good, refusal
+from lit_optim.lightning.resume import Resumable
+from lit_optim.schedules.durations import parse
+
+
+@dataclass
+class Start:
+    """Where a run begins: anew, or at a checkpoint.
+
+    Args:
+        checkpoint: to go on from; None: anew.
+        callback: that keeps and restores what Lightning does not.
+    """
+
+    checkpoint: Path | None
+    callback: Resumable
+
+
+def start_of(cfg: DictConfig, run_dir: Path) -> Start:
+    """What `resume` and `branch_from` ask for; the schedule is changed as they say.
+
+    Raises:
+        UsageError: there is no checkpoint that can be read.
+    """
+    if cfg.branch_from is not None:
+        path = Path(cfg.branch_from)
+        if (why_not := refusal(path)) is not None:
+            raise UsageError(f"branch_from={path} {why_not}")
+        cool_down(cfg, torch.load(path, map_location="meta", weights_only=True, mmap=True))
+        return Start(path, Resumable(any_length=True))
+    if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
+        return Start(None, Resumable())
+    path = newest_good(run_dir / CHECKPOINTS)
+    if cfg.resume.horizon == "keep":
+        saved = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        if saved["lr_schedulers"]:
+            with open_dict(cfg):
+                cfg.scheduler.total = saved["lr_schedulers"][0]["total"]
+    fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
+             if key.startswith("optimizer.")]  # fmt: skip
+    return Start(path, Resumable(fresh, any_length=cfg.resume.horizon == "extend"))
+
+
+def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
+    """Let a run go on from a checkpoint at the lr it has, and down to 0.
+
+    Args:
+        cfg: its scheduler and its length are changed.
+        saved: the checkpoint.
+
+    Raises:
+        UsageError: it has made no update.
+    """
+    group, done = saved["optimizer_states"][0]["param_groups"][0], int(saved["global_step"])
+    if not done:
+        raise UsageError(f"branch_from={cfg.branch_from}: it has made no update")
+    level = group["lr"] / group.get("initial_lr", group["lr"])
+    amount, unit = parse("cooldown", cfg.cooldown)
+    more = max(1, round(done * amount / (100 - amount)) if unit == "%" else int(amount))
+    stable = {"shape": "constant", "from": level, "for": done}
+    with open_dict(cfg):
+        cfg.scheduler = {
+            TARGET: "lit_optim.schedules.written.phases",
+            "phases": [stable, {"shape": "1-sqrt", "to": 0, "for": more}],
+        }
+        cfg.trainer.max_steps, cfg.trainer.max_epochs = done + more, -1
+
+
+def write_down(cfg: DictConfig, run_dir: Path, plain: Mapping[str, Any]) -> None:
+    """Write down the configuration, as it was asked for and as it was filled in.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    try:
+        note(run_dir, plain)
+        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+        (run_dir / RESULT).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None

@@ -1,0 +1,124 @@
+"""Which run `resume` goes on with, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lit_optim.config.check import to_plain
+from lit_optim.config.command_line import combinations, front
+from lit_optim.config.resume import found, note
+from lit_optim.errors import UsageError
+
+
+def plain(*lines):
+    [(_, cfg)] = combinations(list(lines))
+    return to_plain(cfg)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def a_run(place, name, *lines, checkpoint=True, finished=False):
+    run_dir = place / "runs" / name
+    (run_dir / "checkpoints").mkdir(parents=True)
+    note(run_dir, plain(*lines))
+    if checkpoint:
+        (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
+    if finished:
+        (run_dir / "result.json").write_text("{}")
+    return run_dir
+
+
+def test_auto_takes_the_newest_of_the_same_configuration(place):
+    a_run(place, "other", "optimizer=sgd")
+    run_dir = a_run(place, "same", "optimizer=adamw", "optimizer.lr=0.1")
+    line = front(["optimizer=adamw", "optimizer.lr=0.1", "resume=auto"])
+    assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in line.argv
+    assert f"++resume.from='{run_dir.relative_to(place)}'" in line.argv
+
+
+def test_auto_without_one_begins_anew(place, capsys):
+    a_run(place, "other", "optimizer=sgd")
+    line = front(["optimizer=adamw", "resume=auto"])
+    assert not any("hydra.run.dir" in argument for argument in line.argv)
+    assert "there is no run of this configuration" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_told(place):
+    a_run(place, "same", "optimizer=adamw", finished=True)
+    assert "is finished" in front(["optimizer=adamw", "resume=auto"]).text
+    assert "is finished" in front(["optimizer=adamw", "resume=runs/same"]).text
+
+
+def test_what_changes_no_result_may_differ(place):
+    run_dir = a_run(place, "same", "optimizer=adamw")
+    more = ["test=false", "trainer.enable_progress_bar=false", "resume=runs/same"]
+    assert (
+        found(plain("optimizer=adamw", *more[:2], "resume.from=runs/same")).run_dir.name == "same"
+    )
+    assert front(["optimizer=adamw", *more]).argv
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    assert found(plain("optimizer=adamw", f"resume.from={checkpoint}")).run_dir == run_dir
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (["optimizer.lr=0.2"], "optimizer.lr was 0.1, now 0.2; type it as it was, or say"),
+        (["optimizer.lr=0.2"], "resume.override=[optimizer.lr]"),
+        (["optimizer=sgd"], "optimizer._target_ was"),
+        (["scheduler=wsd"], "scheduler._target_ was"),
+        (["data.batch_size=30"], "data.batch_size was 24, now 30"),
+        (["trainer.devices=2", "trainer.strategy=ddp"], "trainer.devices was"),
+        (["trainer.max_steps=99"], "trainer.max_steps was 4000, now 99; say resume.horizon=keep"),
+    ],
+    ids=["lr", "how", "optimizer", "scheduler", "batch", "devices", "horizon"],
+)
+def test_another_run_is_refused(place, lines, line):
+    a_run(place, "same", "optimizer=adamw", "optimizer.lr=0.1")
+    given = {
+        text.partition("=")[0]: text for text in ["optimizer=adamw", "optimizer.lr=0.1", *lines]
+    }
+    with pytest.raises(UsageError) as refused:
+        front([*given.values(), "resume=runs/same"])
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_may_change(place):
+    a_run(place, "same", "optimizer=adamw", "optimizer.lr=0.1", finished=True)
+    more = ["resume=runs/same", "resume.override=[optimizer.lr]", "resume.horizon=extend"]
+    line = front(["optimizer=adamw", "optimizer.lr=0.2", "trainer.max_steps=9000", *more])
+    assert line.text is None
+    assert "hydra.run.dir='runs/same'" in line.argv
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        (["resume=runs/none"], "there is no run, its asked.json is missing"),
+        (["resume=runs/empty"], "it has no checkpoint"),
+        (["resume.horizon=never"], "resume.horizon must be one of error, keep, extend"),
+        (["resume.override=lr"], "resume.override must be a list of keys"),
+        (["resume.form=auto"], "unknown key resume.form"),
+        (["-m", "optimizer=adamw,sgd", "resume=auto"], "resume is for one run"),
+        (["branch_from=none.ckpt"], "branch_from=none.ckpt is no file"),
+    ],
+    ids=["path", "empty", "horizon", "override", "key", "multirun", "branch"],
+)
+def test_mistakes(place, lines, line):
+    a_run(place, "empty", "optimizer=adamw", checkpoint=False)
+    with pytest.raises(UsageError) as refused:
+        front(lines)
+    assert line in str(refused.value)
+
+
+def test_a_note_that_is_broken_is_no_run(place):
+    run_dir = a_run(place, "same", "optimizer=adamw")
+    (run_dir / "asked.json").write_text(json.dumps({"x": 1})[:-1])
+    assert found(plain("optimizer=adamw", "resume.from=auto")).run_dir is None

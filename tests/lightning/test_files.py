@@ -1,0 +1,126 @@
+"""Checkpoint files survive what happens while they are written, and say when they have not."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from contextlib import suppress
+
+import pytest
+import torch
+
+from lit_optim.errors import UsageError
+from lit_optim.lightning import files
+from lit_optim.lightning.files import CheckpointFiles, newest_good, refusal
+
+
+def saved(directory, *numbers):
+    for number in numbers:
+        content = {"number": number, "weights": torch.full((4000,), float(number))}
+        CheckpointFiles().save_checkpoint(content, directory / "last.ckpt")
+
+
+def number_in(path):
+    return torch.load(path, weights_only=True)["number"]
+
+
+def test_the_one_before_is_kept(tmp_path):
+    saved(tmp_path, 1, 2, 3)
+    assert number_in(tmp_path / "last.ckpt") == 3
+    assert number_in(tmp_path / "previous.ckpt") == 2
+    assert newest_good(tmp_path) == tmp_path / "last.ckpt"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["last.ckpt", "last.ckpt.sha256", "previous.ckpt", "previous.ckpt.sha256"]
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("sums", [True, False], ids=["with sums", "without"])
+@pytest.mark.parametrize("damage", [truncated, emptied, flipped])
+def test_a_damaged_one_is_found_and_the_one_before_taken(damage, sums, tmp_path, caplog):
+    saved(tmp_path, 1, 2)
+    damage(tmp_path / "last.ckpt")
+    if not sums:  # of an older version, or copied alone
+        if damage is flipped:
+            pytest.skip("a bit within the weights is seen by the sums only")
+        (tmp_path / "last.ckpt.sha256").unlink()
+    assert refusal(tmp_path / "last.ckpt")
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        assert newest_good(tmp_path) == tmp_path / "previous.ckpt"
+    [record] = caplog.records
+    assert "last.ckpt" in record.message
+    assert "the one before it is taken" in record.message
+
+
+def test_none_is_left(tmp_path):
+    saved(tmp_path, 1)
+    emptied(tmp_path / "last.ckpt")
+    with pytest.raises(UsageError, match="no checkpoint that can be read"):
+        newest_good(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["save", "fsync", "replace"])
+def test_a_full_disk_loses_nothing(where, tmp_path, monkeypatch, caplog):
+    saved(tmp_path, 1, 2)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def half(content, file):
+        file.write(b"half of it")
+        full()
+
+    if where == "save":
+        monkeypatch.setattr(torch, "save", half)
+    else:
+        monkeypatch.setattr(files.os, where, full)
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        saved(tmp_path, 3)
+    monkeypatch.undo()
+    assert "No space left on device" in caplog.text
+    assert number_in(newest_good(tmp_path)) == 2
+    assert not list(tmp_path.glob(".last*.tmp"))
+    saved(tmp_path, 4)
+    assert number_in(newest_good(tmp_path)) == 4
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_killed_at_any_moment(step, tmp_path, monkeypatch):
+    """Each call that changes the directory may be the last one that is made."""
+    saved(tmp_path, 1, 2)
+    calls = [0]
+
+    class Killed(BaseException):
+        pass
+
+    def counted(call):
+        def made(*args, **kwargs):
+            if calls[0] == step:
+                raise Killed
+            calls[0] += 1
+            return call(*args, **kwargs)
+
+        return made
+
+    monkeypatch.setattr(files.os, "replace", counted(os.replace))
+    monkeypatch.setattr(files.os, "fsync", counted(os.fsync))
+    with suppress(Killed):
+        saved(tmp_path, 3)
+    monkeypatch.undo()
+    assert number_in(newest_good(tmp_path)) in (2, 3)
+    saved(tmp_path, 4)
+    assert number_in(newest_good(tmp_path)) == 4
+    assert not [path for path in tmp_path.iterdir() if ".last.ckpt.1" in path.name]

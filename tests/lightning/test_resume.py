@@ -1,0 +1,232 @@
+"""A run that was cut off goes on as if it had not been: every optimizer, every schedule."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lit_optim
+from lit_optim import SGD, AdamW
+from lit_optim.config.places import groups
+from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.files import CheckpointFiles, newest_good
+from lit_optim.lightning.full_batch import FullBatch
+from lit_optim.lightning.resume import Resumable
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.library import cosine_warmup
+from lit_optim.tasks.data import Pairs, TensorTask
+from lit_optim.wrappers import Ema, Lookahead, Wrapped
+
+#: sparse gradients, matrices alone
+OTHERS = {"sparse_adam", "muon_torch"}
+OPTIMIZERS = sorted(set(groups()["optimizer"]) - OTHERS)
+SCHEDULERS = sorted(groups()["scheduler"])
+BATCHES = 6  # of an epoch
+
+
+class Data(TensorTask):
+    def __init__(self):
+        super().__init__(batch_size=4)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(BATCHES * 4, 6, dtype=torch.float64, generator=generator)
+        self.pairs = Pairs(x, x.sin().sum(1, keepdim=True))
+
+    def train_set(self):
+        return self.pairs
+
+    def val_set(self):
+        return self.pairs
+
+    def test_set(self):
+        return Pairs(self.pairs.x[:0], self.pairs.y[:0])
+
+
+class Net(LightningModule):
+    """With dropout, so that chance must go on too."""
+
+    monitor = ("val/loss", "min")
+
+    def __init__(self, make, schedule=None, **parts):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 8), nn.Linear(8, 1)
+        ).double()
+        self.make, self.schedule, self.parts = make, schedule, parts
+        self.seen, self.lrs = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch[0].sum().item())
+        loss = (self.net(batch[0]) - batch[1]).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer):
+        self.lrs.append([group["lr"] for group in optimizer.param_groups])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", (self.net(batch[0]) - batch[1]).square().mean())
+
+    def configure_optimizers(self):
+        return lit_optim.configure_optimizers(self, self.make, self.schedule, **self.parts)
+
+
+class Killed(BaseException):
+    pass
+
+
+class Kill(Callback):
+    """Nothing is cleaned up after a SIGKILL; here the checkpoints are not asked to, either."""
+
+    def __init__(self, epoch, batch):
+        self.at = epoch, batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            raise Killed
+
+
+class Unprepared(Checkpoint):
+    on_exception = Callback.on_exception
+
+
+def fit(path, make, schedule, killed_at=None, ckpt=None, more=(), data=None, parts=None, **run):
+    torch.manual_seed(0 if ckpt is None else 99)  # nothing may hang on how the second one begins
+    module = Net(make, schedule, **(parts or {}))
+    callbacks = [Unprepared(path, monitor="val/loss"), Resumable(), *more]
+    callbacks += [Kill(*killed_at)] if killed_at else []
+    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    settings |= {"enable_model_summary": False, "max_epochs": 3, "val_check_interval": 2}
+    trainer = Trainer(callbacks=callbacks, default_root_dir=path, **(settings | run))
+    trainer.strategy.checkpoint_io = CheckpointFiles()
+    try:
+        trainer.fit(module, data or Data(), ckpt_path=ckpt, weights_only=True)
+    except Killed:
+        return None
+    return module
+
+
+def same(one, other):
+    """To the bit; NaN is NaN."""
+    if isinstance(one, torch.Tensor):
+        return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other or (one != one and other != other)
+
+
+def assert_goes_on(tmp_path, make, schedule, killed_at=(1, 3), **run):
+    """Killed in the middle of an epoch, after a validation in it; or in the first batch of one."""
+    whole = fit(tmp_path / "whole", make, schedule, **run)
+    assert fit(tmp_path / "parts", make, schedule, killed_at=killed_at, **run) is None
+    checkpoint = newest_good(tmp_path / "parts")
+    rest = fit(tmp_path / "parts", make, schedule, ckpt=checkpoint, **run)
+    assert rest.seen == whole.seen[-len(rest.seen) :]
+    assert 0 < len(rest.seen) < len(whole.seen)
+    assert rest.lrs == whole.lrs[-len(rest.lrs) :]
+    assert same(whole.state_dict(), rest.state_dict())
+    one, other = (m.trainer.optimizers[0].state_dict() for m in (whole, rest))
+    assert same(one, other)
+    return whole
+
+
+def made(group, name, **more):
+    node = OmegaConf.load(groups()[group][name])
+    node.pop("defaults", None)
+    for key in {"monitor", "mode"} & set(node):  # the run's, which here the module declares
+        node[key] = None
+    return instantiate(node, _convert_="all", **more)
+
+
+SLOW = pytest.mark.slow
+SAMPLE_OF_OPTIMIZERS = [
+    name if k % 4 == 0 or name in ("muon", "prodigy", "schedule_free_adamw", "soap")
+    else pytest.param(name, marks=SLOW)
+    for k, name in enumerate(OPTIMIZERS)
+]  # fmt: skip
+SAMPLE_OF_SCHEDULERS = [
+    name if k % 5 == 0 or name in ("plateau", "greedy", "multiplicative", "one_cycle")
+    else pytest.param(name, marks=SLOW)
+    for k, name in enumerate(SCHEDULERS)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAMPLE_OF_OPTIMIZERS)
+def test_every_optimizer(name, tmp_path):
+    assert_goes_on(tmp_path, made("optimizer", name, _partial_=True), cosine_warmup())
+
+
+@pytest.mark.parametrize("name", SAMPLE_OF_SCHEDULERS)
+def test_every_schedule(name, tmp_path):
+    schedule = made("scheduler", name)
+    assert_goes_on(tmp_path, partial(AdamW, lr=0.05), schedule)
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+@pytest.mark.parametrize("killed_at", [(0, 4), (1, 0), (1, 1), (1, 5), (2, 4)], ids=str)
+def test_wherever_it_was_cut_off(killed_at, accumulated, tmp_path):
+    make = partial(AdamW, lr=0.05)
+    assert_goes_on(tmp_path, make, cosine_warmup(), killed_at, accumulate_grad_batches=accumulated)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Wrapped(partial(AdamW, lr=0.05), partial(Ema, decay=0.9)),
+        Wrapped(partial(SGD, lr=0.05), partial(Lookahead, k=3)),
+        partial(AdamW, lr=0.05, state_dtype="int8"),
+        partial(AdamW, lr=0.05, cautious=True),
+    ],
+    ids=["ema", "lookahead", "int8", "cautious"],
+)
+def test_what_is_around_and_beside(make, tmp_path):
+    schedules = {"weight_decay": [{"shape": "linear", "from": 0.1, "to": 0}]}
+    assert_goes_on(tmp_path, make, cosine_warmup(), parts={"schedules": schedules})
+
+
+def test_full_batches(tmp_path):
+    run = {"more": [FullBatch()], "max_epochs": 6, "val_check_interval": 1.0}
+    whole = assert_goes_on(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), (4, 2), **run)
+    assert len(whole.lrs) == 6
+
+
+class Foreign(Data):
+    """A loader that does not know where to begin."""
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(self.pairs.x, self.pairs.y), batch_size=4)
+
+
+def test_a_loader_that_cannot_begin_there_is_told_of(tmp_path, caplog):
+    make = partial(AdamW, lr=0.05)
+    fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3), data=Foreign())
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        fit(tmp_path, make, cosine_warmup(), ckpt=newest_good(tmp_path), data=Foreign())
+    assert [r.message for r in caplog.records if "this loader cannot begin at batch 2" in r.message]
+
+
+def test_new_hyperparameters_and_another_length_where_they_are_meant(tmp_path):
+    make = partial(AdamW, lr=0.05)
+    fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3))
+    torch.manual_seed(0)
+    module = Net(partial(AdamW, lr=0.02, weight_decay=0.5), cosine_warmup())
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=4, enable_checkpointing=False,
+        callbacks=[Resumable(fresh=["lr"], any_length=True)], default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, Data(), ckpt_path=newest_good(tmp_path), weights_only=True)
+    done = 8  # of 24 updates now
+    curve = cosine_warmup().curve(Horizon(24))
+    expected = [0.02 * curve(t) for t in range(done, 24)]
+    assert [lrs[0] for lrs in module.lrs] == pytest.approx(expected)
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.01  # as it was

@@ -1,0 +1,118 @@
+"""Runs that are killed, go on, end, and branch: as a user sees them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["data=digits", "model=mlp", "trainer.val_check_interval=20"]
+#: What is killed: an optimizer, a schedule, and how it runs.
+PAIRS = [
+    ("adamw", "cosine_warmup", []),
+    ("momentum", "wsd", ["trainer.accumulate_grad_batches=3"]),
+]
+MORE = [
+    ("muon", "one_cycle", []),
+    ("schedule_free_adamw", "constant_warmup", []),
+    ("soap", "plateau", []),
+    ("lion", "linear_warmup", ["wrapper=ema"]),
+    ("adafactor", "inverse_sqrt", ["optimizer.lr=0.01"]),
+    ("prodigy", "cosine_restarts", ["trainer.accumulate_grad_batches=2"]),
+    ("ademamix", "multiplicative", ["schedules.weight_decay=lr"]),
+    ("sgd", "greedy", []),
+]
+
+
+def weights(run_dir):
+    saved = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    return saved["global_step"], saved["state_dict"]
+
+
+def killed(argv, where):
+    """Start it, and SIGKILL it after its third checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *argv],
+        cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    seen, deadline = set(), time.monotonic() + 120
+    while len(seen) < 3:
+        assert process.poll() is None, "it has ended before it could be killed"
+        assert time.monotonic() < deadline
+        seen |= {path.stat().st_mtime_ns for path in where.glob("runs/*/*/checkpoints/last.ckpt")}
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "more"),
+    [*PAIRS, *[pytest.param(*one, marks=pytest.mark.slow) for one in MORE]],
+    ids=lambda x: x if isinstance(x, str) else "-".join(x),
+)
+def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train):
+    argv = [*QUICK, f"optimizer={optimizer}", f"scheduler={scheduler}", *more, "test=false"]
+    argv.append("trainer.max_steps=1500")
+    killed(argv, tmp_path)
+    [run_dir] = tmp_path.glob("runs/*/*")
+    step, _ = weights(run_dir)
+    assert step < 1500
+    done = train(*argv, "resume=auto")
+    assert done.returncode == 0, done.stderr
+    assert f"going on with {run_dir.relative_to(tmp_path)}" in done.stdout
+    assert list(tmp_path.glob("runs/*/*")) == [run_dir]
+    again = train(*argv, "resume=auto")
+    assert (again.returncode, "is finished" in again.stdout) == (0, True)
+    whole = train(*argv)
+    assert whole.returncode == 0, whole.stderr
+    [other] = set(tmp_path.glob("runs/*/*")) - {run_dir}
+    (steps, one), (same_steps, two) = weights(run_dir), weights(other)
+    assert steps == same_steps
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_a_branch_is_the_run_that_would_have_cooled_down(tmp_path, train):
+    steady = train(*QUICK, "scheduler=constant_warmup", "trainer.max_steps=80", "test=false")
+    assert steady.returncode == 0, steady.stderr
+    [first] = tmp_path.glob("runs/*/*")
+    before = {path.name: path.stat().st_mtime_ns for path in first.rglob("*")}
+    argv = [f"branch_from={first / 'checkpoints' / 'last.ckpt'}", "cooldown=20%", "test=false"]
+    branch = train(*QUICK, "scheduler=constant_warmup", *argv)
+    assert branch.returncode == 0, branch.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    [second] = set(tmp_path.glob("runs/*/*")) - {first}
+    up, flat = "{shape: linear, from: 0, to: 1, for: 4}", "{shape: constant, for: 76}"
+    phases = f"[{up}, {flat}, {{shape: 1-sqrt, to: 0}}]"
+    argv = ["scheduler=phases", f"scheduler.phases={phases}", "trainer.max_steps=100", "test=false"]
+    whole = train(*QUICK, *argv)
+    assert whole.returncode == 0, whole.stderr
+    [third] = set(tmp_path.glob("runs/*/*")) - {first, second}
+    (steps, one), (_, two) = weights(second), weights(third)
+    assert steps == 100
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+def test_sigterm_leaves_a_checkpoint(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *QUICK, "trainer.max_steps=1000000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    [line] = [line for line in err.splitlines() if line.startswith("lit_optim:")]
+    assert line.startswith("lit_optim: terminated at step ")
+    step, _ = weights(Path(tmp_path / line.rpartition("checkpoint: ")[2]).parent.parent)
+    assert f"at step {step};" in line
