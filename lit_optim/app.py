@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
-from lit_optim.errors import UsageError
+from lit_optim.errors import TrainingFailed, UsageError
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -53,6 +53,8 @@ def _job(cfg: DictConfig) -> None:
         _end(error, USAGE_ERROR)
     except Interrupted as error:
         _end(error, error.code)
+    except TrainingFailed as error:
+        _end(error, FAILURE)
     except Exception as error:
         if _is_lightnings_complaint(error):
             _end(error, USAGE_ERROR)

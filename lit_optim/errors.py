@@ -1,4 +1,4 @@
-"""Floor 0: the error whose message is the whole answer."""
+"""Floor 0: the errors whose message is the whole answer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ class UsageError(ValueError):
 
     The command line prints that line and ends with code 2; a traceback would add nothing.
     """
+
+
+class TrainingFailed(Exception):
+    """Training cannot go on; the message says in one line why, and the process ends with code 1."""
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import TrainingFailed, UsageError, suggest
 from lit_optim.lightning.callbacks import validates
 
 
@@ -44,10 +46,12 @@ class Checkpoint(ModelCheckpoint):
             save_top_k=1 if monitor else 0,
             auto_insert_metric_name=False,
             enable_version_counter=False,
+            save_on_train_epoch_end=False,
         )
 
     #: The newest is to be saved when the update that has begun is made.
     _waits = False
+    _validates = True
     #: The update after which the newest was saved.
     _newest_at = 0
 
@@ -56,7 +60,7 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if not validates(trainer):
-            self.monitor, self.save_top_k = None, 0
+            self.monitor, self.save_top_k, self._validates = None, 0, False
         super().on_train_start(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -65,10 +69,11 @@ class Checkpoint(ModelCheckpoint):
             near = suggest(self.monitor, metrics)
             known = ", ".join(metrics) or "nothing"
             raise UsageError(f"monitor={self.monitor} is not logged{near} (logged: {known})")
-        kept, self.save_last = (
-            self.save_last,
-            False,
-        )  # Lightning's keeps the newest if it is the best
+        score = metrics.get(self.monitor or "")
+        if score is not None and not torch.isfinite(torch.as_tensor(score)):
+            return  # what is not finite is not the best, nor are its weights worth going on with
+        # Lightning's would keep the newest only if it is the best
+        kept, self.save_last = self.save_last, False
         try:
             super().on_validation_end(trainer, pl_module)
         finally:
@@ -88,11 +93,20 @@ class Checkpoint(ModelCheckpoint):
         if self._waits and between and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if not self._validates and self._keeps_newest(trainer):
+            self._save_newest(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         # the run may end between two validations; else the last one has saved it, in the epoch that
         # a longer run would go on with
         if self._keeps_newest(trainer) and (self._waits or self._newest_at != trainer.global_step):
             self._save_newest(trainer)
+
+    @property
+    def directory(self) -> Path:
+        """Where they are."""
+        return Path(str(self.dirpath))
 
     def _save_newest(self, trainer: Trainer) -> None:
         self._waits, self._newest_at = False, trainer.global_step
@@ -101,7 +115,8 @@ class Checkpoint(ModelCheckpoint):
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        if not self._keeps_newest(trainer) or not trainer.is_global_zero:
+        failed = isinstance(exception, TrainingFailed)  # then what was saved before is better
+        if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
             return
         # the other ranks may wait elsewhere or be gone: nothing here may wait for them
         if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):

@@ -64,6 +64,8 @@ class Ema(Wrapper):
                 wide = p.dtype if p.dtype in WIDE else torch.float32
                 self.average[p] = p.detach().to(wide, copy=True)
         loss = self.base.step(closure)
+        if all(p.grad is None for p in self.params()):
+            return loss  # it was no update
         self.updates += 1
         d, t = self.decay, self.updates
         d = min(d, (1 + t) / (10 + t)) if self.warmup else d

@@ -52,6 +52,8 @@ class Lookahead(Wrapper):
             if p not in self.slow:
                 self.slow[p] = p.detach().clone()
         loss = self.base.step(closure)
+        if all(p.grad is None for p in self.params()):
+            return loss  # it was no update
         self.updates += 1
         if self.updates % self.k == 0:
             for p in self.params():

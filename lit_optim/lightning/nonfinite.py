@@ -1,0 +1,165 @@
+"""What happens when a loss or a gradient is not finite."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.hyperparameters import check
+from lit_optim.lightning.averaged import TRAINING_WEIGHTS
+from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.files import newest_good
+from lit_optim.schedules.adapter import ScheduledLR
+
+LOG = logging.getLogger("lit_optim")
+
+Policy = Literal["stop", "skip", "rollback"]
+#: So many steps without a loss in a row are no training.
+MOST_NONE = 100
+#: On a GPU, where to look means to wait, a loss is looked at once in so many steps.
+EVERY = 10
+
+
+class NonFinite(Callback):
+    """Ends the training at a loss that is NaN or infinite, or does without the update.
+
+    - `stop`: the run ends with one line and code 1, and what was saved before stays. The loss is
+      looked at: on a CPU after every step, on a GPU every tenth, before each validation and at the
+      end.
+    - `skip`: an update whose gradient is not finite is not made: neither weights nor optimizer nor
+      schedule move. Every gradient is looked at, which reads it once more.
+    - `rollback`: as `stop`, but the weights, the optimizer and the schedule go back to the newest
+      checkpoint of the run, and the data go on.
+
+    Both of the latter are told in a line, counted as `nonfinite` in the logs, and end the run after
+    `most` in a row. All ranks decide alike. With a loss scaler (16-mixed) overflows are its own
+    matter. A `training_step` that returns None a hundred times in a row ends the run too.
+
+    Args:
+        policy: which of these.
+        most: in a row, with skip and rollback.
+
+    Raises:
+        TrainingFailed: the run is to end.
+    """
+
+    def __init__(self, policy: Policy = "stop", most: Annotated[int, "> 0"] = 10) -> None:
+        check(type(self).__init__, {"policy": policy, "most": most})
+        self.policy, self.most = policy, most
+        self.count = 0  # in all
+        self._in_a_row = 0
+        self._none = 0
+        self._bad: Tensor | None = None  # whether one of the losses not looked at yet is
+        self._since = 0
+
+    def on_before_optimizer_step(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self.policy != "skip" or _scales(trainer):
+            return
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        grads = [p.grad for p in params if p.grad is not None]
+        finite = all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(grads))
+        if trainer.world_size > 1:
+            finite = trainer.strategy.reduce_boolean_decision(finite)
+        if finite:
+            self._in_a_row = 0
+            return
+        for p in params:
+            p.grad = None
+        self._note(trainer, "gradient", "the update is skipped")
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if not isinstance(loss, Tensor):
+            self._none += 1
+            if self._none == MOST_NONE:
+                raise TrainingFailed(
+                    f"training_step has returned no loss {MOST_NONE} times in a row, at step "
+                    f"{trainer.global_step}"
+                )
+            return
+        self._none = 0
+        if self.policy == "skip":
+            return
+        bad = ~torch.isfinite(loss.detach())
+        self._bad = bad if self._bad is None else self._bad | bad
+        self._since += 1
+        if loss.device.type == "cpu" or self._since == EVERY:
+            self._look(trainer, pl_module)
+
+    def on_validation_start(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> None:
+        self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._look(trainer, pl_module)
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bad is None:
+            return
+        bad, self._bad, self._since = bool(self._bad), None, 0
+        if trainer.world_size > 1:
+            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
+        if not bad:
+            self._in_a_row = 0
+        elif self.policy == "stop":
+            raise TrainingFailed(f"the loss is not finite at step {trainer.global_step}")
+        else:
+            self._note(trainer, "loss", "back to the newest checkpoint")
+            self._roll_back(trainer, pl_module)
+
+    def _note(self, trainer: Trainer, what: str, done: str) -> None:
+        self.count += 1
+        self._in_a_row += 1
+        step = trainer.global_step
+        if self._in_a_row > self.most:
+            raise TrainingFailed(
+                f"the {what} is not finite {self._in_a_row} times in a row, at step {step}"
+            )
+        if trainer.is_global_zero:
+            LOG.warning(f"the {what} is not finite at step {step}: {done}")
+        for logger in trainer.loggers:
+            logger.log_metrics({"nonfinite": float(self.count)}, step=step)
+
+    def _roll_back(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint) and c.dirpath]
+        try:
+            if not kept:
+                raise UsageError("there are no checkpoints")
+            path = newest_good(kept[0].directory)
+        except UsageError:
+            raise TrainingFailed(
+                f"the loss is not finite at step {trainer.global_step}, and there is no checkpoint "
+                "to go back to"
+            ) from None
+        saved = trainer.strategy.load_checkpoint(path, weights_only=True)
+        trainer.strategy.load_model_state_dict(saved)
+        with torch.no_grad():
+            for name, p in pl_module.named_parameters():
+                if name in saved.get(TRAINING_WEIGHTS, {}):
+                    p.copy_(saved[TRAINING_WEIGHTS][name])
+        trainer.strategy.load_optimizer_state_dict(saved)
+        for optimizer in trainer.optimizers:
+            if hasattr(optimizer, "train"):
+                optimizer.train()
+            optimizer.zero_grad()
+        for config, state in zip(trainer.lr_scheduler_configs, saved["lr_schedulers"], strict=True):
+            config.scheduler.load_state_dict(state)
+            if isinstance(config.scheduler, ScheduledLR):
+                config.scheduler.refresh()
+
+
+def _scales(trainer: Trainer) -> bool:
+    precision = trainer.precision_plugin
+    return isinstance(precision, MixedPrecision) and precision.scaler is not None

@@ -1,0 +1,138 @@
+"""A loss or a gradient that is not finite: stop, skip, or back to the newest checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+import lit_optim
+from lit_optim import SGD
+from lit_optim.errors import TrainingFailed
+from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.files import CheckpointFiles
+from lit_optim.lightning.nonfinite import MOST_NONE, NonFinite
+from lit_optim.schedules.library import linear
+from lit_optim.wrappers import Ema, Wrapped
+from tests.lightning.modules import Data
+
+LR = 0.1
+
+
+class Net(LightningModule):
+    monitor = ("val/loss", "min")
+
+    def __init__(self, bad=(), what="loss", make=partial(SGD, lr=LR)):  # noqa: B008
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 1).double()
+        self.bad, self.what, self.make = set(bad), what, make
+        self.calls = 0
+        self.before = []
+
+    def configure_optimizers(self):
+        return lit_optim.configure_optimizers(self, self.make, linear())
+
+    def training_step(self, batch, batch_idx):
+        self.before.append(self.net.weight.detach().clone())
+        self.calls += 1
+        loss = self.net(batch[0]).square().mean()
+        if self.calls - 1 not in self.bad:
+            return loss
+        if self.what == "none":
+            return None
+        if self.what == "gradient":  # the root of 0 has a finite value and no finite slope
+            return loss + (self.net.weight * 0).sum().sqrt()
+        return loss * float("nan")
+
+    def validation_step(self, batch, batch_idx):
+        value = self.net(batch[0]).square().mean()
+        self.log("val/loss", value * float("nan") if self.what == "val" else value)
+
+
+class Both(Data):
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
+def fit(module, tmp_path, policy, most=10, **run):
+    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    settings |= {"enable_model_summary": False, "max_epochs": 2, "num_sanity_val_steps": 0}
+    callbacks = [NonFinite(policy, most), Checkpoint(tmp_path, monitor="val/loss")]
+    trainer = Trainer(callbacks=callbacks, default_root_dir=tmp_path, **(settings | run))
+    trainer.strategy.checkpoint_io = CheckpointFiles()
+    trainer.fit(module, Both())
+    return trainer
+
+
+def test_stop_keeps_what_was_saved_before(tmp_path):
+    module = Net(bad=[13])
+    with pytest.raises(TrainingFailed, match="the loss is not finite at step 14"):
+        fit(module, tmp_path, "stop")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 10
+    assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_skip_makes_no_update(what, tmp_path, caplog):
+    """The same as a loop by hand whose bad batches are left out, the schedule too."""
+    module = Net(bad=[3, 4, 12], what=what)
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        fit(module, tmp_path, "skip")
+    other = Net()
+    t = 0
+    for step, batch in enumerate([*Data().train_dataloader()] * 2):
+        if step in module.bad:
+            continue
+        other.zero_grad()
+        other.net(batch[0]).square().mean().backward()
+        for p in other.parameters():
+            p.data.sub_(LR * (1 - (t + 1) / 20) * p.grad)
+        t += 1
+    torch.testing.assert_close(module.net.weight, other.net.weight, rtol=0, atol=1e-14)
+    told = [r.message for r in caplog.records]
+    assert len([x for x in told if "the gradient is not finite at step" in x]) == 3
+
+
+def test_an_average_is_not_moved_by_what_is_no_update(tmp_path):
+    make = Wrapped(partial(SGD, lr=LR), partial(Ema, decay=0.5, warmup=False))
+    module = Net(bad=[3, 4], make=make)
+    trainer = fit(module, tmp_path, "skip")
+    assert trainer.optimizers[0].updates == 18
+
+
+@pytest.mark.parametrize(("policy", "what"), [("skip", "gradient"), ("rollback", "loss")])
+def test_too_many_in_a_row_end_the_run(policy, what, tmp_path):
+    module = Net(bad=range(11, 99), what=what)
+    with pytest.raises(TrainingFailed, match=f"the {what} is not finite 4 times in a row"):
+        fit(module, tmp_path, policy, most=3)
+
+
+def test_rollback_goes_back_to_the_newest(tmp_path):
+    module = Net(bad=[13])
+    fit(module, tmp_path, "rollback", max_epochs=3)
+    saved_at = module.before[10]  # after the first epoch
+    assert torch.equal(module.before[14], saved_at)
+    assert not torch.equal(module.before[13], saved_at)
+    assert torch.isfinite(module.net.weight).all()
+
+
+def test_rollback_without_a_checkpoint(tmp_path):
+    with pytest.raises(TrainingFailed, match="there is no checkpoint to go back to"):
+        fit(Net(bad=[3]), tmp_path, "rollback")
+
+
+def test_what_is_validated_as_nan_is_not_the_best(tmp_path):
+    fit(Net(what="val"), tmp_path, "stop")
+    assert not (tmp_path / "best.ckpt").exists()
+
+
+def test_no_loss_again_and_again(tmp_path):
+    module = Net(bad=range(10**6), what="none")
+    with pytest.raises(TrainingFailed, match=f"no loss {MOST_NONE} times in a row"):
+        fit(module, tmp_path, "stop", max_epochs=99)
