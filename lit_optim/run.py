@@ -33,7 +33,7 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import global_batch
-from lit_optim.start import start_of, write_down
+from lit_optim.start import hold, start_of, write_down
 from lit_optim.tensorboard import open_command, shown
 
 
@@ -78,7 +78,15 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         UsageError: a mistake in the configuration, if possible before data and model are built.
         Interrupted: Ctrl-C.
     """
-    plain, start = to_plain(cfg), start_of(cfg, run_dir)
+    plain, lock = to_plain(cfg), hold(run_dir)
+    with lock:
+        return _run(cfg, run_dir, choices, plain)
+
+
+def _run(
+    cfg: DictConfig, run_dir: Path, choices: Mapping[str, str], plain: Mapping[str, Any]
+) -> Result:
+    start = start_of(cfg, run_dir)
     parts = built(cfg, run_dir, [start.callback])
     trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -94,12 +102,14 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
                 raise UsageError("ckpt=best: this run has validated nothing, so none is the best")
     if cfg.test:
         _test(trainer, model, data, ckpt, result)
+    of_lr = 1.0
+    if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
+        of_lr = parts.lr_rule.factor(batch)
     if trainer.is_global_zero:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
             (run_dir / RESULT).write_text(json.dumps(asdict(result), indent=1))
-        rule, batch = parts.lr_rule, global_batch(trainer) if result.steps else None
-        _print(result, trainer, cfg, rule.factor(batch) if rule and batch else 1.0)
+        _print(result, trainer, cfg, of_lr)
     return result
 
 

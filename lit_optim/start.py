@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from lit_optim.lightning.files import newest_good, refusal
 from lit_optim.lightning.resume import Resumable
 from lit_optim.schedules.durations import parse
 
+#: In a run's directory; locked while it is running.
+LOCK = ".lock"
+
 
 @dataclass
 class Start:
@@ -29,6 +34,31 @@ class Start:
 
     checkpoint: Path | None
     callback: Resumable
+
+
+def hold(run_dir: Path) -> AbstractContextManager[Any]:
+    """The directory of a run for this process alone, as long as the context lasts or it lives.
+
+    Raises:
+        UsageError: another process is at it, or nothing can be written there.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return nullcontext()
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        file = (run_dir / LOCK).open("w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None
+    try:
+        import fcntl  # not on Windows, where nothing is locked
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except OSError:
+        file.close()
+        raise UsageError(f"{run_dir}: another process is running there") from None
+    return file
 
 
 def start_of(cfg: DictConfig, run_dir: Path) -> Start:

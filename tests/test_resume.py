@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_optim.errors import UsageError
+from lit_optim.start import hold
+
 ROOT = Path(__file__).parent.parent
 QUICK = ["data=digits", "model=mlp", "trainer.val_check_interval=20"]
 #: What is killed: an optimizer, a schedule, and how it runs.
@@ -64,6 +67,8 @@ def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train):
     [run_dir] = tmp_path.glob("runs/*/*")
     step, _ = weights(run_dir)
     assert step < 1500
+    with hold(run_dir), pytest.raises(UsageError, match="another process is running there"):
+        hold(run_dir)
     done = train(*argv, "resume=auto")
     assert done.returncode == 0, done.stderr
     assert f"going on with {run_dir.relative_to(tmp_path)}" in done.stdout

@@ -21,6 +21,8 @@ FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "logger", "callbac
 FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
 #: How long the run is; `resume.horizon` says what a change of it means.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
+#: What no saved state fits if it is changed.
+FIXED = ("optimizer._target_", "wrapper._target_", "model", "param_groups")
 HORIZONS = ("error", "keep", "extend")
 Horizons = Literal["error", "keep", "extend"]
 
@@ -129,6 +131,12 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
         if before.get(key) != now.get(key)
         and not any(key == one or key.startswith(f"{one}.") for one in allowed)
     ]
+    for key in dict.fromkeys([*before, *now]):
+        if before.get(key) != now.get(key) and key.startswith(FIXED) and key not in changed:
+            raise UsageError(
+                f"resume: {key} was {before.get(key)}, now {now.get(key)}: the saved state does not"
+                " fit that, whatever resume.override says"
+            )
     length = [key for key in changed if key in LENGTH]
     others = [key for key in changed if key not in LENGTH]
     if others:

@@ -34,6 +34,8 @@ class Observer(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         self._step = trainer.global_step
+        if self._step:  # it goes on: the metric was there, and comes again with the next validation
+            self._validated.add(self.monitor)
         if not self.every and not validates(trainer):
             raise UsageError(f"the schedule follows {self.monitor}, but nothing is validated")
 

@@ -75,9 +75,10 @@ def test_what_changes_no_result_may_differ(place):
         (["scheduler=wsd"], "scheduler._target_ was"),
         (["data.batch_size=30"], "data.batch_size was 24, now 30"),
         (["trainer.devices=2", "trainer.strategy=ddp"], "trainer.devices was"),
+        (["model=mlp", "resume.override=[model]"], "the saved state does not fit that"),
         (["trainer.max_steps=99"], "trainer.max_steps was 4000, now 99; say resume.horizon=keep"),
     ],
-    ids=["lr", "how", "optimizer", "scheduler", "batch", "devices", "horizon"],
+    ids=["lr", "how", "optimizer", "scheduler", "batch", "devices", "fixed", "horizon"],
 )
 def test_another_run_is_refused(place, lines, line):
     a_run(place, "same", "optimizer=adamw", "optimizer.lr=0.1")
