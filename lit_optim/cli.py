@@ -37,12 +37,14 @@ what can be chosen in: python train.py optimizer=... scheduler=...
                                   what a run would do, and what looks like a mistake; no training
   lit-optim lr-range optimizer=adamw
                                   train a little while the lr rises, and see which one to take
+  lit-optim doctor                what is installed, and whether it goes together
   eval "$(lit-optim completion)"  the tab key in bash
 """
 PLOT = "plot"
 EXPLAIN, LR_RANGE = "explain", "lr-range"
 #: Commands that take overrides as train.py does.
 OF_RUNS = (PLOT, EXPLAIN, LR_RANGE)
+DOCTOR = "doctor"
 COMPLETION, COMPLETE = "completion", "complete"
 PLOTTED = """\
 what schedules would do with the lr, by the functions that train
@@ -90,7 +92,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _answer(argv: Sequence[str]) -> None:
     words = [word for word in argv if not word.startswith("-")]
-    commands = [*GROUPS, *OF_RUNS, COMPLETION]
+    commands = [*GROUPS, *OF_RUNS, DOCTOR, COMPLETION]
     if words and words[0] == COMPLETE:  # the shell asks
         print("\n".join(candidates(argv[-1], GROUPS, OF_RUNS)))
         return
@@ -107,6 +109,10 @@ def _answer(argv: Sequence[str]) -> None:
     if args.command is None:
         parser.print_help()
         return
+    if args.command == DOCTOR:
+        from lit_optim.doctor import doctor
+
+        sys.exit(doctor(Console()))
     if args.command == COMPLETION:
         print(BASH, end="")
         return
@@ -184,7 +190,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lit-optim {__version__}")
-    names = f"{', '.join((*GROUPS, *OF_RUNS))} or {COMPLETION}"
+    names = f"{', '.join((*GROUPS, *OF_RUNS, DOCTOR))} or {COMPLETION}"
     commands = parser.add_subparsers(
         dest="command", metavar="command", help=f"{names}; --help after it says more"
     )
@@ -211,6 +217,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add("--steps", type=_steps, default=200, help="updates (200)")
     add("--from", type=_lr, dest="low", help="the first lr; by default well below any usual one")
     add("--to", type=_lr, dest="high", help="the last lr; by default well above")
+    commands.add_parser(
+        DOCTOR,
+        description="versions, packages that clash, compiler, kernel cache, devices, write access",
+        allow_abbrev=False,
+    )
     commands.add_parser(
         COMPLETION,
         description='for the tab key in bash: eval "$(lit-optim completion)"',

@@ -12,7 +12,9 @@ from lit_optim.cli import main
 from lit_optim.config.places import groups
 
 CASES = {
-    "lit-optim ": ["optimizers", "schedules", "plot", "explain", "lr-range", "completion"],
+    "lit-optim ": [
+        *("optimizers", "schedules", "plot", "explain", "lr-range", "doctor", "completion"),
+    ],
     "lit-optim explain wr": ["wrapper="],
     "lit-optim lr-range --s": ["--steps"],
     "lit-optim p": ["plot"],

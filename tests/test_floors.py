@@ -15,7 +15,7 @@ FLOORS = (
     ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("build", "start", "sweeps", "plot"),
-    ("run", "explain", "lr_range"),
+    ("run", "explain", "lr_range", "doctor"),
     ("app", "cli"),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -32,7 +32,7 @@ def candidates(line: str, listings: dict[str, str], of_runs: Iterable[str]) -> l
     words = line.split()[1:]
     word = words.pop() if words and not line.endswith(" ") else ""
     if not words:
-        return _begun(word, [*listings, *of_runs, "completion"])
+        return _begun(word, [*listings, *of_runs, "doctor", "completion"])
     command = words[0]
     if command in listings:
         return _begun(word, groups()[listings[command]])

@@ -1,0 +1,157 @@
+"""`lit-optim doctor`: what is installed, whether it goes together, and what can be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+State = Literal["ok", "warning", "bad"]
+STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
+SHOWN = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "tensorboard", "triton")
+#: Releases that were not their authors'.
+MALWARE = {"lightning": ("2.6.2", "2.6.3")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check has found.
+
+    Args:
+        name: of what was looked at.
+        state: whether that is good.
+        told: what was seen, and what to do about it.
+    """
+
+    name: str
+    state: State
+    told: str
+
+
+def doctor(console: Console) -> int:
+    """Look at everything and print a line each; returns the exit code: 1 if something is bad."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    worst = 0
+    for check in CHECKS:
+        for found in check():
+            table.add_row(f"[{STYLES[found.state]}]{found.state}[/]", found.name, found.told)
+            worst = max(worst, int(found.state == "bad"))
+    console.print(table)
+    return worst
+
+
+def installed(package: str) -> str | None:
+    """Its version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def versions() -> Iterator[Finding]:
+    """What is installed, and releases that should not be."""
+    yield Finding("python", "ok", platform.python_version())
+    for package in SHOWN:
+        found = installed(package)
+        if found in MALWARE.get(package, ()):
+            yield Finding(
+                package, "bad", f"{found} was malware: pip install 'lightning>=2.6.4', and look "
+                "into what it may have read"
+            )  # fmt: skip
+        elif found is not None:
+            yield Finding(package, "ok", found)
+
+
+def clashes() -> Iterator[Finding]:
+    """Packages that break each other."""
+    torch, vision = installed("torch"), installed("torchvision")
+    if torch is None or vision is None:
+        return
+    built = [name.partition("+")[2].startswith("cpu") for name in (torch, vision)]
+    if built[0] and not built[1]:
+        yield Finding(
+            "torchvision", "bad", f"{vision} is built for CUDA and torch {torch} is not, so that "
+            "`import lightning` fails: pip uninstall torchvision, or install its +cpu build"
+        )  # fmt: skip
+    else:
+        yield Finding("torchvision", "ok", vision)
+
+
+def kernels() -> Iterator[Finding]:
+    """Whether rules become kernels here."""
+    import torch
+
+    from lit_optim.errors import UsageError
+    from lit_optim.kernels import compiler
+    from lit_optim.optimizers.adamw import AdamW
+
+    p = torch.nn.Parameter(torch.ones(8))
+    p.grad = torch.ones(8)
+    try:
+        AdamW([p], executor="native").step()
+        yield Finding("compiler", "ok", "an AdamW kernel was compiled or cached, and ran")
+    except UsageError as error:
+        yield Finding("compiler", "warning", f"{error}; torch steps instead, several times slower")
+    cache = compiler.cache_dir()
+    try:
+        if cache is None:
+            raise OSError(errno.ENOENT, "there is no home directory")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        told = f"{error.strerror}: kernels are compiled anew by every process"
+        yield Finding("kernel cache", "warning", f"{cache or ''} cannot be written, {told}".strip())
+        return
+    files = [path for path in cache.glob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 1e6
+    yield Finding("kernel cache", "ok", f"{cache}: {len(files)} files, {size:.1f} MB")
+
+
+def devices() -> Iterator[Finding]:
+    """What there is to compute on."""
+    import torch
+
+    cores = os.cpu_count() or 1
+    yield Finding("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
+    if not torch.cuda.is_available():
+        yield Finding("gpu", "ok", "none that this torch can use")
+        return
+    names = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
+    if find_spec("triton") is None:
+        yield Finding("gpu", "warning", f"{names}; without triton kernels are torch's: pip install "
+                      "triton")  # fmt: skip
+    else:
+        yield Finding("gpu", "ok", f"{names}, with triton")
+
+
+def writing() -> Iterator[Finding]:
+    """Where runs and temporary files go."""
+    for name, place in (("runs", Path("runs")), ("temporary files", Path(tempfile.gettempdir()))):
+        there = place if place.exists() else Path.cwd()
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+            yield Finding(name, "ok", f"{place.absolute()} can be written")
+        except OSError as error:
+            yield Finding(name, "bad", f"{place.absolute()}: {error.strerror}")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    versions,
+    clashes,
+    kernels,
+    devices,
+    writing,
+)

@@ -1,0 +1,85 @@
+"""`lit-optim doctor` sees what is wrong, and only that."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from rich.console import Console
+
+from lit_optim import doctor
+from lit_optim.cli import main
+from lit_optim.kernels import compiler, native_cpu
+
+
+def told(capsys):
+    code = doctor.doctor(Console(width=200))
+    return code, capsys.readouterr().out
+
+
+def as_installed(monkeypatch, **versions):
+    known = {"torch": "2.13.0+cpu", "lightning": "2.6.6"} | versions
+    monkeypatch.setattr(doctor, "installed", known.get)
+
+
+def test_nothing_is_wrong_here(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out = told(capsys)
+    assert code == 0, out
+    assert "bad" not in out
+    assert "can be written" in out
+    assert "an AdamW kernel was compiled or cached, and ran" in out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bad", ["2.6.2", "2.6.3"])
+def test_releases_that_were_malware(bad, monkeypatch, capsys):
+    as_installed(monkeypatch, lightning=bad)
+    code, out = told(capsys)
+    assert code == 1
+    assert f"{bad} was malware: pip install 'lightning>=2.6.4'" in out
+
+
+@pytest.mark.parametrize(
+    ("torch", "vision", "clash"),
+    [
+        ("2.13.0+cpu", "0.28.0", True),
+        ("2.13.0+cpu", "0.28.0+cu130", True),
+        ("2.13.0+cpu", "0.28.0+cpu", False),
+        ("2.13.0+cu130", "0.28.0+cu130", False),
+        ("2.13.0", "0.28.0", False),
+    ],
+)
+def test_a_torchvision_for_cuda_beside_a_torch_without(torch, vision, clash, monkeypatch, capsys):
+    as_installed(monkeypatch, torch=torch, torchvision=vision)
+    code, out = told(capsys)
+    assert code == clash
+    assert ("pip uninstall torchvision" in out) == clash
+
+
+def test_no_compiler_and_no_cache(monkeypatch, capsys):
+    monkeypatch.setattr(native_cpu, "_kernels", {})
+    monkeypatch.setattr(native_cpu, "_failure", compiler.CannotCompile("no C compiler is found"))
+    monkeypatch.setattr(compiler, "cache_dir", lambda: None)
+    code, out = told(capsys)
+    assert code == 0  # slower, but all works
+    assert "no C compiler is found; torch steps instead" in out
+    assert "cannot be written, there is no home directory: kernels are compiled anew" in out
+
+
+def test_a_place_that_cannot_be_written(monkeypatch, capsys):
+    def full(dir):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", full)
+    code, out = told(capsys)
+    assert code == 1
+    assert "Read-only file system" in out
+
+
+def test_the_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["doctor"])
+    assert end.value.code == 0
+    assert "python" in capsys.readouterr().out
