@@ -23,6 +23,7 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.optimizers.needs import NEEDS
 
 USAGE_ERROR = 2
+FAILURE = 1
 #: The commands, and the group of conf/ that each lists.
 GROUPS = {"optimizers": "optimizer", "schedules": "scheduler"}
 DESCRIPTION = """\
@@ -72,7 +73,7 @@ Writes lr_range.png and lr_range.csv into runs/, and nothing else.
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Answer a command line, by default `sys.argv`. Ends with code 0, or 2 for a mistake."""
+    """Answer a command line, by default `sys.argv`. Ends with code 0, 2 for a mistake, or 1: bad findings."""
     try:
         _answer(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -112,7 +113,9 @@ def _answer(argv: Sequence[str]) -> None:
     if args.command == DOCTOR:
         from lit_optim.doctor import doctor
 
-        sys.exit(doctor(Console()))
+        if doctor(Console()):
+            sys.exit(FAILURE)
+        return
     if args.command == COMPLETION:
         print(BASH, end="")
         return
