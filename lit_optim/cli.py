@@ -73,7 +73,10 @@ Writes lr_range.png and lr_range.csv into runs/, and nothing else.
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Answer a command line, by default `sys.argv`. Ends with code 0, 2 for a mistake, or 1: bad findings."""
+    """Answer a command line, by default `sys.argv`.
+
+    Ends with code 0, 2 for a mistake, or 1 where the doctor finds something bad.
+    """
     try:
         _answer(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -95,20 +95,25 @@ def front(argv: list[str]) -> Line:
     if going_on is not None:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(going_on.told)
-        lines = [x for x in lines if not x.startswith(("++resume.from=", "hydra.run.dir="))]
+        ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
+        lines = [x for x in lines if not x.startswith(ours)]
         if going_on.run_dir is not None:
             where = str(going_on.run_dir).replace("'", "\\'")
-            lines += [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
+            one = [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
+            lines += [f"hydra.sweep.dir='{where}'"] if args.multirun else one
     return Line([*flags, *lines])
 
 
 def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
     """The run that `resume` asks for; None if it does not."""
-    if cfg.resume["from"] in (None, NONE):
+    where = cfg.resume["from"]
+    if where in (None, NONE):
         return None
-    if multirun:
-        raise UsageError("resume is for one run, not for -m")
-    return found(to_plain(cfg))
+    if not multirun:
+        return found(to_plain(cfg))
+    if not any(Path(where).glob("*/log.txt")):
+        raise UsageError(f"resume={where} with -m must be the directory of a sweep, runs/..._sweep")
+    return Found(Path(where), f"going on with {where}")
 
 
 def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:

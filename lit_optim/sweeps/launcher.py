@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,8 @@ import __main__
 RANK_VARIABLES = re.compile(
     r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|PL_.*|TORCHELASTIC_.*"
 )
+#: In a job's directory: how it ended.
+RECORD = "job.json"
 LONGEST_NAME = 150
 POLL_SECONDS = 0.1
 SECONDS_TO_END = 20  # that a job has for its checkpoint after Ctrl-C
@@ -52,7 +55,8 @@ class ProcessLauncher(Launcher):
 
     A job gets the overrides with one value each, and a directory named after them, where
     `log.txt` has what it printed and `job.json` how it ended. A job that fails, crashes or is
-    killed stops no other.
+    killed stops no other. In the directory of a sweep that was cut off it starts what is not done:
+    from the newest checkpoint where there is one.
 
     Args:
         n_jobs: how many run at a time; they share the cores.
@@ -73,7 +77,7 @@ class ProcessLauncher(Launcher):
         """Run the jobs; each one's exit code is its return value."""
         sweep_dir = Path(self.config.hydra.sweep.dir).resolve()
         self.jobs = [list(overrides) for overrides in job_overrides]
-        waiting = list(self.jobs)
+        waiting = [job for job in self.jobs if not self._is_done(job, sweep_dir)]
         running: list[Job] = []
         ended: list[JobReturn] = []
         failed = 0
@@ -86,6 +90,9 @@ class ProcessLauncher(Launcher):
         )
         signal.signal(signal.SIGTERM, _terminated)
         with Progress(*columns, console=console) as progress:
+            there = len(self.jobs) - len(waiting)
+            if there:
+                console.print(f"{there} of {len(self.jobs)} runs are done already")
             line = progress.add_task("sweep", total=len(waiting))
             try:
                 while waiting or running:
@@ -116,13 +123,29 @@ class ProcessLauncher(Launcher):
                 raise
         return ended
 
+    def _is_done(self, overrides: list[str], sweep_dir: Path) -> bool:
+        """Whether an earlier start of this sweep has ended this job well."""
+        try:
+            record = json.loads(
+                (sweep_dir / directory_name(overrides, self.jobs) / RECORD).read_text("utf-8")
+            )
+        except (OSError, ValueError):
+            return False
+        return bool(record["exit_code"] == 0 and record["overrides"] == overrides)
+
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
-        run_dir = unique_dir(sweep_dir, directory_name(overrides, self.jobs))
-        quoted = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")
-        command = [*own_command(), *overrides, f"hydra.run.dir='{quoted}'"]
+        name = directory_name(overrides, self.jobs)
+        run_dir, more = sweep_dir / name, []
+        if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
+            more = [f"resume.from={_quoted(run_dir)}"]
+        else:
+            if (run_dir / "log.txt").exists():
+                shutil.rmtree(run_dir)
+            run_dir = unique_dir(sweep_dir, name)
+        command = [*own_command(), *overrides, f"hydra.run.dir={_quoted(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
-        log = (run_dir / "log.txt").open("w")
+        log = (run_dir / "log.txt").open("a")
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -133,6 +156,11 @@ class ProcessLauncher(Launcher):
             start_new_session=True,  # Ctrl-C comes from here, once, to all ranks of the job
         )
         return Job(overrides, run_dir, log, process, time.perf_counter())
+
+
+def _quoted(path: Path) -> str:
+    """A path as Hydra reads it."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def own_command() -> list[str]:
@@ -182,7 +210,7 @@ def _end(job: Job) -> JobReturn:
         "exit_code": job.process.returncode,
         "seconds": time.perf_counter() - job.start,
     }
-    (job.run_dir / "job.json").write_text(json.dumps(record, indent=1))
+    (job.run_dir / RECORD).write_text(json.dumps(record, indent=1))
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
     returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
     returned.return_value = job.process.returncode

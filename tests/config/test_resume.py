@@ -107,7 +107,7 @@ def test_what_may_change(place):
         (["resume.horizon=never"], "resume.horizon must be one of error, keep, extend"),
         (["resume.override=lr"], "resume.override must be a list of keys"),
         (["resume.form=auto"], "unknown key resume.form"),
-        (["-m", "optimizer=adamw,sgd", "resume=auto"], "resume is for one run"),
+        (["-m", "optimizer=adamw,sgd", "resume=auto"], "must be the directory of a sweep"),
         (["branch_from=none.ckpt"], "branch_from=none.ckpt is no file"),
     ],
     ids=["path", "empty", "horizon", "override", "key", "multirun", "branch"],

@@ -1,0 +1,46 @@
+"""A sweep that was killed goes on: what is done stays, what failed or was cut off runs again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LINE = [
+    "-m", "optimizer=adamw,sgd", "data=digits", "model=mlp", "trainer.max_steps=400",
+    "trainer.val_check_interval=20", "test=false",
+]  # fmt: skip
+
+
+def test_a_sweep_that_was_killed(tmp_path, train):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *LINE],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/optimizer=adamw/job.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    [sweep] = tmp_path.glob("runs/*/*")
+    first = sweep / "optimizer=adamw"
+    before = (first / "job.json").stat().st_mtime_ns
+    done = train(*LINE, f"resume={sweep}")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 runs are done already" in done.stderr
+    assert sorted(p.name for p in sweep.iterdir() if (p / "job.json").exists()) == [
+        "optimizer=adamw",
+        "optimizer=sgd",
+    ]
+    assert (first / "job.json").stat().st_mtime_ns == before
+    assert json.loads((sweep / "optimizer=sgd" / "result.json").read_text())["steps"] == 400
+    assert "optimizer=adamw" not in done.stdout.partition("curves")[2]
+    again = train(*LINE, f"resume={sweep}")
+    assert (again.returncode, "2 of 2 runs are done already" in again.stderr) == (0, True)
