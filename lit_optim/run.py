@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,8 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
         UsageError: a mistake in the configuration, if possible before data and model are built.
         Interrupted: Ctrl-C.
     """
-    plain, lock = to_plain(cfg), hold(run_dir)
-    with lock:
+    plain = to_plain(cfg)
+    with nullcontext() if cfg.trainer.get("fast_dev_run") else hold(run_dir):
         return _run(cfg, run_dir, choices, plain)
 
 

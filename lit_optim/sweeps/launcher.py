@@ -36,7 +36,7 @@ RANK_VARIABLES = re.compile(
 RECORD = "job.json"
 LONGEST_NAME = 150
 POLL_SECONDS = 0.1
-SECONDS_TO_END = 20  # that a job has for its checkpoint after Ctrl-C
+SECONDS_TO_END = 45  # that a job has for its checkpoint after Ctrl-C
 
 
 @dataclass

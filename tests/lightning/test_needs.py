@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD
 from lit_optim.config.listing import entries
 from lit_optim.errors import UsageError
-from lit_optim.lightning.needs import _warnings, heed
+from lit_optim.lightning.needs import heed, warnings_of
 from lit_optim.optimizers.needs import NEEDS
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.followers import plateau
@@ -61,10 +61,10 @@ def test_a_schedule_that_falls_is_warned_of_once(make, schedule, warned, tmp_pat
 def test_lrs_that_mean_something_else_are_warned_of():
     groups = [{"lr": 1.0}, {"lr": 0.5, "initial_lr": 0.5}]
     one, scale = ("one_lr",), ("lr_of_1",)
-    assert "differ in lr (0.5, 1)" in _warnings(one, "Prodigy", groups, None)[0]
-    assert _warnings(one, "Prodigy", groups[:1], None) == []
-    assert _warnings(scale, "Prodigy", groups, None) == []
-    (said,) = _warnings(scale, "Prodigy", [{"lr": 1e-3}], None)
+    assert "differ in lr (0.5, 1)" in warnings_of(one, "Prodigy", groups, None)[0]
+    assert warnings_of(one, "Prodigy", groups[:1], None) == []
+    assert warnings_of(scale, "Prodigy", groups, None) == []
+    (said,) = warnings_of(scale, "Prodigy", [{"lr": 1e-3}], None)
     assert "lr=0.001" in said
     assert "set optimizer.lr=1" in said
 
