@@ -109,6 +109,8 @@ class Checkpoint(ModelCheckpoint):
         return Path(str(self.dirpath))
 
     def _save_newest(self, trainer: Trainer) -> None:
+        if not _finite(trainer):
+            return  # the one before is worth more
         self._waits, self._newest_at = False, trainer.global_step
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
@@ -117,6 +119,8 @@ class Checkpoint(ModelCheckpoint):
     ) -> None:
         failed = isinstance(exception, TrainingFailed)  # then what was saved before is better
         if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
+            return
+        if not _finite(trainer):
             return
         # the other ranks may wait elsewhere or be gone: nothing here may wait for them
         if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
@@ -127,3 +131,11 @@ class Checkpoint(ModelCheckpoint):
 
     def _keeps_newest(self, trainer: Trainer) -> bool:
         return bool(self.save_last and trainer.global_step and not trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def _finite(trainer: Trainer) -> bool:
+    """Whether the weights are; not asked where each device has others."""
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        return True
+    params = [p.detach() for p in trainer.lightning_module.parameters() if p.is_floating_point()]
+    return all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(params, float("inf")))

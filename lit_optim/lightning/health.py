@@ -18,11 +18,11 @@ class Health(Callback):
 
     `grad_norm/<group>` of the gradient that was stepped by, after clipping; `param_norm/<group>`
     before the update; `update_norm/<group>` of what it changed; `update_ratio/<group>`, the latter
-    over the former, about 1e-3 where training goes well; and `clip_fraction`, the share of updates
-    since the last time whose gradient was clipped, where gradients are clipped by norm.
+    over the former, about 1e-3 where training goes well; and `clip_fraction`, the share of the
+    updates looked at so far whose gradient was clipped, where gradients are clipped by norm.
 
-    Between two looks it costs nothing but, with clipping, the norm of the gradient. A look keeps a
-    copy of the parameters for one update. Sharded parameters are not looked at.
+    Between two looks it costs nothing. A look keeps a copy of the parameters for one update.
+    Sharded parameters are not looked at.
 
     Args:
         every: updates between two looks; the first update is looked at too.
@@ -39,15 +39,15 @@ class Health(Callback):
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
+        step = trainer.global_step
+        if step % self.every or step == self._step:
+            return
+        self._step = step
         limit = trainer.gradient_clip_val
         if limit and trainer.gradient_clip_algorithm in (None, "norm"):
             every = [p for group in groups(optimizer) for p in group["params"]]
             # Lightning clips after this
             self._clipped.append(bool(_norm([p.grad for p in every if p.grad is not None]) > limit))
-        step = trainer.global_step
-        if step % self.every or step == self._step:
-            return
-        self._step = step
         self._values, self._before = {}, []
         for index, group in enumerate(groups(optimizer)):
             params = [p.detach() for p in group["params"]]
@@ -76,7 +76,6 @@ class Health(Callback):
             self._values["clip_fraction"] = sum(self._clipped) / len(self._clipped)
         for logger in trainer.loggers:
             logger.log_metrics(self._values, step=self._step)
-        self._clipped = []
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -66,7 +66,8 @@ class NonFinite(Callback):
             return
         params = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
-        finite = all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(grads))
+        norms = torch._foreach_norm(grads) if grads else ()  # there was no loss
+        finite = all(bool(torch.isfinite(norm)) for norm in norms)
         if trainer.world_size > 1:
             finite = trainer.strategy.reduce_boolean_decision(finite)
         if finite:

@@ -136,6 +136,8 @@ class ProcessLauncher(Launcher):
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
         name = directory_name(overrides, self.jobs)
         run_dir, more = sweep_dir / name, []
+        while _is_held(run_dir):  # a job of a launcher that was killed is still at it
+            time.sleep(POLL_SECONDS)
         if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
             more = [f"resume.from={_quoted(run_dir)}"]
         else:
@@ -156,6 +158,20 @@ class ProcessLauncher(Launcher):
             start_new_session=True,  # Ctrl-C comes from here, once, to all ranks of the job
         )
         return Job(overrides, run_dir, log, process, time.perf_counter())
+
+
+def _is_held(run_dir: Path) -> bool:
+    """Whether a run is going on in a directory."""
+    try:
+        import fcntl  # not on Windows, where nothing is locked
+
+        with (run_dir / ".lock").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
 
 
 def _quoted(path: Path) -> str:

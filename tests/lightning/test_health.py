@@ -43,7 +43,8 @@ def test_equals_a_loop_by_hand(clip, accumulated, tmp_path):
         optimizer.zero_grad()
         for _ in range(accumulated):
             (other.net(next(batches)[0]).square().mean() / accumulated).backward()
-        clipped.append(norm([p.grad for p in other.parameters()]) > (clip or 1e9))
+        if step % 4 == 0:
+            clipped.append(norm([p.grad for p in other.parameters()]) > (clip or 1e9))
         if clip:
             torch.nn.utils.clip_grad_norm_(other.parameters(), clip)
         before = [p.detach().clone() for p in decayed]
@@ -58,6 +59,5 @@ def test_equals_a_loop_by_hand(clip, accumulated, tmp_path):
         assert curves["update_ratio/decay"][step] == close(moved / norm(before))
         if clip:
             assert curves["clip_fraction"][step] == pytest.approx(sum(clipped) / len(clipped))
-            clipped = []
     assert sorted(curves["grad_norm/decay"]) == [0, 4, 8]
     assert ("clip_fraction" in curves) == (clip is not None)

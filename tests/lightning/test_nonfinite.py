@@ -136,3 +136,18 @@ def test_no_loss_again_and_again(tmp_path):
     module = Net(bad=range(10**6), what="none")
     with pytest.raises(TrainingFailed, match=f"no loss {MOST_NONE} times in a row"):
         fit(module, tmp_path, "stop", max_epochs=99)
+
+
+def test_no_loss_at_first_is_no_matter_for_skip(tmp_path):
+    module = Net(bad=[0, 1], what="none")
+    fit(module, tmp_path, "skip")
+    assert torch.isfinite(module.net.weight).all()
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+    """A gradient without a finite slope under a finite loss, in the last step before a save."""
+    module = Net(bad=[19], what="gradient")
+    fit(module, tmp_path, "stop")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 10
+    assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
