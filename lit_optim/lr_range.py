@@ -21,6 +21,7 @@ from lit_optim.config.command_line import combinations
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import LearningRates
+from lit_optim.lightning.nonfinite import NonFinite
 from lit_optim.lightning.routing import Routing
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.written import phases
@@ -35,7 +36,8 @@ DIVERGED = 4.0
 MEMORY = 0.9
 #: Below so many updates there is no curve to read.
 LEAST = 20
-SILENT = (ModelCheckpoint, ModelSummary, LearningRates, Routing)
+#: NonFinite too: what it would refuse is what is looked for.
+SILENT = (ModelCheckpoint, ModelSummary, LearningRates, NonFinite, Routing)
 
 
 class Losses(Callback):
@@ -60,9 +62,14 @@ class Losses(Callback):
         self._seen = trainer.global_step
         self.note(self._sum / self._count)
         self._sum, self._count = 0.0, 0
-        last = self.averages[-1]
-        if not math.isfinite(last) or last > DIVERGED * min(self.averages):
+        if self.diverged:
             trainer.should_stop = True
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the average is not finite, or far above its least; a loss may be negative."""
+        last, least = self.averages[-1], min(self.averages)
+        return not math.isfinite(last) or last - least > (DIVERGED - 1) * abs(least)
 
     def note(self, loss: float) -> None:
         """Take a loss into the average, of which the first values count less."""
@@ -116,7 +123,7 @@ def lr_range(
         high: the last; None: ten times the largest of it.
 
     Returns:
-        the directory.
+        the directory, which the first of several processes writes.
 
     Raises:
         UsageError: a mistake, or no curve to read.
@@ -141,6 +148,8 @@ def lr_range(
     losses = Losses()
     parts = built(cfg, path, [losses], SILENT, logs=False, scheduler=phases(rising))
     parts.trainer.fit(parts.model, parts.data)
+    if not parts.trainer.is_global_zero:
+        return path
     curve = phases(rising).curve(Horizon(steps))
     lrs = [curve(t, own) for t in range(len(losses.values))]
     if len(lrs) < LEAST:

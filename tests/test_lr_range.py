@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from lit_optim.cli import main
+from lit_optim.errors import UsageError
 from lit_optim.lr_range import Losses, lr_range, suggestion
 
 
@@ -38,6 +39,32 @@ def test_the_average_counts_the_first_values_less():
     losses.note(13.0)
     # 0.9 of what was, 0.1 of the new one, over the weights given so far
     assert losses.averages[-1] == pytest.approx((0.9 * 3 * (1 - 0.9**3) + 1.3) / (1 - 0.9**4))
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverged"),
+    [
+        ([1.0] * 50 + [30.0], False),  # the average is at 3.9
+        ([1.0] * 50 + [33.0], True),  # at 4.2
+        ([-1.0] * 50, False),
+        ([-1.0] * 50 + [33.0], True),  # at 2.4, which is 3.4 above
+        ([1.0, math.nan], True),
+        ([1.0, math.inf], True),
+    ],
+    ids=["near", "far", "negative", "from_negative", "nan", "inf"],
+)
+def test_diverged(losses, diverged):
+    seen = Losses()
+    for value in losses:
+        seen.note(value)
+    assert seen.diverged == diverged
+
+
+def test_a_loss_that_is_not_finite_ends_the_test_and_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the loss diverged after 2 updates, at lr="):
+        lr_range(["data=digits", "model=mlp", "optimizer=sgd"], Console(), 60, 1e20, 1e38)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run(tmp_path, monkeypatch, capsys):
