@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import LearningRates
 from lit_optim.lightning.configure import run_length
 from lit_optim.lightning.needs import needs_of, warnings_of
-from lit_optim.lightning.routing import HEADER, Routing, routing, size_told
+from lit_optim.lightning.routing import HEADER, Routing, routing, size_told, state_bytes
 from lit_optim.optimizers.walk import Walk
 from lit_optim.plot import sparkline, telling
 from lit_optim.schedules.adapter import ScheduledLR
@@ -66,6 +67,8 @@ def explain(lines: list[str], console: Console) -> None:
     trainer, model = parts.trainer, parts.model
     with suppress(_Ready):
         trainer.fit(model, parts.data)
+    if not trainer.is_global_zero:
+        return
     [optimizer] = trainer.optimizers
     schedule = next((c.scheduler for c in trainer.lr_scheduler_configs), None)
     adapter = schedule if isinstance(schedule, ScheduledLR) else None
@@ -150,11 +153,8 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
         _step_a_copy(within)
     rows = routing(within, model)
     state = sum(
-        x.nbytes
-        for states in (_states(within, group, p) for group in within.param_groups
-                       for p in group["params"])
-        for x in states
-    )  # fmt: skip
+        state_bytes(within, group, p) for group in within.param_groups for p in group["params"]
+    )
     known = isinstance(within, Walk) or state > 0
     trained = sum(p.numel() for group in within.param_groups for p in group["params"])
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
@@ -170,15 +170,6 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     for row in rows:
         table.add_row(*row[: len(header)])
     return table, caption
-
-
-def _states(optimizer: Any, group: dict[str, Any], p: torch.Tensor) -> list[torch.Tensor]:
-    if isinstance(optimizer, Walk):
-        owner = optimizer.owner(group)
-        made = owner.new_state(torch.empty_like(p, device="meta"), group)
-    else:
-        made = optimizer.state.get(p, {})
-    return [x for x in made.values() if torch.is_tensor(x)]
 
 
 def _step_a_copy(optimizer: Optimizer) -> None:
@@ -203,14 +194,12 @@ def _mistakes(
     groups = optimizer.param_groups
     curve = adapter.curve if adapter is not None else None
     yield from warnings_of(needs_of(within), type(within).__name__, groups, curve)
-    lr = groups[0].get("initial_lr", groups[0]["lr"])
-    if isinstance(within, Walk):
-        low, high = within.lr_range
+    steppers = [within.owner(group) if isinstance(within, Walk) else within for group in groups]
+    lrs = [group.get("initial_lr", group["lr"]) for group in groups]
+    for kind, lr in dict.fromkeys(zip(map(type, steppers), lrs, strict=True)):
+        low, high = getattr(kind, "lr_range", (0.0, math.inf))
         if lr and not low / FAR <= lr <= high * FAR:
-            yield (
-                f"lr={lr:g} is far from where {type(within).__name__} mostly has it, "
-                f"{low:g} to {high:g}"
-            )
+            yield f"lr={lr:g} is far from where {kind.__name__} mostly has it, {low:g} to {high:g}"
     if curve is None:
         return
     steps = run_length(trainer)

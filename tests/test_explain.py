@@ -50,11 +50,12 @@ def test_epochs_and_state(capsys):
     ("lines", "warning"),
     [
         (["optimizer=sgd", "optimizer.lr=50"], "lr=50 is far from where SGD mostly has it"),
+        (["optimizer=muon", "optimizer.adamw_lr=9"], "lr=9 is far from where AdamW mostly has it"),
         (["optimizer=schedule_free_adamw", "scheduler=cosine"], "averages its way instead of"),
         (["scheduler.warmup=0.01%", "trainer.max_steps=50"], "of 50 updates is less than one"),
         (["scheduler.total=20", "trainer.max_steps=50"], "the schedule has 20 updates and the run"),
     ],
-    ids=["lr", "steady", "warmup", "total"],
+    ids=["lr", "lr_of_a_part", "steady", "warmup", "total"],
 )
 def test_what_looks_like_a_mistake(lines, warning, capsys):
     out = told(*lines, capsys=capsys)

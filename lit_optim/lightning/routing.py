@@ -68,15 +68,16 @@ def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
         name = pattern if len(params) > 1 else names.get(params[0], "?")
         cells = [name, role, type(owner).__name__, f"{group.get('initial_lr', group['lr']):g}"]
         cells += [f"{group.get('weight_decay', 0):g}", f"{sum(p.numel() for p in params):,}"]
-        table.append([*cells, size_told(sum(_state_bytes(owner, group, p) for p in params))])
+        table.append([*cells, size_told(sum(state_bytes(optimizer, group, p) for p in params))])
     return table
 
 
-def _state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
-    """What the optimizer will keep for p, without making it."""
+def state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
+    """What an optimizer will keep for p; of one that is not ours, what it keeps already."""
     if not isinstance(optimizer, Walk):
         return sum(x.nbytes for x in optimizer.state.get(p, {}).values() if torch.is_tensor(x))
-    state = optimizer.new_state(torch.empty_like(p, device="meta"), group)
+    owner = optimizer.owner(group)
+    state = owner.new_state(torch.empty_like(p, device="meta"), owner.seen_by(p, group))
     return sum(x.nbytes for x in state.values())
 
 

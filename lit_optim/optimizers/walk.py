@@ -123,7 +123,7 @@ class Walk(torch.optim.Optimizer):
         """
         return group
 
-    def _seen_by(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def seen_by(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """The hyperparameters of a parameter."""
         return group if p.ndim > 1 else self.for_vectors(group)
 
@@ -176,7 +176,7 @@ class Walk(torch.optim.Optimizer):
         return [batch.part(members) for members in kinds.values()]
 
     def _step_batch(self, group: dict[str, Any], batch: Batch, names: list[str]) -> None:
-        one, group = batch.states[0], self._seen_by(batch.params[0], group)
+        one, group = batch.states[0], self.seen_by(batch.params[0], group)
         t, carried = one["step"] + 1, {name: one[name] for name in names}
         a, b = self.coefficients(group, t, carried)
         l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
@@ -211,7 +211,7 @@ class Walk(torch.optim.Optimizer):
             )
         state: dict[str, Any] = self.state[p]
         state["step"] = 0
-        group = self._seen_by(p, group)
+        group = self.seen_by(p, group)
         state.update(self.carried(group))
         state.update(self.new_state(p, group))
         return state
@@ -257,7 +257,7 @@ class Walk(torch.optim.Optimizer):
             numbers = {name for name in owner.carried(group) if name in saved}
             state.update({name: float(saved.pop(name)) for name in numbers})
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-            state.update(owner.loaded(p, owner._seen_by(p, group), tensors))
+            state.update(owner.loaded(p, owner.seen_by(p, group), tensors))
 
     def loaded(
         self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]

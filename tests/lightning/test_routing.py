@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-from lit_optim import SOAP, AdamW, Muon
+from lit_optim import SOAP, AdamW, Mars, Muon
 from lit_optim.lightning.routing import Routing, routing
 from lit_optim.param_groups import by_role, no_decay
 from tests.lightning.modules import Data, Plain
@@ -32,9 +33,11 @@ def test_a_row_for_each_pattern_within_a_group():
     ]
 
 
-def test_the_state_is_as_large_as_told():
+@pytest.mark.parametrize("make", [SOAP, Mars])  # Mars keeps less for what is no matrix
+def test_the_state_is_as_large_as_told(make):
     module = net()
-    optimizer = SOAP(by_role(no_decay(module), module))
+    groups = no_decay(module)
+    optimizer = make(by_role(groups, module) if make is SOAP else groups)
     told = sum(
         float(row[-1].split()[0]) * {"B": 1, "kB": 1e3}[row[-1].split()[1]]
         for row in routing(optimizer, module)
