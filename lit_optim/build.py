@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.optim import Optimizer
 
 from lit_optim.config.check import check
 from lit_optim.config.targets import (
@@ -106,6 +107,11 @@ def built(
     check(cfg)
     _quiet()
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
+    for name in cfg.callbacks:
+        _locate(f"callbacks.{name}", cfg.callbacks[name], Callback)
+    for name in cfg.logger:
+        _locate(f"logger.{name}", cfg.logger[name], Logger)
+    _check_steps(cfg.optimizer[TARGET], _locate("optimizer", cfg.optimizer, Optimizer))
     _declare_monitor(cfg, classes["model"])
     made: dict[str, Any] = {"param_groups": deferred(cfg.param_groups)}
     made["optimizer"] = Wrapped(deferred(cfg.optimizer), deferred(cfg.wrapper))
@@ -115,8 +121,8 @@ def built(
 
     _check_devices(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    loggers = [build(node) for node in cfg.logger.values()] if logs else []
-    callbacks = [build(node) for node in cfg.callbacks.values()]
+    loggers = [_build(f"logger.{name}", node) for name, node in cfg.logger.items() if logs]
+    callbacks = [_build(f"callbacks.{name}", node) for name, node in cfg.callbacks.items()]
     history = MetricHistory(cfg.monitor, cfg.mode)
     callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
     trainer = _build_trainer(cfg, loggers, [*callbacks, history, *more], run_dir)
@@ -143,12 +149,42 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _locate_class(name: str, cfg: DictConfig) -> type:
-    """The class of the model or the data, its arguments checked; nothing is built yet."""
-    kind = LightningModule if name == "model" else LightningDataModule
-    found = locate(name, cfg[name][TARGET])
+def _build(path: str, node: DictConfig) -> Any:
+    """The object of a node, where it may want a package that is not there."""
+    try:
+        return build(node)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _locate(path: str, node: DictConfig, kind: type) -> type:
+    """The class of a node; nothing is built yet."""
+    found = locate(path, node[TARGET])
     if not (inspect.isclass(found) and issubclass(found, kind)):
-        raise UsageError(f"{name}.{TARGET}={cfg[name][TARGET]} is not a {kind.__name__}")
+        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is no {kind.__name__}")
+    if inspect.isabstract(found):
+        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is abstract: name a class made of it")
+    return found
+
+
+def _check_steps(target: str, optimizer: type) -> None:
+    """An optimizer must have a `step`, and one that Lightning can call."""
+    step = optimizer.step  # type: ignore[attr-defined]
+    if step is Optimizer.step:
+        raise UsageError(f"optimizer.{TARGET}={target} is abstract: it has no step of its own")
+    if not {"closure", "kwargs"} & set(inspect.signature(step).parameters):
+        raise UsageError(
+            f"optimizer.{TARGET}={target}: its step takes no closure, which Lightning gives it"
+        )
+
+
+def _locate_class(name: str, cfg: DictConfig) -> type:
+    """The class of the model or the data, its arguments checked."""
+    found = _locate(name, cfg[name], LightningModule if name == "model" else LightningDataModule)
     signature, node = inspect_signature(found), _plain(cfg[name])
     check_arguments(name, node, signature)
     if name == "data":

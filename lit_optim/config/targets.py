@@ -8,26 +8,24 @@ from importlib import import_module
 from typing import Any
 
 import hydra.utils
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.signatures import Signature, defined_in
 
-#: `_target_` is code to run, so only these are; the user's own packages by the setting `allow`.
-#: What ends in a dot is a prefix.
-ALLOWED = (
-    "lit_optim.lightning.",
-    "lit_optim.optimizers.",
-    "lit_optim.param_groups.",
-    "lit_optim.schedules.",
-    "lit_optim.tasks.",
-    "lit_optim.wrappers.",
-    "lightning.pytorch.Trainer",
-    "lightning.pytorch.callbacks.",
-    "lightning.pytorch.loggers.",
-    "torch.optim.",
-)
+#: `_target_` is code to run, so a group takes what is of its kind and ours, Lightning's or torch's
+#: (what ends in a dot is a prefix), or what is one of its choices; else the user's own packages, by
+#: the setting `allow`.
+KINDS: dict[str, tuple[str, ...]] = {
+    "optimizer": ("lit_optim.optimizers.", "torch.optim."),
+    "scheduler": ("lit_optim.schedules.",),
+    "model": ("lit_optim.tasks.",),
+    "data": ("lit_optim.tasks.",),
+    "trainer": ("lightning.pytorch.Trainer",),
+    "logger": ("lightning.pytorch.loggers.",),
+    "callbacks": ("lit_optim.lightning.", "lightning.pytorch.callbacks."),
+}
 TARGET = "_target_"
 FEW = 10  # names that a message may list beside a suggestion
 
@@ -44,28 +42,34 @@ def find_targets(path: str, node: Any) -> Iterator[tuple[str, Mapping[str, Any]]
             yield from find_targets(f"{path}.{index}", value)
 
 
-def check_allowed(path: str, target: Any, allow: list[str]) -> None:
-    """Refuse a target that is neither ours nor of a package that the user has allowed.
+def check_allowed(path: str, target: Any, known: tuple[str, ...], allow: list[str]) -> None:
+    """Refuse a target that is neither known to belong here nor of a package that is allowed.
+
+    A target is a name that its module defines, or takes over from its own package: whatever else
+    can be reached through the attributes of a module, as `that.module.os.system`, is not meant.
 
     Args:
         path: its key.
         target: the dotted name of a class or function.
-        allow: the packages allowed.
+        known: such names, and prefixes, which end in a dot.
+        allow: the user's packages.
 
     Raises:
         UsageError: naming the key and how to allow it.
     """
     if not isinstance(target, str) or not target:
         raise UsageError(f"{path} must be the dotted name of a class, got {target!r}")
-    names = [*ALLOWED, *(f"{package}." for package in allow)]
+    names = [*known, *(f"{package}." for package in allow)]
     fits = [n for n in names if target == n or (n.endswith(".") and target.startswith(n))]
-    home = defined_in(target) if fits and fits[0] in ALLOWED else None
-    # what such a module has imported from elsewhere is not its own
-    borrowed = home is not None and home.split(".")[0] != target.split(".")[0]
+    home = defined_in(target)
+    # nor may a room hand on what is of another one
+    own = fits[0] if fits and fits[0].endswith(".") else target.split(".")[0]
+    borrowed = home is not None and not f"{home}.".startswith(own)
     if not fits or borrowed:
-        package = target.split(".")[0]
-        own = f"; if {package} is your own package, say allow=[{package}]"
-        raise UsageError(f"{path}={target} is not allowed{own if may_be_allowed(package) else ''}")
+        raise UsageError(f"{path}={target} is not allowed{_how_to_allow(target)}")
+    if fits[0] in known and home is None:
+        locate(path.removesuffix(f".{TARGET}"), target)  # says what is missing
+        raise UsageError(f"{path}={target} is not a class of that module")
 
 
 def check_function(path: str, dotted: str, allow: list[str]) -> None:
@@ -75,9 +79,13 @@ def check_function(path: str, dotted: str, allow: list[str]) -> None:
         UsageError: naming the key and how to allow it.
     """
     if not any(dotted.startswith(f"{package}.") for package in allow):
-        package = dotted.split(".")[0]
-        own = f"; if {package} is your own package, say allow=[{package}]"
-        raise UsageError(f"{path}={dotted} is not allowed{own if may_be_allowed(package) else ''}")
+        raise UsageError(f"{path}={dotted} is not allowed{_how_to_allow(dotted)}")
+
+
+def _how_to_allow(dotted: str) -> str:
+    package = dotted.split(".")[0]
+    own = f"; if {package} is your own package, say allow=[{package}]"
+    return own if may_be_allowed(package) else ""
 
 
 def may_be_allowed(package: str) -> bool:
@@ -109,10 +117,9 @@ def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) ->
         if key not in known:
             if signature.open:
                 continue
-            names = [name for name in known if name != "params"]
-            near = suggest(key, names)
-            if not near or len(names) <= FEW:
-                near += f" ({name_of(node)} takes {', '.join(names) or 'no arguments'})"
+            near = suggest(key, known)
+            if not near or len(known) <= FEW:
+                near += f" ({name_of(node)} takes {', '.join(known) or 'no arguments'})"
             raise UsageError(f"unknown key {path}.{key}{near}")
         parameter = known[key]
         if value is None and parameter.required:
@@ -153,8 +160,8 @@ def locate(path: str, target: str) -> Any:
     """Import what `target` names.
 
     Raises:
-        UsageError: there is no such module, or nothing of that name in it. What the module itself
-            raises while it is imported is not caught.
+        UsageError: there is no such module, or nothing of that name in it, or it is the work of
+            another package. What the module itself raises while it is imported is not caught.
     """
     module_name, _, name = target.rpartition(".")
     try:
@@ -168,7 +175,12 @@ def locate(path: str, target: str) -> Any:
         raise UsageError(
             f"{path}.{TARGET}={target}: {module_name} has no {name}{suggest(name, own)}"
         )
-    return getattr(module, name)
+    found = getattr(module, name)
+    home = getattr(found, "__module__", None)
+    if not callable(found) or str(home).split(".")[0] != target.split(".")[0]:
+        what = f"{home}.{name}" if callable(found) else "no class or function"
+        raise UsageError(f"{path}.{TARGET}={target} is {what}; name it where it is defined")
+    return found
 
 
 def _is_of(module_name: str, value: Any) -> bool:
@@ -177,7 +189,13 @@ def _is_of(module_name: str, value: Any) -> bool:
 
 
 def deferred(node: DictConfig) -> Callable[..., Any]:
-    """What makes the object of a checked node; containers arrive as plain lists and dicts."""
+    """What makes the object of a checked node; containers arrive as plain lists and dicts.
+
+    Raises:
+        UsageError: a target, at any depth, that is not what its name says.
+    """
+    for path, inner in find_targets(node._get_full_key(None), OmegaConf.to_container(node)):
+        locate(path, inner[TARGET])
     made: Callable[..., Any] = hydra.utils.instantiate(node, _convert_="all", _partial_=True)
     return made
 
