@@ -71,13 +71,14 @@ def _is_lightnings_complaint(error: Exception) -> bool:
     ]
     ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
     only_ours = all(name.split(".")[0] in ours for name in frames)
-    refusal = isinstance(error, MisconfigurationException | ValueError | TypeError)
+    kinds = MisconfigurationException | ValueError | TypeError | RuntimeError
+    refusal = isinstance(error, kinds)
     return refusal and only_ours and frames[-1].startswith("lightning.")
 
 
 def _end(error: BaseException, code: int) -> None:
     """One line, and the traceback only where it was asked for."""
-    if os.environ.get("LIT_OPTIM_TRACE"):
+    if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the other ranks have nothing to add
         print(f"lit_optim: {str(error).strip().splitlines()[0]}", file=sys.stderr)

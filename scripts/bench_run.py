@@ -48,7 +48,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_optim.config.command_line import composed
+from lit_optim.config.composing import composed
 from lit_optim.run import run
 from lit_optim.tasks.classification import Mnist1d
 

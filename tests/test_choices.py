@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
-from lit_optim.config.command_line import composed
+from lit_optim.config.composing import composed
 from lit_optim.config.places import groups
 from lit_optim.config.targets import build, deferred
 from lit_optim.optimizers.options import OPTIONS

@@ -271,7 +271,7 @@ def test_your_own_module_and_data(train, tmp_path):
             "yours has no Modul; did you mean Module",
         ),
         (("model.width=5", "model._target_=yours.Data"), "unknown key model.width"),
-        (("model._target_=yours.Data",), "model._target_=yours.Data is not a LightningModule"),
+        (("model._target_=yours.Data",), "model._target_=yours.Data is no LightningModule"),
         (("model.width=5", "model._target_=yours.Owner"), "has a configure_optimizers of its own"),
         (
             ("model.width=5", "monitor=val/los"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lit_optim.config.places import groups
 from lit_optim.config.resume import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
+    KINDS,
     TARGET,
     check_allowed,
     check_arguments,
@@ -21,14 +23,16 @@ from lit_optim.config.targets import (
     locate,
     may_be_allowed,
     name_of,
+    require,
 )
+from lit_optim.config.trainer import check_trainer, run_length
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.durations import Horizon, parse
 from lit_optim.schedules.expressions import FORMULAS, function_in
 from lit_optim.schedules.moved import check_values, movings, read
 from lit_optim.schedules.schedule import Schedule
-from lit_optim.signatures import Signature, read_signature
+from lit_optim.signatures import Signature, read_attribute, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
 
@@ -44,6 +48,13 @@ ONE = (
     "trainer",
 )
 SEVERAL = ("logger", "callbacks")
+FAR = 10  # times the widest lr of a search is a slip, or deserves a word
+#: What a constructor is given by the run, and nobody else.
+PASSED = {
+    "optimizer": ("params", "roles"),
+    "wrapper": ("base",),
+    "param_groups": ("module",),
+}
 
 
 def check(cfg: DictConfig) -> None:
@@ -61,23 +72,28 @@ def check(cfg: DictConfig) -> None:
     _check_settings(plain, settings)
     allow = allowed_packages(plain)
     for package in allow:
+        if not all(part.isidentifier() for part in package.split(".")):
+            raise UsageError(f"allow={package!r} is not the name of a package")
         if not may_be_allowed(package):
             raise UsageError(f"allow={package} is refused: it is no package of yours")
     for name in (*ONE, *SEVERAL):
         for path, node in find_targets(name, plain[name]):
-            check_allowed(f"{path}.{TARGET}", node[TARGET], allow)
+            whole = path.count(".") == (name in SEVERAL)  # not a part of what a group chooses
+            known = KINDS.get(name) or _targets(name) if whole else ()
+            check_allowed(f"{path}.{TARGET}", node[TARGET], known, allow)
     for name in ONE:
         _check_one(name, plain[name])
     for group in SEVERAL:
         for name, node in plain[group].items():
             _check_one(f"{group}.{name}", node)
-    _check_trainer(plain["trainer"])
+    check_trainer(plain["trainer"])
     _check_schedule(plain)
     _check_schedules(plain)
     _check_batch(OmegaConf.select(cfg, "hydra.runtime.choices.batch"), plain)
     check_resume(plain["resume"])
     _check_branch(plain)
     _check_job(plain["train"], plain["test"], plain["ckpt"])
+    _check_best(plain)
 
 
 def _check_batch(choice: str | None, plain: Mapping[str, Any]) -> None:
@@ -115,6 +131,14 @@ def _check_job(train: bool, test: bool, ckpt: str | None) -> None:
     if not train and (ckpt is None or not Path(ckpt).is_file()):
         given = "" if ckpt is None else f"; {ckpt} is no file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
+
+
+def _check_best(plain: Mapping[str, Any]) -> None:
+    kept = [node for node in plain["callbacks"].values() if "Checkpoint" in name_of(node)]
+    if plain["ckpt"] == BEST and (
+        plain["trainer"].get("enable_checkpointing") is False or not kept
+    ):
+        raise UsageError("ckpt=best needs a checkpoint callback, and there is none")
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
@@ -155,12 +179,21 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
             annotation = settings.parameters[key].annotation
             if not accepts(value, annotation):
                 raise UsageError(f"{key} must be {describe(annotation)}, got {value!r}")
+            if value == "":
+                raise UsageError(f"{key} must be {describe(annotation)}, got ''")
     for name in (*settings.parameters, *ONE):
         if name not in plain or (name in ONE and plain[name] is None):
             raise UsageError(f"{name} is required{_choices(name)}")
     for name in SEVERAL:
         if not isinstance(plain.get(name), Mapping):
             raise UsageError(f"{name} is required{_choices(name)}")
+
+
+def _targets(name: str) -> tuple[str, ...]:
+    """What the choices of a group make."""
+    return tuple(
+        str(OmegaConf.select(OmegaConf.load(path), TARGET)) for path in groups()[name].values()
+    )
 
 
 def _choices(name: str) -> str:
@@ -176,35 +209,22 @@ def _check_one(path: str, node: Any) -> None:
     if TARGET not in node:
         raise UsageError(f"{path} has no {TARGET}: the class to make")
     signature = read_signature(node[TARGET])
-    if signature is None and node[TARGET].startswith(("lit_optim.", "lightning.", "torch.")):
-        locate(path, node[TARGET])  # says what is missing
-        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is not a class of that module")
-    if signature is not None:
-        check_arguments(path, node, signature)
-
-
-def _check_trainer(trainer: Mapping[str, Any]) -> None:
-    for group in SEVERAL:
-        if group in trainer:
-            raise UsageError(f"trainer.{group} is made of the group {group}; choose {group}=...")
-    if "default_root_dir" in trainer:
-        raise UsageError("trainer.default_root_dir is the run's directory: set hydra.run.dir")
-    steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
-    if steps == 0 or epochs == 0:
-        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
-    if steps == -1 and epochs is None and trainer.get("max_time") is None:
-        raise UsageError("the run has no end: set trainer.max_steps or trainer.max_epochs")
-
-
-def _run_length(trainer: Mapping[str, Any]) -> int:
-    """In steps, where that can be told already; else -1."""
-    in_steps = trainer.get("max_epochs") in (None, -1) and not trainer.get("fast_dev_run")
-    return int(trainer.get("max_steps", -1)) if in_steps else -1
+    if signature is None:
+        return
+    passed = PASSED.get(path, ())
+    own = {key: value for key, value in signature.parameters.items() if key not in passed}
+    signature = Signature(own, signature.open)
+    for key in passed:
+        if node.get(key) is not None:
+            raise UsageError(f"{path}.{key} is given by the run")
+    check_arguments(path, {k: v for k, v in node.items() if k not in passed}, signature)
+    if path not in ("model", "data"):  # which may take what is missing from each other
+        require(path, node, signature, given=set())
 
 
 def _check_schedule(plain: dict[str, Any]) -> None:
     node, trainer = plain["scheduler"], plain["trainer"]
-    if not node[TARGET].startswith("lit_optim.schedules."):
+    if not node[TARGET].startswith(KINDS["scheduler"]):
         raise UsageError(
             f"scheduler.{TARGET}={node[TARGET]}: {name_of(node)} is none of lit_optim.schedules"
         )
@@ -221,7 +241,7 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         # epochs and samples get their length from the data, later
         if schedule.units <= {"step", "%"}:
             total = schedule.total
-            steps = _run_length(trainer) if total is None else int(parse("total", total)[0])
+            steps = run_length(trainer) if total is None else int(parse("total", total)[0])
             if steps > 0:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
@@ -230,7 +250,7 @@ def _check_schedule(plain: dict[str, Any]) -> None:
 
 def _check_schedules(plain: Mapping[str, Any]) -> None:
     """Those of other hyperparameters, as far as they can be told before there is an optimizer."""
-    optimizer, steps = plain["optimizer"], _run_length(plain["trainer"])
+    optimizer, steps = plain["optimizer"], run_length(plain["trainer"])
     signature = read_signature(optimizer[TARGET])
     for one in movings(plain["schedules"]):
         name = one.key.split(".")[0]
@@ -271,6 +291,15 @@ def lr_of(optimizer: Mapping[str, Any]) -> float | None:
     """The lr of an optimizer's node, the largest of several; transformers' Adafactor needs none."""
     named = [value for key, value in optimizer.items() if key == "lr" or key.endswith("_lr")]
     return max((value for value in named if isinstance(value, int | float)), default=None)
+
+
+def unusual(optimizer: Mapping[str, Any]) -> str | None:
+    """A line where the lr of an optimizer's node is far from where anybody would search for it."""
+    low, high = read_attribute(optimizer[TARGET], "lr_range") or (0.0, math.inf)
+    lr = optimizer.get("lr")
+    if not isinstance(lr, int | float) or low / FAR <= lr <= high * FAR:
+        return None
+    return f"optimizer.lr={lr} is far from the usual of {name_of(optimizer)}: {low:g} to {high:g}"
 
 
 def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:

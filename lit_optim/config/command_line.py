@@ -9,28 +9,37 @@ import itertools
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config import hf
-from lit_optim.config.check import check, to_plain
+from lit_optim.config.check import check, to_plain, unusual
+from lit_optim.config.composing import (
+    check_runs,
+    composed,
+    each_once,
+    implied,
+    key_of,
+    rewritten,
+    values_of,
+)
 from lit_optim.config.help import help_text
 from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.resume import NONE, Found, found
+from lit_optim.config.trainer import Count
 from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.expressions import FORMULAS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
@@ -43,6 +52,16 @@ HYDRA_KEYS = re.compile(
 )  # the last two are what Lightning gives the other ranks
 #: A shape with a number, which to Hydra would be a call.
 SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
+#: Settings that are of a whole sweep.
+WHOLE = ("n_jobs", "resume.from")
+#: What counts only beside another setting.
+BESIDE = {
+    "cooldown": "branch_from",
+    "resume.horizon": "resume.from",
+    "resume.override": "resume.from",
+}
+LITERAL = {"hydra.mode": ("RUN",), "hydra.verbose": ("True", "False")}
+DIRECTORY = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
 
 
@@ -79,21 +98,29 @@ def front(argv: list[str]) -> Line:
         return Line(argv, help_text(chosen))
     for override in overrides:
         _check_multirun(override, args.multirun)
-    for cfg in _each_once(overrides):
+    check_runs(overrides)
+    for cfg in each_once(overrides):
         check(cfg)
+    for override in overrides:
+        _check_effect(override, cfg)
+    _check_launcher(cfg)
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
         return Line(argv, going_on.told)
     # the other ranks join the first in its directory
     if "LOCAL_RANK" not in os.environ and not (going_on and going_on.run_dir):
         _check_directory(cfg, args.multirun)
-    if theirs and os.environ.get("LOCAL_RANK", "0") == "0":
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    warning = unusual(to_plain(cfg)["optimizer"])
+    if warning and first and not args.multirun:
+        print(f"lit_optim: warning: {warning}", file=sys.stderr)
+    if theirs and first:
         print("hf:", *map(shlex.quote, translated))
         if left_out:
             print("hf: left out:", left_out)
-    lines = [*map(_rewritten, overrides), *_implied(overrides)]
+    lines = [*map(rewritten, overrides), *implied(overrides)]
     if going_on is not None:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if first:
             print(going_on.told)
         ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
         lines = [x for x in lines if not x.startswith(ours)]
@@ -102,6 +129,27 @@ def front(argv: list[str]) -> Line:
             one = [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
             lines += [f"hydra.sweep.dir='{where}'"] if args.multirun else one
     return Line([*flags, *lines])
+
+
+def _check_launcher(cfg: DictConfig) -> None:
+    at_a_time = cfg.hydra.launcher.get("n_jobs")
+    ours = cfg.hydra.runtime.choices.get("hydra/launcher") == "processes"
+    if ours and not accepts(at_a_time, Count):
+        raise UsageError(f"hydra.launcher.n_jobs must be {describe(Count)}, got {at_a_time!r}")
+
+
+def _check_effect(override: Override, cfg: DictConfig) -> None:
+    """Refuse what only counts beside another setting, which is not there."""
+    needed = BESIDE.get(override.key_or_group)
+    if needed and OmegaConf.select(cfg, needed) in (None, NONE):
+        told = needed.removesuffix(".from")
+        raise UsageError(f"{override.input_line} does nothing without {told}=...")
+    empty = not override.is_delete() and override.value() == {}
+    if empty and OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False):
+        raise UsageError(
+            f"{override.input_line}: a mapping is merged into what is there, an empty one changes "
+            f"nothing; to leave it out, say ~{override.key_or_group}"
+        )
 
 
 def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
@@ -130,11 +178,11 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     for override in swept:
         if not override.is_discrete_sweep():
             raise UsageError(f"{override.input_line}: write its values out, with commas between")
-    fixed = [_rewritten(override) for override in overrides if override not in swept]
-    fixed += _implied(overrides)
+    fixed = [rewritten(override) for override in overrides if override not in swept]
+    fixed += implied(overrides)
     for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):
         pairs = list(zip(swept, values, strict=True))
-        cfg = composed([*fixed, *(f"{_key(override)}={value}" for override, value in pairs)])
+        cfg = composed([*fixed, *(f"{key_of(override)}={value}" for override, value in pairs)])
         check(cfg)
         told = [cfg.hydra.runtime.choices["scheduler"]]
         told += [
@@ -155,7 +203,7 @@ def _translated(theirs: list[str], own: list[Override], multirun: bool) -> tuple
         if both:
             line = here[group].input_line
             raise UsageError(f"{line} and {', '.join(both)}: both choose the {group}; give one")
-    if "experiment" in here and _values(here["experiment"]) != ["none"]:
+    if "experiment" in here and values_of(here["experiment"]) != ["none"]:
         raise UsageError(f"{here['experiment'].input_line} and hf both choose; give one of them")
     first = _lines(given, here)
     lines = dict(first)
@@ -190,9 +238,7 @@ def _asked(
             if override.is_sweep_override():
                 _check_multirun(override, multirun)
                 read = OverridesParser.create().parse_override
-                swept[key] = [read(f"hf={value}").value() for value in _values(override)]
-                if not swept[key]:
-                    raise UsageError(f"{line} cannot be swept; write its values out: hf.{key}=a,b")
+                swept[key] = [read(f"hf={value}").value() for value in values_of(override)]
             typed[key] = swept[key][0] if key in swept else override.value()
     return file, typed, swept
 
@@ -208,23 +254,6 @@ def _lines(given: dict[str, Any], here: dict[str, Override]) -> dict[str, str]:
     ours = dict(line.split("=", 1) for line in hf.translate(given))
     chosen = tuple(f"{group}." for group in DECIDE if group in here)
     return {k: v for k, v in ours.items() if k not in here and not k.startswith(chosen)}
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """The configuration of these overrides, with Hydra's own part.
-
-    Raises:
-        UsageError: it does not compose.
-    """
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("train", overrides, return_hydra_config=True)
-        with read_write(cfg), open_dict(cfg):
-            cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
-        HydraConfig.instance().set_config(cfg)  # for the interpolations of the form ${hydra:...}
-        return cfg
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_first_line(error)) from None
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -295,13 +324,20 @@ def _checked(override: Override) -> Override:
             f"{key} is not for the command line; of Hydra's own keys it takes "
             "hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.launcher.*"
         )
+    if override.is_sweep_override() and (key.startswith("hydra.") or key in WHOLE):
+        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
+    if key in LITERAL and str(override.value()) not in LITERAL[key]:
+        allowed = " or ".join(LITERAL[key])
+        raise UsageError(f"{key} must be {allowed}, got {override.value()!r}")
+    if key.endswith(DIRECTORY) and override.value() in ("", None):
+        raise UsageError(f"{key} must be a directory, got {override.value()!r}")
     if override.is_delete():
         if key in known:
             raise UsageError(f"{key} is required; choose one with {key}=...")
         return override
     if "/" in key and not key.startswith("hydra/"):
         raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")
-    values = _values(override)
+    values = values_of(override)
     for value in values if key in known else ():
         if isinstance(value, list | dict):
             raise UsageError(f"{key} must be one choice per run; to run several, say -m {key}=a,b")
@@ -312,13 +348,6 @@ def _checked(override: Override) -> Override:
             near = suggest(name, known[key]) or f"; it is one of {', '.join(known[key])}"
             raise UsageError(f"unknown {key} {name!r}{near}")
     return override
-
-
-def _implied(overrides: list[Override]) -> list[str]:
-    """`trainer.max_epochs` alone decides the length; the default max_steps would cut it short."""
-    keys = {override.key_or_group for override in overrides}
-    alone = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
-    return ["++trainer.max_steps=-1"] if alone else []
 
 
 def _check_directory(cfg: DictConfig, multirun: bool) -> None:
@@ -336,59 +365,3 @@ def _check_multirun(override: Override, multirun: bool) -> None:
 
 def _is_choice(override: Override) -> bool:
     return override.key_or_group in groups() and not override.is_sweep_override()
-
-
-def _values(override: Override) -> list[object]:
-    if override.is_sweep_override():
-        if not override.is_discrete_sweep():
-            return []
-        values = [value.strip("'\"") for value in map(str, override.sweep_string_iterator())]
-        if not values:
-            raise UsageError(f"{override.input_line}: there is nothing to sweep over")
-        return list(values)
-    return [override.value()]
-
-
-def _each_once(overrides: list[Override]) -> Iterator[DictConfig]:
-    """Configurations of runs in which every swept value occurs; not their whole product."""
-    fixed = [_rewritten(override) for override in overrides if not override.is_sweep_override()]
-    fixed += _implied(overrides)
-    swept = {
-        override.key_or_group: [
-            f"{_key(override)}={value}" for value in override.sweep_string_iterator()
-        ]
-        for override in overrides
-        if override.is_sweep_override() and override.is_discrete_sweep()
-    }
-    first = {key: lines[0] for key, lines in swept.items()}
-    cfg = composed([*fixed, *first.values()])
-    yield cfg
-    for key, lines in swept.items():
-        for line in lines[1:]:
-            if key in groups():
-                yield composed([*fixed, *(first | {key: line}).values()])
-            else:  # put in its place: composing anew for each of many values would take long
-                before = OmegaConf.select(cfg, key)
-                value = OverridesParser.create().parse_override(line).value()
-                OmegaConf.update(cfg, key, value, merge=False, force_add=True)
-                yield cfg
-                OmegaConf.update(cfg, key, before, merge=False, force_add=True)
-
-
-def _rewritten(override: Override) -> str:
-    if override.is_delete():
-        return str(override.input_line)
-    typed = str(override.input_line).partition("=")[2]
-    return f"{_key(override)}={typed}"
-
-
-def _key(override: Override) -> str:
-    """The key as Hydra shall see it: groups plain, values forced; `check` decides what may be."""
-    key = override.get_key_element().lstrip("+")
-    name = override.key_or_group
-    hydras = name in groups() or "/" in name or name.startswith("hydra.")
-    return key if hydras else f"++{key}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, suggest
 
 AUTO, NONE = "auto", "none"
 #: In a run's directory: what was asked for, before anything was filled in.
@@ -71,6 +71,9 @@ def check_resume(settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key not in known:
             raise UsageError(f"unknown key resume.{key}; it has {', '.join(known)}")
+    for key in known:
+        if key not in settings:
+            raise UsageError(f"resume.{key} is required")
     where, horizon, override = (settings.get(key) for key in known)
     if not (where is None or isinstance(where, str)):
         raise UsageError(f"resume must be auto, none, or a run's directory, got {where!r}")
@@ -123,13 +126,19 @@ def read(run_dir: Path) -> dict[str, Any]:
     return before if isinstance(before, dict) else {}
 
 
+def _is_under(key: str, one: str) -> bool:
+    return key == one or key.startswith(f"{one}.")
+
+
 def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[str, Any]) -> None:
     allowed = tuple(settings["override"])
+    for one in allowed:
+        if not any(_is_under(key, one) for key in (*before, *now)):
+            raise UsageError(f"resume.override={one}: there is no such key{suggest(one, now)}")
     changed = [
         key
         for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
-        and not any(key == one or key.startswith(f"{one}.") for one in allowed)
+        if before.get(key) != now.get(key) and not any(_is_under(key, one) for one in allowed)
     ]
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key) and key.startswith(FIXED) and key not in changed:

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch  # noqa: F401  (so that the checks below are not what loads it)
 
-from lit_optim.config.command_line import composed, front
+from lit_optim.config.command_line import front
+from lit_optim.config.composing import composed
 from lit_optim.config.places import groups, headline
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
@@ -89,6 +90,14 @@ MISTAKES = {
     "experiment=null": "experiment is required; one of char_lm_nanogpt",
     "callbacks.checkpoint=null": "callbacks.checkpoint cannot be null; to leave it out, say ~callb",
     "callbacks.x._target_=lightning.pytorch.callbacks.model_checkpoint.os.system": "there is no",
+    "callbacks.x._target_=lightning.pytorch.callbacks.model_checkpoint.torch.load": "there is no",
+    "callbacks.x._target_=lit_optim.lightning.files.torch.load": "there is no module lit",
+    "callbacks.x._target_=lit_optim.optimizers.adamw.AdamW": "is not allowed",
+    "trainer.plugins={_target_: lit_optim.lightning.files.torch.load}": "trainer.plugins._target_=",
+    "model.extra={_target_: lit_optim.tasks.classifiers.MLP}": "is not allowed",
+    "wrapper._target_=lit_optim.wrappers.unwrapped": "lit_optim.wrappers.unwrapped is not allowed",
+    "param_groups._target_=lit_optim.param_groups.decided": "is not allowed",
+    "lr_rule._target_=lit_optim.lightning.lr_rule.check": "lr_rule.check is not allowed",
     "allow=[os.path]": "allow=os.path is refused",
     "--config-name=other": "the configuration is always conf/train.yaml",
     "n_jobs=0": "n_jobs must be a whole number > 0, got 0",
@@ -96,6 +105,35 @@ MISTAKES = {
     "data.val_share=1.5": "data.val_share must be a number in [0, 1), got 1.5",
     "train=false": "train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file",
     "ckpt=some.ckpt": "ckpt=some.ckpt is to be tested, not trained on; say train=false",
+    # what Lightning would complain of late, or do nothing about
+    "trainer.accumulate_grad_batches=0": "must be a whole number > 0, got 0",
+    "trainer.check_val_every_n_epoch=0": "must be a whole number > 0 or null, got 0",
+    "trainer.val_check_interval=0": "a part of an epoch in (0, 1], null, a time such as",
+    "trainer.max_time=abc": "trainer.max_time must be null, a time such as 00:01:30:00",
+    "trainer.gradient_clip_val=0": "gradient_clip_val must be a number > 0 or null, got 0",
+    "trainer.gradient_clip_val=inf": "gradient_clip_val must be a number > 0 or null, got inf",
+    "trainer.gradient_clip_algorithm=value": "does nothing without trainer.gradient_clip_val",
+    "trainer.min_steps=5000": "trainer.min_steps=5000, but trainer.max_steps=4000",
+    "trainer.limit_train_batches=0": "limit_train_batches must be a whole number > 0 or a number",
+    "trainer.log_every_n_steps=-1": "log_every_n_steps must be a whole number >= 0 or null",
+    "trainer.profiler=fast": "trainer.profiler must be one of simple, advanced, pytorch or null",
+    # what has no effect
+    "cooldown=5": "cooldown=5 does nothing without branch_from=...",
+    "resume.horizon=keep": "resume.horizon=keep does nothing without resume=...",
+    "resume.override=[optimizer.lr]": "does nothing without resume=...",
+    "callbacks.checkpoint={}": "an empty one changes nothing; to leave it out, say ~callbacks.chec",
+    "monitor=": "monitor must be text or null, got ''",
+    "optimizer.params=[1]": "optimizer.params is given by the run",
+    "wrapper.base=1": "wrapper.base is given by the run",
+    # what is incomplete
+    "callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping": "monitor must be given",
+    # what Hydra takes, and breaks at or goes its own way
+    "optimizer.betas.x=1": "optimizer.betas.x=1 cannot be put there; a list is given whole",
+    "~optimizer.betas.0": "~optimizer.betas.0 cannot be put there; a list is given whole",
+    "hydra.run.dir=": "hydra.run.dir must be a directory, got ''",
+    "hydra.mode=": "hydra.mode must be RUN, got ''",
+    "hydra.launcher.n_jobs=0": "hydra.launcher.n_jobs must be a whole number > 0, got 0",
+    "allow=[.]": "allow='.' is not the name of a package",
     # what cannot be read at all
     "--lr=1": "unrecognized arguments: --lr=1; values are given as in optimizer.lr=1e-3",
     "optimizer/adamw=1": "unknown group optimizer/adamw",
@@ -186,12 +224,39 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["hydra.callbacks.report._target_=evil.f"], "hydra.callbacks.report._target_ is not for"),
         (["hydra.searchpath=[x]"], "hydra.searchpath is not for the command line"),
         (["hydra.launcher={_target_: evil.f}"], "hydra.launcher is not for the command line"),
+        # nor from within what is allowed
+        (
+            [
+                "callbacks.x._target_=lightning.pytorch.callbacks.LambdaCallback",
+                "callbacks.x.on_train_start={_target_: lit_optim.lightning.files.torch.load, f: x}",
+            ],
+            "callbacks.x.on_train_start._target_=lit_optim.lightning.files.torch.load is not allow",
+        ),
         (["optimizer=LBFG"], "did you mean lbfgs?"),
         (["optimizer=Muon"], "did you mean muon?"),
         (["optimizer=AdamW"], "did you mean adamw?"),
         (["train=false", "test=false"], "leaves nothing to do"),
         (["scheduler.total=100", "scheduler.warmup=200"], "scheduler.warmup=200: 200 steps, but"),
         (["-m", "seed=range(0,0)"], "seed=range(0,0): there is nothing to sweep over"),
+        (["-m", "seed=range(0,10,0)"], "seed=range(0,10,0) cannot be swept over"),
+        (["-m", "seed=range(0,10000000000)"], "more than 10,000 values; sweep over fewer"),
+        (
+            ["-m", "seed=range(0,1000)", "optimizer.lr=range(1,1000)"],
+            "-m asks for 999,000 runs, and 10,000 is the most",
+        ),
+        (["-m", "optimizer.lr=interval(0,1)"], "is for a search; write the values out"),
+        (["-m", "hydra.run.dir=a,b"], "hydra.run.dir=a,b is not of a single run"),
+        (["-m", "n_jobs=1,2"], "n_jobs=1,2 is not of a single run"),
+        (
+            ["trainer.min_epochs=5", "trainer.max_epochs=2"],
+            "=5, but trainer.max_epochs=2",
+        ),
+        (
+            ["trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=0.5"],
+            "trainer.val_check_interval=0.5 is a part of an epoch; with",
+        ),
+        (["ckpt=best", "~callbacks.checkpoint"], "ckpt=best needs a checkpoint callback"),
+        (["ckpt=best", "trainer.enable_checkpointing=false"], "ckpt=best needs a checkpoint callb"),
         (["-m", "experiment=null,none"], "experiment is required"),
         (["train=false", "ckpt=nowhere.ckpt"], "nowhere.ckpt is no file"),
         (["trainer.max_epochs=0"], "nothing to train"),
@@ -227,6 +292,26 @@ def test_no_mistake_loads_torch():
     for argument in ("optimizer=adamv", "optimizer.lr=-1", "scheduler.warmup=9999", "--help"):
         done = subprocess.run([sys.executable, "-c", code, argument], cwd=ROOT, capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["optimizer.lr=1000"], "optimizer.lr=1000 is far from the usual of AdamW: "),
+        (
+            ["optimizer=prodigy", "optimizer.lr=1e-4"],
+            "=0.0001 is far from the usual of Prodigy",
+        ),
+        (["optimizer=prodigy", "optimizer.lr=5"], ""),
+        (["optimizer.lr=0.1"], ""),
+        (["-m", "optimizer.lr=1000,1"], ""),  # each run tells its own
+    ],
+)
+def test_an_lr_that_nobody_uses_is_told(capsys, argv, told):
+    assert front(argv).argv
+    err = capsys.readouterr().err
+    assert told in err
+    assert len(err.splitlines()) == bool(told)
 
 
 def test_arguments_are_passed_on_as_typed():

@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from lit_optim.config.check import check
-from lit_optim.config.command_line import composed
+from lit_optim.config.composing import composed
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.settings import Settings
 

@@ -1,0 +1,136 @@
+"""Overrides, composed into configurations: of one run, or of those that a sweep would make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from lit_optim.config.places import conf_dir, groups
+from lit_optim.errors import UsageError
+
+MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
+LONG = 100  # values of a range
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The configuration of these overrides, with Hydra's own part.
+
+    Raises:
+        UsageError: it does not compose.
+    """
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", overrides, return_hydra_config=True)
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
+        HydraConfig.instance().set_config(cfg)  # for the interpolations of the form ${hydra:...}
+        return cfg
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(_first_line(error)) from None
+    except (ValueError, TypeError, AttributeError, IndexError) as error:  # of OmegaConf's own doing
+        if not overrides:
+            raise
+        composed(overrides[:-1])  # raises where one of these is to blame
+        raise UsageError(
+            f"{overrides[-1].lstrip('+')} cannot be put there; a list is given whole, as in "
+            "key=[a,b]"
+        ) from error
+
+
+def each_once(overrides: list[Override]) -> Iterator[DictConfig]:
+    """Configurations of runs in which every swept value occurs; not their whole product."""
+    fixed = [rewritten(override) for override in overrides if not override.is_sweep_override()]
+    fixed += implied(overrides)
+    swept = {o.key_or_group: _lines(o) for o in overrides if o.is_sweep_override()}
+    first = {key: lines[0] for key, lines in swept.items()}
+    cfg = composed([*fixed, *first.values()])
+    yield cfg
+    for key, lines in swept.items():
+        for line in lines[1:]:
+            if key in groups():
+                yield composed([*fixed, *(first | {key: line}).values()])
+            else:  # put in its place: composing anew for each of many values would take long
+                before = OmegaConf.select(cfg, key)
+                value = OverridesParser.create().parse_override(line).value()
+                OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+                yield cfg
+                OmegaConf.update(cfg, key, before, merge=False, force_add=True)
+
+
+def _lines(override: Override) -> list[str]:
+    """An override for each of its values; of a long range for its two ends."""
+    values = list(override.sweep_string_iterator())
+    if isinstance(override.value(), RangeSweep) and len(values) > LONG:
+        values = [values[0], values[-1]]
+    return [f"{key_of(override)}={value}" for value in values]
+
+
+def check_runs(overrides: list[Override]) -> None:
+    """Hold the number of runs of a sweep against what can be meant.
+
+    Raises:
+        UsageError: too many, with their number.
+    """
+    runs = math.prod(len(values_of(override)) for override in overrides)
+    if runs > MOST_RUNS:
+        raise UsageError(
+            f"-m asks for {runs:,} runs, and {MOST_RUNS:,} is the most; sweep over fewer values"
+        )
+
+
+def values_of(override: Override) -> list[object]:
+    """What an override says, once or, where it is swept, for each of the runs.
+
+    Raises:
+        UsageError: nothing to sweep over, or too much, or what only a search could draw.
+    """
+    if not override.is_sweep_override():
+        return [override.value()]
+    line = override.input_line
+    if not override.is_discrete_sweep():
+        raise UsageError(f"{line} is for a search; write the values out, as in a,b")
+    try:
+        values = [str(value) for value in islice(override.sweep_string_iterator(), MOST_RUNS + 1)]
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise UsageError(f"{line} cannot be swept over: {error}") from None
+    if not values:
+        raise UsageError(f"{line}: there is nothing to sweep over")
+    if len(values) > MOST_RUNS:
+        raise UsageError(f"{line}: more than {MOST_RUNS:,} values; sweep over fewer")
+    return [value.strip("'\"") for value in values]
+
+
+def implied(overrides: list[Override]) -> list[str]:
+    """`trainer.max_epochs` alone decides the length; the default max_steps would cut it short."""
+    keys = {override.key_or_group for override in overrides}
+    alone = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
+    return ["++trainer.max_steps=-1"] if alone else []
+
+
+def rewritten(override: Override) -> str:
+    """An override that Hydra takes whichever `+` it was typed with."""
+    if override.is_delete():
+        return str(override.input_line)
+    typed = str(override.input_line).partition("=")[2]
+    return f"{key_of(override)}={typed}"
+
+
+def key_of(override: Override) -> str:
+    """The key as Hydra shall see it: groups plain, values forced; `check` decides what may be."""
+    key = override.get_key_element().lstrip("+")
+    name = override.key_or_group
+    hydras = name in groups() or "/" in name or name.startswith("hydra.")
+    return key if hydras else f"++{key}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

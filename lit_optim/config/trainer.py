@@ -1,0 +1,103 @@
+"""What Lightning's Trainer takes, more narrowly than it says itself; without importing it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from lit_optim.errors import UsageError
+from lit_optim.hyperparameters import accepts, describe
+
+Count = Annotated[int, "> 0"]
+OrNone = Annotated[int, ">= 0"]
+Share = Annotated[float, "in (0, 1]"]
+
+#: Where Lightning would divide by zero, complain after the data are loaded, or do nothing.
+TAKES: dict[str, Any] = {
+    "accelerator": str,
+    "strategy": str | dict[str, Any],
+    "devices": str | int | list[int],
+    "max_steps": Annotated[int, ">= -1"],
+    "max_epochs": Annotated[int, ">= -1"] | None,
+    "min_steps": Count | None,
+    "min_epochs": Count | None,
+    "accumulate_grad_batches": Count,
+    "gradient_clip_val": Annotated[float, "> 0"] | None,
+    "gradient_clip_algorithm": Literal["norm", "value"] | None,
+    "check_val_every_n_epoch": Count | None,
+    "limit_train_batches": Count | Share | None,
+    "limit_val_batches": OrNone | Share | None,
+    "limit_test_batches": OrNone | Share | None,
+    "limit_predict_batches": OrNone | Share | None,
+    "overfit_batches": OrNone | Annotated[float, "in [0, 1]"],
+    "fast_dev_run": bool | OrNone,
+    "log_every_n_steps": OrNone | None,
+    "num_sanity_val_steps": Annotated[int, ">= -1"] | None,
+    "num_nodes": Count,
+    "reload_dataloaders_every_n_epochs": OrNone,
+    "profiler": Literal["simple", "advanced", "pytorch"] | None,
+}
+TIME = re.compile(r"\d\d:\d\d:\d\d:\d\d")  # days, hours, minutes, seconds
+UNITS = ("weeks", "days", "hours", "minutes", "seconds")
+#: These are made of groups.
+GROUPS = ("logger", "callbacks")
+
+
+def check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Refuse what the Trainer would take and not do.
+
+    Raises:
+        UsageError: naming the key, what was given and what is allowed.
+    """
+    for group in GROUPS:
+        if group in trainer:
+            raise UsageError(f"trainer.{group} is made of the group {group}; choose {group}=...")
+    if "default_root_dir" in trainer:
+        raise UsageError("trainer.default_root_dir is the run's directory: set hydra.run.dir")
+    steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
+    if steps == 0 or epochs == 0:
+        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
+    for key, annotation in TAKES.items():
+        if key in trainer and not accepts(trainer[key], annotation):
+            raise UsageError(f"trainer.{key} must be {describe(annotation)}, got {trainer[key]!r}")
+    for key in ("max_time", "val_check_interval"):
+        _check_time(f"trainer.{key}", trainer.get(key), counts=key != "max_time")
+    if steps == -1 and epochs in (None, -1) and trainer.get("max_time") is None:
+        raise UsageError("the run has no end: set trainer.max_steps or trainer.max_epochs")
+    for least, most in (("min_steps", steps), ("min_epochs", epochs)):
+        if trainer.get(least) is not None and most not in (None, -1) and trainer[least] > most:
+            key = least.replace("min", "max")
+            raise UsageError(f"trainer.{least}={trainer[least]}, but trainer.{key}={most}")
+    if trainer.get("gradient_clip_algorithm") == "value" and not trainer.get("gradient_clip_val"):
+        raise UsageError(
+            "trainer.gradient_clip_algorithm=value does nothing without trainer.gradient_clip_val"
+        )
+    interval = trainer.get("val_check_interval")
+    if trainer.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
+        raise UsageError(
+            f"trainer.val_check_interval={interval} is a part of an epoch; with "
+            "check_val_every_n_epoch=null it must be a whole number of batches"
+        )
+
+
+def _check_time(path: str, value: Any, counts: bool) -> None:
+    """Hold a length of time, or where it `counts` of batches too, against what Lightning reads."""
+    if value is None or (counts and accepts(value, Count | Share)):
+        return
+    if isinstance(value, str) and TIME.fullmatch(value):
+        return
+    amounts = value.values() if isinstance(value, Mapping) and set(value) <= set(UNITS) else ()
+    if any(amounts) and all(accepts(amount, Annotated[float, ">= 0"]) for amount in amounts):
+        return
+    first = "a whole number of batches, a part of an epoch in (0, 1], " if counts else ""
+    raise UsageError(
+        f"{path} must be {first}null, a time such as 00:01:30:00 (days:hours:minutes:seconds) or "
+        f"{{hours: 1.5}}, got {value!r}"
+    )
+
+
+def run_length(trainer: Mapping[str, Any]) -> int:
+    """In steps, where that can be told already; else -1."""
+    in_steps = trainer.get("max_epochs") in (None, -1) and not trainer.get("fast_dev_run")
+    return int(trainer.get("max_steps", -1)) if in_steps else -1
