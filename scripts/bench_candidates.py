@@ -142,6 +142,9 @@ PEERS = [
     Peer("ademamix", "pytorch_optimizer:AdEMAMix", compiled=True),
     Peer("ademamix", "heavyball:AdEMAMix", compiled=True),
     Peer("adadelta", "torch.optim:Adadelta", BOTH),
+    Peer("adafactor", "torch.optim:Adafactor", BOTH),
+    Peer("adafactor", "pytorch_optimizer:AdaFactor"),
+    Peer("adafactor_hf", "transformers.optimization:Adafactor", ({"relative_step": False},)),
     Peer("adagrad", "torch.optim:Adagrad", ALL),
     Peer("adamax", "torch.optim:Adamax", BOTH),
     Peer("asgd", "torch.optim:ASGD", BOTH),
@@ -252,7 +255,8 @@ def ours(text: str, executors: list[str]) -> list[list[Candidate]]:
         label = " ".join([name, *(f"{k}={v}" for k, v in settings.items() if k != "executor")])
         unit = []
         elementwise = issubclass(known[name], Elementwise)
-        usual = executors if elementwise else ["torch"]  # it has no kernels
+        has_kernels = elementwise or getattr(known[name], "has_kernel", False)
+        usual = executors if has_kernels else ["torch"]
         for executor in [settings["executor"]] if "executor" in settings else usual:
             make = partial(known[name], **(settings | {"executor": executor}))
             make([Parameter(torch.zeros(1))])  # settings that are out of range are told now

@@ -40,6 +40,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def is_forked() -> bool:
+    """Whether this process has no team of threads to ask."""
+    return _forked
+
+
 def refusal(row: Sequence[Tensor]) -> str | None:
     """Why these tensors of one parameter cannot be stepped natively; None if they can.
 

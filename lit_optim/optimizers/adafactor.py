@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from math import sqrt as host_sqrt
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -12,11 +14,11 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.kernels.precision import wide
+from lit_optim.optimizers.factored import Factored
 from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.tensorwise import Tensorwise
 
 
-class Adafactor(Tensorwise):
+class Adafactor(Factored):
     """Adam without momentum, its denominator kept as row and column means: hardly any memory.
 
     Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
@@ -47,6 +49,9 @@ class Adafactor(Tensorwise):
     """
 
     lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
+    row: ClassVar[str] = "row_var"
+    column: ClassVar[str] = "col_var"
+    vector: ClassVar[str] = "variance"
 
     def __init__(
         self,
@@ -92,6 +97,22 @@ class Adafactor(Tensorwise):
     ) -> dict[str, Any]:
         eps1, eps2 = group["eps"]
         return {"take": t ** group["beta2_decay"], "eps1": eps1, "eps2": eps2, "d": group["d"]}
+
+    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> dict[str, Any]:  # noqa: D102
+        eps1 = torch.finfo(dtype).eps if h.eps1 is None else h.eps1
+        return {
+            "take": h.take,
+            "add": 0.0,
+            "least_mean": eps1,
+            "most": 1 / eps1 if eps1 else inf,
+            "a": h.a,
+            "b": h.b,
+            "least_size": h.eps2,
+            "scaled": True,
+            "d": h.d,
+            "average": 0.0,
+            "weight_decay": 0.0,
+        }
 
     def direction(  # noqa: D102
         self, g: Tensor, p: Tensor, s: Any, h: Any

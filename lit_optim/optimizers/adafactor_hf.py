@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from math import sqrt as host_sqrt
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -14,12 +16,12 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.adafactor import rms
+from lit_optim.optimizers.factored import Factored
 from lit_optim.optimizers.groups import accepted
 from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.tensorwise import Tensorwise
 
 
-class AdafactorHF(Tensorwise):
+class AdafactorHF(Factored):
     """Adafactor that needs no lr, or takes one: the usual optimizer of T5.
 
     Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
@@ -65,6 +67,11 @@ class AdafactorHF(Tensorwise):
     """
 
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
+    row: ClassVar[str] = "exp_avg_sq_row"
+    column: ClassVar[str] = "exp_avg_sq_col"
+    vector: ClassVar[str] = "exp_avg_sq"
+    average: ClassVar[str | None] = "exp_avg"
+    size: ClassVar[str | None] = "RMS"
 
     def __init__(
         self,
@@ -151,6 +158,21 @@ class AdafactorHF(Tensorwise):
             "beta1": group["beta1"],
             "weight_decay": group["weight_decay"],
             "scale_parameter": group["scale_parameter"],
+        }
+
+    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> dict[str, Any]:  # noqa: D102
+        return {
+            "take": h.take,
+            "add": h.eps1,
+            "least_mean": 0.0,
+            "most": inf,
+            "a": 1.0,
+            "b": h.step,
+            "least_size": h.eps2,
+            "scaled": h.scale_parameter,
+            "d": h.clip_threshold,
+            "average": 0.0 if h.beta1 is None else 1 - h.beta1,
+            "weight_decay": h.weight_decay,
         }
 
     def direction(  # noqa: D102

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +16,6 @@ from lit_optim.optimizers.options import OPTIONS, moved
 from lit_optim.optimizers.walk import Batch, Walk
 
 __all__ = ["Elementwise", "State"]
-
-LOG = logging.getLogger("lit_optim")
 
 NOBODY = Batch()
 #: So many sets of parameters with gradients are remembered; more come with experts or frozen parts.
@@ -195,18 +192,15 @@ class Elementwise(Walk):
         others, why_not = plan.others, plan.why_not
         must = group["executor"] == "native"
         if must and others:
-            self._refuse(why_not)
+            self.refuse(why_not)
         for engine, table, members, _ in plan.calls:
             refusal = engine.step((type(self), names), rule, table, names, h, t)
             if refusal is not None:
                 others, why_not = others + members, refusal
         if must and others:
-            self._refuse(why_not)
-        self._tell(len(batch.params), len(others), why_not)
+            self.refuse(why_not)
+        self.tell(len(batch.params), len(others), why_not)
         return batch.part(others) if others else NOBODY
-
-    def _refuse(self, why_not: str | None) -> NoReturn:
-        raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
 
     def _plan(self, names: tuple[str, ...], batch: Batch) -> Plan:
         """Who is stepped with whom; kept, for the next step mostly asks for the same."""
@@ -223,16 +217,6 @@ class Elementwise(Walk):
         """The place of each parameter among all, by its id."""
         params = [p for group in self.param_groups for p in group["params"]]
         return {id(p): k for k, p in enumerate(params)}
-
-    def _tell(self, all_: int, others: int, why_not: str | None) -> None:
-        """One line about who steps what; again only where that changes."""
-        if self.__dict__.get("_told") != bool(others):
-            self.__dict__["_told"] = bool(others)
-            line = f"{type(self).__name__}: native kernels"
-            if others:
-                line += f" for {all_ - others} of {all_} parameters"
-                line += f"; torch for the others, because {why_not}"
-            LOG.info(line)
 
     def _by_torch(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> bool:
         """Let torch's own fused step do it, where there is one for just this."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -19,16 +19,19 @@ class Tensorwise(Walk):
     A subclass writes `new_state`, `scalars` and `direction`.
     """
 
+    #: Whether there are native kernels for it.
+    has_kernel: ClassVar[bool] = False
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group.
 
         Raises:
-            ValueError: it asks for what is for one coordinate at a time: native kernels, states or
-                parameters at another precision.
+            ValueError: it asks for what is for one coordinate at a time: states or parameters at
+                another precision, or kernels where there are none.
         """
         super().add_param_group(param_group)
         group, name = self.param_groups[-1], type(self).__name__
-        if group["executor"] == "native":
+        if group["executor"] == "native" and not self.has_kernel:
             raise UsageError(f"executor=native: {name} looks at whole tensors, so it has no kernel")
         for key in ("state_dtype", "master"):
             if group[key] != OPTIONS[key]:

@@ -7,10 +7,11 @@ count of each parameter, weight decay, p = a p − b u, and the state dict. What
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from lit_optim.optimizers import options
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted, plain
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import HOW, OPTIONS
+
+LOG = logging.getLogger("lit_optim")
 
 #: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
 TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
@@ -222,6 +225,20 @@ class Walk(torch.optim.Optimizer):
             raise RuntimeError(
                 f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
             )
+
+    def refuse(self, why_not: str | None) -> NoReturn:
+        """Refuse executor=native, which cannot be."""
+        raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
+
+    def tell(self, all_: int, others: int, why_not: str | None) -> None:
+        """One line about who steps what; again only where that changes."""
+        if self.__dict__.get("_told") != bool(others):
+            self.__dict__["_told"] = bool(others)
+            line = f"{type(self).__name__}: native kernels"
+            if others:
+                line += f" for {all_ - others} of {all_} parameters"
+                line += f"; torch for the others, because {why_not}"
+            LOG.info(line)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; a key that is no hyperparameter of this optimizer is refused.

@@ -1,0 +1,128 @@
+"""Runs Adafactor's second moment, kept as row and column means, as a compiled loop."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_optim.kernels import native_cpu
+from lit_optim.kernels.compiler import CannotCompile, load
+from lit_optim.kernels.factored_source import MOST_PARTS, NUMBERS, PART, SWITCHES, source
+from lit_optim.kernels.precision import FORMATS, wide
+
+SUMS = 3  # of a part, as in the C text
+
+_kernels: dict[tuple[str, str], Any] = {}
+_failure: CannotCompile | None = None
+
+
+@dataclass
+class Row:
+    """The tensors of a parameter.
+
+    Args:
+        p: the parameter.
+        g: its gradient.
+        r: row means of a batch of matrices; or the second moment of a vector or single number.
+        c: column means; None of a vector or single number.
+        m: the average of the updates, or None.
+        size: where the root mean square of p is left, or None.
+    """
+
+    p: Tensor
+    g: Tensor
+    r: Tensor
+    c: Tensor | None
+    m: Tensor | None
+    size: Tensor | None
+
+    def places(self) -> list[int]:
+        """As the C text has them."""
+        kept = (self.p, self.g, self.r, self.c, self.m, self.size)
+        shape = self.shape()
+        return [0 if x is None else x.data_ptr() for x in kept] + list(shape)
+
+    def shape(self) -> tuple[int, int, int]:
+        """Matrices, rows and columns; columns are 0 of what is no matrix."""
+        if self.c is None:
+            return 1, self.p.numel(), 0
+        *_, rows, columns = self.p.shape
+        return self.p.numel() // (rows * columns), rows, columns
+
+
+def refusal(row: Row) -> str | None:
+    """Why these tensors cannot be stepped natively; None if they can."""
+    why = native_cpu.refusal([row.p, row.g])
+    if why is not None:
+        return why
+    if not row.p.is_contiguous():
+        return "rows and columns do not lie one after the other in memory"
+    for state in (row.r, row.c, row.m, row.size):
+        if state is not None and not (
+            type(state) is Tensor
+            and state.is_cpu
+            and state.dtype is wide(row.p)
+            and state.is_contiguous()
+        ):
+            return "a state is not where or what it should be"
+    return None
+
+
+def step(rows: Sequence[Row], h: Mapping[str, Any]) -> str | None:
+    """One update of many tensors, in place.
+
+    Args:
+        rows: none of them refused, the dtypes of all alike.
+        h: `NUMBERS` and `SWITCHES` of the C text.
+
+    Returns:
+        None, or why no kernel can be made; then nothing is done.
+    """
+    rows = [row for row in rows if row.p.numel()]
+    if not rows:
+        return None
+    kernel = _kernel(FORMATS[rows[0].p.dtype], FORMATS[rows[0].g.dtype])
+    if isinstance(kernel, str):
+        return kernel
+    size = sum(row.p.numel() for row in rows)
+    alone = size < native_cpu.ALONE or native_cpu.is_forked()
+    threads = 1 if alone else torch.get_num_threads()
+    own, shared = _rooms(rows)
+    scratch = torch.empty(threads * own + shared, dtype=torch.float64)
+    places = array("q", [place for row in rows for place in row.places()])
+    numbers = array("d", [float(h[name]) for name in (*NUMBERS, *SWITCHES)])
+    call = array("q", [len(rows), places.buffer_info()[0], scratch.data_ptr(), own])
+    kernel(call.buffer_info()[0], numbers.buffer_info()[0], 0, threads)
+    return None
+
+
+def _kernel(p: str, g: str) -> Any:
+    """The function, or in one line why there is none."""
+    global _failure
+    if _failure is None and (p, g) not in _kernels:
+        try:
+            _kernels[p, g] = load(source(p, g))
+        except CannotCompile as error:
+            _failure = error
+    return str(_failure) if _failure else _kernels[p, g]
+
+
+def _rooms(rows: Sequence[Row]) -> tuple[int, int]:
+    """How many numbers of scratch a thread needs for itself, and all need together."""
+    own = shared = 0
+    for row in rows:
+        batch, lines, columns = row.shape()
+        units = batch if batch > 1 else lines
+        size = row.p.numel() // units
+        each = max(-(-PART // size), -(-units // MOST_PARTS))
+        parts, room = -(-units // each), SUMS + 2 * columns
+        if parts == 1:
+            own = max(own, room)
+        else:
+            shared = max(shared, parts * room)
+    return own, shared
