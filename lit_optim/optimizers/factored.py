@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from lit_optim.kernels import factored
 from lit_optim.kernels.factored import Row
-from lit_optim.optimizers.options import OPTIONS
 from lit_optim.optimizers.tensorwise import Tensorwise
 from lit_optim.optimizers.walk import Batch
 
@@ -59,7 +58,7 @@ class Factored(Tensorwise):
         why_not: str | None = None
         rows = [self._row(batch, i) for i in range(len(batch.params))]
         for i, row in enumerate(rows):
-            why = _asked(group) or factored.refusal(row)
+            why = factored.refusal(row)
             if why is None:
                 kinds.setdefault((row.p.dtype, row.g.dtype), []).append(i)
             else:
@@ -87,12 +86,3 @@ class Factored(Tensorwise):
             state.get(self.average or ""),
             state.get(self.size or ""),
         )
-
-
-def _asked(group: dict[str, Any]) -> str | None:
-    """What is asked for that only torch can do."""
-    ours = ("executor", "maximize", "decay")
-    for key, value in OPTIONS.items():
-        if key not in ours and group[key] != value:
-            return f"{key}={group[key]} is not in its kernel"
-    return None

@@ -240,7 +240,7 @@ def test_what_cannot_be_native_is_told_once(caplog):
     assert "\n" not in str(error.value)
 
 
-def test_tensors_that_lie_elsewhere_are_not_touched():
+def test_tensors_that_lie_elsewhere_are_not_touched(monkeypatch):
     class Elsewhere(torch.Tensor):
         pass
 
