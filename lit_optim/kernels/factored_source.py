@@ -150,36 +150,41 @@ static double directions(const One *x, const double *h, int64_t from, int64_t to
     return total;
 }}
 
-/* p = keep p - w, where w is `step` times the direction, or the average of that. */
-static inline void move(const One *x, int64_t i, Real u, Real keep, Real step, Real average) {{
-    Real w = step * u;
+/* How a tensor moves: p = a p - (shrink p + w), where w is `step` times the direction, or the
+   average of that. In one factor a - shrink, what is lost in rounding it would add up. */
+typedef struct {{
+    Real a, shrink, step, average;
+}} Move;
+
+static inline void move(const One *x, int64_t i, Real u, Move by) {{
+    const Real p = {read_p}(x->p[i]);
+    Real w = by.step * u;
     if (x->m) {{
-        x->m[i] += average * (w - x->m[i]);
+        x->m[i] += by.average * (w - x->m[i]);
         w = x->m[i];
     }}
-    x->p[i] = {write_p}(keep * {read_p}(x->p[i]) - w);
+    x->p[i] = {write_p}(by.a * p - (by.shrink * p + w));
 }}
 
-static void move_vector(const One *x, const double *h, int64_t from, int64_t to, Real keep,
-                        Real step) {{
-    const Real most = h[MOST], average = h[AVERAGE];
+static void move_vector(const One *x, const double *h, int64_t from, int64_t to, Move by) {{
+    const Real most = h[MOST];
     for (int64_t i = from; i < to; ++i) {{
         const Real inverse = 1 / {sqrt}(x->r[i]);
-        move(x, i, {read_g}(x->g[i]) * (inverse > most ? most : inverse), keep, step, average);
+        move(x, i, {read_g}(x->g[i]) * (inverse > most ? most : inverse), by);
     }}
 }}
 
 static void move_rows(const One *x, const double *h, int64_t from, int64_t to, double mean,
-                      const double *restrict inverses, Real keep, Real step) {{
+                      const double *restrict inverses, Move by) {{
     const int64_t n = x->columns;
-    const Real most = h[MOST], average = h[AVERAGE];
+    const Real most = h[MOST];
     for (int64_t row = from; row < to; ++row) {{
         const Real of_row = inverse_of_row(h, x->r[row], mean);
 #pragma GCC ivdep
         for (int64_t j = 0; j < n; ++j) {{
             const Real inverse = of_row * (Real)inverses[j];
             const int64_t i = row * n + j;
-            move(x, i, {read_g}(x->g[i]) * (inverse > most ? most : inverse), keep, step, average);
+            move(x, i, {read_g}(x->g[i]) * (inverse > most ? most : inverse), by);
         }}
     }}
 }}
@@ -199,13 +204,11 @@ static void matrix_moment(const One *x, const double *h, int64_t k, double *part
                            inverses);
 }}
 
-static void move_matrix(const One *x, const double *h, int64_t k, double *part, Real keep,
-                        Real step) {{
+static void move_matrix(const One *x, const double *h, int64_t k, double *part, Move by) {{
     double *inverses = part + SUMS + x->columns;
     const Real *c = x->c + k * x->columns;
     for (int64_t j = 0; j < x->columns; ++j) inverses[j] = 1 / {sqrt}(c[j]);
-    move_rows(x, h, k * x->rows, (k + 1) * x->rows, mean_of_rows(x, k * x->rows), inverses, keep,
-              step);
+    move_rows(x, h, k * x->rows, (k + 1) * x->rows, mean_of_rows(x, k * x->rows), inverses, by);
 }}
 
 /* Many matrices of a few elements, as convolutions have them: row means into `r`, column means into
@@ -253,9 +256,9 @@ static inline __attribute__((always_inline)) void tiny_moments(
 }}
 
 static inline __attribute__((always_inline)) void move_tiny(
-    const One *x, const double *h, int64_t from, int64_t to, Real keep, Real step,
+    const One *x, const double *h, int64_t from, int64_t to, Move by,
     const int64_t rows, const int64_t columns) {{
-    const Real least = h[LEAST_MEAN], most = h[MOST], average = h[AVERAGE];
+    const Real least = h[LEAST_MEAN], most = h[MOST];
 #pragma GCC ivdep
     for (int64_t k = from; k < to; ++k) {{
         const Real *r = x->r + k * rows, *c = x->c + k * columns;
@@ -268,8 +271,7 @@ static inline __attribute__((always_inline)) void move_tiny(
             for (int64_t j = 0; j < columns; ++j) {{
                 const Real inverse = 1 / ({sqrt}(ratio) * {sqrt}(c[j]));
                 const int64_t at = (k * rows + i) * columns + j;
-                move(x, at, {read_g}(x->g[at]) * (inverse > most ? most : inverse), keep, step,
-                     average);
+                move(x, at, {read_g}(x->g[at]) * (inverse > most ? most : inverse), by);
             }}
         }}
     }}
@@ -286,12 +288,12 @@ static void matrix_moments(const One *x, const double *h, int64_t from, int64_t 
 }}
 
 static void move_matrices(const One *x, const double *h, int64_t from, int64_t to, double *part,
-                          Real keep, Real step) {{
+                          Move by) {{
     const int64_t rows = x->rows, columns = x->columns;
-    if (rows == 1 && columns == 1) move_tiny(x, h, from, to, keep, step, 1, 1);
-    else if (rows == 3 && columns == 3) move_tiny(x, h, from, to, keep, step, 3, 3);
-    else if (is_tiny(x)) move_tiny(x, h, from, to, keep, step, rows, columns);
-    else for (int64_t k = from; k < to; ++k) move_matrix(x, h, k, part, keep, step);
+    if (rows == 1 && columns == 1) move_tiny(x, h, from, to, by, 1, 1);
+    else if (rows == 3 && columns == 3) move_tiny(x, h, from, to, by, 3, 3);
+    else if (is_tiny(x)) move_tiny(x, h, from, to, by, rows, columns);
+    else for (int64_t k = from; k < to; ++k) move_matrix(x, h, k, part, by);
 }}
 
 static inline void wait_for(int64_t team) {{
@@ -339,13 +341,13 @@ static void one(const One *x, const double *h, double *scratch, int64_t me, int6
     const double size = sqrt(p2 / numel), over = sqrt(u2 / numel) / h[D];
     const double scale = !h[SCALED] ? 1 : size < h[LEAST_SIZE] ? h[LEAST_SIZE] : size;
     const double b = h[B] * scale, down = over < 1 ? 1 : over;
-    const Real keep = h[A] - b * h[WEIGHT_DECAY], step = (h[MAXIMIZE] ? -b : b) / down;
+    const Move by = {{h[A], b * h[WEIGHT_DECAY], (h[MAXIMIZE] ? -b : b) / down, h[AVERAGE]}};
     for (int64_t q = begin; q < end; ++q) {{
         double *part = scratch + q * room;
         const int64_t from = q * each, to = from + each < units(x) ? from + each : units(x);
-        if (!x->columns) move_vector(x, h, from, to, keep, step);
-        else if (whole) move_rows(x, h, from, to, mean, inverses, keep, step);
-        else move_matrices(x, h, from, to, part, keep, step);
+        if (!x->columns) move_vector(x, h, from, to, by);
+        else if (whole) move_rows(x, h, from, to, mean, inverses, by);
+        else move_matrices(x, h, from, to, part, by);
     }}
     if (x->size && me == 0) *x->size = size;
     wait_for(team);

@@ -35,7 +35,7 @@ class Factored(Tensorwise):
             v = r c / max(mean of r, least_mean);   u = g min(1 / sqrt(v), most)
             b = b max(RMS(p), least_size) if scaled;   u = u / max(1, RMS(u) / d)
             m = m + average (b u - m), or b u
-            p = (a - b weight_decay) p - m
+            p = a p - (b weight_decay p + m)
 
         Args:
             h: the scalars of this update.
