@@ -42,6 +42,7 @@ def main() -> None:
 
 
 def _job(cfg: DictConfig) -> None:
+    from lit_optim.lightning.ranks import tell_if_left
     from lit_optim.run import Interrupted, run
 
     hydra_cfg = HydraConfig.get()
@@ -58,8 +59,18 @@ def _job(cfg: DictConfig) -> None:
     except Exception as error:
         if _is_lightnings_complaint(error):
             _end(error, USAGE_ERROR)
-        traceback.print_exc()  # most likely in the user's own code
+        if _is_of_others(error):
+            tell_if_left()
+        else:
+            traceback.print_exc()  # most likely in the user's own code
         sys.exit(FAILURE)
+
+
+def _is_of_others(error: Exception) -> bool:
+    """Whether this is not the first rank, and another one is gone: the first one tells it."""
+    from lit_optim.lightning.ranks import is_broken
+
+    return os.environ.get("LOCAL_RANK", "0") != "0" and is_broken(error)
 
 
 def _is_lightnings_complaint(error: Exception) -> bool:

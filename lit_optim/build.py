@@ -41,7 +41,10 @@ from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.lightning.lean import lean
+from lit_optim.lightning.loggers import let_fail
 from lit_optim.lightning.lr_rule import LrRule
+from lit_optim.lightning.ranks import Ranks
+from lit_optim.lightning.signals import Signals
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.wrappers import Wrapped
@@ -125,7 +128,10 @@ def built(
     callbacks = [_build(f"callbacks.{name}", node) for name, node in cfg.callbacks.items()]
     history = MetricHistory(cfg.monitor, cfg.mode)
     callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
-    trainer = _build_trainer(cfg, loggers, [*callbacks, history, *more], run_dir)
+    callbacks += [history, Signals(), Ranks(), *more]
+    for logger in loggers:
+        let_fail(logger)
+    trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
     data = build(cfg.data)
     model = _build_model(cfg, classes["model"], data, made)
     if isinstance(trainer.strategy, FSDPStrategy):

@@ -16,6 +16,7 @@ from lightning.pytorch import (
     Trainer,
 )
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
@@ -29,10 +30,13 @@ from lit_optim.config.resume import RESULT
 from lit_optim.config.targets import (
     TARGET,
 )
-from lit_optim.errors import UsageError
+from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import global_batch
+from lit_optim.lightning.failures import in_a_line
+from lit_optim.lightning.files import refusal
+from lit_optim.lightning.ranks import end_others
 from lit_optim.start import hold, start_of, write_down
 from lit_optim.tensorboard import open_command, shown
 
@@ -141,14 +145,10 @@ def _test(
     evaluate = trainer.test if has_test else trainer.validate
     if not has_test and result.steps:
         return  # validated while training
-    try:
-        with _interruptible(trainer):
-            found = evaluate(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
-    except RuntimeError as error:
-        if not str(error).startswith("Error(s) in loading state_dict"):
-            raise
-        first = str(error).splitlines()[1].strip()
-        raise UsageError(f"ckpt={ckpt} is not of this model: {first}") from None
+    if ckpt and (why_not := refusal(Path(ckpt))) is not None:
+        raise UsageError(f"ckpt={ckpt} {why_not}")
+    with _interruptible(trainer):
+        found = evaluate(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
     result.test = {name: value for metrics in found for name, value in metrics.items()}
 
 
@@ -167,6 +167,18 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
         what, code = ("interrupted", 130) if by_user else ("terminated", 143)
         raise Interrupted(f"{what} at step {trainer.global_step}{at}", code) from None
+    except UsageError:
+        end_others(trainer)
+        raise
+    except Exception as error:
+        told = in_a_line(error, trainer)
+        if hasattr(error, "add_note") and trainer.state.fn == TrainerFn.FITTING:  # Python 3.11
+            batch = trainer.fit_loop.epoch_loop.batch_idx
+            error.add_note(f"in epoch {trainer.current_epoch}, at or after its batch {batch}")
+        end_others(trainer)
+        if told is None:
+            raise
+        raise TrainingFailed(told) from error
 
 
 def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:

@@ -97,7 +97,7 @@ def values_of(override: Override) -> list[object]:
         return [override.value()]
     line = override.input_line
     if not override.is_discrete_sweep():
-        raise UsageError(f"{line} is for a search; write the values out, as in a,b")
+        raise UsageError(f"{line} is for a search; write its values out, with commas between")
     try:
         values = [str(value) for value in islice(override.sweep_string_iterator(), MOST_RUNS + 1)]
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:

@@ -95,7 +95,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["hf.lr_scheduler_type=warmup_stable_decay"], "needs num_decay_steps in hf.lr_scheduler"),
         (["-m", "hf.optim=sgd,adagrad,adamw_torch"], "hf.optim cannot be swept: it is not one key"),
         (["-m", "hf.learning_rate=1e-4,-1"], "hf.learning_rate must be a number > 0, got -1"),
-        (["-m", "hf.learning_rate=interval(0,1)"], "is for a search; write the values out"),
+        (["-m", "hf.learning_rate=interval(0,1)"], "is for a search; write its values out"),
         (["hf.gradient_accumulation_steps=2", "batch=full"], "batch=full needs trainer.accumulate"),
     ],
     ids=str,

@@ -1,0 +1,34 @@
+"""Failures whose traceback tells nothing, in a line that does."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from lightning.pytorch import Trainer
+
+from lit_optim.lightning.ranks import died
+
+KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
+
+
+def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
+    """What has failed and what helps; None where the traceback says it better."""
+    text = str(error)
+    step = trainer.global_step
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+        batches = f" with batches of {size}" if size else ""
+        return (
+            f"out of memory at step {step}{batches}: take a smaller data.batch_size, and "
+            "trainer.accumulate_grad_batches to make up for it"
+        )
+    if isinstance(error, RuntimeError) and (match := KILLED.match(text)):
+        what = match[1].rstrip(". ")
+        return (
+            f"a worker of the data loader {what}, at step {step}: often it is the memory of the "
+            "machine; take fewer workers"
+        )
+    if text.startswith("Error(s) in loading state_dict"):
+        return f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
+    return died(trainer, error)

@@ -1,0 +1,120 @@
+"""One process of several that dies takes the others with it, and is named in a line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+POLL_SECONDS = 0.5
+#: That the others have to notice by themselves, which tells more.
+GRACE_SECONDS = 4.0
+PARENT = os.getppid()
+LIGHTNINGS = "child-process-observer"
+#: What a broken connection says, in gloo's words and NCCL's.
+BROKEN = ("by peer", "Broken pipe", "remote process has terminated", "NCCL", "Gloo", "gloo")
+
+
+class Ranks(Callback):
+    """Watches the processes that Lightning has started, and from them the one that started them.
+
+    A process that waits for one that is gone would wait for minutes, or forever.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        launcher = trainer.strategy.launcher
+        if launcher is None or trainer.world_size == 1:
+            return
+        others = started(trainer)
+        if others:
+            for thread in threading.enumerate():
+                if thread.name == LIGHTNINGS:  # which kills this process without a word
+                    thread._run = lambda: True  # type: ignore[attr-defined]
+            threading.Thread(target=_watch, args=(others,), daemon=True).start()
+        elif launcher.is_interactive_compatible is False and trainer.local_rank:
+            threading.Thread(target=_watch_parent, daemon=True).start()
+
+
+def started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
+    """The processes of the other ranks of this machine, where this one has started them."""
+    return list(getattr(trainer.strategy.launcher, "procs", ()))
+
+
+def died(trainer: Trainer, error: BaseException) -> str | None:
+    """Which rank's end has brought about an error here, and how it ended; None if none has."""
+    others = started(trainer)
+    if not (others and is_broken(error)):
+        return None
+    until = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < until:
+        told = _first_dead(others)
+        if told:
+            return told
+        time.sleep(0.1)
+    return None
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error is that another process is gone."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in BROKEN)
+
+
+def end_others(trainer: Trainer) -> None:
+    """End the processes that this one has started, which can do nothing alone."""
+    others = started(trainer)
+    until = time.monotonic() + GRACE_SECONDS
+    while any(other.poll() is None for other in others) and time.monotonic() < until:
+        time.sleep(0.1)
+    _kill(others)
+
+
+def tell_if_left() -> None:
+    """In a process that was started: say so if who started it is gone, as nobody else can."""
+    time.sleep(POLL_SECONDS)
+    if os.getppid() != PARENT and os.environ.get("LOCAL_RANK") == "1":
+        print("lit_optim: rank 0 is gone; all ranks are ended", file=sys.stderr, flush=True)
+
+
+def _first_dead(others: list[subprocess.Popen[bytes]]) -> str | None:
+    codes = {rank: other.poll() for rank, other in enumerate(others, 1)}
+    # who was killed is to blame; who ended with a code may only have noticed
+    for rank, code in sorted(codes.items(), key=lambda item: item[1] or 0):
+        if code is not None and code < 0:
+            return f"rank {rank} was killed by {signal.Signals(-code).name}; all ranks are ended"
+        if code:
+            return f"rank {rank} ended with code {code}, as told above; all ranks are ended"
+    return None
+
+
+def _kill(others: list[subprocess.Popen[bytes]]) -> None:
+    for other in others:
+        if other.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                other.kill()
+
+
+def _watch(others: list[subprocess.Popen[bytes]]) -> None:
+    told = None
+    while told is None:
+        time.sleep(POLL_SECONDS)
+        if all(other.poll() == 0 for other in others):
+            return
+        told = _first_dead(others)
+    time.sleep(GRACE_SECONDS)  # this thread ends with the process, if that notices
+    print(f"lit_optim: {told}", file=sys.stderr, flush=True)
+    _kill(others)
+    os._exit(1)
+
+
+def _watch_parent() -> None:
+    while os.getppid() == PARENT:
+        time.sleep(POLL_SECONDS)
+    time.sleep(GRACE_SECONDS)
+    tell_if_left()
+    os._exit(1)

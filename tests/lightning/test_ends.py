@@ -1,0 +1,196 @@
+"""How a run ends that cannot go on, as a user sees it: one line, a code, and nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from tests.conftest import ROOT
+
+YOURS = """
+    import os, shutil, signal, sys, time
+    import torch
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule
+    from torch.utils.data import DataLoader, Dataset
+
+
+    class Net(LightningModule):
+        def __init__(self, how: str = "well"):
+            super().__init__()
+            self.layer, self.how = torch.nn.Linear(2, 1), how
+
+        def training_step(self, batch, i):
+            if self.how == "slow":
+                print("at work" if self.global_step == 2 else "", flush=True)
+                time.sleep(0.1)
+            if self.how == "killed" and self.global_step == 2:
+                if self.global_rank == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(600)
+            if self.how == "raises" and self.global_step == 2 and self.global_rank == 1:
+                raise RuntimeError("my own mistake")
+            if self.how == "memory":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            loss = self.layer(batch).square().mean()
+            self.log("train/loss", loss)
+            return loss
+
+        def on_save_checkpoint(self, checkpoint):
+            if self.how == "slow":
+                print("saving", flush=True)
+                time.sleep(600)
+
+
+    class Rows(Dataset):
+        def __init__(self, how):
+            self.how = how
+
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, i):
+            if i == 20 and self.how == "corrupt":
+                raise ValueError("row 20 is corrupt")
+            if i == 20 and self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return torch.ones(2)
+
+
+    class Data(LightningDataModule):
+        def __init__(self, how: str = "well", workers: int = 0, batch_size: int = 4):
+            super().__init__()
+            self.how, self.workers, self.batch_size = how, workers, batch_size
+
+        def train_dataloader(self):
+            return DataLoader(Rows(self.how), self.batch_size, num_workers=self.workers)
+
+
+    class Cleaner(Callback):
+        def on_train_batch_end(self, trainer, module, *others):
+            if trainer.global_step == 4:
+                shutil.rmtree(trainer.default_root_dir)
+"""
+LINE = [
+    "allow=[yours]", "model=custom", "model._target_=yours.Net", "data=custom",
+    "data._target_=yours.Data", "test=false", "preset=none", "trainer.max_steps=64",
+    "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _yours(tmp_path):
+    (tmp_path / "yours.py").write_text(textwrap.dedent(YOURS))
+
+
+def complaints(done):
+    return [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (
+            ["model.how=memory"],
+            "lit_optim: out of memory at step 0 with batches of 4: take a smaller data.batch_size",
+        ),
+        (
+            ["data.how=killed", "data.workers=1"],
+            "lit_optim: a worker of the data loader ",
+        ),
+    ],
+)
+def test_what_a_line_tells_better_than_a_traceback(train, argv, line):
+    done = train(*LINE, "logger=none", *argv)
+    assert done.returncode == 1
+    [told] = complaints(done)
+    assert told.startswith(line)
+    assert "Traceback" not in done.stderr
+
+
+def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
+    done = train(*LINE, "logger=none", "data.how=corrupt")
+    assert done.returncode == 1
+    assert "ValueError: row 20 is corrupt" in done.stderr
+    if sys.version_info >= (3, 11):
+        assert "in epoch 0, at or after its batch 4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("killed", "lit_optim: rank 1 was killed by SIGKILL; all ranks are ended"),
+        ("raises", "lit_optim: rank 1 ended with code 1, as told above; all ranks are ended"),
+    ],
+)
+def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
+    done = train(*LINE, "trainer=ddp_cpu", "logger=none", f"model.how={how}", timeout=120)
+    assert done.returncode == 1
+    assert complaints(done) == [line]
+    assert ("my own mistake" in done.stderr) == (how == "raises")
+    assert "gloo" not in done.stderr
+    assert done.stderr.count("Traceback") == (how == "raises")
+
+
+def test_the_first_rank_takes_the_others_down(tmp_path):
+    process = started(tmp_path, "trainer=ddp_cpu", "model.how=slow")
+    wait_for(process, "at work")
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
+    assert children
+    process.kill()
+    output, _ = process.communicate(timeout=30)  # they have its pipe as long as they live
+    assert "lit_optim: rank 0 is gone; all ranks are ended" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_second_signal_ends_it_at_once(tmp_path, number, code):
+    process = started(tmp_path, "model.how=slow")
+    wait_for(process, "at work")
+    process.send_signal(number)
+    wait_for(process, "saving")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert output.splitlines()[-1] == "lit_optim: ended at once"
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "csv"])
+def test_a_log_that_cannot_be_written_ends_nothing(train, tmp_path, logger):
+    done = train(
+        *LINE, f"logger={logger}", "hydra.run.dir=here", "trainer.log_every_n_steps=1",
+        "callbacks.cleaner._target_=yours.Cleaner",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [line for line in (done.stdout + done.stderr).splitlines() if "writes no more" in line]
+    assert len(told) == 1
+    assert told[0].endswith("writes no more: No such file or directory; training goes on")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "here" / "checkpoints" / "last.ckpt").exists()
+
+
+def started(tmp_path, *argv):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *LINE, "logger=none", *argv],
+        cwd=tmp_path, env=os.environ | {"PYTHONUNBUFFERED": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(process, word):
+    alarm = threading.Timer(120, process.kill)
+    alarm.start()
+    for line in process.stdout:
+        if line.startswith(word):
+            alarm.cancel()
+            return
+    raise AssertionError(f"it has ended without {word!r}")
