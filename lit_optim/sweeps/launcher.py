@@ -18,15 +18,18 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import __main__
+from lit_optim.config.check import to_plain
+from lit_optim.config.resume import asked, read
 
 #: What an outer launcher may have left behind; a job that saw it would wait for ranks of its own.
 RANK_VARIABLES = re.compile(
@@ -34,6 +37,8 @@ RANK_VARIABLES = re.compile(
 )
 #: In a job's directory: how it ended.
 RECORD = "job.json"
+#: In a sweep's: runs that were configured otherwise than those of the same name are now.
+BEFORE = ".before"
 LONGEST_NAME = 150
 POLL_SECONDS = 0.1
 SECONDS_TO_END = 45  # that a job has for its checkpoint after Ctrl-C
@@ -70,6 +75,7 @@ class ProcessLauncher(Launcher):
     ) -> None:
         """Called by Hydra."""
         self.config = config
+        self.compose = hydra_context.config_loader.load_sweep_config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -124,20 +130,36 @@ class ProcessLauncher(Launcher):
         return ended
 
     def _is_done(self, overrides: list[str], sweep_dir: Path) -> bool:
-        """Whether an earlier start of this sweep has ended this job well."""
+        """Whether an earlier start has ended this job well, configured as it is now."""
+        run_dir = sweep_dir / directory_name(overrides, self.jobs)
         try:
-            record = json.loads(
-                (sweep_dir / directory_name(overrides, self.jobs) / RECORD).read_text("utf-8")
-            )
+            record = json.loads((run_dir / RECORD).read_text("utf-8"))
         except (OSError, ValueError):
             return False
-        return bool(record["exit_code"] == 0 and record["overrides"] == overrides)
+        ended_well = record["exit_code"] == 0 and record["overrides"] == overrides
+        return bool(ended_well and read(run_dir) == self._asked(overrides))
+
+    def _asked(self, overrides: list[str]) -> dict[str, Any]:
+        """What a job is asked for: the YAML files may have changed since it ran."""
+        cfg = self.compose(self.config, overrides)
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.runtime.output_dir = "."  # of no matter here
+        try:
+            HydraConfig.instance().set_config(
+                cfg
+            )  # for the interpolations of the form ${hydra:...}
+            return asked(to_plain(cfg))
+        finally:
+            HydraConfig.instance().set_config(self.config)
 
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
         name = directory_name(overrides, self.jobs)
         run_dir, more = sweep_dir / name, []
         while _is_held(run_dir):  # a job of a launcher that was killed is still at it
             time.sleep(POLL_SECONDS)
+        before = read(run_dir)
+        if before and before != self._asked(overrides):  # of the same name, but not the same run
+            run_dir.replace(unique_dir(sweep_dir / BEFORE, name))
         if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
             more = [f"resume.from={_quoted(run_dir)}"]
         else:
@@ -226,7 +248,10 @@ def _end(job: Job) -> JobReturn:
         "exit_code": job.process.returncode,
         "seconds": time.perf_counter() - job.start,
     }
-    (job.run_dir / RECORD).write_text(json.dumps(record, indent=1))
+    with contextlib.suppress(OSError):  # a full disk: it will be run again
+        temporary = job.run_dir / f".{RECORD}.tmp"
+        temporary.write_text(json.dumps(record, indent=1))
+        os.replace(temporary, job.run_dir / RECORD)
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
     returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
     returned.return_value = job.process.returncode

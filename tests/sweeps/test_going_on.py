@@ -44,3 +44,19 @@ def test_a_sweep_that_was_killed(tmp_path, train):
     assert "optimizer=adamw" not in done.stdout.partition("curves")[2]
     again = train(*LINE, f"resume={sweep}")
     assert (again.returncode, "2 of 2 runs are done already" in again.stderr) == (0, True)
+
+
+def test_a_job_that_is_configured_otherwise_now_runs_again(tmp_path, train):
+    line = ["-m", "seed=0,1", "data=digits", "model=mlp", "trainer.max_steps=4", "test=false"]
+    assert train(*line, "hydra.sweep.dir=sweep").returncode == 0
+    first = tmp_path / "sweep" / "seed=0"
+    asked = json.loads((first / "asked.json").read_text())
+    asked["optimizer.lr"] = 0.5  # as if conf/ had said so when it ran
+    (first / "asked.json").write_text(json.dumps(asked))
+    done = train(*line, "resume=sweep")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 runs are done already" in done.stderr
+    assert json.loads((first / "asked.json").read_text())["optimizer.lr"] != 0.5
+    before = tmp_path / "sweep" / ".before" / "seed=0"
+    assert json.loads((before / "asked.json").read_text())["optimizer.lr"] == 0.5
+    assert (before / "result.json").exists()
