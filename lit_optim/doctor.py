@@ -44,11 +44,19 @@ def doctor(console: Console) -> int:
     table.add_column(no_wrap=True)
     worst = 0
     for check in CHECKS:
-        for found in check():
+        for found in _findings(check):
             table.add_row(f"[{STYLES[found.state]}]{found.state}[/]", found.name, found.told)
             worst = max(worst, int(found.state == "bad"))
     console.print(table)
     return worst
+
+
+def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(check())
+    except (ImportError, OSError) as error:  # a broken torch is what the doctor is called for
+        line = str(error).strip().splitlines()[0]
+        return [Finding(check.__name__, "bad", f"{line}: install torch and its companions anew")]
 
 
 def installed(package: str) -> str | None:

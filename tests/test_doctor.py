@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 
 import pytest
 from rich.console import Console
@@ -31,6 +32,14 @@ def test_nothing_is_wrong_here(monkeypatch, tmp_path, capsys):
     assert "can be written" in out
     assert "an AdamW kernel was compiled or cached, and ran" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_torch_that_cannot_be_imported_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, out = told(capsys)
+    assert code == 1
+    assert out.count("install torch and its companions anew") == 2  # kernels, devices
+    assert "can be written" in out
 
 
 @pytest.mark.parametrize("bad", ["2.6.2", "2.6.3"])
