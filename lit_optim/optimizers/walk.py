@@ -156,9 +156,10 @@ class Walk(torch.optim.Optimizer):
     def step_group(self, group: dict[str, Any]) -> None:
         """Update every parameter of a group that has a gradient."""
         names = list(self.carried(group))
-        params = [p for p in group["params"] if p.grad is not None]
+        found = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+        params, grads = [p for p, _ in found], [g for _, g in found]
         states = [self.state[p] or self.start(p, group) for p in params]
-        batch = Batch(params, [p.grad for p in params], states)
+        batch = Batch(params, grads, states)
         for alike in self._alike(group, batch, names):
             self._step_batch(group, alike, names)
 
