@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -39,6 +40,8 @@ from lit_optim.lightning.files import refusal
 from lit_optim.lightning.ranks import end_others
 from lit_optim.start import hold, start_of, write_down
 from lit_optim.tensorboard import open_command, shown
+
+LOG = logging.getLogger("lit_optim")
 
 
 class Interrupted(Exception):
@@ -172,11 +175,11 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise
     except Exception as error:
         told = in_a_line(error, trainer)
-        if hasattr(error, "add_note") and trainer.state.fn == TrainerFn.FITTING:  # Python 3.11
-            batch = trainer.fit_loop.epoch_loop.batch_idx
-            error.add_note(f"in epoch {trainer.current_epoch}, at or after its batch {batch}")
         end_others(trainer)
         if told is None:
+            if trainer.state.fn == TrainerFn.FITTING:
+                batch = trainer.fit_loop.epoch_loop.batch_idx
+                LOG.error(f"failed in epoch {trainer.current_epoch}, at or after its batch {batch}")
             raise
         raise TrainingFailed(told) from error
 
