@@ -73,8 +73,9 @@ YOURS = """
 
     class Cleaner(Callback):
         def on_train_batch_end(self, trainer, module, *others):
-            if trainer.global_step == 4:
-                shutil.rmtree(trainer.default_root_dir)
+            # TensorBoard writes in a thread, and may put a file back in between
+            while trainer.global_step == 4 and os.path.exists(trainer.default_root_dir):
+                shutil.rmtree(trainer.default_root_dir, ignore_errors=True)
 """
 LINE = [
     "allow=[yours]", "model=custom", "model._target_=yours.Net", "data=custom",
