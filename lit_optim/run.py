@@ -170,7 +170,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
         what, code = ("interrupted", 130) if by_user else ("terminated", 143)
         raise Interrupted(f"{what} at step {trainer.global_step}{at}", code) from None
-    except UsageError:
+    except (UsageError, TrainingFailed):
         end_others(trainer)
         raise
     except Exception as error:
