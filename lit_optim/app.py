@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
-from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.errors import TrainingFailed, UsageError, first_line
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -92,5 +92,5 @@ def _end(error: BaseException, code: int) -> None:
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
     if os.environ.get("LOCAL_RANK", "0") == "0":  # the other ranks have nothing to add
-        print(f"lit_optim: {str(error).strip().splitlines()[0]}", file=sys.stderr)
+        print(f"lit_optim: {first_line(error)}", file=sys.stderr)
     sys.exit(code)

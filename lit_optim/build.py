@@ -36,7 +36,7 @@ from lit_optim.config.targets import (
     locate,
     require,
 )
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, first_line
 from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.files import CheckpointFiles
@@ -160,11 +160,7 @@ def _build(path: str, node: DictConfig) -> Any:
     try:
         return build(node)
     except ModuleNotFoundError as error:
-        raise UsageError(f"{path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+        raise UsageError(f"{path}: {first_line(error)}") from error
 
 
 def _locate(path: str, node: DictConfig, kind: type) -> type:

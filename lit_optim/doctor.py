@@ -16,6 +16,8 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
+from lit_optim.errors import UsageError, first_line
+
 State = Literal["ok", "warning", "bad"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 SHOWN = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "tensorboard", "triton")
@@ -55,8 +57,8 @@ def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(check())
     except (ImportError, OSError) as error:  # a broken torch is what the doctor is called for
-        line = str(error).strip().splitlines()[0]
-        return [Finding(check.__name__, "bad", f"{line}: install torch and its companions anew")]
+        told = first_line(error)
+        return [Finding(check.__name__, "bad", f"{told}: install torch and its companions anew")]
 
 
 def installed(package: str) -> str | None:
@@ -100,7 +102,6 @@ def kernels() -> Iterator[Finding]:
     """Whether rules become kernels here."""
     import torch
 
-    from lit_optim.errors import UsageError
     from lit_optim.kernels import compiler
     from lit_optim.optimizers.adamw import AdamW
 

@@ -21,6 +21,11 @@ class TrainingFailed(Exception):
     """Training cannot go on; the message says in one line why, and the process ends with code 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; where it says nothing, its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
     """The end of a message: the nearest of the known names as a question, or nothing."""
     folded = given.casefold()
