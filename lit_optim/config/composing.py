@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_optim.config.places import conf_dir, groups
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
 LONG = 100  # values of a range
@@ -30,12 +30,10 @@ def composed(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", overrides, return_hydra_config=True)
-        with read_write(cfg), open_dict(cfg):
-            cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
-        HydraConfig.instance().set_config(cfg)  # for the interpolations of the form ${hydra:...}
+        stand_in(cfg)
         return cfg
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(_first_line(error)) from None
+        raise UsageError(first_line(error)) from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:  # of OmegaConf's own doing
         if not overrides:
             raise
@@ -44,6 +42,13 @@ def composed(overrides: list[str]) -> DictConfig:
             f"{overrides[-1].lstrip('+')} cannot be put there; a list is given whole, as in "
             "key=[a,b]"
         ) from error
+
+
+def stand_in(cfg: DictConfig) -> None:
+    """Have a configuration that is not run yet answer interpolations of the form `${hydra:...}`."""
+    with read_write(cfg), open_dict(cfg):
+        cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
+    HydraConfig.instance().set_config(cfg)
 
 
 def each_once(overrides: list[Override]) -> Iterator[DictConfig]:
@@ -130,7 +135,3 @@ def key_of(override: Override) -> str:
     name = override.key_or_group
     hydras = name in groups() or "/" in name or name.startswith("hydra.")
     return key if hydras else f"++{key}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -22,13 +22,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import __main__
 from lit_optim.config.check import to_plain
+from lit_optim.config.composing import stand_in
 from lit_optim.config.resume import asked, read
 
 #: What an outer launcher may have left behind; a job that saw it would wait for ranks of its own.
@@ -142,12 +143,8 @@ class ProcessLauncher(Launcher):
     def _asked(self, overrides: list[str]) -> dict[str, Any]:
         """What a job is asked for: the YAML files may have changed since it ran."""
         cfg = self.compose(self.config, overrides)
-        with read_write(cfg), open_dict(cfg):
-            cfg.hydra.runtime.output_dir = "."  # of no matter here
         try:
-            HydraConfig.instance().set_config(
-                cfg
-            )  # for the interpolations of the form ${hydra:...}
+            stand_in(cfg)
             return asked(to_plain(cfg))
         finally:
             HydraConfig.instance().set_config(self.config)
