@@ -15,6 +15,7 @@ from lit_optim.config.resume import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
     KINDS,
+    SEVERAL,
     TARGET,
     check_allowed,
     check_arguments,
@@ -36,7 +37,7 @@ from lit_optim.signatures import Signature, read_attribute, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
 
-#: Groups whose choice is one object, and groups whose choice is several of them by name.
+#: Groups whose choice is one object.
 ONE = (
     "optimizer",
     "wrapper",
@@ -47,7 +48,6 @@ ONE = (
     "data",
     "trainer",
 )
-SEVERAL = ("logger", "callbacks")
 FAR = 10  # times the widest lr of a search is a slip, or deserves a word
 #: What a constructor is given by the run, and nobody else.
 PASSED = {
@@ -92,8 +92,7 @@ def check(cfg: DictConfig) -> None:
     _check_batch(OmegaConf.select(cfg, "hydra.runtime.choices.batch"), plain)
     check_resume(plain["resume"])
     _check_branch(plain)
-    _check_job(plain["train"], plain["test"], plain["ckpt"])
-    _check_best(plain)
+    _check_job(plain)
 
 
 def _check_batch(choice: str | None, plain: Mapping[str, Any]) -> None:
@@ -121,7 +120,8 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
         raise UsageError(f"cooldown must be updates, or a share < 100%, got {plain['cooldown']!r}")
 
 
-def _check_job(train: bool, test: bool, ckpt: str | None) -> None:
+def _check_job(plain: Mapping[str, Any]) -> None:
+    train, test, ckpt = plain["train"], plain["test"], plain["ckpt"]
     if not train and not test:
         raise UsageError("train=false test=false leaves nothing to do")
     if ckpt is not None and not test:
@@ -131,13 +131,9 @@ def _check_job(train: bool, test: bool, ckpt: str | None) -> None:
     if not train and (ckpt is None or not Path(ckpt).is_file()):
         given = "" if ckpt is None else f"; {ckpt} is no file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
-
-
-def _check_best(plain: Mapping[str, Any]) -> None:
-    kept = [node for node in plain["callbacks"].values() if "Checkpoint" in name_of(node)]
-    if plain["ckpt"] == BEST and (
-        plain["trainer"].get("enable_checkpointing") is False or not kept
-    ):
+    keepers = [node for node in plain["callbacks"].values() if "Checkpoint" in name_of(node)]
+    off = plain["trainer"].get("enable_checkpointing") is False
+    if ckpt == BEST and (off or not keepers):
         raise UsageError("ckpt=best needs a checkpoint callback, and there is none")
 
 
@@ -177,10 +173,8 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
             raise UsageError(f"unknown key {key}{hint}")
         if key in settings.parameters:
             annotation = settings.parameters[key].annotation
-            if not accepts(value, annotation):
+            if value == "" or not accepts(value, annotation):
                 raise UsageError(f"{key} must be {describe(annotation)}, got {value!r}")
-            if value == "":
-                raise UsageError(f"{key} must be {describe(annotation)}, got ''")
     for name in (*settings.parameters, *ONE):
         if name not in plain or (name in ONE and plain[name] is None):
             raise UsageError(f"{name} is required{_choices(name)}")

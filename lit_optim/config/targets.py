@@ -26,6 +26,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "logger": ("lightning.pytorch.loggers.",),
     "callbacks": ("lit_optim.lightning.", "lightning.pytorch.callbacks."),
 }
+#: Groups whose choice is several objects, by name.
+SEVERAL = ("logger", "callbacks")
 TARGET = "_target_"
 FEW = 10  # names that a message may list beside a suggestion
 
@@ -194,7 +196,8 @@ def deferred(node: DictConfig) -> Callable[..., Any]:
     Raises:
         UsageError: a target, at any depth, that is not what its name says.
     """
-    for path, inner in find_targets(node._get_full_key(None), OmegaConf.to_container(node)):
+    plain = OmegaConf.to_container(node, resolve=True)
+    for path, inner in find_targets(node._get_full_key(None), plain):
         locate(path, inner[TARGET])
     made: Callable[..., Any] = hydra.utils.instantiate(node, _convert_="all", _partial_=True)
     return made

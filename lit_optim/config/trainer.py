@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from lit_optim.config.targets import SEVERAL
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import accepts, describe
 
@@ -40,8 +41,6 @@ TAKES: dict[str, Any] = {
 }
 TIME = re.compile(r"\d\d:\d\d:\d\d:\d\d")  # days, hours, minutes, seconds
 UNITS = ("weeks", "days", "hours", "minutes", "seconds")
-#: These are made of groups.
-GROUPS = ("logger", "callbacks")
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
@@ -50,7 +49,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     Raises:
         UsageError: naming the key, what was given and what is allowed.
     """
-    for group in GROUPS:
+    for group in SEVERAL:
         if group in trainer:
             raise UsageError(f"trainer.{group} is made of the group {group}; choose {group}=...")
     if "default_root_dir" in trainer:
