@@ -12,10 +12,11 @@ from torch import Tensor
 
 from lit_optim.kernels import native_cpu
 from lit_optim.kernels.compiler import CannotCompile, load
-from lit_optim.kernels.factored_source import MOST_PARTS, NUMBERS, PART, SWITCHES, source
+from lit_optim.kernels.factored_source import NUMBERS, SUMS, SWITCHES, source
 from lit_optim.kernels.precision import FORMATS, wide
 
-SUMS = 3  # of a part, as in the C text
+#: Elements that a part of a tensor has at least, and how many parts there are at most.
+PART, MOST_PARTS = 1 << 16, 64
 
 _kernels: dict[tuple[str, str], Any] = {}
 _failure: CannotCompile | None = None
@@ -44,8 +45,7 @@ class Row:
     def places(self) -> list[int]:
         """As the C text has them."""
         kept = (self.p, self.g, self.r, self.c, self.m, self.size)
-        shape = self.shape()
-        return [0 if x is None else x.data_ptr() for x in kept] + list(shape)
+        return [0 if x is None else x.data_ptr() for x in kept] + [*self.shape(), self.part()[0]]
 
     def shape(self) -> tuple[int, int, int]:
         """Matrices, rows and columns; columns are 0 of what is no matrix."""
@@ -53,6 +53,14 @@ class Row:
             return 1, self.p.numel(), 0
         *_, rows, columns = self.p.shape
         return self.p.numel() // (rows * columns), rows, columns
+
+    def part(self) -> tuple[int, int]:
+        """Whole rows of a part, or of several matrices whole ones; and the number of parts."""
+        batch, rows, _ = self.shape()
+        units = batch if batch > 1 else rows
+        size = self.p.numel() // units
+        each = max(-(-PART // size), -(-units // MOST_PARTS))
+        return each, -(-units // each)
 
 
 def refusal(row: Row) -> str | None:
@@ -89,9 +97,7 @@ def step(rows: Sequence[Row], h: Mapping[str, Any]) -> str | None:
     kernel = _kernel(FORMATS[rows[0].p.dtype], FORMATS[rows[0].g.dtype])
     if isinstance(kernel, str):
         return kernel
-    size = sum(row.p.numel() for row in rows)
-    alone = size < native_cpu.ALONE or native_cpu.is_forked()
-    threads = 1 if alone else torch.get_num_threads()
+    threads = native_cpu.threads_for(sum(row.p.numel() for row in rows))
     own, shared = _rooms(rows)
     scratch = torch.empty(threads * own + shared, dtype=torch.float64)
     places = array("q", [place for row in rows for place in row.places()])
@@ -116,11 +122,7 @@ def _rooms(rows: Sequence[Row]) -> tuple[int, int]:
     """How many numbers of scratch a thread needs for itself, and all need together."""
     own = shared = 0
     for row in rows:
-        batch, lines, columns = row.shape()
-        units = batch if batch > 1 else lines
-        size = row.p.numel() // units
-        each = max(-(-PART // size), -(-units // MOST_PARTS))
-        parts, room = -(-units // each), SUMS + 2 * columns
+        parts, room = row.part()[1], SUMS + 2 * row.shape()[2]
         if parts == 1:
             own = max(own, room)
         else:

@@ -20,12 +20,13 @@ BODY = """
 typedef {real} Real;
 
 /* A tensor: `batch` matrices of `rows` x `columns`; or, with columns 0, `rows` single numbers,
-   whose second moment is `r` itself. `m` and `size` may be NULL. */
+   whose second moment is `r` itself. `m` and `size` may be NULL. A part of it is `each` whole rows,
+   or where it is several matrices, so many whole ones. */
 typedef struct {{
     {p} *p;
     const {g} *g;
     Real *r, *c, *m, *size;
-    int64_t batch, rows, columns;
+    int64_t batch, rows, columns, each;
 }} One;
 
 /* Small tensors go to one thread each, which has `room` doubles of its own; the others are shared,
@@ -38,26 +39,14 @@ typedef struct {{
     int64_t room;
 }} Shapes;
 
-enum {{ PART = {part}, MOST_PARTS = {most_parts}, TINY = 64, P2 = 0, R1 = 1, U2 = 2, SUMS = 3 }};
+enum {{ TINY = 64, P2 = 0, R1 = 1, U2 = 2, SUMS = {sums} }};
 enum {{ {names}, NUMBERS }};
 
 static inline Real square(Real x) {{ return x * x; }}
 
-/* A tensor is cut into parts of whole rows, or where it is several matrices, of whole ones. */
 static inline int64_t units(const One *x) {{ return x->batch > 1 ? x->batch : x->rows; }}
 
-static inline int64_t units_of_a_part(const One *x) {{
-    const int64_t columns = x->columns ? x->columns : 1;
-    const int64_t size = x->batch > 1 ? x->rows * columns : columns;
-    const int64_t least = (PART + size - 1) / size;
-    const int64_t even = (units(x) + MOST_PARTS - 1) / MOST_PARTS;
-    return least > even ? least : even;
-}}
-
-static inline int64_t count_parts(const One *x) {{
-    const int64_t each = units_of_a_part(x);
-    return (units(x) + each - 1) / each;
-}}
+static inline int64_t count_parts(const One *x) {{ return (units(x) + x->each - 1) / x->each; }}
 
 /* Scratch of a part: its sums, then two rows: sums over columns, and 1 / sqrt of their means. */
 static inline int64_t room_of_a_part(const One *x) {{ return SUMS + 2 * x->columns; }}
@@ -306,7 +295,7 @@ static inline void wait_for(int64_t team) {{
 
 /* All of a tensor, by `team` threads, of which this one is `me`. */
 static void one(const One *x, const double *h, double *scratch, int64_t me, int64_t team) {{
-    const int64_t parts = count_parts(x), each = units_of_a_part(x), room = room_of_a_part(x);
+    const int64_t parts = count_parts(x), each = x->each, room = room_of_a_part(x);
     const int64_t begin = parts * me / team, end = parts * (me + 1) / team;
     const int whole = x->columns && x->batch == 1;
     double *inverses = scratch + SUMS + x->columns;  /* of a single matrix: those of part 0 */
@@ -376,8 +365,8 @@ void step(const Shapes *call, const double *h, int64_t t, int threads) {{
 }}
 """
 
-#: Elements that a part has at least, and parts that a tensor has at most.
-PART, MOST_PARTS = 1 << 16, 64
+#: Sums of a part.
+SUMS = 3
 
 
 def source(p: str, g: str) -> str:
@@ -391,8 +380,7 @@ def source(p: str, g: str) -> str:
         read_g=READ.get(g, "(Real)"),
         write_p=WRITE.get(p, f"({STORED[p]})"),
         sqrt="sqrt" if real == "double" else "sqrtf",
-        part=PART,
-        most_parts=MOST_PARTS,
+        sums=SUMS,
         names=", ".join(name.upper() for name in (*NUMBERS, *SWITCHES)),
     )
     return PRELUDE + body

@@ -42,9 +42,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def is_forked() -> bool:
-    """Whether this process has no team of threads to ask."""
-    return _forked
+def threads_for(size: int) -> int:
+    """How many threads share so many elements; a forked process has no team of them to ask."""
+    return 1 if size < ALONE or _forked else torch.get_num_threads()
 
 
 def refusal(row: Sequence[Tensor]) -> str | None:
@@ -188,9 +188,8 @@ def step(
         _kernels[called] = made
     kernel, sums = made
     table.room(sums)
-    threads = 1 if table.size < ALONE or _forked else torch.get_num_threads()
     scalars = array("d", numbers)
-    kernel(_address(table.call), _address(scalars), t, threads)
+    kernel(_address(table.call), _address(scalars), t, threads_for(table.size))
     return None
 
 

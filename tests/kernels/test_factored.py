@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.factored_source import MOST_PARTS, PART
+from lit_optim.kernels.factored import MOST_PARTS, PART
 from tests.optimizers.running import class_of
 
 COMPILERS = ("cc", "gcc", "clang")
