@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import ParallelStrategy
 
 POLL_SECONDS = 0.5
 #: That the others have to notice by themselves, which tells more.
@@ -18,7 +20,7 @@ GRACE_SECONDS = 4.0
 PARENT = os.getppid()
 LIGHTNINGS = "child-process-observer"
 #: What a broken connection says, in gloo's words and NCCL's.
-BROKEN = ("by peer", "Broken pipe", "remote process has terminated", "NCCL", "Gloo", "gloo")
+BROKEN = ("by peer", "Broken pipe", "remote process")
 
 
 class Ranks(Callback):
@@ -28,22 +30,27 @@ class Ranks(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        launcher = trainer.strategy.launcher
-        if launcher is None or trainer.world_size == 1:
-            return
         others = started(trainer)
         if others:
             for thread in threading.enumerate():
                 if thread.name == LIGHTNINGS:  # which kills this process without a word
                     thread._run = lambda: True  # type: ignore[attr-defined]
             threading.Thread(target=_watch, args=(others,), daemon=True).start()
-        elif launcher.is_interactive_compatible is False and trainer.local_rank:
+        elif trainer.world_size > 1 and trainer.local_rank and _by_lightning(trainer):
             threading.Thread(target=_watch_parent, daemon=True).start()
 
 
 def started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
     """The processes of the other ranks of this machine, where this one has started them."""
     return list(getattr(trainer.strategy.launcher, "procs", ()))
+
+
+def _by_lightning(trainer: Trainer) -> bool:
+    """Whether the ranks are processes that Lightning started; others have who looks after them."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, ParallelStrategy):
+        return False
+    return isinstance(strategy.cluster_environment, LightningEnvironment)
 
 
 def died(trainer: Trainer, error: BaseException) -> str | None:

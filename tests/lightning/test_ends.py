@@ -8,8 +8,10 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -29,6 +31,9 @@ YOURS = """
             if self.how == "slow":
                 print("at work" if self.global_step == 2 else "", flush=True)
                 time.sleep(0.1)
+            if self.how == "stuck" and self.global_step == 2:
+                print("at work", flush=True)
+                time.sleep(600)
             if self.how == "killed" and self.global_step == 2:
                 if self.global_rank == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -137,8 +142,9 @@ def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
     assert done.stderr.count("Traceback") == (how == "raises")
 
 
-def test_the_first_rank_takes_the_others_down(tmp_path):
-    process = started(tmp_path, "trainer=ddp_cpu", "model.how=slow")
+@pytest.mark.parametrize("how", ["slow", "stuck"])
+def test_the_first_rank_takes_the_others_down(tmp_path, how):
+    process = started(tmp_path, "trainer=ddp_cpu", f"model.how={how}")
     wait_for(process, "at work")
     children = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
@@ -148,6 +154,38 @@ def test_the_first_rank_takes_the_others_down(tmp_path):
     output, _ = process.communicate(timeout=30)  # they have its pipe as long as they live
     assert "lit_optim: rank 0 is gone; all ranks are ended" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
+def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer):
+    command = [sys.executable, str(ROOT / "train.py"), "data=digits", "trainer.max_steps=1000000"]
+    process = subprocess.Popen(
+        [*command, f"trainer={trainer}"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    (line,) = [line for line in err.splitlines() if line.startswith("lit_optim:")]
+    path = tmp_path / line.rpartition("checkpoint: ")[2]
+    step = torch.load(path)["global_step"]
+    assert line == f"lit_optim: interrupted at step {step}; checkpoint: {path}"
+    tested = subprocess.run(
+        [*command[:2], "data=digits", "train=false", f"ckpt={path}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert tested.returncode == 0, tested.stderr
 
 
 @pytest.mark.parametrize(

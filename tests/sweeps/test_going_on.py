@@ -1,4 +1,4 @@
-"""A sweep that was killed goes on: what is done stays, what failed or was cut off runs again."""
+"""A sweep that was cut off goes on: what is done stays, what failed or was cut off runs again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import torch
+
+from tests.conftest import ROOT
+
 LINE = [
     "-m", "optimizer=adamw,sgd", "data=digits", "model=mlp", "trainer.max_steps=400",
     "trainer.val_check_interval=20", "test=false",
@@ -60,3 +62,22 @@ def test_a_job_that_is_configured_otherwise_now_runs_again(tmp_path, train):
     before = tmp_path / "sweep" / ".before" / "seed=0"
     assert json.loads((before / "asked.json").read_text())["optimizer.lr"] == 0.5
     assert (before / "result.json").exists()
+
+
+def test_ctrl_c_in_a_sweep_reaches_its_jobs(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "data=digits", "seed=0,1", "n_jobs=1"]
+    process = subprocess.Popen(
+        [*command, "trainer.max_steps=1000000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/*/seed=0/checkpoints/best.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "lit_optim: interrupted with 0 of 2 runs done" in err
+    (job,) = tmp_path.glob("runs/*/*/*/job.json")
+    assert json.loads(job.read_text())["exit_code"] == 130
+    assert torch.load(job.parent / "checkpoints" / "last.ckpt")["global_step"] > 0
