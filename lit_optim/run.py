@@ -11,11 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import (
-    LightningDataModule,
-    LightningModule,
-    Trainer,
-)
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -28,9 +24,7 @@ from rich.table import Table
 from lit_optim.build import built
 from lit_optim.config.check import BEST, to_plain
 from lit_optim.config.resume import RESULT
-from lit_optim.config.targets import (
-    TARGET,
-)
+from lit_optim.config.targets import TARGET
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
@@ -42,6 +36,7 @@ from lit_optim.start import hold, start_of, write_down
 from lit_optim.tensorboard import open_command, shown
 
 LOG = logging.getLogger("lit_optim")
+MISFIT = "Error(s) in loading state_dict"  # torch's words
 
 
 class Interrupted(Exception):
@@ -174,6 +169,10 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         end_others(trainer)
         raise
     except Exception as error:
+        if (text := str(error)).startswith(MISFIT):
+            raise UsageError(
+                f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
+            ) from error
         told = in_a_line(error, trainer)
         end_others(trainer)
         if told is None:

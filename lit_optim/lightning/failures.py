@@ -29,6 +29,4 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
             f"a worker of the data loader {what}, at step {step}: often it is the memory of the "
             "machine; take fewer workers"
         )
-    if text.startswith("Error(s) in loading state_dict"):
-        return f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
     return died(trainer, error)
