@@ -10,6 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from lit_optim.config.check import check
+from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.settings import Settings
@@ -24,7 +25,10 @@ NEEDS = {
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
 def test_every_choice_composes_and_is_valid(group, name):
-    check(composed([f"{group}={name}", *NEEDS.get((group, name), [])]))
+    cfg = composed(front([f"{group}={name}", *NEEDS.get((group, name), [])]).argv)
+    check(cfg)
+    if group != "preset":  # it is chosen by what it is for
+        assert cfg.hydra.runtime.choices[group] == name
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)

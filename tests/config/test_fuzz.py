@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,11 +78,3 @@ def test_what_is_taken_is_what_the_run_gets(key, value):
         assert got.items() >= override.value().items()
     else:
         assert repr(got) == repr(override.value())  # nan is not equal to itself
-
-
-@pytest.mark.parametrize("group", [g for g in CHOICES if g != "preset"])
-def test_what_is_chosen_is_what_the_run_gets(group):
-    for name in CHOICES[group]:
-        with contextlib.suppress(UsageError):  # custom, which needs more
-            chosen = composed(front([f"{group}={name}"]).argv).hydra.runtime.choices
-            assert chosen[group] == name
