@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from typing_extensions import Unpack
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from lit_optim.config.places import groups
+from lit_optim.config.places import shipped
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import hints_of
 from lit_optim.optimizers.elementwise import Elementwise, State
@@ -240,7 +240,7 @@ def ours(text: str, executors: list[str]) -> list[list[Candidate]]:
     """
     known: dict[str, Any] = {
         name: get_class(OmegaConf.load(path)._target_)
-        for name, path in groups()["optimizer"].items()
+        for name, path in shipped("optimizer").items()
     }
     known = {name: cls for name, cls in known.items() if issubclass(cls, Walk)}
     units = []

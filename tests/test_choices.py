@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim.config.composing import composed
-from lit_optim.config.places import groups
+from lit_optim.config.places import groups, shipped
 from lit_optim.config.targets import build, deferred
 from lit_optim.optimizers.options import OPTIONS
 from lit_optim.param_groups import by_role, no_decay
@@ -27,7 +27,7 @@ from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from tests.optimizers.running import class_of
 
-OPTIMIZERS = sorted(groups()["optimizer"])
+OPTIMIZERS = sorted(shipped("optimizer"))
 SCHEDULES = sorted(set(groups()["scheduler"]) - {"none"})
 STEPS, PER_EPOCH = 20, 5
 #: torch's class under another name than ours, or with arguments that ours has fixed

@@ -15,9 +15,9 @@ from hydra.utils import get_object
 from lit_optim.cli import GROUPS, main
 from lit_optim.config.help import help_text
 from lit_optim.config.listing import Entry, entries
-from lit_optim.config.places import groups, headline
+from lit_optim.config.places import headline, shipped
 
-CHOICES = [(group, name) for group in GROUPS.values() for name in groups()[group]]
+CHOICES = [(group, name) for group in GROUPS.values() for name in shipped(group)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,8 @@ def answer(capsys):
 def test_every_choice_has_one_line(answer, monkeypatch, command, group):
     monkeypatch.setenv("COLUMNS", "20")  # a pipe has no width
     lines = answer(command)
-    assert [line.split()[0] for line in lines] == list(groups()[group])
-    for line, path in zip(lines, groups()[group].values(), strict=True):
+    assert [line.split()[0] for line in lines] == list(shipped(group))
+    for line, path in zip(lines, shipped(group).values(), strict=True):
         assert headline(path) in line
         assert line == line.rstrip()
 
@@ -60,7 +60,7 @@ def test_every_choice_has_one_line(answer, monkeypatch, command, group):
     ],
 )
 def test_patterns(answer, pattern, fits):
-    expected = [name for name in groups()["optimizer"] if fits(name)]
+    expected = [name for name in shipped("optimizer") if fits(name)]
     assert len(expected) > 1
     assert [line.split()[0] for line in answer("optimizers", pattern)] == expected
 

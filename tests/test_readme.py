@@ -11,7 +11,7 @@ import pytest
 
 from lit_optim.cli import main
 from lit_optim.config.command_line import front
-from lit_optim.config.places import groups
+from lit_optim.config.places import groups, shipped
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
 
@@ -36,7 +36,7 @@ def test_every_choice_shown_is_there():
 
 
 @pytest.mark.parametrize(
-    ("group", "name"), [(group, name) for group in LISTED for name in groups()[group]]
+    ("group", "name"), [(group, name) for group in LISTED for name in shipped(group)]
 )
 def test_every_choice_is_in_its_table(group, name):
     table = README.split(f"<!-- {LISTED[group]} -->\n")[1].split(f"<!-- /{LISTED[group]} -->")[0]

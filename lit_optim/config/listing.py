@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 
-from lit_optim.config.places import groups, headline
+from lit_optim.config.places import headline, shipped
 from lit_optim.signatures import read_attribute, read_docstring
 
 YEAR = re.compile(r".*?(?<![\d.:])(?:19|20)\d\d(?!\d|\.\d)\)?")
@@ -79,8 +79,8 @@ class Entry:
 
 
 def entries(group: str) -> list[Entry]:
-    """The choices of a group in the order of their names."""
-    return [_entry(name, path) for name, path in groups()[group].items()]
+    """The choices of a group that we bring, in the order of their names."""
+    return [_entry(name, path) for name, path in shipped(group).items()]
 
 
 def matching(pattern: str, offered: list[Entry]) -> list[Entry]:

@@ -32,6 +32,11 @@ def groups() -> dict[str, dict[str, Path]]:
     }
 
 
+def shipped(group: str) -> dict[str, Path]:
+    """The choices of a group that we bring: all but `custom`, which is a class of the user's."""
+    return {name: path for name, path in groups()[group].items() if name != "custom"}
+
+
 def headline(path: Path) -> str:
     """The first comment line of a YAML file that is not an instruction to Hydra."""
     for line in path.read_text("utf-8").splitlines():

@@ -19,6 +19,7 @@ CHOICES = [(group, name) for group, names in groups().items() for name in names]
 #: what a choice needs beside itself
 NEEDS = {
     ("model", "custom"): ["++model._target_=lit_optim.tasks.classifiers.CNN"],
+    ("optimizer", "custom"): ["++optimizer._target_=torch.optim.AdamW"],
     ("data", "custom"): ["++data._target_=lit_optim.tasks.classification.Digits"],
 }
 

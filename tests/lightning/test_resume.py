@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim import SGD, AdamW
-from lit_optim.config.places import groups
+from lit_optim.config.places import groups, shipped
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.files import CheckpointFiles, newest_good
 from lit_optim.lightning.full_batch import FullBatch
@@ -27,7 +27,7 @@ from lit_optim.wrappers import Ema, Lookahead, Wrapped
 
 #: sparse gradients, matrices alone
 OTHERS = {"sparse_adam", "muon_torch"}
-OPTIMIZERS = sorted(set(groups()["optimizer"]) - OTHERS)
+OPTIMIZERS = sorted(set(shipped("optimizer")) - OTHERS)
 SCHEDULERS = sorted(groups()["scheduler"])
 BATCHES = 6  # of an epoch
 

@@ -9,10 +9,10 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from lit_optim.config.places import groups
+from lit_optim.config.places import groups, shipped
 
 SHAPES = [(), (7,), (4, 5), (3, 2, 3, 3)]
-NAMES = sorted(groups()["optimizer"])
+NAMES = sorted(shipped("optimizer"))
 
 
 def class_of(name):
