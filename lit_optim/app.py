@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
+from lit_optim.environment import forget_ranks, is_first
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 
 USAGE_ERROR = 2
@@ -26,6 +27,7 @@ def main() -> None:
     torch is imported when the command line is found to be good, and not for `--help`.
     """
     sys.path.append(os.getcwd())  # where the user's own packages are
+    forget_ranks()
     try:
         line = front(sys.argv[1:])
         if line.text is not None:
@@ -70,7 +72,7 @@ def _is_of_others(error: Exception) -> bool:
     """Whether this is not the first rank, and another one is gone: the first one tells it."""
     from lit_optim.lightning.ranks import is_broken
 
-    return os.environ.get("LOCAL_RANK", "0") != "0" and is_broken(error)
+    return not is_first() and is_broken(error)
 
 
 def _is_lightnings_complaint(error: Exception) -> bool:
@@ -91,6 +93,6 @@ def _end(error: BaseException, code: int) -> None:
     """One line, and the traceback only where it was asked for."""
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the other ranks have nothing to add
+    if is_first():  # the other ranks have nothing to add
         print(f"lit_optim: {first_line(error)}", file=sys.stderr)
     sys.exit(code)

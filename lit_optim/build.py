@@ -214,6 +214,12 @@ def _build_trainer(
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
+    launched = int(os.environ.get("WORLD_SIZE", trainer.world_size))
+    if launched != trainer.world_size:
+        raise UsageError(
+            f"{launched} processes were launched, but the trainer has {trainer.world_size}: say "
+            f"trainer=ddp trainer.devices={launched}, or launch one"
+        )
     if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others write in parts
         trainer.strategy.checkpoint_io = CheckpointFiles()
     return lean(trainer)

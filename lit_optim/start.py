@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_optim.config.resume import AUTO, CHECKPOINTS, NONE, RESULT, note
 from lit_optim.config.targets import TARGET
+from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
 from lit_optim.lightning.files import newest_good, refusal
 from lit_optim.lightning.resume import Resumable
@@ -42,7 +42,7 @@ def hold(run_dir: Path) -> AbstractContextManager[Any]:
     Raises:
         UsageError: another process is at it, or nothing can be written there.
     """
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_first():
         return nullcontext()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import itertools
-import os
 import re
 import shlex
 import sys
@@ -38,6 +37,7 @@ from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.resume import NONE, Found, found
 from lit_optim.config.trainer import Count
+from lit_optim.environment import forget_address, is_first, passing_directory
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.expressions import FORMULAS
@@ -107,10 +107,11 @@ def front(argv: list[str]) -> Line:
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
         return Line(argv, going_on.told)
-    # the other ranks join the first in its directory
-    if "LOCAL_RANK" not in os.environ and not (going_on and going_on.run_dir):
+    if cfg.trainer.get("num_nodes", 1) == 1:
+        forget_address()
+    first = is_first()
+    if first and not (going_on and going_on.run_dir):
         _check_directory(cfg, args.multirun)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
     warning = unusual(to_plain(cfg)["optimizer"])
     if warning and first and not args.multirun:
         print(f"lit_optim: warning: {warning}", file=sys.stderr)
@@ -128,6 +129,9 @@ def front(argv: list[str]) -> Line:
             where = str(going_on.run_dir).replace("'", "\\'")
             one = [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
             lines += [f"hydra.sweep.dir='{where}'"] if args.multirun else one
+    if not (first or args.multirun or any(line.startswith("hydra.run.dir=") for line in lines)):
+        # launched beside the first, whose directory it does not know, nor needs
+        lines += [f"hydra.run.dir='{passing_directory()}'", "hydra.output_subdir=null"]
     return Line([*flags, *lines])
 
 

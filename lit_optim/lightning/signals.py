@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_optim.environment import is_first
+
 
 class Signals(Callback):
     """Lightning itself is deaf to a second Ctrl-C, and takes a second SIGTERM as it took the first.
@@ -40,6 +42,6 @@ def _then_at_once(first: Callable[[int, FrameType | None], Any]) -> Callable[...
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if is_first():
         print("\nlit_optim: ended at once", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -31,11 +31,8 @@ import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
 from lit_optim.config.resume import asked, read
+from lit_optim.environment import RANK_VARIABLES
 
-#: What an outer launcher may have left behind; a job that saw it would wait for ranks of its own.
-RANK_VARIABLES = re.compile(
-    r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|PL_.*|TORCHELASTIC_.*"
-)
 #: In a job's directory: how it ended.
 RECORD = "job.json"
 #: In a sweep's: runs that were configured otherwise than those of the same name are now.

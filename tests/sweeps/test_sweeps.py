@@ -7,7 +7,8 @@ import json
 
 from rich.console import Console
 
-from lit_optim.sweeps.launcher import RANK_VARIABLES, describe_exit, directory_name, unique_dir
+from lit_optim.environment import RANK_VARIABLES
+from lit_optim.sweeps.launcher import describe_exit, directory_name, unique_dir
 from lit_optim.sweeps.table import read_jobs, table
 
 
