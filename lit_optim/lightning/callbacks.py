@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from torch.optim import Optimizer
 from lit_optim.optimizers.walk import Walk
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.wrappers import unwrapped
+
+LOG = logging.getLogger("lit_optim")
 
 #: A plan has about so many points, and beside them so many milestones of its schedule.
 POINTS = 250
@@ -31,6 +34,9 @@ class LearningRates(Callback):
     by the function that does it. It has some hundreds of points at most, in a long run some of the
     steps at which `lr/<group>` will be logged. What follows a metric or multiplies up has no plan.
 
+    Where data of another length come on the way, so that the run is no longer as long as its
+    schedule, that is told in a line; beyond its end the lr stays what it was there.
+
     Other hyperparameters that have a schedule are logged likewise, as `weight_decay/<group>` and
     `plan/weight_decay/<group>`.
     """
@@ -40,6 +46,24 @@ class LearningRates(Callback):
         self._used: list[float] = []  # the lr of each group at that update
         self._others: dict[str, float] = {}  # and what else has a schedule
         self._logged = -1
+        self._batches: float | None = None  # of an epoch
+        self._length: float = 0  # of the run, in updates
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        before, batches = self._length, self._batches
+        self._length, self._batches = (
+            trainer.estimated_stepping_batches,
+            trainer.num_training_batches,
+        )
+        schedule = _schedule(trainer)
+        same = batches in (None, self._batches) or before == self._length
+        if same or schedule is None or not trainer.is_global_zero:
+            return
+        if schedule.curve.bounded and schedule.curve.total == before:  # it was made for this run
+            LOG.warning(
+                f"an epoch has {self._batches} batches now, and had {batches}: the run has "
+                f"{self._length} updates, and its schedule was made for {before}"
+            )
 
     def on_train_batch_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -65,6 +89,7 @@ class LearningRates(Callback):
             self._log(trainer, ahead=1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._batches = None
         loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
         schedule = _schedule(trainer)
         if loggers and schedule is not None and not schedule.curve.state_dict():

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import FSDPStrategy
+from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
@@ -34,13 +35,19 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
         curve: the schedule over this run, if there is one.
 
     Raises:
-        UsageError: a closure with gradient accumulation or in fp16, or whole tensors of a sharded
-            model.
+        UsageError: a closure with gradient accumulation or in fp16, whole tensors of a sharded
+            model, or a layer whose gradients are sparse.
     """
     within, trainer = unwrapped(optimizer), module.trainer
     needs, name = needs_of(within), type(within).__name__
     _refuse(needs, name, trainer)
     _refuse(needs_of(optimizer), type(optimizer).__name__, trainer)
+    if "dense" in needs and (layer := _sparse_layer(module)):
+        raise UsageError(
+            f"{name} takes no sparse gradients, and the layer {layer} has them: set sparse=False "
+            "there, or take optimizer=sparse_adam"
+        )
+    _let_clip(within, trainer)
     if not trainer.is_global_zero:
         return
     for warning in warnings_of(needs, name, optimizer.param_groups, curve):
@@ -68,6 +75,29 @@ def _refuse(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
         )
 
 
+def _sparse_layer(module: LightningModule) -> str | None:
+    """The first layer whose gradients are sparse."""
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    sparse = (n for n, layer in module.named_modules() if isinstance(layer, kinds) and layer.sparse)
+    return next(sparse, None)
+
+
+def _let_clip(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Have torch's fused steps leave the scaling of the loss to Lightning, which has to clip."""
+    mixed = isinstance(trainer.precision_plugin, MixedPrecision)
+    fused = [group for group in optimizer.param_groups if group.get("fused")]
+    if not (mixed and fused and trainer.gradient_clip_val):
+        return
+    for group in fused:
+        group["fused"], group["foreach"] = False, True
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    if trainer.is_global_zero:
+        LOG.info(
+            f"{type(optimizer).__name__}: fused=true unscales gradients by itself, so that they "
+            "could not be clipped; foreach=true steps instead"
+        )
+
+
 def warnings_of(
     needs: tuple[str, ...], name: str, groups: list[dict[str, Any]], curve: Curve | None
 ) -> list[str]:
@@ -80,8 +110,11 @@ def warnings_of(
         curve: the schedule over this run, if there is one.
     """
     lrs = sorted({float(group.get("initial_lr", group["lr"])) for group in groups})
-    found = []
-    if "steady_lr" in needs and curve is not None and (end := _end(curve)) < 1:
+    values, found = _values(curve), []
+    peak = max(values, default=1.0)
+    if peak == 0:
+        found.append("the lr is 0 in every update: nothing will be learned")
+    elif "steady_lr" in needs and values and (end := values[-1] / peak) < 1:
         found.append(
             f"{name} averages its way instead of decaying the lr, but this schedule falls to "
             f"{end:.2g} of its peak, which counts the decay twice; scheduler=constant_warmup or "
@@ -101,10 +134,8 @@ def warnings_of(
     return found
 
 
-def _end(curve: Curve) -> float:
-    """The last value as a share of the largest; 1 where it is not known before."""
-    if curve.follows is not None or curve.state_dict():
-        return 1.0
-    steps = {round(k * (curve.total - 1) / 99) for k in range(100)}
-    peak = max(curve(step) for step in steps)
-    return curve(curve.total - 1) / peak if peak > 0 else 1.0
+def _values(curve: Curve | None) -> list[float]:
+    """A hundred of its values, the last among them; none where they are not known before."""
+    if curve is None or curve.follows is not None or curve.state_dict():
+        return []
+    return [curve(step) for step in sorted({round(k * (curve.total - 1) / 99) for k in range(100)})]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from functools import partial
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.plugins import MixedPrecision
 
 import lit_optim
 from lit_optim.errors import UsageError
@@ -194,3 +196,29 @@ def test_an_attached_module_can_be_copied_and_pickled():
     module = attach(Plain(), scheduler=linear())
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(twin.net[0].weight, module.net[0].weight)
+
+
+class Single(Plain):
+    """In float32, with a loss that overflows where it is scaled by much."""
+
+    def __init__(self):
+        super().__init__()
+        self.net.float()
+
+    def training_step(self, batch, batch_idx):
+        return 100 * self.net(batch[0].float()).square().mean()
+
+
+def test_an_overflow_moves_no_schedule(tmp_path, recwarn):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18)  # halved at each overflow
+    module = attach(Single(), scheduler=linear())
+    plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    run = trainer(tmp_path, max_steps=20, plugins=[plugin])
+    run.fit(module, Data())
+    overflows = 18 - int(math.log2(scaler.get_scale()))
+    assert 3 < overflows < 17
+    [config] = run.lr_scheduler_configs
+    assert config.scheduler.last_epoch == 20 - overflows
+    expected = planned(linear(), 20)
+    assert used(module) == pytest.approx([expected[0]] * overflows + expected[: 20 - overflows])
+    assert not [w for w in recwarn if "lr_scheduler.step()" in str(w.message)]

@@ -6,15 +6,17 @@ import logging
 from functools import partial
 
 import pytest
+import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
-from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD
+from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD, SparseAdam
 from lit_optim.config.listing import entries
 from lit_optim.errors import UsageError
 from lit_optim.lightning.needs import heed, warnings_of
 from lit_optim.optimizers.needs import NEEDS
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.followers import plateau
+from lit_optim.schedules.formulas import lambda_
 from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
@@ -92,7 +94,36 @@ def test_whole_tensors_are_refused_where_they_are_cut(tmp_path, monkeypatch):
 
 
 def test_somebody_elses_optimizer_needs_nothing_that_is_known(tmp_path):
-    import torch
-
     module = attach(Plain(), partial(torch.optim.SGD, lr=0.1), cosine_warmup())
     trainer(tmp_path, max_steps=3).fit(module, Data())
+
+
+def test_a_layer_with_sparse_gradients_is_named(tmp_path):
+    module = Plain()
+    module.words = torch.nn.Embedding(5, 3, sparse=True)
+    line = "AdamW takes no sparse gradients, and the layer words has them: set sparse=False there"
+    with pytest.raises(UsageError, match=line):
+        trainer(tmp_path, max_steps=1).fit(attach(module), Data())
+    trainer(tmp_path, max_steps=1).fit(attach(module, SparseAdam), Data())
+
+
+def test_an_lr_that_stays_0_is_told(tmp_path, caplog):
+    still = lambda_(expr="0")
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        trainer(tmp_path, max_steps=7).fit(attach(Plain(), scheduler=still), Data())
+    assert "the lr is 0 in every update: nothing will be learned" in caplog.messages
+
+
+def test_torchs_fused_steps_let_gradients_be_clipped(tmp_path, caplog):
+    first, made = Plain().state_dict(), []
+    for how in ("fused", "foreach"):
+        module = Plain()
+        module.load_state_dict(first)
+        make = partial(torch.optim.AdamW, lr=0.1, **{how: True})
+        run = trainer(tmp_path, max_steps=5, precision="bf16-mixed", gradient_clip_val=1e-3)
+        with caplog.at_level(logging.INFO, "lit_optim"):
+            run.fit(attach(module, make), Data())
+        made.append(module.state_dict())
+    assert all(torch.equal(made[0][name], made[1][name]) for name in first)
+    [told] = [line for line in caplog.messages if "could not be clipped" in line]
+    assert told.startswith("AdamW: fused=true unscales gradients by itself")

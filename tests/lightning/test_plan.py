@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 import pytest
@@ -133,3 +134,27 @@ def test_a_plan_is_short(first, more, every, marks):
         assert set(logged) <= set(steps)
     else:
         assert set(steps[1:-1]) <= set(logged) | set(marks)
+
+
+class Grows(Data):
+    """Twice as many batches from the second epoch on."""
+
+    def train_dataloader(self):
+        self.batches = 10 if self.trainer.current_epoch == 0 else 20
+        return super().train_dataloader()
+
+
+def test_data_of_another_length_are_told_once(tmp_path, caplog):
+    module = attach(Plain(), scheduler=cosine_min_lr())
+    run = trainer(
+        tmp_path, max_epochs=3, reload_dataloaders_every_n_epochs=1, callbacks=[LearningRates()]
+    )
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        run.fit(module, Grows())
+    lrs = [lrs[0] for lrs in module.lrs]
+    assert len(lrs) == 50
+    assert lrs[29:] == [lrs[29]] * 21  # held beyond the end
+    assert [line for line in caplog.messages if "batches" in line] == [
+        "an epoch has 20 batches now, and had 10: the run has 60 updates, and its schedule was "
+        "made for 30"
+    ]
