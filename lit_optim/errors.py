@@ -23,7 +23,8 @@ class TrainingFailed(Exception):
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line; where it says nothing, its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

@@ -74,6 +74,12 @@ FAULTS = [
     (48, ["--config-dir=nowhere"], "--config-dir: the configuration is always conf/train.yaml"),
     (51, ["-m", "optimizer=adamw,sgdd"], "unknown optimizer 'sgdd'; did you mean sgd?"),
     (52, ["-m", "seed=range(0,1000000)"], "more than 10,000 values; sweep over fewer"),
+    (
+        65,
+        ["hydra.run.dir=/proc/runs"],
+        "nothing can be written into /proc: ",
+    ),
+    (65, ["hydra.run.dir=/dev/null/x"], "nothing can be written into /dev/null: Not a directory"),
     (73, ["resume=runs/nowhere"], "resume=runs/nowhere: there is no run"),
 ]
 #: What needs torch to be loaded, or more: a device that is not there, data, a model.

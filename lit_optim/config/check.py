@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_optim.config.places import groups
+from lit_optim.config.places import groups, target_of
 from lit_optim.config.resume import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
@@ -185,9 +185,7 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
 
 def _targets(name: str) -> tuple[str, ...]:
     """What the choices of a group make."""
-    return tuple(
-        str(OmegaConf.select(OmegaConf.load(path), TARGET)) for path in groups()[name].values()
-    )
+    return tuple(target_of(path) for path in groups()[name].values())
 
 
 def _choices(name: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -355,11 +356,19 @@ def _checked(override: Override) -> Override:
 
 
 def _check_directory(cfg: DictConfig, multirun: bool) -> None:
-    """Runs never share a directory: what lies in one would be mixed with the new."""
+    """Runs never share a directory, and what cannot be kept is not begun."""
     place, left = ("sweep", "*/job.json") if multirun else ("run", "config.yaml")
     path = Path(cfg.hydra[place].dir)
     if any(path.glob(left)):
         raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"hydra.{place}.dir={path}: nothing can be written into {there}: {error.strerror}"
+        ) from None
 
 
 def _check_multirun(override: Override, multirun: bool) -> None:

@@ -13,8 +13,9 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from lit_optim.config.places import conf_dir, groups
+from lit_optim.config.places import conf_dir, groups, text_of
 from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
@@ -32,6 +33,14 @@ def composed(overrides: list[str]) -> DictConfig:
             cfg = compose("train", overrides, return_hydra_config=True)
         stand_in(cfg)
         return cfg
+    except MarkedYAMLError as error:
+        where = error.problem_mark
+        place = f"{where.name}:{where.line + 1}: " if where else ""
+        raise UsageError(f"{place}{error.problem}") from None
+    except UnicodeDecodeError:
+        for path in conf_dir().rglob("*.yaml"):
+            text_of(path)  # raises where it is this one
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(first_line(error)) from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:  # of OmegaConf's own doing

@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 
-from lit_optim.config.places import headline, shipped
+from lit_optim.config.places import headline, shipped, target_of
 from lit_optim.signatures import read_attribute, read_docstring
 
 YEAR = re.compile(r".*?(?<![\d.:])(?:19|20)\d\d(?!\d|\.\d)\)?")
@@ -92,8 +92,7 @@ def matching(pattern: str, offered: list[Entry]) -> list[Entry]:
 
 
 def _entry(name: str, path: Path) -> Entry:
-    found = re.search(r"^_target_: *(\S+)", path.read_text("utf-8"), re.MULTILINE)
-    target = found[1] if found else ""
+    target = target_of(path)
     paragraphs = (read_docstring(target) or "").split("\n\n")
     explained = takewhile(lambda paragraph: not SECTION.match(paragraph), paragraphs)
     return Entry(name, headline(path), target, path, "\n\n".join(explained))

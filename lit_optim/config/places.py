@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
+
+from lit_optim.errors import UsageError
 
 
 def conf_dir() -> Path:
@@ -26,7 +29,9 @@ def groups() -> dict[str, dict[str, Path]]:
         return path.stem != path.stem.lower(), path.stem
 
     return {
-        folder.name: {path.stem: path for path in sorted(folder.glob("*.yaml"), key=order)}
+        folder.name: {
+            path.stem: path for path in sorted(folder.glob("*.yaml"), key=order) if path.is_file()
+        }
         for folder in sorted(conf_dir().iterdir())
         if folder.is_dir()
     }
@@ -37,9 +42,28 @@ def shipped(group: str) -> dict[str, Path]:
     return {name: path for name, path in groups()[group].items() if name != "custom"}
 
 
+def text_of(path: Path) -> str:
+    """What a YAML file says.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"{path}: cannot be read: {why}") from None
+
+
+def target_of(path: Path) -> str:
+    """The class or function that a choice is; empty where it is none."""
+    found = re.search(r"^_target_: *(\S+)", text_of(path), re.MULTILINE)
+    return found[1] if found else ""
+
+
 def headline(path: Path) -> str:
     """The first comment line of a YAML file that is not an instruction to Hydra."""
-    for line in path.read_text("utf-8").splitlines():
+    for line in text_of(path).splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.removeprefix("#").strip()
     return ""
