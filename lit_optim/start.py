@@ -16,7 +16,7 @@ from lit_optim.config.targets import TARGET
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
 from lit_optim.lightning.files import newest_good, refusal
-from lit_optim.lightning.resume import Resumable
+from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.schedules.durations import parse
 
 #: In a run's directory; locked while it is running.
@@ -65,25 +65,31 @@ def start_of(cfg: DictConfig, run_dir: Path) -> Start:
     """What `resume` and `branch_from` ask for; the schedule is changed as they say.
 
     Raises:
-        UsageError: there is no checkpoint that can be read.
+        UsageError: there is no checkpoint that can be read, or another version has written it.
     """
     if cfg.branch_from is not None:
         path = Path(cfg.branch_from)
         if (why_not := refusal(path)) is not None:
             raise UsageError(f"branch_from={path} {why_not}")
-        cool_down(cfg, torch.load(path, map_location="meta", weights_only=True, mmap=True))
+        cool_down(cfg, _opened(path))
         return Start(path, Resumable(any_length=True))
     if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
         return Start(None, Resumable())
     path = newest_good(run_dir / CHECKPOINTS)
-    if cfg.resume.horizon == "keep":
-        saved = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-        if saved["lr_schedulers"]:
-            with open_dict(cfg):
-                cfg.scheduler.total = saved["lr_schedulers"][0]["total"]
+    saved = _opened(path)
+    if cfg.resume.horizon == "keep" and saved["lr_schedulers"]:
+        with open_dict(cfg):
+            cfg.scheduler.total = saved["lr_schedulers"][0]["total"]
     fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
              if key.startswith("optimizer.")]  # fmt: skip
     return Start(path, Resumable(fresh, any_length=cfg.resume.horizon == "extend"))
+
+
+def _opened(path: Path) -> dict[str, Any]:
+    """A checkpoint that is whole, without its tensors."""
+    saved: dict[str, Any] = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    check_written(saved)
+    return saved
 
 
 def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:

@@ -13,16 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from lit_optim.config import hf
 from lit_optim.config.check import check, to_plain, unusual
 from lit_optim.config.composing import (
     check_runs,
@@ -34,25 +29,20 @@ from lit_optim.config.composing import (
     values_of,
 )
 from lit_optim.config.help import help_text
-from lit_optim.config.hf_names import DECIDE
-from lit_optim.config.places import conf_dir, groups
-from lit_optim.config.resume import NONE, Found, found
+from lit_optim.config.hf_line import HF, translated_by
+from lit_optim.config.places import groups
+from lit_optim.config.reading import check_multirun, overrides_in
+from lit_optim.config.resume import AUTO, NONE, Found, found, typed
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_address, is_first, passing_directory
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
-from lit_optim.schedules.expressions import FORMULAS
-from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
-HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
 SHORT = re.compile(r"^\+{0,2}resume=")
-LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 #: Of Hydra's own keys those that say where and how, not what code to run.
 HYDRA_KEYS = re.compile(
     r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode|job\.name|output_subdir)$"
 )  # the last two are what Lightning gives the other ranks
-#: A shape with a number, which to Hydra would be a call.
-SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
 #: Settings that are of a whole sweep.
 WHOLE = ("n_jobs", "resume.from")
 #: What counts only beside another setting.
@@ -90,15 +80,17 @@ def front(argv: list[str]) -> Line:
     own = [line for line in args.overrides if line not in theirs]
     translated: list[str] = []
     if theirs:
-        translated, left_out = _translated(theirs, _overrides(own), args.multirun)
+        translated, left_out = translated_by(theirs, overrides_in(own), args.multirun)
     if any(getattr(args, name) for name in HYDRAS_OWN):
         return Line([*flags, *translated, *own] if theirs else argv)
-    overrides = [_checked(override) for override in _overrides([*translated, *own])]
+    overrides = [_checked(override) for override in overrides_in([*translated, *own])]
+    before = [] if args.multirun else _before(overrides)
+    overrides = [*before, *overrides]
     if args.help:
         chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
         return Line(argv, help_text(chosen))
     for override in overrides:
-        _check_multirun(override, args.multirun)
+        check_multirun(override, args.multirun)
     check_runs(overrides)
     for cfg in each_once(overrides):
         check(cfg)
@@ -123,7 +115,8 @@ def front(argv: list[str]) -> Line:
     lines = [*map(rewritten, overrides), *implied(overrides)]
     if going_on is not None:
         if first:
-            print(going_on.told)
+            as_before = " ".join(shlex.quote(str(one.input_line)) for one in before)
+            print(f"{going_on.told}: {as_before}" if before else going_on.told)
         ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
         lines = [x for x in lines if not x.startswith(ours)]
         if going_on.run_dir is not None:
@@ -134,6 +127,21 @@ def front(argv: list[str]) -> Line:
         # launched beside the first, whose directory it does not know, nor needs
         lines += [f"hydra.run.dir='{passing_directory()}'", "hydra.output_subdir=null"]
     return Line([*flags, *lines])
+
+
+def _before(overrides: list[Override]) -> list[Override]:
+    """What was typed when the run was started that `resume` names, and is not typed otherwise."""
+    here = {override.key_or_group: override for override in overrides}
+    where = here["resume.from"].value() if "resume.from" in here else NONE
+    if not isinstance(where, str) or where in (NONE, AUTO):
+        return []
+    chosen = tuple(f"{key}." for key in here if key in groups())
+    before = overrides_in(typed(Path(where)))
+    return [
+        _checked(one)
+        for one in before
+        if one.key_or_group not in here and not one.key_or_group.startswith(chosen)
+    ]
 
 
 def _check_launcher(cfg: DictConfig) -> None:
@@ -177,8 +185,8 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     """
     theirs = [line for line in lines if HF.match(line)]
     own = [line for line in lines if line not in theirs]
-    translated = _translated(theirs, _overrides(own), True)[0] if theirs else []
-    overrides = [_checked(override) for override in _overrides([*translated, *own])]
+    translated = translated_by(theirs, overrides_in(own), True)[0] if theirs else []
+    overrides = [_checked(override) for override in overrides_in([*translated, *own])]
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():
@@ -196,69 +204,6 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
             if override.key_or_group != "scheduler"
         ]
         yield " ".join(told), cfg
-
-
-def _translated(theirs: list[str], own: list[Override], multirun: bool) -> tuple[list[str], str]:
-    """The overrides that `hf...` stands for beside the user's own, and what they leave out."""
-    file, typed, swept = _asked(theirs, multirun)
-    here = {override.key_or_group: override for override in own}
-    given = hf.merged(file, typed)
-    for group in [group for group in DECIDE if group in here]:
-        both = [f"hf.{key}" for key in DECIDE[group] if given.get(key) is not None]
-        if both:
-            line = here[group].input_line
-            raise UsageError(f"{line} and {', '.join(both)}: both choose the {group}; give one")
-    if "experiment" in here and values_of(here["experiment"]) != ["none"]:
-        raise UsageError(f"{here['experiment'].input_line} and hf both choose; give one of them")
-    first = _lines(given, here)
-    lines = dict(first)
-    for key, values in swept.items():
-        runs = [_lines(hf.merged(file, typed | {key: value}), here) for value in values]
-        moved = {k for run in runs for k, value in run.items() if value != first.get(k)}
-        if len(moved) != 1 or any(run.keys() != first.keys() for run in runs):
-            raise UsageError(f"hf.{key} cannot be swept: it is not one key here; sweep ours")
-        [ours] = moved
-        lines[ours] = ",".join(run[ours] for run in runs)
-    return [f"{key}={value}" for key, value in lines.items()], hf.left_out(given)
-
-
-def _asked(
-    lines: list[str], multirun: bool
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[Any]]]:
-    """The keys of the file, those that were typed, and of the latter the values to sweep over."""
-    file: dict[str, Any] = {}
-    typed: dict[str, Any] = {}
-    swept: dict[str, list[Any]] = {}
-    for line in lines:
-        key, equals, text = HF.sub("", line, count=1).removeprefix(".").partition("=")
-        bare = text.strip("'\"")
-        if not equals:
-            raise UsageError(f"cannot read {line!r}; write hf=args.yaml or hf.learning_rate=3e-4")
-        if not key:
-            file = hf.read(bare)
-        elif key == "optim_args" or (key == "lr_scheduler_kwargs" and '"' in bare):
-            typed[key] = bare  # to transformers it is text; Hydra would take it apart
-        else:
-            [override] = _overrides([f"hf.{key}={text}"])
-            if override.is_sweep_override():
-                _check_multirun(override, multirun)
-                read = OverridesParser.create().parse_override
-                swept[key] = [read(f"hf={value}").value() for value in values_of(override)]
-            typed[key] = swept[key][0] if key in swept else override.value()
-    return file, typed, swept
-
-
-def _lines(given: dict[str, Any], here: dict[str, Override]) -> dict[str, str]:
-    """The translation, without what the user says otherwise."""
-    lengths = LENGTH & here.keys()
-    if lengths:
-        given = {k: v for k, v in given.items() if k not in ("max_steps", "num_train_epochs")}
-    if lengths == {"trainer.max_steps"}:  # a share of the run is so many steps then
-        steps = here["trainer.max_steps"].value()
-        given |= {"max_steps": steps} if isinstance(steps, int) else {}
-    ours = dict(line.split("=", 1) for line in hf.translate(given))
-    chosen = tuple(f"{group}." for group in DECIDE if group in here)
-    return {k: v for k, v in ours.items() if k not in here and not k.startswith(chosen)}
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -281,42 +226,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         name = unknown[0].lstrip("-")
         raise UsageError(f"unknown option {unknown[0]}; values are given without dashes: {name}")
     return args
-
-
-def _overrides(lines: list[str]) -> list[Override]:
-    search_path = create_config_search_path(str(conf_dir()))
-    parser = OverridesParser.create(ConfigLoaderImpl(search_path))  # which glob() asks
-    overrides = []
-    for line in lines:
-        try:
-            overrides += parser.parse_overrides([_formula_quoted(line)])
-        except HydraException:
-            raise UsageError(
-                f"cannot read {line!r}; write key=value, or \"key='value'\" around odd characters"
-            ) from None
-    return overrides
-
-
-def _formula_quoted(line: str) -> str:
-    """A formula as the shell hands it on, in the quotes that Hydra would want around it.
-
-    The same for a shape with a number, as power(1.5).
-    """
-    key, equals, value = line.partition("=")
-    listed = key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers")
-    if listed or key.startswith("schedules."):
-        return key + equals + SHAPE.sub(r"\1'\2'", value)
-    if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
-        return line
-    parts, depth = [""], 0
-    for sign in value:  # at a comma outside of brackets a sweep has its next value
-        depth += {"(": 1, ")": -1}.get(sign, 0)
-        if sign == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    quoted = [p if p[:1] in ("'", '"') else "'" + p.replace("'", "\\'") + "'" for p in parts]
-    return key + equals + ",".join(quoted)
 
 
 def _checked(override: Override) -> Override:
@@ -369,11 +278,6 @@ def _check_directory(cfg: DictConfig, multirun: bool) -> None:
         raise UsageError(
             f"hydra.{place}.dir={path}: nothing can be written into {there}: {error.strerror}"
         ) from None
-
-
-def _check_multirun(override: Override, multirun: bool) -> None:
-    if override.is_sweep_override() and not multirun:
-        raise UsageError(f"{override.input_line}: several values; to run each of them, add -m")
 
 
 def _is_choice(override: Override) -> bool:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lit_optim.errors import UsageError, suggest
 
 AUTO, NONE = "auto", "none"
 #: In a run's directory: what was asked for, before anything was filled in.
 ASKED = "asked.json"
-#: And there when it has ended.
+#: There, by Hydra: the overrides.
+TYPED = ".hydra/overrides.yaml"
+#: And when it has ended.
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 #: What may differ without a word: it changes no result, or says what is done after training.
@@ -61,6 +67,25 @@ def note(run_dir: Path, plain: Mapping[str, Any]) -> None:
     (run_dir / ASKED).write_text(json.dumps(asked(plain), indent=1), encoding="utf-8")
 
 
+def typed(where: Path) -> list[str]:
+    """What a run that `resume` names was started with, without where to go on, and what to trust.
+
+    A directory is no authority on which code may run: `allow` is to be typed again.
+    """
+    try:
+        lines = OmegaConf.to_container(OmegaConf.load(run_of(where) / TYPED))
+    except (OSError, ValueError, YAMLError):
+        return []  # what it was is held against what is typed now
+    left_out = re.compile(r"[+~]*(resume|branch_from|cooldown|allow)\b")
+    found = lines if isinstance(lines, list) else []
+    return [str(line) for line in found if not left_out.match(str(line))]
+
+
+def run_of(where: Path) -> Path:
+    """The directory of a run, which may be named by a checkpoint in it."""
+    return where.parent.parent if where.is_file() else where
+
+
 def check_resume(settings: Mapping[str, Any]) -> None:
     """Refuse what `resume` does not take.
 
@@ -98,8 +123,7 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
             return Found(None, "resume=auto: there is no run of this configuration; a new one")
         run_dir = same[0]
     else:
-        run_dir = Path(where)
-        run_dir = run_dir.parent.parent if run_dir.is_file() else run_dir
+        run_dir = run_of(Path(where))
         if not (run_dir / ASKED).is_file():
             raise UsageError(f"resume={where}: there is no run, its {ASKED} is missing")
         _check_same(read(run_dir), now, settings)
@@ -141,10 +165,10 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
         if before.get(key) != now.get(key) and not any(_is_under(key, one) for one in allowed)
     ]
     for key in dict.fromkeys([*before, *now]):
-        if before.get(key) != now.get(key) and key.startswith(FIXED) and key not in changed:
+        if before.get(key) != now.get(key) and key.startswith(FIXED):
             raise UsageError(
-                f"resume: {key} was {before.get(key)}, now {now.get(key)}: the saved state does not"
-                " fit that, whatever resume.override says"
+                f"resume: {key} was {before.get(key)}, now {now.get(key)}: this is another run, "
+                "and the saved state does not fit it"
             )
     length = [key for key in changed if key in LENGTH]
     others = [key for key in changed if key not in LENGTH]

@@ -11,9 +11,31 @@ import numpy
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_optim import __version__
+from lit_optim.errors import UsageError
 from lit_optim.schedules.adapter import ScheduledLR
 
 LOG = logging.getLogger("lit_optim")
+
+#: Of what we keep in a checkpoint; another number where an older one cannot be gone on with.
+FORMAT = 1
+#: Where a checkpoint says who has written it.
+WRITTEN_BY = "written_by"
+
+
+def check_written(saved: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose parts mean something else here.
+
+    Raises:
+        UsageError: naming who has written it.
+    """
+    by = saved.get(WRITTEN_BY, {"format": 1})  # as it was before it was written down
+    if by["format"] != FORMAT:
+        raise UsageError(
+            f"the checkpoint was written by lit_optim {by['lit_optim']} with torch {by['torch']} "
+            f"in format {by['format']}, and lit_optim {__version__} reads format {FORMAT}: go on "
+            "with the version that wrote it"
+        )
 
 
 class Resumable(Callback):
@@ -51,6 +73,9 @@ class Resumable(Callback):
         count = trainer.num_training_batches
         within = count and not self._ended  # at the end the epoch counts as done
         self._place = trainer.current_epoch, int(done % count) if within else 0
+        checkpoint[WRITTEN_BY] = {
+            "format": FORMAT, "lit_optim": __version__, "torch": str(torch.__version__),
+        }  # fmt: skip
         if "callbacks" in checkpoint:  # not where only the weights are kept
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 

@@ -75,7 +75,10 @@ def test_what_changes_no_result_may_differ(place):
         (["scheduler=wsd"], "scheduler._target_ was"),
         (["data.batch_size=30"], "data.batch_size was 24, now 30"),
         (["trainer.devices=2", "trainer.strategy=ddp"], "trainer.devices was"),
-        (["model=mlp", "resume.override=[model]"], "the saved state does not fit that"),
+        (
+            ["model=mlp", "resume.override=[model]"],
+            "this is another run, and the saved state does not fit",
+        ),
         (["trainer.max_steps=99"], "trainer.max_steps was 4000, now 99; say resume.horizon=keep"),
     ],
     ids=["lr", "how", "optimizer", "scheduler", "batch", "devices", "fixed", "horizon"],
@@ -89,6 +92,23 @@ def test_another_run_is_refused(place, lines, line):
         front([*given.values(), "resume=runs/same"])
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_its_directory_alone_is_the_command_it_was_started_with(place, capsys):
+    lines = ["optimizer=momentum", "++optimizer.lr=0.1", "++optimizer.momentum=0.8"]
+    run_dir = a_run(place, "same", *lines)
+    (run_dir / ".hydra").mkdir()
+    before = [*lines, "++resume.from=runs/first", "++allow=[evil]"]
+    (run_dir / ".hydra" / "overrides.yaml").write_text("".join(f"- {line}\n" for line in before))
+    line = front(["resume=runs/same"])
+    assert line.argv == [*lines, "++resume.from='runs/same'", "hydra.run.dir='runs/same'"]
+    assert "optimizer=momentum ++optimizer.lr=0.1" in capsys.readouterr().out
+    with pytest.raises(UsageError, match=r"optimizer.lr was 0.1, now 0.2; type it as it was"):
+        front(["resume=runs/same", "optimizer.lr=0.2"])
+    with pytest.raises(
+        UsageError, match=r"lr was 0.1, now 0.01, optimizer.momentum was 0.8, now 0.9"
+    ):
+        front(["resume=runs/same", "optimizer=momentum"])  # with the lr it has by default
 
 
 def test_what_may_change(place):

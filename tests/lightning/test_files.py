@@ -124,3 +124,17 @@ def test_killed_at_any_moment(step, tmp_path, monkeypatch):
     saved(tmp_path, 4)
     assert number_in(newest_good(tmp_path)) == 4
     assert not [path for path in tmp_path.iterdir() if ".last.ckpt.1" in path.name]
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch harm",)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "hyper_parameters": Evil()}, tmp_path / "last.ckpt")
+    assert refusal(tmp_path / "last.ckpt") == "cannot be read (UnpicklingError)"
+    with pytest.raises(UsageError, match="has no checkpoint that can be read"):
+        newest_good(tmp_path)
+    assert not (tmp_path / "harm").exists()

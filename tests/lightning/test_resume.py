@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import lit_optim
 from lit_optim import SGD, AdamW
 from lit_optim.config.places import groups, shipped
+from lit_optim.errors import UsageError
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.files import CheckpointFiles, newest_good
 from lit_optim.lightning.full_batch import FullBatch
-from lit_optim.lightning.resume import Resumable
+from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.tasks.data import Pairs, TensorTask
@@ -230,3 +231,13 @@ def test_new_hyperparameters_and_another_length_where_they_are_meant(tmp_path):
     expected = [0.02 * curve(t) for t in range(done, 24)]
     assert [lrs[0] for lrs in module.lrs] == pytest.approx(expected)
     assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.01  # as it was
+
+
+def test_another_versions_checkpoint_is_refused(tmp_path):
+    fit(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), killed_at=(1, 3))
+    saved = torch.load(newest_good(tmp_path), weights_only=True)
+    check_written(saved)
+    check_written({key: value for key, value in saved.items() if key != "written_by"})
+    saved["written_by"] |= {"format": 99, "lit_optim": "9.0"}
+    with pytest.raises(UsageError, match=r"was written by lit_optim 9.0 with torch .* format 99"):
+        check_written(saved)
