@@ -1,7 +1,7 @@
 """The table of faults, each row as a user would bring it about.
 
 Rows of the command line are run here; those of a run, which need more around them, say which test
-shows them. A number is a row of the table; those of hyperparameter search are not here yet.
+shows them. A number is a row of the table.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ LATER = [
 #: Row, and the test that shows it.
 SHOWN = {
     14: "config/test_command_line.py::test_an_lr_that_nobody_uses_is_told",
+    21: "lightning/test_needs.py::test_torchs_fused_steps_let_gradients_be_clipped",
     23: "schedules/test_schedules.py::test_properties",
     28: "lightning/test_configure.py::test_a_run_of_unknown_length_is_refused",
     30: "lightning/test_follow.py::test_the_model_says_what_is_followed",
@@ -111,11 +112,17 @@ SHOWN = {
     34: "lightning/test_needs.py::test_a_schedule_that_falls_is_warned_of_once",
     35: "lightning/test_averaged.py::test_batch_norm_is_warned_of",
     36: "lightning/test_routing.py::test_it_is_printed_and_logged_where_roles_divide",
+    39: "lightning/test_needs.py::test_a_layer_with_sparse_gradients_is_named",
     40: "param_groups/test_decay.py::test_nothing_to_train",
+    41: "config/test_broken_files.py::test_it_is_named_with_its_line",
+    45: "test_build.py::test_an_optimizer_of_yours",
+    49: "test_build.py::test_an_optimizer_of_yours",
     50: "test_doctor.py::test_a_torchvision_for_cuda_beside_a_torch_without",
     53: "sweeps/test_sweeps.py::test_odd_names_become_directories",
     54: "lightning/test_nonfinite.py::test_stop_keeps_what_was_saved_before",
+    55: "lightning/test_configure.py::test_an_overflow_moves_no_schedule",
     56: "lightning/test_nonfinite.py::test_no_loss_again_and_again",
+    57: "lightning/test_needs.py::test_an_lr_that_stays_0_is_told",
     58: "lightning/test_ends.py::test_what_a_line_tells_better_than_a_traceback",
     59: "lightning/test_ends.py::test_what_a_line_tells_better_than_a_traceback",
     60: "lightning/test_ends.py::test_your_own_failure_keeps_its_traceback_and_tells_the_batch",
@@ -126,6 +133,9 @@ SHOWN = {
     66: "lightning/test_files.py::test_a_damaged_one_is_found_and_the_one_before_taken",
     67: "test_run.py::test_a_checkpoint_of_another_model",
     68: "config/test_resume.py::test_another_run_is_refused",
+    69: "lightning/test_resume.py::test_another_versions_checkpoint_is_refused",
+    70: "lightning/test_files.py::test_nothing_in_a_checkpoint_is_run",
+    71: "test_run.py::test_two_processes_equal_one",
     72: "config/test_resume.py::test_what_may_change",
     74: "config/test_resume.py::test_a_finished_run_is_told",
     75: "test_resume.py::test_sigterm_leaves_a_checkpoint",
@@ -136,16 +146,19 @@ SHOWN = {
     82: "config/test_command_line.py::test_a_used_directory_is_refused",
     84: "lightning/test_ends.py::test_a_dead_rank_is_named_and_takes_the_others_down",
     85: "lightning/test_follow.py::test_ranks_that_measure_differently_have_one_lr",
+    86: "lightning/test_launched.py::test_what_is_left_of_another_run_is_forgotten",
+    87: "lightning/test_launched.py::test_by_torchrun",
     88: "lightning/test_configure.py::test_the_horizon_is_what_the_trainer_does",
+    89: "lightning/test_plan.py::test_data_of_another_length_are_told_once",
     90: "test_run.py::test_debug_fast_goes_through_everything",
     91: "lightning/test_full_batch.py::test_a_trainer_can_fit_again",
+    92: "lightning/test_resume.py::test_what_is_unfrozen_on_the_way",
     93: "lightning/test_configure.py::test_an_attached_module_can_be_copied_and_pickled",
     94: "lightning/test_ends.py::test_a_log_that_cannot_be_written_ends_nothing",
+    95: "lightning/test_plan.py::test_first_and_last_are_logged_however_short_the_run",
 }
 #: Of hyperparameter search.
 SEARCH = {79, 80}
-#: Done by hand so far, on a GPU, or not yet.
-OPEN = {21, 39, 41, 45, 49, 55, 57, 65, 69, 70, 71, 86, 87, 89, 92, 95}
 
 
 def answered(train, argv):
@@ -199,5 +212,5 @@ def test_each_row_is_shown_by_a_test_that_exists():
         body = ast.parse((Path(__file__).parent / file).read_text("utf-8")).body
         names = [node.name for node in body if isinstance(node, ast.FunctionDef)]
         assert name in names, where
-    rows = {row for row, *_ in (*FAULTS, *LATER)} | SHOWN.keys() | SEARCH | OPEN
+    rows = {row for row, *_ in (*FAULTS, *LATER)} | SHOWN.keys() | SEARCH
     assert rows | {83, 96} == set(range(1, 97))

@@ -33,6 +33,7 @@ from lit_optim.config.hf_line import HF, translated_by
 from lit_optim.config.places import groups
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.config.resume import AUTO, NONE, Found, found, typed
+from lit_optim.config.targets import SEVERAL
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_address, is_first, passing_directory
 from lit_optim.errors import UsageError, suggest
@@ -135,7 +136,8 @@ def _before(overrides: list[Override]) -> list[Override]:
     where = here["resume.from"].value() if "resume.from" in here else NONE
     if not isinstance(where, str) or where in (NONE, AUTO):
         return []
-    chosen = tuple(f"{key}." for key in here if key in groups())
+    same_keys = ("trainer", *SEVERAL)  # whatever is chosen
+    chosen = tuple(f"{key}." for key in here if key in groups() and key not in same_keys)
     before = overrides_in(typed(Path(where)))
     return [
         _checked(one)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from lit_optim.config.places import conf_dir, groups, text_of
+from lit_optim.config.places import CUSTOM, conf_dir, groups, text_of
 from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
@@ -124,10 +124,18 @@ def values_of(override: Override) -> list[object]:
 
 
 def implied(overrides: list[Override]) -> list[str]:
-    """`trainer.max_epochs` alone decides the length; the default max_steps would cut it short."""
-    keys = {override.key_or_group for override in overrides}
-    alone = "trainer.max_epochs" in keys and "trainer.max_steps" not in keys
-    return ["++trainer.max_steps=-1"] if alone else []
+    """What follows from what is typed.
+
+    `trainer.max_epochs` alone decides the length; the default max_steps would cut it short. An
+    optimizer that is not ours gets what is typed, not the lr that suits the data with ours.
+    """
+    here = {override.key_or_group: override for override in overrides}
+    found = []
+    if "trainer.max_epochs" in here and "trainer.max_steps" not in here:
+        found.append("++trainer.max_steps=-1")
+    if "optimizer" in here and here["optimizer"].value() == CUSTOM and "optimizer.lr" not in here:
+        found.append("~optimizer.lr")
+    return found
 
 
 def rewritten(override: Override) -> str:

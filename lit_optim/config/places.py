@@ -8,6 +8,9 @@ from pathlib import Path
 
 from lit_optim.errors import UsageError
 
+#: The choice of a group that is a class of the user's own.
+CUSTOM = "custom"
+
 
 def conf_dir() -> Path:
     """`conf/` beside the package in a checkout, inside it when installed from a wheel."""
@@ -38,8 +41,8 @@ def groups() -> dict[str, dict[str, Path]]:
 
 
 def shipped(group: str) -> dict[str, Path]:
-    """The choices of a group that we bring: all but `custom`, which is a class of the user's."""
-    return {name: path for name, path in groups()[group].items() if name != "custom"}
+    """The choices of a group that we bring: all but the user's own."""
+    return {name: path for name, path in groups()[group].items() if name != CUSTOM}
 
 
 def text_of(path: Path) -> str:

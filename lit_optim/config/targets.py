@@ -170,7 +170,10 @@ def locate(path: str, target: str) -> Any:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise UsageError(f"{path}.{TARGET}={target}: there is no module {error.name}") from None
+            raise UsageError(
+                f"{path}.{TARGET}={target}: there is no module {error.name}; is it installed, or "
+                "here?"
+            ) from None
         raise
     if not hasattr(module, name):
         own = [known for known, value in vars(module).items() if _is_of(module_name, value)]

@@ -41,7 +41,16 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     kept = scaled(kept, known.get("lr"))
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)
-    return kept
+    others = optimizer.param_groups
+    return _named(kept, len(others)) if others and "param_names" in others[0] else kept
+
+
+def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
+    """A group that comes to others whose parameters have names: torch wants them of all or none."""
+    group = with_names(group)
+    name: str = group.setdefault("name", f"group{index}")
+    group.setdefault("param_names", [f"{name}.{k}" for k in range(len(group["params"]))])
+    return group
 
 
 def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:

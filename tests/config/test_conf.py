@@ -12,14 +12,15 @@ from omegaconf import OmegaConf
 from lit_optim.config.check import check
 from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
-from lit_optim.config.places import conf_dir, groups
+from lit_optim.config.places import CUSTOM, conf_dir, groups
 from lit_optim.config.settings import Settings
 
+TORCHS = "optimizer._target_=torch.optim.AdamW"
 CHOICES = [(group, name) for group, names in groups().items() for name in names]
 #: what a choice needs beside itself
 NEEDS = {
     ("model", "custom"): ["++model._target_=lit_optim.tasks.classifiers.CNN"],
-    ("optimizer", "custom"): ["++optimizer._target_=torch.optim.AdamW"],
+    ("optimizer", "custom"): [TORCHS],
     ("data", "custom"): ["++data._target_=lit_optim.tasks.classification.Digits"],
 }
 
@@ -77,6 +78,11 @@ def test_defaults_equal_the_constructors(group, name):
 @pytest.mark.parametrize("path", sorted((conf_dir() / "preset/by_optimizer").glob("*.yaml")))
 def test_a_preset_by_optimizer_keeps_the_optimizers_own(path):
     """It only takes back what the data's preset would set."""
+    if path.stem == CUSTOM:
+        line = ["optimizer=custom", TORCHS]
+        assert "lr" not in composed(front(line).argv).optimizer
+        assert composed(front([*line, "optimizer.lr=2"]).argv).optimizer.lr == 2
+        return
     own = OmegaConf.load(groups()["optimizer"][path.stem])
     for key, value in OmegaConf.load(path).optimizer.items():
         assert value == own[key]

@@ -11,10 +11,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
 import lit_optim
 from lit_optim.errors import UsageError
+from lit_optim.lightning.callbacks import LearningRates
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.param_groups import single
@@ -127,6 +129,31 @@ def test_ratios_between_groups_are_kept(tmp_path):
     module = attach(Plain(), scheduler=linear(), param_groups=groups)
     trainer(tmp_path, max_steps=10).fit(module, Data())
     assert all(b == pytest.approx(a / 4) for a, b in module.lrs)
+
+
+class Adds(Callback):
+    """A group on the way, with an lr and a name of its own."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            late = torch.nn.Parameter(torch.ones(1))
+            trainer.optimizers[0].add_param_group({"params": [late], "lr": LR / 4, "name": "late"})
+
+
+def test_a_group_that_is_added_on_the_way_has_the_schedule(tmp_path):
+    module = attach(Plain(), scheduler=linear(), param_groups=single)
+    logger, curve = CSVLogger(tmp_path), linear().curve(Horizon(30))
+    run = trainer(
+        tmp_path, max_epochs=3, callbacks=[Adds(), LearningRates()], logger=logger,
+        log_every_n_steps=1,
+    )  # fmt: skip
+    run.fit(module, Data())
+    assert [len(lrs) for lrs in module.lrs] == [1] * 10 + [2] * 20
+    expected = [LR / 4 * curve(t) for t in range(10, 30)]
+    # the update in which it comes is made with the lr it brings
+    assert [lrs[1] for lrs in module.lrs[11:]] == pytest.approx(expected[1:])
+    with open(f"{logger.log_dir}/metrics.csv", encoding="utf-8") as file:
+        assert "lr/late" in file.readline()
 
 
 def test_default_groups_and_no_scheduler(tmp_path):

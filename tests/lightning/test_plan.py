@@ -90,6 +90,12 @@ def test_with_a_skipped_step(tmp_path):
     assert len(curves["lr/body"]) == updates
 
 
+def test_first_and_last_are_logged_however_short_the_run(tmp_path):
+    _, curves = fit(tmp_path, cosine_min_lr(), max_steps=7, log_every_n_steps=50)
+    assert list(curves["lr/body"]) == [0, 6]
+    assert list(curves["plan/body"]) == list(range(7))
+
+
 def test_after_a_resume(tmp_path):
     """Of what is left, from the schedule that went on."""
     path = tmp_path / "kept"

@@ -200,6 +200,22 @@ def test_full_batches(tmp_path):
     assert len(whole.lrs) == 6
 
 
+class Thaw(Callback):
+    """The first layer is frozen in the first epoch; its group has it all along."""
+
+    def setup(self, trainer, pl_module, stage):
+        pl_module.net[0].requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        pl_module.net[0].requires_grad_(trainer.current_epoch >= 1)
+
+
+def test_what_is_unfrozen_on_the_way(tmp_path):
+    before = Net(None).state_dict()["net.0.weight"]
+    whole = assert_goes_on(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), more=[Thaw()])
+    assert not torch.equal(whole.net[0].weight, before)
+
+
 class Foreign(Data):
     """A loader that does not know where to begin."""
 

@@ -1,0 +1,66 @@
+"""Classes that a configuration names and that cannot be what they are named for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_optim.build import built
+from lit_optim.config.command_line import front
+from lit_optim.config.composing import composed
+from lit_optim.errors import UsageError
+
+
+class Deaf(torch.optim.SGD):
+    """Without a closure, which Lightning gives."""
+
+    def step(self):
+        super().step()
+
+
+class Nobody:
+    pass
+
+
+class Unfinished(torch.optim.Optimizer):
+    def __init__(self, params, lr=0.1):
+        super().__init__(params, {"lr": lr})
+
+
+class Whole(Unfinished):
+    def step(self, closure=None):
+        loss = closure()
+        for p in self.param_groups[0]["params"]:
+            p.data.sub_(self.param_groups[0]["lr"] * p.grad)
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ("nowhere_at_all.Opt", "there is no module nowhere_at_all; is it installed, or here?"),
+        ("tests.test_build.Nothing", "tests.test_build has no Nothing"),
+        ("tests.test_build.Nobody", "is no Optimizer"),
+        ("tests.test_build.Deaf", "its step takes no closure, which Lightning gives it"),
+        ("tests.test_build.Unfinished", "is abstract: it has no step of its own"),
+        ("torch.optim.Optimizer", "optimizer.defaults must be given: a mapping"),
+        ("tests.test_build.Whole", None),
+    ],
+)
+def test_an_optimizer_of_yours(tmp_path, target, line):
+    package = target.split(".")[0]
+    allowed = [f"allow=[{package}]"] if package != "torch" else []
+    argv = ["optimizer=custom", f"optimizer._target_={target}", *allowed, "logger=none"]
+    argv += ["data=digits", "model=mlp"]
+
+    def make():
+        cfg = composed(front(argv).argv)
+        return built(cfg, tmp_path)
+
+    if line is None:
+        make()
+        return
+    with pytest.raises(UsageError) as refused:
+        make()
+    assert line in str(refused.value)
+    assert "\n" not in str(refused.value)
