@@ -63,6 +63,11 @@ def explain(lines: list[str], console: Console) -> None:
     [(_, cfg)] = runs
     logging.getLogger("lit_optim").setLevel(logging.ERROR)  # warnings come at the end
     plain = to_plain(cfg)
+    if plain["trainer"].get("fast_dev_run"):
+        raise UsageError(
+            "explain trains nothing anyway: leave trainer.fast_dev_run (debug=fast) out, and it "
+            "tells of the run that is meant"
+        )
     parts = built(cfg, Path.cwd(), [_Halt()], SILENT, logs=False)
     trainer, model = parts.trainer, parts.model
     with suppress(_Ready):

@@ -43,6 +43,8 @@ YOURS = """
             if self.how == "memory":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             loss = self.layer(batch).square().mean()
+            if self.how == "infinite" and self.global_step == 2 and self.global_rank == 1:
+                loss = loss * float("nan")
             self.log("train/loss", loss)
             return loss
 
@@ -131,6 +133,10 @@ def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
     [
         ("killed", "lit_optim: rank 1 was killed by SIGKILL; all ranks are ended"),
         ("raises", "lit_optim: rank 1 ended with code 1, as told above; all ranks are ended"),
+        (
+            "infinite",
+            "lit_optim: the loss is not finite at step 3",
+        ),  # of rank 1, which all are told
     ],
 )
 def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
