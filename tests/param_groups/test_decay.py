@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from torch import nn
 
 from lit_optim.errors import UsageError
-from lit_optim.param_groups import decided, no_decay, single, transformers
+from lit_optim.param_groups import no_decay, single, transformers
 
 
 class Everything(nn.Module):
@@ -124,33 +122,3 @@ def test_nothing_to_train(make):
     for empty in (module, nn.ReLU()):
         with pytest.raises(UsageError, match="0 trainable parameters"):
             make(empty)
-
-
-def sharded_groups(rank, path):
-    """On one of two processes: the groups of a model whose parameters FSDP has cut up."""
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{path}", rank=rank, world_size=2
-    )
-    module = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1))
-    make = decided(no_decay, module)
-    wrapped = FullyShardedDataParallel(module, use_orig_params=True, device_id=torch.device("cpu"))
-    with pytest.raises(UsageError, match="FSDP has flattened the parameters"):
-        no_decay(wrapped)
-    decay, rest = make(wrapped)
-    assert [len(group["params"]) for group in (decay, rest)] == [2, 4]
-    assert all(p.ndim == 1 for p in decay["params"])  # what no_decay would have seen
-    whole = torch.tensor(sum(p.numel() for p in decay["params"]))
-    torch.distributed.all_reduce(whole)
-    assert whole == 4 * 8 + 8
-    assert (decay["name"], rest["name"], rest["weight_decay"]) == ("decay", "no_decay", 0)
-    # gloo's threads abort now and then while a process goes down; what was asked is answered
-    store = torch.distributed.FileStore(f"{path}_done", 2)
-    store.set(str(rank), "done")
-    store.wait(["0", "1"])
-    os._exit(0)
-
-
-def test_groups_are_decided_before_fsdp_cuts_the_parameters(tmp_path):
-    torch.multiprocessing.spawn(sharded_groups, (os.fspath(tmp_path / "store"),), nprocs=2)
