@@ -75,7 +75,7 @@ static void part(const Call *call, const double *h, uint32_t t, int64_t me, int6
     const int64_t begin = call->begin + all * me / team, end = call->begin + all * (me + 1) / team;
 {passes}
     update(call, h, t, begin, end);
-}}
+{told}}}
 
 void step(const Call *call, const double *h, int64_t t, int threads) {{
 #ifdef _OPENMP
@@ -134,23 +134,34 @@ class _Writer:
         self.is_split = formats[-1] == "int16"
         names += ["low"] if self.is_split else []
         self.stored = dict(zip(names, formats, strict=True))
-        in_order = [place for places in program.sums for place in places]
+        #: taken while p and the states are written, as nothing waits for them
+        self.told = list(program.told.values())
+        if self.told and self.in_8_bits:
+            raise TypeError("sums are told of states as they are, not in 8 bits")
+        passes = [[p for p in places if p not in self.told] for places in program.sums]
+        self.sums = [places for places in passes if places]
+        in_order = [*(place for places in self.sums for place in places), *self.told]
         self.place_of_sum = {place: j for j, place in enumerate(in_order)}
 
     def text(self) -> str:
         """Every pass, and what calls them."""
         passes, calls, first = [], [], 0
-        for number_, places in enumerate(self.program.sums):
+        for number_, places in enumerate(self.sums):
             name = f"sums{number_}"
             passes.append(self._pass(name, places, self._summing(places)))
             last = first + len(places)
-            fold = FOLD.format(first=first, last=last, sums=len(self.place_of_sum))
-            calls.append(f"    {name}(call, h, t, begin, end);\n{BARRIER}{fold}{BARRIER}")
+            fold = BARRIER + self._fold(first, last) + BARRIER
+            calls.append(f"    {name}(call, h, t, begin, end);\n{fold}")
             first = last
         targets = [self.program.a, self.program.b, self.program.u]
-        targets += [place for _, place in self.program.after]
+        targets += [place for name, place in self.program.after if name in self.program.states]
+        targets += self._summands(self.told)
         passes.append(self._pass("update", targets, self._updating(targets)))
-        return PRELUDE + "".join(passes) + STEP.format(passes="".join(calls))
+        told = BARRIER + self._fold(first, len(self.place_of_sum)) if self.told else ""
+        return PRELUDE + "".join(passes) + STEP.format(passes="".join(calls), told=told)
+
+    def _fold(self, first: int, last: int) -> str:
+        return FOLD.format(first=first, last=last, sums=len(self.place_of_sum))
 
     def _pass(self, name: str, targets: list[int], per_chunk: str) -> str:
         inputs = [i for p in targets for i in (p, *self._summed(p))]
@@ -218,10 +229,16 @@ class _Writer:
         return f"{name}_[i]"
 
     def _summing(self, places: list[int]) -> str:
-        summed = [self.program.nodes[place].inputs[0] for place in places]
+        return self._adding(places, self._fine(self._summands(places)))
+
+    def _summands(self, places: list[int]) -> list[int]:
+        return [self.program.nodes[place].inputs[0] for place in places]
+
+    def _adding(self, places: list[int], lines: Iterable[str]) -> str:
+        """A loop over a chunk that does `lines` and adds up these sums."""
         names = [f"t{j}" for j in range(len(places))]
-        body = list(self._fine(summed))
-        body += [f"{name} += v{place};" for name, place in zip(names, summed, strict=True)]
+        pairs = zip(names, self._summands(places), strict=True)
+        body = [*lines, *(f"{name} += v{place};" for name, place in pairs)]
         at = [self.place_of_sum[place] for place in places]
         blocked = bool(self.in_8_bits)
         return SUMMING.format(
@@ -247,7 +264,9 @@ class _Writer:
             after = f"{a} * p0 - {b} * {u}"
         for number_, (name, place) in enumerate(self._in_order()):
             body.append(self._store(f"s_{name}", f"v{place}", number_))
-        body += self._store_p(after)
+        body += [] if self.program.is_still else self._store_p(after)
+        if self.told:
+            return _lines(3, keys) + "\n" + self._adding(self.told, body)
         if not self.in_8_bits:
             return _lines(3, keys) + "\n" + LOOP.format(body=_lines(4, body))
         given = {f"s_{name}" for name, _ in self.program.after}

@@ -106,6 +106,8 @@ class Table:
         self.arrays = [ends, array("q", sizes), array("q", numbers), self.pointers]
         self.chunks = end
         self.scratch = array("d")
+        #: What the rule of the last call has told: of each tensor.
+        self.told: dict[str, list[float]] = {}
         self.call = array("Q", [len(rows), 0, end, *map(_address, self.arrays), 0])
 
     def follow(self, gradients: list[Tensor], kept: Sequence[list[Tensor]]) -> bool:
@@ -186,20 +188,25 @@ def step(
         if made is None:
             return str(_failure)
         _kernels[called] = made
-    kernel, sums = made
+    kernel, sums, told = made
     table.room(sums)
     scalars = array("d", numbers)
     kernel(_address(table.call), _address(scalars), t, threads_for(table.size))
+    if told:  # they stand behind the others
+        first, end = sums - len(told), sums * table.call[0]
+        table.told = {
+            name: list(table.scratch[first + k : end : sums]) for k, name in enumerate(told)
+        }
     return None
 
 
 def _made(
     rule: Rule, formats: Sequence[str], states: Sequence[str], h: SimpleNamespace
-) -> tuple[Any, int] | None:
+) -> tuple[Any, int, tuple[str, ...]] | None:
     global _failure
     program = trace(rule, states, vars(h))
     try:
-        return load(source(program, formats)), sum(map(len, program.sums))
+        return load(source(program, formats)), sum(map(len, program.sums)), tuple(program.told)
     except CannotCompile as error:
         _failure = error
         return None

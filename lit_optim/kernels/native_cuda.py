@@ -218,6 +218,10 @@ class Kernel:
                 self.fold[(table.count, count)](rows, parts, *sizes, of_all, first, num_warps=WARPS)
                 first += count
             self.update[grid](*arguments, num_warps=WARPS)
+        in_order = [place for places in self.program.sums for place in places]
+        for name, place in self.program.told.items():
+            first = in_order.index(place) * table.count
+            table.told[name] = parts[first : first + table.count].tolist()
 
 
 def values(program: Program, h: Mapping[str, Any]) -> dict[int, Any]:

@@ -27,7 +27,7 @@ def step(
     t: int,
     number: int = 0,
     in_parts: bool = True,
-) -> None:
+) -> dict[str, Tensor]:
     """One update of one tensor, in place: a, b, u, s' = rule(g, p, s, h); p = a p − b u; s = s'.
 
     Args:
@@ -41,7 +41,11 @@ def step(
         t: which update of this parameter it is, for the chances of roundings.
         number: of the parameter, likewise.
         in_parts: whether the rule looks at single elements only, so that it may see a part of them.
+
+    Returns:
+        The sums that the rule gives under other names than those of states.
     """
+    told: dict[str, Tensor] = {}
     like = state[states[0]] if states else p
     if not precision.is_dense(like):
         like = torch.empty_like(like)
@@ -57,9 +61,11 @@ def step(
             if name + SCALE in state:
                 part[name + SCALE] = state[name + SCALE][start // BLOCK : -(-end // BLOCK)]
         seed = t, number, start
-        _step(rule, parameter[start:end], gradient[start:end], part, states, h, seed)
+        found = _step(rule, parameter[start:end], gradient[start:end], part, states, h, seed)
+        told = {name: told.get(name, 0) + value for name, value in found.items()}
     if x is not p:
         p.copy_(x)
+    return told
 
 
 def laid_as(like: Tensor, x: Tensor) -> Tensor:
@@ -77,12 +83,14 @@ def _step(
     states: Sequence[str],
     h: SimpleNamespace,
     seed: tuple[int, int, int],
-) -> None:
+) -> dict[str, Tensor]:
     wide = precision.wide(p)
     x = precision.joined(p, part[LOW]) if LOW in part else p.to(wide)
     old = {name: precision.decode(part[name], part.get(name + SCALE), wide) for name in states}
     a, b, u, new = rule(g.to(wide), x, SimpleNamespace(**old), h)
-    if LOW in part:
+    if (a, b) == (1.0, 0.0) and isinstance(u, float):
+        pass  # p stays what it is
+    elif LOW in part:
         precision.split(a * x - b * u, p, part[LOW])
     elif x is p and isinstance(b, float):
         p.mul_(a).sub_(u, alpha=b)
@@ -95,3 +103,4 @@ def _step(
             key = precision.key_of(number, t, k // 2)
             chance = precision.chances(key, k % 2, start, len(p), p.device)
         precision.encode(new[name].to(wide), part[name], part.get(name + SCALE), chance)
+    return {name: value for name, value in new.items() if name not in states}

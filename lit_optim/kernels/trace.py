@@ -183,7 +183,8 @@ class Program:
         b: the place of what the direction is multiplied by, likewise.
         u: the place of the direction.
         states: the names of the states, in the order of the tensors.
-        after: the places of the new states that the rule gives, by name.
+        after: the places of the new states that the rule gives, by name; and of the sums that it
+            tells, by other names.
         scalars: the names of the scalars, in the order of the numbers.
     """
 
@@ -194,6 +195,17 @@ class Program:
     states: tuple[str, ...]
     after: tuple[tuple[str, int], ...]
     scalars: tuple[str, ...]
+
+    @property
+    def told(self) -> dict[str, int]:
+        """The places of the sums that a rule gives beside new states, for who calls it."""
+        return {name: place for name, place in self.after if name not in self.states}
+
+    @property
+    def is_still(self) -> bool:
+        """Whether p stays what it is."""
+        a, b = self.nodes[self.a], self.nodes[self.b]
+        return (a.op, b.op) == ("const", "const") and (a.value, b.value) == (1.0, 0.0)
 
     @property
     def sums(self) -> list[list[int]]:
@@ -246,6 +258,10 @@ def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
     if "element" in (made.nodes[a].per, made.nodes[b].per):
         raise TypeError("a and b of p = a p - b u are the same for all elements of a tensor")
     places = tuple((name, g._symbol(value).place) for name, value in after.items())
+    used = {place for node in made.nodes for place in node.inputs}
+    for name, place in places:
+        if name not in states and (made.nodes[place].op != "sum" or place in used):
+            raise TypeError(f"{name} is no state, and no sum that is only told")
     return Program(tuple(made.nodes), a, b, u, tuple(states), places, numbers)
 
 

@@ -235,6 +235,8 @@ class _Writer:
         body += [f"word{w} = mixed(key{w} + i.to(tl.uint32) * 0x9E3779B1)" for w in self._words()]
         for number, (name, place) in enumerate(self._rounded()):
             body += self._store(f"s_{name}", f"v{place}", number)
+        if self.program.is_still:
+            return self._pass("update", targets, body)
         body.append(f"p1 = {a} * p0 - {b} * {u}")
         value = "to_bfloat16(p1)" if self.format["p"] == "bfloat16" else "p1"
         if self.is_split:

@@ -150,6 +150,29 @@ class Elementwise(Walk):
                     raise UsageError(f"{who} at whole tensors: not for sharded parameters")
             self.in_torch(batch, self._walked, names, h, t, in_parts)
 
+    def told(
+        self,
+        group: dict[str, Any],
+        batch: Batch,
+        rule: Rule,
+        names: tuple[str, ...],
+        h: SimpleNamespace,
+    ) -> dict[str, list[Any]]:
+        """What a rule tells that gives sums beside new states: each of them, tensor by tensor.
+
+        Args:
+            group: whose executor is asked.
+            batch: parameters of the group.
+            rule: as an executor calls it.
+            names: of the states that it knows.
+            h: its scalars.
+        """
+        found: dict[str, list[Any]] = {}
+        if group["executor"] != "torch":
+            batch = self.natively(group, batch, rule, names, h, 1, found)
+        self.in_torch(batch, rule, names, h, 1, found=found)
+        return found
+
     def in_torch(
         self,
         batch: Batch,
@@ -158,6 +181,7 @@ class Elementwise(Walk):
         h: SimpleNamespace,
         t: int,
         in_parts: bool = True,
+        found: dict[str, list[Any]] | None = None,
     ) -> None:
         """Let the torch executor go over the batch; see `torch_executor.step`."""
         numbers = self._numbers()
@@ -166,7 +190,12 @@ class Elementwise(Walk):
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
                 here.pop(LOW, None)
             number = numbers[id(p)]
-            torch_executor.step(rule, _here(p), _here(g), here, names, h, t, number, in_parts)
+            told = torch_executor.step(
+                rule, _here(p), _here(g), here, names, h, t, number, in_parts
+            )
+            if found is not None:
+                for name, value in told.items():
+                    found.setdefault(name, []).append(value)
 
     def _walked(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
         """The rule and the walk's options: a, b and u of p = a p − b u, and the new states."""
@@ -183,10 +212,12 @@ class Elementwise(Walk):
         names: tuple[str, ...],
         h: SimpleNamespace,
         t: int,
+        found: dict[str, list[Any]] | None = None,
     ) -> Batch:
         """Go over what can be natively, all of one kind in one call; returns the others.
 
-        Another rule knows other states, by `names`, than those that `states` gives.
+        Another rule knows other states, by `names`, than those that `states` gives. What it tells
+        goes into `found`.
         """
         plan = self._plan(names, batch)
         others, why_not = plan.others, plan.why_not
@@ -197,6 +228,9 @@ class Elementwise(Walk):
             refusal = engine.step((type(self), names), rule, table, names, h, t)
             if refusal is not None:
                 others, why_not = others + members, refusal
+            elif found is not None:
+                for name, values in table.told.items():
+                    found.setdefault(name, []).extend(values)
         if must and others:
             self.refuse(why_not)
         self.tell(len(batch.params), len(others), why_not)

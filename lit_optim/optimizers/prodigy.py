@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from math import sqrt as host_sqrt
+from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lit_optim.kernels import precision, torch_executor
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import absolute, lerp, sqrt, square, total
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import Batch
 
 
 class Prodigy(Elementwise):
@@ -140,20 +141,16 @@ class Prodigy(Elementwise):
         one = self.param_groups[0]
         d, ways, norms = one["d"], [], []
         for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            states = [self.state[p] or self.start(p, group) for p in params]
+            batch = Batch(params, [p.grad for p in params], states)
             size = self.effective_lr(group, 1, {})
-            of_s = d / group["d0"] * (d if group["safeguard_warmup"] else size)
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p] or self.start(p, group)
-                for s, p0, x, g in _parts(state["s"], state["p0"], p, p.grad):
-                    x, g = x.to(s.dtype), g.to(s.dtype)
-                    g = -g if group["maximize"] else g
-                    g = g + group["weight_decay"] * x if self.couples(group) else g
-                    s.mul_(_beta3(group)).add_(g, alpha=of_s)
-                    if group["lr"] > 0:
-                        ways.append(d / group["d0"] * size * torch.dot(g, p0 - x).double())
-                    norms.append(torch.linalg.vector_norm(s, 1).double())
+            told = self.told(group, batch, _taken, ("s", "p0"), self._of_s(group, size))
+            norms += told["norm"]
+            if group["lr"] > 0:
+                ways += [d / group["d0"] * size * way for way in told["way"]]
         denominator = _sum(norms)
         numerator = one["d_numerator"] * _beta3(one) + _sum(ways)
         if denominator == 0:
@@ -166,6 +163,17 @@ class Prodigy(Elementwise):
             for group in self.param_groups:
                 group |= {"d": d, "d_max": d_max, "d_numerator": numerator}
         return True
+
+    def _of_s(self, group: dict[str, Any], size: float) -> SimpleNamespace:
+        """The scalars of `_taken`."""
+        coupled = self.couples(group) and group["weight_decay"] != 0
+        return SimpleNamespace(
+            b3=_beta3(group),
+            part=group["d"] / group["d0"] * (group["d"] if group["safeguard_warmup"] else size),
+            weight_decay=group["weight_decay"],
+            coupled=coupled,
+            maximize=group["maximize"],
+        )
 
     def effective_lr(  # noqa: D102
         self, group: dict[str, Any], t: int, carried: dict[str, float]
@@ -192,14 +200,17 @@ def _beta3(group: dict[str, Any]) -> float:
     return float(host_sqrt(group["betas"][1]) if group["beta3"] is None else group["beta3"])
 
 
-def _parts(like: Tensor, *others: Tensor) -> Iterator[list[Tensor]]:
-    """Alike parts of tensors, as vectors, of `like` first; on a CPU small enough for its cache."""
-    size = torch_executor.PART if like.device.type == "cpu" else max(1, like.numel())
-    rows = [precision.flat(torch_executor.laid_as(like, x)) for x in (like, *others)]
-    for start in range(0, like.numel(), size):
-        yield [row[start : start + size] for row in rows]
+def _taken(g: Any, p: Any, s: Any, h: Any) -> tuple[float, float, float, dict[str, Any]]:
+    """Take a gradient into s, and tell <g, p0 - p> and |s|_1; p stays."""
+    g = -g if h.maximize else g
+    g = g + h.weight_decay * p if h.coupled else g
+    after = h.b3 * s.s + h.part * g
+    told = {"way": total(g * (s.p0 - p)), "norm": total(absolute(after))}
+    return 1.0, 0.0, 0.0, {"s": after} | told
 
 
-def _sum(numbers: list[Tensor]) -> float:
-    """Of numbers on whatever device, which is waited for once."""
-    return sum(torch.stack(numbers).tolist()) if numbers else 0.0
+def _sum(numbers: Sequence[Tensor | float]) -> float:
+    """Of numbers, some on whatever device, which is waited for once."""
+    there = [x for x in numbers if isinstance(x, Tensor)]
+    here = [x for x in numbers if not isinstance(x, Tensor)]
+    return sum(here) + (sum(torch.stack(there).tolist()) if there else 0.0)

@@ -17,6 +17,7 @@ from lit_optim.kernels.precision import LOW, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.elementwise import Elementwise
 from lit_optim.optimizers.schedule_free import _towards
+from tests.kernels import told
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
@@ -154,6 +155,20 @@ def test_a_sum_is_over_the_tensor_and_nothing_beside_it(state_dtype):
     trained(native(Counting), params, 1, lr=0.5, weight_decay=0.0, state_dtype=state_dtype)
     for p, old in zip(params, before, strict=True):
         assert torch.equal(p, old - 0.5 * p.numel())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_sums_that_a_rule_tells(dtype):
+    found = told.rows(dtype, [shape for shape in SHAPES if shape != (0,)], DEVICE)
+    before = [[x.clone() for x in row] for row in found]
+    table = native_cuda.Table(found, list(range(len(found))))
+    assert native_cuda.step("told", told.rule, table, told.NAMES, told.H, 1) is None
+    for k, (row, old) in enumerate(zip(found, before, strict=True)):
+        after, sums = told.expected([x.cpu() for x in old])
+        assert torch.equal(row[0], old[0])
+        torch.testing.assert_close(row[2].double().cpu(), after, rtol=1e-6, atol=1e-6)
+        for name, value in sums.items():
+            assert table.told[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

@@ -1,0 +1,73 @@
+"""Sums that a rule tells, on every executor that can be here; Triton's are in `triton_parity`."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from lit_optim.kernels import native_cpu, torch_executor
+from lit_optim.kernels.arithmetic import total
+from lit_optim.kernels.trace import trace
+from tests.kernels.told import NAMES, H, expected, rows, rule
+
+SHAPES = [(), (7,), (0,), (300, 5), (2 * native_cpu.ALONE + 77,)]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+COMPILERS = ("cc", "gcc", "clang")
+compiled = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler here")
+
+
+def by_torch(found):
+    told = [
+        torch_executor.step(rule, p, g, {"m": m, "start": start}, NAMES, H, 1)
+        for p, g, m, start in found
+    ]
+    return {name: [float(one.get(name, 0.0)) for one in told] for name in ("way", "size")}
+
+
+def natively(found):
+    table = native_cpu.Table(found, list(range(len(found))))
+    assert native_cpu.step("told", rule, table, NAMES, H, 1) is None
+    return table.told
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("step", [by_torch, pytest.param(natively, marks=compiled)])
+def test_they_are_of_each_tensor_and_p_stays(step, dtype):
+    found = rows(dtype, SHAPES)
+    before = [[x.clone() for x in row] for row in found]
+    told = step(found)
+    for k, (row, old) in enumerate(zip(found, before, strict=True)):
+        after, sums = expected(old)
+        assert torch.equal(row[0], old[0])
+        assert torch.equal(row[1], old[1])
+        assert torch.equal(row[3], old[3])
+        torch.testing.assert_close(row[2].double(), after, rtol=1e-6, atol=1e-6)
+        for name, value in sums.items():
+            assert told[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
+
+
+@compiled
+def test_threads_change_no_bit():
+    count, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(natively(rows(torch.float32, SHAPES)))
+    finally:
+        torch.set_num_threads(count)
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_is_told_is_a_sum_that_nothing_waits_for():
+    def single(g, p, s, h):
+        return 1.0, 0.0, 0.0, {"told": g * p}
+
+    def waited_for(g, p, s, h):
+        norm = total(g * g)
+        return 1.0, 0.1, g / norm, {"told": norm}
+
+    for bad in (single, waited_for):
+        with pytest.raises(TypeError, match="told is no state, and no sum that is only told"):
+            trace(bad, (), {})
