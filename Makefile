@@ -8,7 +8,7 @@ train: $(VENV)/.installed  ## set up everything, then the default run
 	$(BIN)/python train.py optimizer=adamw scheduler=cosine_warmup
 
 test: $(VENV)/.installed-dev  ## set up everything, then the whole suite
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import textwrap
 
 import pytest
 import torch
 
+from lit_optim.build import built
+from lit_optim.config.command_line import front
+from lit_optim.config.composing import composed
+from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from tests.events import hparams, scalars
@@ -233,18 +238,29 @@ def test_your_own_module_and_data(train, tmp_path):
         (("model.width=5", "model._target_=yours.Data"), "unknown key model.width"),
         (("model._target_=yours.Data",), "model._target_=yours.Data is no LightningModule"),
         (("model.width=5", "model._target_=yours.Owner"), "has a configure_optimizers of its own"),
-        (
-            ("model.width=5", "monitor=val/los"),
-            "monitor=val/los is not logged; did you mean val/loss?",
-        ),
     ],
 )
-def test_mistakes_with_your_own_module(train, argv, message):
-    done = train(*CUSTOM, *argv)
+def test_mistakes_with_your_own_module(tmp_path, monkeypatch, argv, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert message in refusal([*CUSTOM, *argv], tmp_path)
+    finally:
+        sys.modules.pop("yours", None)
+
+
+def refusal(argv, run_dir):
+    """Why nothing is built of a command line."""
+    with pytest.raises(UsageError) as refused:
+        built(composed(front(argv).argv), run_dir)
+    return str(refused.value)
+
+
+@pytest.mark.usefixtures("yours")
+def test_a_metric_that_nobody_logs(train):
+    done = train(*CUSTOM, "model.width=5", "monitor=val/los")
     assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.strip().splitlines()[-1:]
-    assert line.startswith("lit_optim: ")
-    assert message in line
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
+    assert "monitor=val/los is not logged; did you mean val/loss?" in line
     assert "Traceback" not in done.stderr
 
 
@@ -264,13 +280,23 @@ def test_your_own_exit_code_is_kept(train):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("trainer.strategy=dpp",), "trainer: You selected an invalid strategy name"),
+        (["trainer.strategy=dpp"], "trainer: You selected an invalid strategy name"),
+        (["data=char_lm", "model=gpt"], "data.path must be given: a text file, such as data.path="),
+        (["trainer.devices=99"], "trainer.devices=99, but this machine has"),
+        (["optimizer=sgd", "optimizer.nesterov=true"], "nesterov must go with momentum > 0"),
+    ],
+    ids=str,
+)
+def test_what_is_seen_when_it_is_built(tmp_path, argv, message):
+    assert message in refusal([*QUICK, *argv], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
         (("trainer=gpu",), "No supported gpu backend found"),
         (("trainer.val_check_interval=1000",), "`val_check_interval` (1000) must be less than"),
-        (("data=char_lm", "model=gpt"), "data.path must be given: a text file, such as data.path="),
         (("data.val_share=0", "ckpt=best"), "ckpt=best: this run has validated nothing"),
-        (("trainer.devices=99",), "trainer.devices=99, but this machine has"),
-        (("optimizer=sgd", "optimizer.nesterov=true"), "nesterov must go with momentum > 0"),
     ],
     ids=str,
 )
