@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
+
+from tests.yours import USER_CODE
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -42,3 +45,25 @@ def train(tmp_path):
         )
 
     return start
+
+
+@pytest.fixture
+def yours(tmp_path):
+    """`yours.py` where train.py is started."""
+    (tmp_path / "yours.py").write_text(textwrap.dedent(USER_CODE))
+
+
+@pytest.fixture
+def refusal(tmp_path):
+    """Why nothing is built of a command line."""
+    from lit_optim.build import built  # which takes Lightning along
+    from lit_optim.config.command_line import front
+    from lit_optim.config.composing import composed
+    from lit_optim.errors import UsageError
+
+    def tell(argv):
+        with pytest.raises(UsageError) as refused:
+            built(composed(front(argv).argv), tmp_path)
+        return str(refused.value)
+
+    return tell

@@ -107,7 +107,7 @@ SHOWN = {
     28: "lightning/test_configure.py::test_a_run_of_unknown_length_is_refused",
     30: "lightning/test_follow.py::test_the_model_says_what_is_followed",
     31: "lightning/test_follow.py::test_a_missing_metric_is_named_before_the_first_update",
-    32: "test_run.py::test_a_metric_that_nobody_logs",
+    32: "test_yours.py::test_a_metric_that_nobody_logs",
     33: "lightning/test_follow.py::test_within_an_epoch_and_with_accumulation",
     34: "lightning/test_needs.py::test_a_schedule_that_falls_is_warned_of_once",
     35: "lightning/test_averaged.py::test_batch_norm_is_warned_of",

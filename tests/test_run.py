@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-import textwrap
 
 import pytest
 import torch
 
-from lit_optim.build import built
-from lit_optim.config.command_line import front
-from lit_optim.config.composing import composed
-from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from tests.events import hparams, scalars
+from tests.yours import CUSTOM
 
 QUICK = (
     "data=digits",
@@ -141,142 +136,6 @@ def test_without_validation_data(train, tmp_path):
     assert {name for name in names if name.endswith(".ckpt")} <= {"last.ckpt", "previous.ckpt"}
 
 
-USER_CODE = """
-    import os
-    import torch
-    from lightning.pytorch import Callback, LightningDataModule, LightningModule
-    from torch.utils.data import DataLoader, TensorDataset
-
-    class Module(LightningModule):
-        def __init__(self, width: int, crash: str = "no"):
-            super().__init__()
-            self.save_hyperparameters()
-            self.net = torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.Linear(width, 1))
-            self.crash = crash
-
-        def training_step(self, batch, batch_idx):
-            if self.crash == "exit":
-                raise SystemExit(3)
-            if self.crash == "raise":
-                raise RuntimeError("my own mistake")
-            if self.crash == "segfault":
-                os.kill(os.getpid(), 11)
-            if self.crash == "kill":
-                os.kill(os.getpid(), 9)
-            return self.net(batch[0]).square().mean()
-
-        def validation_step(self, batch, batch_idx):
-            self.log("val/loss", self.net(batch[0]).square().mean())
-
-    class Owner(Module):
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    class Data(LightningDataModule):
-        def __init__(self, size: int = 32):
-            super().__init__()
-            self.size = size
-
-        def train_dataloader(self):
-            x = torch.randn(self.size, 3, generator=torch.Generator().manual_seed(0))
-            return DataLoader(TensorDataset(x), batch_size=4)
-
-        val_dataloader = train_dataloader
-
-    class Spy(Callback):
-        def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            with open(f"lrs_{trainer.global_rank}.txt", "a") as file:
-                print(trainer.optimizers[0].param_groups[0]["lr"], file=file)
-"""
-CUSTOM = (
-    "model=custom",
-    "model._target_=yours.Module",
-    "data=custom",
-    "data._target_=yours.Data",
-    "allow=[yours]",
-    "trainer.max_steps=10",
-)
-
-
-@pytest.fixture
-def yours(tmp_path):
-    (tmp_path / "yours.py").write_text(textwrap.dedent(USER_CODE))
-
-
-@pytest.mark.usefixtures("yours")
-def test_your_own_module_and_data(train, tmp_path):
-    done = train(
-        *CUSTOM, "model.width=5", "data.size=24", "optimizer=sgd", "optimizer.momentum=0.9"
-    )
-    assert done.returncode == 0, done.stderr
-    loaded = checkpoint(only_run(tmp_path))
-    assert loaded["state_dict"]["net.0.weight"].shape == (5, 3)
-    assert loaded["hyper_parameters"] == {"width": 5, "crash": "no"}
-    (optimizer,) = loaded["optimizer_states"]
-    assert [group["name"] for group in optimizer["param_groups"]] == ["decay", "no_decay"]
-    assert optimizer["param_groups"][0]["momentum"] == 0.9
-
-
-@pytest.mark.usefixtures("yours")
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (
-            ("model.width=5", "allow=[]"),
-            "model._target_=yours.Module is not allowed; if yours is your",
-        ),
-        (
-            ("model.with=5",),
-            "unknown key model.with; did you mean width? (Module takes width, crash)",
-        ),
-        ((), "model.width must be given: a whole number"),
-        (("model.width=wide",), "model.width must be a whole number, got 'wide'"),
-        (
-            ("model.width=5", "model._target_=yours.Modul"),
-            "yours has no Modul; did you mean Module",
-        ),
-        (("model.width=5", "model._target_=yours.Data"), "unknown key model.width"),
-        (("model._target_=yours.Data",), "model._target_=yours.Data is no LightningModule"),
-        (("model.width=5", "model._target_=yours.Owner"), "has a configure_optimizers of its own"),
-    ],
-)
-def test_mistakes_with_your_own_module(tmp_path, monkeypatch, argv, message):
-    monkeypatch.syspath_prepend(tmp_path)
-    try:
-        assert message in refusal([*CUSTOM, *argv], tmp_path)
-    finally:
-        sys.modules.pop("yours", None)
-
-
-def refusal(argv, run_dir):
-    """Why nothing is built of a command line."""
-    with pytest.raises(UsageError) as refused:
-        built(composed(front(argv).argv), run_dir)
-    return str(refused.value)
-
-
-@pytest.mark.usefixtures("yours")
-def test_a_metric_that_nobody_logs(train):
-    done = train(*CUSTOM, "model.width=5", "monitor=val/los")
-    assert done.returncode == 2, done.stdout + done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
-    assert "monitor=val/los is not logged; did you mean val/loss?" in line
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.usefixtures("yours")
-def test_your_own_exceptions_keep_their_traceback(train):
-    done = train(*CUSTOM, "model.width=5", "model.crash=raise")
-    assert done.returncode == 1
-    assert "RuntimeError: my own mistake" in done.stderr
-    assert "yours.py" in done.stderr
-
-
-@pytest.mark.usefixtures("yours")
-def test_your_own_exit_code_is_kept(train):
-    assert train(*CUSTOM, "model.width=5", "model.crash=exit").returncode == 3
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -287,8 +146,8 @@ def test_your_own_exit_code_is_kept(train):
     ],
     ids=str,
 )
-def test_what_is_seen_when_it_is_built(tmp_path, argv, message):
-    assert message in refusal([*QUICK, *argv], tmp_path)
+def test_what_is_seen_when_it_is_built(refusal, argv, message):
+    assert message in refusal([*QUICK, *argv])
 
 
 @pytest.mark.parametrize(
