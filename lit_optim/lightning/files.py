@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -18,6 +19,7 @@ from lit_optim.errors import UsageError
 LOG = logging.getLogger("lit_optim")
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+TORCHS_WRITER = "inline_container.cc"
 #: Beside a checkpoint: the sums of what it may hold.
 SUMS = ".sha256"
 
@@ -59,7 +61,12 @@ def _remove_leftovers(target: Path) -> None:
 
 def _written(path: Path, checkpoint: dict[str, Any]) -> str:
     with path.open("wb") as file:
-        torch.save(checkpoint, file)
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # what torch makes of a write that fails
+            if TORCHS_WRITER not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, "the disk took only a part of it") from error
         file.flush()
         os.fsync(file.fileno())
     return sum_of(path)

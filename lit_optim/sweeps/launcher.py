@@ -33,8 +33,8 @@ from lit_optim.config.composing import stand_in
 from lit_optim.config.resume import asked, read
 from lit_optim.environment import RANK_VARIABLES
 
-#: In a job's directory: how it ended.
-RECORD = "job.json"
+#: In a job's directory: how it ended, and what it printed.
+RECORD, LOG = "job.json", "log.txt"
 #: In a sweep's: runs that were configured otherwise than those of the same name are now.
 BEFORE = ".before"
 LONGEST_NAME = 150
@@ -122,6 +122,12 @@ class ProcessLauncher(Launcher):
                 told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
                 console.print(f"{told}: {sweep_dir}", soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(130) from None
+            except OSError as error:  # what a job is started with: its directory, its log
+                progress.stop()
+                _interrupt(running)
+                told = f"lit_optim: {sweep_dir}: no run can be started there: {error.strerror}"
+                console.print(told, soft_wrap=True, markup=False, highlight=False)
+                raise SystemExit(1) from None
             except BaseException:
                 _interrupt(running)
                 raise
@@ -157,13 +163,13 @@ class ProcessLauncher(Launcher):
         if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
             more = [f"resume.from={_quoted(run_dir)}"]
         else:
-            if (run_dir / "log.txt").exists():
+            if (run_dir / LOG).exists():
                 shutil.rmtree(run_dir)
             run_dir = unique_dir(sweep_dir, name)
         command = [*own_command(), *overrides, f"hydra.run.dir={_quoted(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
-        log = (run_dir / "log.txt").open("a")
+        log = (run_dir / LOG).open("a")
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

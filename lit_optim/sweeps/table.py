@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lit_optim.sweeps.launcher import describe_exit
+from lit_optim.sweeps.launcher import LOG, RECORD, describe_exit
 from lit_optim.tensorboard import open_command
 
 
@@ -39,29 +39,33 @@ class SweepTable(Callback):
         """Called by Hydra."""
         sweep_dir = Path(config.hydra.sweep.dir)
         jobs = read_jobs(sweep_dir)
-        if not jobs:
+        begun = sorted(log.parent for log in sweep_dir.glob(f"*/{LOG}"))
+        lost = [run_dir for run_dir in begun if not (run_dir / RECORD).exists()]
+        if not jobs and not lost:
             return  # another launcher's
         console = Console()
-        console.print(table(jobs))
+        if jobs:
+            console.print(table(jobs))
         console.print(f"curves: {open_command(sweep_dir)}", soft_wrap=True)
         failed = [job for job in jobs if job.exit_code != 0]
         for job in failed:
-            log = job.run_dir / "log.txt"
-            console.print(
-                f"{job.run_dir.name}: {describe_exit(job.exit_code)}; {log}",
-                soft_wrap=True,
-                markup=False,
-                style="red",
-            )
-            console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False)
-        if failed:
+            _print_failure(console, job.run_dir, describe_exit(job.exit_code))
+        for run_dir in lost:
+            _print_failure(console, run_dir, "how it ended could not be written: a full disk?")
+        if failed or lost:
             raise SystemExit(1)
+
+
+def _print_failure(console: Console, run_dir: Path, how: str) -> None:
+    log = run_dir / LOG
+    console.print(f"{run_dir.name}: {how}; {log}", soft_wrap=True, markup=False, style="red")
+    console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False)
 
 
 def read_jobs(sweep_dir: Path) -> list[Ended]:
     """The jobs of our launcher in a sweep's directory, by name."""
     jobs = []
-    for record in sorted(sweep_dir.glob("*/job.json")):
+    for record in sorted(sweep_dir.glob(f"*/{RECORD}")):
         job = json.loads(record.read_text())
         pairs = [o.lstrip("+~").partition("=") for o in filter_overrides(job["overrides"])]
         result = record.with_name("result.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 from contextlib import suppress
 
 import pytest
@@ -70,6 +71,20 @@ def test_none_is_left(tmp_path):
     emptied(tmp_path / "last.ckpt")
     with pytest.raises(UsageError, match="no checkpoint that can be read"):
         newest_good(tmp_path)
+
+
+def test_a_disk_that_takes_only_a_part_loses_nothing(tmp_path, caplog):
+    saved(tmp_path, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+            saved(tmp_path, 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "last.ckpt is not written: the disk took only a part of it" in caplog.text
+    assert number_in(newest_good(tmp_path)) == 1
+    assert not list(tmp_path.glob(".*tmp"))
 
 
 @pytest.mark.parametrize("where", ["save", "fsync", "replace"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 
+import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.sweeps import launcher
 from lit_optim.sweeps.launcher import describe_exit, directory_name, unique_dir
-from lit_optim.sweeps.table import read_jobs, table
+from lit_optim.sweeps.table import SweepTable, read_jobs, table
 
 
 def test_a_directory_is_named_after_what_differs():
@@ -88,3 +92,34 @@ def test_smallest_first_and_what_diverged_last(tmp_path):
     values = {("a", 0): 0.3, ("b", 0): float("nan"), ("c", 0): 0.1, ("d", 0): 0.2}
     rows = sweep(tmp_path, values, mode="min")
     assert [row[0] for row in rows] == ["c", "d", "a", "b"]
+
+
+def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys):
+    for name, record in (("a", '{"overrides": [], "exit_code": 0}'), ("b", None)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.txt").write_text("No space left on device\n")
+        if record:
+            (tmp_path / name / "job.json").write_text(record)
+    cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(SystemExit) as end:
+        SweepTable().on_multirun_end(cfg)
+    assert end.value.code == 1
+    out = capsys.readouterr().out
+    assert (
+        f"b: how it ended could not be written: a full disk?; {tmp_path / 'b' / 'log.txt'}" in out
+    )
+    assert "No space left on device" in out
+
+
+def test_a_disk_that_is_full_ends_the_sweep_in_a_line(tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(launcher, "unique_dir", full)
+    start = launcher.ProcessLauncher()
+    start.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(SystemExit) as end:
+        start.launch([["seed=0"]], 0)
+    assert end.value.code == 1
+    told = f"lit_optim: {tmp_path}: no run can be started there: No space left on device"
+    assert told in capsys.readouterr().err
