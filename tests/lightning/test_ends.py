@@ -17,8 +17,10 @@ from tests.conftest import ROOT
 
 YOURS = """
     import os, shutil, signal, sys, time
+    from datetime import timedelta
     import torch
     from lightning.pytorch import Callback, LightningDataModule, LightningModule
+    from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
     from torch.utils.data import DataLoader, Dataset
 
 
@@ -38,6 +40,8 @@ YOURS = """
                 if self.global_rank == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 time.sleep(600)
+            if self.how == "hangs" and self.global_step == 2 and self.global_rank == 1:
+                time.sleep(600)
             if self.how == "raises" and self.global_step == 2 and self.global_rank == 1:
                 raise RuntimeError("my own mistake")
             if self.how == "memory":
@@ -52,6 +56,9 @@ YOURS = """
             if self.how == "slow":
                 print("saving", flush=True)
                 time.sleep(600)
+
+
+    StrategyRegistry.register("ddp_impatient", DDPStrategy, timeout=timedelta(seconds=30))
 
 
     class Rows(Dataset):
@@ -146,6 +153,16 @@ def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
     assert ("my own mistake" in done.stderr) == (how == "raises")
     assert "gloo" not in done.stderr
     assert done.stderr.count("Traceback") == (how == "raises")
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_told_of_when_the_others_give_up(train):
+    argv = ["trainer=ddp_cpu", "trainer.strategy=ddp_impatient", "logger=none", "model.how=hangs"]
+    done = train(*LINE, *argv, timeout=200)
+    assert done.returncode == 1
+    line = "lit_optim: rank 1 hangs, or has gone another way than rank 0, at step 2: all are ended"
+    assert complaints(done) == [line]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("how", ["slow", "stuck"])
