@@ -143,8 +143,9 @@ def assert_goes_on(tmp_path, make, schedule, killed_at=(1, 3), **run):
 def made(group, name, **more):
     node = OmegaConf.load(groups()[group][name])
     node.pop("defaults", None)
-    for key in {"monitor", "mode"} & set(node):  # the run's, which here the module declares
-        node[key] = None
+    for key, value in OmegaConf.to_container(node).items():
+        if str(value).startswith("${"):  # the run's, which here the module declares
+            node[key] = None
     return instantiate(node, _convert_="all", **more)
 
 
