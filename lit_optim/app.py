@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
-from lit_optim.environment import forget_ranks, is_first
+from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 
 USAGE_ERROR = 2
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _job(cfg: DictConfig) -> None:
-    from lit_optim.lightning.ranks import tell_if_left
+    from lit_optim.lightning.ranks import gave_up, is_broken, tell_if_left
     from lit_optim.run import Interrupted, run
 
     hydra_cfg = HydraConfig.get()
@@ -61,18 +61,11 @@ def _job(cfg: DictConfig) -> None:
     except Exception as error:
         if _is_lightnings_complaint(error):
             _end(error, USAGE_ERROR)
-        if _is_of_others(error):
-            tell_if_left()
+        if not is_first() and (is_broken(error) or gave_up(error)):
+            tell_if_left(waited=gave_up(error))  # else the first one tells it
         else:
             traceback.print_exc()  # most likely in the user's own code
         sys.exit(FAILURE)
-
-
-def _is_of_others(error: Exception) -> bool:
-    """Whether this is not the first rank, and another one is gone: the first one tells it."""
-    from lit_optim.lightning.ranks import is_broken
-
-    return not is_first() and is_broken(error)
 
 
 def _is_lightnings_complaint(error: Exception) -> bool:
@@ -93,6 +86,6 @@ def _end(error: BaseException, code: int) -> None:
     """One line, and the traceback only where it was asked for."""
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
-    if is_first():  # the other ranks have nothing to add
+    if is_first_here():  # the other ranks have nothing to add
         print(f"lit_optim: {first_line(error)}", file=sys.stderr)
     sys.exit(code)

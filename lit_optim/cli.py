@@ -19,6 +19,7 @@ from lit_optim import __version__
 from lit_optim.config.completion import BASH, candidates
 from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
+from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, suggest
 from lit_optim.optimizers.needs import NEEDS
 
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Ends with code 0, 2 for a mistake, or 1 where the doctor finds something bad.
     """
+    forget_ranks()
     try:
         _answer(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

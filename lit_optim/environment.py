@@ -19,10 +19,17 @@ def is_first() -> bool:
 
     Lightning, torchrun and SLURM each say it in their own way.
     """
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return os.environ[name] == "0"
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    if "LOCAL_RANK" in os.environ or "NODE_RANK" in os.environ:  # also within a job of SLURM
+        return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+    return os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def is_first_here() -> bool:
+    """Whether this process is the first of its machine, where a mistake is told as well."""
+    others = {"RANK", "SLURM_PROCID"} & os.environ.keys()
+    return is_first() or (not others and os.environ.get("LOCAL_RANK", "0") == "0")
 
 
 def forget_ranks() -> None:
@@ -33,11 +40,16 @@ def forget_ranks() -> None:
         os.environ.pop(name, None)
 
 
-def forget_address() -> None:
-    """Have the processes of one machine meet at a free port, not where an earlier run met."""
+def forget_machines() -> None:
+    """Have the processes of one machine meet at a free port, not where those of several have."""
     if "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
-        for name in ("MASTER_ADDR", "MASTER_PORT"):
+        for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK"):
             os.environ.pop(name, None)
+
+
+def is_one_of_several() -> bool:
+    """Whether somebody has started this process as one of several ranks."""
+    return any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
 
 
 def passing_directory() -> str:

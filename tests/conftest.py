@@ -24,6 +24,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of workers beside each other 
 
 
 @pytest.fixture(autouse=True)
+def _same_chance():
+    """Whatever has run before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _no_hydra_left():
     yield
     GlobalHydra.instance().clear()

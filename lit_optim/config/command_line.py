@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import itertools
+import os
 import re
 import shlex
 import sys
@@ -35,7 +36,7 @@ from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.config.resume import AUTO, NONE, Found, found, typed
 from lit_optim.config.targets import SEVERAL
 from lit_optim.config.trainer import Count
-from lit_optim.environment import forget_address, is_first, passing_directory
+from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 
@@ -82,16 +83,20 @@ def front(argv: list[str]) -> Line:
     translated: list[str] = []
     if theirs:
         translated, left_out = translated_by(theirs, overrides_in(own), args.multirun)
+    resumes = not args.multirun and any("resume.from=" in line for line in own)
+    before = _before(overrides_in(own)) if resumes else []
     if any(getattr(args, name) for name in HYDRAS_OWN):
-        return Line([*flags, *translated, *own] if theirs else argv)
+        lines = [*(str(one.input_line) for one in before), *translated, *own]
+        return Line([*flags, *lines] if theirs or before else argv)
     overrides = [_checked(override) for override in overrides_in([*translated, *own])]
-    before = [] if args.multirun else _before(overrides)
     overrides = [*before, *overrides]
     if args.help:
         chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
         return Line(argv, help_text(chosen))
     for override in overrides:
         check_multirun(override, args.multirun)
+    if args.multirun and is_one_of_several():
+        raise UsageError("-m starts its runs itself: not under torchrun or as several tasks")
     check_runs(overrides)
     for cfg in each_once(overrides):
         check(cfg)
@@ -102,7 +107,7 @@ def front(argv: list[str]) -> Line:
     if going_on is not None and going_on.finished:
         return Line(argv, going_on.told)
     if cfg.trainer.get("num_nodes", 1) == 1:
-        forget_address()
+        forget_machines()
     first = is_first()
     if first and not (going_on and going_on.run_dir):
         _check_directory(cfg, args.multirun)
@@ -124,9 +129,11 @@ def front(argv: list[str]) -> Line:
             where = str(going_on.run_dir).replace("'", "\\'")
             one = [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
             lines += [f"hydra.sweep.dir='{where}'"] if args.multirun else one
-    if not (first or args.multirun or any(line.startswith("hydra.run.dir=") for line in lines)):
-        # launched beside the first, whose directory it does not know, nor needs
-        lines += [f"hydra.run.dir='{passing_directory()}'", "hydra.output_subdir=null"]
+    if not first:
+        lines.append("hydra.output_subdir=null")  # the first writes it
+        if not any(line.startswith("hydra.run.dir=") for line in lines):
+            # launched beside the first, whose directory it does not know, nor needs
+            lines.append(f"hydra.run.dir='{passing_directory()}'")
     return Line([*flags, *lines])
 
 
@@ -189,6 +196,8 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     own = [line for line in lines if line not in theirs]
     translated = translated_by(theirs, overrides_in(own), True)[0] if theirs else []
     overrides = [_checked(override) for override in overrides_in([*translated, *own])]
+    if any(override.key_or_group == "resume.from" for override in overrides):
+        raise UsageError("resume is for train.py; say what the run was started with")
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():
@@ -259,9 +268,12 @@ def _checked(override: Override) -> Override:
             raise UsageError(f"{key} must be one choice per run; to run several, say -m {key}=a,b")
         if value in (None, "", "null"):
             raise UsageError(f"{key} is required; one of {', '.join(known[key])}")
-        name = str(value).removesuffix(".yaml")
+        name = str(value)
         if name not in known[key]:
-            near = suggest(name, known[key]) or f"; it is one of {', '.join(known[key])}"
+            near = (
+                suggest(name.removesuffix(".yaml"), known[key])
+                or f"; it is one of {', '.join(known[key])}"
+            )
             raise UsageError(f"unknown {key} {name!r}{near}")
     return override
 
@@ -270,10 +282,11 @@ def _check_directory(cfg: DictConfig, multirun: bool) -> None:
     """Runs never share a directory, and what cannot be kept is not begun."""
     place, left = ("sweep", "*/job.json") if multirun else ("run", "config.yaml")
     path = Path(cfg.hydra[place].dir)
-    if any(path.glob(left)):
-        raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
-    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    there = path
     try:
+        if any(path.glob(left)):
+            raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
+        there = next(one for one in (path, *path.absolute().parents) if os.path.exists(one))
         with TemporaryFile(dir=there):
             pass
     except OSError as error:

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
+from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
 from lit_optim.config.places import CUSTOM, conf_dir, groups, text_of
 from lit_optim.errors import UsageError, first_line
@@ -37,6 +38,8 @@ def composed(overrides: list[str]) -> DictConfig:
         where = error.problem_mark
         place = f"{where.name}:{where.line + 1}: " if where else ""
         raise UsageError(f"{place}{error.problem}") from None
+    except ReaderError as error:
+        raise UsageError(f"{error.name}: {first_line(error)}") from None
     except UnicodeDecodeError:
         for path in conf_dir().rglob("*.yaml"):
             text_of(path)  # raises where it is this one

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ AUTO, NONE = "auto", "none"
 ASKED = "asked.json"
 #: There, by Hydra: the overrides.
 TYPED = ".hydra/overrides.yaml"
+TRIES, SECONDS_BETWEEN = 10, 0.1
 #: And when it has ended.
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
@@ -71,19 +75,33 @@ def typed(where: Path) -> list[str]:
     """What a run that `resume` names was started with, without where to go on, and what to trust.
 
     A directory is no authority on which code may run: `allow` is to be typed again.
+
+    Raises:
+        UsageError: that cannot be read.
     """
-    try:
-        lines = OmegaConf.to_container(OmegaConf.load(run_of(where) / TYPED))
-    except (OSError, ValueError, YAMLError):
+    file = run_of(where) / TYPED
+    if not os.path.exists(file):
         return []  # what it was is held against what is typed now
+    lines = _lines_of(file)
     left_out = re.compile(r"[+~]*(resume|branch_from|cooldown|allow)\b")
-    found = lines if isinstance(lines, list) else []
-    return [str(line) for line in found if not left_out.match(str(line))]
+    return [line for line in lines if not left_out.match(line)]
+
+
+def _lines_of(file: Path) -> list[str]:
+    for _ in range(TRIES):  # the first of several ranks may be writing it
+        with contextlib.suppress(OSError, ValueError, YAMLError):
+            lines = OmegaConf.to_container(OmegaConf.load(file))
+            if isinstance(lines, list):
+                return [str(line) for line in lines]
+        time.sleep(SECONDS_BETWEEN)
+    raise UsageError(
+        f"resume: {file} cannot be read; delete it, and type what the run was started with"
+    )
 
 
 def run_of(where: Path) -> Path:
     """The directory of a run, which may be named by a checkpoint in it."""
-    return where.parent.parent if where.is_file() else where
+    return where.parent.parent if os.path.isfile(where) else where
 
 
 def check_resume(settings: Mapping[str, Any]) -> None:
@@ -124,8 +142,13 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
         run_dir = same[0]
     else:
         run_dir = run_of(Path(where))
-        if not (run_dir / ASKED).is_file():
+        if not os.path.isfile(run_dir / ASKED):
             raise UsageError(f"resume={where}: there is no run, its {ASKED} is missing")
+        if (origin := read(run_dir).get("branch_from")) is not None:
+            raise UsageError(
+                f"resume={where}: it is a branch, which is not gone on with; branch again, with "
+                f"branch_from={origin}"
+            )
         _check_same(read(run_dir), now, settings)
     changed = read(run_dir) != now
     if (run_dir / RESULT).is_file() and not changed:

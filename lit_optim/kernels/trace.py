@@ -259,9 +259,12 @@ def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
         raise TypeError("a and b of p = a p - b u are the same for all elements of a tensor")
     places = tuple((name, g._symbol(value).place) for name, value in after.items())
     used = {place for node in made.nodes for place in node.inputs}
+    told: set[int] = set()
     for name, place in places:
-        if name not in states and (made.nodes[place].op != "sum" or place in used):
-            raise TypeError(f"{name} is no state, and no sum that is only told")
+        if name not in states:
+            if made.nodes[place].op != "sum" or place in used or place in told:
+                raise TypeError(f"{name} is no state, and no sum that is only told, and once")
+            told.add(place)
     return Program(tuple(made.nodes), a, b, u, tuple(states), places, numbers)
 
 

@@ -7,10 +7,8 @@ import re
 import torch
 from lightning.pytorch import Trainer
 
-from lit_optim.lightning.ranks import died
+from lit_optim.lightning.ranks import died, gave_up
 
-#: What gloo says when a rank does not come, after the timeout of the strategy.
-GAVE_UP = "Timed out waiting"
 KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
 
 
@@ -31,7 +29,7 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
             f"a worker of the data loader {what}, at step {step}: often it is the memory of the "
             "machine; take fewer workers"
         )
-    if isinstance(error, RuntimeError) and GAVE_UP in text and trainer.is_global_zero:
+    if gave_up(error) and trainer.is_global_zero:
         others = trainer.world_size - 1
         who = "rank 1" if others == 1 else f"one of the ranks 1 to {others}"
         return f"{who} hangs, or has gone another way than rank 0, at step {step}: all are ended"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ PARENT = os.getppid()
 LIGHTNINGS = "child-process-observer"
 #: What a broken connection says, in gloo's words and NCCL's.
 BROKEN = ("by peer", "Broken pipe", "remote process")
+#: What gloo says.
+GAVE_UP = re.compile(r"Timed out waiting \d+ms for \w+ operation")
 
 
 class Ranks(Callback):
@@ -72,6 +75,11 @@ def is_broken(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in BROKEN)
 
 
+def gave_up(error: BaseException) -> bool:
+    """Whether an error is that another process has not come within the strategy's timeout."""
+    return isinstance(error, RuntimeError) and GAVE_UP.search(str(error)) is not None
+
+
 def end_others(trainer: Trainer) -> None:
     """End the processes that this one has started, which can do nothing alone."""
     others = started(trainer)
@@ -81,11 +89,17 @@ def end_others(trainer: Trainer) -> None:
     _kill(others)
 
 
-def tell_if_left() -> None:
-    """In a process that was started: say so if who started it is gone, as nobody else can."""
-    time.sleep(POLL_SECONDS)
-    if os.getppid() != PARENT and os.environ.get("LOCAL_RANK") == "1":
-        print("lit_optim: rank 0 is gone; all ranks are ended", file=sys.stderr, flush=True)
+def tell_if_left(waited: bool = False) -> None:
+    """In a process that was started: say so if who started it is gone, as nobody else can.
+
+    Args:
+        waited: it is not gone but has not come; if it has waited as well, it ends this process.
+    """
+    time.sleep(2 * GRACE_SECONDS if waited else POLL_SECONDS)
+    gone = os.getppid() != PARENT
+    if (gone or waited) and os.environ.get("LOCAL_RANK") == "1":
+        how = "is gone" if gone else "hangs, or has gone another way than the others"
+        print(f"lit_optim: rank 0 {how}; all ranks are ended", file=sys.stderr, flush=True)
 
 
 def _first_dead(others: list[subprocess.Popen[bytes]]) -> str | None:

@@ -42,9 +42,9 @@ class Resumable(Callback):
     """Keeps in each checkpoint what training goes on with beside Lightning's own: chance and place.
 
     The states of the random number generators of torch (CPU and this GPU), numpy and Python, and
-    how many batches of the epoch are done, and which parameters are frozen. A sampler that has
-    `skip` (ours have) begins the epoch there; any other loader begins it anew, which is told in a
-    line.
+    how many batches of the epoch are done, and which parameters were frozen or unfrozen since the
+    run began. A sampler that has `skip` (ours have) begins the epoch there; any other loader begins
+    it anew, which is told in a line.
 
     Args:
         fresh: hyperparameters of groups that are those of this run's configuration, not those of
@@ -59,12 +59,13 @@ class Resumable(Callback):
         self._made: list[list[dict[str, Any]]] = []
         self._place: tuple[int, int] = (0, 0)
         self._ended = False
-        self._frozen: list[str] = []
+        self._trained: dict[str, bool] = {}  # whether a parameter was when the run began
+        self._turned: dict[str, bool] = {}  # and those for which that has changed on the way
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         epoch, batches = self._place
-        frozen = list(self._frozen)
-        return {"epoch": epoch, "batches": batches, "chance": _chance(), "frozen": frozen}
+        turned = dict(self._turned)
+        return {"epoch": epoch, "batches": batches, "chance": _chance(), "turned": turned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
         self._loaded = state_dict
@@ -76,8 +77,11 @@ class Resumable(Callback):
         count = trainer.num_training_batches
         within = count and not self._ended  # at the end the epoch counts as done
         self._place = trainer.current_epoch, int(done % count) if within else 0
-        params = pl_module.named_parameters()
-        self._frozen = [name for name, p in params if not p.requires_grad]
+        self._turned = {
+            name: p.requires_grad
+            for name, p in pl_module.named_parameters()
+            if self._trained.get(name, p.requires_grad) != p.requires_grad
+        }
         checkpoint[WRITTEN_BY] = {
             "format": FORMAT, "lit_optim": __version__, "torch": str(torch.__version__),
         }  # fmt: skip
@@ -92,14 +96,15 @@ class Resumable(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         self._ended = False
+        self._trained = {name: p.requires_grad for name, p in pl_module.named_parameters()}
         self._made = [[dict(g) for g in optimizer.param_groups] for optimizer in trainer.optimizers]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if self._loaded is None:
             return
-        if (frozen := self._loaded.get("frozen")) is not None:  # not kept before
-            for name, p in pl_module.named_parameters():
-                p.requires_grad_(name not in frozen)
+        turned = self._loaded.get("turned", {})
+        for name, p in pl_module.named_parameters():
+            p.requires_grad_(turned.get(name, p.requires_grad))
         for optimizer, groups in zip(trainer.optimizers, self._made, strict=True):
             # a group that a callback adds has no values of a configuration
             for group, made in zip(optimizer.param_groups, groups, strict=False):

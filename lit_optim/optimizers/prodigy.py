@@ -139,7 +139,9 @@ class Prodigy(Elementwise):
     def _estimate(self) -> bool:
         """Take the gradients into s and num, and d from them; False if all are 0."""
         one = self.param_groups[0]
-        d, ways, norms = one["d"], [], []
+        d = one["d"]
+        ways: list[Any] = []
+        norms: list[Any] = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -148,9 +150,9 @@ class Prodigy(Elementwise):
             batch = Batch(params, [p.grad for p in params], states)
             size = self.effective_lr(group, 1, {})
             told = self.told(group, batch, _taken, ("s", "p0"), self._of_s(group, size))
-            norms += told["norm"]
+            norms += told.get("norm", ())  # nothing where all are empty
             if group["lr"] > 0:
-                ways += [d / group["d0"] * size * way for way in told["way"]]
+                ways += [d / group["d0"] * size * way for way in told.get("way", ())]
         denominator = _sum(norms)
         numerator = one["d_numerator"] * _beta3(one) + _sum(ways)
         if denominator == 0:

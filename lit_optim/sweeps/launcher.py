@@ -73,6 +73,7 @@ class ProcessLauncher(Launcher):
     ) -> None:
         """Called by Hydra."""
         self.config = config
+        self.callbacks = hydra_context.callbacks
         self.compose = hydra_context.config_loader.load_sweep_config
 
     def launch(
@@ -105,6 +106,7 @@ class ProcessLauncher(Launcher):
                     for job in [job for job in running if job.process.poll() is not None]:
                         running.remove(job)
                         ended.append(_end(job))
+                        self.callbacks.on_job_end(config=self.config, job_return=ended[-1])
                         failed += job.process.returncode != 0
                         progress.advance(line)
                         if not console.is_terminal:

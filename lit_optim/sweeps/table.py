@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import filter_overrides
+from hydra.core.utils import JobReturn, filter_overrides
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich import box
@@ -35,12 +35,18 @@ class Ended:
 class SweepTable(Callback):
     """Hydra callback: prints the table; the sweep ends with code 1 if any job failed."""
 
+    def __init__(self) -> None:
+        self.ended: list[Path] = []  # the directories of this start's jobs
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Called by our launcher."""
+        self.ended.append(Path(str(job_return.working_dir)))
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra."""
         sweep_dir = Path(config.hydra.sweep.dir)
         jobs = read_jobs(sweep_dir)
-        begun = sorted(log.parent for log in sweep_dir.glob(f"*/{LOG}"))
-        lost = [run_dir for run_dir in begun if not (run_dir / RECORD).exists()]
+        lost = [run_dir for run_dir in sorted(self.ended) if not (run_dir / RECORD).exists()]
         if not jobs and not lost:
             return  # another launcher's
         console = Console()

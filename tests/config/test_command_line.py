@@ -16,6 +16,9 @@ from tests.conftest import ROOT
 
 MISTAKES = {
     # faults 1 to 8: names
+    "optimizer=sgd.yaml": "unknown optimizer 'sgd.yaml'; did you mean sgd",
+    "hydra.run.dir=" + "x" * 300: "File name too long",
+    "resume=" + "x" * 300: "there is no run",
     "optimizer=xyz": "unknown optimizer 'xyz'; it is one of ada",
     "++optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
     "optimizer.momentum=0.9": "unknown key optimizer.momentum (AdamW takes lr, betas, eps",

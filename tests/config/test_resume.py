@@ -8,13 +8,13 @@ import pytest
 
 from lit_optim.config.check import to_plain
 from lit_optim.config.command_line import combinations, front
+from lit_optim.config.composing import composed
 from lit_optim.config.resume import found, note
 from lit_optim.errors import UsageError
 
 
 def plain(*lines):
-    [(_, cfg)] = combinations(list(lines))
-    return to_plain(cfg)
+    return to_plain(composed(list(lines)))
 
 
 @pytest.fixture
@@ -109,6 +109,24 @@ def test_its_directory_alone_is_the_command_it_was_started_with(place, capsys):
         UsageError, match=r"lr was 0.1, now 0.01, optimizer.momentum was 0.8, now 0.9"
     ):
         front(["resume=runs/same", "optimizer=momentum"])  # with the lr it has by default
+    assert front(["--cfg", "job", "resume=runs/same"]).argv[2:-1] == lines
+    (run_dir / ".hydra" / "overrides.yaml").write_text("")
+    with pytest.raises(UsageError, match=r"overrides.yaml cannot be read; delete it, and type"):
+        front(["resume=runs/same"])
+
+
+def test_a_branch_is_not_gone_on_with(place):
+    run_dir = a_run(place, "branch")
+    asked = json.loads((run_dir / "asked.json").read_text())
+    (run_dir / "asked.json").write_text(json.dumps(asked | {"branch_from": "runs/x/last.ckpt"}))
+    with pytest.raises(UsageError, match="a branch, which is not gone on with; branch again, with"):
+        front(["resume=runs/branch"])
+
+
+def test_other_commands_are_about_what_is_typed(place):
+    a_run(place, "same")
+    with pytest.raises(UsageError, match=r"resume is for train\.py"):
+        list(combinations(["resume.from=runs/same"]))
 
 
 def test_what_may_change(place):

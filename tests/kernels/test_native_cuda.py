@@ -321,7 +321,7 @@ def test_what_is_computed_once_per_call_is_what_a_processor_computes():
     for x in numbers:
         for y in numbers:
             h = {"x": x, "y": y, "z": 7.0}
-            program = trace(rule, [], h)
+            program = trace(rule, [f"r{k}" for k in range(17)], h)
             known = native_cuda.values(program, h)
             tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in h.items()}
             *_, expected = rule(0.0, 0.0, None, SimpleNamespace(**tensors))

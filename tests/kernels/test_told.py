@@ -68,6 +68,9 @@ def test_what_is_told_is_a_sum_that_nothing_waits_for():
         norm = total(g * g)
         return 1.0, 0.1, g / norm, {"told": norm}
 
-    for bad in (single, waited_for):
+    def twice(g, p, s, h):
+        return 1.0, 0.0, 0.0, {"it": total(g * p), "told": total(g * p)}
+
+    for bad in (single, waited_for, twice):
         with pytest.raises(TypeError, match="told is no state, and no sum that is only told"):
             trace(bad, (), {})

@@ -69,13 +69,17 @@ def test_by_slurm(tmp_path, monkeypatch):
 
 
 def test_more_processes_than_the_trainer_has(train):
-    found = train(*LINE, "trainer=cpu", LOCAL_RANK="0", RANK="0", WORLD_SIZE="2")
+    two = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}
+    found = train("-m", "seed=0,1", **two)
+    assert "lit_optim: -m starts its runs itself: not under torchrun" in found.stderr
+    found = train(*LINE, "trainer=cpu", **two)
     assert found.returncode == 2
     assert "lit_optim: 2 processes were launched, but the trainer has 1: " in found.stderr
 
 
 def test_what_is_left_of_another_run_is_forgotten(train, tmp_path):
     left = {"LOCAL_RANK": "1", "RANK": "1", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "22"}
+    left |= {"NODE_RANK": "1", "GROUP_RANK": "1"}
     done = train(*LINE, timeout=120, **left)
     assert done.returncode == 0, done.stderr
     assert_one_run(tmp_path)
@@ -92,6 +96,7 @@ def test_what_is_left_of_another_run_is_forgotten(train, tmp_path):
         ({"LOCAL_RANK": "0", "WORLD_SIZE": "2", "NODE_RANK": "1"}, False),  # the second machine
         ({"LOCAL_RANK": "0", "WORLD_SIZE": "4", "RANK": "2"}, False),
         ({"NODE_RANK": "1"}, False),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "0"}, False),  # in a shell of SLURM
         ({"SLURM_PROCID": "1"}, False),
     ],
     ids=str,

@@ -7,6 +7,7 @@ import io
 import json
 
 import pytest
+from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -100,15 +101,20 @@ def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys)
         (tmp_path / name / "log.txt").write_text("No space left on device\n")
         if record:
             (tmp_path / name / "job.json").write_text(record)
-    cfg = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    (tmp_path / "c").mkdir()  # cut off by another start, and not asked for by this one
+    (tmp_path / "c" / "log.txt").touch()
+    cfg, report = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}), SweepTable()
+    for name in ("a", "b"):
+        report.on_job_end(cfg, JobReturn(working_dir=str(tmp_path / name)))
     with pytest.raises(SystemExit) as end:
-        SweepTable().on_multirun_end(cfg)
+        report.on_multirun_end(cfg)
     assert end.value.code == 1
     out = capsys.readouterr().out
     assert (
         f"b: how it ended could not be written: a full disk?; {tmp_path / 'b' / 'log.txt'}" in out
     )
     assert "No space left on device" in out
+    assert "c:" not in out
 
 
 def test_a_disk_that_is_full_ends_the_sweep_in_a_line(tmp_path, monkeypatch, capsys):
