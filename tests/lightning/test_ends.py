@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 
+from lit_optim.lightning.ranks import gave_up
 from tests.conftest import ROOT
 
 YOURS = """
@@ -153,6 +154,12 @@ def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
     assert ("my own mistake" in done.stderr) == (how == "raises")
     assert "gloo" not in done.stderr
     assert done.stderr.count("Traceback") == (how == "raises")
+
+
+def test_giving_up_is_gloos_not_anybodys():
+    told = "[unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete"
+    assert gave_up(RuntimeError(told))
+    assert not gave_up(RuntimeError("Timed out waiting for the licence server"))
 
 
 @pytest.mark.slow

@@ -228,6 +228,21 @@ def test_what_is_unfrozen_on_the_way(tmp_path):
     assert not torch.equal(whole.net[0].weight, before)
 
 
+class Freeze(Callback):
+    def setup(self, trainer, pl_module, stage):
+        pl_module.net[0].requires_grad_(False)
+
+
+def test_what_this_command_freezes_stays_frozen(tmp_path):
+    make = partial(AdamW, lr=0.05)
+    fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3))
+    checkpoint = newest_good(tmp_path)
+    before = torch.load(checkpoint)["state_dict"]
+    after = fit(tmp_path, make, cosine_warmup(), ckpt=checkpoint, more=[Freeze()]).state_dict()
+    assert torch.equal(after["net.0.weight"], before["net.0.weight"])
+    assert not torch.equal(after["net.3.weight"], before["net.3.weight"])
+
+
 class Foreign(Data):
     """A loader that does not know where to begin."""
 

@@ -146,3 +146,13 @@ def test_who_takes_a_sum_needs_the_whole(name):
 def test_nesterov_wants_a_momentum():
     with pytest.raises(UsageError, match=r"^nesterov must go with momentum > 0$"):
         class_of("signum")(parameters(), momentum=0.0, nesterov=True)
+
+
+@pytest.mark.parametrize("executor", ["auto", "torch"])
+def test_prodigy_takes_a_group_without_elements(executor):
+    params = [torch.nn.Parameter(torch.ones(4, 3)), torch.nn.Parameter(torch.ones(0, 3))]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer = class_of("prodigy")([{"params": [p]} for p in params], executor=executor)
+    optimizer.step()
+    assert optimizer.param_groups[0]["k"] == 1
