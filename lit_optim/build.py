@@ -36,6 +36,7 @@ from lit_optim.config.targets import (
     locate,
     require,
 )
+from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
 from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
@@ -153,6 +154,8 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", pattern)
     for name in ("lightning.pytorch", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if not is_first():  # the first tells what all do
+        logging.getLogger("lit_optim").setLevel(logging.WARNING)
 
 
 def _build(path: str, node: DictConfig) -> Any:
