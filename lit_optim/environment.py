@@ -48,8 +48,9 @@ def forget_machines() -> None:
 
 
 def is_one_of_several() -> bool:
-    """Whether somebody has started this process as one of several ranks."""
-    return any(int(os.environ.get(name, "1")) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    """Whether somebody has started this process as one of several ranks: torchrun, or srun."""
+    counts = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+    return any(int(os.environ.get(name) or 1) > 1 for name in counts)
 
 
 def passing_directory() -> str:
