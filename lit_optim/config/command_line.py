@@ -33,7 +33,7 @@ from lit_optim.config.help import help_text
 from lit_optim.config.hf_line import HF, translated_by
 from lit_optim.config.places import groups
 from lit_optim.config.reading import check_multirun, overrides_in
-from lit_optim.config.resume import AUTO, NONE, Found, found, typed
+from lit_optim.config.resume import AUTO, LOG, NONE, RECORD, Found, found, typed
 from lit_optim.config.targets import SEVERAL
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
@@ -78,18 +78,14 @@ def front(argv: list[str]) -> Line:
     argv = [SHORT.sub("resume.from=", argument) for argument in argv]
     args = _parse(argv)
     flags = [argument for argument in argv if argument not in args.overrides]
-    theirs = [line for line in args.overrides if HF.match(line)]
-    own = [line for line in args.overrides if line not in theirs]
-    translated: list[str] = []
-    if theirs:
-        translated, left_out = translated_by(theirs, overrides_in(own), args.multirun)
-    resumes = not args.multirun and any("resume.from=" in line for line in own)
-    before = _before(overrides_in(own)) if resumes else []
-    if any(getattr(args, name) for name in HYDRAS_OWN):
-        lines = [*(str(one.input_line) for one in before), *translated, *own]
-        return Line([*flags, *lines] if theirs or before else argv)
-    overrides = [_checked(override) for override in overrides_in([*translated, *own])]
-    overrides = [*before, *overrides]
+    is_hydras = any(getattr(args, name) for name in HYDRAS_OWN)
+    if is_hydras and not any(HF.match(x) or "resume.from=" in x for x in args.overrides):
+        return Line(argv)
+    here, translated, left_out = _read(args.overrides, args.multirun)
+    before = [] if args.multirun else _before(here)
+    overrides = [*before, *here]
+    if is_hydras:
+        return Line([*flags, *(str(override.input_line) for override in overrides)])
     if args.help:
         chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
         return Line(argv, help_text(chosen))
@@ -114,10 +110,10 @@ def front(argv: list[str]) -> Line:
     warning = unusual(to_plain(cfg)["optimizer"])
     if warning and first and not args.multirun:
         print(f"lit_optim: warning: {warning}", file=sys.stderr)
-    if theirs and first:
+    if translated and first:
         print("hf:", *map(shlex.quote, translated))
-        if left_out:
-            print("hf: left out:", left_out)
+    if left_out and first:
+        print("hf: left out:", left_out)
     lines = [*map(rewritten, overrides), *implied(overrides)]
     if going_on is not None:
         if first:
@@ -135,6 +131,14 @@ def front(argv: list[str]) -> Line:
             # launched beside the first, whose directory it does not know, nor needs
             lines.append(f"hydra.run.dir='{passing_directory()}'")
     return Line([*flags, *lines])
+
+
+def _read(lines: list[str], multirun: bool) -> tuple[list[Override], list[str], str]:
+    """What these arguments say; those that `hf...` stands for first, then as text; its rest."""
+    theirs = [line for line in lines if HF.match(line)]
+    own = overrides_in([line for line in lines if line not in theirs])
+    translated, left_out = translated_by(theirs, own, multirun) if theirs else ([], "")
+    return [_checked(one) for one in (*overrides_in(translated), *own)], translated, left_out
 
 
 def _before(overrides: list[Override]) -> list[Override]:
@@ -181,7 +185,7 @@ def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
         return None
     if not multirun:
         return found(to_plain(cfg))
-    if not any(Path(where).glob("*/log.txt")):
+    if not any(Path(where).glob(f"*/{LOG}")):
         raise UsageError(f"resume={where} with -m must be the directory of a sweep, runs/..._sweep")
     return Found(Path(where), f"going on with {where}")
 
@@ -192,10 +196,7 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     Raises:
         UsageError: the first mistake.
     """
-    theirs = [line for line in lines if HF.match(line)]
-    own = [line for line in lines if line not in theirs]
-    translated = translated_by(theirs, overrides_in(own), True)[0] if theirs else []
-    overrides = [_checked(override) for override in overrides_in([*translated, *own])]
+    overrides, _, _ = _read(lines, multirun=True)
     if any(override.key_or_group == "resume.from" for override in overrides):
         raise UsageError("resume is for train.py; say what the run was started with")
     swept = [override for override in overrides if override.is_sweep_override()]
@@ -280,7 +281,7 @@ def _checked(override: Override) -> Override:
 
 def _check_directory(cfg: DictConfig, multirun: bool) -> None:
     """Runs never share a directory, and what cannot be kept is not begun."""
-    place, left = ("sweep", "*/job.json") if multirun else ("run", "config.yaml")
+    place, left = ("sweep", f"*/{RECORD}") if multirun else ("run", "config.yaml")
     path = Path(cfg.hydra[place].dir)
     there = path
     try:

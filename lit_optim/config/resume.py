@@ -26,6 +26,8 @@ TRIES, SECONDS_BETWEEN = 10, 0.1
 #: And when it has ended.
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+#: And in that of a sweep's job: how it ended, and what it printed.
+RECORD, LOG = "job.json", "log.txt"
 #: What may differ without a word: it changes no result, or says what is done after training.
 FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "logger", "callbacks")
 FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")

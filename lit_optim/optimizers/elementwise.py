@@ -150,7 +150,7 @@ class Elementwise(Walk):
                     raise UsageError(f"{who} at whole tensors: not for sharded parameters")
             self.in_torch(batch, self._walked, names, h, t, in_parts)
 
-    def told(
+    def go_over(
         self,
         group: dict[str, Any],
         batch: Batch,
@@ -158,7 +158,7 @@ class Elementwise(Walk):
         names: tuple[str, ...],
         h: SimpleNamespace,
     ) -> dict[str, list[Any]]:
-        """What a rule tells that gives sums beside new states: each of them, tensor by tensor.
+        """Do a rule of another kind than the update: natively what can be, the others in torch.
 
         Args:
             group: whose executor is asked.
@@ -166,9 +166,12 @@ class Elementwise(Walk):
             rule: as an executor calls it.
             names: of the states that it knows.
             h: its scalars.
+
+        Returns:
+            What it tells, which are sums beside new states: each of them, tensor by tensor.
         """
         found: dict[str, list[Any]] = {}
-        if group["executor"] != "torch":
+        if batch.params and group["executor"] != "torch":
             batch = self.natively(group, batch, rule, names, h, 1, found)
         self.in_torch(batch, rule, names, h, 1, found=found)
         return found

@@ -144,13 +144,11 @@ class Prodigy(Elementwise):
         norms: list[Any] = []
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
             states = [self.state[p] or self.start(p, group) for p in params]
             batch = Batch(params, [p.grad for p in params], states)
             size = self.effective_lr(group, 1, {})
-            told = self.told(group, batch, _taken, ("s", "p0"), self._of_s(group, size))
-            norms += told.get("norm", ())  # nothing where all are empty
+            told = self.go_over(group, batch, _taken, ("s", "p0"), self._of_s(group, size))
+            norms += told.get("norm", ())  # nothing where there are no gradients, or no elements
             if group["lr"] > 0:
                 ways += [d / group["d0"] * size * way for way in told.get("way", ())]
         denominator = _sum(norms)

@@ -63,10 +63,7 @@ class ScheduleFree(Elementwise):
             params = [p for p in group["params"] if self.state.get(p)]
             states = [self.state[p] for p in params]
             batch = Batch(params, [state["z"] for state in states], states)
-            h = SimpleNamespace(weight=weight)
-            if params and group["executor"] != "torch":
-                batch = self.natively(group, batch, _towards, (), h, 1)
-            self.in_torch(batch, _towards, (), h, 1)
+            self.go_over(group, batch, _towards, (), SimpleNamespace(weight=weight))
             group["train_mode"] = train
 
     def carried(self, group: dict[str, Any]) -> dict[str, float]:  # noqa: D102

@@ -30,11 +30,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
-from lit_optim.config.resume import asked, read
+from lit_optim.config.resume import LOG, RECORD, asked, read
 from lit_optim.environment import RANK_VARIABLES
 
-#: In a job's directory: how it ended, and what it printed.
-RECORD, LOG = "job.json", "log.txt"
 #: In a sweep's: runs that were configured otherwise than those of the same name are now.
 BEFORE = ".before"
 LONGEST_NAME = 150

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lit_optim.sweeps.launcher import LOG, RECORD, describe_exit
+from lit_optim.config.resume import LOG, RECORD
+from lit_optim.sweeps.launcher import describe_exit
 from lit_optim.tensorboard import open_command
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.factored import MOST_PARTS, PART
+from tests.kernels import needs
 from tests.optimizers.running import class_of
 
-COMPILERS = ("cc", "gcc", "clang")
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler here")
+pytestmark = needs.compiler
 
 #: single numbers, vectors, matrices in one part and in many, the longest and the broadest; matrices
 #: behind each other, of one number, of nine, of a few and of many

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from lit_optim.kernels.arithmetic import absolute
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
+from tests.kernels import needs
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
@@ -29,8 +29,7 @@ SHAPES = [(), (7,), (3, 2, 3, 3), (0,), (BIG,)]
 #: how far two roundings may lie apart, as a share of the value; bfloat16's and float16's are an ulp
 CLOSE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 
-COMPILERS = ("cc", "gcc", "clang")
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler here")
+pytestmark = needs.compiler
 
 
 def parameters(dtype):

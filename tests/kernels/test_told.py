@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 
 from lit_optim.kernels import native_cpu, torch_executor
 from lit_optim.kernels.arithmetic import total
 from lit_optim.kernels.trace import trace
+from tests.kernels import needs
 from tests.kernels.told import NAMES, H, expected, rows, rule
 
 SHAPES = [(), (7,), (0,), (300, 5), (2 * native_cpu.ALONE + 77,)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-COMPILERS = ("cc", "gcc", "clang")
-compiled = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler here")
 
 
 def by_torch(found):
@@ -33,7 +30,7 @@ def natively(found):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("step", [by_torch, pytest.param(natively, marks=compiled)])
+@pytest.mark.parametrize("step", [by_torch, pytest.param(natively, marks=needs.compiler)])
 def test_they_are_of_each_tensor_and_p_stays(step, dtype):
     found = rows(dtype, SHAPES)
     before = [[x.clone() for x in row] for row in found]
@@ -48,7 +45,7 @@ def test_they_are_of_each_tensor_and_p_stays(step, dtype):
             assert told[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
 
 
-@compiled
+@needs.compiler
 def test_threads_change_no_bit():
     count, found = torch.get_num_threads(), []
     try:
