@@ -28,9 +28,7 @@ from lit_optim.schedules.library import cosine_warmup
 from lit_optim.tasks.data import Pairs, TensorTask
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 
-#: sparse gradients, matrices alone
-OTHERS = {"sparse_adam", "muon_torch"}
-OPTIMIZERS = sorted(set(shipped("optimizer")) - OTHERS)
+OPTIMIZERS = sorted(shipped("optimizer"))
 SCHEDULERS = sorted(groups()["scheduler"])
 BATCHES = 6  # of an epoch
 
@@ -57,11 +55,11 @@ class Net(LightningModule):
 
     monitor = ("val/loss", "min")
 
-    def __init__(self, make, schedule=None, **parts):
+    def __init__(self, make, schedule=None, bias=True, **parts):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 8), nn.Linear(8, 1)
-        ).double()
+        first = nn.Linear(6, 8, bias)
+        others = nn.Linear(8, 8, bias), nn.Linear(8, 1, bias)
+        self.net = nn.Sequential(first, nn.Tanh(), nn.Dropout(0.3), *others).double()
         self.make, self.schedule, self.parts = make, schedule, parts
         self.seen, self.lrs = [], []
 
@@ -175,7 +173,8 @@ SAMPLE_OF_SCHEDULERS = [
 
 @pytest.mark.parametrize("name", SAMPLE_OF_OPTIMIZERS)
 def test_every_optimizer(name, tmp_path):
-    assert_goes_on(tmp_path, made("optimizer", name, _partial_=True), cosine_warmup())
+    parts = {"bias": name != "muon_torch"}  # which takes matrices alone
+    assert_goes_on(tmp_path, made("optimizer", name, _partial_=True), cosine_warmup(), parts=parts)
 
 
 @pytest.mark.parametrize("name", SAMPLE_OF_SCHEDULERS)

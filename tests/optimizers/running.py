@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lit_optim.config.places import groups, shipped
+from lit_optim.optimizers.walk import Walk
 
 SHAPES = [(), (7,), (4, 5), (3, 2, 3, 3)]
 NAMES = sorted(shipped("optimizer"))
@@ -17,6 +18,9 @@ NAMES = sorted(shipped("optimizer"))
 
 def class_of(name):
     return get_class(OmegaConf.load(groups()["optimizer"][name])._target_)
+
+
+WALKS = [name for name in NAMES if issubclass(class_of(name), Walk)]
 
 
 def made_by(name):
@@ -83,3 +87,12 @@ def default_dtype(dtype):
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def two_groups(params, name, settings):
+    """The second has half the lr and a weight decay, where the optimizer has them."""
+    hyper = defaults_of(class_of(name)) | settings
+    second = {"weight_decay": 0.05} if "weight_decay" in hyper else {}
+    if hyper["lr"] is not None and "one_lr" not in class_of(name).needs:
+        second["lr"] = hyper["lr"] / 2
+    return [{"params": params[:2]}, {"params": params[2:], **second}]
