@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hydra.core.utils import JobReturn
@@ -129,3 +132,17 @@ def test_a_disk_that_is_full_ends_the_sweep_in_a_line(tmp_path, monkeypatch, cap
     assert end.value.code == 1
     told = f"lit_optim: {tmp_path}: no run can be started there: No space left on device"
     assert told in capsys.readouterr().err
+
+
+def test_the_report_hears_of_every_job_of_this_start(tmp_path, monkeypatch):
+    def start(self, overrides, sweep_dir):
+        process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], text=True)
+        return launcher.Job(overrides, tmp_path, (tmp_path / "log.txt").open("a"), process, 0.0)
+
+    heard = []
+    monkeypatch.setattr(launcher.ProcessLauncher, "_start", start)
+    jobs = launcher.ProcessLauncher()
+    jobs.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    jobs.callbacks = SimpleNamespace(on_job_end=lambda **told: heard.append(told["job_return"]))
+    jobs.launch([["seed=0"]], 0)
+    assert [(job.working_dir, job.return_value) for job in heard] == [(str(tmp_path), 3)]
