@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 ALIKE = 0.6  # a typo leaves more than this of a name
+LONGEST = 300  # characters of a message
+GAP = " ... "
 TIE = 0.1  # names that are so much less alike than the nearest are not what was meant
 
 
@@ -22,9 +24,21 @@ class TrainingFailed(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; where it says nothing, its kind."""
+    """What an error says, in one line that is safe to print; where it says nothing, its kind."""
     first, *others = (str(error).strip() or type(error).__name__).splitlines()
-    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
+    return printable(f"{first} {others[0].strip()}" if first.endswith(":") and others else first)
+
+
+def printable(text: str, most: int = LONGEST) -> str:
+    """The text with control characters escaped, and its middle left out where it is too long.
+
+    A terminal obeys control characters, and text that was typed or read from a file may hold any.
+    """
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(escaped) <= most:
+        return escaped
+    kept = most - len(GAP)
+    return escaped[: kept - kept // 2] + GAP + escaped[len(escaped) - kept // 2 :]
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

@@ -1,0 +1,134 @@
+"""Reads files that this process did not write: run directories, records, arguments of other tools.
+
+Whatever such a file holds is data from a stranger. It may be a FIFO, a device, a gigabyte, a list
+where a mapping is expected, or YAML that expands without end. Each of these is answered by one
+line; no reader here blocks, recurses without bound or raises anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from lit_optim.errors import UsageError
+
+#: No record, configuration or argument file of ours comes near this size, in bytes.
+MAX_BYTES = 16 << 20
+#: Containers within containers.
+MAX_DEPTH = 64
+
+
+class Unreadable(UsageError):
+    """A file that cannot be read as what it should be; the message names it and says why."""
+
+
+def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        Unreadable: it is missing, no regular file, larger than `max_bytes`, or not UTF-8.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror or 'cannot be read'}") from None
+    except ValueError as error:  # a null byte in the name
+        raise Unreadable(f"{path!r}: {error}") from None
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable(f"{path}: is not a regular file")
+        if status.st_size > max_bytes:
+            raise Unreadable(f"{path}: has {status.st_size:,} bytes, the limit is {max_bytes:,}")
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise Unreadable(f"{path}: {error.strerror or 'cannot be read'}") from None
+    finally:
+        os.close(handle)
+    if len(content) > max_bytes:  # it has grown meanwhile, or lies about its size as in /proc
+        raise Unreadable(f"{path}: has more than {max_bytes:,} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Unreadable(f"{path}: is not UTF-8") from None
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        Unreadable: as `read_text`, or it is not JSON, too deep, or has a number of too many digits.
+    """
+    text = read_text(path)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        what = "is nested too deeply" if isinstance(error, RecursionError) else "is not valid JSON"
+        raise Unreadable(f"{path}: {what}") from None
+    _check_depth(path, value)
+    return value
+
+
+def read_json_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping.
+
+    Raises:
+        Unreadable: as `read_json`, or it holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise Unreadable(f"{path}: must hold a JSON object, got {_kind(value)}")
+    return value
+
+
+def read_yaml_text(path: str | os.PathLike[str]) -> str:
+    """Read a YAML file whose text is safe to hand to a YAML loader.
+
+    Raises:
+        Unreadable: as `read_text`, or it is not YAML, uses aliases (a few lines of which expand to
+            gigabytes), carries tags, or is nested too deeply.
+    """
+    text = read_text(path)
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise Unreadable(f"{path}: YAML aliases (*name) are not read here; write it out")
+            if getattr(event, "tag", None) is not None:
+                raise Unreadable(f"{path}: YAML tags ({event.tag}) are not read here")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise Unreadable(f"{path}: is nested too deeply")
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, Unreadable):
+            raise
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark is not None else ""
+        raise Unreadable(f"{path}{where}: is not valid YAML") from None
+    return text
+
+
+def _check_depth(path: str | os.PathLike[str], value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return
+    raise Unreadable(f"{path}: is nested too deeply")
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,131 @@
+"""Files of strangers: whatever they hold, the answer is one line, at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_optim.errors import LONGEST, UsageError, first_line, printable
+from lit_optim.untrusted import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    Unreadable,
+    read_json,
+    read_json_mapping,
+    read_text,
+    read_yaml_text,
+)
+
+READERS = [read_text, read_json, read_json_mapping, read_yaml_text]
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
+
+
+def within_seconds(call, seconds=10.0):
+    """What a call raises; it must not wait for anything."""
+    raised = []
+
+    def run():
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "it hangs"
+    return raised[0] if raised else None
+
+
+def fifo(path):
+    os.mkfifo(path)
+
+
+def sparse(path):
+    with path.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+
+
+KINDS = {
+    "missing": lambda path: None,
+    "directory": lambda path: path.mkdir(),
+    "fifo": fifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "large": sparse,
+    "latin-1": lambda path: path.write_bytes(b"\xff\xfe{}"),
+    "loop": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_file_hangs_or_raises_anything_else(tmp_path, read, kind):
+    path = tmp_path / "file"
+    KINDS[kind](path)
+    error = within_seconds(lambda: read(path))
+    assert isinstance(error, Unreadable)
+    assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1), "1" * 5000, "{", ""],
+)
+def test_json_that_is_broken_or_too_deep_is_one_line(tmp_path, text):
+    path = tmp_path / "job.json"
+    path.write_text(text)
+    with pytest.raises(Unreadable, match="valid JSON|too deeply"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("value", [[], None, 1, 1.5, "x", True])
+def test_a_mapping_is_a_mapping(tmp_path, value):
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(Unreadable, match="must hold a JSON object"):
+        read_json_mapping(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (BOMB, "aliases"),
+        ("a: !!python/object/apply:os.system [ls]", "tags"),
+        ("a: !x 1", "tags"),
+        ("[" * 10_000, "too deeply"),
+        ("a: [", "valid YAML"),
+        ("a: \x00", "valid YAML"),
+    ],
+)
+def test_yaml_that_expands_or_runs_something_is_refused(tmp_path, text, why):
+    path = tmp_path / "args.yaml"
+    path.write_text(text)
+    error = within_seconds(lambda: read_yaml_text(path))
+    assert isinstance(error, UsageError)
+    assert why in str(error)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=20))
+def test_what_json_can_hold_is_read_as_json_reads_it(tmp_path_factory, value):
+    path = tmp_path_factory.mktemp("json") / "x.json"
+    path.write_text(json.dumps(value))
+    assert read_json(path) == value
+
+
+@given(st.text())
+def test_a_message_is_one_line_that_no_terminal_obeys(text):
+    line = first_line(UsageError(text))
+    assert line.isprintable()
+    assert 0 < len(line) <= LONGEST
+
+
+def test_a_long_message_keeps_both_ends():
+    line = printable("begin " + "x" * 1000 + " end")
+    assert len(line) == LONGEST
+    assert line.startswith("begin xxx")
+    assert line.endswith("xxx end")
