@@ -15,6 +15,7 @@ from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
+from lit_optim.system import accept_interrupts, allow_any_text
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -28,6 +29,8 @@ def main() -> None:
     """
     sys.path.append(os.getcwd())  # where the user's own packages are
     forget_ranks()
+    allow_any_text()
+    accept_interrupts()
     try:
         line = front(sys.argv[1:])
         if line.text is not None:

@@ -38,6 +38,7 @@ from lit_optim.config.targets import (
 )
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
+from lit_optim.kernels.precision import WITHOUT_FLOAT64
 from lit_optim.lightning.callbacks import MetricHistory, best_mode
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.files import CheckpointFiles
@@ -217,6 +218,12 @@ def _build_trainer(
         )
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
+    device = trainer.strategy.root_device.type
+    if device in WITHOUT_FLOAT64 and str(trainer.precision).startswith("64"):
+        raise UsageError(
+            f"trainer.precision={trainer.precision}: {device} has no float64; 32-true is the most "
+            "precise there, trainer=cpu has 64-true"
+        )
     launched = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if launched != trainer.world_size:
         raise UsageError(

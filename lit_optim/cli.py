@@ -22,6 +22,7 @@ from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, suggest
 from lit_optim.optimizers.needs import NEEDS
+from lit_optim.system import allow_any_text
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -79,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Ends with code 0, 2 for a mistake, or 1 where the doctor finds something bad.
     """
     forget_ranks()
+    allow_any_text()
     try:
         _answer(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

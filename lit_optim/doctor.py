@@ -21,6 +21,7 @@ from lit_optim.errors import UsageError, first_line
 State = Literal["ok", "warning", "bad"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 SHOWN = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "tensorboard", "triton")
+CHOOSE_GPU = "runs are on the CPU unless you say trainer=gpu"
 #: Releases that were not their authors'.
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
 
@@ -134,15 +135,18 @@ def devices() -> Iterator[Finding]:
 
     cores = os.cpu_count() or 1
     yield Finding("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
+    if torch.backends.mps.is_available():
+        yield Finding("gpu", "ok", f"Apple MPS, without float64 and our kernels; {CHOOSE_GPU}")
+        return
     if not torch.cuda.is_available():
-        yield Finding("gpu", "ok", "none that this torch can use")
+        yield Finding("gpu", "ok", "none that this torch can use; runs are on the CPU")
         return
     names = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
     if find_spec("triton") is None:
         yield Finding("gpu", "warning", f"{names}; without triton kernels are torch's: pip install "
-                      "triton")  # fmt: skip
+                      f"triton; {CHOOSE_GPU}")  # fmt: skip
     else:
-        yield Finding("gpu", "ok", f"{names}, with triton")
+        yield Finding("gpu", "ok", f"{names}, with triton; {CHOOSE_GPU}")
 
 
 def writing() -> Iterator[Finding]:

@@ -11,8 +11,11 @@ from typing import Any
 
 from lit_optim.config.plan import Plan
 from lit_optim.errors import UsageError, suggest
+from lit_optim.system import can_show
 
 BARS = "▁▂▃▄▅▆▇█"
+#: Instead of them, where the output has no such characters.
+ASCII_BARS = "_.-:=+*#"
 #: A picture has so many points of a curve, and its milestones.
 POINTS = 1000
 #: So many milestones fit a line.
@@ -43,9 +46,10 @@ def shown(plans: Sequence[Plan], width: int) -> str:
 
 def sparkline(values: Sequence[float], top: float) -> str:
     """A bar for each value, of its height between 0 and `top`."""
-    last = len(BARS) - 1
+    bars = BARS if can_show(BARS) else ASCII_BARS
+    last = len(bars) - 1
     heights = [min(last, round(last * value / top)) if top > 0 else 0 for value in values]
-    return "".join(BARS[height] for height in heights)
+    return "".join(bars[height] for height in heights)
 
 
 def _middles(steps: int, count: int) -> list[int]:

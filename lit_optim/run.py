@@ -110,7 +110,7 @@ def _run(
     if trainer.is_global_zero:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _log_hparams(trainer.loggers, cfg, result)
-            (run_dir / RESULT).write_text(json.dumps(asdict(result), indent=1))
+            (run_dir / RESULT).write_text(json.dumps(asdict(result), indent=1), "utf-8")
         _print(result, trainer, cfg, of_lr)
     return result
 

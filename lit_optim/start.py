@@ -18,6 +18,7 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.files import newest_good, refusal
 from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.schedules.durations import parse
+from lit_optim.system import lock_file
 
 #: In a run's directory; locked while it is running.
 LOCK = ".lock"
@@ -50,12 +51,10 @@ def hold(run_dir: Path) -> AbstractContextManager[Any]:
     except OSError as error:
         raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None
     try:
-        import fcntl  # not on Windows, where nothing is locked
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        pass
-    except OSError:
+        is_ours = lock_file(file)
+    except OSError:  # a file system without locks
+        is_ours = True
+    if not is_ours:
         file.close()
         raise UsageError(f"{run_dir}: another process is running there") from None
     return file

@@ -79,7 +79,7 @@ def test_no_kind_of_file_hangs_or_raises_anything_else(tmp_path, read, kind):
 def test_json_that_is_broken_or_too_deep_is_one_line(tmp_path, text):
     path = tmp_path / "job.json"
     path.write_text(text)
-    with pytest.raises(Unreadable, match="valid JSON|too deeply"):
+    with pytest.raises(Unreadable, match=r"valid JSON|too deeply"):
         read_json(path)
 
 

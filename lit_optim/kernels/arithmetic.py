@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lit_optim.kernels.precision import widest
+
 
 def sqrt(x: Any) -> Any:
     """√x."""
@@ -54,10 +56,10 @@ def lerp(x: Any, y: Any, weight: float) -> Any:
 
 
 def total(x: Any) -> Any:
-    """The sum of x over the elements of the tensor, in double precision."""
-    return x.sum(dtype=torch.float64) if isinstance(x, torch.Tensor) else x.sum()
+    """The sum of x over the elements of the tensor, in the widest dtype of its device."""
+    return x.sum(dtype=widest(x.device)) if isinstance(x, torch.Tensor) else x.sum()
 
 
 def mean(x: Any) -> Any:
-    """The mean of x over the elements of the tensor, in double precision."""
-    return x.mean(dtype=torch.float64) if isinstance(x, torch.Tensor) else x.mean()
+    """The mean of x over the elements of the tensor, in the widest dtype of its device."""
+    return x.mean(dtype=widest(x.device)) if isinstance(x, torch.Tensor) else x.mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Sequence
 from operator import attrgetter, is_
@@ -16,6 +15,7 @@ from lit_optim.kernels.c_source import source
 from lit_optim.kernels.compiler import CannotCompile, load
 from lit_optim.kernels.precision import FORMATS, is_dense
 from lit_optim.kernels.trace import Rule, trace
+from lit_optim.system import call_after_fork
 
 #: Below so many elements a second thread costs more than it gives.
 ALONE = 1 << 15
@@ -39,7 +39,7 @@ def _after_fork() -> None:
     _forked = True
 
 
-os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)
 
 
 def threads_for(size: int) -> int:

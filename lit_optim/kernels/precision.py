@@ -25,6 +25,8 @@ FORMATS = {
     torch.uint8: "uint8",
     torch.int16: "int16",
 }
+#: Types of devices that have no float64.
+WITHOUT_FLOAT64 = ("mps",)
 EIGHT_BITS = (torch.int8, torch.uint8)
 #: So many values in 8 bits share a scale.
 BLOCK = 256
@@ -54,6 +56,11 @@ class State:
 def wide(p: Tensor) -> torch.dtype:
     """What is computed in, and what states are kept in unless asked: at least float32."""
     return torch.float64 if p.dtype == torch.float64 else torch.float32
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The most precise dtype of a device: float64, or float32 where there is no float64."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
 def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lit_optim.errors import UsageError
+from lit_optim.system import sync_directory
 
 LOG = logging.getLogger("lit_optim")
 
@@ -46,7 +47,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 _note_sums(target.with_name(PREVIOUS), known_sums(target))
                 os.replace(target, target.with_name(PREVIOUS))
             os.replace(temporary, target)
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
             _note_sums(target, [digest])
         except OSError as error:
             _remove_leftovers(target)
@@ -80,14 +81,6 @@ def _note_sums(target: Path, sums: list[str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, beside)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sum_of(path: Path) -> str:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.kernels.precision import widest
 from lit_optim.lightning.callbacks import validates
 from lit_optim.schedules.adapter import ScheduledLR
 
@@ -68,7 +69,8 @@ class Observer(Callback):
     def _observe(self, trainer: Trainer) -> None:
         metric = trainer.callback_metrics[self.monitor]
         value = torch.as_tensor(metric, device=trainer.strategy.root_device)
-        mean = trainer.strategy.reduce(value.double(), reduce_op="mean")
+        precise = value.to(widest(value.device))
+        mean = trainer.strategy.reduce(precise, reduce_op="mean")
         self.scheduler.observe(float(mean))
 
 

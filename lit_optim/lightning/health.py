@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
+from lit_optim.kernels.precision import widest
 from lit_optim.lightning.callbacks import groups
 
 
@@ -81,7 +82,7 @@ class Health(Callback):
 def _norm(tensors: list[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
-    norms = [one.double() for one in torch._foreach_norm(tensors)]
+    norms = [one.to(widest(one.device)) for one in torch._foreach_norm(tensors)]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ import time
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
+
+from lit_optim.system import signal_name
 
 POLL_SECONDS = 0.5
 #: That the others have to notice by themselves, which tells more.
@@ -107,7 +108,7 @@ def _first_dead(others: list[subprocess.Popen[bytes]]) -> str | None:
     # who was killed is to blame; who ended with a code may only have noticed
     for rank, code in sorted(codes.items(), key=lambda item: item[1] or 0):
         if code is not None and code < 0:
-            return f"rank {rank} was killed by {signal.Signals(-code).name}; all ranks are ended"
+            return f"rank {rank} was killed by {signal_name(-code)}; all ranks are ended"
         if code:
             return f"rank {rank} ended with code {code}, as told above; all ranks are ended"
     return None

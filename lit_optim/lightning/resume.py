@@ -41,10 +41,10 @@ def check_written(saved: Mapping[str, Any]) -> None:
 class Resumable(Callback):
     """Keeps in each checkpoint what training goes on with beside Lightning's own: chance and place.
 
-    The states of the random number generators of torch (CPU and this GPU), numpy and Python, and
-    how many batches of the epoch are done, and which parameters were frozen or unfrozen since the
-    run began. A sampler that has `skip` (ours have) begins the epoch there; any other loader begins
-    it anew, which is told in a line.
+    The states of the random number generators of torch (CPU and this GPU, of CUDA or MPS), numpy
+    and Python, and how many batches of the epoch are done, and which parameters were frozen or
+    unfrozen since the run began. A sampler that has `skip` (ours have) begins the epoch there; any
+    other loader begins it anew, which is told in a line.
 
     Args:
         fresh: hyperparameters of groups that are those of this run's configuration, not those of
@@ -147,6 +147,8 @@ def _chance() -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         found["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        found["mps"] = torch.mps.get_rng_state()
     return found
 
 
@@ -158,3 +160,5 @@ def _set_chance(saved: Mapping[str, Any]) -> None:
     numpy.random.set_state((name, numpy.array(keys, dtype=numpy.uint32), *rest))
     if "cuda" in saved and torch.cuda.is_available():
         torch.cuda.set_rng_state(saved["cuda"].cpu())
+    if "mps" in saved and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(saved["mps"].cpu())

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_optim.kernels.precision import widest
+
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
 
 #: Odd polynomials a x + b x³ + c x⁵ that carry singular values towards 1, one after the other.
@@ -112,7 +114,7 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, smallest first, and eigenvectors, as columns, of symmetric matrices [b, m, m].
 
     Returns:
-        NaN for a matrix of which they cannot be found, in float64 neither.
+        NaN for a matrix of which they cannot be found in the widest dtype either.
     """
     try:
         return torch.linalg.eigh(a)  # type: ignore[no-any-return]
@@ -122,7 +124,7 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
-    for dtype in (a.dtype, torch.float64):
+    for dtype in (a.dtype, widest(a.device)):
         try:
             values, vectors = torch.linalg.eigh(a.to(dtype))
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]

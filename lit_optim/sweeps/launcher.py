@@ -32,6 +32,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
 from lit_optim.config.resume import LOG, RECORD, asked, read
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
 
 #: In a sweep's: runs that were configured otherwise than those of the same name are now.
 BEFORE = ".before"
@@ -169,7 +170,7 @@ class ProcessLauncher(Launcher):
         command = [*own_command(), *overrides, f"hydra.run.dir={_quoted(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
-        log = (run_dir / LOG).open("a")
+        log = (run_dir / LOG).open("a", encoding="utf-8")
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -177,7 +178,7 @@ class ProcessLauncher(Launcher):
             stderr=log,
             text=True,
             env=environment,
-            start_new_session=True,  # Ctrl-C comes from here, once, to all ranks of the job
+            **OWN_GROUP,  # Ctrl-C comes from here, once, to all ranks of the job
         )
         return Job(overrides, run_dir, log, process, time.perf_counter())
 
@@ -185,15 +186,10 @@ class ProcessLauncher(Launcher):
 def _is_held(run_dir: Path) -> bool:
     """Whether a run is going on in a directory."""
     try:
-        import fcntl  # not on Windows, where nothing is locked
-
-        with (run_dir / ".lock").open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
+        with (run_dir / ".lock").open("r+", encoding="utf-8") as file:
+            return not lock_file(file)
+    except OSError:
         return False
-    return False
 
 
 def _quoted(path: Path) -> str:
@@ -238,7 +234,7 @@ def describe_exit(code: int) -> str:
     """How a process ended, in words."""
     if code == 0:
         return "done"
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"failed with code {code}"
+    return f"killed by {signal_name(-code)}" if code < 0 else f"failed with code {code}"
 
 
 def _end(job: Job) -> JobReturn:
@@ -250,7 +246,7 @@ def _end(job: Job) -> JobReturn:
     }
     with contextlib.suppress(OSError):  # a full disk: it will be run again
         temporary = job.run_dir / f".{RECORD}.tmp"
-        temporary.write_text(json.dumps(record, indent=1))
+        temporary.write_text(json.dumps(record, indent=1), "utf-8")
         os.replace(temporary, job.run_dir / RECORD)
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
     returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
@@ -265,12 +261,12 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def _interrupt(running: list[Job]) -> None:
     """Pass Ctrl-C on to the jobs and let them write their checkpoints; a second one kills them."""
     for job in running:
-        os.killpg(job.process.pid, signal.SIGINT)
+        interrupt_group(job.process)
     for job in running:
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             job.process.wait(timeout=SECONDS_TO_END)
     for job in running:
         if job.process.poll() is None:
-            os.killpg(job.process.pid, signal.SIGKILL)
+            kill_group(job.process)
             job.process.wait()
         _end(job)

@@ -73,10 +73,12 @@ def read_jobs(sweep_dir: Path) -> list[Ended]:
     """The jobs of our launcher in a sweep's directory, by name."""
     jobs = []
     for record in sorted(sweep_dir.glob(f"*/{RECORD}")):
-        job = json.loads(record.read_text())
+        job = json.loads(record.read_text("utf-8"))
         pairs = [o.lstrip("+~").partition("=") for o in filter_overrides(job["overrides"])]
         result = record.with_name("result.json")
-        read = json.loads(result.read_text()) if result.exists() and job["exit_code"] == 0 else None
+        read = None
+        if result.exists() and job["exit_code"] == 0:
+            read = json.loads(result.read_text("utf-8"))
         overrides = {key: value for key, _, value in pairs if key != "n_jobs"}
         jobs.append(Ended(overrides, record.parent, job["exit_code"], read))
     return jobs
@@ -137,5 +139,5 @@ def _mean(values: list[float], digits: int = 4) -> str:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "(it printed nothing)"

@@ -1,0 +1,109 @@
+"""Floor 0: what differs between operating systems; no other module calls what only POSIX has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+#: Arguments of `subprocess.Popen` for a process whose children can be signaled together with it.
+OWN_GROUP: dict[str, Any] = (
+    {"start_new_session": True}
+    if hasattr(os, "killpg")
+    else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+)
+
+
+def call_after_fork(function: Callable[[], None]) -> None:
+    """Call a function in every child process that is forked from now on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+
+
+def lock_file(file: IO[Any]) -> bool:
+    """Lock an open file for this process alone, for as long as it is open.
+
+    Returns:
+        False where another process holds it. On systems without `flock` nothing is locked.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames within a directory durable; Windows cannot open directories.
+
+    Raises:
+        OSError: the file system cannot do it.
+    """
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def interrupt_group(process: subprocess.Popen[Any]) -> None:
+    """Send Ctrl-C to a process that was started with `OWN_GROUP`, and to its children."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+
+
+def kill_group(process: subprocess.Popen[Any]) -> None:
+    """Kill a process that was started with `OWN_GROUP`, and where possible its children."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        else:
+            process.terminate()  # on Windows the same as kill
+
+
+def accept_interrupts() -> None:
+    """On Windows, treat Ctrl-Break as Ctrl-C: it is all that one process can send to another."""
+    if hasattr(signal, "SIGBREAK"):
+        signal.signal(signal.SIGBREAK, signal.default_int_handler)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def allow_any_text() -> None:
+    """Let stdout and stderr show what their encoding lacks as `?` instead of raising."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and stream.errors in (None, "strict"):
+            reconfigure(errors="replace")
+
+
+def can_show(text: str, stream: IO[str] | None = None) -> bool:
+    """Whether the encoding of a stream, by default stdout, has every character of a text."""
+    try:
+        text.encode(getattr(stream or sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

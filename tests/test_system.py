@@ -1,0 +1,317 @@
+"""Other systems than the one at hand: Windows, terminals without UTF-8, devices without float64."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lit_optim import app, cli, doctor
+from lit_optim.config.command_line import front
+from lit_optim.config.composing import composed
+from lit_optim.errors import UsageError
+from lit_optim.kernels import precision
+from lit_optim.lightning import resume
+from lit_optim.lightning.follow import Observer
+from lit_optim.lightning.health import _norm
+from lit_optim.system import allow_any_text, can_show, signal_name
+from tests.optimizers.running import NAMES, WALKS, made_by
+
+PACKAGE = Path(__file__).parent.parent / "lit_optim"
+FILES = sorted(PACKAGE.rglob("*.py"))
+#: What Python has on POSIX only, by the module that has it; None: the whole module.
+POSIX_ONLY = {
+    "os": {
+        *("fork", "forkpty", "getegid", "geteuid", "getgid", "getgroups", "getloadavg", "getpgid"),
+        *("getpgrp", "getsid", "getuid", "killpg", "mkfifo", "nice", "openpty", "register_at_fork"),
+        *("sched_getaffinity", "sched_setaffinity", "setpgid", "setsid", "statvfs", "sysconf"),
+        *("uname", "wait", "wait3", "wait4", "chown", "posix_spawn", "sync", "fdatasync"),
+        *("O_DIRECTORY", "O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC", "O_SYNC", "O_DSYNC"),
+    },
+    "signal": {
+        *("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCHLD", "SIGPIPE"),
+        *("SIGCONT", "SIGSTOP", "SIGTSTP", "SIGXCPU", "alarm", "setitimer", "pthread_kill"),
+        *("pthread_sigmask", "siginterrupt", "sigwait", "pause"),
+    },
+    "time": {"tzset", "clock_gettime", "pthread_getcpuclockid"},
+}
+POSIX_MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty", "syslog")
+
+
+def strays(path):
+    """Where a module uses what only POSIX has."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.attr in POSIX_ONLY.get(node.value.id, ()):
+                yield f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in POSIX_MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module in POSIX_MODULES:
+                yield node.module
+            names = {alias.name for alias in node.names}
+            yield from names & POSIX_ONLY.get(node.module or "", set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_one_module_calls_what_only_posix_has(path):
+    assert path.name == "system.py" or not list(strays(path))
+
+
+def test_every_module_is_imported_without_posix(tmp_path):
+    """In a process of its own: what is taken away here would be missing everywhere."""
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in FILES
+    ]
+    code = f"""
+    import importlib, os, signal, subprocess, sys
+    import hydra, lightning.pytorch, rich.progress, torch  # theirs to be right about Windows
+    for module, missing in {POSIX_ONLY!r}.items():
+        for name in missing:
+            if hasattr(sys.modules[module], name):
+                delattr(sys.modules[module], name)
+    for name in {POSIX_MODULES!r}:
+        sys.modules[name] = None
+    for name in {names!r}:
+        importlib.import_module(name)
+    from pathlib import Path
+    from lit_optim.system import OWN_GROUP, accept_interrupts, interrupt_group, kill_group
+    from lit_optim.system import lock_file, sync_directory
+    accept_interrupts()
+    place, os.name = Path("nowhere"), "nt"
+    sync_directory(place)
+    os.name = "posix"
+    with open("lock", "w") as file:
+        assert lock_file(file)
+    for end in (interrupt_group, kill_group):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        end(child)
+        assert child.wait(10)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_text_files_are_utf_8_whatever_the_system(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        owner = getattr(getattr(node.func, "value", None), "id", None)
+        given = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+        keywords = {keyword.arg for keyword in node.keywords}
+        is_text = name in ("read_text", "write_text") or (
+            name in ("open", "fdopen")
+            and owner not in ("os", "webbrowser", "Image")
+            and not any("b" in str(mode) for mode in given)
+        )
+        if is_text and path.name != "untrusted.py":
+            assert "encoding" in keywords or "utf-8" in given, f"{path}:{node.lineno}"
+
+
+def test_an_unknown_signal_has_a_name_too():
+    assert signal_name(9) == "SIGKILL"
+    assert signal_name(999) == "signal 999"
+
+
+@pytest.fixture(params=["ascii", "cp1252", "latin-1"])
+def narrow(request, monkeypatch):
+    """Call it to have both streams in an encoding that lacks bars, box lines and Greek letters."""
+
+    def start():
+        streams = {
+            name: io.TextIOWrapper(io.BytesIO(), encoding=request.param, write_through=True)
+            for name in ("stdout", "stderr")
+        }
+        for name, stream in streams.items():  # here: pytest puts its own in place before each test
+            monkeypatch.setattr(sys, name, stream)
+        return lambda: "".join(
+            stream.buffer.getvalue().decode(stream.encoding) for stream in streams.values()
+        )
+
+    return start
+
+
+def every_command():
+    parser, _ = cli._parsers()
+    [commands] = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
+    return list(commands)
+
+
+ARGUMENTS = {
+    "plot": ["scheduler=wsd,one_cycle", "trainer.max_steps=50"],
+    "explain": ["optimizer=muon", "trainer.max_steps=50"],
+    "lr-range": ["--steps", "20", "model=linear"],
+    "board": ["--help"],  # it would serve for ever
+}
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_every_command_can_write_in_any_encoding(command, narrow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = narrow()
+    with contextlib.suppress(SystemExit):  # the doctor finds what is bad here
+        cli.main([command, *ARGUMENTS.get(command, [])])
+    assert written().strip()
+
+
+@pytest.mark.parametrize("name", ["wsd", "muon"])
+def test_an_entry_in_full_can_be_written_in_any_encoding(name, narrow):
+    written = narrow()
+    cli.main(["schedules" if name == "wsd" else "optimizers", name])
+    assert name in written()
+
+
+def test_bars_stay_bars_without_unicode(narrow):
+    written = narrow()
+    cli.main(["plot", "scheduler=linear", "trainer.max_steps=10"])
+    bars = written().splitlines()[0].removeprefix("linear").strip()
+    assert bars[0] == "#"
+    assert bars[-1] == "_"
+    assert set(bars) <= set("_.-:=+*#")
+
+
+def test_a_mistake_is_told_in_any_encoding(narrow, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "optimizer='α→β'"])
+    written = narrow()
+    with pytest.raises(SystemExit) as end:
+        app.main()
+    assert end.value.code == 2
+    assert "unknown optimizer" in written()
+
+
+def test_a_run_is_told_in_any_encoding(narrow, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    argv = "optimizer=muon trainer.max_steps=2 trainer.limit_val_batches=1 logger=none test=false"
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv.split()])
+    written = narrow()
+    app.main()
+    assert "val/loss" in written()
+    assert "Muon" in written()
+
+
+def test_what_can_be_shown_is_known():
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert not can_show("█", narrow)
+    assert can_show("#", narrow)
+    assert can_show("█", io.StringIO())
+
+
+def test_a_choice_of_the_user_for_errors_is_left_alone(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", stream)
+    allow_any_text()
+    assert stream.errors == "backslashreplace"
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """A device that has no float64: the CPU as if it were an Apple GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64:
+                raise TypeError(f"{func}: this device has no float64")
+        return made
+
+
+@pytest.fixture
+def without_float64(monkeypatch):
+    monkeypatch.setattr(precision, "WITHOUT_FLOAT64", ("cpu", "mps"))
+    with WithoutFloat64():
+        with pytest.raises(TypeError, match="no float64"):
+            torch.zeros(1).double()
+        yield
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_steps_without_float64(name, without_float64):
+    matrix, vector = torch.nn.Parameter(torch.randn(6, 4)), torch.nn.Parameter(torch.randn(4))
+    params = [matrix] if name == "muon_torch" else [matrix, vector]
+    options = {"executor": "torch"} if name in WALKS else {}
+    optimizer = made_by(name)(params, **options)
+    before = [p.detach().clone() for p in params]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum(((p - 1) ** 2).sum() for p in params)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        closure()
+        optimizer.step(closure)
+    assert all(not torch.equal(p, old) for p, old in zip(params, before, strict=True))
+
+
+def test_sums_of_health_are_made_without_float64(without_float64):
+    tensors = [torch.full((3,), 2.0), torch.full((4,), 2.0)]
+    assert float(_norm(tensors)) == pytest.approx(28**0.5)
+
+
+def test_a_followed_metric_is_read_without_float64(without_float64):
+    class Told:
+        curve = type("Curve", (), {"follows": type("F", (), {"monitor": "x"}), "observed_every": 1})
+        seen = None
+
+        def observe(self, value):
+            self.seen = value
+
+    class Alone:
+        class strategy:
+            root_device = torch.device("cpu")
+            reduce = staticmethod(lambda value, reduce_op: value)
+
+        callback_metrics = {"x": torch.tensor(0.5)}  # noqa: RUF012
+
+    scheduler = Told()
+    Observer(scheduler)._observe(Alone)
+    assert scheduler.seen == 0.5
+
+
+def test_the_chance_of_mps_is_kept(monkeypatch):
+    states = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor([1, 2], dtype=torch.uint8))
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: states.append(state.tolist()))
+    resume._set_chance(resume._chance())
+    assert states == [[1, 2]]
+
+
+def test_double_precision_is_refused_where_there_is_none(monkeypatch, tmp_path):
+    from lit_optim import build
+
+    monkeypatch.setattr(build, "WITHOUT_FLOAT64", ("cpu",))
+    cfg = composed(front(["trainer.precision=64-true"]).argv)
+    with pytest.raises(UsageError, match=r"trainer\.precision=64-true: cpu has no float64"):
+        build.built(cfg, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "none"])
+def test_the_doctor_says_how_to_choose_a_gpu(kind, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda k: "a card")
+    [told] = [found.told for found in doctor.devices() if found.name == "gpu"]
+    assert ("trainer=gpu" in told) == (kind != "none")
+
+
+def test_os_has_what_was_taken_away():
+    """The lists above name what there is."""
+    if os.name == "posix":
+        assert {"killpg", "register_at_fork"} <= set(dir(os))
