@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import SI
 
 from lit_optim.sweeps.launcher import ProcessLauncher as _ProcessLauncher
 
@@ -16,7 +17,7 @@ class Conf:
     """Its keys."""
 
     _target_: str = f"{__name__}.ProcessLauncher"
-    n_jobs: int = 1
+    n_jobs: int = SI("${oc.select:n_jobs,1}")  # the setting of that name, where there is one
 
 
 ConfigStore.instance().store(

@@ -31,9 +31,11 @@ from lit_optim.config.composing import (
 )
 from lit_optim.config.help import help_text
 from lit_optim.config.hf_line import HF, translated_by
+from lit_optim.config.hydra_keys import check_hydra_key
 from lit_optim.config.places import groups
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.config.resume import AUTO, LOG, NONE, RECORD, Found, found, typed
+from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import SEVERAL
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
@@ -41,10 +43,6 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 
 SHORT = re.compile(r"^\+{0,2}resume=")
-#: Of Hydra's own keys those that say where and how, not what code to run.
-HYDRA_KEYS = re.compile(
-    r"hydra\.((run|sweep)\.(sub)?dir|launcher\.\w+|verbose|mode|job\.name|output_subdir)$"
-)  # the last two are what Lightning gives the other ranks
 #: Settings that are of a whole sweep.
 WHOLE = ("n_jobs", "resume.from")
 #: What counts only beside another setting.
@@ -53,9 +51,7 @@ BESIDE = {
     "resume.horizon": "resume.from",
     "resume.override": "resume.from",
 }
-LITERAL = {"hydra.mode": ("RUN",), "hydra.verbose": ("True", "False")}
-DIRECTORY = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
-HYDRAS_OWN = ("shell_completion", "info", "hydra_help", "cfg")
+HYDRAS_OWN = ("info", "hydra_help", "cfg")
 
 
 @dataclass
@@ -78,9 +74,9 @@ def front(argv: list[str]) -> Line:
     argv = [SHORT.sub("resume.from=", argument) for argument in argv]
     args = _parse(argv)
     flags = [argument for argument in argv if argument not in args.overrides]
+    if args.shell_completion:
+        return Line(argv)  # Hydra's answer to half a line
     is_hydras = any(getattr(args, name) for name in HYDRAS_OWN)
-    if is_hydras and not any(HF.match(x) or "resume.from=" in x for x in args.overrides):
-        return Line(argv)
     here, translated, left_out = _read(args.overrides, args.multirun)
     before = [] if args.multirun else _before(here)
     overrides = [*before, *here]
@@ -149,12 +145,11 @@ def _before(overrides: list[Override]) -> list[Override]:
         return []
     same_keys = ("trainer", *SEVERAL)  # whatever is chosen
     chosen = tuple(f"{key}." for key in here if key in groups() and key not in same_keys)
-    before = overrides_in(typed(Path(where)))
-    return [
-        _checked(one)
-        for one in before
-        if one.key_or_group not in here and not one.key_or_group.startswith(chosen)
-    ]
+    lines, file = typed(Path(where))
+    before = stored_overrides(
+        lines, f"resume: {file}", lambda key: key in here or key.startswith(chosen)
+    )
+    return [_checked(one) for one in before]
 
 
 def _check_launcher(cfg: DictConfig) -> None:
@@ -233,6 +228,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             raise UsageError(
                 f"--{option.replace('_', '-')}: the configuration is always conf/train.yaml"
             )
+    if args.experimental_rerun:  # it unpickles what a directory holds, which can run anything
+        raise UsageError("--experimental-rerun is not used here; say resume=DIR")
     unknown = [argument for argument in args.overrides if argument.startswith("--")]
     if unknown:
         name = unknown[0].lstrip("-")
@@ -243,20 +240,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _checked(override: Override) -> Override:
     """Refuse a choice that a group does not have."""
     key, known = override.key_or_group, groups()
-    if key.startswith("hydra.") and (
-        not HYDRA_KEYS.match(key) or "_target_" in str(override.input_line)
-    ):
-        raise UsageError(
-            f"{key} is not for the command line; of Hydra's own keys it takes "
-            "hydra.run.dir, hydra.sweep.dir, hydra.sweep.subdir and hydra.launcher.*"
-        )
-    if override.is_sweep_override() and (key.startswith("hydra.") or key in WHOLE):
+    check_hydra_key(override)
+    if override.is_sweep_override() and key in WHOLE:
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
-    if key in LITERAL and str(override.value()) not in LITERAL[key]:
-        allowed = " or ".join(LITERAL[key])
-        raise UsageError(f"{key} must be {allowed}, got {override.value()!r}")
-    if key.endswith(DIRECTORY) and override.value() in ("", None):
-        raise UsageError(f"{key} must be a directory, got {override.value()!r}")
     if override.is_delete():
         if key in known:
             raise UsageError(f"{key} is required; choose one with {key}=...")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
 
 AUTO, NONE = "auto", "none"
 #: In a run's directory: what was asked for, before anything was filled in.
@@ -73,28 +72,26 @@ def note(run_dir: Path, plain: Mapping[str, Any]) -> None:
     (run_dir / ASKED).write_text(json.dumps(asked(plain), indent=1), encoding="utf-8")
 
 
-def typed(where: Path) -> list[str]:
-    """What a run that `resume` names was started with, without where to go on, and what to trust.
+def typed(where: Path) -> tuple[list[str], Path]:
+    """The overrides that stand in the directory of a run that `resume` names, and their file.
 
-    A directory is no authority on which code may run: `allow` is to be typed again.
+    They are a stranger's: `stored.stored_overrides` says which of them are taken.
 
     Raises:
         UsageError: that cannot be read.
     """
     file = run_of(where) / TYPED
     if not os.path.exists(file):
-        return []  # what it was is held against what is typed now
-    lines = _lines_of(file)
-    left_out = re.compile(r"[+~]*(resume|branch_from|cooldown|allow)\b")
-    return [line for line in lines if not left_out.match(line)]
+        return [], file  # what it was is held against what is typed now
+    return _lines_of(file), file
 
 
 def _lines_of(file: Path) -> list[str]:
     for _ in range(TRIES):  # the first of several ranks may be writing it
-        with contextlib.suppress(OSError, ValueError, YAMLError):
-            lines = OmegaConf.to_container(OmegaConf.load(file))
-            if isinstance(lines, list):
-                return [str(line) for line in lines]
+        with contextlib.suppress(Unreadable):
+            lines = yaml.safe_load(read_yaml_text(file))
+            if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
+                return lines
         time.sleep(SECONDS_BETWEEN)
     raise UsageError(
         f"resume: {file} cannot be read; delete it, and type what the run was started with"
@@ -169,10 +166,9 @@ def _age(path: Path) -> float:
 def read(run_dir: Path) -> dict[str, Any]:
     """What a run was asked for; nothing where that cannot be read."""
     try:
-        before = json.loads((run_dir / ASKED).read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json_mapping(run_dir / ASKED)
+    except Unreadable:
         return {}
-    return before if isinstance(before, dict) else {}
 
 
 def _is_under(key: str, one: str) -> bool:

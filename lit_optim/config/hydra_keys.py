@@ -1,0 +1,91 @@
+"""Hydra's own keys and groups: those that a command line may set, and to what.
+
+They can name code to run and places to write, so what may be typed stands here; a file that was
+read may set none of them (see `stored`).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.types import Override
+
+from lit_optim.config.places import conf_dir
+from lit_optim.config.targets import TARGET, find_targets
+from lit_optim.errors import UsageError, suggest
+
+#: Where and how a run is started. Lightning gives job.name and output_subdir to the other ranks.
+KEYS = re.compile(
+    r"hydra\.((run|sweep)\.dir|sweep\.subdir|launcher\.\w+|verbose|mode|job\.name|output_subdir)"
+)
+#: Groups whose choices are installed with Hydra or its plugins.
+GROUPS = ("launcher", "sweeper", "job_logging", "hydra_logging")
+LITERAL = {
+    "hydra.mode": ("RUN",),
+    "hydra.verbose": ("True", "False"),
+    "hydra.output_subdir": ("None",),
+}
+DIRECTORY = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+NAME = re.compile(r"[\w-]+")
+
+
+def check_hydra_key(override: Override) -> None:
+    """Refuse an override of Hydra's own part that is not for the command line.
+
+    Raises:
+        UsageError: it could name code to run, or has a value that Hydra does not take.
+    """
+    key, value = override.key_or_group, override.value()
+    if override.package is not None:
+        raise UsageError(f"{override.input_line}: a group stays where it is; say {key}=...")
+    if key.startswith("hydra/"):
+        _check_group(override)
+    if key != "hydra" and not key.startswith("hydra."):
+        return
+    if key == "hydra.searchpath":
+        raise UsageError(
+            "hydra.searchpath is not for the command line; a directory of your own choices is "
+            "added by --config-dir DIR"
+        )
+    code = [*find_targets(key, value)] if isinstance(value, dict | list) else []
+    if not KEYS.fullmatch(key) or override.is_delete() or key.endswith(TARGET) or code:
+        raise UsageError(
+            f"{key} is not for the command line; of Hydra's own keys it takes hydra.run.dir, "
+            "hydra.sweep.dir and hydra.launcher.*"
+        )
+    if override.is_sweep_override():
+        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
+    if key in LITERAL and str(value) not in LITERAL[key]:
+        allowed = " or ".join(LITERAL[key]).replace("None", "null")
+        raise UsageError(f"{key} must be {allowed}, got {value!r}")
+    if key in DIRECTORY and value in ("", None):
+        raise UsageError(f"{key} must be a directory, got {value!r}")
+    if key == "hydra.job.name" and not NAME.fullmatch(str(value)):
+        raise UsageError(f"{key} must be a name, got {value!r}")
+
+
+def _check_group(override: Override) -> None:
+    key, value = override.key_or_group, override.value()
+    name = key.removeprefix("hydra/")
+    if name not in GROUPS or override.is_delete():
+        takes = ", ".join(f"hydra/{group}" for group in GROUPS)
+        raise UsageError(
+            f"{key} is not for the command line; of Hydra's own groups it takes {takes}"
+        )
+    if override.is_sweep_override():
+        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
+    known = _installed(key)
+    if not isinstance(value, str) or value not in known:
+        near = suggest(str(value), known) or f"; it is one of {', '.join(known)}"
+        raise UsageError(f"unknown {key} {value!r}{near}")
+
+
+@cache
+def _installed(group: str) -> list[str]:
+    """The choices of one of Hydra's groups; all are in the search path, none beside it."""
+    loader: Any = ConfigLoaderImpl(create_config_search_path(str(conf_dir())))
+    return [name for name in loader.get_group_options(group) if NAME.fullmatch(name)]

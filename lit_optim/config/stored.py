@@ -1,0 +1,164 @@
+"""The one door for overrides that were read from a file, as `resume=<directory>` does.
+
+A run's directory may have been made by somebody else, so what it says is data: it may choose among
+what the groups offer and set what our constructors take, each value checked as on the command line.
+It may not say which other code runs, where else anything is written, or what is looked up outside
+of the configuration. What it may say stands here; everything else is refused in one line, and the
+user can still type it. docs/trust.md explains it to the user.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from lit_optim.config.composing import values_of
+from lit_optim.config.places import groups
+from lit_optim.config.reading import overrides_in
+from lit_optim.config.settings import Settings
+from lit_optim.config.targets import TARGET
+from lit_optim.errors import UsageError
+
+#: A key of the configuration: dotted names, or positions in a list.
+KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*", re.ASCII)
+#: What belongs to one start of a run, or is a matter of trust: never taken from a file.
+LEFT_OUT = ("resume", "branch_from", "cooldown", "allow")
+#: A reference to another key of the configuration; no resolver, which has a colon.
+REFERENCE = re.compile(r"\$\{(\w+)(\.[\w-]+)*\}", re.ASCII)
+#: A file name or word: no directory, no scheme, no hidden file.
+PLAIN = re.compile(r"\w[\w .,=+:-]*", re.ASCII)
+NAME = re.compile(r"(\w[\w .,=+-]*)?", re.ASCII)
+WORDS = re.compile(r"[\w./-]+", re.ASCII)  # of a metric: val/loss
+
+#: In the groups whose parts write files or open connections, text is taken under these keys only,
+#: and if it looks like this. Numbers, true, false and null are taken under any key.
+TEXT: dict[str, dict[str, re.Pattern[str]]] = {
+    "trainer": {
+        "accelerator": PLAIN,
+        "strategy": PLAIN,
+        "devices": PLAIN,
+        "precision": PLAIN,
+        "profiler": PLAIN,
+        "gradient_clip_algorithm": PLAIN,
+        "deterministic": PLAIN,
+        "max_time": PLAIN,
+        "val_check_interval": PLAIN,
+    },
+    "logger": {"name": NAME, "version": NAME},
+    "callbacks": {
+        TARGET: WORDS,  # `check` allows classes of Lightning and of ours
+        "filename": NAME,
+        "monitor": WORDS,
+        "metric": WORDS,
+        "mode": PLAIN,
+        "policy": PLAIN,
+        "interval": PLAIN,
+        "logging_interval": PLAIN,
+        "annealing_strategy": PLAIN,
+        "duration": PLAIN,
+    },
+}
+#: Keys of these that may refer to a setting, as in `monitor: ${monitor}`.
+REFERRING = ("monitor", "mode", "metric")
+
+
+def stored_overrides(
+    lines: Sequence[str],
+    source: str,
+    is_replaced: Callable[[str], bool] = lambda key: False,
+    multirun: bool = False,
+) -> list[Override]:
+    """Parse and check overrides that were read from a file.
+
+    Args:
+        lines: such as `optimizer=adamw`, as Hydra's `overrides.yaml` lists them.
+        source: the file, for messages.
+        is_replaced: whether what was typed takes the place of what the file says about a key.
+        multirun: whether several values of a key are allowed, as in the line of a sweep.
+
+    Returns:
+        The overrides, without those in `LEFT_OUT` and those that are replaced.
+
+    Raises:
+        UsageError: a line is no override, or one that a file may not make.
+    """
+    try:
+        overrides = overrides_in(list(lines))
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
+    taken = []
+    for override in overrides:
+        key = override.key_or_group
+        if key.split(".")[0] in LEFT_OUT or is_replaced(key):
+            continue
+        why_not = _objection(override, multirun)
+        if why_not is not None:
+            raise UsageError(
+                f"{source} has {override.input_line}: {why_not}, which a directory cannot decide; "
+                "type it if it is meant, or delete that line"
+            )
+        taken.append(override)
+    return taken
+
+
+def _objection(override: Override, multirun: bool) -> str | None:
+    """What of an override a file may not say; None where it may say all of it."""
+    key, offered = override.key_or_group, groups()
+    root, last = key.split(".")[0], key.rpartition(".")[2]
+    known = {*offered, *signature(Settings).parameters}
+    if override.package is not None or not KEY.fullmatch(key) or root not in known:
+        return f"{key} is no key of a run"
+    if override.is_delete():
+        return None
+    if override.is_sweep_override():
+        if not multirun:
+            return "several values"
+        if not override.is_discrete_sweep():
+            return "values to search for"
+        values: list[Any] = values_of(override)
+    else:
+        values = [override.value()]
+    if key in offered:
+        names = offered[key]
+        return None if all(isinstance(v, str) and v in names for v in values) else "no choice of it"
+    if key == "ckpt" and any(value not in (None, "best") for value in values):
+        return "a file to load"
+    for path, text in (pair for value in values for pair in _texts(last, value)):
+        if (why_not := _objection_to_text(root, path, text, known)) is not None:
+            return why_not
+    return None
+
+
+def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a value, with the name of the key that it stands under."""
+    if isinstance(value, Mapping):
+        for inner, content in value.items():
+            if isinstance(inner, str) and "${" in inner:
+                yield inner, inner
+            yield from _texts(str(inner), content)
+    elif isinstance(value, list):
+        for content in value:
+            yield from _texts(key, content)
+    elif isinstance(value, str):
+        yield key, value
+
+
+def _objection_to_text(root: str, key: str, text: str, known: Collection[str]) -> str | None:
+    referred = [found[1] for found in REFERENCE.finditer(text)]
+    if "${" in REFERENCE.sub("", text) or not set(referred) <= set(known):
+        return "it looks outside of the configuration"
+    if referred and key == TARGET:
+        return "a class under another name"
+    if root not in TEXT:
+        return None
+    allowed = TEXT[root].get(key)
+    if allowed is None:
+        where = f"{root}.*.{key}" if root in ("logger", "callbacks") else f"{root}.{key}"
+        return f"text for {where}"
+    if referred and key in REFERRING and not set(referred) & set(groups()):
+        return None
+    return None if allowed.fullmatch(text) else f"{key} is not a plain name"
