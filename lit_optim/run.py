@@ -18,8 +18,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from lit_optim.build import built
 from lit_optim.config.check import BEST, to_plain
@@ -32,6 +30,7 @@ from lit_optim.lightning.configure import global_batch
 from lit_optim.lightning.failures import in_a_line
 from lit_optim.lightning.files import refusal
 from lit_optim.lightning.ranks import end_others
+from lit_optim.printing import print_pairs
 from lit_optim.start import hold, start_of, write_down
 from lit_optim.tensorboard import open_command, shown
 
@@ -204,23 +203,19 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float) -> N
     lr, around = cfg.optimizer.get("lr"), result.choices.get("wrapper", "none")
     told = {"optimizer": "" if around == "none" else f" in {around}"}
     told["optimizer"] += "" if lr is None else f"  lr {lr * of_lr:g}"
-    table = Table(box=None, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(no_wrap=True)  # so that the last line can be copied
+    rows: list[tuple[str, str]] = []
     groups = ("optimizer", "scheduler", "model", "data")
     for group in groups if result.steps else groups[2:]:
-        table.add_row(group, f"{result.choices.get(group, '-')}{told.get(group, '')}")
+        rows.append((group, f"{result.choices.get(group, '-')}{told.get(group, '')}"))
     for name, value in result.final.items():
-        table.add_row(name, f"{value:.4f}  (best {result.best[name]:.4f})")
+        rows.append((name, f"{value:.4f}  (best {result.best[name]:.4f})"))
     for name, value in result.test.items():
-        table.add_row(name, f"{value:.4f}")
+        rows.append((name, f"{value:.4f}"))
     if result.steps:
-        table.add_row("steps", f"{result.steps:,}")
-        table.add_row("time", f"{result.seconds:.1f} s")
+        rows.append(("steps", f"{result.steps:,}"))
+        rows.append(("time", f"{result.seconds:.1f} s"))
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        table.add_row("run", shown(result.run_dir))
+        rows.append(("run", shown(result.run_dir)))
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-            table.add_row("curves", open_command(result.run_dir))
-    wide = Console(width=10_000)  # whole paths: a terminal wraps a line, and copies it whole
-    width = Measurement.get(wide, wide.options, table).maximum
-    Console(width=width).print(table)
+            rows.append(("curves", open_command(result.run_dir)))
+    print_pairs(Console(), rows)

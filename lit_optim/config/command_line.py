@@ -34,7 +34,16 @@ from lit_optim.config.hf_line import HF, translated_by
 from lit_optim.config.hydra_keys import check_hydra_key
 from lit_optim.config.places import groups
 from lit_optim.config.reading import check_multirun, overrides_in
-from lit_optim.config.resume import AUTO, LOG, NONE, RECORD, Found, found, typed
+from lit_optim.config.resume import (
+    AUTO,
+    NONE,
+    RECORD,
+    Found,
+    found,
+    is_sweep,
+    typed,
+    typed_sweep,
+)
 from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import SEVERAL
 from lit_optim.config.trainer import Count
@@ -78,7 +87,7 @@ def front(argv: list[str]) -> Line:
         return Line(argv)  # Hydra's answer to half a line
     is_hydras = any(getattr(args, name) for name in HYDRAS_OWN)
     here, translated, left_out = _read(args.overrides, args.multirun)
-    before = [] if args.multirun else _before(here)
+    before = _before(here, args.multirun)
     overrides = [*before, *here]
     if is_hydras:
         return Line([*flags, *(str(override.input_line) for override in overrides)])
@@ -137,17 +146,22 @@ def _read(lines: list[str], multirun: bool) -> tuple[list[Override], list[str], 
     return [_checked(one) for one in (*overrides_in(translated), *own)], translated, left_out
 
 
-def _before(overrides: list[Override]) -> list[Override]:
-    """What was typed when the run was started that `resume` names, and is not typed otherwise."""
+def _before(overrides: list[Override], multirun: bool) -> list[Override]:
+    """What the run or sweep that `resume` names was started with and is not typed otherwise."""
     here = {override.key_or_group: override for override in overrides}
     where = here["resume.from"].value() if "resume.from" in here else NONE
     if not isinstance(where, str) or where in (NONE, AUTO):
         return []
+    if multirun:
+        _check_sweep(where)
     same_keys = ("trainer", *SEVERAL)  # whatever is chosen
     chosen = tuple(f"{key}." for key in here if key in groups() and key not in same_keys)
-    lines, file = typed(Path(where))
+    lines, file = typed_sweep(Path(where)) if multirun else typed(Path(where))
     before = stored_overrides(
-        lines, f"resume: {file}", lambda key: key in here or key.startswith(chosen)
+        lines,
+        f"resume: {file}",
+        lambda key: key in here or key.startswith(chosen),
+        multirun,
     )
     return [_checked(one) for one in before]
 
@@ -180,9 +194,13 @@ def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
         return None
     if not multirun:
         return found(to_plain(cfg))
-    if not any(Path(where).glob(f"*/{LOG}")):
-        raise UsageError(f"resume={where} with -m must be the directory of a sweep, runs/..._sweep")
+    _check_sweep(where)
     return Found(Path(where), f"going on with {where}")
+
+
+def _check_sweep(where: str) -> None:
+    if not is_sweep(Path(where)):
+        raise UsageError(f"resume={where} with -m must be the directory of a sweep, runs/..._sweep")
 
 
 def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:

@@ -27,6 +27,8 @@ RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 #: And in that of a sweep's job: how it ended, and what it printed.
 RECORD, LOG = "job.json", "log.txt"
+#: And in a sweep's: its line and its jobs, by the launcher and, earlier and less of it, by Hydra.
+SWEEP, MULTIRUN = "sweep.json", "multirun.yaml"
 #: What may differ without a word: it changes no result, or says what is done after training.
 FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "logger", "callbacks")
 FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
@@ -86,6 +88,35 @@ def typed(where: Path) -> tuple[list[str], Path]:
     return _lines_of(file), file
 
 
+def typed_sweep(sweep_dir: Path) -> tuple[list[str], Path]:
+    """The line that a sweep was started with, as it was typed, and the file that says so.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    file = sweep_dir / MULTIRUN
+    try:
+        lines = yaml.safe_load(read_yaml_text(file))["hydra"]["overrides"]["task"]
+    except (Unreadable, yaml.YAMLError, ValueError, TypeError, LookupError):
+        file = sweep_dir / SWEEP  # cut off while Hydra was writing the other
+        try:
+            lines = read_json_mapping(file).get("line")
+        except Unreadable:
+            lines = None
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise UsageError(
+            f"resume: the line of the sweep {sweep_dir} cannot be read; type it again, with "
+            f"resume={sweep_dir}"
+        )
+    return lines, file
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a directory is that of a sweep, also of one that was killed early."""
+    known = any(os.path.isfile(path / name) for name in (SWEEP, MULTIRUN))
+    return known or any(path.glob(f"*/{LOG}"))
+
+
 def _lines_of(file: Path) -> list[str]:
     for _ in range(TRIES):  # the first of several ranks may be writing it
         with contextlib.suppress(Unreadable):
@@ -142,6 +173,8 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
     else:
         run_dir = run_of(Path(where))
         if not os.path.isfile(run_dir / ASKED):
+            if is_sweep(run_dir):
+                raise UsageError(f"resume={where} is the directory of a sweep: add -m")
             raise UsageError(f"resume={where}: there is no run, its {ASKED} is missing")
         if (origin := read(run_dir).get("branch_from")) is not None:
             raise UsageError(

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,13 +27,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
-from lit_optim.config.resume import LOG, RECORD, asked, read
+from lit_optim.config.resume import LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.sweeps.names import job_key, name_jobs
+from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
 
 #: In a sweep's: runs that were configured otherwise than those of the same name are now.
 BEFORE = ".before"
-LONGEST_NAME = 150
 POLL_SECONDS = 0.1
 SECONDS_TO_END = 45  # that a job has for its checkpoint after Ctrl-C
 
@@ -50,15 +48,17 @@ class Job:
     log: IO[str]
     process: subprocess.Popen[str]
     start: float
+    choices: dict[str, str] = field(default_factory=dict)
 
 
 class ProcessLauncher(Launcher):
     """Starts each job as a run of its own, `n_jobs` at a time.
 
     A job gets the overrides with one value each, and a directory named after them, where
-    `log.txt` has what it printed and `job.json` how it ended. A job that fails, crashes or is
-    killed stops no other. In the directory of a sweep that was cut off it starts what is not done:
-    from the newest checkpoint where there is one.
+    `log.txt` has what it printed and `job.json` how it ended; `sweep.json` lists all jobs before
+    the first one starts. A job that fails, crashes or is killed stops no other. In the directory of
+    a sweep that was cut off it starts what is not done: from the newest checkpoint where there is
+    one.
 
     Args:
         n_jobs: how many run at a time; they share the cores.
@@ -80,7 +80,12 @@ class ProcessLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Run the jobs; each one's exit code is its return value."""
         sweep_dir = Path(self.config.hydra.sweep.dir).resolve()
-        self.jobs = [list(overrides) for overrides in job_overrides]
+        jobs = [list(overrides) for overrides in job_overrides]
+        self.names = dict(
+            zip(map(tuple, jobs), name_jobs(jobs, existing_jobs(sweep_dir)), strict=True)
+        )
+        self.jobs = [list(overrides) for overrides in self.names]  # each once
+        _record(self.config, sweep_dir, self.names)
         waiting = [job for job in self.jobs if not self._is_done(job, sweep_dir)]
         running: list[Job] = []
         ended: list[JobReturn] = []
@@ -111,7 +116,7 @@ class ProcessLauncher(Launcher):
                         if not console.is_terminal:
                             how = describe_exit(job.process.returncode)
                             console.print(
-                                f"{len(ended)}/{len(job_overrides)} {job.run_dir.name}: {how}"
+                                f"{len(ended)}/{len(self.jobs)} {job.run_dir.name}: {how}"
                             )
                     names = escape(", ".join(job.run_dir.name for job in running))
                     progress.update(line, description=f"{failed} failed · running {names}")
@@ -136,30 +141,32 @@ class ProcessLauncher(Launcher):
 
     def _is_done(self, overrides: list[str], sweep_dir: Path) -> bool:
         """Whether an earlier start has ended this job well, configured as it is now."""
-        run_dir = sweep_dir / directory_name(overrides, self.jobs)
-        try:
-            record = json.loads((run_dir / RECORD).read_text("utf-8"))
-        except (OSError, ValueError):
+        run_dir = sweep_dir / self.names[tuple(overrides)]
+        record = read_job(run_dir)
+        if record is None or record.exit_code != 0:
             return False
-        ended_well = record["exit_code"] == 0 and record["overrides"] == overrides
-        return bool(ended_well and read(run_dir) == self._asked(overrides))
+        if sorted(job_key(record.overrides)) != sorted(job_key(overrides)):
+            return False
+        return bool(read(run_dir) == self._compose(overrides)[0])
 
-    def _asked(self, overrides: list[str]) -> dict[str, Any]:
-        """What a job is asked for: the YAML files may have changed since it ran."""
+    def _compose(self, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
+        """All values of a job and its choices, by the YAML files as they are now."""
         cfg = self.compose(self.config, overrides)
         try:
             stand_in(cfg)
-            return asked(to_plain(cfg))
+            chosen = cfg.hydra.runtime.choices
+            choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}
+            return asked(to_plain(cfg)), choices
         finally:
             HydraConfig.instance().set_config(self.config)
 
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
-        name = directory_name(overrides, self.jobs)
+        name = self.names[tuple(overrides)]
         run_dir, more = sweep_dir / name, []
         while _is_held(run_dir):  # a job of a launcher that was killed is still at it
             time.sleep(POLL_SECONDS)
         before = read(run_dir)
-        if before and before != self._asked(overrides):  # of the same name, but not the same run
+        if before and before != self._compose(overrides)[0]:  # the YAML files have changed
             run_dir.replace(unique_dir(sweep_dir / BEFORE, name))
         if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
             more = [f"resume.from={_quoted(run_dir)}"]
@@ -167,9 +174,13 @@ class ProcessLauncher(Launcher):
             if (run_dir / LOG).exists():
                 shutil.rmtree(run_dir)
             run_dir = unique_dir(sweep_dir, name)
+        settings, choices = self._compose(overrides)
+        note(run_dir, settings)  # also of a run that fails before it can say so itself
         command = [*own_command(), *overrides, f"hydra.run.dir={_quoted(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
+        if not (run_dir / LOG).is_file():  # a FIFO, say, would be waited for
+            (run_dir / LOG).unlink(missing_ok=True)
         log = (run_dir / LOG).open("a", encoding="utf-8")
         process = subprocess.Popen(
             command,
@@ -180,7 +191,7 @@ class ProcessLauncher(Launcher):
             env=environment,
             **OWN_GROUP,  # Ctrl-C comes from here, once, to all ranks of the job
         )
-        return Job(overrides, run_dir, log, process, time.perf_counter())
+        return Job(overrides, run_dir, log, process, time.perf_counter(), choices)
 
 
 def _is_held(run_dir: Path) -> bool:
@@ -205,17 +216,8 @@ def own_command() -> list[str]:
 
 
 def directory_name(overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:
-    """A job as the name of a directory: the overrides that not all jobs share, or all of one job.
-
-    What is too long for a name ends in a hash.
-    """
-    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
-    told = [o.lstrip("+~") for o in filter_overrides(overrides) if o not in shared]
-    name = ",".join(told).replace("'", "").replace('"', "") or "job"
-    name = re.sub(r"[^\w=,.\-\[\]%]+", "-", name)
-    if len(name) <= LONGEST_NAME:
-        return name
-    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    """The name of the directory of one of these jobs."""
+    return name_jobs(jobs)[[*map(list, jobs)].index(list(overrides))]
 
 
 def unique_dir(parent: Path, name: str) -> Path:
@@ -237,17 +239,26 @@ def describe_exit(code: int) -> str:
     return f"killed by {signal_name(-code)}" if code < 0 else f"failed with code {code}"
 
 
+def _record(config: DictConfig, sweep_dir: Path, names: dict[tuple[str, ...], str]) -> None:
+    """List the jobs in the sweep's directory, so that a sweep killed early can go on."""
+    line = OmegaConf.select(config, "hydra.overrides.task") or []
+    try:
+        record_sweep(sweep_dir, [str(one) for one in line], names)
+    except OSError as error:
+        told = f"{sweep_dir}: no run can be started there: {error.strerror}"
+        raise SystemExit(f"lit_optim: {told}") from None
+
+
 def _end(job: Job) -> JobReturn:
     job.log.close()
     record: dict[str, Any] = {
         "overrides": job.overrides,
         "exit_code": job.process.returncode,
         "seconds": time.perf_counter() - job.start,
+        "choices": job.choices,
     }
     with contextlib.suppress(OSError):  # a full disk: it will be run again
-        temporary = job.run_dir / f".{RECORD}.tmp"
-        temporary.write_text(json.dumps(record, indent=1), "utf-8")
-        os.replace(temporary, job.run_dir / RECORD)
+        write_json(job.run_dir / RECORD, record)
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
     returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
     returned.return_value = job.process.returncode

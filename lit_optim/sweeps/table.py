@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import statistics
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, filter_overrides
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lit_optim.config.resume import LOG, RECORD
+from lit_optim.errors import printable
+from lit_optim.printing import WholeTable
 from lit_optim.sweeps.launcher import describe_exit
+from lit_optim.sweeps.records import parse_job
+from lit_optim.sweeps.rows import Ended, Row, ended_run, group_runs
 from lit_optim.tensorboard import open_command
+from lit_optim.untrusted import Unreadable
 
-
-@dataclass
-class Ended:
-    """A job of the sweep; without a result it failed."""
-
-    overrides: dict[str, str]
-    run_dir: Path
-    exit_code: int
-    result: dict[str, Any] | None
+TAIL_BYTES = 1 << 16
 
 
 class SweepTable(Callback):
@@ -46,14 +40,14 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        jobs = read_jobs(sweep_dir)
+        console = Console()
+        jobs = list(_jobs(sweep_dir, console))
         lost = [run_dir for run_dir in sorted(self.ended) if not (run_dir / RECORD).exists()]
         if not jobs and not lost:
             return  # another launcher's
-        console = Console()
         if jobs:
-            console.print(table(jobs))
-        console.print(f"curves: {open_command(sweep_dir)}", soft_wrap=True)
+            table(jobs).print(console)
+        console.print(f"curves: {open_command(sweep_dir)}", soft_wrap=True, highlight=False)
         failed = [job for job in jobs if job.exit_code != 0]
         for job in failed:
             _print_failure(console, job.run_dir, describe_exit(job.exit_code))
@@ -66,63 +60,65 @@ class SweepTable(Callback):
 def _print_failure(console: Console, run_dir: Path, how: str) -> None:
     log = run_dir / LOG
     console.print(f"{run_dir.name}: {how}; {log}", soft_wrap=True, markup=False, style="red")
-    console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False)
+    console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False, highlight=False)
 
 
 def read_jobs(sweep_dir: Path) -> list[Ended]:
-    """The jobs of our launcher in a sweep's directory, by name."""
-    jobs = []
+    """The jobs of our launcher in a sweep's directory, by name; without what cannot be read."""
+    return list(_jobs(sweep_dir))
+
+
+def _jobs(sweep_dir: Path, console: Console | None = None) -> Iterator[Ended]:
     for record in sorted(sweep_dir.glob(f"*/{RECORD}")):
-        job = json.loads(record.read_text("utf-8"))
-        pairs = [o.lstrip("+~").partition("=") for o in filter_overrides(job["overrides"])]
-        result = record.with_name("result.json")
-        read = None
-        if result.exists() and job["exit_code"] == 0:
-            read = json.loads(result.read_text("utf-8"))
-        overrides = {key: value for key, _, value in pairs if key != "n_jobs"}
-        jobs.append(Ended(overrides, record.parent, job["exit_code"], read))
-    return jobs
+        try:
+            yield ended_run(record.parent, parse_job(record.parent))
+        except Unreadable as error:
+            if console is not None:
+                told = f"left out: {printable(str(error))}"
+                console.print(told, soft_wrap=True, markup=False, highlight=False)
 
 
-def table(jobs: list[Ended]) -> Table:
-    """A row for each combination of what was swept, over its seeds, best first."""
-    keys = [k for k in jobs[0].overrides if len({job.overrides.get(k) for job in jobs}) > 1]
-    keys = [k for k in keys if k != "seed"] or [k for k in jobs[0].overrides if k != "seed"][:1]
-    done = [job.result for job in jobs if job.result]
-    monitor = done[0]["monitor"] if done else "val/loss"
-    largest_first = bool(done) and done[0]["mode"] == "max"
-    tests = sorted({name for result in done for name in result["test"]})
-    same = monitor.rpartition("/")[2]  # one test metric is enough where it is the one of monitor
-    tests = [name for name in tests if name.endswith(f"/{same}")] or tests
+def table(jobs: list[Ended]) -> WholeTable:
+    """A row for each combination of what differs between the jobs but their seed, best first."""
+    keys, rows = group_runs(jobs)
+    judged = Counter(
+        (job.result["monitor"], job.result["mode"]) for job in jobs if job.result is not None
+    )
+    monitors = dict(judged.most_common()) or {("val/loss", "min"): 0}
+    names = list(dict.fromkeys(monitor for monitor, _ in monitors))
+    tests = sorted({name for job in jobs if job.result for name in job.result["test"]})
+    same = {name.rpartition("/")[2] for name in names}  # of tests those like monitor are enough
+    tests = [name for name in tests if name.rpartition("/")[2] in same] or tests
+    header = [*keys, *(f"{stage}\n{name}" for name in names for stage in ("best", "final"))]
+    header += [*tests, "runs", "seconds"]
 
-    rows = defaultdict(list)
-    for job in jobs:
-        rows[tuple(job.overrides.get(key, "") for key in keys)].append(job)
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for key in keys:
-        drawn.add_column(key, no_wrap=True)
-    for name in (f"best\n{monitor}", f"final\n{monitor}", *tests, "runs", "seconds"):
-        drawn.add_column(name, overflow="fold")
+    def order(row: Row) -> tuple[int, bool, float]:
+        for place, (monitor, mode) in enumerate(monitors):
+            values = _values(row.runs, "best", monitor)
+            if values:
+                mean = statistics.fmean(values)
+                # what diverged comes last
+                score = (-mean if mode == "max" else mean) if math.isfinite(mean) else 0.0
+                return place, not math.isfinite(mean), score
+        return len(monitors), True, 0.0  # as does what failed
 
-    def score(item: tuple[tuple[str, ...], list[Ended]]) -> tuple[bool, float]:
-        values = _values(item[1], "best", monitor)
-        mean = statistics.fmean(values) if values else math.nan
-        if not math.isfinite(mean):
-            return True, 0.0  # what failed or diverged comes last
-        return False, -mean if largest_first else mean
-
-    for combination, group in sorted(rows.items(), key=score):
-        finished = [job for job in group if job.result]
-        drawn.add_row(
-            *map(escape, combination),
-            _mean(_values(group, "best", monitor)),
-            _mean(_values(group, "final", monitor)),
-            *(_mean(_values(group, "test", name)) for name in tests),
-            str(len(group)) if len(finished) == len(group) else f"{len(finished)} of {len(group)}",
-            _mean([job.result["seconds"] for job in finished if job.result], digits=1),
-            style="" if finished else "red",
+    rows.sort(key=order)
+    lines, styles = [], []
+    for row in rows:
+        finished = [job.result for job in row.runs if job.result]
+        count, of = len(finished), len(row.runs)
+        stages = [_values(row.runs, stage, name) for name in names for stage in ("best", "final")]
+        lines.append(
+            [
+                *(printable(cell) for cell in row.cells),
+                *map(_mean, stages),
+                *(_mean(_values(row.runs, "test", name)) for name in tests),
+                str(of) if count == of else f"{count} of {of}",
+                _mean([result["seconds"] for result in finished], digits=1),
+            ]
         )
-    return drawn
+        styles.append("" if finished else "red")
+    return WholeTable(header, lines, len(keys), styles)
 
 
 def _values(jobs: list[Ended], stage: str, metric: str) -> list[float]:
@@ -135,9 +131,20 @@ def _mean(values: list[float], digits: int = 4) -> str:
         return "-"
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
-    return f"{statistics.fmean(values):.{digits - 1}f} ±{statistics.stdev(values):.{digits - 1}f}"
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+    spread = statistics.stdev(values) if math.isfinite(mean) else math.nan
+    return f"{mean:.{digits - 1}f} ±{spread:.{digits - 1}f}"
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "(it printed nothing)"
+    """The end of what a job printed; a log may be long."""
+    try:
+        if not log.is_file():  # a FIFO would be waited for
+            return "(there is no log)"
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES), os.SEEK_SET)
+            text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")
+    except OSError as error:
+        return f"(its log cannot be read: {error.strerror})"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return printable(lines[-1]) if lines else "(it printed nothing)"

@@ -1,0 +1,123 @@
+"""Floor 0: results in a terminal of any width: numbers are not split, nothing is cut."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+GAP = "  "
+
+
+def available_width(console: Console) -> int:
+    """The columns to fill; without bound where the output is no terminal, which has no width."""
+    return console.width if console.is_terminal else sys.maxsize
+
+
+def natural_width(table: Table) -> int:
+    """The columns that a table takes where nothing in it is wrapped."""
+    wide = Console(width=10_000, height=100)
+    return Measurement.get(wide, wide.options, table).maximum
+
+
+def wrap_items(items: Iterable[tuple[str, str]], width: int, indent: str = "") -> list[str]:
+    """Lines of items such as ("final val/loss", "0.61"), broken only between words and values.
+
+    Args:
+        items: a label and a value, either of which may be empty.
+        width: of a line; only a single label or value that is longer exceeds it.
+        indent: before each line.
+    """
+    lines: list[str] = []
+    current = ""
+    for label, value in items:
+        whole = f"{label} {value}".strip()
+        parts = [whole] if len(indent) + len(whole) <= width else [p for p in (label, value) if p]
+        for part in parts:
+            if current and len(current) + len(GAP) + len(part) <= width:
+                current += GAP + part
+                continue
+            if current:
+                lines.append(current)
+            current = indent + part
+    return [*lines, current] if current else lines
+
+
+def print_pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns; a value that does not fit gets its own line."""
+    width = available_width(console)
+    column = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        if column + len(GAP) + len(value) <= width:
+            line = Text.assemble((f"{name:<{column}}", "bold"), GAP, value)
+        else:
+            margin = GAP if len(GAP) + len(value) <= width else ""
+            line = Text.assemble((name, "bold"), f"\n{margin}{value}")
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+class WholeTable:
+    """A table, or where that is too wide the same as text, a paragraph for each row.
+
+    Args:
+        header: of each column; a newline is a space in a paragraph.
+        rows: the cells, as many as columns.
+        keys: how many of the first columns say what a row is; the others hold numbers.
+        styles: of each row.
+    """
+
+    def __init__(
+        self,
+        header: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        keys: int,
+        styles: Sequence[str] = (),
+    ) -> None:
+        self.header, self.rows, self.keys = header, rows, keys
+        self.styles = styles or [""] * len(rows)
+
+    def table(self) -> Table:
+        """As a table, in which nothing is wrapped."""
+        from rich import box
+
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in self.header:
+            drawn.add_column(Text(name), no_wrap=True)
+        for row, style in zip(self.rows, self.styles, strict=True):
+            drawn.add_row(*map(Text, row), style=style)
+        return drawn
+
+    def paragraphs(self, width: int) -> list[Text]:
+        """As lines of at most this width, where a single cell does not exceed it."""
+        lines = []
+        names = [name.replace("\n", " ") for name in self.header]
+        for row, style in zip(self.rows, self.styles, strict=True):
+            cells = list(zip(names, row, strict=True))
+            head = [("", f"{name}={value}") for name, value in cells[: self.keys]]
+            told = [*wrap_items(head, width), *wrap_items(cells[self.keys :], width, GAP)]
+            lines += [Text(line, style) for line in told]
+        return lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self.table()
+        if natural_width(table) <= options.max_width:
+            yield table
+        else:
+            yield from self.paragraphs(options.max_width)
+
+    def print(self, console: Console) -> None:
+        """Print it: in a pipe as a table whatever its width, in a terminal as what fits."""
+        table = self.table()
+        width = natural_width(table)
+        if width <= console.width:
+            console.print(table)
+        elif console.is_terminal:
+            for line in self.paragraphs(console.width):
+                console.print(line, soft_wrap=True)
+        else:
+            # a height as well: rich takes a width alone for no answer where TERM is dumb
+            Console(file=console.file, width=width, height=100).print(table)

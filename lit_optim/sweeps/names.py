@@ -1,0 +1,93 @@
+"""Directory names of a sweep's jobs: readable, and never the same for two different jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+from hydra.core.utils import filter_overrides
+
+#: Bytes of the readable part; a hash, ".before" and a counter still fit into the 255 of a name.
+MAX_NAME_BYTES = 150
+#: Digits of a hash, more where that many are not enough.
+HASH_DIGITS = 8
+#: Settings of the whole sweep, which say nothing about a job.
+WHOLE_SWEEP = re.compile(r"[+~]*(n_jobs|hydra\.[\w.]+)\b")
+
+Overrides = tuple[str, ...]
+
+
+def job_key(overrides: Sequence[str]) -> Overrides:
+    """What a job is: its overrides, without those that concern the sweep as a whole."""
+    return tuple(line for line in overrides if not WHOLE_SWEEP.match(line))
+
+
+def name_jobs(
+    jobs: Sequence[Sequence[str]], existing: Mapping[str, Overrides | None] | None = None
+) -> list[str]:
+    """Name the directory of each job: the same for equal overrides, different for all others.
+
+    A name has the overrides that not all jobs share, as far as they fit into a file name. Where
+    that is the name of another job, also by a file system that ignores case, a hash of the
+    overrides is appended.
+
+    Args:
+        jobs: the overrides of each, with one value per key.
+        existing: directories that are there, with the overrides of the job in each; None where
+            they are unknown. A job that has a directory keeps it.
+    """
+    existing = existing or {}
+    keys = [job_key(job) for job in jobs]
+    there = {known: name for name, known in existing.items() if known is not None}
+    named = {key: there.pop(key) for key in dict.fromkeys(keys) if key in there}
+    reordered = {tuple(sorted(known)): name for known, name in there.items()}
+    for key in keys:  # a line whose overrides are typed in another order is the same sweep
+        if key not in named and tuple(sorted(key)) in reordered:
+            named[key] = reordered.pop(tuple(sorted(key)))
+    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    plain = {key: _readable([line for line in key if line not in shared]) for key in keys}
+    taken = {fold(name) for name in existing}
+    wanted = [fold(name) for key, name in plain.items() if key not in named]
+    for key, name in plain.items():
+        if key in named:
+            continue
+        is_unique = fold(name) not in taken and wanted.count(fold(name)) == 1
+        if not is_unique or _is_shortened(key, shared):
+            name = _with_hash(name, key, taken.union(wanted))
+        named[key] = name
+        taken.add(fold(name))
+    return [named[key] for key in keys]
+
+
+def fold(name: str) -> str:
+    """The name as a file system sees it that ignores case, Unicode forms and dots at the end."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).rstrip(". ")
+
+
+def _readable(overrides: Sequence[str]) -> str:
+    return _cut(_sanitized(overrides))
+
+
+def _sanitized(overrides: Sequence[str]) -> str:
+    kept = [line.lstrip("+~") for line in filter_overrides(overrides)]
+    name = ",".join(kept).replace("'", "").replace('"', "") or "job"
+    return re.sub(r"[^\w=,.\-\[\]%]+", "-", name)
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
+def _is_shortened(key: Overrides, shared: set[str]) -> bool:
+    name = _sanitized([line for line in key if line not in shared])
+    return _cut(name) != name
+
+
+def _with_hash(name: str, key: Overrides, taken: set[str]) -> str:
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    lengths = range(HASH_DIGITS, len(digest) + 1)
+    candidates = (f"{name}-{digest[:length]}" for length in lengths)
+    return next(one for one in candidates if fold(one) not in taken)

@@ -1,0 +1,187 @@
+"""What a sweep's directory says about its jobs; whatever a file in it holds, reading goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import yaml  # type: ignore[import-untyped]
+
+from lit_optim.config.resume import LOG, RECORD, RESULT, SWEEP, TYPED
+from lit_optim.errors import UsageError
+from lit_optim.sweeps.names import Overrides, job_key
+from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """How a job ended; `job.json` in its directory.
+
+    Args:
+        overrides: with one value per key.
+        exit_code: of its process, negative where a signal ended it.
+        choices: of each group; empty where an older version wrote the record.
+    """
+
+    overrides: list[str]
+    exit_code: int
+    choices: dict[str, str]
+
+
+def parse_job(run_dir: Path) -> JobRecord:
+    """The record of a job.
+
+    Raises:
+        Unreadable: it is missing or not what the launcher writes.
+    """
+    path = run_dir / RECORD
+    record = read_json_mapping(path)
+    overrides, exit_code = record.get("overrides"), record.get("exit_code")
+    if not _is_text_list(overrides):
+        raise Unreadable(f"{path}: overrides must be a list of text")
+    if isinstance(exit_code, bool) or not isinstance(exit_code, int):
+        raise Unreadable(f"{path}: exit_code must be a whole number")
+    choices = record.get("choices")
+    return JobRecord(overrides, exit_code, choices if _is_text_mapping(choices) else {})
+
+
+def read_job(run_dir: Path) -> JobRecord | None:
+    """The record of a job; None where there is none that can be read."""
+    try:
+        return parse_job(run_dir)
+    except Unreadable:
+        return None
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """What came out of a run, `result.json`; None where that is not whole."""
+    try:
+        result = read_json_mapping(run_dir / RESULT)
+    except Unreadable:
+        return None
+    stages = [result.get(stage) for stage in ("final", "best", "test")]
+    if not all(isinstance(stage, dict) for stage in stages):
+        return None
+    if not isinstance(result.get("monitor"), str) or result.get("mode") not in ("min", "max"):
+        return None
+    metrics = {
+        stage: {name: float(value) for name, value in result[stage].items() if _is_number(value)}
+        for stage in ("final", "best", "test")
+    }
+    seconds, choices = result.get("seconds"), result.get("choices")
+    return (
+        result
+        | metrics
+        | {
+            "seconds": float(seconds) if _is_number(seconds) else math.nan,
+            "choices": choices if _is_text_mapping(choices) else {},
+        }
+    )
+
+
+def existing_jobs(sweep_dir: Path) -> dict[str, Overrides | None]:
+    """The directories of a sweep, with the overrides of the job in each.
+
+    None where these are unknown, as of a directory that somebody else has put there. What a job
+    left that was killed before it had read its configuration does not count.
+    """
+    planned = planned_jobs(sweep_dir)
+    return {
+        path.name: planned.get(path.name) or _overrides_of(path)
+        for path in _directories(sweep_dir)
+        if path.name in planned or not _is_barely_started(path)
+    } | {name: overrides for name, overrides in planned.items() if (sweep_dir / name).is_dir()}
+
+
+def planned_jobs(sweep_dir: Path) -> dict[str, Overrides]:
+    """The jobs that the sweep's own record lists, by the name of their directory."""
+    try:
+        jobs = read_json_mapping(sweep_dir / SWEEP).get("jobs")
+    except Unreadable:
+        return {}
+    if not isinstance(jobs, dict):
+        return {}
+    return {
+        name: job_key(overrides)
+        for name, overrides in jobs.items()
+        if _is_text_list(overrides)
+        and name == os.path.basename(name)
+        and name not in ("", ".", "..")
+    }
+
+
+def record_sweep(
+    sweep_dir: Path, line: Sequence[str], names: Mapping[tuple[str, ...], str]
+) -> None:
+    """Write down which jobs there are, before the first one starts.
+
+    Args:
+        sweep_dir: made where it is missing.
+        line: the overrides as typed, with several values per key.
+        names: of the directories, by overrides.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    jobs = {name: list(overrides) for name, overrides in planned_jobs(sweep_dir).items()}
+    jobs |= {name: list(overrides) for overrides, name in names.items()}
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    write_json(sweep_dir / SWEEP, {"line": list(line), "jobs": jobs})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _directories(sweep_dir: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(p for p in sweep_dir.iterdir() if p.is_dir() and p.name[0] != ".")
+    except OSError:
+        return
+
+
+def _is_barely_started(run_dir: Path) -> bool:
+    return {path.name for path in run_dir.iterdir()} == {LOG}
+
+
+def _overrides_of(run_dir: Path) -> Overrides | None:
+    record = read_job(run_dir)
+    if record is not None:
+        return job_key(record.overrides)
+    try:  # cut off, by an older version
+        lines = yaml.safe_load(read_yaml_text(run_dir / TYPED))
+    except (UsageError, yaml.YAMLError, ValueError):
+        return None
+    if not _is_text_list(lines):
+        return None
+    return job_key([line for line in lines if not line.lstrip("+").startswith("resume.")])
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < 1 << 1000  # more is no float
+
+
+def _is_text_list(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_text_mapping(value: Any) -> TypeGuard[dict[str, str]]:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())

@@ -1,0 +1,81 @@
+"""Two different jobs never share a directory; the same job always has the same one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_optim.sweeps.names import fold, name_jobs
+
+#: Values that sanitizing, upper case, quotes, length and Unicode forms make alike.
+VALUES = st.one_of(
+    st.text(alphabet="aA-+*/ '\".()1é\u0301ßſKK", max_size=6),
+    st.text(max_size=8),
+    st.integers(0, 3).map(lambda n: "x" * 140 + "é" * 60 + str(n)),
+)
+KEYS = st.sampled_from(["++seed", "seed", "optimizer", "++scheduler.expr", "~optimizer.lr", "Seed"])
+JOBS = st.lists(
+    st.lists(st.tuples(KEYS, VALUES).map("=".join), min_size=1, max_size=4),
+    min_size=1,
+    max_size=6,
+    unique_by=tuple,
+)
+
+
+@given(JOBS)
+def test_different_jobs_have_different_directories(jobs):
+    names = name_jobs(jobs)
+    assert len({fold(name) for name in names}) == len(jobs)
+    assert name_jobs(jobs) == names
+    for name in names:
+        # in .before it may get a counter; no name climbs out of the directory
+        assert len(f"{name}-9999".encode()) <= 255
+        assert "/" not in name
+        assert name.strip(". ")
+
+
+@given(JOBS, JOBS)
+def test_a_job_keeps_its_directory_when_others_are_added(first, added):
+    existing = dict(zip(name_jobs(first), map(tuple, first), strict=True))
+    later = [*first, *(job for job in added if job not in first)]
+    names = name_jobs(later, existing)
+    for job, name in zip(later, names, strict=True):
+        known = [old for old, overrides in existing.items() if overrides == tuple(job)]
+        assert known in ([], [name])
+    assert len({fold(name) for name in names}) == len(later)
+    assert name_jobs(first[::-1], existing) == names[: len(first)][::-1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("1-0.5*progress", "1-0.5+progress"),
+        ("a/b", "a b"),
+        ("'a'", "a"),
+        ("Net", "net"),
+        ("x" * 300, "x" * 299 + "y"),
+        ("1", "1."),
+    ],
+    ids=str,
+)
+def test_values_that_look_alike_as_file_names(values, tmp_path):
+    jobs = [[f"++scheduler.expr={value}", "seed=0"] for value in values]
+    names = name_jobs(jobs)
+    for name in names:
+        (tmp_path / name).mkdir()
+    # alone, in a sweep of its own, each has its own directory again
+    existing = {name: tuple(job) for name, job in zip(names, jobs, strict=True)}
+    assert [name_jobs([job], existing) for job in jobs] == [[name] for name in names]
+
+
+def test_a_directory_of_somebody_else_is_not_taken():
+    [name] = name_jobs([["seed=0"]], {"seed=0": None})
+    assert name.startswith("seed=0-")
+    [name] = name_jobs([["seed=0"]], {"seed=0": ("seed=0", "optimizer=sgd")})
+    assert name.startswith("seed=0-")
+    assert name_jobs([["seed=0", "n_jobs=2"]], {"other": ("seed=0",)}) == ["other"]
+
+
+def test_a_job_that_is_listed_twice_has_one_directory():
+    assert len(set(name_jobs([["seed=0"], ["seed=0"], ["seed=1"]]))) == 2

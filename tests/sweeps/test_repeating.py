@@ -1,0 +1,107 @@
+"""`-m resume=SWEEP` alone is the sweep's own line, also where the sweep was killed early."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from lit_optim.config.command_line import front
+from lit_optim.errors import UsageError
+from lit_optim.sweeps.launcher import ProcessLauncher
+from lit_optim.sweeps.records import existing_jobs, planned_jobs
+
+LINE = ["optimizer=adamw,sgd", "data=digits", "++scheduler.warmup=5,10", "n_jobs=2"]
+
+
+def as_hydra(sweep):
+    """What Hydra writes first of all."""
+    OmegaConf.save({"hydra": {"overrides": {"task": LINE}}}, sweep / "multirun.yaml")
+
+
+def as_launcher(sweep):
+    (sweep / "sweep.json").write_text(json.dumps({"line": LINE, "jobs": {}}))
+
+
+def cut_off(sweep):
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: [opt")
+    as_launcher(sweep)
+
+
+@pytest.mark.parametrize("write", [as_hydra, as_launcher, cut_off])
+def test_the_directory_alone_repeats_the_line(tmp_path, write, capsys):
+    write(tmp_path)
+    line = front(["-m", f"resume={tmp_path}"])
+    for override in ("optimizer=adamw,sgd", "data=digits", "++scheduler.warmup=5,10"):
+        assert override in line.argv
+    assert f"hydra.sweep.dir='{tmp_path}'" in line.argv
+    assert not any("resume" in one for one in line.argv)
+    told = capsys.readouterr().out
+    assert f"going on with {tmp_path}: optimizer=adamw,sgd data=digits" in told
+
+
+def test_what_is_typed_beside_it_wins(tmp_path):
+    as_hydra(tmp_path)
+    line = front(["-m", f"resume={tmp_path}", "optimizer=adamw,sgd,lion", "scheduler=wsd"])
+    assert "optimizer=adamw,sgd,lion" in line.argv
+    assert "optimizer=adamw,sgd" not in line.argv
+    assert "data=digits" in line.argv
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [(None, "cannot be read; type it again"), (3, "cannot be read"), ([1], "cannot be read"),
+     (["optimzer=sgd,adam"], "optimzer is no key of a run")],
+    ids=str,
+)  # fmt: skip
+def test_a_line_that_is_none_is_told(tmp_path, line, message):
+    (tmp_path / "sweep.json").write_text(json.dumps({"line": line}))
+    with pytest.raises(UsageError, match=message):
+        front(["-m", f"resume={tmp_path}"])
+
+
+def test_neither_is_taken_for_the_other(tmp_path):
+    with pytest.raises(UsageError, match="must be the directory of a sweep"):
+        front(["-m", f"resume={tmp_path}", "seed=0,1"])
+    as_hydra(tmp_path)
+    with pytest.raises(UsageError, match="is the directory of a sweep: add -m"):
+        front([f"resume={tmp_path}"])
+
+
+def test_the_jobs_are_listed_before_the_first_one_starts(tmp_path, monkeypatch):
+    seen = []
+
+    def start(self, overrides, sweep_dir):
+        seen.append(planned_jobs(sweep_dir))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProcessLauncher, "_start", start)
+    launcher = ProcessLauncher()
+    launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "new")}}})
+    jobs = [["seed=0"], ["seed=1"], ["seed=1"]]
+    with pytest.raises(SystemExit):
+        launcher.launch(jobs, 0)
+    assert seen == [{"seed=0": ("seed=0",), "seed=1": ("seed=1",)}]
+
+
+def test_directories_of_an_earlier_version_are_known(tmp_path):
+    for name, file, content in (
+        ("optimizer=adamw", "job.json", '{"overrides": ["optimizer=adamw"], "exit_code": 0}'),
+        ("optimizer=sgd", ".hydra/overrides.yaml", "- optimizer=sgd\n- ++resume.from='x'\n"),
+        ("seed=3", "log.txt", ""),  # killed before it had read its configuration
+        ("notes", "readme.md", ""),
+    ):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).write_text(content)
+    assert existing_jobs(tmp_path) == {
+        "optimizer=adamw": ("optimizer=adamw",),
+        "optimizer=sgd": ("optimizer=sgd",),
+        "notes": None,
+    }
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/tmp/x", "", "."])
+def test_a_record_names_no_directory_outside(tmp_path, name):
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": {name: ["seed=0"]}}))
+    assert planned_jobs(tmp_path) == {}
