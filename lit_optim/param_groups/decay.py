@@ -8,21 +8,24 @@ their parameters as `param_names`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from lit_optim.errors import UsageError
+from lit_optim.param_groups.describe import (
+    ParameterInfo,
+    describe_parameters,
+    named_parameters,
+    parameter_names,
+)
+from lit_optim.param_groups.tree import NORMS
 
 MakeGroups = Callable[[nn.Module], list[dict[str, Any]]]
-FSDP_PREFIX = "_fsdp_wrapped_module."
 
-#: Layers that normalise; their scale and shift are never decayed.
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-#: What transformers takes for them, and for biases, in a name in lower case.
+#: What transformers takes for norm layers, and for biases, in a name in lower case.
 TRANSFORMERS_NORMS = re.compile(r"bias|layernorm|rmsnorm|(^|\.|_)norm($|\.)")
 
 
@@ -33,21 +36,10 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
         groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
 
     Raises:
-        ValueError: the module has no parameter to train, or FSDP has flattened them already.
+        ValueError: the module has no parameter to train, FSDP has flattened them already, or a
+            layer is lazy and has no shape yet.
     """
-    exempt: dict[str, bool] = {}
-    for prefix, layer in module.named_modules():
-        if type(layer).__name__ == "FullyShardedDataParallel":
-            raise UsageError("FSDP has flattened the parameters: decide the groups before, by name")
-        for name, p in layer.named_parameters(prefix, recurse=False):
-            is_bias = name.rpartition(".")[2] == "bias"
-            exempt[name] = isinstance(layer, NORMS) or p.ndim <= 1 or is_bias
-    named = dict(module.named_parameters())  # tied ones once
-    decay = {name: p for name, p in named.items() if not exempt[name]}
-    rest = {name: p for name, p in named.items() if exempt[name]}
-    _require_trainable(named.values())
-    groups = [group("decay", decay), group("no_decay", rest) | {"weight_decay": 0.0}]
-    return [made for made in groups if made["params"]]
+    return _by_decay(describe_parameters(module), _is_exempt)
 
 
 def transformers(module: nn.Module) -> list[dict[str, Any]]:
@@ -61,23 +53,31 @@ def transformers(module: nn.Module) -> list[dict[str, Any]]:
         groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
 
     Raises:
-        ValueError: the module has no parameter to train, or FSDP has flattened them already.
+        ValueError: as `no_decay`.
     """
-    named = dict(module.named_parameters())  # tied ones once
-    if any(name.endswith("_flat_param") for name in named):
-        raise UsageError("FSDP has flattened the parameters: decide the groups before, by name")
-    # a LayerNorm that is the whole module is none of its layers
-    layers = tuple(f"{prefix}." for prefix, layer in module.named_modules(remove_duplicate=False)
-                   if prefix and isinstance(layer, nn.LayerNorm))  # fmt: skip
-    rest = {
-        name: p
-        for name, p in named.items()
-        if name.startswith(layers) or TRANSFORMERS_NORMS.search(name.lower())
-    }
-    decay = {name: p for name, p in named.items() if name not in rest}
-    _require_trainable(named.values())
+    return _by_decay(describe_parameters(module), _is_exempt_in_transformers)
+
+
+def _by_decay(
+    infos: list[ParameterInfo], is_exempt: Callable[[ParameterInfo], bool]
+) -> list[dict[str, Any]]:
+    _require_trainable(info.parameter for info in infos)
+    decay = {info.name: info.parameter for info in infos if not is_exempt(info)}
+    rest = {info.name: info.parameter for info in infos if is_exempt(info)}
     groups = [group("decay", decay), group("no_decay", rest) | {"weight_decay": 0.0}]
     return [made for made in groups if made["params"]]
+
+
+def _is_exempt(info: ParameterInfo) -> bool:
+    return isinstance(info.layer, NORMS) or info.tensor == "bias" or info.role == "vector" or (
+        info.parameter.ndim <= 1
+    )  # fmt: skip
+
+
+def _is_exempt_in_transformers(info: ParameterInfo) -> bool:
+    # a LayerNorm that is the whole module is none of its layers
+    in_layer_norm = any(isinstance(layer, nn.LayerNorm) for layer in info.path[1:])
+    return in_layer_norm or TRANSFORMERS_NORMS.search(info.name.lower()) is not None
 
 
 def group(name: str, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
@@ -89,9 +89,9 @@ def single(module: nn.Module) -> list[dict[str, Any]]:
     """All parameters alike, in one group called `all`.
 
     Raises:
-        ValueError: the module has no parameter to train.
+        ValueError: the module has no parameter to train, or a layer is lazy and has no shape yet.
     """
-    named = dict(module.named_parameters())
+    named = named_parameters(module)
     _require_trainable(named.values())
     return [group("all", named)]
 
@@ -101,7 +101,7 @@ def decided(make: MakeGroups, module: nn.Module) -> MakeGroups:
 
     FSDP flattens and cuts parameters before the optimizer is made; their names stay.
     """
-    names = {p: name for name, p in module.named_parameters()}
+    names = parameter_names(module)
     plan = [(group, [names[p] for p in group["params"]]) for group in make(module)]
     options = [({k: v for k, v in group.items() if k != "params"}, found) for group, found in plan]
     return partial(_by_name, options)
@@ -110,10 +110,10 @@ def decided(make: MakeGroups, module: nn.Module) -> MakeGroups:
 def _by_name(
     options: list[tuple[dict[str, Any], list[str]]], module: nn.Module
 ) -> list[dict[str, Any]]:
-    params = {name.replace(FSDP_PREFIX, ""): p for name, p in module.named_parameters()}
+    params = named_parameters(module)
     return [option | {"params": [params[name] for name in names]} for option, names in options]
 
 
-def _require_trainable(params: Any) -> None:
+def _require_trainable(params: Iterable[nn.Parameter]) -> None:
     if not any(p.requires_grad for p in params):
         raise UsageError("the model has 0 trainable parameters")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from torch import nn
 
 from lit_optim.param_groups.decay import no_decay, single, transformers
-from lit_optim.param_groups.roles import roles
+from lit_optim.param_groups.describe import describe_parameters
 
-CONTAINERS = (nn.ModuleList, nn.Sequential)
 BASES = {"no_decay": no_decay, "single": single, "transformers": transformers}
 
 
@@ -26,7 +24,8 @@ def layer_decay(
     What counts as a layer is read from the module tree: the members of a ModuleList or Sequential
     that has several of one class, those of stages within stages; where there is none, the children
     of the module. Embeddings and what stands before the first layer are layer 0; the head and what
-    stands behind the last are the last one.
+    stands behind the last are the last one. Frozen modules beside the network that is trained are
+    no layers of it.
 
     Returns:
         the groups of the base, divided by layer, with an `lr_mult`: `layer_00.decay`, ...
@@ -34,16 +33,15 @@ def layer_decay(
     Raises:
         ValueError: as the base.
     """
-    depths = depths_of(module)
-    top = max(depths.values())
+    infos = {info.name: info for info in describe_parameters(module)}
     groups: dict[tuple[int, str], dict[str, Any]] = {}
     for group in BASES[base](module):
         for name, p in zip(group["param_names"], group["params"], strict=True):
-            depth = depths[name]
+            depth = infos[name].depth
             made = groups.setdefault(
                 (depth, group["name"]),
                 group
-                | {"params": [], "param_names": [], "lr_mult": decay ** (top - depth)}
+                | {"params": [], "param_names": [], "lr_mult": decay ** infos[name].height}
                 | {"name": f"layer_{depth:02d}.{group['name']}"},
             )
             made["params"].append(p)
@@ -53,31 +51,4 @@ def layer_decay(
 
 def depths_of(module: nn.Module) -> dict[str, int]:
     """The layer of each parameter, by name, from 0 at the input."""
-    layers = list(_layers(module, "")) or [
-        name for name, child in module.named_children() if any(True for _ in child.parameters())
-    ]
-    places = roles(module)
-    depths, begun = {}, 0
-    for name, place in places.items():
-        inside = [i for i, layer in enumerate(layers, 1) if name.startswith(f"{layer}.")]
-        begun = max([begun, *inside])
-        behind = len(layers) + 1 if begun == len(layers) else begun
-        depths[name] = inside[0] if inside else behind
-        if place.role == "embedding":
-            depths[name] = 0
-        elif place.role == "head" and not inside:
-            depths[name] = len(layers) + 1
-    used = sorted(set(depths.values()))
-    return {name: used.index(depth) for name, depth in depths.items()}
-
-
-def _layers(module: nn.Module, prefix: str) -> Iterator[str]:
-    """The names of the layers, from the input on."""
-    children = [(n, c) for n, c in module.named_children() if any(True for _ in c.parameters())]
-    kinds = [type(child) for _, child in children]
-    repeats = isinstance(module, CONTAINERS) and len(set(kinds)) < len(kinds)
-    for name, child in children:
-        stage = isinstance(child, CONTAINERS) or "stage" in type(child).__name__.lower()
-        # what a block is made of are no layers
-        within = list(_layers(child, f"{prefix}{name}.")) if stage or not repeats else []
-        yield from within or ([f"{prefix}{name}"] if repeats else [])
+    return {info.name: info.depth for info in describe_parameters(module)}

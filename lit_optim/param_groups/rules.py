@@ -11,8 +11,8 @@ from torch import nn
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.param_groups.decay import no_decay, single, transformers
+from lit_optim.param_groups.describe import ParameterInfo, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
-from lit_optim.param_groups.roles import roles as roles_of
 
 BASES = {
     "no_decay": no_decay,
@@ -20,6 +20,8 @@ BASES = {
     "transformers": transformers,
     "layer_decay": layer_decay,
 }
+#: The attribute of a parameter that a rule has frozen.
+FROZEN_HERE = "_frozen_by_rules"
 #: Keys of a rule that say which parameters it is about; a parameter fits if all of them fit.
 MATCH = ("name", "regex", "module", "role", "ndim")
 
@@ -38,10 +40,12 @@ def by_rules(
 
     A rule is about the parameters that fit all of its `name` (shell-style), `regex` (found anywhere
     in the name), `module` (the class of the layer that has it, or a base of that), `role` and
-    `ndim`; each may be a list of which one fits. It sets `lr_mult` (a factor of lr),
+    `ndim`; each may be a list of which one fits, and of a shared parameter any of its names may
+    fit. It sets `lr_mult` (a factor of lr),
     `frozen` (not trained; kept in a group, so that thawing it later changes none) or any
     hyperparameter of the optimizer. Of several rules about a parameter all count, and for each
-    key the first.
+    key the first. Rules that freeze come before all else: layers, roles and the rules about them
+    are those of what is left to train.
 
     Returns:
         the groups of the base, divided where rules say different things; the names tell by which.
@@ -50,26 +54,37 @@ def by_rules(
         UsageError: a rule about no parameter, one that says nothing, or nothing left to train.
     """
     read = [_divided(rule, index) for index, rule in enumerate(rules)]
-    owners = _owners(module)
-    roles = {name: place.role for name, place in roles_of(module).items()}
-    found: list[set[str]] = [set() for _ in read]
+    for p in module.parameters():
+        if getattr(p, FROZEN_HERE, False):  # by an earlier call: it is decided anew
+            p.requires_grad_(True)
+            delattr(p, FROZEN_HERE)
+    # what to freeze is decided by the model as it was built, all else by the network that is left
+    before = describe_parameters(module)
+    freezing = [i for i, (_, settings) in enumerate(read) if "frozen" in settings]
+    fits = {info.name: [i for i in freezing if _fits(read[i][0], info)] for info in before}
+    for info in before:
+        if fits[info.name] and read[fits[info.name][0]][1]["frozen"] and info.is_trainable:
+            info.parameter.requires_grad_(False)
+            setattr(info.parameter, FROZEN_HERE, True)
+    if not any(info.parameter.requires_grad for info in before):
+        raise UsageError("param_groups.rules freeze every parameter: nothing is left to train")
+    infos = {info.name: info for info in describe_parameters(module)}
+    others = [i for i in range(len(read)) if i not in freezing]
+    for name, info in infos.items():
+        fits[name] = sorted(fits[name] + [i for i in others if _fits(read[i][0], info)])
+    for i, (match, _) in enumerate(read):
+        if not any(i in found for found in fits.values()):
+            raise UsageError(
+                f"param_groups.rules.{i} is about no parameter: {_told(match)}{_near(match, infos)}"
+            )
     groups: dict[Any, dict[str, Any]] = {}
     for number, group in enumerate(BASES[base](module)):
         for name, p in zip(group["param_names"], group["params"], strict=True):
-            facts: dict[str, list[Any]] = {
-                "module": owners[name],
-                "role": [roles[name]],
-                "ndim": [p.ndim],
-            }
-            fits = [i for i, (match, _) in enumerate(read) if _fits(match, name, facts)]
             settings: dict[str, Any] = {}
-            for i in fits:
-                found[i].add(name)
+            for i in fits[name]:
                 settings = read[i][1] | settings
-            if settings.pop("frozen", False):
-                p.requires_grad_(False)
-                settings["frozen"] = True
-            title = "+".join(_title(read[i][0]) for i in fits)
+            settings.pop("frozen", None)
+            title = "+".join(_title(read[i][0]) for i in fits[name])
             made = groups.setdefault(
                 (number, title),
                 group | settings | {"name": f"{group['name']}.{title}" if title else group["name"]}
@@ -77,16 +92,6 @@ def by_rules(
             )  # fmt: skip
             made["params"].append(p)
             made["param_names"].append(name)
-    for i, names in enumerate(found):
-        if not names:
-            raise UsageError(
-                f"param_groups.rules.{i} is about no parameter: {_told(read[i][0])}"
-                f"{_near(read[i][0], owners, roles)}"
-            )
-    if not any(p.requires_grad for p in module.parameters()):
-        raise UsageError("param_groups.rules freeze every parameter: nothing is left to train")
-    for made in groups.values():
-        made.pop("frozen", None)
     return list(groups.values())
 
 
@@ -128,26 +133,23 @@ def _divided(rule: Mapping[str, Any], index: int) -> tuple[dict[str, list[Any]],
     return match, settings
 
 
-def _fits(match: dict[str, list[Any]], name: str, facts: Mapping[str, Sequence[Any]]) -> bool:
+def _fits(match: dict[str, list[Any]], info: ParameterInfo) -> bool:
+    names = (*info.names, *info.raw_names)
+    facts: dict[str, Sequence[Any]] = {
+        "module": info.classes,
+        "role": [info.role],
+        "ndim": [info.parameter.ndim],
+    }
     for key, wanted in match.items():
         if key == "name":
-            fits = any(fnmatchcase(name, pattern) for pattern in wanted)
+            fits = any(fnmatchcase(name, pattern) for name in names for pattern in wanted)
         elif key == "regex":
-            fits = any(re.search(pattern, name) for pattern in wanted)
+            fits = any(re.search(pattern, name) for name in names for pattern in wanted)
         else:
             fits = any(value in wanted for value in facts[key])
         if not fits:
             return False
     return True
-
-
-def _owners(module: nn.Module) -> dict[str, list[str]]:
-    """The classes of the layer that has each parameter."""
-    return {
-        name: [cls.__name__ for cls in type(layer).__mro__]
-        for prefix, layer in module.named_modules()
-        for name, _ in layer.named_parameters(prefix, recurse=False)
-    }
 
 
 def _listed(value: Any) -> list[Any]:
@@ -164,13 +166,11 @@ def _title(match: Mapping[str, list[Any]]) -> str:
     return re.sub(r"[^\w.]+", "_", words).strip("_.") or "rule"
 
 
-def _near(
-    match: Mapping[str, list[Any]], owners: Mapping[str, list[str]], roles: Mapping[str, str]
-) -> str:
-    known = {
-        "name": list(owners),
-        "module": [classes[0] for classes in owners.values()],
-        "role": list(roles.values()),
+def _near(match: Mapping[str, list[Any]], infos: Mapping[str, ParameterInfo]) -> str:
+    known: dict[str, list[str]] = {
+        "name": list(infos),
+        "module": [info.classes[0] for info in infos.values()],
+        "role": [info.role for info in infos.values()],
     }
     for key, values in match.items():
         for value in values:
