@@ -24,7 +24,14 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import LearningRates
 from lit_optim.lightning.configure import run_length
 from lit_optim.lightning.needs import needs_of, warnings_of
-from lit_optim.lightning.routing import HEADER, Routing, routing, size_told, state_bytes
+from lit_optim.lightning.routing import (
+    HEADER,
+    Routing,
+    count_parameters,
+    routing,
+    size_told,
+    state_bytes,
+)
 from lit_optim.optimizers.walk import Walk
 from lit_optim.plot import sparkline, telling
 from lit_optim.schedules.adapter import ScheduledLR
@@ -161,8 +168,7 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
         state_bytes(within, group, p) for group in within.param_groups for p in group["params"]
     )
     known = isinstance(within, Walk) or state > 0
-    trained = sum(p.numel() for group in within.param_groups for p in group["params"])
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    trained, frozen = count_parameters(within, model)
     told = f"{size_told(state)} of state" if known else "a state whose size is not known before"
     caption = f"{trained:,} parameters are trained, {frozen:,} are not; {told}"
     kept = getattr(optimizer, "tensors", ()) if optimizer is not within else ()
@@ -183,13 +189,14 @@ def _step_a_copy(optimizer: Optimizer) -> None:
         twin = copy.deepcopy(optimizer)
         for group in twin.param_groups:
             for p in group["params"]:
-                p.grad = torch.zeros_like(p)
+                p.grad = torch.zeros_like(p) if p.requires_grad else None
         twin.step()
     except Exception:  # it wants a closure, or gradients of another kind: then it is not known
         return
     for group, other in zip(optimizer.param_groups, twin.param_groups, strict=True):
         for p, q in zip(group["params"], other["params"], strict=True):
-            optimizer.state[p] = twin.state[q]
+            if q in twin.state:
+                optimizer.state[p] = twin.state[q]
 
 
 def _mistakes(

@@ -63,6 +63,28 @@ def test_what_looks_like_a_mistake(lines, warning, capsys):
     assert out.count("likely a mistake") == 1
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [["optimizer=adamw"], ["optimizer=muon"],
+     ["optimizer=custom", "optimizer._target_=torch.optim.Adam", "optimizer.lr=1e-3"]],
+    ids=["ours", "muon", "torch's"],
+)  # fmt: skip
+@pytest.mark.parametrize("frozen", ["first.*", "*.bias", "second.weight"])
+def test_what_is_frozen_is_not_trained_and_keeps_nothing(optimizer, frozen, capsys):
+    from fnmatch import fnmatch
+
+    from lit_optim.tasks.classifiers import MLP
+
+    rule = f"param_groups.rules=[{{name: '{frozen}', frozen: true}}]"
+    out = told(*optimizer, "param_groups=rules", rule, capsys=capsys)
+    sizes = {name: p.numel() for name, p in MLP(64, 10).named_parameters()}
+    rest = sum(size for name, size in sizes.items() if fnmatch(name, frozen))
+    assert f"{sum(sizes.values()) - rest:,} parameters are trained, {rest:,} are not" in out
+    rows = [line.split() for line in out.splitlines() if " frozen " in line]
+    assert {row[0] for row in rows} == {name for name in sizes if fnmatch(name, frozen)}
+    assert all(row[-1] == "-" for row in rows)
+
+
 def test_what_else_is_told(capsys):
     out = told(
         "optimizer=muon", "wrapper=ema", "schedules.momentum=lr", "lr_rule=linear", capsys=capsys

@@ -15,6 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_optim.optimizers.walk import Walk
+from lit_optim.param_groups import describe_parameters
 from lit_optim.wrappers import unwrapped
 
 HEADER = ("parameters", "role", "optimizer", "lr", "weight decay", "count", "state")
@@ -53,27 +54,60 @@ class Routing(Callback):
 
 
 def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
-    """A row for each pattern of names within each group, in the order of the groups."""
-    names: dict[Tensor, str] = {p: name for name, p in module.named_parameters()}
-    rows: dict[tuple[int, str], list[Tensor]] = {}
+    """A row for each pattern of names within each group, in the order of the groups.
+
+    Frozen parameters have rows of their own, marked frozen, without lr and state; those that are in
+    no group come last, and so does what is in no group though it could be trained.
+    """
+    infos = {info.parameter: info for info in describe_parameters(module)}
+    grouped = {p for group in optimizer.param_groups for p in group["params"]}
+    rows: dict[tuple[int, str, bool], list[Tensor]] = {}
     for index, group in enumerate(optimizer.param_groups):
         for p in group["params"]:
-            pattern = NUMBER.sub("*", names.get(p, "?"))
-            rows.setdefault((index, pattern), []).append(p)
+            pattern = NUMBER.sub("*", infos[p].name if p in infos else "?")
+            rows.setdefault((index, pattern, p.requires_grad), []).append(p)
+    for p, info in infos.items():
+        if p not in grouped:
+            rows.setdefault((-1, NUMBER.sub("*", info.name), p.requires_grad), []).append(p)
     table = []
-    for (index, pattern), params in rows.items():
+    for (index, pattern, is_trainable), params in rows.items():
+        info = infos.get(params[0])  # type: ignore[call-overload]
+        name = info.name if info is not None and len(params) == 1 else pattern
+        count = f"{sum(p.numel() for p in params):,}"
+        if index < 0:
+            status = "in no group" if is_trainable else "frozen"
+            table.append([name, "" if info is None else info.role, status, "-", "-", count, "-"])
+            continue
         group = optimizer.param_groups[index]
-        owner = optimizer.owner(group) if isinstance(optimizer, Walk) else optimizer
         role = group.get("role", "") + (f" x {group['split']}" if "split" in group else "")
-        name = pattern if len(params) > 1 else names.get(params[0], "?")
-        cells = [name, role, type(owner).__name__, f"{group.get('initial_lr', group['lr']):g}"]
-        cells += [f"{group.get('weight_decay', 0):g}", f"{sum(p.numel() for p in params):,}"]
-        table.append([*cells, size_told(sum(state_bytes(optimizer, group, p) for p in params))])
+        if not is_trainable:
+            table.append([name, role, "frozen", "-", "-", count, "-"])
+            continue
+        owner = optimizer.owner(group) if isinstance(optimizer, Walk) else optimizer
+        lr, decay = float(group.get("initial_lr", group["lr"])), float(group.get("weight_decay", 0))
+        size = size_told(sum(state_bytes(optimizer, group, p) for p in params))
+        table.append([name, role, type(owner).__name__, f"{lr:g}", f"{decay:g}", count, size])
     return table
 
 
+def count_parameters(optimizer: Any, module: torch.nn.Module) -> tuple[int, int]:
+    """How many numbers are trained, and how many of the module are not, shared ones once.
+
+    What is trained is in a group of the optimizer and not frozen.
+    """
+    grouped = {p for group in optimizer.param_groups for p in group["params"]}
+    trained = {p for p in grouped if p.requires_grad}
+    rest = {p for p in module.parameters() if p not in trained}
+    return sum(p.numel() for p in trained), sum(p.numel() for p in rest)
+
+
 def state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
-    """What an optimizer will keep for p; of one that is not ours, what it keeps already."""
+    """What an optimizer will keep for p; of one that is not ours, what it keeps already.
+
+    A frozen parameter has no gradient, so nothing is kept for it.
+    """
+    if not p.requires_grad:
+        return 0
     if not isinstance(optimizer, Walk):
         return sum(x.nbytes for x in optimizer.state.get(p, {}).values() if torch.is_tensor(x))
     owner = optimizer.owner(group)
