@@ -89,6 +89,7 @@ def configure_optimizers(
     if curve is None and (following := [one.path for one in asked if one.schedule is None]):
         raise UsageError(f"{following[0]}=lr: there is no scheduler whose lr it could follow")
     adapter = ScheduledLR(made, curve or steady.curve(horizon(module.trainer, steady)), moved)
+    adapter.checks_order = False  # Lightning calls it after a step that a loss scaler has skipped
     if adapter.curve.follows is not None:
         follow(module.trainer, adapter)
     return {

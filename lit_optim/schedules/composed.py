@@ -99,7 +99,7 @@ class Sequential(Schedule):
     def durations(self) -> list[Duration]:  # noqa: D102
         return [*self.milestones, *_durations(self.parts)]
 
-    def curve(self, horizon: Horizon) -> Curve:
+    def fit(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length; a share in a part is of that part.
 
         Raises:
@@ -185,7 +185,7 @@ class Chained(Schedule):
     def durations(self) -> list[Duration]:  # noqa: D102
         return _durations(self.parts)
 
-    def curve(self, horizon: Horizon) -> Curve:
+    def fit(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length.
 
         Raises:

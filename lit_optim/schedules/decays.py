@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from lit_optim.errors import UsageError
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, parse
-from lit_optim.schedules.items import Free, Phase
+from lit_optim.schedules.items import Free, InverseSqrt, Phase
 from lit_optim.schedules.library import Counting, Positive, Share, checked, warm
 from lit_optim.schedules.phases import Phases
 
@@ -46,7 +46,7 @@ def noam(
         peak = (d_model * max(1.0, amount)) ** -0.5
     rise = Phase(0.0, peak, length=warmup, name="warmup")
     scale: Duration = warmup if amount else 1
-    return Phases((rise, Free(lambda x: peak / (1 + x) ** 0.5, scale, "warmup")), **counting)
+    return Phases((rise, Free(InverseSqrt(peak), scale, "warmup")), **counting)
 
 
 @checked

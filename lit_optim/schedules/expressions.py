@@ -92,6 +92,9 @@ class Formula:
                     near = suggest(node.id, known) or f"; it may use {', '.join(sorted(known))}"
                     raise UsageError(f"{self.name}: unknown {node.id!r} in {self.text!r}{near}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.text, self.name)  # the evaluator cannot be pickled
+
     def __call__(self, **names: float) -> float:
         """Its value.
 
@@ -134,13 +137,13 @@ class Lambda(Schedule):
         epochs = dotted is None and "epoch" in Formula(self.text, self.name).uses
         return ["1 epoch"] if self.interval == "epoch" or epochs else []
 
-    def curve(self, horizon: Horizon) -> Curve:
+    def fit(self, horizon: Horizon) -> Curve:
         """This schedule over a run of known length.
 
         Raises:
             ValueError: a factor is no finite number >= 0, or there is no such function.
         """
-        factor = self._checked(self._factor(horizon))
+        factor = CheckedFactor(self.name, self.text, self._factor(horizon))
         every = (horizon.steps_per_epoch or 1) if self.interval == "epoch" else 1
         last = (horizon.steps - 1) // every
         for t in sorted({round(k * last / SAMPLES) for k in range(SAMPLES + 1)}):
@@ -148,21 +151,6 @@ class Lambda(Schedule):
                 factor(t)
         kind = ProductCurve if self.product else FactorCurve
         return kind(factor, horizon.steps, every)
-
-    def _checked(self, factor: Callable[[int], Any]) -> Callable[[int], float]:
-        def checked(t: int) -> float:
-            value = factor(t)
-            try:
-                plain = float(value)  # numpy's numbers would not load under weights_only
-            except (TypeError, ValueError):
-                plain = math.nan
-            if not 0 <= plain < math.inf:
-                raise UsageError(
-                    f"{self.name}: {self.text!r} gives {value!r} at step {t}, no factor >= 0"
-                )
-            return plain
-
-        return checked
 
     def _factor(self, horizon: Horizon) -> Callable[[int], float]:
         dotted = function_in(self.text)
@@ -172,14 +160,62 @@ class Lambda(Schedule):
         if self.interval == "epoch" and epoch is None:
             raise UsageError("interval is epoch, but epochs have no known length here")
         lead = 0 if self.ticks == "start" else 1
+        return FormulaFactor(formula, horizon.steps, epoch, self.interval == "epoch", lead)
 
-        def factor(t: int) -> float:
-            names = {"step": t, "total": horizon.steps}
-            if epoch is not None:
-                names["epoch"] = t if self.interval == "epoch" else t // epoch
-            return formula(progress=min(1.0, (t + lead) / horizon.steps), **names)
 
-        return factor
+@dataclass(frozen=True)
+class CheckedFactor:
+    """A factor for each step, which must be a finite number >= 0.
+
+    Args:
+        name: what messages call it.
+        text: what the user has written.
+        factor: what gives it.
+
+    Raises:
+        ValueError: it is none.
+    """
+
+    name: str
+    text: str
+    factor: Callable[[int], Any]
+
+    def __call__(self, t: int) -> float:  # noqa: D102
+        value = self.factor(t)
+        try:
+            plain = float(value)  # numpy's numbers would not load under weights_only
+        except (TypeError, ValueError):
+            plain = math.nan
+        if not 0 <= plain < math.inf:
+            raise UsageError(
+                f"{self.name}: {self.text!r} gives {value!r} at step {t}, no factor >= 0"
+            )
+        return plain
+
+
+@dataclass(frozen=True)
+class FormulaFactor:
+    """A formula over a run.
+
+    Args:
+        formula: of `step`, `epoch`, `progress` and `total`.
+        total: the updates of the run.
+        epoch: those of an epoch, where that is known.
+        of_epochs: whether what it is called with are epochs.
+        lead: how far `progress` is ahead.
+    """
+
+    formula: Formula
+    total: int
+    epoch: int | None
+    of_epochs: bool
+    lead: int
+
+    def __call__(self, t: int) -> float:  # noqa: D102
+        names = {"step": t, "total": self.total}
+        if self.epoch is not None:
+            names["epoch"] = t if self.of_epochs else t // self.epoch
+        return self.formula(progress=min(1.0, (t + self.lead) / self.total), **names)
 
 
 def _imported(name: str, dotted: str) -> Callable[[int], float]:
@@ -228,6 +264,10 @@ class ProductCurve(FactorCurve):
             self._count += 1
             self._product *= self.factor(self._count)
         return lr * self._product
+
+    def sample(self, t: int) -> float:
+        """Its factor alone; a product costs all those before."""
+        return self.factor(t // self.every)
 
     def state_dict(self) -> dict[str, Any]:
         """How many factors are in the product, and the product."""

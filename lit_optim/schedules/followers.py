@@ -93,7 +93,7 @@ class Plateau(Schedule):
     def durations(self) -> list[Duration]:  # noqa: D102
         return [*self._rise().durations(), *_every(self.follows)]
 
-    def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
+    def fit(self, horizon: Horizon) -> Curve:  # noqa: D102
         return PlateauCurve(self, self._rise().curve(horizon), horizon)
 
 
@@ -121,7 +121,6 @@ class Following(Curve):
         mode = (follows and follows.mode) or "min"
         self.best = Best(mode, settings.threshold, settings.threshold_mode)
         self.lrs: dict[float, float] = {}
-        self.bounded = False
         self.wait = 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
@@ -148,7 +147,6 @@ class PlateauCurve(Following):
     def __init__(self, settings: Plateau, rise: Curve, horizon: Horizon) -> None:
         super().__init__(settings, horizon)
         self.settings, self.rise = settings, rise
-        self.bounded = parse("warmup", settings.warmup)[0] > 0
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """What the lr was brought to, times the warmup."""
@@ -201,7 +199,7 @@ class Greedy(Schedule):
     def durations(self) -> list[Duration]:  # noqa: D102
         return _every(self.follows)
 
-    def curve(self, horizon: Horizon) -> Curve:  # noqa: D102
+    def fit(self, horizon: Horizon) -> Curve:  # noqa: D102
         return GreedyCurve(self, horizon)
 
 

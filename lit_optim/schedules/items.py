@@ -130,11 +130,33 @@ class Repeat:
 
 
 @dataclass(frozen=True)
+class InverseSqrt:
+    """A formula: peak / √(1 + x)."""
+
+    peak: float = 1.0
+
+    def __call__(self, x: float) -> float:
+        """Its value."""
+        return float(self.peak / (1 + x) ** 0.5)
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """A formula: gamma^x."""
+
+    gamma: float
+
+    def __call__(self, x: float) -> float:
+        """Its value."""
+        return float(self.gamma**x)
+
+
+@dataclass(frozen=True)
 class Free:
     """A formula of its own: of the steps since its start, over `scale`.
 
     Args:
-        formula: gives a factor.
+        formula: gives a factor; an object that can be pickled.
         scale: in what its argument is counted.
         name: what a message calls the scale.
         length: how long; None: it takes what is left.

@@ -20,7 +20,7 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration
-from lit_optim.schedules.items import Absolute, Free, Level, Phase, Repeat
+from lit_optim.schedules.items import Absolute, Free, Geometric, InverseSqrt, Level, Phase, Repeat
 from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.schedule import Schedule, Ticks
 
@@ -188,7 +188,7 @@ def inverse_sqrt(
     """
     if timescale is None:  # the curve of Vaswani et al. 2017; transformers' number without a warmup
         timescale = 10_000 if str(warmup).strip() in ("0", "0%") else warmup
-    fall = Free(lambda x: 1 / (1 + x) ** 0.5, timescale, name="timescale")
+    fall = Free(InverseSqrt(), timescale, name="timescale")
     return Phases((warm(warmup), fall), **counting)
 
 
@@ -261,7 +261,7 @@ def exponential(
 
     torch's ExponentialLR, where `every` is one epoch or step.
     """
-    fall = Free(lambda x: gamma**x, every, name="every")
+    fall = Free(Geometric(gamma), every, name="every")
     return Phases((warm(warmup), fall), **counting)
 
 

@@ -83,7 +83,7 @@ class Phases(Schedule):
         epoch: list[Duration] = ["1 epoch"] if self.interval == "epoch" else []
         return [duration for _, duration in self._named()] + epoch
 
-    def curve(self, horizon: Horizon) -> PhasesCurve:
+    def fit(self, horizon: Horizon) -> PhasesCurve:
         """This schedule over a run of known length.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,8 @@ from lit_optim.schedules.durations import Duration, Horizon, parse
 
 Ticks = Literal["end", "start", "both"]
 TICKS = ("end", "start", "both")
+#: So many updates, evenly over a run, tell whether a curve depends on its length.
+LOOKS = 200
 
 #: The metric that a schedule follows and whether it is best when low or high; None: the run's.
 Monitor = Annotated[str | None, "the name of a logged metric"]
@@ -30,8 +33,8 @@ class Curve:
         self.total = total
         #: curves of other hyperparameters that move along, such as `momentum`; values, not factors
         self.others: dict[str, Curve] = {}
-        #: whether its values depend on the length, so that a run cannot go on with another one
-        self.bounded = True
+        #: the schedule and the run that it was made of, where it was made by one
+        self.made_of: tuple[Schedule, Horizon] | None = None
         #: what it follows: a `Follow`, or None
         self.follows: Follow | None = None
         #: how many updates lie between two observations of that; 0: a validation
@@ -40,6 +43,26 @@ class Curve:
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """The lr at the update with index t = 0, 1, ... of a group whose own lr is `lr`."""
         raise NotImplementedError
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its values depend on the length, so that a run cannot go on with another one."""
+        return self.made_of is None or self.made_of[0].depends_on_length(self.made_of[1])
+
+    def with_length(self, steps: int) -> Curve:
+        """The curve of the same schedule over a run of another length.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        if self.made_of is None:
+            raise UsageError(f"a curve of {self.total} steps was given, so it cannot have {steps}")
+        schedule, horizon = self.made_of
+        return schedule.curve(replace(horizon, steps=steps))
+
+    def sample(self, t: int) -> float:
+        """A number to compare with that of another curve: its value, if that is cheap."""
+        return self(t)
 
     def milestones(self) -> list[int]:
         """The updates at which something begins or ends, the first and the last among them."""
@@ -123,4 +146,27 @@ class Schedule:
         Raises:
             ValueError: it does not fit.
         """
+        curve = self.fit(horizon)
+        curve.made_of = self, horizon
+        return curve
+
+    def fit(self, horizon: Horizon) -> Curve:
+        """What `curve` gives; written by a subclass."""
         raise NotImplementedError
+
+    def depends_on_length(self, horizon: Horizon) -> bool:
+        """Whether the values in a run would be others if the run were longer."""
+        try:
+            here, longer = self.fit(horizon), self.fit(replace(horizon, steps=2 * horizon.steps))
+        except UsageError:
+            return True
+        steps = horizon.steps
+        evenly = {round(k * (steps - 1) / (LOOKS - 1)) for k in range(LOOKS)}
+        marks = evenly | {t for t in (*here.milestones(), *longer.milestones()) if t < steps}
+        curves = [(here, longer)]
+        curves += [(curve, longer.others[name]) for name, curve in here.others.items()]
+        return any(
+            not math.isclose(one.sample(t), other.sample(t), rel_tol=1e-12)
+            for one, other in curves
+            for t in sorted(marks)
+        )

@@ -1,7 +1,8 @@
 """The shapes of phases: how much of the way has been made at x, both from 0 to 1.
 
 A shape is the same on the way up and on the way down. Where a paper names a cooldown by what is
-left, that is said: a fall of `sqrt` is 1 - √x, so it is also called `1-sqrt`.
+left, that is said: a fall of `sqrt` is 1 - √x, so it is also called `1-sqrt`. A shape with a number
+is an object, so that a schedule can be copied and pickled.
 """
 
 from __future__ import annotations
@@ -65,35 +66,57 @@ def rex(x: float) -> float:
     return x / (2 - x)
 
 
-def power(k: float) -> Shape:
+@dataclass(frozen=True)
+class power:
     """x^k; k = 2 is `square`, k = 0.5 is `sqrt`."""
-    return lambda x: x**k
+
+    k: float
+
+    def __call__(self, x: float) -> float:  # noqa: D102
+        return float(x**self.k)
 
 
-def polynomial(k: float) -> Shape:
+@dataclass(frozen=True)
+class polynomial:
     """1 - (1 - x)^k: what is left falls as a polynomial."""
-    return lambda x: 1 - (1 - x) ** k
+
+    k: float
+
+    def __call__(self, x: float) -> float:  # noqa: D102
+        return float(1 - (1 - x) ** self.k)
 
 
-def exponential(ratio: float) -> Shape:
+@dataclass(frozen=True)
+class exponential:
     """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives."""
-    if ratio == 1:
-        return linear
-    return lambda x: (1 - ratio**x) / (1 - ratio)
+
+    ratio: float
+
+    def __call__(self, x: float) -> float:  # noqa: D102
+        return x if self.ratio == 1 else float((1 - self.ratio**x) / (1 - self.ratio))
 
 
-def inverse_sqrt(ratio: float) -> Shape:
+@dataclass(frozen=True)
+class inverse_sqrt:
     """As 1 / √(1 + t), over that stretch of it that falls by the factor r."""
-    if ratio == 1:
-        return linear
-    c = 1 / ratio**2 - 1
-    # at the end exactly 1, which rounding would miss
-    return lambda x: 1.0 if x == 1 else (1 - 1 / math.sqrt(1 + c * x)) / (1 - ratio)
+
+    ratio: float
+
+    def __call__(self, x: float) -> float:  # noqa: D102
+        if self.ratio == 1 or x == 1:  # at the end exactly 1, which rounding would miss
+            return x
+        c = 1 / self.ratio**2 - 1
+        return (1 - 1 / math.sqrt(1 + c * x)) / (1 - self.ratio)
 
 
-def waves(cycles: float) -> Shape:
+@dataclass(frozen=True)
+class waves:
     """So many whole waves; half a one is `cosine`."""
-    return lambda x: (1 - math.cos(math.pi * cycles * 2.0 * x)) / 2
+
+    cycles: float
+
+    def __call__(self, x: float) -> float:  # noqa: D102
+        return (1 - math.cos(math.pi * self.cycles * 2.0 * x)) / 2
 
 
 #: By the names that a configuration uses.

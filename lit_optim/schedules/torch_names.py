@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 from lit_optim.errors import UsageError
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, Share, parse
-from lit_optim.schedules.items import Absolute, Free, Item, Level, Phase, Repeat
+from lit_optim.schedules.items import Absolute, Free, Geometric, Item, Level, Phase, Repeat
 from lit_optim.schedules.library import Gamma, Positive, checked, stairs, triangles
 from lit_optim.schedules.phases import Interval, Phases
 
@@ -76,7 +76,7 @@ def ExponentialLR(gamma: Gamma = 0.999, interval: Interval = "step") -> Phases:
 
     torch's ExponentialLR.
     """
-    return as_torch(Free(lambda x: gamma**x, 1), interval=interval)
+    return as_torch(Free(Geometric(gamma), 1), interval=interval)
 
 
 @checked

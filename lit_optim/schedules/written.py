@@ -14,7 +14,7 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, parse
-from lit_optim.schedules.items import Absolute, Free, Item, Level, Phase, Repeat
+from lit_optim.schedules.items import Absolute, Free, InverseSqrt, Item, Level, Phase, Repeat
 from lit_optim.schedules.library import Counting, Gamma, checked
 from lit_optim.schedules.phases import Phases
 
@@ -173,7 +173,7 @@ def _open(path: str, given: Mapping[str, Any], start: float | None) -> Free:
         )
     peak = float(start)
     return Free(
-        lambda x: peak / (1 + x) ** 0.5,
+        InverseSqrt(peak),
         given["timescale"],
         f"{path}.timescale",
         given.get("for"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
-from lit_optim.wrappers.wrapper import Wrapper
+from lit_optim.wrappers.wrapper import Number, Wrapper
 
 WIDE = (torch.float32, torch.float64)
 
@@ -38,6 +38,7 @@ class Ema(Wrapper):
 
     numbers: ClassVar[tuple[str, ...]] = ("updates", "train_mode")
     tensors: ClassVar[tuple[str, ...]] = ("average", "trained")
+    updates, train_mode = Number(), Number()
 
     def __init__(
         self,
@@ -63,9 +64,9 @@ class Ema(Wrapper):
             if p not in self.average:
                 wide = p.dtype if p.dtype in WIDE else torch.float32
                 self.average[p] = p.detach().to(wide, copy=True)
-        loss = self.base.step(closure)
-        if all(p.grad is None for p in self.params()):
-            return loss  # it was no update
+        loss, is_update = self.step_base(closure)
+        if not is_update:
+            return loss
         self.updates += 1
         d, t = self.decay, self.updates
         d = min(d, (1 + t) / (10 + t)) if self.warmup else d

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
-from lit_optim.wrappers.wrapper import Wrapper
+from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
 class Lookahead(Wrapper):
@@ -33,6 +33,7 @@ class Lookahead(Wrapper):
 
     numbers: ClassVar[tuple[str, ...]] = ("updates",)
     tensors: ClassVar[tuple[str, ...]] = ("slow",)
+    updates = Number()
 
     def __init__(
         self,
@@ -51,9 +52,9 @@ class Lookahead(Wrapper):
         for p in self.params():
             if p not in self.slow:
                 self.slow[p] = p.detach().clone()
-        loss = self.base.step(closure)
-        if all(p.grad is None for p in self.params()):
-            return loss  # it was no update
+        loss, is_update = self.step_base(closure)
+        if not is_update:
+            return loss
         self.updates += 1
         if self.updates % self.k == 0:
             for p in self.params():

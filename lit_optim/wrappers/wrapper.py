@@ -10,8 +10,26 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.updates import count_updates
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+
+class Number:
+    """An attribute of a wrapper that is a plain value and changes while training.
+
+    It is kept in a dictionary: what goes around the wrapper, as Fabric and Lightning do, takes its
+    class and its attributes, so that a value that is set there would be set beside the wrapper's.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, wrapper: Any, owner: type) -> Any:
+        return self if wrapper is None else wrapper.values[self.name]
+
+    def __set__(self, wrapper: Any, value: Any) -> None:
+        wrapper.values[self.name] = value
 
 
 class Wrapper(Optimizer):
@@ -24,13 +42,16 @@ class Wrapper(Optimizer):
     A subclass writes `step`, and declares what it keeps in `numbers` and `tensors`.
     """
 
+    #: A loss scaler unscales the gradients itself: a fused `base` would not hear of the scale.
+    _step_supports_amp_scaling: ClassVar[bool] = False
+
     #: Whether it can be around an optimizer with train() and eval().
     around_averaging: ClassVar[bool] = False
     #: Whether it can be around one that evaluates the loss itself.
     around_closures: ClassVar[bool] = True
     #: What it needs beside what `base` needs; see `optimizers.needs`.
     own_needs: ClassVar[tuple[str, ...]] = ()
-    #: Attributes that are plain values and change while training.
+    #: Attributes that are plain values and change while training, each a `Number`.
     numbers: ClassVar[tuple[str, ...]] = ()
     #: Attributes that are tensors by parameter.
     tensors: ClassVar[tuple[str, ...]] = ()
@@ -49,6 +70,7 @@ class Wrapper(Optimizer):
                 "again within a step"
             )
         self.__dict__["base"] = base
+        self.__dict__["values"] = {}
         for attribute in self.tensors:
             self.__dict__[attribute] = {}
         super().__init__(base.param_groups, dict(base.defaults))
@@ -66,6 +88,17 @@ class Wrapper(Optimizer):
         if name.startswith("__") or "base" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.base, name)
+
+    def step_base(self, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
+        """A step of `base`.
+
+        Returns:
+            the loss, and whether it was an update, as `lit_optim.updates` counts them.
+        """
+        updates = count_updates(self.base)
+        before = updates.count
+        loss = self.base.step(closure)
+        return loss, updates.count > before
 
     def params(self) -> Iterator[Tensor]:
         """Every parameter, in the order of the groups."""
@@ -110,7 +143,7 @@ class Wrapper(Optimizer):
             setattr(self, attribute, moved)
 
     def __getstate__(self) -> dict[str, Any]:
-        torchs = ("param_groups", "state", "defaults")
+        torchs = ("param_groups", "state", "defaults", "step")  # its own step, once it is watched
         return {
             name: value
             for name, value in self.__dict__.items()

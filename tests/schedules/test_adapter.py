@@ -129,7 +129,7 @@ def test_parts_of_a_sequence_move_momentum_too():
 
 
 def test_a_schedule_without_length_goes_on_in_a_longer_run():
-    for schedule, bounded in [(plateau(), False), (greedy(), False), (plateau(warmup=3), True)]:
+    for schedule, bounded in [(plateau(), False), (greedy(), False), (plateau(warmup="10%"), True)]:
         sgd = SGD([parameter()], lr=0.1)
         saved = ScheduledLR(sgd, schedule.curve(HORIZON)).state_dict()
         longer = ScheduledLR(sgd, schedule.curve(Horizon(40)))
