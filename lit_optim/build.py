@@ -39,14 +39,16 @@ from lit_optim.config.targets import (
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
 from lit_optim.kernels.precision import WITHOUT_FLOAT64
-from lit_optim.lightning.callbacks import MetricHistory, best_mode
+from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.lightning.lean import lean
 from lit_optim.lightning.loggers import let_fail
 from lit_optim.lightning.lr_rule import LrRule
+from lit_optim.lightning.monitor import MonitorCheck, declared_monitor
 from lit_optim.lightning.ranks import Ranks
 from lit_optim.lightning.signals import Signals
+from lit_optim.metric_names import Direction
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.wrappers import Wrapped
@@ -117,7 +119,8 @@ def built(
     for name in cfg.logger:
         _locate(f"logger.{name}", cfg.logger[name], Logger)
     _check_steps(cfg.optimizer[TARGET], _locate("optimizer", cfg.optimizer, Optimizer))
-    _declare_monitor(cfg, classes["model"])
+    asked_for = cfg.monitor is not None or hasattr(classes["model"], "monitor")
+    mode = _declare_monitor(cfg, classes["model"])
     made: dict[str, Any] = {"param_groups": deferred(cfg.param_groups)}
     made["optimizer"] = Wrapped(deferred(cfg.optimizer), deferred(cfg.wrapper))
     _try(made["optimizer"], cfg)
@@ -127,10 +130,12 @@ def built(
     _check_devices(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
     loggers = [_build(f"logger.{name}", node) for name, node in cfg.logger.items() if logs]
-    callbacks = [_build(f"callbacks.{name}", node) for name, node in cfg.callbacks.items()]
-    history = MetricHistory(cfg.monitor, cfg.mode)
-    callbacks = [callback for callback in callbacks if not isinstance(callback, without)]
-    callbacks += [history, Signals(), Ranks(), *more]
+    named = {name: _build(f"callbacks.{name}", node) for name, node in cfg.callbacks.items()}
+    named = {name: made for name, made in named.items() if not isinstance(made, without)}
+    history = MetricHistory(cfg.monitor, mode)
+    watchers = named | ({"": history} if asked_for else {})
+    callbacks = [*named.values(), _monitor_check(cfg, watchers), history]
+    callbacks += [Signals(), Ranks(), *more]
     for logger in loggers:
         let_fail(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
@@ -232,18 +237,52 @@ def _build_trainer(
         )
     if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others write in parts
         trainer.strategy.checkpoint_io = CheckpointFiles()
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        # a batch is validated before training: a metric that is not logged is found there
+        trainer.num_sanity_val_steps = trainer.num_sanity_val_steps or 1
     return lean(trainer)
 
 
-def _declare_monitor(cfg: DictConfig, model_class: type) -> None:
-    match getattr(model_class, "monitor", None):
-        case (str(metric), "min" | "max" as mode):
-            declared = {metric: mode}
-        case _:
-            metric, declared = "val/loss", {}
+def _declare_monitor(cfg: DictConfig, model_class: type) -> Direction | None:
+    """Fill in the metric that the run is judged by, and its direction as far as it is known.
+
+    What follows another metric than the run's does not get the direction of the run's.
+
+    Returns:
+        The direction that was typed or declared; None: the metric itself will say.
+    """
+    declared, direction = declared_monitor(model_class)
     with open_dict(cfg):
-        cfg.monitor = cfg.monitor or metric
-        cfg.mode = cfg.mode or declared.get(cfg.monitor) or best_mode(cfg.monitor)
+        cfg.monitor = cfg.monitor or declared
+        cfg.mode = cfg.mode or (direction if cfg.monitor == declared else None)
+        mode: Direction | None = cfg.mode
+        for node in (cfg.scheduler, *cfg.callbacks.values()):
+            if node.get("monitor") not in (None, cfg.monitor) and _is_the_runs(node, "mode"):
+                node.mode = None
+    return mode
+
+
+def _is_the_runs(node: DictConfig, key: str) -> bool:
+    """Whether a value is that of the run's setting of the same name."""
+    return bool(OmegaConf.to_container(node, resolve=False).get(key) == f"${{{key}}}")  # type: ignore[union-attr]
+
+
+def _monitor_check(cfg: DictConfig, callbacks: Mapping[str, Callback]) -> MonitorCheck:
+    """What the callbacks, by their names in the configuration, ask of the first validation."""
+    watched: dict[str, str] = {}
+    undirected: list[Callback] = []
+    mode_keys: dict[str, str] = {}
+    for name, callback in callbacks.items():
+        monitor = getattr(callback, "monitor", None)
+        if not isinstance(monitor, str):
+            continue
+        own = monitor != cfg.monitor
+        watched[monitor] = f"callbacks.{name}.monitor" if own else "monitor"
+        mode_keys[monitor] = f"callbacks.{name}.mode" if own else "mode"
+        given = OmegaConf.select(cfg, f"callbacks.{name}.mode") if name else cfg.mode
+        if hasattr(callback, "mode") and given is None:
+            undirected.append(callback)
+    return MonitorCheck(watched, undirected, mode_keys)
 
 
 def _build_model(

@@ -30,6 +30,7 @@ from lit_optim.lightning.configure import global_batch
 from lit_optim.lightning.failures import in_a_line
 from lit_optim.lightning.files import refusal
 from lit_optim.lightning.ranks import end_others
+from lit_optim.metric_names import direction_of
 from lit_optim.printing import print_pairs
 from lit_optim.start import hold, start_of, write_down
 from lit_optim.tensorboard import open_command, shown
@@ -93,7 +94,8 @@ def _run(
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         write_down(cfg, run_dir, plain)
 
-    result = Result(dict(choices), cfg.seed, cfg.monitor, cfg.mode, str(run_dir))
+    mode = cfg.mode or direction_of(cfg.monitor) or "min"
+    result = Result(dict(choices), cfg.seed, cfg.monitor, mode, str(run_dir))
     ckpt = cfg.ckpt
     if cfg.train:
         _fit(trainer, model, data, history, result, start.checkpoint)
@@ -128,6 +130,7 @@ def _fit(
     result.seconds = time.perf_counter() - start
     result.steps = trainer.global_step
     result.final, result.best = history.final, history.best
+    result.mode = history.mode or result.mode
 
 
 def _test(
@@ -208,7 +211,8 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float) -> N
     for group in groups if result.steps else groups[2:]:
         rows.append((group, f"{result.choices.get(group, '-')}{told.get(group, '')}"))
     for name, value in result.final.items():
-        rows.append((name, f"{value:.4f}  (best {result.best[name]:.4f})"))
+        best = result.best.get(name)
+        rows.append((name, f"{value:.4f}" + ("" if best is None else f"  (best {best:.4f})")))
     for name, value in result.test.items():
         rows.append((name, f"{value:.4f}"))
     if result.steps:

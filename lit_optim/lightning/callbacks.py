@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim import Optimizer
 
+from lit_optim.lightning.monitor import find_direction
+from lit_optim.metric_names import Direction
 from lit_optim.optimizers.walk import Walk
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.wrappers import unwrapped
@@ -186,15 +188,18 @@ def groups(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 class MetricHistory(Callback):
-    """Keeps the last and the best value of every validation metric and of `monitor`.
+    """Keeps the last value of every validation metric and of `monitor`, and the best where it can.
+
+    Whether a metric is best low or high is known by its torchmetrics class or by its name; where it
+    is not known there is no best value.
 
     The last update of a run is always followed by a validation (in epochs that have one), so that
     the final metrics are those of the final weights.
     """
 
-    def __init__(self, monitor: str | None = None, mode: str = "max") -> None:
+    def __init__(self, monitor: str | None = None, mode: Direction | None = None) -> None:
         self.monitor = monitor
-        self.mode = mode
+        self.mode = mode  # of `monitor`; None: as for other metrics
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
 
@@ -217,11 +222,16 @@ class MetricHistory(Callback):
         for name, metric in trainer.callback_metrics.items():
             if name.startswith("val") or name == self.monitor:
                 self.final[name] = new = float(metric)
+                mode = self.mode if name == self.monitor else None
+                mode = mode or find_direction(trainer, name)
+                if name == self.monitor:
+                    self.mode = mode
+                if mode is None:
+                    continue
                 old = self.best.get(name, math.nan)
-                mode = self.mode if name == self.monitor else best_mode(name)
                 pick = min if mode == "min" else max
-                told = [value for value in (old, new) if not math.isnan(value)]
-                self.best[name] = pick(told, default=new)
+                numbers = [value for value in (old, new) if not math.isnan(value)]
+                self.best[name] = pick(numbers, default=new)
 
 
 def validates(trainer: Trainer) -> bool:
@@ -231,8 +241,3 @@ def validates(trainer: Trainer) -> bool:
     loop = trainer.fit_loop.epoch_loop.val_loop
     loop.setup_data()  # Lightning does it as late as in the first epoch that validates
     return any(loop.max_batches)
-
-
-def best_mode(metric: str) -> Literal["min", "max"]:
-    """Whether a metric of this name is best when "min" or "max"."""
-    return "min" if metric.endswith(("loss", "error")) else "max"

@@ -11,8 +11,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_optim.errors import TrainingFailed, UsageError, suggest
+from lit_optim.errors import TrainingFailed
 from lit_optim.lightning.callbacks import validates
+from lit_optim.lightning.monitor import (
+    is_settled,
+    require_direction,
+    require_logged,
+    set_direction,
+)
+from lit_optim.metric_names import direction_of
 
 
 class Checkpoint(ModelCheckpoint):
@@ -22,11 +29,11 @@ class Checkpoint(ModelCheckpoint):
         dirpath: where they go.
         filename: name of the best.
         monitor: the metric that decides; without validation data only the newest is kept.
-        mode: is it best when max or min (the default).
+        mode: is it best when max or min; None: as its torchmetrics class or its name says.
         save_last: keep the newest.
 
     Raises:
-        UsageError: the model does not log the metric.
+        UsageError: the model does not log the metric, or its direction cannot be known.
     """
 
     def __init__(
@@ -41,13 +48,14 @@ class Checkpoint(ModelCheckpoint):
             dirpath,
             filename,
             monitor=monitor,
-            mode=mode or "min",
+            mode=mode or direction_of(monitor or "") or "min",
             save_last=save_last,
             save_top_k=1 if monitor else 0,
             auto_insert_metric_name=False,
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
+        self._is_directed = mode is not None
 
     #: The newest is to be saved when the update that has begun is made.
     _waits = False
@@ -65,10 +73,11 @@ class Checkpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         metrics = trainer.callback_metrics
-        if self.monitor and not trainer.sanity_checking and self.monitor not in metrics:
-            near = suggest(self.monitor, metrics)
-            known = ", ".join(metrics) or "nothing"
-            raise UsageError(f"monitor={self.monitor} is not logged{near} (logged: {known})")
+        if trainer.state.fn == TrainerFn.FITTING and self.monitor:
+            require_logged(trainer, self.monitor)
+            if not self._is_directed and is_settled(trainer, self.monitor):
+                set_direction(self, require_direction(trainer, self.monitor))
+                self._is_directed = True
         score = metrics.get(self.monitor or "")
         if score is not None and not torch.isfinite(torch.as_tensor(score)):
             return  # what is not finite is not the best, nor are its weights worth going on with

@@ -15,9 +15,9 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.lightning.averaged import Averaging, average
-from lit_optim.lightning.callbacks import best_mode
 from lit_optim.lightning.follow import follow
 from lit_optim.lightning.lr_rule import LrRule
+from lit_optim.lightning.monitor import declared_monitor
 from lit_optim.lightning.needs import heed, needs_of
 from lit_optim.optimizers.groups import scaled
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
@@ -182,14 +182,11 @@ def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
     """
     follows = scheduler.follows
     if follows is not None:
-        match getattr(module, "monitor", None):
-            case (str(metric), "min" | "max" as mode):
-                declared = {metric: mode}
-            case _:
-                metric, declared = "val/loss", {}
-        monitor = follows.monitor or metric
-        known = follows.mode or declared.get(monitor) or best_mode(monitor)
-        scheduler = scheduler.following(Follow(monitor, known, follows.every))
+        declared, direction = declared_monitor(module)
+        monitor = follows.monitor or declared
+        # None: known when it is logged
+        mode = follows.mode or (direction if monitor == declared else None)
+        scheduler = scheduler.following(Follow(monitor, mode, follows.every))
     return scheduler.curve(horizon(module.trainer, scheduler))
 
 

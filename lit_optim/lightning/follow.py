@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import widest
 from lit_optim.lightning.callbacks import validates
+from lit_optim.lightning.monitor import is_settled, require_direction, require_logged
 from lit_optim.schedules.adapter import ScheduledLR
 
 
@@ -18,10 +19,10 @@ class Observer(Callback):
     """Tells a schedule its metric, the mean over all ranks.
 
     A metric that is not logged is found before the first update, by the validation that Lightning
-    tries then; one of training after the first update.
+    tries then; one of training after the first update. Then too its direction is known, or refused.
 
     Raises:
-        ValueError: nothing is validated, or the metric is not logged.
+        ValueError: nothing is validated, the metric is not logged, or it has no known direction.
     """
 
     def __init__(self, scheduler: ScheduledLR) -> None:
@@ -29,6 +30,7 @@ class Observer(Callback):
         assert follows is not None
         self.scheduler = scheduler
         self.monitor = str(follows.monitor)
+        self.mode = follows.mode
         self.every = scheduler.curve.observed_every
         self._validated: set[str] = set()
         self._step = 0  # that was looked at last
@@ -44,7 +46,7 @@ class Observer(Callback):
         if self.every:
             self._validated |= set(trainer.callback_metrics)
             return
-        self._require(trainer.callback_metrics)
+        self._require(trainer)
         fitting = trainer.state.fn == TrainerFn.FITTING  # else somebody validates for himself
         if fitting and not trainer.sanity_checking:
             self._observe(trainer)
@@ -57,16 +59,22 @@ class Observer(Callback):
             return
         self._step = step
         if self.monitor not in self._validated:  # before the first validation it has no value yet
-            self._require(trainer.callback_metrics)
+            self._require(trainer)
         if step % self.every == 0 and self.monitor in trainer.callback_metrics:
             self._observe(trainer)
 
-    def _require(self, metrics: dict[str, Any]) -> None:
-        if self.monitor not in metrics:
-            near, known = suggest(self.monitor, metrics), ", ".join(metrics) or "nothing"
-            raise UsageError(f"monitor={self.monitor} is not logged{near} (logged: {known})")
+    def _require(self, trainer: Trainer) -> None:
+        require_logged(trainer, self.monitor)
+        if is_settled(trainer, self.monitor):
+            self._set_direction(trainer)
+
+    def _set_direction(self, trainer: Trainer) -> None:
+        if self.mode is None:
+            self.mode = require_direction(trainer, self.monitor)
+            self.scheduler.curve.set_direction(self.mode)
 
     def _observe(self, trainer: Trainer) -> None:
+        self._set_direction(trainer)
         metric = trainer.callback_metrics[self.monitor]
         value = torch.as_tensor(metric, device=trainer.strategy.root_device)
         precise = value.to(widest(value.device))

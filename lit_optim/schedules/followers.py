@@ -47,6 +47,12 @@ class Best:
         self.best = self.sign * math.inf
         self.bad = self.good = 0
 
+    def set_direction(self, mode: Mode) -> None:
+        """Whether it is best when min or max; a best value that is known already is kept."""
+        self.sign = 1 if mode == "min" else -1
+        if math.isinf(self.best):
+            self.best = self.sign * math.inf
+
     def note(self, value: float) -> None:
         """Take a new value; NaN beats nothing."""
         if self.relation == "rel":
@@ -126,6 +132,9 @@ class Following(Curve):
     def __call__(self, t: int, lr: float = 1.0) -> float:
         """What the lr was brought to."""
         return self.lrs.setdefault(lr, lr)
+
+    def set_direction(self, mode: Mode) -> None:  # noqa: D102
+        self.best.set_direction(mode)
 
     def lower(self, factor: float, floor: Level, eps: float) -> None:
         """Multiply, but not below the floor, and not by less than `eps`."""

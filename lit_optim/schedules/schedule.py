@@ -71,6 +71,9 @@ class Curve:
     def observe(self, metric: float) -> None:
         """Take note of a new value of the metric that is followed."""
 
+    def set_direction(self, mode: Mode) -> None:
+        """Take note of whether the metric that is followed is best when low or high."""
+
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, in plain values."""
         return {}

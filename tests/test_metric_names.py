@@ -1,0 +1,103 @@
+"""Whether a metric is best low or high, by its name: the field's own words in every spelling."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import warnings
+
+import pytest
+import torchmetrics
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_optim.metric_names import direction_of
+
+LOWER = """loss mse rmse mae mape smape nll bce cross_entropy perplexity ppl wer cer fid kid lpips
+    ece brier bpb bpc bits_per_byte kl kl_divergence distance energy regret hausdorff crps fpr
+    mean_loss total_loss dice_loss f1_loss loss_ce log_loss brier_score fid_score error error_rate
+    top1_error mean_squared_error mean_absolute_error word_error_rate calibration_error
+    hamming_distance neg_log_likelihood negative_log_likelihood false_positive_rate cost
+    edit_distance epe aic pinball_loss"""
+HIGHER = """acc accuracy balanced_accuracy acc1 acc5 top1 top5 top1_acc top_5_accuracy auc auroc
+    roc_auc auprc average_precision precision precision_at_10 recall recall10 f1 f1_score f1_macro
+    f2 fbeta iou miou mean_iou jaccard map map50 dice dice_score bleu bleu4 rouge rouge1 rougeL
+    meteor psnr ssim ms_ssim r2 r2_score pearson spearman ndcg ndcg10 mrr hit_rate kappa mcc reward
+    mean_reward return episode_return score success_rate win_rate log_likelihood specificity
+    explained_variance exact_match true_positive_rate neg_mean_squared_error"""
+UNKNOWN = """foo metric value x aux entropy acc_std loss_std kl_weight loss_scale best_threshold
+    step epoch lr temperature"""
+#: How a name is decorated by whoever logs it, and by Lightning.
+DECORATIONS = (
+    "{}", "val/{}", "val_{}", "valid/{}", "test/{}", "train_{}", "validation/{}_epoch", "{}_val",
+    "val/{}_step", "val/{}_epoch", "val/{}/dataloader_idx_0", "val_{}_epoch/dataloader_idx_12",
+    "eval-{}", "val/task2/{}", "best/{}", "metrics.{}",
+)  # fmt: skip
+DIRECTIONS = dict.fromkeys(LOWER.split(), "min") | dict.fromkeys(HIGHER.split(), "max")
+
+
+@pytest.mark.parametrize("decoration", DECORATIONS)
+def test_the_words_of_the_field_whatever_is_put_around_them(decoration):
+    expected = DIRECTIONS | dict.fromkeys(UNKNOWN.split())
+    found = {name: direction_of(decoration.format(name)) for name in expected}
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", [n for n in DIRECTIONS if "_" in n])
+def test_camel_case_is_read_too(name):
+    camel = "".join(word.capitalize() for word in name.split("_"))
+    assert direction_of(camel) == DIRECTIONS[name]
+    assert direction_of("val" + camel) == DIRECTIONS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("mAP", "max"), ("val/mAP@0.5", "max"), ("mIoU", "max"), ("MeanIoU", "max"),
+        ("valloss", "min"), ("trainacc", "max"), ("valauroc", "max"), ("val/acc@5", "max"),
+        ("1-ssim", "min"), ("val/1 - acc", "min"), ("-", None), ("", None), ("val/", None),
+        ("é", None), ("loss", "min"), ("LOSS", "min"), ("AUROC", "max"), ("val/R2", "max"),
+    ],
+)  # fmt: skip
+def test_names_as_they_are_written(name, direction):
+    assert direction_of(name) == direction
+
+
+@given(st.text(max_size=30))
+def test_any_text_has_an_answer(name):
+    assert direction_of(name) in ("min", "max", None)
+
+
+#: Of these the name, or the class, says the opposite of the other.
+TORCHMETRICS_DISAGREES = {"DaviesBouldinScore"}  # low is good (Davies & Bouldin 1979)
+
+
+def classes():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in pkgutil.walk_packages(torchmetrics.__path__, "torchmetrics."):
+            if ".functional" in module.name or ".utilities" in module.name:
+                continue
+            try:
+                found = vars(importlib.import_module(module.name))
+            except ImportError:  # it wants a package that is not here
+                continue
+            for kind in found.values():
+                if inspect.isclass(kind) and issubclass(kind, torchmetrics.Metric):
+                    yield kind
+
+
+def test_torchmetrics_classes_agree_with_their_names():
+    """An independent source: what torchmetrics declares for each of its classes."""
+    declared = {
+        kind.__name__: "max" if kind.higher_is_better else "min"
+        for kind in classes()
+        if isinstance(kind.higher_is_better, bool)
+    }
+    for name in TORCHMETRICS_DISAGREES:
+        declared.pop(name, None)
+    found = {name: direction_of(name) for name in declared}
+    wrong = {name for name, direction in found.items() if direction not in (None, declared[name])}
+    assert not wrong
+    assert sum(direction is not None for direction in found.values()) > 0.75 * len(found) > 75
