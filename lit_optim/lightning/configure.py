@@ -19,13 +19,16 @@ from lit_optim.lightning.follow import follow
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.monitor import declared_monitor
 from lit_optim.lightning.needs import heed, needs_of
+from lit_optim.optimizers import find_optimizer
 from lit_optim.optimizers.groups import scaled
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.composed import find_schedule
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import constant
 from lit_optim.schedules.moved import Moved, Moving, movings
 from lit_optim.schedules.schedule import Curve, Follow, Schedule
+from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")
 
@@ -38,8 +41,8 @@ MakeOptimizer = Callable[[Any], Optimizer]
 
 def configure_optimizers(
     module: LightningModule,
-    optimizer: MakeOptimizer,
-    scheduler: Schedule | None = None,
+    optimizer: MakeOptimizer | str,
+    scheduler: Schedule | str | None = None,
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
     schedules: Mapping[str, Any] | None = None,
@@ -49,12 +52,13 @@ def configure_optimizers(
         def configure_optimizers(self):
             return lit_optim.configure_optimizers(self, partial(AdamW, lr=3e-4), cosine_warmup())
 
-    The schedule is stepped after every update, never per epoch.
+    The schedule is stepped after every update, never per epoch. Optimizer and schedule may be given
+    by the names that they have on the command line, with their defaults.
 
     Args:
         module: its trainer tells the length of the run.
-        optimizer: called with the param groups.
-        scheduler: from `lit_optim.schedules.library`; None keeps the lr as it is.
+        optimizer: called with the param groups; or a name, "adamw".
+        scheduler: from `lit_optim.schedules.library`; or a name; None keeps the lr as it is.
         param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
             For an optimizer that needs roles they are divided by them.
         lr_rule: the lr by the global batch, from `lit_optim.lightning.lr_rule`; None leaves it.
@@ -62,13 +66,19 @@ def configure_optimizers(
             {"weight_decay": "lr", "betas.0": [{"shape": "linear", "from": 0.85, "to": 0.95}]}.
 
     Raises:
-        ValueError: nothing to train, a schedule that does not fit or has a floor above the lr, a
-            run of unknown length, or one that cannot give the optimizer what it needs.
+        ValueError: an unknown name, nothing to train, a schedule that does not fit or has a floor
+            above the lr, a run of unknown length, or one that cannot give the optimizer what it
+            needs.
     """
+    make: MakeOptimizer = find_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
+    if isinstance(scheduler, str):
+        scheduler = find_schedule(scheduler)
     groups = (param_groups or no_decay)(module)
-    if "roles" in needs_of(optimizer):
+    if "roles" in needs_of(make):
         groups = by_role(groups, module)
-    made = optimizer(groups)
+    made = make(groups)
+    if "roles" in needs_of(unwrapped(made)) and "roles" not in needs_of(make):
+        _check_roles(made, groups, module)
     for group in made.param_groups:  # of an optimizer that is not ours
         group.update(scaled(group, group["lr"]))
         group.pop("lr_mult", None)
@@ -103,6 +113,20 @@ def configure_optimizers(
     }
 
 
+def _check_roles(made: Optimizer, groups: list[dict[str, Any]], module: LightningModule) -> None:
+    """Refuse an optimizer of hidden matrices that a function has made from groups without roles."""
+    name = type(unwrapped(made)).__name__
+    without = not any("role" in group for group in made.param_groups)
+    others = [group for group in by_role(groups, module) if group["role"] != "hidden"]
+    if without and others:
+        first = (others[0].get("param_names") or ["a parameter"])[0]
+        raise UsageError(
+            f"{name} takes hidden matrices, and {first} is none: the function that makes it was "
+            f"given no roles; pass partial({name}, ...) or {name} itself, or divide the groups "
+            "with lit_optim.param_groups.by_role"
+        )
+
+
 class OptimizerMixin(LightningModule):
     """For a LightningModule whose constructor takes `optimizer`, `scheduler` and `param_groups`.
 
@@ -116,8 +140,8 @@ class OptimizerMixin(LightningModule):
     All stay out of `hparams`: a checkpoint holds plain values only, and so it can be loaded.
     """
 
-    optimizer: MakeOptimizer
-    scheduler: Schedule | None = None
+    optimizer: MakeOptimizer | str
+    scheduler: Schedule | str | None = None
     param_groups: MakeGroups | None = None
     lr_rule: LrRule | None = None
     schedules: Mapping[str, Any] | None = None

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
+
+from lit_optim.errors import UsageError, suggest
 
 
 def __getattr__(name: str) -> Any:
@@ -15,3 +19,27 @@ def __getattr__(name: str) -> Any:
         if name != module.name and name.lower() == module.name.replace("_", ""):
             return getattr(import_module(f"{__name__}.{module.name}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def find_optimizer(name: str) -> Any:
+    """The class of an optimizer by the name it has on the command line, or by its own.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
+    classes = dict(_classes())
+    for key, optimizer in classes.items():
+        if name in (key, optimizer.__name__):
+            return optimizer
+    near = suggest(name, classes) or "; lit-optim optimizers lists them"
+    raise UsageError(f"unknown optimizer {name!r}{near}")
+
+
+def _classes() -> Iterator[tuple[str, Any]]:
+    for module in pkgutil.iter_modules(__path__):
+        for name, value in vars(import_module(f"{__name__}.{module.name}")).items():
+            of_this_file = name.lower() == module.name.replace("_", "") and inspect.isclass(value)
+            # what others are made from takes its hyperparameters as they come
+            own = of_this_file and hasattr(value, "step")
+            if own and "lr" in inspect.signature(value).parameters:
+                yield module.name, value

@@ -61,9 +61,27 @@ def made(index: int | str, part: Part, key: str) -> Schedule:
     return schedule  # type: ignore[no-any-return]
 
 
-def _names() -> dict[str, Any]:
+def find_schedule(name: str) -> Schedule | None:
+    """The schedule of a name as on the command line, with its defaults; None for `none`.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
+    if name == "none":
+        return None
+    functions = _names((*ROOMS, "composed"))
+    plain = {key.replace("_", "").lower(): key for key in functions}
+    name = name if name in functions else plain.get(name.replace("_", "").lower(), name)
+    if name not in functions:
+        near = suggest(name, functions) or "; lit-optim schedules lists them"
+        raise UsageError(f"unknown schedule {name!r}{near}")
+    schedule: Schedule = functions[name]()
+    return schedule
+
+
+def _names(rooms: Sequence[str] = ROOMS) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for room in ROOMS:
+    for room in rooms:
         module = import_module(f"lit_optim.schedules.{room}")
         for name, value in vars(module).items():
             if hasattr(value, "__wrapped__") and value.__module__ == module.__name__:

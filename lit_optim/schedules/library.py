@@ -16,8 +16,8 @@ from typing import Annotated, Literal, ParamSpec, TypedDict, TypeVar
 
 from typing_extensions import Unpack
 
-from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check
+from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import check, hints_of
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration
 from lit_optim.schedules.items import Absolute, Free, Geometric, InverseSqrt, Level, Phase, Repeat
@@ -43,6 +43,14 @@ def checked(schedule: Callable[P, S]) -> Callable[P, S]:
 
     @wraps(schedule)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> S:
+        known = [name for name in hints_of(schedule) if name not in ("counting", "return")]
+        for key in kwargs:
+            if key not in known:
+                near = suggest(key, known)
+                raise UsageError(
+                    f"{schedule.__name__.rstrip('_')} takes no {key}{near} (it takes "
+                    f"{', '.join(known)})"
+                )
         check(schedule, kwargs)
         return schedule(*args, **kwargs)
 
