@@ -28,7 +28,7 @@ from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import global_batch
 from lit_optim.lightning.failures import in_a_line
-from lit_optim.lightning.files import refusal
+from lit_optim.lightning.files import CheckpointFiles, refusal
 from lit_optim.lightning.ranks import end_others
 from lit_optim.metric_names import direction_of
 from lit_optim.printing import print_pairs
@@ -113,7 +113,19 @@ def _run(
             _log_hparams(trainer.loggers, cfg, result)
             (run_dir / RESULT).write_text(json.dumps(asdict(result), indent=1), "utf-8")
         _print(result, trainer, cfg, of_lr)
+        check_saved(trainer)
     return result
+
+
+def check_saved(trainer: Trainer) -> None:
+    """Fail where a run should have been saved and never was.
+
+    Raises:
+        TrainingFailed: naming the reason.
+    """
+    files = trainer.strategy.checkpoint_io
+    if isinstance(files, CheckpointFiles) and files.failure is not None and not files.written:
+        raise TrainingFailed(f"no checkpoint of this run could be written: {files.failure}")
 
 
 def _fit(

@@ -19,6 +19,7 @@ from lit_optim.lightning.files import newest_good, refusal
 from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.schedules.durations import parse
 from lit_optim.system import lock_file
+from lit_optim.temporary import remove_leftovers
 
 #: In a run's directory; locked while it is running.
 LOCK = ".lock"
@@ -57,6 +58,8 @@ def hold(run_dir: Path) -> AbstractContextManager[Any]:
     if not is_ours:
         file.close()
         raise UsageError(f"{run_dir}: another process is running there") from None
+    for directory in (run_dir, run_dir / CHECKPOINTS):
+        remove_leftovers(directory)
     return file
 
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a room imports only from the floors below it, never its neighbours.
 FLOORS = (
-    ("environment", "errors", "printing", "system"),
+    ("environment", "errors", "printing", "system", "temporary"),
     ("hyperparameters", "kernels", "metric_names", "untrusted", "updates"),
     ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lit_optim.temporary import remove_leftovers, temporary_beside
+
 #: NaN and infinities are kept: no -ffast-math. Errno and traps would only keep loops from vectors.
 #: No contraction: an operation rounds as in torch, so that both executors give the same bits.
 FLAGS = (
@@ -89,6 +91,8 @@ def load(source: str) -> Any:
     text = "\n".join((source, *FLAGS, *THREADED, machine()))
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
     cached = cache_dir()
+    if cached is not None:
+        _clean_once(cached)
     kept = cached / name if cached else None
     if kept is None or not _is_whole(kept):
         try:
@@ -103,6 +107,11 @@ def load(source: str) -> Any:
     function.restype = None
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
     return function
+
+
+@cache
+def _clean_once(directory: Path) -> None:
+    remove_leftovers(directory)
 
 
 def _is_whole(path: Path) -> bool:
@@ -133,7 +142,7 @@ def keep(content: bytes, name: str) -> Path:
         try:
             place = folder or Path(tempfile.mkdtemp(prefix="lit_optim_"))
             place.mkdir(parents=True, exist_ok=True)
-            part = place / f"{name}.{os.getpid()}.{threading.get_ident()}"
+            part = temporary_beside(place / name, threading.get_ident())
             try:
                 part.write_bytes(content)
                 os.replace(part, place / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from lit_optim.errors import TrainingFailed
+from lit_optim.lightning.averaged import Averaged
 from lit_optim.lightning.callbacks import validates
 from lit_optim.lightning.monitor import (
     is_settled,
@@ -63,8 +68,14 @@ class Checkpoint(ModelCheckpoint):
     #: The update after which the newest was saved.
     _newest_at = 0
 
+    #: Names of the buffers that are looked at.
+    _finite_buffers: Collection[str] = ()
+
     #: Nothing is saved between validations; Lightning's own asks so at every step.
     on_train_batch_end = Callback.on_train_batch_end
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._finite_buffers = finite_buffers(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if not validates(trainer):
@@ -81,13 +92,15 @@ class Checkpoint(ModelCheckpoint):
         score = metrics.get(self.monitor or "")
         if score is not None and not torch.isfinite(torch.as_tensor(score)):
             return  # what is not finite is not the best, nor are its weights worth going on with
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and not self._is_finite(trainer):
+            return
         # Lightning's would keep the newest only if it is the best
         kept, self.save_last = self.save_last, False
         try:
             super().on_validation_end(trainer, pl_module)
         finally:
             self.save_last = kept
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if not fitting or not self.save_last:
             return
         # where gradients are half gathered, which no checkpoint has, it waits for the update
@@ -112,13 +125,20 @@ class Checkpoint(ModelCheckpoint):
         if self._keeps_newest(trainer) and (self._waits or self._newest_at != trainer.global_step):
             self._save_newest(trainer)
 
+    def _is_finite(self, trainer: Trainer) -> bool:
+        """Whether the weights are, on all devices."""
+        finite = is_finite(trainer, self._finite_buffers)
+        if trainer.world_size > 1:
+            return bool(trainer.strategy.reduce_boolean_decision(finite))
+        return finite
+
     @property
     def directory(self) -> Path:
         """Where they are."""
         return Path(str(self.dirpath))
 
     def _save_newest(self, trainer: Trainer) -> None:
-        if not _finite(trainer):
+        if not self._is_finite(trainer):
             return  # the one before is worth more
         self._waits, self._newest_at = False, trainer.global_step
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -129,7 +149,7 @@ class Checkpoint(ModelCheckpoint):
         failed = isinstance(exception, TrainingFailed)  # then what was saved before is better
         if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
             return
-        if not _finite(trainer):
+        if not is_finite(trainer, self._finite_buffers):
             return
         # the other ranks may wait elsewhere or be gone: nothing here may wait for them
         if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
@@ -142,9 +162,54 @@ class Checkpoint(ModelCheckpoint):
         return bool(self.save_last and trainer.global_step and not trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
-def _finite(trainer: Trainer) -> bool:
-    """Whether the weights are; not asked where each device has others."""
+def finite_buffers(module: LightningModule) -> set[str]:
+    """Names of the buffers that must stay finite.
+
+    These are the statistics of normalization layers, and all that are finite now; a mask of -inf,
+    say, is not.
+    """
+    names = {name for name, buffer in module.named_buffers() if _are_finite([buffer])}
+    for prefix, layer in module.named_modules():
+        if isinstance(layer, _NormBase):
+            names |= {f"{prefix}.{n}".lstrip(".") for n, _ in layer.named_buffers(recurse=False)}
+    return names
+
+
+def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
+    """Whether what would be saved now is finite; not asked where each device has other weights.
+
+    Looked at are the parameters, the buffers of these names, the average where that is saved in
+    place of the parameters, and what a wrapper keeps of them.
+    """
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         return True
-    params = [p.detach() for p in trainer.lightning_module.parameters() if p.is_floating_point()]
-    return all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(params, float("inf")))
+    module = trainer.lightning_module
+    kept = [value for name, value in module.named_buffers() if name in buffers]
+    for optimizer in trainer.optimizers:
+        tensors = getattr(optimizer, "tensors", ())  # of a wrapper, by parameter
+        kept += [value for name in tensors for value in getattr(optimizer, name).values()]
+    if not _are_finite([*module.parameters(), *kept]):
+        return False
+    averaged = [c for c in trainer.callbacks if isinstance(c, Averaged)]  # type: ignore[attr-defined]
+    for callback in averaged:
+        with callback.saving() as training:
+            if not _are_finite([*module.parameters(), *training.values()]):
+                return False
+    return True
+
+
+def _are_finite(tensors: Iterable[Tensor]) -> bool:
+    values = [
+        t.detach()
+        for t in tensors
+        if (t.is_floating_point() or t.is_complex()) and not is_lazy(t) and t.numel()
+    ]
+    with torch.no_grad():
+        try:
+            norms = torch._foreach_norm(values, float("inf")) if values else ()
+        except (
+            RuntimeError,
+            NotImplementedError,
+        ):  # a dtype that has no norms, or no memory for it
+            return all(bool(torch.isfinite(value.float()).all()) for value in values)
+    return all(bool(torch.isfinite(norm)) for norm in norms)

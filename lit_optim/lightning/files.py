@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import TrainingFailed, UsageError, first_line
+from lit_optim.lightning.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.system import sync_directory
+from lit_optim.temporary import remove_leftovers, temporary_beside
 
 LOG = logging.getLogger("lit_optim")
 
@@ -23,6 +28,14 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 TORCHS_WRITER = "inline_container.cc"
 #: Beside a checkpoint: the sums of what it may hold.
 SUMS = ".sha256"
+#: Where a checkpoint keeps what module and data were made with, and the class that held it. They
+#: are not needed to resume.
+HPARAMS = {
+    kind.CHECKPOINT_HYPER_PARAMS_KEY: kind.CHECKPOINT_HYPER_PARAMS_TYPE
+    for kind in (LightningModule, LightningDataModule)
+}
+#: What says that a file is not written, also by an fsync.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -31,36 +44,81 @@ class CheckpointFiles(TorchCheckpointIO):
     It is written into a temporary file in the same directory, forced to the disk, and renamed. The
     sums beside it are written before that and name both the old and the new content, so that they
     are right at every moment. `last.ckpt` leaves what it was as `previous.ckpt`.
+
+    It holds plain values only, numbers of numpy as Python's and paths as text, so that torch reads
+    it back without running code; the first one of each name is read back before it counts. Where
+    a file system cannot force anything to the disk, that is said once, and it is written all the
+    same.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How many have been written.
+        self.written = 0
+        #: Why the newest one has not been.
+        self.failure: str | None = None
+        self._read_back: set[Path] = set()
 
     def save_checkpoint(  # noqa: D102
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary = temporary_beside(target)
         try:
-            digest = _written(temporary, checkpoint)
+            content = _plain(checkpoint)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not self._read_back:
+                remove_leftovers(target.parent)
+            digest = _write(temporary, content)
+            self._check(temporary, target)
             _note_sums(target, [*known_sums(target), digest])
             if target.name == LAST and target.exists():
                 _note_sums(target.with_name(PREVIOUS), known_sums(target))
                 os.replace(target, target.with_name(PREVIOUS))
             os.replace(temporary, target)
-            sync_directory(target.parent)
+            _force(lambda: sync_directory(target.parent))
             _note_sums(target, [digest])
+            self.written += 1
         except OSError as error:
-            _remove_leftovers(target)
-            LOG.warning(f"checkpoint {target} is not written: {error.strerror or error}")
+            self.failure = str(error.strerror or error)
+            LOG.warning(f"checkpoint {target} is not written: {self.failure}")
+        except NotPlain as error:
+            raise TrainingFailed(
+                f"checkpoint {target.name} could not be read back: {error}; keep plain values and "
+                "tensors there"
+            ) from error
+        finally:
+            for left in (temporary, temporary_beside(_sums_of(target))):
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
+
+    def _check(self, written: Path, target: Path) -> None:
+        if target in self._read_back:
+            return
+        try:
+            torch.load(written, map_location="meta", weights_only=True, mmap=True)
+        except Exception as error:
+            raise TrainingFailed(
+                f"checkpoint {target.name} cannot be read back: {first_line(error)}"
+            ) from error
+        self._read_back.add(target)
 
 
-def _remove_leftovers(target: Path) -> None:
-    """What was not finished, by this process or one that was killed."""
-    for old in target.parent.glob(f".{target.name}.*tmp"):
-        old.unlink(missing_ok=True)
+def _plain(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint that can be read back, without hyperparameters that cannot.
+
+    Raises:
+        NotPlain: something that a resumed run would need.
+    """
+    content = dict(checkpoint)
+    for key, key_of_class in HPARAMS.items():
+        content.pop(key_of_class, None)
+        if isinstance(content.get(key), Mapping):
+            content[key], _ = keep_plain(content[key])
+    return {key: to_plain_values(value, (key,)) for key, value in content.items()}
 
 
-def _written(path: Path, checkpoint: dict[str, Any]) -> str:
+def _write(path: Path, checkpoint: dict[str, Any]) -> str:
     with path.open("wb") as file:
         try:
             torch.save(checkpoint, file)
@@ -69,17 +127,43 @@ def _written(path: Path, checkpoint: dict[str, Any]) -> str:
                 raise
             raise OSError(errno.ENOSPC, "the disk took only a part of it") from error
         file.flush()
-        os.fsync(file.fileno())
+        _force(lambda: os.fsync(file.fileno()))
     return sum_of(path)
 
 
+def _force(sync: Callable[[], None]) -> None:
+    """Force something to the disk, where that can be done; what is written is written anyway.
+
+    Raises:
+        OSError: there is no space for it.
+    """
+    try:
+        sync()
+    except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
+        _say_once(
+            f"checkpoints cannot be forced to the disk here ({error.strerror or error}): they are "
+            "written, but the newest may be lost if the machine goes down"
+        )
+
+
+@cache
+def _say_once(line: str) -> None:
+    LOG.warning(line)
+
+
+def _sums_of(target: Path) -> Path:
+    return target.with_name(target.name + SUMS)
+
+
 def _note_sums(target: Path, sums: list[str]) -> None:
-    beside = target.with_name(target.name + SUMS)
-    temporary = beside.with_name(f".{beside.name}.{os.getpid()}.tmp")
+    beside = _sums_of(target)
+    temporary = temporary_beside(beside)
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(sums, file)
         file.flush()
-        os.fsync(file.fileno())
+        _force(lambda: os.fsync(file.fileno()))
     os.replace(temporary, beside)
 
 
@@ -101,7 +185,7 @@ def _digest(read: Callable[[int], bytes]) -> str:
 def known_sums(path: Path) -> list[str]:
     """The sums that stand beside a checkpoint; none where it has none."""
     try:
-        sums = json.loads(path.with_name(path.name + SUMS).read_text("utf-8"))
+        sums = json.loads(_sums_of(path).read_text("utf-8"))
     except (OSError, ValueError):
         return []
     return [str(one) for one in sums] if isinstance(sums, list) else []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy
@@ -13,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_optim import __version__
 from lit_optim.errors import UsageError
+from lit_optim.lightning.plain import dotted, first_not_plain, keep_plain
 from lit_optim.schedules.adapter import ScheduledLR
 
 LOG = logging.getLogger("lit_optim")
@@ -100,6 +102,8 @@ class Resumable(Callback):
         self._made = [[dict(g) for g in optimizer.param_groups] for optimizer in trainer.optimizers]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if trainer.checkpoint_callbacks:
+            check_readable(trainer, pl_module)
         if self._loaded is None:
             return
         turned = self._loaded.get("turned", {})
@@ -134,6 +138,45 @@ class Resumable(Callback):
         if self._loaded is not None:
             _set_chance(self._loaded["chance"])
             self._loaded = None
+
+
+def check_readable(trainer: Trainer, module: LightningModule) -> None:
+    """Look before the first update at what checkpoints will hold, whether it can be read back.
+
+    Hyperparameters that cannot be are left out of them, which is said in a line.
+
+    Raises:
+        UsageError: something that a resumed run would need is no plain value.
+    """
+    left_out = []
+    for owner in (module, getattr(trainer, "datamodule", None)):
+        if owner is not None and owner.hparams:
+            left_out += keep_plain(owner.hparams, ("hparams",))[1]
+    if left_out and trainer.is_global_zero:
+        told = ", ".join(f"{dotted(one.path)} ({one.kind.__name__})" for one in left_out)
+        LOG.warning(
+            f"checkpoints leave out {told}: no plain value, which torch would not read back; "
+            "save_hyperparameters(ignore=[...]) leaves it out too"
+        )
+    error = first_not_plain(_saved_parts(trainer))
+    if error is not None:
+        raise UsageError(
+            f"checkpoints could not be read back: {error}; keep plain values and tensors there"
+        )
+
+
+def _saved_parts(trainer: Trainer) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        yield ("callbacks", callback.state_key), callback.state_dict
+    for place, config in enumerate(trainer.lr_scheduler_configs):
+        yield ("lr_schedulers", place), config.scheduler.state_dict
+    for place, optimizer in enumerate(trainer.optimizers):
+        for index, group in enumerate(optimizer.param_groups):
+            plain = {key: value for key, value in group.items() if key != "params"}
+            yield ("optimizer_states", place, "param_groups", index), partial(dict, plain)
+    datamodule = getattr(trainer, "datamodule", None)
+    if datamodule is not None:
+        yield (type(datamodule).__qualname__,), datamodule.state_dict
 
 
 def _chance() -> dict[str, Any]:

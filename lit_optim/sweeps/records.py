@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from lit_optim.config.resume import LOG, RECORD, RESULT, SWEEP, TYPED
 from lit_optim.errors import UsageError
 from lit_optim.sweeps.names import Overrides, job_key
+from lit_optim.temporary import remove_leftovers, temporary_beside
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
 
 
@@ -131,6 +133,7 @@ def record_sweep(
     jobs = {name: list(overrides) for name, overrides in planned_jobs(sweep_dir).items()}
     jobs |= {name: list(overrides) for overrides, name in names.items()}
     sweep_dir.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(sweep_dir)
     write_json(sweep_dir / SWEEP, {"line": list(line), "jobs": jobs})
 
 
@@ -140,13 +143,13 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _directories(sweep_dir: Path) -> Iterator[Path]:

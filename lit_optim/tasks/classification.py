@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from lit_optim.tasks.data import Pairs, TensorTask
+from lit_optim.temporary import remove_leftovers, temporary_beside
 
 Arrays = dict[str, np.ndarray]
 
@@ -80,6 +80,7 @@ class Mnist1d(Classification):
     def arrays(self) -> Arrays:  # noqa: D102
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         path = Path(home) / "lit_optim" / "mnist1d.npz"
+        remove_leftovers(path.parent)
         try:
             with np.load(path) as cached:
                 return dict(cached)
@@ -87,9 +88,13 @@ class Mnist1d(Classification):
             arrays = _generate()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-            os.replace(file.name, path)  # many processes may do this at once
+            temporary = temporary_beside(path)  # many processes may do this at once
+            try:
+                with temporary.open("wb") as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError:  # no place to cache: made anew next time
             pass
         return arrays

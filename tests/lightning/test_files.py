@@ -153,3 +153,67 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="has no checkpoint that can be read"):
         newest_good(tmp_path)
     assert not (tmp_path / "harm").exists()
+
+
+def failing(number):
+    def sync(*args):
+        raise OSError(number, os.strerror(number))
+
+    return sync
+
+
+CANNOT = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EIO,
+          errno.EISDIR]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", CANNOT, ids=errno.errorcode.get)
+@pytest.mark.parametrize("where", ["files", "directory", "open"])
+def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
+    number, where, tmp_path, monkeypatch, caplog
+):
+    files._say_once.cache_clear()
+    if where == "files":  # those of a directory as well
+        monkeypatch.setattr(files.os, "fsync", failing(number))
+    elif where == "directory":
+        monkeypatch.setattr(files, "sync_directory", failing(number))
+    else:
+        real = os.open
+
+        def opened(path, *args, **kwargs):
+            if os.path.isdir(path):
+                failing(number)()
+            return real(path, *args, **kwargs)
+
+        monkeypatch.setattr(os, "open", opened)
+    writer = CheckpointFiles()
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        for n in (1, 2, 3):
+            writer.save_checkpoint({"number": n}, tmp_path / "last.ckpt")
+    assert (writer.written, writer.failure) == (3, None)
+    [record] = caplog.records
+    assert "cannot be forced to the disk" in record.message
+    assert "not written" not in record.message
+    monkeypatch.undo()
+    assert number_in(newest_good(tmp_path)) == 3
+    assert number_in(tmp_path / "previous.ckpt") == 2
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get
+)
+def test_a_lack_of_space_is_a_failure_wherever_it_is_noticed(number, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(files.os, "fsync", failing(number))
+    writer = CheckpointFiles()
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        writer.save_checkpoint({"number": 1}, tmp_path / "last.ckpt")
+    assert (writer.written, writer.failure) == (0, os.strerror(number))
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_a_failure(tmp_path, caplog):
+    (tmp_path / "checkpoints").write_text("a file")
+    writer = CheckpointFiles()
+    writer.save_checkpoint({}, tmp_path / "checkpoints" / "last.ckpt")
+    assert writer.failure
+    assert "is not written" in caplog.text

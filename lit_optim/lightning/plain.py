@@ -1,0 +1,144 @@
+"""What a checkpoint holds, as values that torch reads back without running code."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+#: Read back by `torch.load(weights_only=True)` as they are.
+PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype,
+         torch.device, torch.Size)  # fmt: skip
+#: And what a subclass of is read back as.
+BASIC: tuple[Callable[[Any], Any], ...] = (int, float, complex, str, bytes)
+
+
+class NotPlain(ValueError):
+    """A value that cannot be read back.
+
+    Args:
+        path: the keys that lead to it.
+        kind: its type.
+    """
+
+    def __init__(self, path: tuple[Any, ...], kind: type) -> None:
+        super().__init__(f"{dotted(path)} is a {kind.__module__}.{kind.__qualname__}")
+        self.path, self.kind = path, kind
+
+
+def dotted(path: tuple[Any, ...]) -> str:
+    """A path of keys as text: `callbacks.Mine.history[3]`."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
+    return text
+
+
+def to_plain_values(value: Any, path: tuple[Any, ...] = ()) -> Any:
+    """Convert what has a plain counterpart: numpy's numbers and arrays, paths, enums, mappings.
+
+    Containers of other kinds become dict, list, tuple or set; those that hold nothing to convert
+    stay the same object, as tensors do.
+
+    Args:
+        value: anything.
+        path: the keys that lead to it, for the error.
+
+    Raises:
+        NotPlain: there is a value that torch would not read back.
+    """
+    kind = type(value)
+    if kind is bytes and not value:
+        return bytearray()  # equal to it; torch reads no empty bytes
+    if kind in PLAIN or isinstance(value, Tensor):
+        return value
+    if isinstance(value, Enum):
+        return to_plain_values(value.value, path)
+    if isinstance(value, numpy.generic | numpy.ndarray):
+        return to_plain_values(value.tolist(), path)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, path)
+    for basic in BASIC:  # of a subclass, such as a str that marks something
+        if isinstance(value, basic):  # type: ignore[arg-type]
+            return to_plain_values(basic(value))
+    if isinstance(value, Set):
+        return {to_plain_values(item, (*path, "{}")) for item in value}
+    if isinstance(value, Sequence):
+        items = [to_plain_values(item, (*path, k)) for k, item in enumerate(value)]
+        if kind in (list, tuple) and all(a is b for a, b in zip(items, value, strict=True)):
+            return value
+        return tuple(items) if isinstance(value, tuple) else items
+    if not _is_readable(value):
+        raise NotPlain(path, kind)
+    return value
+
+
+def _plain_mapping(value: Mapping[Any, Any], path: tuple[Any, ...]) -> Mapping[Any, Any]:
+    pairs = [
+        (to_plain_values(key, (*path, key)), to_plain_values(item, (*path, key)))
+        for key, item in value.items()
+    ]
+    if type(value) in (dict, OrderedDict) and all(
+        key is old and item is value[old] for (key, item), old in zip(pairs, value, strict=True)
+    ):
+        return value  # a state_dict has an attribute beside its items
+    return OrderedDict(pairs) if isinstance(value, OrderedDict) else dict(pairs)
+
+
+def _is_readable(value: Any) -> bool:
+    """Whether torch reads it back; the user may have declared a class as safe."""
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # whatever pickling somebody's object brings about
+        return False
+    return True
+
+
+def keep_plain(
+    hparams: Mapping[str, Any], path: tuple[Any, ...] = ()
+) -> tuple[dict[str, Any], list[NotPlain]]:
+    """The plain values of a mapping, and what is in the way of the others.
+
+    Args:
+        hparams: such as a module's hyperparameters.
+        path: the keys that lead to it.
+    """
+    kept: dict[str, Any] = {}
+    left_out = []
+    for key, value in hparams.items():
+        try:
+            kept[str(key)] = to_plain_values(value, (*path, key))
+        except NotPlain as error:
+            left_out.append(error)
+        except Exception:  # a value that cannot even be looked at, as a missing one of a config
+            left_out.append(NotPlain((*path, key), type(value)))
+    return kept, left_out
+
+
+def first_not_plain(parts: Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]) -> NotPlain | None:
+    """What of these parts cannot be read back.
+
+    Args:
+        parts: where each will be in a checkpoint, and a function that returns it. One that raises
+            is not ready yet; the first checkpoint will tell.
+    """
+    for path, get in parts:
+        try:
+            to_plain_values(get(), path)
+        except NotPlain as error:
+            return error
+        except Exception:
+            continue
+    return None

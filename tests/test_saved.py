@@ -1,0 +1,31 @@
+"""A run of which nothing could be saved does not end as if all were well."""
+
+from __future__ import annotations
+
+import errno
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from lit_optim.errors import TrainingFailed
+from lit_optim.lightning import files
+from lit_optim.run import check_saved
+
+
+def test_nothing_was_ever_written(tmp_path, monkeypatch):
+    writer = files.CheckpointFiles()
+    trainer = SimpleNamespace(strategy=SimpleNamespace(checkpoint_io=writer))
+    check_saved(trainer)  # nothing was to be saved
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "replace", full)
+    writer.save_checkpoint({}, tmp_path / "last.ckpt")
+    with pytest.raises(TrainingFailed, match="could be written: No space left on device"):
+        check_saved(trainer)
+    monkeypatch.undo()
+    writer.save_checkpoint({}, tmp_path / "last.ckpt")
+    check_saved(trainer)
+    check_saved(SimpleNamespace(strategy=SimpleNamespace(checkpoint_io=None)))
