@@ -191,6 +191,10 @@ def _lr(text: str) -> float:
     return value
 
 
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))
+
+
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     """That of all commands, and those of which options may stand between overrides."""
     parser = _Parser(
@@ -221,7 +225,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         )
         made.add_argument("overrides", nargs="*", help="as for train.py: scheduler=wsd and so on")
     add = of_runs[PLOT].add_argument
-    add("--to", type=Path, help="also write a picture or a table: .png .svg .csv")
+    add("--to", type=_path, help="also write a picture or a table: .png .svg .csv")
     add("--steps-per-epoch", type=_steps, help="updates, where something is in epochs")
     add = of_runs[LR_RANGE].add_argument
     add("--steps", type=_steps, default=200, help="updates (200)")

@@ -7,6 +7,7 @@ line; no reader here blocks, recurses without bound or raises anything else.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -41,6 +42,8 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         raise Unreadable(f"{path!r}: {error}") from None
     try:
         status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise Unreadable(f"{path}: {os.strerror(errno.EISDIR)}")
         if not stat.S_ISREG(status.st_mode):
             raise Unreadable(f"{path}: is not a regular file")
         if status.st_size > max_bytes:

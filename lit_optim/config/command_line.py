@@ -32,6 +32,7 @@ from lit_optim.config.composing import (
 from lit_optim.config.help import help_text
 from lit_optim.config.hf_line import HF, translated_by
 from lit_optim.config.hydra_keys import check_hydra_key
+from lit_optim.config.paths import quote, with_path_quoted
 from lit_optim.config.places import groups
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.config.resume import (
@@ -103,7 +104,7 @@ def front(argv: list[str]) -> Line:
         check(cfg)
     for override in overrides:
         _check_effect(override, cfg)
-    _check_launcher(cfg)
+    _check_launcher(cfg, overrides)
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
         return Line(argv, going_on.told)
@@ -127,21 +128,22 @@ def front(argv: list[str]) -> Line:
         ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
         lines = [x for x in lines if not x.startswith(ours)]
         if going_on.run_dir is not None:
-            where = str(going_on.run_dir).replace("'", "\\'")
-            one = [f"++resume.from='{where}'", f"hydra.run.dir='{where}'"]
-            lines += [f"hydra.sweep.dir='{where}'"] if args.multirun else one
+            where = quote(going_on.run_dir)
+            one = [f"++resume.from={where}", f"hydra.run.dir={where}"]
+            lines += [f"hydra.sweep.dir={where}"] if args.multirun else one
     if not first:
         lines.append("hydra.output_subdir=null")  # the first writes it
         if not any(line.startswith("hydra.run.dir=") for line in lines):
             # launched beside the first, whose directory it does not know, nor needs
-            lines.append(f"hydra.run.dir='{passing_directory()}'")
+            lines.append(f"hydra.run.dir={quote(passing_directory())}")
     return Line([*flags, *lines])
 
 
 def _read(lines: list[str], multirun: bool) -> tuple[list[Override], list[str], str]:
     """What these arguments say; those that `hf...` stands for first, then as text; its rest."""
     theirs = [line for line in lines if HF.match(line)]
-    own = overrides_in([line for line in lines if line not in theirs])
+    others = [line for line in lines if line not in theirs]
+    own = overrides_in([with_path_quoted(line, multirun) for line in others])
     translated, left_out = translated_by(theirs, own, multirun) if theirs else ([], "")
     return [_checked(one) for one in (*overrides_in(translated), *own)], translated, left_out
 
@@ -166,11 +168,16 @@ def _before(overrides: list[Override], multirun: bool) -> list[Override]:
     return [_checked(one) for one in before]
 
 
-def _check_launcher(cfg: DictConfig) -> None:
+def _check_launcher(cfg: DictConfig, overrides: list[Override]) -> None:
     at_a_time = cfg.hydra.launcher.get("n_jobs")
     ours = cfg.hydra.runtime.choices.get("hydra/launcher") == "processes"
     if ours and not accepts(at_a_time, Count):
         raise UsageError(f"hydra.launcher.n_jobs must be {describe(Count)}, got {at_a_time!r}")
+    if ours and any(one.key_or_group == "hydra.sweep.subdir" for one in overrides):
+        raise UsageError(
+            "hydra.sweep.subdir is not used: the directory of a run in a sweep is named after its "
+            "overrides; hydra.sweep.dir is where they all are"
+        )
 
 
 def _check_effect(override: Override, cfg: DictConfig) -> None:

@@ -33,10 +33,12 @@ from lit_optim.config.hf_names import (
     Arguments,
     Row,
 )
+from lit_optim.config.paths import expand_home
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe, hints_of
 from lit_optim.signatures import Parameter, read_signature
+from lit_optim.untrusted import Unreadable, read_json, read_yaml_text
 
 PLAIN = re.compile(r"[\w./%+-]*")  # what needs no quotes on the command line
 A_TYPO = 0.8  # as alike are a key and the one that was meant
@@ -49,20 +51,22 @@ def read(path: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no such file, it cannot be read, or a key of it is mistyped.
     """
-    file = Path(path).expanduser()
+    file, why = Path(expand_home(path)), ""
     try:
-        text = file.read_text("utf-8")
         if file.suffix == ".json":
-            found = json.loads(text)
+            found = read_json(file)
         else:  # which takes 5e-5 for a number, as plain YAML does not
-            found = OmegaConf.to_container(OmegaConf.create(text))
-    except OSError as error:
-        raise UsageError(f"hf={path}: {error.strerror or 'cannot be read'}") from None
-    except (ValueError, YAMLError, OmegaConfBaseException, AssertionError):
+            found = OmegaConf.to_container(OmegaConf.create(read_yaml_text(file)))
+    except Unreadable as error:
+        why = str(error).removeprefix(f"{file}")
+        if not file.is_file():
+            raise UsageError(f"hf={path}{why}") from None
+        found = None
+    except (ValueError, YAMLError, OmegaConfBaseException, AssertionError, RecursionError):
         found = None
     if not isinstance(found, dict) or list(found.values()) == [None]:  # a lone word is no key
         raise UsageError(
-            f"hf={path} is no YAML or JSON of keys and values, as to_json_string() writes it"
+            f"hf={path} is no YAML or JSON of keys and values, as to_json_string() writes it{why}"
         )
     given = {str(key): value for key, value in found.items()}
     for key in given:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from lit_optim.config import hf
 from lit_optim.config.composing import values_of
 from lit_optim.config.hf_names import DECIDE
+from lit_optim.config.paths import unquoted
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.errors import UsageError
 
@@ -59,7 +60,7 @@ def _asked(
         if not equals:
             raise UsageError(f"cannot read {line!r}; write hf=args.yaml or hf.learning_rate=3e-4")
         if not key:
-            file = hf.read(bare)
+            file = hf.read(unquoted(text))
         elif key == "optim_args" or (key == "lr_scheduler_kwargs" and '"' in bare):
             typed[key] = bare  # to transformers it is text; Hydra would take it apart
         else:

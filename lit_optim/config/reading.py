@@ -33,7 +33,8 @@ def overrides_in(lines: list[str]) -> list[Override]:
             overrides += parser.parse_overrides([_quoted(line)])
         except HydraException:
             raise UsageError(
-                f"cannot read {line!r}; write key=value, or \"key='value'\" around odd characters"
+                f"cannot read {line!r}; write key=value, or \"key='value'\" where the value has "
+                "characters such as = , [ ]"
             ) from None
     return overrides
 

@@ -98,6 +98,7 @@ MISTAKES = {
     "hydra.run.dir=": "hydra.run.dir must be a directory, got ''",
     "hydra.mode=": "hydra.mode must be RUN, got ''",
     "hydra.launcher.n_jobs=0": "hydra.launcher.n_jobs must be a whole number > 0, got 0",
+    "hydra.sweep.subdir=x": "hydra.sweep.subdir is not used: the directory of a run in a sweep",
     "allow=[.]": "allow='.' is not the name of a package",
     # what cannot be read at all
     "--lr=1": "unrecognized arguments: --lr=1; values are given as in optimizer.lr=1e-3",

@@ -1,0 +1,94 @@
+"""Paths on the command line: any that the shell hands over are taken, as they are.
+
+To Hydra's grammar `=`, `,`, brackets and quotes mean something, and a run's directory such as
+`optimizer=muon,seed=0` has them. So the values of keys that are paths are put into quotes before
+Hydra reads them. And `~` is the home directory, which a shell expands at the start of a word only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+#: Keys whose value is a path, by their whole name or, in any group, by their last part.
+PATH_KEYS = ("ckpt", "resume", "resume.from", "branch_from", "hydra.run.dir", "hydra.sweep.dir")
+LAST_PARTS = ("path", "dir", "root", "file", "save_dir", "dirpath", "data_dir", "root_dir")
+SWEEP = re.compile(r"(choice|glob|sort|shuffle|tag)\(")
+
+
+def quote(path: str | os.PathLike[str]) -> str:
+    """A path, or any text, in quotes as Hydra reads it."""
+    return QuotedString(os.fspath(path), Quote.single).with_quotes()
+
+
+def expand_home(path: str) -> str:
+    """The path with `~` or `~user` at its start as that home directory."""
+    return os.path.expanduser(path)
+
+
+def with_path_quoted(line: str, multirun: bool) -> str:
+    """An override whose value Hydra reads as the path that was typed; others as they are.
+
+    Args:
+        line: `ckpt=runs/optimizer=muon,seed=0/checkpoints/best.ckpt`.
+        multirun: whether a comma may stand between several paths. It does where each of them
+            exists, and is a part of a path where that exists.
+    """
+    key, equals, value = line.partition("=")
+    name = key.lstrip("+")
+    if not equals or name.startswith("~"):
+        return line
+    is_path = name in PATH_KEYS or ("." in name and name.rpartition(".")[2] in LAST_PARTS)
+    if not is_path:
+        if not value.lstrip("'\"").startswith("~/"):
+            return line
+        return f"{key}={quote(expand_home(unquoted(value)))}"
+    if multirun:
+        if SWEEP.match(value):
+            return line
+        paths = _existing(value) or ([value] if "," not in value else value.split(","))
+    else:
+        paths = [value]
+    return f"{key}={','.join(map(_as_read, paths))}"
+
+
+def _as_read(value: str) -> str:
+    """One path so that Hydra reads it as it was typed; unchanged where it does so anyway."""
+    path, read = expand_home(unquoted(value)), _read(value)
+    is_hydras = value == "" or read is None or isinstance(read, str)  # null, or with escapes
+    if read == path or (is_hydras and path == value and not os.path.exists(path)):
+        return value
+    return quote(path)
+
+
+def unquoted(value: str) -> str:
+    """A value without quotes around it, unless they are a part of a path that exists."""
+    if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0] or os.path.exists(value):
+        return value
+    read = _read(value)
+    return read if isinstance(read, str) else value[1:-1]  # quotes within: not typed for Hydra
+
+
+def _read(value: str) -> object:
+    """What Hydra makes of a value; of what it cannot read, ()."""
+    try:
+        override = OverridesParser.create().parse_override(f"x={value}")
+        return () if override.is_sweep_override() else override.value()
+    except (HydraException, ValueError, RecursionError):
+        return ()
+
+
+def _existing(value: str) -> list[str] | None:
+    """The existing paths that a value lists with commas between; None where it lists no such."""
+    if os.path.exists(expand_home(value)):
+        return [value]
+    for comma in (match.start() for match in re.finditer(",", value)):
+        if os.path.exists(expand_home(value[:comma])):
+            rest = _existing(value[comma + 1 :])
+            if rest is not None:
+                return [value[:comma], *rest]
+    return None
