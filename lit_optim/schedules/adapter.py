@@ -235,12 +235,16 @@ class ScheduledLR(LRScheduler):
 
     def _take_changes(self) -> None:
         """Keep as a factor what others have made of the lrs since they were set here."""
-        for place, (before, group) in enumerate(
-            zip(self._set, self.optimizer.param_groups, strict=False)
-        ):
+        self._factors = self._factors_now()
+
+    def _factors_now(self) -> dict[int, float]:
+        factors = dict(self._factors)
+        groups = self.optimizer.param_groups
+        for place, (before, group) in enumerate(zip(self._set, groups, strict=False)):
             now = _looked_at(group["lr"])
             if before and now is not None and now != before:
-                self._factors[place] = self._factors.get(place, 1.0) * now / before
+                factors[place] = factors.get(place, 1.0) * now / before
+        return factors
 
     def _factors_of_others(self) -> dict[int, float]:
         """By place of a group: what a scheduler made before this one has multiplied its lr by.
@@ -261,8 +265,8 @@ class ScheduledLR(LRScheduler):
         state: dict[str, Any] = {"last_epoch": self.last_epoch, "total": self.curve.total}
         if self.moved:
             state["moved"] = self._lengths()
-        if self._factors:
-            state["factors"] = dict(self._factors)
+        if factors := self._factors_now():
+            state["factors"] = factors
         remembered = self.curve.state_dict()
         return state | ({"curve": remembered} if remembered else {})
 
