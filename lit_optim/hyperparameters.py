@@ -90,8 +90,22 @@ def check(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
     """
     hints = hints_of(function)
     for name, value in values.items():
-        if name in hints and not accepts(value, hints[name]):
+        if name in hints and not accepts(plain(value), hints[name]):
             raise UsageError(f"{name} must be {describe(hints[name])}, got {value!r}")
+
+
+def plain(value: Any) -> Any:
+    """A number that numpy or torch keeps in a type of its own, as Python's; others as they are."""
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    shape = getattr(value, "shape", None)
+    is_scalar = isinstance(shape, tuple) and all(size == 1 for size in shape)
+    return value.item() if is_scalar and hasattr(value, "item") else value
+
+
+def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Each of them `plain`."""
+    return {name: plain(value) for name, value in values.items()}
 
 
 @cache

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import pkgutil
+from functools import cache
+from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain
+from lit_optim.optimizers.options import OPTIONS
 
 #: Keys of a param group that are no hyperparameters. `role` is what its parameters are in the model
 #: (hidden, embedding, head, ...); `split`, into how many matrices of equal height each of them is
 #: to be cut, as for a fused projection to queries, keys and values.
 BOOKKEEPING = {"params", "name", "param_names", "initial_lr", "role", "split"}
+
+#: What torch's schedulers and averages write into a group.
+TORCHS_SCHEDULERS = {"max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
+#: How hyperparameters are called elsewhere.
+ELSEWHERE = {
+    "learningrate": "lr", "wd": "weight_decay", "l2": "weight_decay", "epsilon": "eps",
+    "beta": "betas", "beta1": "betas", "beta2": "betas", "mom": "momentum",
+}  # fmt: skip
+#: So much of a name is left by a typo.
+ALIKE = 0.78
 
 
 def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
@@ -21,28 +38,67 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
 
     A weight decay of 0 asks for nothing, so it is dropped where the optimizer has none: groups that
     were made for any optimizer then fit. What the class has `fixed` is not for a group to set. An
-    `lr_mult` goes into the lr.
+    `lr_mult` goes into the lr. Numbers of numpy and torch become Python's. A key that means nothing
+    to any optimizer is kept as it is, as torch does: it is for somebody else.
 
     Raises:
-        ValueError: a key that is no hyperparameter, or a value out of its range.
+        ValueError: a hyperparameter that the optimizer has not, one that is misspelled, or a value
+            out of its range.
     """
     known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
     kept: dict[str, Any] = {}
     for key, value in group.items():
         if key == "weight_decay" and key not in known and not value:
             continue
-        foreign = key not in known and key not in BOOKKEEPING and key != "lr_mult"
-        if foreign or (key in fixed and value != fixed[key]):
-            allowed = ", ".join(name for name in known if name not in fixed)
+        unknown = key not in known and key not in BOOKKEEPING and key != "lr_mult"
+        allowed = [name for name in known if name not in fixed]
+        meant = _misspelled(key, [*allowed, "lr_mult"]) if unknown else None
+        absent = unknown and (meant is not None or is_hyperparameter(key))
+        if absent or (key in fixed and value != fixed[key]):
             raise UsageError(
-                f"{type(optimizer).__name__} has no {key!r}; a param group may set {allowed}"
+                f"{type(optimizer).__name__} has no {key!r}; a param group may set "
+                f"{', '.join(allowed)}{f'; did you mean {meant}?' if meant else ''}"
             )
-        kept[key] = value
+        kept[key] = value if key in BOOKKEEPING or unknown else plain(value)
     kept = scaled(kept, known.get("lr"))
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)
     others = optimizer.param_groups
     return _named(kept, len(others)) if others and "param_names" in others[0] else kept
+
+
+def _misspelled(key: str, known: list[str]) -> str | None:
+    """The hyperparameter that is meant by a key that is none."""
+    if key in TORCHS_SCHEDULERS:
+        return None
+    folded = {"".join(filter(str.isalnum, name.casefold())): name for name in known}
+    given = "".join(filter(str.isalnum, str(key).casefold()))
+    elsewhere = ELSEWHERE.get(given)
+    if elsewhere in known:
+        return elsewhere
+    begun = [name for name in known if len(key) > 2 and name.startswith(key)]
+    near = difflib.get_close_matches(given, folded, n=1, cutoff=ALIKE)
+    return folded[near[0]] if near else next(iter(begun), None)
+
+
+def is_hyperparameter(key: str) -> bool:
+    """Whether an optimizer of torch's or of ours has a hyperparameter of this name."""
+    return key in _hyperparameters()
+
+
+@cache
+def _hyperparameters() -> frozenset[str]:
+    package = import_module("lit_optim.optimizers")
+    names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    modules = [import_module(f"{package.__name__}.{name}") for name in names]
+    classes = {
+        found
+        for module in (torch.optim, *modules)
+        for found in vars(module).values()
+        if inspect.isclass(found) and issubclass(found, Optimizer)
+    }
+    taken = {name for found in classes for name in inspect.signature(found.__init__).parameters}
+    return frozenset(taken | set(OPTIONS)) - {"self", "params", "defaults", "args", "kwargs"}
 
 
 def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
@@ -70,13 +126,6 @@ def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
     if own is None:
         raise UsageError(f"lr_mult={group['lr_mult']} is a factor of lr, but lr is null")
     return rest | {"lr": own * group["lr_mult"]}
-
-
-def plain(value: Any) -> Any:
-    """A hyperparameter that torch may keep as a tensor, an lr or betas, as numbers."""
-    if isinstance(value, Tensor):
-        return value.item()
-    return type(value)(map(plain, value)) if isinstance(value, tuple | list) else value
 
 
 def with_names(group: dict[str, Any]) -> dict[str, Any]:

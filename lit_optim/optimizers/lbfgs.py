@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain_values
 from lit_optim.optimizers.groups import BOOKKEEPING, accepted, with_names
 from lit_optim.optimizers.needs import Need
 
@@ -72,6 +72,7 @@ class LBFGS(torch.optim.LBFGS):
             "line_search_fn": line_search_fn,
         }
         check(LBFGS.__init__, hyper)
+        hyper = plain_values(hyper)
         given = list(params)
         if given:
             groups = given if isinstance(given[0], dict) else [{"params": given}]

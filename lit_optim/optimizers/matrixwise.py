@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain, plain_values
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.groups import with_names
@@ -81,6 +81,8 @@ class Matrixwise(Walk):
             "roles": roles,
         }
         check(type(self).__init__, aside | hyper)
+        hyper = plain_values(hyper)
+        adamw_lr, adamw_weight_decay = plain(adamw_lr), plain(adamw_weight_decay)
         lr = self.adamw_share * hyper["lr"] if adamw_lr is None else adamw_lr
         decided = {"lr": lr, "betas": adamw_betas, "weight_decay": adamw_weight_decay}
         options = {key: value for key, value in hyper.items() if key in OPTIONS}

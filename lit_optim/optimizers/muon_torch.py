@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain_values
 from lit_optim.optimizers.groups import accepted, with_names
 from lit_optim.optimizers.needs import Need
 
@@ -75,6 +75,7 @@ class MuonTorch(torch.optim.Muon):
             "adjust_lr_fn": adjust_lr_fn,
         }
         check(MuonTorch.__init__, hyper)
+        hyper = plain_values(hyper)
         super().__init__(params, **hyper)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain_values
 from lit_optim.optimizers.groups import accepted
 from lit_optim.optimizers.needs import Need
 
@@ -54,6 +54,7 @@ class SparseAdam(torch.optim.SparseAdam):
     ) -> None:
         hyper: dict[str, Any] = {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize}
         check(SparseAdam.__init__, hyper)
+        hyper = plain_values(hyper)
         super().__init__(params, **hyper)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check, hints_of
+from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers import options
-from lit_optim.optimizers.groups import BOOKKEEPING, accepted, plain
+from lit_optim.optimizers.groups import BOOKKEEPING, accepted, is_hyperparameter
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import HOW, OPTIONS
 
@@ -74,6 +74,7 @@ class Walk(torch.optim.Optimizer):
         for key in hyper.keys() - known:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
         check(type(self).__init__, hyper)
+        hyper = plain_values(hyper)
         super().__init__(params, hyper | {k: v for k, v in OPTIONS.items() if k not in hyper})
         self._check_masters()
 
@@ -285,8 +286,13 @@ class Walk(torch.optim.Optimizer):
         return {name: value.to(p.device, wide(p), copy=True) for name, value in saved.items()}
 
     def _drop_foreign(self, group: dict[str, Any]) -> None:
-        """Leave out of a loaded group what torch has and we do not; refuse what would matter."""
+        """Leave out of a loaded group what torch has and we do not; refuse what would matter.
+
+        What is no hyperparameter stays: schedulers keep their own there.
+        """
         for key in set(group) - set(self.defaults) - BOOKKEEPING:
+            if key not in TORCHS_OWN and not is_hyperparameter(key):
+                continue
             value = group.pop(key)
             coupled = key == "decoupled_weight_decay" and self.coupled_weight_decay
             if (value and key not in TORCHS_OWN) or (value and coupled):

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, ParamSpec, TypedDict, TypeVar
 from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.hyperparameters import check, hints_of
+from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration
 from lit_optim.schedules.items import Absolute, Free, Geometric, InverseSqrt, Level, Phase, Repeat
@@ -52,7 +52,7 @@ def checked(schedule: Callable[P, S]) -> Callable[P, S]:
                     f"{', '.join(known)})"
                 )
         check(schedule, kwargs)
-        return schedule(*args, **kwargs)
+        return schedule(*map(plain, args), **plain_values(kwargs))
 
     return wrapper
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain
 from lit_optim.wrappers.wrapper import Number, Wrapper
 
 WIDE = (torch.float32, torch.float64)
@@ -48,7 +48,7 @@ class Ema(Wrapper):
     ) -> None:
         check(type(self).__init__, {"decay": decay, "warmup": warmup})
         super().__init__(base)
-        self.decay, self.warmup = decay, warmup
+        self.decay, self.warmup = plain(decay), warmup
         self.updates, self.train_mode = 0, True
         #: e of each parameter; in eval mode p, where e itself is in the parameter
         self.average: dict[Tensor, Tensor]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain
 from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
@@ -43,7 +43,7 @@ class Lookahead(Wrapper):
     ) -> None:
         check(type(self).__init__, {"k": k, "alpha": alpha})
         super().__init__(base)
-        self.k, self.alpha, self.updates = k, alpha, 0
+        self.k, self.alpha, self.updates = plain(k), plain(alpha), 0
         self.slow: dict[Tensor, Tensor]
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check
+from lit_optim.hyperparameters import check, plain
 from lit_optim.wrappers.wrapper import Wrapper
 
 EPS = 1e-12
@@ -51,7 +51,7 @@ class Sam(Wrapper):
     ) -> None:
         check(type(self).__init__, {"rho": rho, "adaptive": adaptive})
         super().__init__(base)
-        self.rho, self.adaptive = rho, adaptive
+        self.rho, self.adaptive = plain(rho), adaptive
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

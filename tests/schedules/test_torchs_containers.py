@@ -174,7 +174,10 @@ def test_step_with_an_epoch(epoch):
 def test_step_with_an_epoch_that_is_none(epoch):
     optimizer = optimizer_of()
     scheduler = ours_of(linear())(optimizer)
-    with pytest.warns(UserWarning), pytest.raises(UsageError, match="epoch must be a whole number"):
+    with (
+        pytest.warns(UserWarning, match="epoch parameter"),
+        pytest.raises(UsageError, match="epoch must be a whole number"),
+    ):
         scheduler.step(epoch)
 
 
@@ -231,11 +234,12 @@ def test_no_gradient_at_all_is_told():
     """A loop that forgets `backward`, as it may, would stand still without a word."""
     optimizer = optimizer_of()
     scheduler = ours_of(linear())(optimizer)
-    with pytest.warns(UserWarning, match="no parameter had a gradient") as told:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         for _ in range(9):
             optimizer.step()
             scheduler.step()
-    assert len(told) == 1
+    assert ["no parameter had a gradient" in str(one.message) for one in told] == [True]
 
 
 def test_the_right_order_warns_of_nothing():
