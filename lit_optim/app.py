@@ -16,6 +16,7 @@ from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.system import accept_interrupts, allow_any_text
+from lit_optim.threads import bound_spinning
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -31,6 +32,7 @@ def main() -> None:
     forget_ranks()
     allow_any_text()
     accept_interrupts()
+    bound_spinning()
     try:
         line = front(sys.argv[1:])
         if line.text is not None:

@@ -48,6 +48,7 @@ from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.monitor import MonitorCheck, declared_monitor
 from lit_optim.lightning.ranks import Ranks
 from lit_optim.lightning.signals import Signals
+from lit_optim.lightning.threads import CpuThreads
 from lit_optim.metric_names import Direction
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
@@ -112,6 +113,7 @@ def built(
         UsageError: a mistake in the configuration.
     """
     check(cfg)
+    threads = CpuThreads(cfg.get("threads"))
     _quiet()
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
     for name in cfg.callbacks:
@@ -135,7 +137,7 @@ def built(
     history = MetricHistory(cfg.monitor, mode)
     watchers = named | ({"": history} if asked_for else {})
     callbacks = [*named.values(), _monitor_check(cfg, watchers), history]
-    callbacks += [Signals(), Ranks(), *more]
+    callbacks += [threads, Signals(), Ranks(), *more]
     for logger in loggers:
         let_fail(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)

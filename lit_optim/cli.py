@@ -23,6 +23,7 @@ from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, suggest
 from lit_optim.optimizers.needs import NEEDS
 from lit_optim.system import allow_any_text
+from lit_optim.threads import bound_spinning
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     forget_ranks()
     allow_any_text()
+    bound_spinning()
     try:
         _answer(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

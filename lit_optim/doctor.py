@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_optim.errors import UsageError, first_line
+from lit_optim.threads import choose_threads, read_cpus, requested_threads
 
 State = Literal["ok", "warning", "bad"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
@@ -133,8 +133,7 @@ def devices() -> Iterator[Finding]:
     """What there is to compute on."""
     import torch
 
-    cores = os.cpu_count() or 1
-    yield Finding("cpu", "ok", f"{cores} cores, {torch.get_num_threads()} threads for torch")
+    yield Finding("cpu", "ok", _describe_cpus())
     if torch.backends.mps.is_available():
         yield Finding("gpu", "ok", f"Apple MPS, without float64 and our kernels; {CHOOSE_GPU}")
         return
@@ -147,6 +146,23 @@ def devices() -> Iterator[Finding]:
                       f"triton; {CHOOSE_GPU}")  # fmt: skip
     else:
         yield Finding("gpu", "ok", f"{names}, with triton; {CHOOSE_GPU}")
+
+
+def _describe_cpus() -> str:
+    """The CPUs and the threads that a run would have."""
+    cpus = read_cpus()
+    text = f"{cpus.total} CPUs, {cpus.busy:.1f} busy"
+    if cpus.quota is not None:
+        text += f", a quota of {cpus.quota:g}"
+    if cpus.usable < cpus.total:
+        text += f", {cpus.usable} usable"
+    if requested_threads():
+        return f"{text}; threads as OMP_NUM_THREADS or MKL_NUM_THREADS says"
+    larger = choose_threads(None)
+    return (
+        f"{text}; a small model gets 1 thread, a larger one {larger.count} ({larger.reason}); "
+        "threads=... sets another"
+    )
 
 
 def writing() -> Iterator[Finding]:

@@ -107,3 +107,18 @@ def can_show(text: str, stream: IO[str] | None = None) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may run on, by its affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def load_average() -> float:
+    """How many processes ran or waited for a CPU in the last minute, on average; 0 if unknown."""
+    try:
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    except OSError:
+        return 0.0

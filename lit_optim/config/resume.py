@@ -30,7 +30,7 @@ RECORD, LOG = "job.json", "log.txt"
 #: And in a sweep's: its line and its jobs, by the launcher and, earlier and less of it, by Hydra.
 SWEEP, MULTIRUN = "sweep.json", "multirun.yaml"
 #: What may differ without a word: it changes no result, or says what is done after training.
-FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "logger", "callbacks")
+FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "threads", "logger", "callbacks")
 FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
 #: How long the run is; `resume.horizon` says what a change of it means.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")

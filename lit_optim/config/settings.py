@@ -24,5 +24,6 @@ class Settings:
         branch_from: str | None,
         cooldown: Duration,
         n_jobs: Annotated[int, "> 0"],
+        threads: Annotated[int, "in [1, 1024]"] | None,
     ) -> None:
         raise NotImplementedError("a declaration, not a class to make objects of")

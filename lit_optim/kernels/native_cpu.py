@@ -17,8 +17,8 @@ from lit_optim.kernels.precision import FORMATS, is_dense
 from lit_optim.kernels.trace import Rule, trace
 from lit_optim.system import call_after_fork
 
-#: Below so many elements a second thread costs more than it gives.
-ALONE = 1 << 15
+#: Elements that a thread should have: with fewer, another one costs more than it gives.
+PER_THREAD = 1 << 17
 #: Elements that one thread does at a time, as in the C text.
 CHUNK = 4096
 
@@ -44,7 +44,7 @@ call_after_fork(_after_fork)
 
 def threads_for(size: int) -> int:
     """How many threads share so many elements; a forked process has no team of them to ask."""
-    return 1 if size < ALONE or _forked else torch.get_num_threads()
+    return 1 if _forked else max(1, min(torch.get_num_threads(), size // PER_THREAD))
 
 
 def refusal(row: Sequence[Tensor]) -> str | None:

@@ -32,6 +32,7 @@ from lit_optim.environment import RANK_VARIABLES
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
+from lit_optim.threads import limit_threads
 
 #: In a sweep's: runs that were configured otherwise than those of the same name are now.
 BEFORE = ".before"
@@ -178,7 +179,7 @@ class ProcessLauncher(Launcher):
         note(run_dir, settings)  # also of a run that fails before it can say so itself
         command = [*own_command(), *overrides, f"hydra.run.dir={_quoted(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.n_jobs)))
+        limit_threads(environment, self.n_jobs)
         if not (run_dir / LOG).is_file():  # a FIFO, say, would be waited for
             (run_dir / LOG).unlink(missing_ok=True)
         log = (run_dir / LOG).open("a", encoding="utf-8")

@@ -11,7 +11,7 @@ from lit_optim.kernels.trace import trace
 from tests.kernels import needs
 from tests.kernels.told import NAMES, H, expected, rows, rule
 
-SHAPES = [(), (7,), (0,), (300, 5), (2 * native_cpu.ALONE + 77,)]
+SHAPES = [(), (7,), (0,), (300, 5), (2 * native_cpu.PER_THREAD + 77,)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 

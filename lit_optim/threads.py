@@ -1,0 +1,165 @@
+"""How many threads of a CPU a run should use, by its size and by the CPUs that are free.
+
+OpenMP's threads wait for each other after every operation, and spin while they wait. A thread that
+has no CPU of its own makes all others wait: 400 updates of a small CNN on two busy CPUs take 4 s
+with one thread and 90 s with two. For such a model a second thread gains nothing on an idle machine
+either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_optim.system import load_average, usable_cpus
+
+#: What sets the threads of torch from outside.
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+#: OMP_NUM_THREADS as our launcher has set it for a job: a limit, not a wish of the user.
+SHARE = "LIT_OPTIM_THREADS"
+#: How often a thread of libgomp looks whether it may go on before it sleeps: about 50 us. Its own
+#: default is 300,000 times, several ms, which a thread without a CPU makes all others spend.
+SPINS = "1000"
+#: Parameters times samples of a batch, up to which one thread is enough.
+SMALL = 2_000_000
+
+
+@dataclass(frozen=True)
+class Cpus:
+    """What there is to compute on.
+
+    Args:
+        total: the CPUs of the machine.
+        usable: those that this process may use: by its affinity, and by the quota of its container.
+        busy: how many are busy now, whoever keeps them so.
+        quota: the CPUs of the container's quota, where it has one.
+    """
+
+    total: int
+    usable: int
+    busy: float
+    quota: float | None = None
+
+    @property
+    def free(self) -> int:
+        """Those that are usable and not busy, at least one."""
+        return max(1, min(self.usable, round(self.total - self.busy)))
+
+
+@dataclass(frozen=True)
+class Threads:
+    """A number of threads and in a few words why."""
+
+    count: int
+    reason: str
+
+
+def bound_spinning() -> None:
+    """Let threads that wait for others soon sleep; to be called before torch is imported.
+
+    A policy of the user is left alone. Other runtimes than libgomp do not read it.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = SPINS
+
+
+def read_cpus() -> Cpus:
+    """Look at the machine, the affinity of this process, its control groups and the load."""
+    quota, usable = read_quota(), usable_cpus()
+    if quota is not None:
+        usable = min(usable, max(1, round(quota)))
+    load, running = load_average(), _running()
+    # both: the average remembers what has ended, and a look at now may hit a single moment
+    busy = load if running is None else min(load, running)
+    return Cpus(os.cpu_count() or 1, usable, busy, quota)
+
+
+def requested_threads(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the user has set a number of threads in the environment."""
+    ours = environment.get(SHARE)
+    return any(environment.get(name) not in (None, "", ours) for name in VARIABLES)
+
+
+def limit_threads(environment: dict[str, str], n_jobs: int) -> None:
+    """Give a job its share of the CPUs, where the user has not set a number of threads.
+
+    Args:
+        environment: of the job; changed.
+        n_jobs: how many run at a time.
+    """
+    if not requested_threads(environment):
+        share = str(max(1, read_cpus().usable // n_jobs))
+        environment |= {"OMP_NUM_THREADS": share, SHARE: share}
+
+
+def choose_threads(work: float | None, environment: Mapping[str, str] = os.environ) -> Threads:
+    """The threads for a run.
+
+    Args:
+        work: parameters times samples of a batch; None: not known.
+        environment: may hold the share of a job of a sweep.
+    """
+    cpus = read_cpus()
+    if work is not None and work <= SMALL:
+        return Threads(1, "a small model is fastest on one")
+    share = environment.get(SHARE, "")
+    if share.isdecimal() and 0 < int(share) < cpus.free:
+        return Threads(int(share), "the share of this job in its sweep")
+    if cpus.free < cpus.usable:
+        return Threads(cpus.free, f"{cpus.busy:.1f} of {cpus.total} CPUs are busy")
+    return Threads(cpus.free, "as many as there are CPUs")
+
+
+def read_quota(
+    own: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """The CPUs that the control groups of this process allow, of version 1 or 2; None: any.
+
+    Args:
+        own: the file that names the groups of this process.
+        mount: where the groups are.
+    """
+    quotas = []
+    try:
+        lines = own.read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            tops = [mount, mount / "unified"]
+        elif "cpu" in controllers.split(","):
+            tops = [mount / "cpu", mount / "cpu,cpuacct", mount / controllers]
+        else:
+            continue
+        for top in tops:
+            group = top / path.lstrip("/")
+            # in a container the path is that of the host, and not there
+            for place in (group, *group.parents):
+                quotas.append(_quota_of(place))
+                if place == top:
+                    break
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_of(group: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text("utf-8").split()
+        return float(quota) / float(period)  # "max" is no number
+    with suppress(OSError, ValueError, ZeroDivisionError):
+        limit = float((group / "cpu.cfs_quota_us").read_text("utf-8"))
+        period_us = float((group / "cpu.cfs_period_us").read_text("utf-8"))
+        return limit / period_us if limit > 0 else None
+    return None
+
+
+def _running() -> int | None:
+    """The processes that run or wait for a CPU at this moment, but this one; None if unknown."""
+    with suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/loadavg").read_text("utf-8").split()
+        return max(0, int(fields[3].partition("/")[0]) - 1)
+    return None
