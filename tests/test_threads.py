@@ -25,7 +25,8 @@ SHORT = (
 
 
 @pytest.fixture(autouse=True)
-def _restored(monkeypatch):
+def _restored(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where checkpoints are written
     before = torch.get_num_threads()
     for name in (*threads.VARIABLES, threads.SHARE):
         monkeypatch.delenv(name, raising=False)
