@@ -20,7 +20,7 @@ from lightning.pytorch import (
     Trainer,
     seed_everything,
 )
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -48,6 +48,7 @@ from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.monitor import MonitorCheck, declared_monitor
 from lit_optim.lightning.ranks import Ranks
 from lit_optim.lightning.signals import Signals
+from lit_optim.lightning.summary import LayerSummary
 from lit_optim.lightning.threads import CpuThreads
 from lit_optim.metric_names import Direction
 from lit_optim.param_groups import decided, settings_of
@@ -136,7 +137,8 @@ def built(
     named = {name: made for name, made in named.items() if not isinstance(made, without)}
     history = MetricHistory(cfg.monitor, mode)
     watchers = named | ({"": history} if asked_for else {})
-    callbacks = [*named.values(), _monitor_check(cfg, watchers), history]
+    callbacks = [*_summary(cfg, named, without), *named.values()]
+    callbacks += [_monitor_check(cfg, watchers), history]
     callbacks += [threads, Signals(), Ranks(), *more]
     for logger in loggers:
         let_fail(logger)
@@ -211,6 +213,17 @@ def _check_devices(trainer: DictConfig) -> None:
     on_cpu = trainer.get("accelerator") == "cpu" and isinstance(devices, int)
     if on_cpu and devices > PROCESSES_PER_CORE * cores:
         raise UsageError(f"trainer.devices={devices}, but this machine has {cores} cores")
+
+
+def _summary(
+    cfg: DictConfig, callbacks: Mapping[str, Callback], without: tuple[type, ...]
+) -> list[Callback]:
+    """Our summary of the model, unless it is switched off or the user has another."""
+    is_wanted = cfg.trainer.get("enable_model_summary", True) and not issubclass(
+        LayerSummary, without
+    )
+    there = any(isinstance(callback, ModelSummary) for callback in callbacks.values())
+    return [LayerSummary()] if is_wanted and not there else []
 
 
 def _build_trainer(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -30,6 +34,7 @@ class RunProgress(ProgressBar):
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._enabled = True
+        self._redirected = ExitStack()
 
     def enable(self) -> None:
         """Called by Lightning on the first rank."""
@@ -39,9 +44,9 @@ class RunProgress(ProgressBar):
         """Called by Lightning on the other ranks."""
         self._enabled = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if not self._enabled:
-            return
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if not self._enabled or self._progress is not None:
+            return  # not before: other callbacks print tables when the training starts
         steps = trainer.estimated_stepping_batches  # the smaller of max_steps and max_epochs
         self._progress = Progress(
             TextColumn("train"),
@@ -52,9 +57,11 @@ class RunProgress(ProgressBar):
             TextColumn("{task.description}"),
             console=Console(stderr=True),
             refresh_per_second=4,  # drawing takes a millisecond of the training
+            redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
         )
         total = steps if math.isfinite(steps) and steps > 0 else None
         self._task = self._progress.add_task("", total=total)
+        self._redirected.enter_context(logs_above(self._progress.console))
         self._progress.start()
 
     def on_train_batch_end(  # noqa: D102
@@ -87,6 +94,44 @@ class RunProgress(ProgressBar):
         self._progress.update(self._task, description=told)
 
     def _stop(self) -> None:
+        self._redirected.close()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class _Above:
+    """A stream that prints whole lines above the bar of a console."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, text: str) -> int:
+        if text.strip("\n"):
+            line = text.rstrip("\n")
+            self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+        return len(text)
+
+    def flush(self) -> None:
+        self._console.file.flush()
+
+
+@contextmanager
+def logs_above(console: Console) -> Iterator[None]:
+    """Print what is logged to a terminal above the bar, which it would tear apart.
+
+    Rich does so for `print`; handlers of logging keep the stream that they were made with. To be
+    entered before the bar is started.
+    """
+    moved: list[tuple[logging.StreamHandler[Any], Any]] = []
+    if console.is_terminal:
+        known = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+        for handler in {h for logger in (logging.root, *known) for h in logger.handlers}:
+            is_ours = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+            if isinstance(handler, logging.StreamHandler) and is_ours and handler.stream.isatty():
+                moved.append((handler, handler.setStream(_Above(console))))
+    try:
+        yield
+    finally:
+        for handler, stream in moved:
+            handler.setStream(stream)

@@ -131,6 +131,7 @@ class Matrixwise(Walk):
         """The part that is AdamW's knows the groups that are its own, and the state of all."""
         if self.rest is not None:
             self.rest.state = self.state
+            self.rest.__dict__["label"] = f"{type(self).__name__}'s AdamW"  # in messages
 
     def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         """Give p its state.

@@ -236,7 +236,8 @@ class Walk(torch.optim.Optimizer):
         """One line about who steps what; again only where that changes."""
         if self.__dict__.get("_told") != bool(others):
             self.__dict__["_told"] = bool(others)
-            line = f"{type(self).__name__}: native kernels"
+            label = self.__dict__.get("label", type(self).__name__)
+            line = f"{label}: native kernels"
             if others:
                 line += f" for {all_ - others} of {all_} parameters"
                 line += f"; torch for the others, because {why_not}"

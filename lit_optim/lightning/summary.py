@@ -1,0 +1,133 @@
+"""What the model is made of: a table before training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lit_optim.lightning.routing import size_told
+from lit_optim.printing import natural_width
+
+#: More layers than this are counted, not listed.
+MOST = 25
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A part of a model.
+
+    Args:
+        name: its name in the module.
+        kind: the name of its class.
+        sizes: the elements of each of its parameters, by name; None of a lazy one.
+        bytes: of all its parameters.
+    """
+
+    name: str
+    kind: str
+    sizes: dict[str, int | None]
+    bytes: int
+
+
+class LayerSummary(ModelSummary):
+    """Prints the layers that have parameters, how many, and how many of them are frozen.
+
+    It is printed when the optimizer is there, which may freeze parameters, and counted before, as
+    sharded parameters lose their size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_depth=1)
+        self._layers: list[Layer] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._layers = layers_of(pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if not trainer.is_global_zero:
+            return
+        frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
+        table = draw_summary(self._layers, frozen)
+        console = Console()
+        # whole names: a terminal wraps a line, and copies it whole
+        Console(file=console.file, width=natural_width(table), height=100).print(table)
+
+
+def layers_of(module: nn.Module) -> list[Layer]:
+    """The parts of a module that have parameters; a part that is alone is taken apart.
+
+    A parameter that several parts share is counted with the first of them.
+    """
+    prefix, parts = "", _parts(module)
+    while len(parts) == 1 and parts[0][1] is not module and list(parts[0][1].children()):
+        prefix, module = f"{prefix}{parts[0][0]}.", parts[0][1]
+        parts = _parts(module)
+    seen: set[int] = set()
+    layers: list[Layer] = []
+    for name, part in parts:
+        own = part is module  # parameters beside all children
+        start = prefix if own else f"{prefix}{name}."
+        new = {
+            f"{start}{key}": p
+            for key, p in part.named_parameters(recurse=not own)
+            if id(p) not in seen
+        }
+        seen |= set(map(id, new.values()))
+        if new:
+            sizes: dict[str, int | None] = {
+                key: None if is_lazy(p) else p.numel() for key, p in new.items()
+            }
+            size = sum(p.nbytes for p in new.values() if not is_lazy(p))
+            label = prefix.removesuffix(".") if own else f"{prefix}{name}"
+            layers.append(Layer(label, type(part).__name__, sizes, size))
+    return layers
+
+
+def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The children that have parameters, and the module itself where it has some beside them."""
+    own = [("", module)] if list(module.parameters(recurse=False)) else []
+    return own + [
+        (name, child) for name, child in module.named_children() if list(child.parameters())
+    ]
+
+
+def draw_summary(layers: list[Layer], frozen: set[str]) -> Table:
+    """A row for each layer, and one for their sum.
+
+    Args:
+        layers: of a model.
+        frozen: the names of the parameters that are not trained.
+    """
+    some = any(name in frozen for layer in layers for name in layer.sizes)
+    table = Table("layer", "type", "parameters", *(["frozen"] if some else []), box=box.SIMPLE)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for layer in layers[:MOST]:
+        table.add_row(layer.name or "(itself)", layer.kind, *_counts([layer], frozen, some))
+    if len(layers) > MOST:
+        rest = layers[MOST:]
+        table.add_row(f"{len(rest)} more", "", *_counts(rest, frozen, some))
+    table.add_section()
+    size = size_told(sum(layer.bytes for layer in layers))
+    table.add_row("total", size, *_counts(layers, frozen, some))
+    return table
+
+
+def _counts(layers: list[Layer], frozen: set[str], some: bool) -> list[str]:
+    """The cells that count parameters, the frozen ones too where any is."""
+    sizes = [(name, size) for layer in layers for name, size in layer.sizes.items()]
+    known = sum(size for _, size in sizes if size is not None)
+    is_open = any(size is None for _, size in sizes)
+    cells = ["with the first batch" if is_open and not known else f"{known:,}"]
+    if is_open and known:
+        cells[0] += " and more with the first batch"
+    if some:
+        cells.append(f"{sum(size for name, size in sizes if name in frozen and size):,}")
+    return cells
