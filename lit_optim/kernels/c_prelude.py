@@ -88,7 +88,8 @@ static inline uint32_t mixed(uint32_t x) {
     return x ^ (x >> 16);
 }
 
-/* The largest |x| of a block, NaN if there is one: NaN has the largest bits. */
+/* The largest |x| of a block, NaN if there is one: NaN has the largest bits. The largest float for
+   an infinity: codes of 0 times an infinite scale would be NaN. */
 static inline float largest(const float *x, int count) {
     uint32_t top = 0;
     for (int j = 0; j < count; ++j) {
@@ -97,6 +98,7 @@ static inline float largest(const float *x, int count) {
         bits &= 0x7fffffff;
         top = bits > top ? bits : top;
     }
+    top = top == 0x7f800000 ? 0x7f7fffff : top;
     float value;
     memcpy(&value, &top, 4);
     return value;

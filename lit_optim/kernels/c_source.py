@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lit_optim.kernels.c_prelude import PRELUDE
-from lit_optim.kernels.trace import COMPARISONS, Node, Per, Program, number
+from lit_optim.kernels.trace import (
+    COMPARISONS,
+    DOUBLE_PRODUCT,
+    Node,
+    Per,
+    Program,
+    number,
+)
 
 #: How a format is stored.
 STORED = {
@@ -345,7 +352,7 @@ def _lines(depth: int, lines: Iterable[str]) -> str:
 
 
 def _kind(node: Node, real: str) -> str:
-    return "int" if node.logical else real
+    return "int" if node.logical else "double" if node.op == DOUBLE_PRODUCT else real
 
 
 def _operation(node: Node, x: list[str], real: str) -> str:
@@ -355,6 +362,7 @@ def _operation(node: Node, x: list[str], real: str) -> str:
     if node.op in infix | compare:
         return f"{x[0]} {(infix | compare)[node.op]} {x[1]}"
     return {
+        DOUBLE_PRODUCT: "(double){0} * (double){1}",
         "neg": "-{0}",
         "sqrt": f"sqrt{f}({{0}})",
         "abs": f"fabs{f}({{0}})",

@@ -14,7 +14,7 @@ NUMBERS = (
     "take", "add", "least_mean", "most", "a", "b", "least_size", "d", "average", "weight_decay",
 )  # fmt: skip
 #: Bools of a call, after the numbers.
-SWITCHES = ("scaled", "maximize")
+SWITCHES = ("scaled", "maximize", "spreads")
 
 BODY = """
 typedef {real} Real;
@@ -42,7 +42,22 @@ typedef struct {{
 enum {{ TINY = 64, P2 = 0, R1 = 1, U2 = 2, SUMS = {sums} }};
 enum {{ {names}, NUMBERS }};
 
+/* Squares of floats overflow from 1.8e19 on. Sums of them that are not finite are taken again, of
+   doubles: nobody else pays for it. */
 static inline Real square(Real x) {{ return x * x; }}
+
+static inline double wide_square(double x) {{ return x * x; }}
+
+/* A mean of squares as it is stored: as the largest number there is where it is larger than that,
+   for infinite means would leave nothing of their ratios. */
+static inline Real stored(double mean) {{
+    return mean > {largest} && mean < INFINITY ? {largest} : (Real)mean;
+}}
+
+/* As `lerp` of the rules; keep is 1 - weight. */
+static inline Real lerp(Real x, Real y, Real weight, Real keep) {{
+    return weight < (Real)0.5 ? x + weight * (y - x) : y - keep * (y - x);
+}}
 
 static inline int64_t units(const One *x) {{ return x->batch > 1 ? x->batch : x->rows; }}
 
@@ -52,20 +67,26 @@ static inline int64_t count_parts(const One *x) {{ return (units(x) + x->each - 
 static inline int64_t room_of_a_part(const One *x) {{ return SUMS + 2 * x->columns; }}
 
 static void vector_moment(const One *x, const double *h, int64_t from, int64_t to, double *sums) {{
-    const Real take = h[TAKE], add = h[ADD], most = h[MOST];
+    const Real take = h[TAKE], keep = 1 - h[TAKE], add = h[TAKE] * h[ADD], most = h[MOST];
     for (int64_t start = from; start < to; start += BLOCK) {{
         const int64_t end = start + BLOCK < to ? start + BLOCK : to;
         Real p2 = 0, u2 = 0;
 #pragma omp simd reduction(+:p2, u2)
         for (int64_t i = start; i < end; ++i) {{
-            const Real g = {read_g}(x->g[i]), v = x->r[i] + take * (g * g + add - x->r[i]);
+            const Real g = {read_g}(x->g[i]), v = keep * x->r[i] + (take * g) * g + add;
             const Real inverse = 1 / {sqrt}(v);
             x->r[i] = v;
             p2 += square({read_p}(x->p[i]));
             u2 += square(g * (inverse > most ? most : inverse));
         }}
-        sums[P2] += p2;
-        sums[U2] += u2;
+        if (p2 + u2 < INFINITY) {{
+            sums[P2] += p2;
+            sums[U2] += u2;
+        }} else for (int64_t i = start; i < end; ++i) {{
+            const Real inverse = 1 / {sqrt}(x->r[i]);
+            sums[P2] += wide_square({read_p}(x->p[i]));
+            sums[U2] += wide_square({read_g}(x->g[i]) * (inverse > most ? most : inverse));
+        }}
     }}
 }}
 
@@ -73,7 +94,7 @@ static void vector_moment(const One *x, const double *h, int64_t from, int64_t t
 static void row_moments(const One *x, const double *h, int64_t from, int64_t to, double *sums,
                         double *restrict columns) {{
     const int64_t n = x->columns;
-    const Real take = h[TAKE], add = h[ADD];
+    const Real take = h[TAKE], keep = 1 - h[TAKE], add = h[ADD];
     memset(columns, 0, 8 * n);
     for (int64_t row = from; row < to; ++row) {{
         const {g} *restrict gs = x->g + row * n;
@@ -84,16 +105,21 @@ static void row_moments(const One *x, const double *h, int64_t from, int64_t to,
             Real g2 = 0, p2 = 0;
 #pragma omp simd reduction(+:g2, p2)
             for (int64_t j = start; j < end; ++j) {{
-                const Real s = square({read_g}(gs[j]));
-                g2 += s;
+                g2 += square({read_g}(gs[j]));
                 p2 += square({read_p}(ps[j]));
+            }}
+            if (g2 + p2 < INFINITY) {{
+                total += g2;
+                size += p2;
+                for (int64_t j = start; j < end; ++j) columns[j] += square({read_g}(gs[j]));
+            }} else for (int64_t j = start; j < end; ++j) {{
+                const double s = wide_square({read_g}(gs[j]));
+                total += s;
+                size += wide_square({read_p}(ps[j]));
                 columns[j] += s;
             }}
-            total += g2;
-            size += p2;
         }}
-        const Real mean = (Real)(total / n) + add;
-        x->r[row] += take * (mean - x->r[row]);
+        x->r[row] = lerp(x->r[row], stored(total / n) + add, take, keep);
         sums[R1] += x->r[row];
         sums[P2] += size;
     }}
@@ -102,12 +128,12 @@ static void row_moments(const One *x, const double *h, int64_t from, int64_t to,
 /* The means of columns [from, to) taken in, and 1 / sqrt of them. */
 static void column_moments(const One *x, const double *h, Real *c, const double *parts,
                            int64_t count, int64_t from, int64_t to, double *inverses) {{
-    const Real take = h[TAKE], add = h[ADD];
+    const Real take = h[TAKE], keep = 1 - h[TAKE], add = h[ADD];
     const int64_t room = room_of_a_part(x);
     for (int64_t j = from; j < to; ++j) {{
         double total = 0;
         for (int64_t q = 0; q < count; ++q) total += parts[q * room + SUMS + j];
-        c[j] += take * ((Real)(total / x->rows) + add - c[j]);
+        c[j] = lerp(c[j], stored(total / x->rows) + add, take, keep);
         inverses[j] = 1 / {sqrt}(c[j]);
     }}
 }}
@@ -133,7 +159,11 @@ static double directions(const One *x, const double *h, int64_t from, int64_t to
                 const Real inverse = of_row * (Real)inverses[j];
                 u2 += square({read_g}(gs[j]) * (inverse > most ? most : inverse));
             }}
-            total += u2;
+            if (u2 < INFINITY) total += u2;
+            else for (int64_t j = start; j < end; ++j) {{
+                const Real inverse = of_row * (Real)inverses[j];
+                total += wide_square({read_g}(gs[j]) * (inverse > most ? most : inverse));
+            }}
         }}
     }}
     return total;
@@ -142,15 +172,14 @@ static double directions(const One *x, const double *h, int64_t from, int64_t to
 /* How a tensor moves: p = a p - (shrink p + w), where w is `step` times the direction, or the
    average of that. In one factor a - shrink, what is lost in rounding it would add up. */
 typedef struct {{
-    Real a, shrink, step, average;
+    Real a, shrink, step, average, keep;
 }} Move;
 
 static inline void move(const One *x, int64_t i, Real u, Move by) {{
     const Real p = {read_p}(x->p[i]);
     Real w = by.step * u;
     if (x->m) {{
-        x->m[i] += by.average * (w - x->m[i]);
-        w = x->m[i];
+        w = x->m[i] = lerp(x->m[i], w, by.average, by.keep);
     }}
     x->p[i] = {write_p}(by.a * p - (by.shrink * p + w));
 }}
@@ -193,10 +222,15 @@ static void matrix_moment(const One *x, const double *h, int64_t k, double *part
                            inverses);
 }}
 
-static void move_matrix(const One *x, const double *h, int64_t k, double *part, Move by) {{
+static double *inverses_of(const One *x, int64_t k, double *part) {{
     double *inverses = part + SUMS + x->columns;
     const Real *c = x->c + k * x->columns;
     for (int64_t j = 0; j < x->columns; ++j) inverses[j] = 1 / {sqrt}(c[j]);
+    return inverses;
+}}
+
+static void move_matrix(const One *x, const double *h, int64_t k, double *part, Move by) {{
+    const double *inverses = inverses_of(x, k, part);
     move_rows(x, h, k * x->rows, (k + 1) * x->rows, mean_of_rows(x, k * x->rows), inverses, by);
 }}
 
@@ -205,8 +239,8 @@ static void move_matrix(const One *x, const double *h, int64_t k, double *part, 
 static inline __attribute__((always_inline)) void tiny_moments(
     const One *x, const double *h, int64_t from, int64_t to, double *sums, const int64_t rows,
     const int64_t columns) {{
-    const Real take = h[TAKE], add = h[ADD], least = h[LEAST_MEAN], most = h[MOST];
-    const Real of_rows = 1 / (Real)rows, of_columns = 1 / (Real)columns;
+    const Real take = h[TAKE], keep = 1 - h[TAKE], add = h[ADD], most = h[MOST];
+    const Real least = h[LEAST_MEAN], of_rows = 1 / (Real)rows, of_columns = 1 / (Real)columns;
     double p2 = 0, u2 = 0;
 #pragma omp simd reduction(+:p2, u2)
     for (int64_t k = from; k < to; ++k) {{
@@ -219,15 +253,14 @@ static inline __attribute__((always_inline)) void tiny_moments(
                 total += square({read_g}(gs[i * columns + j]));
                 size += square({read_p}(ps[i * columns + j]));
             }}
-            r[i] += take * (total * of_columns + add - r[i]);
-            mean += r[i];
+            r[i] = lerp(r[i], total * of_columns + add, take, keep);
+            mean += r[i] * of_rows;
         }}
         for (int64_t j = 0; j < columns; ++j) {{
             Real total = 0;
             for (int64_t i = 0; i < rows; ++i) total += square({read_g}(gs[i * columns + j]));
-            c[j] += take * (total * of_rows + add - c[j]);
+            c[j] = lerp(c[j], total * of_rows + add, take, keep);
         }}
-        mean *= of_rows;
         mean = mean < least ? least : mean;
         for (int64_t i = 0; i < rows; ++i) {{
             const Real ratio = r[i] / mean;
@@ -247,16 +280,15 @@ static inline __attribute__((always_inline)) void tiny_moments(
 static inline __attribute__((always_inline)) void move_tiny(
     const One *x, const double *h, int64_t from, int64_t to, Move by,
     const int64_t rows, const int64_t columns) {{
-    const Real least = h[LEAST_MEAN], most = h[MOST];
+    const Real least = h[LEAST_MEAN], most = h[MOST], of_rows = 1 / (Real)rows;
 #pragma GCC ivdep
     for (int64_t k = from; k < to; ++k) {{
         const Real *r = x->r + k * rows, *c = x->c + k * columns;
         Real mean = 0;
-        for (int64_t i = 0; i < rows; ++i) mean += r[i];
-        mean /= rows;
+        for (int64_t i = 0; i < rows; ++i) mean += r[i] * of_rows;
         mean = mean < least ? least : mean;
         for (int64_t i = 0; i < rows; ++i) {{
-            const Real ratio = r[i] / mean;
+            const Real ratio = r[i] / (Real)mean;
             for (int64_t j = 0; j < columns; ++j) {{
                 const Real inverse = 1 / ({sqrt}(ratio) * {sqrt}(c[j]));
                 const int64_t at = (k * rows + i) * columns + j;
@@ -268,11 +300,44 @@ static inline __attribute__((always_inline)) void move_tiny(
 
 static int is_tiny(const One *x) {{ return x->rows * x->columns <= TINY; }}
 
-static void matrix_moments(const One *x, const double *h, int64_t from, int64_t to, double *part) {{
-    const int64_t rows = x->rows, columns = x->columns;
+/* Whether the squares of these gradients, and their sum, are finite. */
+static int are_small(const {g} *restrict gs, int64_t count) {{
+    Real sum = 0;
+#pragma omp simd reduction(+:sum)
+    for (int64_t i = 0; i < count; ++i) sum += square({read_g}(gs[i]));
+    return sum < INFINITY;
+}}
+
+static double squares_of(const {p} *ps, int64_t count) {{
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) total += wide_square({read_p}(ps[i]));
+    return total;
+}}
+
+/* Of tiny matrices; those with numbers whose squares are none, one by one. */
+static void tiny_matrix_moments(const One *x, const double *h, int64_t from, int64_t to,
+                                double *part) {{
+    const int64_t rows = x->rows, columns = x->columns, size = rows * columns;
+    const double p2 = part[P2], u2 = part[U2];
+    if (!are_small(x->g + from * size, (to - from) * size)) {{
+        for (int64_t k = from; k < to; ++k) matrix_moment(x, h, k, part);
+        return;
+    }}
     if (rows == 1 && columns == 1) tiny_moments(x, h, from, to, part, 1, 1);
     else if (rows == 3 && columns == 3) tiny_moments(x, h, from, to, part, 3, 3);
-    else if (is_tiny(x)) tiny_moments(x, h, from, to, part, rows, columns);
+    else tiny_moments(x, h, from, to, part, rows, columns);
+    if (part[P2] + part[U2] < INFINITY) return;
+    part[P2] = p2 + squares_of(x->p + from * size, (to - from) * size);
+    part[U2] = u2;
+    for (int64_t k = from; k < to; ++k)
+        part[U2] += directions(x, h, k * rows, (k + 1) * rows, mean_of_rows(x, k * rows),
+                               inverses_of(x, k, part));
+}}
+
+static void matrix_moments(const One *x, const double *h, int64_t from, int64_t to, double *part) {{
+    const int64_t some = CHUNK / (x->rows * x->columns) + 1;  /* they stay in the cache */
+    if (is_tiny(x)) for (int64_t k = from; k < to; k += some)
+        tiny_matrix_moments(x, h, k, k + some < to ? k + some : to, part);
     else for (int64_t k = from; k < to; ++k) matrix_moment(x, h, k, part);
 }}
 
@@ -328,9 +393,10 @@ static void one(const One *x, const double *h, double *scratch, int64_t me, int6
     }}
     const double numel = (double)x->batch * x->rows * (x->columns ? x->columns : 1);
     const double size = sqrt(p2 / numel), over = sqrt(u2 / numel) / h[D];
-    const double scale = !h[SCALED] ? 1 : size < h[LEAST_SIZE] ? h[LEAST_SIZE] : size;
-    const double b = h[B] * scale, down = over < 1 ? 1 : over;
-    const Move by = {{h[A], b * h[WEIGHT_DECAY], (h[MAXIMIZE] ? -b : b) / down, h[AVERAGE]}};
+    const double scale = !h[SCALED] ? 1 : size > h[LEAST_SIZE] ? size : h[LEAST_SIZE];
+    const double b = h[B] * scale, down = over > 1 || (over != over && h[SPREADS]) ? over : 1;
+    const Move by = {{h[A], b * h[WEIGHT_DECAY], (h[MAXIMIZE] ? -b : b) / down, h[AVERAGE],
+                     1 - h[AVERAGE]}};
     for (int64_t q = begin; q < end; ++q) {{
         double *part = scratch + q * room;
         const int64_t from = q * each, to = from + each < units(x) ? from + each : units(x);
@@ -379,6 +445,7 @@ def source(p: str, g: str) -> str:
         read_p=READ.get(p, "(Real)"),
         read_g=READ.get(g, "(Real)"),
         write_p=WRITE.get(p, f"({STORED[p]})"),
+        largest="DBL_MAX" if real == "double" else "FLT_MAX",
         sqrt="sqrt" if real == "double" else "sqrtf",
         sums=SUMS,
         names=", ".join(name.upper() for name in (*NUMBERS, *SWITCHES)),

@@ -8,6 +8,7 @@ element: the same again after a resume, on any number of threads, in every execu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,6 +64,11 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
+def fitted(number: float, dtype: torch.dtype) -> float:
+    """The number, or an infinity where a dtype has none so large; torch refuses to convert it."""
+    return number if abs(number) <= torch.finfo(dtype).max else math.copysign(math.inf, number)
+
+
 def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:
     """The state of p before its first update; where it is in 8 bits, its codes (see `encode`)."""
     eight = torch.int8 if state.kind == "signed" else torch.uint8
@@ -73,7 +79,7 @@ def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:
         return torch.full_like(p, torch.iinfo(dtype).max if state.initial else 0, dtype=dtype)
     if state.initial is None:
         return torch.empty_like(p, dtype=dtype).copy_(p)
-    return torch.full_like(p, state.initial, dtype=dtype)
+    return torch.full_like(p, fitted(state.initial, dtype), dtype=dtype)
 
 
 def scales(codes: Tensor, initial: float = 0.0) -> Tensor:
@@ -117,7 +123,8 @@ def encode(value: Tensor, x: Tensor, scale: Tensor | None, chance: Tensor | None
 
     In 8 bits a value is a share of the largest of its block with three bits after its leading one:
     neighbours lie 6 to 12 % apart, down to 2e-5 (signed) or 3e-10 (non-negative) of the largest.
-    Smaller ones become 0, or the smallest where 0 would be divided by (non-negative).
+    Smaller ones become 0, or the smallest where 0 would be divided by (non-negative). An infinity
+    becomes the largest float, for 0 times an infinite scale would be NaN.
 
     Args:
         value: what to store, flat.
@@ -139,6 +146,7 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
     most = torch.iinfo(x.dtype).max
     padded = torch.nn.functional.pad(value, (0, scale.numel() * BLOCK - value.numel()))
     torch.amax(padded.view(-1, BLOCK).abs(), 1, out=scale)
+    scale.clamp_(max=torch.finfo(scale.dtype).max)
     top = scale.repeat_interleave(BLOCK)[: value.numel()]
     plain = (top >= torch.finfo(top.dtype).tiny) & top.isfinite()
     y = (value.abs() * torch.where(plain, 1 / top, 0.0)).nan_to_num(1.0).clamp(max=1.0)

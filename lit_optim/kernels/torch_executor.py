@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels import precision
-from lit_optim.kernels.precision import BLOCK, LOW, SCALE
+from lit_optim.kernels.precision import BLOCK, LOW, SCALE, fitted
 from lit_optim.kernels.trace import Rule
 
 #: Elements at a time on a CPU. The temporaries of a rule (about 1 MB) then stay in the cache; over
@@ -93,7 +93,7 @@ def _step(
     elif LOW in part:
         precision.split(a * x - b * u, p, part[LOW])
     elif x is p and isinstance(b, float):
-        p.mul_(a).sub_(u, alpha=b)
+        p.mul_(a).sub_(u, alpha=fitted(b, wide))
     else:
         p.copy_(a * x - b * u)
     t, number, start = seed

@@ -61,6 +61,8 @@ class Trace:
         return self.symbol(Node("const", value=float(value), per="call"))
 
 
+#: A product of elements in double precision, for a sum only.
+DOUBLE_PRODUCT = "double_product"
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 
 
@@ -169,7 +171,15 @@ class Symbol:
 
     def mean(self) -> Symbol:
         """The mean over the elements of the tensor."""
-        return self.sum() / self.trace.symbol(Node("arg", value="numel", per="tensor"))
+        return self.sum() / self.numel()
+
+    def dot(self, other: Any) -> Symbol:
+        """The sum of products over the elements of the tensor; they are in double precision."""
+        return self._make(DOUBLE_PRODUCT, other).sum()
+
+    def numel(self) -> Symbol:
+        """How many elements the tensor has."""
+        return self.trace.symbol(Node("arg", value="numel", per="tensor"))
 
 
 @dataclass(frozen=True)

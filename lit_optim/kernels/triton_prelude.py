@@ -102,9 +102,11 @@ def from_uint8(code, scale):
 
 @triton.jit
 def largest(x, inside):
-    # of |x| in each block, NaN if there is one: NaN has the largest bits
+    # of |x| in each block, NaN if there is one: NaN has the largest bits; the largest float for an
+    # infinity: codes of 0 times an infinite scale would be NaN
     bits = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
-    return tl.max(tl.where(inside, bits, 0), 1)
+    top = tl.max(tl.where(inside, bits, 0), 1)
+    return tl.where(top == 0x7F800000, 0x7F7FFFFF, top)
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from lit_optim.kernels.trace import COMPARISONS, Node, Program
+from lit_optim.kernels.trace import COMPARISONS, DOUBLE_PRODUCT, Node, Program
 from lit_optim.kernels.triton_prelude import PRELUDE
 
 #: How a format is stored, and the bytes of it.
@@ -291,6 +291,7 @@ def _operation(node: Node, x: list[str], real: str) -> str:
     if node.op in infix | compare:
         return f"{x[0]} {(infix | compare)[node.op]} {x[1]}"
     return {
+        DOUBLE_PRODUCT: "{0}.to(tl.float64) * {1}.to(tl.float64)",
         "neg": "-{0}",
         # tl.sqrt takes what is below the smallest normal float32 for 0
         "sqrt": "tl.sqrt({0})" if real == "float64" else "tl.sqrt_rn({0})",

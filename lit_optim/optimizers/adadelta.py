@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
 
@@ -56,6 +56,6 @@ class Adadelta(Elementwise):
         return {"rho": group["rho"], "eps": group["eps"]}
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
-        v = lerp(s.square_avg, square(g), 1 - h.rho)
+        v = average_squares(s.square_avg, g, h.rho)
         u = sqrt(s.acc_delta + h.eps) / sqrt(v + h.eps) * g
-        return u, {"square_avg": v, "acc_delta": lerp(s.acc_delta, square(u), 1 - h.rho)}
+        return u, {"square_avg": v, "acc_delta": average_squares(s.acc_delta, u, h.rho)}

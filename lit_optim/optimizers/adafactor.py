@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, square
+from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.factored import Factored
+from lit_optim.optimizers.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.options import Options
 
 
@@ -112,6 +112,7 @@ class Adafactor(Factored):
             "d": h.d,
             "average": 0.0,
             "weight_decay": 0.0,
+            "spreads": False,
         }
 
     def direction(  # noqa: D102
@@ -119,19 +120,15 @@ class Adafactor(Factored):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         eps1 = torch.finfo(g.dtype).eps if h.eps1 is None else h.eps1
         if g.ndim < 2:
-            v = lerp(s.variance, square(g), h.take)
-            new = {"variance": v}
+            v = average_squares(s.variance, g, 1 - h.take)
+            new, inverse = {"variance": v}, v.rsqrt()
         else:
-            r = lerp(s.row_var, square(g).mean(-1, keepdim=True), h.take)
-            c = lerp(s.col_var, square(g).mean(-2, keepdim=True), h.take)
-            v = r * c / r.mean(-2, keepdim=True).clamp(min=eps1)
+            r = lerp(s.row_var, mean_squares(g, -1), h.take)
+            c = lerp(s.col_var, mean_squares(g, -2), h.take)
             new = {"row_var": r, "col_var": c}
-        u = g / v.clamp(min=eps1 * eps1).sqrt()
-        u = u / (rms(u) / h.d).clamp(min=1)
-        return rms(p).clamp(min=h.eps2) * u, new
-
-
-def rms(x: Tensor) -> Tensor:
-    """The root of the mean square."""
-    mean: Tensor = square(x).mean()
-    return mean.sqrt()
+            inverse = (r / clip(mean_rows(r, -2), eps1, inf)).rsqrt() * c.rsqrt()
+        u = g * clip(inverse, -inf, 1 / eps1 if eps1 else inf)
+        # as torch, whose max(1, NaN) is 1: what is NaN stays where it is
+        over, size = rms(u) / h.d, rms(p)
+        u = u / where(over > 1.0, over, 1.0)
+        return where(size > h.eps2, size, h.eps2) * u, new

@@ -13,10 +13,9 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.arithmetic import lerp, square
+from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.adafactor import rms
-from lit_optim.optimizers.factored import Factored
+from lit_optim.optimizers.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.groups import accepted
 from lit_optim.optimizers.options import Options
 
@@ -173,23 +172,26 @@ class AdafactorHF(Factored):
             "d": h.clip_threshold,
             "average": 0.0 if h.beta1 is None else 1 - h.beta1,
             "weight_decay": h.weight_decay,
+            "spreads": True,
         }
 
     def direction(  # noqa: D102
         self, g: Tensor, p: Tensor, s: Any, h: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        squared = square(g) + h.eps1
         new = {"RMS": rms(p)}
         if g.ndim < 2:
-            v = new["exp_avg_sq"] = lerp(s.exp_avg_sq, squared, h.take)
+            v = average_squares(s.exp_avg_sq, g, 1 - h.take) + h.take * h.eps1
+            new["exp_avg_sq"] = v
             u = g / v.sqrt()
         else:
-            r = new["exp_avg_sq_row"] = lerp(s.exp_avg_sq_row, squared.mean(-1), h.take)
-            c = new["exp_avg_sq_col"] = lerp(s.exp_avg_sq_col, squared.mean(-2), h.take)
+            r = lerp(s.exp_avg_sq_row, mean_squares(g, -1)[..., 0] + h.eps1, h.take)
+            c = lerp(s.exp_avg_sq_col, mean_squares(g, -2)[..., 0, :] + h.eps1, h.take)
+            new |= {"exp_avg_sq_row": r, "exp_avg_sq_col": c}
             # two divisions: the product of two small means might underflow
-            u = g / (r / r.mean(-1, keepdim=True)).sqrt().unsqueeze(-1) / c.sqrt().unsqueeze(-2)
-        u = u / (rms(u) / h.clip_threshold).clamp(min=1)
-        a = h.step * new["RMS"].clamp(min=h.eps2) if h.scale_parameter else h.step
+            u = g / (r / mean_rows(r, -1)).sqrt().unsqueeze(-1) / c.sqrt().unsqueeze(-2)
+        u = u / clip(rms(u) / h.clip_threshold, 1.0, inf)
+        size = where(new["RMS"] > h.eps2, new["RMS"], h.eps2)
+        a = h.step * size if h.scale_parameter else h.step
         u = a * u
         if h.beta1 is not None:
             u = new["exp_avg"] = lerp(s.exp_avg, u, 1 - h.beta1)

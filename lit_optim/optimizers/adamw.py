@@ -10,7 +10,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, maximum, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, lerp, maximum, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.walk import Batch
@@ -97,7 +97,7 @@ class AdamW(Elementwise):
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m = lerp(s.exp_avg, g, 1 - h.b1)
-        v = lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, g, h.b2)
         new = {"exp_avg": m, "exp_avg_sq": v}
         if h.amsgrad:
             v = new["max_exp_avg_sq"] = maximum(s.max_exp_avg_sq, v)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
 
@@ -95,6 +95,6 @@ class Adan(Elementwise):
         d = h.has_last * (g - s.last_grad)
         m = lerp(s.exp_avg, g, 1 - h.b1)
         q = lerp(s.exp_avg_diff, d, 1 - h.b2)
-        v = lerp(s.exp_avg_sq, square(g + h.b2 * d), 1 - h.b3)
+        v = average_squares(s.exp_avg_sq, g + h.b2 * d, h.b3)
         u = (m / h.debias1 + h.of_q * q) / (sqrt(v) / h.sqrt_debias3 + h.eps)
         return u, {"exp_avg": m, "exp_avg_diff": q, "exp_avg_sq": v, "last_grad": g}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
 
@@ -87,7 +87,7 @@ class AdEMAMix(Elementwise):
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m1 = lerp(s.exp_avg, g, 1 - h.b1)
         m2 = lerp(s.exp_avg_slow, g, 1 - h.b3)
-        v = lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, g, h.b2)
         u = (m1 / h.debias1 + h.alpha * m2) / (sqrt(v) / h.sqrt_debias2 + h.eps)
         return u, {"exp_avg": m1, "exp_avg_slow": m2, "exp_avg_sq": v}
 

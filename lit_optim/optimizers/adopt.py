@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import clip, lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, clip, lerp, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import power
 
 
 class Adopt(Elementwise):
@@ -72,17 +73,17 @@ class Adopt(Elementwise):
     def scalars(  # noqa: D102
         self, group: dict[str, Any], t: int, carried: dict[str, float]
     ) -> dict[str, Any]:
-        (b1, b2), power = group["betas"], group["clip_exp"]
+        (b1, b2), bounded = group["betas"], group["clip_exp"] is not None
         return {
             "take1": 0.0 if t == 1 else 1 - b1,
-            "take2": 1.0 if t == 1 else 1 - b2,
+            "keep2": 0.0 if t == 1 else b2,
             "eps": group["eps"],
-            "bounded": power is not None,
-            "bound": (t - 1) ** power if power is not None else 0.0,
+            "bounded": bounded,
+            "bound": power(t - 1, group["clip_exp"]) if bounded else 0.0,
         }
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         n = g / clip(sqrt(s.exp_avg_sq), h.eps, float("inf"))
         n = clip(n, -h.bound, h.bound) if h.bounded else n
         m = lerp(s.exp_avg, n, h.take1)
-        return m, {"exp_avg": m, "exp_avg_sq": lerp(s.exp_avg_sq, square(g), h.take2)}
+        return m, {"exp_avg": m, "exp_avg_sq": average_squares(s.exp_avg_sq, g, h.keep2)}

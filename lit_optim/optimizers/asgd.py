@@ -7,8 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
+from lit_optim.kernels.arithmetic import lerp
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import power
 
 
 class ASGD(Elementwise):
@@ -67,7 +69,7 @@ class ASGD(Elementwise):
     ) -> dict[str, float]:
         lr = group["lr"]
         return {
-            "eta": lr / (1 + group["lambd"] * lr * t) ** group["alpha"],
+            "eta": lr / power(1 + group["lambd"] * lr * t, group["alpha"]),
             "mu": 1 / max(1, t - group["t0"]),
         }
 
@@ -88,4 +90,4 @@ class ASGD(Elementwise):
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         after = h.a * p - h.b * g
-        return g, {"ax": (1 - h.mu) * s.ax + h.mu * after}
+        return g, {"ax": lerp(s.ax, after, h.mu)}

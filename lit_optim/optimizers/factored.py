@@ -5,8 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from lit_optim.kernels import factored
 from lit_optim.kernels.factored import Row
+from lit_optim.kernels.precision import widest
 from lit_optim.optimizers.tensorwise import Tensorwise
 from lit_optim.optimizers.walk import Batch
 
@@ -36,6 +40,8 @@ class Factored(Tensorwise):
             b = b max(RMS(p), least_size) if scaled;   u = u / max(1, RMS(u) / d)
             m = m + average (b u - m), or b u
             p = a p - (b weight_decay p + m)
+
+        A NaN in u makes all of it NaN if `spreads`, through RMS(u).
 
         Args:
             h: the scalars of this update.
@@ -86,3 +92,20 @@ class Factored(Tensorwise):
             state.get(self.average or ""),
             state.get(self.size or ""),
         )
+
+
+def mean_squares(x: Tensor, dim: int) -> Tensor:
+    """The means of x² along a dimension, which stays, with 1 element; as the kernel stores them.
+
+    Of a float32 x they may be larger than a float32 can be. They are then the largest float32, for
+    infinite means would leave nothing of their ratios. Those of an infinite x stay infinite.
+    """
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=widest(x.device))
+    mean = length * length / x.shape[dim]
+    most = torch.finfo(x.dtype).max
+    return torch.where(mean.isinf(), mean, mean.clamp(max=most)).to(x.dtype)
+
+
+def mean_rows(r: Tensor, dim: int) -> Tensor:
+    """The mean of row means along a dimension, which stays, with 1 element; added up as doubles."""
+    return r.mean(dim, keepdim=True, dtype=widest(r.device)).to(r.dtype)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square, total, where
+from lit_optim.kernels.arithmetic import average_squares, lerp, norm, sqrt, where
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
@@ -77,8 +77,8 @@ class Lamb(Elementwise):
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m = lerp(s.exp_avg, g, 1 - h.b1)
-        v = lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, g, h.b2)
         u = m / h.debias1 / (sqrt(v) / h.sqrt_debias2 + h.eps) + h.weight_decay * p
-        of_p, of_u = sqrt(total(square(p))), sqrt(total(square(u)))
+        of_p, of_u = norm(p), norm(u)
         ratio = where(of_p * of_u > 0, of_p / of_u, 1.0)
         return ratio * u, {"exp_avg": m, "exp_avg_sq": v}

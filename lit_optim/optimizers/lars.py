@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import sqrt, square, total, where
+from lit_optim.kernels.arithmetic import norm, where
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
@@ -84,7 +84,7 @@ class Lars(Elementwise):
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         lr = h.lr
         if h.adapts:
-            of_p, of_g = sqrt(total(square(p))), sqrt(total(square(g)))
+            of_p, of_g = norm(p), norm(g)
             ratio = h.trust * of_p / (of_g + h.weight_decay * of_p)
             lr = lr * where(of_p * of_g > 0, ratio, 1.0)
         v = lr * (g + h.weight_decay * p)

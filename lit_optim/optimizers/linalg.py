@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from math import inf
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lit_optim.kernels.arithmetic import clip
 from lit_optim.kernels.precision import widest
 
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
@@ -73,7 +75,7 @@ def orthogonalized(
     alone = len(y) == 1  # then a CPU needs no copies of what is transposed
     y, product = (y[0], torch.addmm) if alone else (y, torch.baddbmm)
     y = y.mT if tall else y  # A is then the smaller of two
-    y = y / (torch.linalg.matrix_norm(y, keepdim=True) * safety).clamp(min=eps)
+    y = y / clip(frobenius(y) * safety, eps, inf)
     y = y.bfloat16() if y.dtype == torch.float32 and has_bfloat16(y.device.type) else y
     for k in range(len(known) if steps is None else steps):
         a, b, c = known[min(k, len(known) - 1)]
@@ -81,6 +83,12 @@ def orthogonalized(
         powers = product(gram, gram, gram, beta=b, alpha=c)
         y = product(y, powers, y, beta=a)
     return (y.mT if tall else y).reshape(x.shape).to(x.dtype)
+
+
+def frobenius(x: Tensor) -> Tensor:
+    """The norms of matrices [..., m, n], [..., 1, 1]; of float32 they overflow only as results."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=widest(x.device))
+    return norms.to(x.dtype)
 
 
 #: Rows of a factor that are computed at a time.

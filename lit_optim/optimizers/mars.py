@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import clip, lerp, sqrt, square, total
+from lit_optim.kernels.arithmetic import average_squares, clip, lerp, norm, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
@@ -114,9 +114,9 @@ class Mars(Elementwise):
         c, new = g, {}
         if not h.plain:
             c = g + h.of_change * (g - s.last_grad)
-            c = c / clip(sqrt(total(square(c))), 1.0, float("inf"))
+            c = c / clip(norm(c), 1.0, float("inf"))
             new["last_grad"] = g
         m = lerp(s.exp_avg, c, 1 - h.b1)
-        v = lerp(s.exp_avg_sq, square(c), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, c, h.b2)
         u = m / h.debias1 / (sqrt(v) / h.sqrt_debias2 + h.eps)
         return u, {"exp_avg": m, "exp_avg_sq": v, **new}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import check, plain, plain_values
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import fitted, wide
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.groups import with_names
 from lit_optim.optimizers.needs import Need
@@ -189,7 +189,7 @@ class Matrixwise(Walk):
             own = slice(k * split, (k + 1) * split)
             a, b, step = moved(u[own].reshape(p.shape), g, x, h)
             if x is p and isinstance(b, float):
-                p.mul_(a).sub_(step, alpha=b)
+                p.mul_(a).sub_(step, alpha=fitted(b, p.dtype))
             else:
                 p.copy_(a * x - b * step)
             for name, value in new.items():

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import Coefficients, orthogonalized
+from lit_optim.optimizers.linalg import Coefficients, frobenius, orthogonalized
 from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise
 from lit_optim.optimizers.muon import AdjustLr, scale
 
@@ -106,6 +106,6 @@ class NorMuon(Matrixwise):
         o = orthogonalized(lerp(b, g, 1 - h.momentum) if h.nesterov else b, *h.ns)
         v = lerp(s.row_var, square(o).mean(-1, keepdim=True), 1 - h.beta2)
         u = o / (v.sqrt() + TINY)
-        kept = torch.linalg.matrix_norm(o, keepdim=True)
-        u = u * kept / (torch.linalg.matrix_norm(u, keepdim=True) + TINY)
+        kept = frobenius(o)
+        u = u * kept / (frobenius(u) + TINY)
         return scale(h.adjust, *u.shape[-2:]) * u, {"momentum_buffer": b, "row_var": v}

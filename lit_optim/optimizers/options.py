@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypedDict
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.arithmetic import clip, mean, sqrt, square, total, where
+from lit_optim.kernels.arithmetic import clip, dot, mean, norm, rms, sign, sqrt, square, where
 from lit_optim.kernels.precision import StateDtype
 
 
@@ -128,24 +128,24 @@ def moved(u: Any, g: Any, p: Any, h: Any) -> tuple[Any, Any, Any]:
     """
     a, b = h.a, h.b
     if h.cautious:
-        agrees = u * g > 0
+        agrees = sign(u) * g > 0  # u g itself may underflow
         u = where(agrees, u, 0.0) / clip(mean(where(agrees, 1.0, 0.0)), 1e-3, 1.0)
     if h.clipped:
-        u = u / clip(sqrt(mean(square(u))) / h.most, 1.0, float("inf"))
+        u = u / clip(rms(u) / h.most, 1.0, float("inf"))
     if h.cautious_decay:  # what a would do to all coordinates, the direction does to some
-        u, a = u + h.wd * where(u * p >= 0, p, 0.0), 1.0
+        u, a = u + h.wd * where(sign(u) * p >= 0, p, 0.0), 1.0
     if h.trusting:
         step = u if h.cautious_decay else u + h.wd * p
-        of_p, of_step = sqrt(total(square(p))), sqrt(total(square(step)))
+        of_p, of_step = norm(p), norm(step)
         ratio = where(of_p * of_step > 0, of_p / of_step, 1.0)
         if not h.cautious_decay:
             a = 1.0 - ratio * b * h.wd
         b = ratio * b
     if h.on_ball:
-        of_p, of_u = total(square(p)), total(square(u))
+        of_p, of_u = dot(p, p), dot(u, u)
         b = b * sqrt(of_p) / clip(sqrt(of_u), 1e-10, float("inf"))
         # |p − b u|² from the same pass; p and p' have one norm
-        after = of_p - 2.0 * b * total(p * u) + square(b) * of_u
+        after = of_p - 2.0 * b * dot(p, u) + square(b) * of_u
         a = where(after > 0, sqrt(of_p / after), 1.0)  # p may have been set to 0 meanwhile
         b = a * b
     return a, b, u

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import absolute, lerp, sqrt, square, total
+from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
@@ -192,7 +192,7 @@ class Prodigy(Elementwise):
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m = lerp(s.exp_avg, h.d * g, 1 - h.b1)
-        v = lerp(s.exp_avg_sq, square(h.d * g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, h.d * g, h.b2)
         return m / (sqrt(v) + h.d_eps), {"exp_avg": m, "exp_avg_sq": v}
 
 
@@ -205,7 +205,7 @@ def _taken(g: Any, p: Any, s: Any, h: Any) -> tuple[float, float, float, dict[st
     g = -g if h.maximize else g
     g = g + h.weight_decay * p if h.coupled else g
     after = h.b3 * s.s + h.part * g
-    told = {"way": total(g * (s.p0 - p)), "norm": total(absolute(after))}
+    told = {"way": dot(g, s.p0 - p), "norm": total(absolute(after))}
     return 1.0, 0.0, 0.0, {"s": after} | told
 
 

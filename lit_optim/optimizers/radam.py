@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
 
@@ -86,6 +86,6 @@ class RAdam(Elementwise):
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m = lerp(s.exp_avg, g, 1 - h.b1)
-        v = lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, g, h.b2)
         u = m / h.debias1 * (h.rect / (sqrt(v) + h.eps) + h.plain)
         return u, {"exp_avg": m, "exp_avg_sq": v}

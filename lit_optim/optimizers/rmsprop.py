@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import clip, lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, clip, lerp, sqrt, square, where
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.options import Options
 
@@ -85,11 +85,12 @@ class RMSprop(Elementwise):
         }
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
-        v = lerp(s.square_avg, square(g), 1 - h.alpha)
+        v = average_squares(s.square_avg, g, h.alpha)
         new = {"square_avg": v}
         if h.centered:
             mean = new["grad_avg"] = lerp(s.grad_avg, g, 1 - h.alpha)
-            v = clip(v - square(mean), 0.0, inf)
+            variance = clip(v - square(mean), 0.0, inf)
+            v = where(v < inf, variance, v)  # infinite: no difference of infinities
         u = g / (sqrt(v) + h.eps)
         if h.keeps_momentum:
             u = new["momentum_buffer"] = h.momentum * s.momentum_buffer + u

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.elementwise import Elementwise
-from lit_optim.optimizers.walk import Batch
+from lit_optim.optimizers.walk import Batch, power
 
 
 class ScheduleFree(Elementwise):
@@ -73,7 +74,8 @@ class ScheduleFree(Elementwise):
         self, group: dict[str, Any], t: int, carried: dict[str, float]
     ) -> dict[str, float]:
         lr_max = max(carried["lr_max"], self.effective_lr(group, t, carried))
-        weight = t ** group["r"] * lr_max ** group["weight_lr_power"]
+        of_lr = power(lr_max, group["weight_lr_power"])
+        weight = power(t, group["r"]) * of_lr if of_lr else 0.0
         return {"weight_sum": carried["weight_sum"] + weight, "lr_max": lr_max}
 
     def effective_lr(  # noqa: D102
@@ -92,6 +94,7 @@ class ScheduleFree(Elementwise):
         lr, after = self.effective_lr(group, t, carried), self.carry(group, t, carried)
         weight = after["weight_sum"] - carried["weight_sum"]
         c = weight / after["weight_sum"] if after["weight_sum"] else 0.0
+        c = 1.0 if math.isinf(after["weight_sum"]) else c
         return {"lr": lr, "c": c, "of_y": lr * (1 - self.beta(group) * (1 - c))}
 
     def averaged(self, step: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, sqrt
 from lit_optim.optimizers.elementwise import State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
@@ -93,7 +93,7 @@ class ScheduleFreeAdamW(ScheduleFree):
         }
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
-        v = lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, g, h.b2)
         d = g / (sqrt(v) / h.sqrt_debias2 + h.eps) + h.weight_decay * p
         u, new = self.averaged(d, p, s, h)
         return u, {"exp_avg_sq": v, **new}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import follow_, inverse_root, symmetric
+from lit_optim.optimizers.linalg import follow_, frobenius, inverse_root, symmetric
 from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise, sides
 
 
@@ -102,7 +102,7 @@ class Shampoo(Matrixwise):
     def direction(  # noqa: D102
         self, g: Tensor, p: Tensor, s: Any, h: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        m, v = lerp(s.exp_avg, g, 1 - h.b1), lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        m, v = lerp(s.exp_avg, g, 1 - h.b1), average_squares(s.exp_avg_sq, g, h.b2)
         new = {"exp_avg": m, "exp_avg_sq": v}
         d, whitened = m / h.debias1 / (sqrt(v) / h.sqrt_debias2 + h.eps), m
         there = [side for side in ("left", "right") if hasattr(s, side)]
@@ -115,7 +115,7 @@ class Shampoo(Matrixwise):
             whitened = root @ whitened if side == "left" else whitened @ root
         if not there or not h.whitens:
             return d, new
-        norm = torch.linalg.matrix_norm(whitened, keepdim=True)
+        norm = frobenius(whitened)
         # where no root could be found yet it is 0, and Adam's direction stands
-        u = torch.where(norm > 0, whitened * (torch.linalg.matrix_norm(d, keepdim=True) / norm), d)
+        u = torch.where(norm > 0, whitened * (frobenius(d) / norm), d)
         return u, new

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import lerp, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.linalg import eigenbasis, follow_, refreshed, symmetric
 from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise, sides
@@ -105,7 +105,7 @@ class SOAP(Matrixwise):
         m, v, u = s.exp_avg, s.exp_avg_sq, torch.zeros_like(g)
         if not h.first:
             r = turned(g, s)
-            m, v = lerp(m, r, 1 - h.b1), lerp(v, square(r), 1 - h.b2)
+            m, v = lerp(m, r, 1 - h.b1), average_squares(v, r, h.b2)
             u = h.debias * turned_back(m / (sqrt(v) + h.eps), s)
         for side, x in (("left", g), ("right", g.mT)):
             if hasattr(s, side):

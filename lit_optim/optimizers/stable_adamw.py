@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.kernels.arithmetic import clip, lerp, mean, sqrt, square
+from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
@@ -74,8 +74,8 @@ class StableAdamW(Elementwise):
 
     def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
         m = lerp(s.exp_avg, g, 1 - h.b1)
-        v = lerp(s.exp_avg_sq, square(g), 1 - h.b2)
+        v = average_squares(s.exp_avg_sq, g, h.b2)
         r = sqrt(v) / h.sqrt_debias2
-        rms = sqrt(mean(square(g / clip(r, h.eps, float("inf")))))
+        spike = rms(g / clip(r, h.eps, float("inf")))
         u = m / h.debias1 / (r + h.eps) + h.weight_decay * p
-        return u / clip(rms, 1.0, float("inf")), {"exp_avg": m, "exp_avg_sq": v}
+        return u / clip(spike, 1.0, float("inf")), {"exp_avg": m, "exp_avg_sq": v}

@@ -8,6 +8,7 @@ count of each parameter, weight decay, p = a p − b u, and the state dict. What
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -310,3 +311,11 @@ class Walk(torch.optim.Optimizer):
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
             for key, value in self.owner(group).defaults.items():
                 group.setdefault(key, value)
+
+
+def power(base: float, exponent: float) -> float:
+    """The power, infinite where Python raises OverflowError."""
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return math.inf
