@@ -42,15 +42,18 @@ from lit_optim.kernels.precision import WITHOUT_FLOAT64
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.files import CheckpointFiles
+from lit_optim.lightning.lazy import LazyLayers
 from lit_optim.lightning.lean import lean
 from lit_optim.lightning.loggers import let_fail
 from lit_optim.lightning.lr_rule import LrRule
+from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.monitor import MonitorCheck, declared_monitor
 from lit_optim.lightning.ranks import Ranks
 from lit_optim.lightning.signals import Signals
 from lit_optim.lightning.summary import LayerSummary
 from lit_optim.lightning.threads import CpuThreads
 from lit_optim.metric_names import Direction
+from lit_optim.optimizers.walk import Walk
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.wrappers import Wrapped
@@ -139,7 +142,7 @@ def built(
     watchers = named | ({"": history} if asked_for else {})
     callbacks = [*_summary(cfg, named, without), *named.values()]
     callbacks += [_monitor_check(cfg, watchers), history]
-    callbacks += [threads, Signals(), Ranks(), *more]
+    callbacks += [threads, Signals(), Ranks(), LazyLayers(), *more]
     for logger in loggers:
         let_fail(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
@@ -156,7 +159,13 @@ def _try(make: Wrapped, cfg: DictConfig) -> None:
     trial = {"param_names": ["weight"]}
     rules = settings_of(_plain(cfg.param_groups).get("rules") or [])
     trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
-    make(trials, **({"roles": None} if "roles" in cfg.optimizer else {}))
+    own = {"roles": None} if "roles" in cfg.optimizer else {}
+    try:
+        make_optimizer(partial(make, **own), trials)
+    except UsageError:
+        if not rules or issubclass(locate("optimizer", cfg.optimizer[TARGET]), Walk):
+            raise
+        make_optimizer(make, trials[1:])  # of a class that wants keys which the rules set
 
 
 def _quiet() -> None:

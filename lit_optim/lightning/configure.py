@@ -14,13 +14,17 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.lightning.arguments import check_arguments, check_made
 from lit_optim.lightning.averaged import Averaging, average
+from lit_optim.lightning.finetuning import adjust_added_groups, is_finetuned, keep_trainable
 from lit_optim.lightning.follow import follow
+from lit_optim.lightning.lazy import initialize_lazy_layers
 from lit_optim.lightning.lr_rule import LrRule
+from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.monitor import declared_monitor
 from lit_optim.lightning.needs import heed, needs_of
+from lit_optim.lightning.rewrapping import follow_frozen
 from lit_optim.optimizers import find_optimizer
-from lit_optim.optimizers.groups import scaled
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.composed import find_schedule
@@ -60,28 +64,34 @@ def configure_optimizers(
         optimizer: called with the param groups; or a name, "adamw".
         scheduler: from `lit_optim.schedules.library`; or a name; None keeps the lr as it is.
         param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
-            For an optimizer that needs roles they are divided by them.
+            For an optimizer that needs roles they are divided by them. Where a `BaseFinetuning`
+            callback adds what it unfreezes, they hold what is not frozen.
         lr_rule: the lr by the global batch, from `lit_optim.lightning.lr_rule`; None leaves it.
         schedules: of other hyperparameters, as `schedules.moved.movings` reads them:
             {"weight_decay": "lr", "betas.0": [{"shape": "linear", "from": 0.85, "to": 0.95}]}.
 
     Raises:
         ValueError: an unknown name, nothing to train, a schedule that does not fit or has a floor
-            above the lr, a run of unknown length, or one that cannot give the optimizer what it
-            needs.
+            above the lr, a run of unknown length, one that cannot give the optimizer what it
+            needs, or an argument that is something else than is asked for.
     """
     make: MakeOptimizer = find_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
     if isinstance(scheduler, str):
         scheduler = find_schedule(scheduler)
+    check_arguments(module, make, scheduler, param_groups, lr_rule, schedules)
+    follow_frozen(module.trainer, module)
+    initialize_lazy_layers(module)
     groups = (param_groups or no_decay)(module)
     if "roles" in needs_of(make):
         groups = by_role(groups, module)
-    made = make(groups)
+    if is_finetuned(module.trainer):
+        groups = keep_trainable(groups)
+    made = make_optimizer(make, groups)
+    check_made(made)
     if "roles" in needs_of(unwrapped(made)) and "roles" not in needs_of(make):
         _check_roles(made, groups, module)
-    for group in made.param_groups:  # of an optimizer that is not ours
-        group.update(scaled(group, group["lr"]))
-        group.pop("lr_mult", None)
+    if is_finetuned(module.trainer):
+        adjust_added_groups(module.trainer, made)
     if lr_rule is not None:
         scale_lr(made, lr_rule, module.trainer)
     if isinstance(made, Averaging):

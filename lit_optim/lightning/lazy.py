@@ -1,0 +1,133 @@
+"""Layers that get their shapes from the first batch get them before the optimizer is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lit_optim.errors import UsageError, first_line
+
+
+class _AllHaveShapes(BaseException):
+    """The dry pass has reached the last lazy layer; no code in between should catch this."""
+
+
+class LazyLayers(Callback):
+    """Gives lazy layers their shapes before DDP wraps the model, which refuses them."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+        if stage == "fit" and isinstance(trainer.strategy, DDPStrategy):
+            initialize_lazy_layers(pl_module)
+
+
+def initialize_lazy_layers(module: LightningModule) -> None:
+    """Let each lazy layer (`nn.LazyLinear` and so on) see an input, if there is one.
+
+    Until it has, its weights have no shape, and nothing is known of them: whether they are decayed,
+    which role they have. The input is `example_input_array`, or else the first training batch, of
+    which `training_step` is run until the last lazy layer has been reached: without gradient,
+    logging nothing, and with the buffers put back as they were.
+
+    Args:
+        module: attached to its trainer.
+
+    Raises:
+        UsageError: the layers were not reached; it says what to do.
+    """
+    lazy = [layer for layer in module.modules() if _has_no_shape(layer)]
+    if not lazy:
+        return
+    names = [name for name, layer in module.named_modules() if layer in lazy]
+    buffers = {name: b.clone() for name, b in module.named_buffers() if not is_lazy(b)}
+    way_out = "set example_input_array in the module, or run a batch through it before fit"
+    try:
+        with _stopping(module, lazy), _silent(module), torch.no_grad():
+            _run_dry(module)
+    except _AllHaveShapes:
+        pass
+    except Exception as error:
+        raise UsageError(
+            f"the shape of the lazy layer {names[0]} could not be found by a dry training_step "
+            f"({type(error).__name__}: {first_line(error)}): {way_out}"
+        ) from error
+    for name, b in module.named_buffers():
+        if name in buffers:
+            b.copy_(buffers[name])
+    for layer in lazy:
+        if isinstance(layer, nn.modules.batchnorm._NormBase):
+            layer.reset_running_stats()
+    left = [name for name, layer in module.named_modules() if _has_no_shape(layer)]
+    if left:
+        raise UsageError(f"no input reaches the lazy layer {left[0]}: {way_out}")
+
+
+def _has_no_shape(layer: nn.Module) -> bool:
+    return any(is_lazy(p) for p in layer.parameters(recurse=False))
+
+
+def _run_dry(module: LightningModule) -> None:
+    trainer = module.trainer
+    precision = trainer.precision_plugin
+    precision.convert_module(module)
+    example = module.example_input_array
+    batch = _first_batch(trainer) if example is None else example
+    with precision.train_step_context():
+        if example is None:
+            batch = precision.convert_input(module._apply_batch_transfer_handler(batch))
+            module.training_step(batch, 0)
+            return
+        batch = precision.convert_input(move_data_to_device(batch, module.device))
+        if isinstance(batch, dict):
+            module(**batch)
+        else:
+            module(*batch) if isinstance(batch, tuple) else module(batch)
+
+
+def _first_batch(trainer: Trainer) -> Any:
+    trainer.fit_loop.setup_data()
+    loader = trainer.fit_loop._combined_loader
+    if loader is None:
+        raise UsageError("there are no training data")
+    batch, *_ = next(iter(loader))
+    loader.reset()
+    return batch
+
+
+@contextmanager
+def _stopping(module: LightningModule, lazy: list[nn.Module]) -> Iterator[None]:
+    """Raise `_AllHaveShapes` where the last of these layers has its shape."""
+
+    def look(*_: Any) -> None:
+        if not any(map(_has_no_shape, lazy)):
+            raise _AllHaveShapes
+
+    handles = [layer.register_forward_pre_hook(look) for layer in lazy]
+    handles += [layer.register_forward_hook(look) for layer in lazy]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _silent(module: LightningModule) -> Iterator[None]:
+    """Nothing is logged."""
+    kept = {name: module.__dict__.get(name) for name in ("log", "log_dict")}
+    for name in kept:
+        module.__dict__[name] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            del module.__dict__[name]
+            if value is not None:
+                module.__dict__[name] = value
