@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -96,8 +97,9 @@ def _first_batch(trainer: Trainer) -> Any:
     loader = trainer.fit_loop._combined_loader
     if loader is None:
         raise UsageError("there are no training data")
-    batch, *_ = next(iter(loader))
-    loader.reset()
+    twin = CombinedLoader(loader.iterables, loader._mode)  # the trainer has begun with its own
+    batch, *_ = next(iter(twin))
+    twin.reset()
     return batch
 
 
