@@ -15,12 +15,12 @@ from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
+from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, ignore_more_interrupts
 from lit_optim.system import accept_interrupts, allow_any_text
 from lit_optim.threads import bound_spinning
 
 USAGE_ERROR = 2
 FAILURE = 1
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
     forget_ranks()
     allow_any_text()
     accept_interrupts()
+    exit_on_interrupt()
     bound_spinning()
     try:
         line = front(sys.argv[1:])
@@ -56,7 +57,7 @@ def _job(cfg: DictConfig) -> None:
     chosen = {str(group): choice for group, choice in hydra_cfg.runtime.choices.items() if choice}
     choices = {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
     try:
-        run(cfg, Path(hydra_cfg.runtime.output_dir), choices)
+        run(cfg, Path(hydra_cfg.runtime.output_dir), choices, list(hydra_cfg.overrides.task))
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except Interrupted as error:
@@ -89,6 +90,7 @@ def _is_lightnings_complaint(error: Exception) -> bool:
 
 def _end(error: BaseException, code: int) -> None:
     """One line, and the traceback only where it was asked for."""
+    ignore_more_interrupts()
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
     if is_first_here():  # the other ranks have nothing to add

@@ -42,6 +42,7 @@ from lit_optim.kernels.precision import WITHOUT_FLOAT64
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.files import CheckpointFiles
+from lit_optim.lightning.hparams import run_name_argument
 from lit_optim.lightning.lazy import LazyLayers
 from lit_optim.lightning.lean import lean
 from lit_optim.lightning.loggers import let_fail
@@ -135,7 +136,7 @@ def built(
 
     _check_devices(cfg.trainer)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    loggers = [_build(f"logger.{name}", node) for name, node in cfg.logger.items() if logs]
+    loggers = [_build_logger(name, node, run_dir) for name, node in cfg.logger.items() if logs]
     named = {name: _build(f"callbacks.{name}", node) for name, node in cfg.callbacks.items()}
     named = {name: made for name, made in named.items() if not isinstance(made, without)}
     history = MetricHistory(cfg.monitor, mode)
@@ -183,6 +184,17 @@ def _build(path: str, node: DictConfig) -> Any:
         return build(node)
     except ModuleNotFoundError as error:
         raise UsageError(f"{path}: {first_line(error)}") from error
+
+
+def _build_logger(name: str, node: DictConfig, run_dir: Path) -> Logger:
+    """A logger; where its runs have names, this one has that of its directory by default."""
+    key = run_name_argument(_locate(f"logger.{name}", node, Logger), node)
+    if key is not None:
+        node = node.copy()
+        with open_dict(node):
+            node[key] = run_dir.name
+    logger: Logger = _build(f"logger.{name}", node)
+    return logger
 
 
 def _locate(path: str, node: DictConfig, kind: type) -> type:

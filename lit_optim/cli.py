@@ -21,6 +21,7 @@ from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, suggest
+from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.optimizers.needs import NEEDS
 from lit_optim.system import allow_any_text
 from lit_optim.threads import bound_spinning
@@ -80,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Ends with code 0, 2 for a mistake, or 1 where the doctor finds something bad.
     """
+    exit_on_interrupt()
     forget_ranks()
     allow_any_text()
     bound_spinning()

@@ -5,37 +5,43 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lit_optim.build import built
+from lit_optim.build import Built, built
 from lit_optim.config.check import BEST, to_plain
-from lit_optim.config.resume import RESULT
+from lit_optim.config.resume import RESULT, flatten
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.configure import global_batch
 from lit_optim.lightning.failures import in_a_line
 from lit_optim.lightning.files import CheckpointFiles, refusal
+from lit_optim.lightning.hparams import Value, log_end, log_start
 from lit_optim.lightning.ranks import end_others
+from lit_optim.lightning.signals import is_interrupted
 from lit_optim.metric_names import direction_of
 from lit_optim.printing import print_pairs
-from lit_optim.start import hold, start_of, write_down
+from lit_optim.start import Start, hold, start_of, write_down
+from lit_optim.temporary import write_whole
 from lit_optim.tensorboard import open_command, shown
 
 LOG = logging.getLogger("lit_optim")
+#: Says how a run is started or watched, not what it is.
+NOT_HPARAMS = ("resume", "allow", "n_jobs", "callbacks", "logger", "hydra")
 MISFIT = "Error(s) in loading state_dict"  # torch's words
 
 
@@ -68,13 +74,16 @@ class Result:
     test: dict[str, float] = field(default_factory=dict)
 
 
-def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
+def run(
+    cfg: DictConfig, run_dir: Path, choices: Mapping[str, str], overrides: Sequence[str] = ()
+) -> Result:
     """Train and test as configured; print a table of what came out and write it down.
 
     Args:
         cfg: a composed configuration; `monitor` and `mode` are filled in.
         run_dir: the directory of this run.
         choices: the name of the choice of each group.
+        overrides: as typed.
 
     Raises:
         UsageError: a mistake in the configuration, if possible before data and model are built.
@@ -82,20 +91,51 @@ def run(cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> Result:
     """
     plain = to_plain(cfg)
     with nullcontext() if cfg.trainer.get("fast_dev_run") else hold(run_dir):
-        return _run(cfg, run_dir, choices, plain)
+        return _run(cfg, run_dir, choices, plain, overrides)
 
 
 def _run(
-    cfg: DictConfig, run_dir: Path, choices: Mapping[str, str], plain: Mapping[str, Any]
+    cfg: DictConfig,
+    run_dir: Path,
+    choices: Mapping[str, str],
+    plain: Mapping[str, Any],
+    overrides: Sequence[str],
 ) -> Result:
     start = start_of(cfg, run_dir)
     parts = built(cfg, run_dir, [start.callback])
-    trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
-    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+    trainer, history = parts.trainer, parts.history
+    writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    if writes:
         write_down(cfg, run_dir, plain)
 
     mode = cfg.mode or direction_of(cfg.monitor) or "min"
     result = Result(dict(choices), cfg.seed, cfg.monitor, mode, str(run_dir))
+    loggers = trainer.loggers if writes else []
+    hparams, first = _hparams(cfg, choices, overrides)
+    log_start(loggers, hparams)
+    succeeded = False
+    try:
+        _train_and_test(cfg, parts, start, result)
+        succeeded = True
+    finally:
+        if not succeeded:
+            result.steps, result.final, result.best = (
+                trainer.global_step, history.final, history.best,
+            )  # fmt: skip
+        log_end(loggers, hparams, first, _metrics(result), result.steps, succeeded)
+    of_lr = 1.0
+    if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
+        of_lr = parts.lr_rule.factor(batch)
+    if trainer.is_global_zero:
+        if writes:
+            write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+        _print(result, trainer, cfg, of_lr)
+        check_saved(trainer)
+    return result
+
+
+def _train_and_test(cfg: DictConfig, parts: Built, start: Start, result: Result) -> None:
+    trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
     ckpt = cfg.ckpt
     if cfg.train:
         _fit(trainer, model, data, history, result, start.checkpoint)
@@ -105,16 +145,6 @@ def _run(
                 raise UsageError("ckpt=best: this run has validated nothing, so none is the best")
     if cfg.test:
         _test(trainer, model, data, ckpt, result)
-    of_lr = 1.0
-    if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
-        of_lr = parts.lr_rule.factor(batch)
-    if trainer.is_global_zero:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            _log_hparams(trainer.loggers, cfg, result)
-            (run_dir / RESULT).write_text(json.dumps(asdict(result), indent=1), "utf-8")
-        _print(result, trainer, cfg, of_lr)
-        check_saved(trainer)
-    return result
 
 
 def check_saved(trainer: Trainer) -> None:
@@ -167,22 +197,20 @@ def _test(
 @contextmanager
 def _interruptible(trainer: Trainer) -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except SystemExit as end:
         by_user = isinstance(end.__context__, KeyboardInterrupt)
         if not by_user and not isinstance(end, SIGTERMException):
             raise  # somebody's own
         # Lightning's answer to a signal, after the callbacks have saved
-        kept = [
-            c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)
-        ]
-        at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
-        what, code = ("interrupted", 130) if by_user else ("terminated", 143)
-        raise Interrupted(f"{what} at step {trainer.global_step}{at}", code) from None
+        raise _interrupted(trainer, by_user) from None
     except (UsageError, TrainingFailed):
         end_others(trainer)
         raise
     except Exception as error:
+        if is_interrupted(trainer):  # a worker or a rank that the same signal has ended
+            raise _interrupted(trainer, by_user=True) from None
         if (text := str(error)).startswith(MISFIT):
             raise UsageError(
                 f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
@@ -197,21 +225,36 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise TrainingFailed(told) from error
 
 
-def _log_hparams(loggers: list[Logger], cfg: DictConfig, result: Result) -> None:
-    """Fill TensorBoard's HPARAMS: choices and hyperparameters beside the final metrics."""
-    hparams: dict[str, Any] = dict(result.choices) | {"seed": result.seed}
-    for group in ("optimizer", "wrapper", "scheduler", "lr_rule", "model", "data"):
-        for key, value in cfg[group].items():
-            if key != TARGET:
-                plain = value if isinstance(value, bool | int | float | str) else str(value)
-                hparams[f"{group}.{key}"] = plain
+def _interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
+    kept = [c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)]
+    at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
+    what, code = ("interrupted", INTERRUPTED) if by_user else ("terminated", 143)
+    return Interrupted(f"{what} at step {trainer.global_step}{at}", code)
+
+
+def _hparams(
+    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
+) -> tuple[dict[str, Value], list[str]]:
+    """What a run is: choices, what was typed, all other values; and which of it to show first."""
+    plain = to_plain(cfg)
+    values = {
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in flatten(plain)
+        if not key.endswith(TARGET) and key.split(".")[0] not in NOT_HPARAMS
+    }
+    lines = [line.lstrip("+~").partition("=") for line in overrides]
+    typed = {key: value for key, _, value in lines if key.split(".")[0] not in NOT_HPARAMS}
+    first = list(dict.fromkeys(["optimizer", "scheduler", "seed", *typed]))
+    every: dict[str, Value] = typed | values | dict(choices)
+    order = dict.fromkeys([*first, *choices, *values])
+    return {key: every[key] for key in order if key in every}, first
+
+
+def _metrics(result: Result) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for stage, values in (("final", result.final), ("best", result.best), ("final", result.test)):
         metrics |= {f"{stage}/{name.replace('/', '_')}": value for name, value in values.items()}
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(hparams, metrics, step=result.steps)
-            logger.finalize("success")
+    return metrics
 
 
 def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float) -> None:

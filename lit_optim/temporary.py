@@ -22,6 +22,21 @@ def temporary_beside(target: Path, thread: int | None = None) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}{middle}.tmp")
 
 
+def write_whole(target: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = temporary_beside(target)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove the temporary files of processes that are gone; never those of one that is alive.
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a room imports only from the floors below it, never its neighbours.
 FLOORS = (
     ("environment", "errors", "printing", "system", "temporary"),
-    ("hyperparameters", "kernels", "metric_names", "threads", "untrusted", "updates"),
+    ("hyperparameters", "interrupts", "kernels", "metric_names", "threads", "untrusted", "updates"),
     ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("build", "start", "sweeps", "plot"),

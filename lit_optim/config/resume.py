@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
 
 AUTO, NONE = "auto", "none"
@@ -57,21 +58,22 @@ class Found:
 
 def asked(plain: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the same: every value by its key, without what may differ."""
-    flat = dict(_flat("", {k: v for k, v in plain.items() if k not in FREE}))
+    flat = dict(flatten({k: v for k, v in plain.items() if k not in FREE}))
     return {key: value for key, value in flat.items() if key not in FREE_KEYS}
 
 
-def _flat(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested mappings, with its dotted key, as JSON has it."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
-            yield from _flat(f"{path}.{key}" if path else str(key), value)
+            yield from flatten(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, json.loads(json.dumps(node, default=str))
 
 
 def note(run_dir: Path, plain: Mapping[str, Any]) -> None:
     """Write down what was asked for."""
-    (run_dir / ASKED).write_text(json.dumps(asked(plain), indent=1), encoding="utf-8")
+    write_whole(run_dir / ASKED, json.dumps(asked(plain), indent=1))
 
 
 def typed(where: Path) -> tuple[list[str], Path]:

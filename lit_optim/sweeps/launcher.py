@@ -29,6 +29,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
 from lit_optim.config.resume import LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
@@ -80,6 +81,21 @@ class ProcessLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; each one's exit code is its return value."""
+        self.signals: list[int] = []
+        signal.signal(signal.SIGTERM, self._note_signal)
+        with interruptible(self._note_signal):
+            return self._launch(job_overrides)
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)  # looked at where no job is just being started
+
+    def _check_signals(self) -> None:
+        if signal.SIGINT in self.signals:
+            raise KeyboardInterrupt
+        if self.signals:
+            raise SystemExit(128 + self.signals[0])
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]]) -> Sequence[JobReturn]:
         sweep_dir = Path(self.config.hydra.sweep.dir).resolve()
         jobs = [list(overrides) for overrides in job_overrides]
         self.names = dict(
@@ -87,7 +103,11 @@ class ProcessLauncher(Launcher):
         )
         self.jobs = [list(overrides) for overrides in self.names]  # each once
         _record(self.config, sweep_dir, self.names)
-        waiting = [job for job in self.jobs if not self._is_done(job, sweep_dir)]
+        try:
+            waiting = [job for job in self.jobs if not self._is_done(job, sweep_dir)]
+        except KeyboardInterrupt:
+            print("lit_optim: interrupted", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
         running: list[Job] = []
         ended: list[JobReturn] = []
         failed = 0
@@ -98,7 +118,6 @@ class ProcessLauncher(Launcher):
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        signal.signal(signal.SIGTERM, _terminated)
         with Progress(*columns, console=console) as progress:
             there = len(self.jobs) - len(waiting)
             if there:
@@ -106,8 +125,10 @@ class ProcessLauncher(Launcher):
             line = progress.add_task("sweep", total=len(waiting))
             try:
                 while waiting or running:
+                    self._check_signals()
                     while waiting and len(running) < self.n_jobs:
                         running.append(self._start(waiting.pop(0), sweep_dir))
+                        self._check_signals()
                     for job in [job for job in running if job.process.poll() is not None]:
                         running.remove(job)
                         ended.append(_end(job))
@@ -124,24 +145,25 @@ class ProcessLauncher(Launcher):
                     time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 progress.stop()
-                _interrupt(running)
+                _interrupt(running, self.signals)
                 done = sum(job.return_value == 0 for job in ended)
                 told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
                 console.print(f"{told}: {sweep_dir}", soft_wrap=True, markup=False, highlight=False)
-                raise SystemExit(130) from None
+                raise SystemExit(INTERRUPTED) from None
             except OSError as error:  # what a job is started with: its directory, its log
                 progress.stop()
-                _interrupt(running)
+                _interrupt(running, self.signals)
                 told = f"lit_optim: {sweep_dir}: no run can be started there: {error.strerror}"
                 console.print(told, soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(1) from None
             except BaseException:
-                _interrupt(running)
+                _interrupt(running, self.signals)
                 raise
         return ended
 
     def _is_done(self, overrides: list[str], sweep_dir: Path) -> bool:
         """Whether an earlier start has ended this job well, configured as it is now."""
+        self._check_signals()
         run_dir = sweep_dir / self.names[tuple(overrides)]
         record = read_job(run_dir)
         if record is None or record.exit_code != 0:
@@ -165,6 +187,7 @@ class ProcessLauncher(Launcher):
         name = self.names[tuple(overrides)]
         run_dir, more = sweep_dir / name, []
         while _is_held(run_dir):  # a job of a launcher that was killed is still at it
+            self._check_signals()
             time.sleep(POLL_SECONDS)
         before = read(run_dir)
         if before and before != self._compose(overrides)[0]:  # the YAML files have changed
@@ -266,17 +289,15 @@ def _end(job: Job) -> JobReturn:
     return returned
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
-def _interrupt(running: list[Job]) -> None:
+def _interrupt(running: list[Job], signals: Sequence[int]) -> None:
     """Pass Ctrl-C on to the jobs and let them write their checkpoints; a second one kills them."""
     for job in running:
         interrupt_group(job.process)
-    for job in running:
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            job.process.wait(timeout=SECONDS_TO_END)
+    before, deadline = len(signals), time.monotonic() + SECONDS_TO_END
+    while any(job.process.poll() is None for job in running):
+        if len(signals) > before or time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
     for job in running:
         if job.process.poll() is None:
             kill_group(job.process)

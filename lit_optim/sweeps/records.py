@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from lit_optim.config.resume import LOG, RECORD, RESULT, SWEEP, TYPED
 from lit_optim.errors import UsageError
 from lit_optim.sweeps.names import Overrides, job_key
-from lit_optim.temporary import remove_leftovers, temporary_beside
+from lit_optim.temporary import remove_leftovers, write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
 
 
@@ -143,13 +142,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_whole(path, json.dumps(content, indent=1))
 
 
 def _directories(sweep_dir: Path) -> Iterator[Path]:

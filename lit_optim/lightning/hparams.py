@@ -1,0 +1,117 @@
+"""Hyperparameters and final metrics of a run in its loggers, also of a run that ends early."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from lit_optim.errors import first_line
+
+LOG = logging.getLogger("lit_optim")
+
+Value = bool | int | float | str
+#: What a logger may call the name of a run.
+RUN_NAMES = ("run_name", "name")
+
+
+def log_start(loggers: Sequence[Logger], hparams: Mapping[str, Value]) -> None:
+    """Give every logger the hyperparameters, before training.
+
+    TensorBoard gets them as its HPARAMS plugin wants them, without metrics, which come at the end.
+    """
+    for logger in loggers:
+        with _tolerating(logger):
+            if not isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(dict(hparams))
+                continue
+            logger.log_hyperparams(dict(hparams), {})  # for hparams.yaml; it writes no summary
+            _, start, _ = _summaries(hparams, {})
+            logger.experiment._get_file_writer().add_summary(start)
+            logger.experiment.flush()
+
+
+def log_end(
+    loggers: Sequence[Logger],
+    hparams: Mapping[str, Value],
+    first: Collection[str],
+    metrics: Mapping[str, float],
+    step: int,
+    succeeded: bool,
+) -> None:
+    """Give every logger the final metrics, and TensorBoard the columns of its HPARAMS.
+
+    Args:
+        loggers: of the run.
+        hparams: as at its start.
+        first: of these the columns that are shown first.
+        metrics: by name.
+        step: how many updates were made.
+        succeeded: whether the run has ended well.
+    """
+    for logger in loggers:
+        with _tolerating(logger):
+            if metrics:
+                logger.log_metrics(dict(metrics), step=step)
+            if isinstance(logger, TensorBoardLogger):
+                experiment, _, end = _summaries(hparams, metrics, first, succeeded)
+                for summary in (experiment, end):
+                    logger.experiment._get_file_writer().add_summary(summary, step)
+            logger.finalize("success" if succeeded else "failed")
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+
+
+def run_name_argument(kind: type, given: Mapping[str, Any]) -> str | None:
+    """The argument of a logger's class that names a run and was left open; None without one.
+
+    One with a default of its own is no such: TensorBoard's and CSV's `name` is a directory.
+    """
+    parameters = inspect.signature(kind).parameters
+    for name in RUN_NAMES:
+        if name in parameters and parameters[name].default is None and given.get(name) is None:
+            return name
+    return None
+
+
+def _summaries(
+    hparams: Mapping[str, Value],
+    metrics: Mapping[str, float],
+    first: Collection[str] = (),
+    succeeded: bool = True,
+) -> tuple[Any, Any, Any]:
+    """The protocol buffers of the HPARAMS plugin: the experiment, a session's start and its end."""
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+    from torch.utils.tensorboard.summary import hparams as torchs
+
+    experiment, start, end = torchs(dict(hparams), dict(metrics))  # type: ignore[no-untyped-call]
+
+    def rewrite(summary: Any, field: str, content: Any) -> None:
+        data = plugin_data_pb2.HParamsPluginData(
+            version=metadata.PLUGIN_DATA_VERSION, **{field: content}
+        )
+        summary.value[0].metadata.plugin_data.content = data.SerializeToString()
+
+    columns = plugin_data_pb2.HParamsPluginData.FromString(
+        experiment.value[0].metadata.plugin_data.content
+    ).experiment
+    for info in columns.hparam_infos:
+        info.differs = info.name in first  # TensorBoard sorts by this, then by name
+    rewrite(experiment, "experiment", columns)
+    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+    rewrite(end, "session_end_info", plugin_data_pb2.SessionEndInfo(status=status))
+    return experiment, start, end
+
+
+@contextmanager
+def _tolerating(logger: Logger) -> Iterator[None]:
+    """A logger that takes no hyperparameters, or cannot reach its server, ends no run."""
+    try:
+        yield
+    except Exception as error:
+        name = type(logger).__name__
+        LOG.warning(f"{name} has not taken the hyperparameters or metrics: {first_line(error)}")

@@ -1,0 +1,125 @@
+"""Ctrl-C is code 130 and a line, never a traceback: at any moment, once or twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_optim.interrupts import interruptible
+from lit_optim.lightning.signals import MAX_WAIT_SECONDS, Signals, is_interrupted
+from tests.conftest import ROOT
+
+RUN = ["data=digits", "model=mlp", "trainer.max_steps=100000", "trainer.val_check_interval=5"]
+
+
+def interrupt(tmp_path, after, again=(), argv=RUN, program=("train.py",)):
+    """Start a program, interrupt it after so many seconds, and again; code and stderr."""
+    command = [sys.executable, *(str(ROOT / p) if p == "train.py" else p for p in program), *argv]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True,
+    )  # fmt: skip
+    for seconds in (after, *again):
+        time.sleep(seconds)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err
+
+
+def told(err):
+    return [line for line in err.splitlines() if line.startswith("lit_optim:")]
+
+
+def check(code, err):
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert "KeyboardInterrupt" not in err
+    assert len(told(err)) == 1, err
+
+
+@pytest.mark.parametrize("again", [(), (0.05,)], ids=["once", "twice"])
+def test_while_python_is_importing(tmp_path, again):
+    check(*interrupt(tmp_path, 0.5, again))
+
+
+@pytest.mark.slow
+def test_at_any_moment(tmp_path):
+    """Prints how many of the cycles ended as they should."""
+    chance, bad = random.Random(int(os.environ.get("SEED", "0"))), []
+    cycles = int(os.environ.get("CYCLES", "60"))
+    for _ in range(cycles):
+        after = chance.choice([chance.uniform(0.1, 1), chance.uniform(1, 8)])
+        again = [chance.choice([0.001, 0.02, 0.3, 1.0])] * chance.choice([0, 1, 1, 2])
+        argv = chance.choice([RUN, [*RUN, "wrapper=ema", "trainer.accumulate_grad_batches=3"],
+                              ["-m", "seed=0,1", "n_jobs=2", *RUN]])  # fmt: skip
+        code, err = interrupt(tmp_path, after, again, argv)
+        try:
+            check(code, err)
+        except AssertionError:
+            bad.append((after, again, argv, code, err))
+        for path in tmp_path.glob("runs/*/*/checkpoints/*.ckpt"):
+            torch.load(path)
+    print(f"{cycles - len(bad)} of {cycles} cycles")
+    assert not bad, bad[0]
+
+
+def hooks(module=None):
+    """Signals, installed in a trainer that accumulates three batches."""
+    signals = Signals()
+    trainer = SimpleNamespace(accumulate_grad_batches=3, callbacks=[signals])
+    return signals, trainer
+
+
+@pytest.fixture
+def _handlers():
+    before = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_an_update_that_has_begun_is_made_first(monkeypatch):
+    with interruptible():
+        signals, trainer = hooks()
+        signals.on_train_start(trainer, None)
+        signal.raise_signal(signal.SIGINT)  # within a step: nothing is raised there
+        assert is_interrupted(trainer)
+        for batch in (1, 2):
+            signals.on_train_batch_start(trainer, None, None, batch)
+        with pytest.raises(KeyboardInterrupt):
+            signals.on_train_batch_start(trainer, None, None, 3)
+        signals.interrupted_at -= MAX_WAIT_SECONDS + 1
+        with pytest.raises(KeyboardInterrupt):
+            signals.on_train_batch_start(trainer, None, None, 1)
+        with pytest.raises(KeyboardInterrupt):
+            signals.on_validation_batch_start(trainer, None, None, 0)
+        with pytest.raises(KeyboardInterrupt):
+            signals.on_train_end(trainer, None)
+
+
+@pytest.mark.usefixtures("_handlers")
+def test_a_run_leaves_the_handlers_as_they_were():
+    def own(number, frame):
+        raise AssertionError
+
+    signal.signal(signal.SIGINT, own)
+    with interruptible():
+        signals, trainer = hooks()
+        signals.on_train_start(trainer, None)
+        signals.on_train_end(trainer, None)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is own
+    signals.on_train_start(trainer, None)  # not within the app: Lightning's own way stays
+    assert signal.getsignal(signal.SIGINT) is own
