@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from lit_optim.config.command_line import front
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
-from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, ignore_more_interrupts
+from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
 from lit_optim.system import accept_interrupts, allow_any_text
 from lit_optim.threads import bound_spinning
 
@@ -54,10 +55,9 @@ def _job(cfg: DictConfig) -> None:
     from lit_optim.run import Interrupted, run
 
     hydra_cfg = HydraConfig.get()
-    chosen = {str(group): choice for group, choice in hydra_cfg.runtime.choices.items() if choice}
-    choices = {group: name for group, name in chosen.items() if not group.startswith("hydra/")}
+    where, typed = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
     try:
-        run(cfg, Path(hydra_cfg.runtime.output_dir), choices, list(hydra_cfg.overrides.task))
+        run(cfg, where, choices_of(hydra_cfg), typed)
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except Interrupted as error:
@@ -72,6 +72,12 @@ def _job(cfg: DictConfig) -> None:
         else:
             traceback.print_exc()  # most likely in the user's own code
         sys.exit(FAILURE)
+
+
+def choices_of(hydra_cfg: Any) -> dict[str, str]:
+    """The choice of each group of ours, of Hydra's part of a configuration."""
+    chosen = {str(group): choice for group, choice in hydra_cfg.runtime.choices.items() if choice}
+    return {group: str(name) for group, name in chosen.items() if not group.startswith("hydra/")}
 
 
 def _is_lightnings_complaint(error: Exception) -> bool:
@@ -90,7 +96,7 @@ def _is_lightnings_complaint(error: Exception) -> bool:
 
 def _end(error: BaseException, code: int) -> None:
     """One line, and the traceback only where it was asked for."""
-    ignore_more_interrupts()
+    say_no_more()
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
     if is_first_here():  # the other ranks have nothing to add

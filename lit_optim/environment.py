@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
-import shutil
-import tempfile
 
 #: What they set; a process that is not theirs and sees it would wait for ranks that never come.
 RANK_VARIABLES = re.compile(
@@ -55,6 +52,10 @@ def is_one_of_several() -> bool:
 
 def passing_directory() -> str:
     """A directory that is gone when this process ends."""
+    import atexit
+    import shutil
+    import tempfile
+
     path = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path

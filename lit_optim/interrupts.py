@@ -9,7 +9,6 @@ Light on purpose: it is imported before everything else.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -19,7 +18,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from lit_optim.environment import is_first_here
+
 INTERRUPTED = 130
+#: Whether the line that says how the program ends has been printed, or is about to be.
+_is_told = threading.Event()
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
@@ -28,9 +31,9 @@ def exit_on_interrupt() -> None:
     _handle(_exit)
 
 
-def ignore_more_interrupts() -> None:
-    """From now on Ctrl-C ends the process at once, and without a line: one has been printed."""
-    _handle(_exit_silently)
+def say_no_more() -> None:
+    """A line has been printed that says how the program ends: Ctrl-C adds none from now on."""
+    _is_told.set()
 
 
 @contextmanager
@@ -51,17 +54,12 @@ def _handle(handler: Any) -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    from lit_optim.environment import is_first_here
-
-    ignore_more_interrupts()
-    with contextlib.suppress(Exception):  # a closed pipe, or a stream that is being written to
-        sys.stdout.flush()
-    if is_first_here():  # the other ranks have nothing to add
-        # by the descriptor: the stream may be just where it was interrupted
-        with contextlib.suppress(OSError):
-            os.write(2, b"lit_optim: interrupted\n")
-    os._exit(INTERRUPTED)
-
-
-def _exit_silently(number: int, frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)
+    # nothing is imported here: it may be an import that is interrupted
+    try:
+        sys.stdout.flush()  # which fails where it is just being written to, or a closed pipe
+    finally:
+        try:
+            if is_first_here() and not _is_told.is_set():  # the other ranks have nothing to add
+                os.write(2, b"lit_optim: interrupted\n")  # a stream may be in use
+        finally:
+            os._exit(INTERRUPTED)

@@ -66,6 +66,7 @@ def test_at_any_moment(tmp_path):
             check(code, err)
         except AssertionError:
             bad.append((after, again, argv, code, err))
+            print("\n", *bad[-1], sep="\n")
         for path in tmp_path.glob("runs/*/*/checkpoints/*.ckpt"):
             torch.load(path)
     print(f"{cycles - len(bad)} of {cycles} cycles")

@@ -29,7 +29,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
 from lit_optim.config.resume import LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
-from lit_optim.interrupts import INTERRUPTED, interruptible
+from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
@@ -106,6 +106,7 @@ class ProcessLauncher(Launcher):
         try:
             waiting = [job for job in self.jobs if not self._is_done(job, sweep_dir)]
         except KeyboardInterrupt:
+            say_no_more()
             print("lit_optim: interrupted", file=sys.stderr)
             raise SystemExit(INTERRUPTED) from None
         running: list[Job] = []
@@ -146,6 +147,7 @@ class ProcessLauncher(Launcher):
             except KeyboardInterrupt:
                 progress.stop()
                 _interrupt(running, self.signals)
+                say_no_more()
                 done = sum(job.return_value == 0 for job in ended)
                 told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
                 console.print(f"{told}: {sweep_dir}", soft_wrap=True, markup=False, highlight=False)
