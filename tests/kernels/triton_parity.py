@@ -137,6 +137,29 @@ def test_all_equal_it_in_other_precision(name, settings, dtype):
     compare(name, dtype, **settings)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_equals_it_at_every_magnitude(name):
+    """Each element of a gradient at another one, then normal ones."""
+    sizes = torch.tensor([0.0, 1e-30, 1e-20, 1e-10, 1e10, 1e19, 1e20, 1e30, float("inf")])
+    if "whole" in class_of(name).needs:
+        sizes = sizes[:-1]  # infinite sums are tried elsewhere
+    found = []
+    for make in (native(class_of(name)), eager(class_of(name))):
+        p = torch.nn.Parameter(random((300,), torch.float32, 0))
+        optimizer = make([p])
+        for step in range(4):
+            p.grad = random((300,), torch.float32, step)
+            if step == 1:
+                p.grad *= sizes[torch.arange(300) % len(sizes)].to(DEVICE)
+            optimizer.step()
+        found.append(p.detach())
+    ours, theirs = found
+    assert torch.equal(ours.isfinite(), theirs.isfinite())
+    there = theirs.isfinite()
+    assert there.sum() >= 300 - 34
+    torch.testing.assert_close(ours[there], theirs[there], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_equals_it_with_options(options, dtype):
