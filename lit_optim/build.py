@@ -62,6 +62,8 @@ from lit_optim.wrappers import Wrapped
 #: What a model may take from us instead of being given a configure_optimizers.
 OURS = ("optimizer", "scheduler", "param_groups", "lr_rule", "schedules")
 
+#: Where the models are that ship.
+TASKS = "lit_optim.tasks."
 PROCESSES_PER_CORE = 4  # that is still somebody's wish
 
 #: Nothing that a user of these tasks could or should mend.
@@ -337,7 +339,17 @@ def _build_model(
     check_arguments("model", arguments, signature)
     with open_dict(node):  # so that the run's config.yaml tells what was taken
         node.update({k: v for k, v in arguments.items() if isinstance(v, int | float | str | bool)})
-    model: LightningModule = deferred(node)(**more)
+    make = deferred(node)
+    try:
+        model: LightningModule = make(**more)
+    except UsageError:
+        raise
+    except (RuntimeError, OverflowError, TypeError, ValueError, MemoryError) as error:
+        if not node[TARGET].startswith(TASKS):
+            raise  # somebody's own code, which a traceback tells more about
+        given = ", ".join(f"model.{name}={value!r}" for name, value in arguments.items()
+                          if name != TARGET)  # fmt: skip
+        raise UsageError(f"the model cannot be built ({first_line(error)}): {given}") from error
     return model
 
 

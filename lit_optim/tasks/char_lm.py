@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 from lit_optim.errors import UsageError
 from lit_optim.tasks.data import TensorTask
 from lit_optim.tasks.logged import is_logged
+from lit_optim.tasks.sizes import check_sizes
 
 Size = Annotated[int, "> 0"]
 IGNORED = -100  # cross_entropy leaves such targets out
@@ -195,9 +196,7 @@ class GPT(LightningModule):
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if ends_residual else 0.02)
 
     def setup(self, stage: str) -> None:  # noqa: D102
-        block, longest = getattr(self.trainer.datamodule, "block", 0), self.hparams["block"]  # type: ignore[attr-defined]
-        if block > longest:
-            raise UsageError(f"model.block={longest} is shorter than data.block={block}")
+        check_sizes(self, at_least=("block", "vocab_size"))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, time) of tokens -> (batch, time, vocab_size) of logits."""

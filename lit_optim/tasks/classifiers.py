@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_optim.tasks.logged import is_logged
+from lit_optim.tasks.sizes import check_sizes
 
 Size = Annotated[int, "> 0"]
 Batch = tuple[Tensor, Tensor]
@@ -44,6 +45,9 @@ class Classifier(LightningModule):
         self.save_hyperparameters(logger=False)
         self.val_scores = Scores(classes)
         self.test_scores = Scores(classes)
+
+    def setup(self, stage: str) -> None:  # noqa: D102
+        check_sizes(self, equal=("features",), at_least=("classes",))
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: D102
         x, y = batch
