@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import runpy
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from lit_optim import __version__
 from lit_optim.config.completion import BASH, candidates
 from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
+from lit_optim.config.places import OPTION, use_conf_dir
 from lit_optim.environment import forget_ranks
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, first_line, suggest
 from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.optimizers.needs import NEEDS
 from lit_optim.system import allow_any_text
@@ -31,8 +33,9 @@ FAILURE = 1
 #: The commands, and the group of conf/ that each lists.
 GROUPS = {"optimizers": "optimizer", "schedules": "scheduler"}
 DESCRIPTION = """\
-what can be chosen in: python train.py optimizer=... scheduler=...
+what can be chosen in: lit-optim train optimizer=... scheduler=...
 
+  lit-optim train optimizer=muon  train and test; lit-optim train --help lists everything
   lit-optim optimizers            a line for each, with its source
   lit-optim optimizers 'ada*'     those whose name fits, or has this in it
   lit-optim schedules linear      one in full: formula, source, arguments with their defaults
@@ -44,7 +47,10 @@ what can be chosen in: python train.py optimizer=... scheduler=...
                                   train a little while the lr rises, and see which one to take
   lit-optim doctor                what is installed, and whether it goes together
   eval "$(lit-optim completion)"  the tab key in bash
+
+--config-dir DIR adds choices of your own to each of them, as DIR/optimizer/mine.yaml.
 """
+TRAIN = "train"
 PLOT = "plot"
 EXPLAIN, LR_RANGE = "explain", "lr-range"
 #: Commands that take overrides as train.py does.
@@ -91,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
-        print(f"lit-optim: {error}", file=sys.stderr)
+        print(f"lit-optim: {first_line(error)}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
 
 
@@ -103,10 +109,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _answer(argv: Sequence[str]) -> None:
+    directory, argv = _without_conf_dir(argv)
     words = [word for word in argv if not word.startswith("-")]
-    commands = [*GROUPS, *OF_RUNS, DOCTOR, COMPLETION]
+    commands = [TRAIN, *GROUPS, *OF_RUNS, DOCTOR, COMPLETION]
+    if words and words[0] == TRAIN:
+        _train(directory, argv)
+        return
+    use_conf_dir(directory)
     if words and words[0] == COMPLETE:  # the shell asks
-        print("\n".join(candidates(argv[-1], GROUPS, OF_RUNS)))
+        directory, _ = _without_conf_dir(argv[-1].split())
+        use_conf_dir(directory)
+        print("\n".join(candidates(argv[-1], GROUPS, (TRAIN, *OF_RUNS))))
         return
     if words and words[0] not in commands:
         near = suggest(words[0], commands) or f"; it is one of {', '.join(commands)}"
@@ -148,6 +161,29 @@ def _answer(argv: Sequence[str]) -> None:
     others = [entry.name for entry in found if entry != meant]
     if others:
         print(f"\nsee also: {', '.join(others)}")
+
+
+def _without_conf_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of --config-dir, which may stand anywhere, and what else was typed."""
+    directory, rest = None, []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != OPTION:
+            rest.append(word)
+        else:
+            directory = value if equals else next(words, None)
+            if not directory:
+                raise UsageError(f"{OPTION} needs a directory, as in {OPTION} conf")
+    return directory, rest
+
+
+def _train(directory: str | None, argv: list[str]) -> None:
+    """What train.py runs, as a module that the processes of a sweep or of a strategy can start."""
+    given = list(argv)
+    given.remove(TRAIN)
+    sys.argv[1:] = [*([f"{OPTION}={directory}"] if directory else []), *given]
+    runpy.run_module("lit_optim", run_name="__main__", alter_sys=True)
 
 
 def _plot(args: argparse.Namespace) -> None:
@@ -208,9 +244,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lit-optim {__version__}")
-    names = f"{', '.join((*GROUPS, *OF_RUNS, DOCTOR))} or {COMPLETION}"
+    commands_help = f"{', '.join((TRAIN, *GROUPS, *OF_RUNS, DOCTOR))} or {COMPLETION}"
     commands = parser.add_subparsers(
-        dest="command", metavar="command", help=f"{names}; --help after it says more"
+        dest="command", metavar="command", help=f"{commands_help}; --help after it says more"
     )
     for command, group in GROUPS.items():
         listing = commands.add_parser(

@@ -13,7 +13,16 @@ from lit_optim.config.places import groups
 
 CASES = {
     "lit-optim ": [
-        *("optimizers", "schedules", "plot", "explain", "lr-range", "doctor", "completion"),
+        *(
+            "optimizers",
+            "schedules",
+            "train",
+            "plot",
+            "explain",
+            "lr-range",
+            "doctor",
+            "completion",
+        ),
     ],
     "lit-optim explain wr": ["wrapper="],
     "lit-optim lr-range --s": ["--steps"],

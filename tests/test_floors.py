@@ -17,6 +17,7 @@ FLOORS = (
     ("build", "start", "sweeps", "plot"),
     ("run", "explain", "lr_range", "doctor"),
     ("app", "cli"),
+    ("__main__",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 KNOW_HYDRA = {"config", "sweeps", "build", "start", "run", "lr_range", "app"}

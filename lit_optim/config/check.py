@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_optim.config.places import groups, target_of
+from lit_optim.config.places import conf_dir, groups, target_of
 from lit_optim.config.resume import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
@@ -184,8 +184,10 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
 
 
 def _targets(name: str) -> tuple[str, ...]:
-    """What the choices of a group make."""
-    return tuple(target_of(path) for path in groups()[name].values())
+    """What our choices of a group make; a class of the user's own wants `allow`."""
+    return tuple(
+        target_of(path) for path in groups()[name].values() if path.is_relative_to(conf_dir())
+    )
 
 
 def _choices(name: str) -> str:

@@ -33,7 +33,7 @@ from lit_optim.config.help import help_text
 from lit_optim.config.hf_line import HF, translated_by
 from lit_optim.config.hydra_keys import check_hydra_key
 from lit_optim.config.paths import quote, with_path_quoted
-from lit_optim.config.places import groups
+from lit_optim.config.places import OPTION, conf_dir_option, groups, use_conf_dir
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.config.resume import (
     AUTO,
@@ -83,7 +83,7 @@ def front(argv: list[str]) -> Line:
     """
     argv = [SHORT.sub("resume.from=", argument) for argument in argv]
     args = _parse(argv)
-    flags = [argument for argument in argv if argument not in args.overrides]
+    flags = _flags(argv, args)
     if args.shell_completion:
         return Line(argv)  # Hydra's answer to half a line
     is_hydras = any(getattr(args, name) for name in HYDRAS_OWN)
@@ -248,11 +248,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             raise  # --version has printed its answer
         last = complaint.getvalue().strip().splitlines()[-1].rpartition("error: ")[2]
         raise UsageError(f"{last}; values are given as in optimizer.lr=1e-3") from None
-    for option in ("config_path", "config_name", "config_dir"):
+    for option in ("config_path", "config_name"):
         if getattr(args, option):
             raise UsageError(
-                f"--{option.replace('_', '-')}: the configuration is always conf/train.yaml"
+                f"--{option.replace('_', '-')}: the defaults are always ours; choices of your own "
+                f"are added by {OPTION} DIR"
             )
+    use_conf_dir(args.config_dir)
     if args.experimental_rerun:  # it unpickles what a directory holds, which can run anything
         raise UsageError("--experimental-rerun is not used here; say resume=DIR")
     unknown = [argument for argument in args.overrides if argument.startswith("--")]
@@ -260,6 +262,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         name = unknown[0].lstrip("-")
         raise UsageError(f"unknown option {unknown[0]}; values are given without dashes: {name}")
     return args
+
+
+def _flags(argv: list[str], args: argparse.Namespace) -> list[str]:
+    """The options for Hydra, with the whole path of the user's own choices."""
+    rest = iter(argument for argument in argv if argument not in args.overrides)
+    flags = []
+    for argument in rest:
+        if argument in (OPTION, "-cd"):
+            next(rest)
+        elif not argument.startswith((f"{OPTION}=", "-cd")):
+            flags.append(argument)
+    return [*flags, *conf_dir_option()]
 
 
 def _checked(override: Override) -> Override:

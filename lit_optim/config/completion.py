@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lit_optim.config.listing import entries
-from lit_optim.config.places import groups
+from lit_optim.config.places import OPTION, groups
 from lit_optim.signatures import read_signature
 
 #: bash asks for every word; it takes what follows the last `=` for a word of its own.
@@ -41,7 +41,7 @@ def candidates(line: str, listings: dict[str, str], of_runs: Iterable[str]) -> l
     key, equals, value = word.partition("=")
     if not equals:
         keys = [*(f"{group}=" for group in groups()), *_keys(words), *KEYS]
-        return _begun(word, [*keys, *OPTIONS[command]])
+        return _begun(word, [*keys, *OPTIONS.get(command, ()), OPTION])
     before, comma, last = value.rpartition(",")
     return [f"{before}{comma}{name}" for name in _begun(last, groups().get(key, ()))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -16,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
-from lit_optim.config.places import CUSTOM, conf_dir, groups, text_of
+from lit_optim.config.paths import quote
+from lit_optim.config.places import CUSTOM, conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
@@ -31,7 +33,7 @@ def composed(overrides: list[str]) -> DictConfig:
     """
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("train", overrides, return_hydra_config=True)
+            cfg = compose("train", [*_own_choices(), *overrides], return_hydra_config=True)
         stand_in(cfg)
         return cfg
     except MarkedYAMLError as error:
@@ -41,7 +43,7 @@ def composed(overrides: list[str]) -> DictConfig:
     except ReaderError as error:
         raise UsageError(f"{error.name}: {first_line(error)}") from None
     except UnicodeDecodeError:
-        for path in conf_dir().rglob("*.yaml"):
+        for path in [*conf_dir().rglob("*.yaml"), *(own_conf_dir() or conf_dir()).rglob("*.yaml")]:
             text_of(path)  # raises where it is this one
         raise
     except (HydraException, OmegaConfBaseException) as error:
@@ -54,6 +56,12 @@ def composed(overrides: list[str]) -> DictConfig:
             f"{overrides[-1].lstrip('+')} cannot be put there; a list is given whole, as in "
             "key=[a,b]"
         ) from error
+
+
+def _own_choices() -> list[str]:
+    """What tells Hydra of a directory of the user's own choices."""
+    own = own_conf_dir()
+    return [] if own is None else [f"hydra.searchpath=[{quote(f'file://{own}')}]"]
 
 
 def stand_in(cfg: DictConfig) -> None:
@@ -138,7 +146,18 @@ def implied(overrides: list[Override]) -> list[str]:
         found.append("++trainer.max_steps=-1")
     if "optimizer" in here and here["optimizer"].value() == CUSTOM and "optimizer.lr" not in here:
         found.append("~optimizer.lr")
+    if "optimizer" in here and "optimizer.lr" not in here:
+        found += _own_lr(here["optimizer"].value())
     return found
+
+
+def _own_lr(name: object) -> list[str]:
+    """The lr of an optimizer of the user's own directory, which wins over the data's preset."""
+    own, path = own_conf_dir(), groups()["optimizer"].get(str(name))
+    if own is None or path is None or not path.is_relative_to(own):
+        return []
+    found = re.search(r"^lr: *([^\s#]+)", text_of(path), re.MULTILINE)
+    return [f"++optimizer.lr={found[1]}"] if found else []
 
 
 def rewritten(override: Override) -> str:

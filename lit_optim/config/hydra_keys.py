@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.types import Override
 
-from lit_optim.config.places import conf_dir
+from lit_optim.config.places import own_conf_dir
+from lit_optim.config.reading import search_path
 from lit_optim.config.targets import TARGET, find_targets
 from lit_optim.errors import UsageError, suggest
 
@@ -78,14 +79,14 @@ def _check_group(override: Override) -> None:
         )
     if override.is_sweep_override():
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
-    known = _installed(key)
+    known = _installed(key, own_conf_dir())
     if not isinstance(value, str) or value not in known:
         near = suggest(str(value), known) or f"; it is one of {', '.join(known)}"
         raise UsageError(f"unknown {key} {value!r}{near}")
 
 
 @cache
-def _installed(group: str) -> list[str]:
+def _installed(group: str, own: Path | None) -> list[str]:
     """The choices of one of Hydra's groups; all are in the search path, none beside it."""
-    loader: Any = ConfigLoaderImpl(create_config_search_path(str(conf_dir())))
+    loader: Any = ConfigLoaderImpl(search_path())
     return [name for name in loader.get_group_options(group) if NAME.fullmatch(name)]

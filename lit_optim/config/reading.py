@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
@@ -10,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from lit_optim.config.places import conf_dir
+from lit_optim.config.places import conf_dir, own_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.schedules.expressions import FORMULAS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
@@ -19,14 +20,21 @@ from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
 
 
+def search_path() -> Any:
+    """Where Hydra looks for choices: in ours, in Hydra's, and in a directory of the user's own."""
+    path = create_config_search_path(str(conf_dir()))
+    if (own := own_conf_dir()) is not None:
+        path.append("command-line", f"file://{own}")
+    return path
+
+
 def overrides_in(lines: list[str]) -> list[Override]:
     """What these arguments say.
 
     Raises:
         UsageError: one cannot be read.
     """
-    search_path = create_config_search_path(str(conf_dir()))
-    parser = OverridesParser.create(ConfigLoaderImpl(search_path))  # which glob() asks
+    parser = OverridesParser.create(ConfigLoaderImpl(search_path()))  # which glob() asks
     overrides = []
     for line in lines:
         try:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from lit_optim.config.composing import values_of
-from lit_optim.config.places import groups
+from lit_optim.config.places import OPTION, groups
 from lit_optim.config.reading import overrides_in
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import TARGET
@@ -119,12 +120,14 @@ def _objection(override: Override, multirun: bool) -> str | None:
             return "several values"
         if not override.is_discrete_sweep():
             return "values to search for"
-        values: list[Any] = values_of(override)
+        parse = OverridesParser.create().parse_override
+        values: list[Any] = [parse(f"x={value}").value() for value in values_of(override)]
     else:
         values = [override.value()]
     if key in offered:
         names = offered[key]
-        return None if all(isinstance(v, str) and v in names for v in values) else "no choice of it"
+        there = all(isinstance(value, str) and value in names for value in values)
+        return None if there else f"no choice of {key} (one of your own wants {OPTION})"
     if key == "ckpt" and any(value not in (None, "best") for value in values):
         return "a file to load"
     for path, text in (pair for value in values for pair in _texts(last, value)):

@@ -27,6 +27,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
+from lit_optim.config.paths import quote
+from lit_optim.config.places import conf_dir_option
 from lit_optim.config.resume import LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
@@ -195,14 +197,14 @@ class ProcessLauncher(Launcher):
         if before and before != self._compose(overrides)[0]:  # the YAML files have changed
             run_dir.replace(unique_dir(sweep_dir / BEFORE, name))
         if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
-            more = [f"resume.from={_quoted(run_dir)}"]
+            more = [f"resume.from={quote(run_dir)}"]
         else:
             if (run_dir / LOG).exists():
                 shutil.rmtree(run_dir)
             run_dir = unique_dir(sweep_dir, name)
         settings, choices = self._compose(overrides)
         note(run_dir, settings)  # also of a run that fails before it can say so itself
-        command = [*own_command(), *overrides, f"hydra.run.dir={_quoted(run_dir)}", *more]
+        command = [*own_command(), *overrides, f"hydra.run.dir={quote(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         limit_threads(environment, self.n_jobs)
         if not (run_dir / LOG).is_file():  # a FIFO, say, would be waited for
@@ -229,16 +231,11 @@ def _is_held(run_dir: Path) -> bool:
         return False
 
 
-def _quoted(path: Path) -> str:
-    """A path as Hydra reads it."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def own_command() -> list[str]:
     """This program again."""
     spec = getattr(__main__, "__spec__", None)
     program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
-    return [sys.executable, *program]
+    return [sys.executable, *program, *conf_dir_option()]
 
 
 def directory_name(overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:

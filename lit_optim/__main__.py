@@ -1,0 +1,6 @@
+"""`python -m lit_optim`: what train.py in a checkout and `lit-optim train` run."""
+
+from lit_optim.app import main
+
+if __name__ == "__main__":
+    main()
