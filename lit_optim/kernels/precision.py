@@ -64,6 +64,12 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
 
 
+def real_numbers(x: Tensor) -> Tensor:
+    """The numbers of a sparse or complex tensor as real ones; any other tensor itself."""
+    x = x.coalesce().values() if x.layout is torch.sparse_coo else x
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
 def fitted(number: float, dtype: torch.dtype) -> float:
     """The number, or an infinity where a dtype has none so large; torch refuses to convert it."""
     return number if abs(number) <= torch.finfo(dtype).max else math.copysign(math.inf, number)

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from lit_optim.errors import TrainingFailed
+from lit_optim.kernels.precision import real_numbers
 from lit_optim.lightning.averaged import Averaged
 from lit_optim.lightning.callbacks import validates
 from lit_optim.lightning.monitor import (
@@ -168,7 +169,7 @@ def finite_buffers(module: LightningModule) -> set[str]:
     These are the statistics of normalization layers, and all that are finite now; a mask of -inf,
     say, is not.
     """
-    names = {name for name, buffer in module.named_buffers() if _are_finite([buffer])}
+    names = {name for name, buffer in module.named_buffers() if are_finite([buffer])}
     for prefix, layer in module.named_modules():
         if isinstance(layer, _NormBase):
             names |= {f"{prefix}.{n}".lstrip(".") for n, _ in layer.named_buffers(recurse=False)}
@@ -188,24 +189,23 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
     for optimizer in trainer.optimizers:
         tensors = getattr(optimizer, "tensors", ())  # of a wrapper, by parameter
         kept += [value for name in tensors for value in getattr(optimizer, name).values()]
-    if not _are_finite([*module.parameters(), *kept]):
+    if not are_finite([*module.parameters(), *kept]):
         return False
     averaged = [c for c in trainer.callbacks if isinstance(c, Averaged)]  # type: ignore[attr-defined]
     for callback in averaged:
         with callback.saving() as training:
-            if not _are_finite([*module.parameters(), *training.values()]):
+            if not are_finite([*module.parameters(), *training.values()]):
                 return False
     return True
 
 
-def _are_finite(tensors: Iterable[Tensor]) -> bool:
-    values = [
-        t.detach()
-        for t in tensors
-        if (t.is_floating_point() or t.is_complex()) and not is_lazy(t) and t.numel()
-    ]
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every number is finite, however large; others than numbers count as finite."""
+    numbers = (t.detach() for t in tensors if t.is_floating_point() or t.is_complex())
+    values = [real_numbers(t) for t in numbers if not is_lazy(t) and t.numel()]
     with torch.no_grad():
         try:
+            # not the norm by squares, which overflows long before its numbers do
             norms = torch._foreach_norm(values, float("inf")) if values else ()
         except (
             RuntimeError,

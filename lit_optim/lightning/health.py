@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
-from lit_optim.kernels.precision import widest
+from lit_optim.kernels.precision import real_numbers, widest
 from lit_optim.lightning.callbacks import groups
 
 
@@ -82,7 +82,9 @@ class Health(Callback):
 def _norm(tensors: list[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
-    norms = [one.to(widest(one.device)) for one in torch._foreach_norm(tensors)]
+    # squares of float32 numbers overflow long before the numbers do
+    numbers = map(real_numbers, tensors)
+    norms = [torch.linalg.vector_norm(x, dtype=widest(x.device)) for x in numbers]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,9 +15,10 @@ from torch.optim import Optimizer
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.lightning.averaged import TRAINING_WEIGHTS
-from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.checkpoint import Checkpoint, are_finite
 from lit_optim.lightning.files import newest_good
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")
 
@@ -34,7 +36,8 @@ class NonFinite(Callback):
       looked at: on a CPU after every step, on a GPU every tenth, before each validation and at the
       end.
     - `skip`: an update whose gradient is not finite is not made: neither weights nor optimizer nor
-      schedule move. Every gradient is looked at, which reads it once more.
+      schedule move. Every gradient is looked at, which reads it once more. A step that evaluates
+      the loss several times (LBFGS) is undone if one of them is not finite.
     - `rollback`: as `stop`, but the weights, the optimizer and the schedule go back to the newest
       checkpoint of the run, and the data go on.
 
@@ -58,6 +61,17 @@ class NonFinite(Callback):
         self._none = 0
         self._bad: Tensor | None = None  # whether one of the losses not looked at yet is
         self._since = 0
+        self._guards: dict[int, _Guard] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if self.policy != "skip" or not pl_module.automatic_optimization:
+            return
+        for optimizer in trainer.optimizers:
+            if _evaluates_again(optimizer):
+                self._guards[id(optimizer)] = _Guard(optimizer, self._note_update)
+
+    def _note_update(self) -> None:
+        self._in_a_row = 0
 
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -65,17 +79,21 @@ class NonFinite(Callback):
         if self.policy != "skip" or _scales(trainer):
             return
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        grads = [p.grad for p in params if p.grad is not None]
-        norms = torch._foreach_norm(grads) if grads else ()  # there was no loss
-        finite = all(bool(torch.isfinite(norm)) for norm in norms)
+        finite = are_finite(p.grad for p in params if p.grad is not None)
         if trainer.world_size > 1:
             finite = trainer.strategy.reduce_boolean_decision(finite)
+        guard = self._guards.get(id(optimizer))
         if finite:
-            self._in_a_row = 0
+            if guard is not None:
+                guard.remember()
+            else:
+                self._in_a_row = 0
             return
         for p in params:
             p.grad = None
         self._note(trainer, "gradient", "the update is skipped")
+        if guard is not None:
+            raise _Discarded
 
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -102,6 +120,11 @@ class NonFinite(Callback):
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:
         self._look(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+        for guard in self._guards.values():
+            guard.remove()
+        self._guards.clear()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         self._look(trainer, pl_module)
@@ -159,6 +182,84 @@ class NonFinite(Callback):
             config.scheduler.load_state_dict(state)
             if isinstance(config.scheduler, ScheduledLR):
                 config.scheduler.refresh()
+
+
+class _Discarded(Exception):
+    """An evaluation of the loss within a step has a gradient that is not finite."""
+
+
+class _Guard:
+    """Undoes a step that evaluates the loss several times, if one of them is not finite.
+
+    It stands in the place of the optimizer's `step`.
+
+    Args:
+        optimizer: whose.
+        note_update: called after each step that stays.
+    """
+
+    def __init__(self, optimizer: Optimizer, note_update: Callable[[], None]) -> None:
+        self._optimizer, self._note_update = optimizer, note_update
+        self._step = optimizer.step
+        self._before: tuple[list[Tensor], dict[Any, dict[str, Any]]] | None = None
+        optimizer.step = self  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        """Give the optimizer its own `step` back."""
+        self._optimizer.step = self._step  # type: ignore[method-assign]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Keep the weights and the state; called after each evaluation, kept at the first."""
+        if self._before is None:
+            weights = [p.clone() for p in self._params()]
+            state = {p: _copied(values) for p, values in self._optimizer.state.items()}
+            self._before = weights, state
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A step of the optimizer, or None if it is undone."""
+        self._before = None
+        try:
+            result = self._step(*args, **kwargs)
+        except _Discarded:
+            self._undo()
+            return None
+        except TrainingFailed:  # that was one too many
+            self._undo()
+            raise
+        finally:
+            self._before = None
+        self._note_update()
+        return result
+
+    @torch.no_grad()
+    def _undo(self) -> None:
+        if self._before is None:
+            return
+        weights, state = self._before
+        for p, before in zip(self._params(), weights, strict=True):
+            p.copy_(before)
+        self._optimizer.state.clear()
+        self._optimizer.state.update(state)
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    """A state as it is now; the tensors that LBFGS keeps in lists are never written again."""
+    kinds: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            value = value.clone()
+        kinds[name] = list(value) if isinstance(value, list) else value
+    return kinds
+
+
+def _evaluates_again(optimizer: Optimizer) -> bool:
+    """Whether a step calls the closure again after the weights have moved."""
+    innermost = innermost_optimizer(optimizer)
+    return "closure" in getattr(optimizer, "needs", ()) or isinstance(innermost, torch.optim.LBFGS)
 
 
 def _scales(trainer: Trainer) -> bool:

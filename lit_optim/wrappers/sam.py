@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
+from lit_optim.kernels.precision import real_numbers, widest
 from lit_optim.wrappers.wrapper import Wrapper
 
 EPS = 1e-12
@@ -87,7 +88,8 @@ class Sam(Wrapper):
         ways, norms = [], []
         for p in params:
             assert p.grad is not None
-            norms.append(torch.linalg.vector_norm(p.grad * p.abs() if self.adaptive else p.grad))
+            g = real_numbers(p.grad * p.abs() if self.adaptive else p.grad)
+            norms.append(torch.linalg.vector_norm(g, dtype=widest(g.device)))
             ways.append(p.grad * p.square() if self.adaptive else p.grad)
         device = norms[0].device
         norm = torch.linalg.vector_norm(torch.stack([one.to(device) for one in norms]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_optim import AdamW
-from lit_optim.lightning.health import Health
+from lit_optim.lightning.health import Health, _norm
 from tests.events import scalars
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
@@ -61,3 +62,12 @@ def test_equals_a_loop_by_hand(clip, accumulated, tmp_path):
             assert curves["clip_fraction"][step] == pytest.approx(sum(clipped) / len(clipped))
     assert sorted(curves["grad_norm/decay"]) == [0, 4, 8]
     assert ("clip_fraction" in curves) == (clip is not None)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e20, 1e30])
+def test_norms_of_any_size(size):
+    x = size * torch.tensor([3.0, -4.0])
+    kinds = [x, torch.complex(x[:1], x[1:]), torch.sparse_coo_tensor([[0, 2]], x, (3,))]
+    for kind in kinds:
+        assert float(_norm([kind])) == pytest.approx(5 * size, rel=1e-6)
+    assert float(_norm([x, x])) == pytest.approx(math.sqrt(50) * size, rel=1e-6)

@@ -11,14 +11,15 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 import lit_optim
-from lit_optim import SGD
+from lit_optim import LBFGS, SGD
 from lit_optim.errors import TrainingFailed
-from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.checkpoint import Checkpoint, are_finite
 from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.lightning.nonfinite import MOST_NONE, NonFinite
 from lit_optim.schedules.library import linear
 from lit_optim.wrappers import Ema, Wrapped
 from tests.lightning.modules import Data
+from tests.optimizers.running import NAMES, class_of
 
 LR = 0.1
 
@@ -97,6 +98,96 @@ def test_skip_makes_no_update(what, tmp_path, caplog):
     torch.testing.assert_close(module.net.weight, other.net.weight, rtol=0, atol=1e-14)
     told = [r.message for r in caplog.records]
     assert len([x for x in told if "the gradient is not finite at step" in x]) == 3
+
+
+@pytest.mark.parametrize("bad", [0, 1, 3])
+@pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
+@pytest.mark.parametrize("around", [None, partial(Ema, decay=0.5, warmup=False)])
+def test_skip_undoes_a_step_that_evaluates_the_loss_again(bad, line_search_fn, around, tmp_path):
+    """Whichever evaluation is bad, it is as if the batch had not been there."""
+    make = partial(LBFGS, line_search_fn=line_search_fn, max_iter=4)
+    module = Net(bad=[bad], what="gradient", make=make if around is None else Wrapped(make, around))
+    module.configure_optimizers = lambda: lit_optim.configure_optimizers(module, module.make)
+    trainer = fit(module, tmp_path, "skip", max_epochs=1)
+    other = Net()
+    [_, *batches] = Data().train_dataloader()
+    theirs = torch.optim.LBFGS(other.parameters(), line_search_fn=line_search_fn, max_iter=4)
+    for [x] in batches:
+
+        def closure(x=x):
+            theirs.zero_grad()
+            loss = other.net(x).square().mean()
+            loss.backward()
+            return loss
+
+        theirs.step(closure)
+    if around is None:
+        torch.testing.assert_close(module.net.weight, other.net.weight, rtol=0, atol=1e-14)
+    else:  # the weights are its average
+        assert trainer.optimizers[0].updates == len(batches)
+
+
+def test_steps_that_are_undone_end_the_run_when_there_are_too_many(tmp_path):
+    """The first evaluation of each is good, and the weights stay what they were."""
+
+    class Worse(Net):
+        def training_step(self, batch, batch_idx):
+            self.calls += 1
+            loss = super().training_step(batch, batch_idx)
+            return loss if torch.equal(self.net.weight, start) else loss * float("nan")
+
+    module = Worse(make=partial(LBFGS, max_iter=4))
+    module.configure_optimizers = lambda: module.make(module.parameters())
+    start = module.net.weight.detach().clone()
+    with pytest.raises(TrainingFailed, match="the gradient is not finite 4 times in a row"):
+        fit(module, tmp_path, "skip", most=3)
+    assert torch.equal(module.net.weight, start)
+
+
+#: one evaluates the loss again; one has no lr by default; one is torch's own, and overflows there
+APART = {"lbfgs", "adafactor_hf", "sparse_adam"}
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in APART])
+def test_a_huge_gradient_is_finite(name, policy, tmp_path, caplog):
+    class Huge(LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Linear(3, 2, bias=False)
+            self.calls = 0
+
+        def configure_optimizers(self):
+            return class_of(name)([{"params": [*self.parameters()]}], lr=1e-30)
+
+        def training_step(self, batch, batch_idx):
+            self.calls += 1
+            loss = self.net(batch[0].float()).sum()
+            return loss * 1e30 if self.calls == 3 else loss
+
+    module = Huge()
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        fit(module, tmp_path, policy, max_epochs=1, limit_val_batches=0)
+    assert module.calls == 10
+    assert not [r for r in caplog.records if "not finite" in r.message]
+    assert module.net.weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("value", "finite"), [(1e38, True), (float("inf"), False), (float("nan"), False)]
+)
+def test_what_is_finite(value, finite):
+    kinds = [
+        torch.tensor([1.0, value]),
+        torch.tensor([[value]], dtype=torch.bfloat16),
+        torch.tensor([complex(value, value), 0j]),
+        torch.tensor([complex(0, value)]).conj(),
+        torch.sparse_coo_tensor([[1]], [value], (3,)),
+    ]
+    others = [torch.ones(2), torch.tensor(3), torch.empty(0), torch.tensor(True)]
+    for x in kinds:
+        assert are_finite([*others, x]) is finite
 
 
 def test_an_average_is_not_moved_by_what_is_no_update(tmp_path):
