@@ -50,6 +50,7 @@ from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.monitor import MonitorCheck, declared_monitor
 from lit_optim.lightning.ranks import Ranks
+from lit_optim.lightning.serving import ServedOptimizer, serve
 from lit_optim.lightning.signals import Signals
 from lit_optim.lightning.summary import LayerSummary
 from lit_optim.lightning.threads import CpuThreads
@@ -131,7 +132,7 @@ def built(
     asked_for = cfg.monitor is not None or hasattr(classes["model"], "monitor")
     mode = _declare_monitor(cfg, classes["model"])
     made: dict[str, Any] = {"param_groups": deferred(cfg.param_groups)}
-    made["optimizer"] = Wrapped(deferred(cfg.optimizer), deferred(cfg.wrapper))
+    made["optimizer"] = ServedOptimizer(deferred(cfg.optimizer), deferred(cfg.wrapper))
     _try(made["optimizer"], cfg)
     made["schedules"] = _plain(cfg.schedules)
     made["scheduler"], made["lr_rule"] = scheduler or build(cfg.scheduler), build(cfg.lr_rule)
@@ -366,7 +367,7 @@ def _put_on(model: LightningModule, made: Mapping[str, Any], signature: Signatur
         for name in OURS:
             setattr(model, name, made[name])
     elif is_overridden("configure_optimizers", model) and takes_ours:
-        pass  # its constructor has been given them
+        _serve(model, made)  # its constructor has been given them
     elif is_overridden("configure_optimizers", model):
         raise UsageError(
             f"{type(model).__name__} has a configure_optimizers of its own, so optimizer and "
@@ -375,3 +376,11 @@ def _put_on(model: LightningModule, made: Mapping[str, Any], signature: Signatur
     else:
         attached: Any = partial(configure_optimizers, model, **made)
         model.configure_optimizers = attached  # type: ignore[method-assign]
+
+
+def _serve(model: LightningModule, made: Mapping[str, Any]) -> None:
+    """Let a model that calls what it was given get what fits this run."""
+    more = {name: made[name] for name in ("lr_rule", "schedules")}
+    own = model.configure_optimizers
+    served: Any = partial(serve, model, own, made["scheduler"], made["param_groups"], more)
+    model.configure_optimizers = served  # type: ignore[method-assign]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Duration, Horizon, parse
+
+#: Makes the torch scheduler of a schedule and an optimizer, where the run is known.
+SERVED: ContextVar[Callable[[Schedule, Any], Any] | None] = ContextVar("SERVED", default=None)
 
 Ticks = Literal["end", "start", "both"]
 TICKS = ("end", "start", "both")
@@ -113,6 +118,28 @@ class Schedule:
     total: Duration | None = None
     ticks: Ticks = "end"
     follows: Follow | None = None
+
+    def __call__(self, optimizer: Any) -> Any:
+        """The torch scheduler of an optimizer, for code that is given a torch scheduler's class.
+
+        Its length is `total` in steps, or that of the run in a module whose configure_optimizers
+        the command line serves.
+
+        Raises:
+            ValueError: the length is not known.
+        """
+        if (serve := SERVED.get()) is not None:
+            return serve(self, optimizer)
+        if self.total is None or self.units - {"step", "%"} or self.follows is not None:
+            raise UsageError(
+                "scheduler(optimizer=...) does not know the run: give its length in steps as the "
+                "schedule's total, or return lit_optim.configure_optimizers(self, optimizer, "
+                "scheduler)"
+            )
+        from lit_optim.schedules.adapter import ScheduledLR  # torch, which takes seconds
+
+        steps = int(Horizon(1).resolve("total", self.total))
+        return ScheduledLR(optimizer, self.curve(Horizon(steps)))
 
     def __post_init__(self) -> None:
         if self.ticks not in TICKS:
