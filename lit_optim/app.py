@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from lit_optim.config.command_line import front
+from lit_optim.config.length import settle_length
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
@@ -54,8 +55,9 @@ def _job(cfg: DictConfig) -> None:
     from lit_optim.lightning.ranks import gave_up, is_broken, tell_if_left
     from lit_optim.run import Interrupted, run
 
-    hydra_cfg = HydraConfig.get()
+    hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+    settle_length(cfg, hydra_cfg)
     try:
         run(cfg, where, choices_of(hydra_cfg), typed)
     except UsageError as error:

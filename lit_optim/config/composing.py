@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
+from lit_optim.config.length import settle_length
 from lit_optim.config.paths import quote
 from lit_optim.config.places import CUSTOM, conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError, first_line
@@ -34,6 +35,7 @@ def composed(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", [*_own_choices(), *overrides], return_hydra_config=True)
+            settle_length(cfg, cfg.hydra)
         stand_in(cfg)
         return cfg
     except MarkedYAMLError as error:
@@ -137,13 +139,10 @@ def values_of(override: Override) -> list[object]:
 def implied(overrides: list[Override]) -> list[str]:
     """What follows from what is typed.
 
-    `trainer.max_epochs` alone decides the length; the default max_steps would cut it short. An
-    optimizer that is not ours gets what is typed, not the lr that suits the data with ours.
+    An optimizer that is not ours gets what is typed, not the lr that suits the data with ours.
     """
     here = {override.key_or_group: override for override in overrides}
     found = []
-    if "trainer.max_epochs" in here and "trainer.max_steps" not in here:
-        found.append("++trainer.max_steps=-1")
     if "optimizer" in here and here["optimizer"].value() == CUSTOM and "optimizer.lr" not in here:
         found.append("~optimizer.lr")
     if "optimizer" in here and "optimizer.lr" not in here:

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
+from lit_optim.config.length import settle_length
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
 from lit_optim.config.resume import LOG, RECORD, asked, note, read
@@ -180,6 +181,7 @@ class ProcessLauncher(Launcher):
         """All values of a job and its choices, by the YAML files as they are now."""
         cfg = self.compose(self.config, overrides)
         try:
+            settle_length(cfg, cfg.hydra)
             stand_in(cfg)
             chosen = cfg.hydra.runtime.choices
             choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}
