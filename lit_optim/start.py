@@ -23,6 +23,8 @@ from lit_optim.temporary import remove_leftovers
 
 #: In a run's directory; locked while it is running.
 LOCK = ".lock"
+#: A branch whose lr is such a share of its peak would hardly train; and where the peak is near.
+FAR_BELOW, NEAR_PEAK = 0.05, 0.9
 
 
 @dataclass
@@ -73,7 +75,9 @@ def start_of(cfg: DictConfig, run_dir: Path) -> Start:
         path = Path(cfg.branch_from)
         if (why_not := refusal(path)) is not None:
             raise UsageError(f"branch_from={path} {why_not}")
-        cool_down(cfg, _opened(path))
+        saved = _opened(path)
+        _check_level(path, saved)
+        cool_down(cfg, saved)
         return Start(path, Resumable(any_length=True))
     if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
         return Start(None, Resumable())
@@ -92,6 +96,40 @@ def _opened(path: Path) -> dict[str, Any]:
     saved: dict[str, Any] = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     check_written(saved)
     return saved
+
+
+def level_of(saved: Mapping[str, Any]) -> float:
+    """The lr of a checkpoint as a share of what its schedule multiplies."""
+    groups = saved["optimizer_states"][0]["param_groups"]
+    levels = [group["lr"] / own for group in groups if (own := group.get("initial_lr"))]
+    return max(levels, default=1.0)
+
+
+def _check_level(path: Path, saved: Mapping[str, Any]) -> None:
+    """Refuse to cool down from where the lr has already come down.
+
+    Raises:
+        UsageError: naming the newest checkpoint beside it that is from before.
+    """
+    level = level_of(saved)
+    if level >= FAR_BELOW or not saved["global_step"]:
+        return
+    others = [other for other in path.parent.glob("*.ckpt") if refusal(other) is None]
+    before = [
+        (int(there["global_step"]), other)
+        for other, there in ((other, _opened(other)) for other in others)
+        if level_of(there) >= NEAR_PEAK and there["global_step"]
+    ]
+    step, better = max(before, default=(0, None))
+    where = (
+        f"; branch from {better}, of update {step}"
+        if better
+        else "; no checkpoint from before is kept, so train one with scheduler=constant_warmup"
+    )
+    raise UsageError(
+        f"branch_from={path}: its lr is {100 * level:.3g} % of its peak, so there is nothing to "
+        f"cool down from{where}"
+    )
 
 
 def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:

@@ -60,6 +60,30 @@ def yours(tmp_path):
 
 
 @pytest.fixture
+def run_here(tmp_path, monkeypatch):
+    """Run a command line in this process, in a directory of its own; returns the result."""
+    from omegaconf import OmegaConf
+
+    from lit_optim.config.command_line import front
+    from lit_optim.config.composing import composed
+    from lit_optim.run import run
+
+    monkeypatch.chdir(tmp_path)
+    quiet = ("logger=none", "trainer.enable_progress_bar=false", "callbacks=default",
+             "trainer.enable_model_summary=false")  # fmt: skip
+
+    def start(*argv: str, run_dir: str = "run"):
+        place = tmp_path / run_dir
+        given = [*quiet, f"callbacks.checkpoint.dirpath={place}/checkpoints", *argv]
+        cfg = composed([x for x in front(given).argv if not x.startswith("hydra.")])
+        choices = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items() if v}
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        return run(cfg, place, choices)
+
+    return start
+
+
+@pytest.fixture
 def refusal(tmp_path):
     """Why nothing is built of a command line."""
     from lit_optim.build import built  # which takes Lightning along

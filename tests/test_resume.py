@@ -121,3 +121,31 @@ def test_sigterm_leaves_a_checkpoint(tmp_path):
     assert line.startswith("lit_optim: terminated at step ")
     step, _ = weights(Path(tmp_path / line.rpartition("checkpoint: ")[2]).parent.parent)
     assert f"at step {step};" in line
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps", "name", "better"),
+    [
+        ("scheduler=wsd", 48, "last", "previous.ckpt, of update 20"),
+        ("scheduler=cosine_warmup", 60, "last", "no checkpoint from before is kept"),
+        ("scheduler=linear", 60, "last", "no checkpoint from before is kept"),
+        ("scheduler=wsd", 48, "previous", None),
+        ("scheduler=none", 60, "last", None),
+        ("scheduler=step", 48, "previous", None),
+    ],
+)
+def test_a_branch_from_where_the_lr_is_gone_is_refused(
+    run_here, scheduler, steps, name, better, tmp_path
+):
+    run_here(*QUICK, scheduler, f"trainer.max_steps={steps}", "test=false", "optimizer=sgd",
+             run_dir="first")  # fmt: skip
+    folder = tmp_path / "first" / "checkpoints"
+    (folder / "best.ckpt").unlink()
+    branch = [*QUICK, f"branch_from={folder / name}.ckpt", "cooldown=5", "test=false"]
+    if better is None:
+        assert run_here(*branch, "optimizer=sgd", run_dir="second").steps > 20
+        return
+    with pytest.raises(UsageError, match="so there is nothing to cool down from") as refused:
+        run_here(*branch, "optimizer=sgd", run_dir="second")
+    assert better in str(refused.value)
+    assert not (tmp_path / "second" / "checkpoints").exists()

@@ -26,24 +26,25 @@ LENGTH = re.compile(rf"^ *({STEPS}|{EPOCHS}) *:", re.MULTILINE)
 Said = tuple[tuple[int, int], Any]
 
 
-def settle_length(cfg: DictConfig) -> None:
+def settle_length(cfg: DictConfig, hydra: DictConfig) -> None:
     """Let the more specific of `trainer.max_steps` and `trainer.max_epochs` decide alone.
 
     Typed is more specific than an experiment, an experiment more than the trainer that is chosen,
     and that more than what it is made from. Where one place sets both, the run ends at the first.
 
     Args:
-        cfg: a configuration that Hydra has composed, with its own part; Hydra is initialized.
+        cfg: a configuration that Hydra, which is initialized, has composed.
+        hydra: Hydra's own part of it.
     """
     trainer = cfg.get("trainer")
     if not isinstance(trainer, DictConfig):
         return
     values = {key: trainer.get(key) for key in (STEPS, EPOCHS)}
     both = values[STEPS] not in NONE and values[EPOCHS] not in NONE
-    typed = _typed(cfg)
+    typed = _typed(cfg, hydra)
     said: dict[str, Said] = {}
-    if _may_be_overruled(cfg) or (both and not typed):
-        said = _said(cfg)
+    if _may_be_overruled(hydra) or (both and not typed):
+        said = _said(hydra)
     said |= {key: ((TYPED, 0), value) for key, value in typed.items()}
     values |= {key: value for key, (_, value) in said.items()}
     ranks = {key: said[key][0] if key in said else (INHERITED, 0) for key in (STEPS, EPOCHS)}
@@ -55,10 +56,10 @@ def settle_length(cfg: DictConfig) -> None:
                 cfg.trainer[key] = value
 
 
-def _typed(cfg: DictConfig) -> dict[str, Any]:
+def _typed(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     """What the command line says."""
     typed = {}
-    for line in cfg.hydra.overrides.task:
+    for line in hydra.overrides.task:
         name = str(line).lstrip("+~").partition("=")[0]
         if name in (f"trainer.{STEPS}", f"trainer.{EPOCHS}"):
             key = name.partition(".")[2]
@@ -66,21 +67,21 @@ def _typed(cfg: DictConfig) -> dict[str, Any]:
     return typed
 
 
-def _may_be_overruled(cfg: DictConfig) -> bool:
+def _may_be_overruled(hydra: DictConfig) -> bool:
     """Whether what suits the data may have taken the place of what the chosen trainer says."""
-    choice = str(cfg.hydra.runtime.choices.get("trainer"))
+    choice = str(hydra.runtime.choices.get("trainer"))
     path = groups().get("trainer", {}).get(choice)
     return choice != BASE and path is not None and bool(LENGTH.search(text_of(path)))
 
 
-def _said(cfg: DictConfig) -> dict[str, Said]:
+def _said(hydra: DictConfig) -> dict[str, Said]:
     """What the most specific file says of each key."""
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, ConfigLoaderImpl)
-    lines = [*cfg.hydra.overrides.task, *cfg.hydra.overrides.hydra]
+    lines = [*hydra.overrides.task, *hydra.overrides.hydra]
     overrides, files = loader._parse_overrides_and_create_caching_repo("train", lines)
     found = create_defaults_list(files, "train", overrides, prepend_hydra=True, skip_missing=False)
-    choice = str(cfg.hydra.runtime.choices.get("trainer"))
+    choice = str(hydra.runtime.choices.get("trainer"))
     said: dict[str, Said] = {}
     for index, default in enumerate(found.defaults):
         rank = _rank(default.config_path or "", choice)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -167,8 +167,17 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
     settings, now = plain["resume"], asked(plain)
     where = settings["from"]
     if where == AUTO:
-        same = [path.parent for path in sorted(runs.glob(f"**/{ASKED}"), key=_age)
-                if read(path.parent) == now]  # fmt: skip
+        newest = [path.parent for path in sorted(runs.glob(f"**/{ASKED}"), key=_age)]
+        same = [run_dir for run_dir in newest if read(run_dir) == now]
+        if not same:
+            same = [run_dir for run_dir in newest if _differs_in_length(read(run_dir), now)]
+            if same and settings["horizon"] == "error":
+                raise UsageError(
+                    f"resume=auto: {same[0]} differs in its length only: "
+                    f"{_changes(read(same[0]), now, LENGTH)}; say resume.horizon=keep to go on "
+                    "with its schedule as it was, extend for one over the new length, or "
+                    "resume=none for a new run"
+                )
         if not same:
             return Found(None, "resume=auto: there is no run of this configuration; a new one")
         run_dir = same[0]
@@ -192,6 +201,20 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
             return Found(None, f"resume=auto: {run_dir} has no checkpoint yet; a new run")
         raise UsageError(f"resume={where}: it has no checkpoint")
     return Found(run_dir, f"going on with {run_dir}")
+
+
+def _differs_in_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two runs differ in how long they are and in nothing else."""
+    keys = {key for key in (*before, *now) if before.get(key) != now.get(key)}
+    return bool(keys) and keys <= set(LENGTH)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return ", ".join(
+        f"{key} was {before.get(key)}, now {now.get(key)}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    )
 
 
 def _age(path: Path) -> float:
@@ -229,15 +252,13 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
     length = [key for key in changed if key in LENGTH]
     others = [key for key in changed if key not in LENGTH]
     if others:
-        told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in others)
         keys = ",".join(others)
         raise UsageError(
-            f"resume: this is another run: {told}; type it as it was, or say "
-            f"resume.override=[{keys}]"
+            f"resume: this is another run: {_changes(before, now, others)}; type it as it was, or "
+            f"say resume.override=[{keys}]"
         )
     if length and settings["horizon"] == "error":
-        told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in length)
         raise UsageError(
-            f"resume: {told}; say resume.horizon=keep for the schedule as it was, or extend for "
-            "one over the new length"
+            f"resume: {_changes(before, now, length)}; say resume.horizon=keep for the schedule as "
+            "it was, or extend for one over the new length"
         )

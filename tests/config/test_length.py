@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -51,8 +54,8 @@ def write(conf, said):
 
 
 def expected(said):
-    """By the rule, written once more: steps and epochs, of which one may be None."""
-    ranked = {STEPS: (0, 4000), EPOCHS: (-1, None)}  # as in trainer/cpu.yaml
+    """By the rule, written once more."""
+    ranked = {STEPS: (0, 4000), EPOCHS: (-1, None)}  # trainer/cpu.yaml
     for (place, key), value in said.items():
         ranked[key] = max(ranked[key], (PLACES.index(place), value))
     (steps_rank, steps), (epochs_rank, epochs) = ranked[STEPS], ranked[EPOCHS]
@@ -67,8 +70,14 @@ def length(cfg):
 
 
 PAIRS = [pair for pair in itertools.product(PLACES, PLACES) if pair[1] != "default"]
-SAMPLE = [("default", "experiment"), ("default", "trainer"), ("preset", "trainer"),
-          ("typed", "experiment"), ("experiment", "typed"), ("experiment", "experiment")]  # fmt: skip
+SAMPLE = [
+    ("default", "experiment"),
+    ("default", "trainer"),
+    ("preset", "trainer"),
+    ("typed", "experiment"),
+    ("experiment", "typed"),
+    ("experiment", "experiment"),
+]
 
 
 @pytest.mark.parametrize(
@@ -102,3 +111,26 @@ def test_what_the_shipped_files_say(conf):
     assert length(composed(front(line).argv)) == (4000, None)
     line = ["experiment=long", "trainer.max_steps=-1"]
     assert length(composed(front(line).argv)) == (None, 300)
+
+
+def test_a_sweep_is_as_long_as_its_experiments_say(tmp_path):
+    """Hydra composes its runs anew, in processes of their own."""
+
+    def train(*argv):
+        command = [sys.executable, "train.py", *argv]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    shutil.copy(places.conf_dir().parent / "train.py", tmp_path)
+    shutil.copytree(places.conf_dir().parent / "lit_optim", tmp_path / "lit_optim")
+    shutil.copytree(places.conf_dir(), tmp_path / "conf")
+    (tmp_path / "conf/experiment/long.yaml").write_text(
+        "# @package _global_\n# long\ntrainer:\n  max_epochs: 2\n"
+    )
+    line = ["-m", "experiment=long,none", "data=digits", "batch=full", "test=false", "model=linear"]
+    done = train(*line)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/*/*/result.json")]
+    assert {r["choices"]["experiment"]: r["steps"] for r in results} == {"long": 2, "none": 500}
+    sweep = next(tmp_path.glob("runs/*/*"))
+    again = train("-m", f"resume={sweep}")
+    assert "2 of 2 runs are done already" in again.stdout + again.stderr

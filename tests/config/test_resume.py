@@ -161,3 +161,28 @@ def test_a_note_that_is_broken_is_no_run(place):
     run_dir = a_run(place, "same", "optimizer=adamw")
     (run_dir / "asked.json").write_text(json.dumps({"x": 1})[:-1])
     assert found(plain("optimizer=adamw", "resume.from=auto")).run_dir is None
+
+
+LENGTHS = {
+    "trainer.max_steps=600": "trainer.max_steps was 300, now 600",
+    "trainer.max_epochs=9": "trainer.max_steps was 300, now -1, trainer.max_epochs was None, now 9",
+    "+trainer.max_time=00:01:00:00": "trainer.max_time was None, now 00:01:00:00",
+}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("longer", LENGTHS)
+def test_auto_never_begins_a_run_anew_that_is_only_longer(place, capsys, longer, finished):
+    a_run(place, "other", "optimizer=sgd", "trainer.max_steps=300")
+    run_dir = a_run(place, "short", "trainer.max_steps=300", finished=finished)
+    as_before = ["trainer.max_steps=300"] if "max_time" in longer else []
+    line = ["resume=auto", *as_before, longer]
+    with pytest.raises(UsageError) as refused:
+        front(line)
+    assert f"runs/short differs in its length only: {LENGTHS[longer]}" in str(refused.value)
+    for horizon in ("keep", "extend"):
+        argv = front([*line, f"resume.horizon={horizon}"]).argv
+        assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in argv
+    assert not any("hydra.run.dir" in x for x in front([*line, "resume=none"][1:]).argv)
+    a_run(place, "same", *line[1:])
+    assert "hydra.run.dir='runs/same'" in front(line).argv

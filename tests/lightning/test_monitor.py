@@ -9,7 +9,6 @@ import textwrap
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
@@ -18,7 +17,6 @@ from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.run import run
 from lit_optim.schedules.followers import plateau
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
@@ -184,24 +182,15 @@ USER = """
 
 
 @pytest.fixture
-def user_run(tmp_path, monkeypatch):
+def user_run(tmp_path, monkeypatch, run_here):
     """Run a module of the user's own in this process; returns the result, if it ends well."""
     (tmp_path / "monitored.py").write_text(textwrap.dedent(USER))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-
-    def start(*argv):
-        line = (
-            "model=custom", "model._target_=monitored.Net", "data=custom",
-            "data._target_=monitored.Data", "allow=[monitored]", "trainer.max_epochs=4",
-            "logger=none", "trainer.enable_progress_bar=false",
-            "trainer.enable_model_summary=false", f"callbacks.checkpoint.dirpath={tmp_path}", *argv,
-        )  # fmt: skip
-        cfg = composed(front(list(line)).argv)
-        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        return run(cfg, tmp_path, {})
-
-    yield start
+    line = (
+        "model=custom", "model._target_=monitored.Net", "data=custom", "allow=[monitored]",
+        "data._target_=monitored.Data", "trainer.max_epochs=4",
+    )  # fmt: skip
+    yield lambda *argv: run_here(*line, *argv)
     sys.modules.pop("monitored", None)
 
 
@@ -254,7 +243,7 @@ def test_the_best_is_told_only_where_it_is_known(user_run, tmp_path, capsys, arg
     if best is not None:
         assert result.best == best
     assert final in (None, result.final)
-    written = json.loads((tmp_path / "result.json").read_text())
+    written = json.loads((tmp_path / "run" / "result.json").read_text())
     assert written["best"] == result.best
     shown = capsys.readouterr().out
     for name, value in result.final.items():
