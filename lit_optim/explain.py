@@ -22,7 +22,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.command_line import combinations
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import LearningRates
-from lit_optim.lightning.configure import run_length
+from lit_optim.lightning.lengths import run_length
 from lit_optim.lightning.needs import needs_of, warnings_of
 from lit_optim.lightning.routing import (
     HEADER,

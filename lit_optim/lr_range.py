@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from lit_optim.lightning.nonfinite import NonFinite
 from lit_optim.lightning.routing import Routing
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.written import phases
+from lit_optim.updates import Updates, count_updates
 
 #: A search begins so far below an optimizer's own range of lrs, and ends so far above it.
 WIDER = 10.0
@@ -48,19 +49,30 @@ class Losses(Callback):
         self.averages: list[float] = []
         self._sum, self._count, self._running = 0.0, 0, 0.0
         self._seen = 0
+        self._updates: Updates | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._updates = count_updates(trainer.optimizers[0])
 
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, torch.Tensor):
             value = trainer.strategy.reduce(loss.detach().float(), reduce_op="mean")
             self._sum += float(value) * trainer.accumulate_grad_batches
             self._count += 1
-        if trainer.global_step == self._seen or not self._count:
+        assert self._updates is not None
+        made, self._seen = self._updates.count - self._seen, self._updates.count
+        if made and not self._count:
+            raise UsageError(
+                "lr-range reads the loss that training_step returns, and there was none: return "
+                "the loss, which may be done in manual optimization too"
+            )
+        if not made:
             return
-        self._seen = trainer.global_step
-        self.note(self._sum / self._count)
+        for _ in range(made):  # in manual optimization a batch may make several
+            self.note(self._sum / self._count)
         self._sum, self._count = 0.0, 0
         if self.diverged:
             trainer.should_stop = True

@@ -27,10 +27,10 @@ from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.configure import global_batch
 from lit_optim.lightning.failures import in_a_line
 from lit_optim.lightning.files import CheckpointFiles, refusal
 from lit_optim.lightning.hparams import Value, log_end, log_start
+from lit_optim.lightning.lengths import global_batch
 from lit_optim.lightning.ranks import end_others
 from lit_optim.lightning.signals import is_interrupted
 from lit_optim.metric_names import direction_of

@@ -104,7 +104,7 @@ class Updates:
         elif callable(kwargs.get("closure")):
             kwargs = kwargs | {"closure": self._watched(kwargs["closure"])}
         self._had_gradient = self._look()
-        if self._pre_hook is None:
+        if self._pre_hook is None and not self._has_closure:
             self._announce()
         return args, kwargs
 

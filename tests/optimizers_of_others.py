@@ -54,10 +54,12 @@ class InBackward(Optimizer):
     """LOMO: updates in the backward pass, and has a `step` that does nothing."""
 
     def __init__(self, params, lr):
-        params = list(params)
         super().__init__(params, {"lr": lr})
-        for p in params:
+        for p in self.all():
             p.register_post_accumulate_grad_hook(self._update)
+
+    def all(self):
+        return [p for group in self.param_groups for p in group["params"]]
 
     @torch.no_grad()
     def _update(self, p):
@@ -72,13 +74,12 @@ class InTensorHooks(InBackward):
     """The first LOMO: each hook updates the parameters whose gradients came before it."""
 
     def __init__(self, params, lr):
-        self._all = list(params)
-        Optimizer.__init__(self, self._all, {"lr": lr})
-        for p in self._all:
+        Optimizer.__init__(self, params, {"lr": lr})
+        for p in self.all():
             p.register_hook(self._flush)
 
     def _flush(self, g):
-        for p in self._all:
+        for p in self.all():
             if p.grad is not None:
                 self._update(p)
         return g

@@ -13,6 +13,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from lit_optim.lightning.lengths import is_of_earlier_fit
+
 LOG = logging.getLogger("lit_optim")
 
 #: Where a checkpoint keeps the weights that training goes on with.
@@ -40,15 +42,21 @@ class Averaged(Callback):
     average. While it does, the others are kept beside it, which takes their size in memory.
     """
 
-    def __init__(self, optimizer: Averaging, module: LightningModule) -> None:
-        self.optimizer = optimizer
+    def __init__(self, optimizers: list[Averaging], module: LightningModule) -> None:
+        self.optimizers = optimizers
         self.module = module
         #: The weights that are trained, while the model holds the average.
         self.kept: dict[str, Tensor] | None = None
 
+    @property
+    def optimizer(self) -> Averaging:
+        """The first of them; mostly there is one."""
+        return self.optimizers[0]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         self.leave()
-        self.optimizer.train()  # a package's own may begin in eval mode
+        for optimizer in self.optimizers:
+            optimizer.train()  # a package's own may begin in eval mode
         norms = [layer for layer in pl_module.modules() if isinstance(layer, _NormBase)]
         if any(layer.track_running_stats for layer in norms):
             LOG.warning(
@@ -84,13 +92,15 @@ class Averaged(Callback):
         """Put the average into the model; nothing if it is there."""
         if self.kept is None:
             self.kept = {name: p.clone() for name, p in self.module.named_parameters()}
-            self.optimizer.eval()
+            for optimizer in self.optimizers:
+                optimizer.eval()
 
     @torch.no_grad()
     def leave(self) -> None:
         """Put back what is trained, to the bit; nothing if it is there."""
         if self.kept is not None:
-            self.optimizer.train()
+            for optimizer in self.optimizers:
+                optimizer.train()
             for name, p in self.module.named_parameters():
                 p.copy_(self.kept[name])
             self.kept = None
@@ -112,8 +122,12 @@ def average(module: LightningModule, optimizer: Averaging) -> None:
     """Have the trainer of this module show the averaged weights wherever it does not train."""
     trainer = module.trainer
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:] = [c for c in callbacks if not isinstance(c, Averaged)]
-    averaged = Averaged(optimizer, module)
+    for callback in [c for c in callbacks if isinstance(c, Averaged)]:
+        if not any(is_of_earlier_fit(trainer, one) for one in callback.optimizers):  # type: ignore[arg-type]
+            callback.optimizers.append(optimizer)  # another one of the same module
+            return
+        callbacks.remove(callback)
+    averaged = Averaged([optimizer], module)
     callbacks.insert(0, averaged)  # before a checkpoint is written, also after an exception
 
     connector = trainer._checkpoint_connector

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.optim import Optimizer
 
 from lit_optim.lightning.monitor import find_direction
+from lit_optim.lightning.tracked import Tracked, find_tracked, schedules_of, track_optimizers
 from lit_optim.metric_names import Direction
 from lit_optim.optimizers.walk import Walk
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.updates import Updates
 from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")
@@ -41,13 +43,15 @@ class LearningRates(Callback):
 
     Other hyperparameters that have a schedule are logged likewise, as `weight_decay/<group>` and
     `plan/weight_decay/<group>`.
+
+    With several optimizers the tags have their names in between, `lr/<optimizer>/<group>`, and the
+    steps are the updates of each.
     """
 
     def __init__(self) -> None:
-        self._step = -1  # of the update that comes or came last
-        self._used: list[float] = []  # the lr of each group at that update
-        self._others: dict[str, float] = {}  # and what else has a schedule
-        self._logged = -1
+        self._trainer: Trainer | None = None  # while it trains
+        self._tracked: list[Tracked] = []
+        self._used: dict[int, _Used] = {}  # by place of the optimizer
         self._batches: float | None = None  # of an epoch
         self._length: float = 0  # of the run, in updates
 
@@ -57,91 +61,113 @@ class LearningRates(Callback):
             trainer.estimated_stepping_batches,
             trainer.num_training_batches,
         )
-        schedule = _schedule(trainer)
-        same = batches in (None, self._batches) or before == self._length
-        if same or schedule is None or not trainer.is_global_zero:
+        if batches in (None, self._batches) or before == self._length or not trainer.is_global_zero:
             return
-        if schedule.curve.bounded and schedule.curve.total == before:  # it was made for this run
-            LOG.warning(
-                f"an epoch has {self._batches} batches now, and had {batches}: the run has "
-                f"{self._length} updates, and its schedule was made for {before}"
-            )
-
-    def on_train_batch_start(  # noqa: D102
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        schedule = _schedule(trainer)
-        step = trainer.global_step if schedule is None else schedule.last_epoch
-        if step == self._step:
-            return  # accumulating, or skipped: the update of this step has not happened
-        self._step = step
-        self._used = [
-            group["lr"] for optimizer in trainer.optimizers for group in groups(optimizer)
-        ]
-        if schedule is not None and schedule.moved:
-            self._others = {
-                f"{one.key}/{_name(schedule.optimizer.param_groups[place], place)}": one.value(
-                    schedule.optimizer, place
+        for schedule in schedules_of(trainer):
+            if schedule.curve.total == before and schedule.curve.bounded:  # made for this run
+                LOG.warning(
+                    f"an epoch has {self._batches} batches now, and had {batches}: the run has "
+                    f"{self._length} updates, and its schedule was made for {before}"
                 )
-                for one in schedule.moved
-                for place in one.own
-            }
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step == 0 or (every and (step + 1) % every == 0):
-            self._log(trainer, ahead=1)
+                return
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        self._batches = None
+        self._batches, self._used, self._trainer = None, {}, trainer
+        self._tracked = track_optimizers(trainer, self)
         loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
-        schedule = _schedule(trainer)
-        if loggers and schedule is not None and not schedule.curve.state_dict():
-            self._log_plan(trainer, loggers, schedule)
+        for one in self._tracked if loggers else ():
+            if one.schedule is not None and not one.schedule.curve.state_dict():
+                self._log_plan(trainer, loggers, one, one.schedule)
 
     def _log_plan(
-        self, trainer: Trainer, loggers: list[TensorBoardLogger], schedule: ScheduledLR
+        self,
+        trainer: Trainer,
+        loggers: list[TensorBoardLogger],
+        tracked: Tracked,
+        schedule: ScheduledLR,
     ) -> None:
         run = trainer.estimated_stepping_batches
-        total = int(run) if math.isfinite(run) and run > 0 else schedule.curve.total
+        several = len(self._tracked) > 1  # then the length of the run is that of all of them
+        known = math.isfinite(run) and run > 0 and not several
+        first = schedule.last_epoch
+        before = tracked.made - first  # updates of earlier fits
+        total = int(run) - before if known else schedule.curve.total
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        for t in plan_steps(schedule.last_epoch, total, every, schedule.curve.milestones()):
+        for t in plan_steps(first, total, every, schedule.curve.milestones()):
             values = {
-                f"plan/{_name(group, index)}": schedule.curve(t, group["initial_lr"])
-                for index, group in enumerate(groups(schedule.optimizer))
-            } | _plans(schedule, t)
+                f"plan/{tag}": schedule.curve(t, float(group["initial_lr"]))
+                for tag, group in tracked.groups()
+            } | _plans(tracked, schedule, t)
             for logger in loggers:
-                logger.log_metrics(values, step=t)
+                logger.log_metrics(values, step=t + before)
+
+    def before_update(self, updates: Updates) -> None:
+        """Note the lrs that this update uses, and log them where it is time."""
+        self._note(updates, ahead=1)
+
+    def after_update(self, updates: Updates) -> None:
+        """The same for an update that nobody has announced: it was made in the backward pass."""
+        self._note(updates, ahead=0)
+
+    def _note(self, updates: Updates, ahead: int) -> None:
+        """Note the lrs in the groups; `ahead` is 1 before the update that uses them, 0 after it."""
+        tracked, trainer = find_tracked(self._tracked, updates), self._trainer
+        if tracked is None or trainer is None:
+            return
+        place, step = self._tracked.index(tracked), tracked.made - 1 + ahead
+        used = self._used.get(place)
+        if used is not None and used.step == step:
+            return
+        used = self._used[place] = _Used(step, _lrs(tracked, ahead))
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step == 0 or (every and (step + 1) % every == 0):
+            self._log(trainer, used)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if self._used and self._step != self._logged:
-            self._log(trainer, ahead=0)
+        for used in self._used.values():
+            if not used.logged:
+                self._log(trainer, used)
+        self._trainer, self._tracked, self._used = None, [], {}
 
-    def _log(self, trainer: Trainer, ahead: int) -> None:
-        """Write the lrs; `ahead` is 1 before the update that uses them and 0 after it."""
-        values: dict[str, float] = dict(self._others)
-        lrs = iter(self._used)
-        for optimizer in map(unwrapped, trainer.optimizers):
-            for index, group in enumerate(groups(optimizer)):
-                name = _name(group, index)
-                values[f"lr/{name}"] = lr = float(next(lrs))
-                if isinstance(optimizer, Walk):
-                    owner = optimizer.owner(group)
-                    effective = _effective_lr(owner, group | {"lr": lr}, ahead)
-                    if effective != lr:
-                        values[f"effective_lr/{name}"] = effective
+    def _log(self, trainer: Trainer, used: _Used) -> None:
+        used.logged = True
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=self._step)
-        self._logged = self._step
+            logger.log_metrics(used.values, step=used.step)
 
 
-def _plans(schedule: ScheduledLR, t: int) -> dict[str, float]:
+@dataclass
+class _Used:
+    """The lrs that an update used, and what else has a schedule, by tag."""
+
+    step: int
+    values: dict[str, float]
+    logged: bool = False
+
+
+def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
+    values: dict[str, float] = {}
+    schedule, optimizer = tracked.schedule, unwrapped(tracked.optimizer)
+    for one in schedule.moved if schedule is not None else ():
+        for place in one.own:
+            tag = f"{one.key}/{tracked.tag_of(place)}"
+            values[tag] = one.value(tracked.optimizer, place)
+    for tag, group in tracked.groups():
+        values[f"lr/{tag}"] = lr = float(group["lr"])
+        if isinstance(optimizer, Walk):
+            effective = _effective_lr(optimizer.owner(group), group, ahead)
+            if effective != lr:
+                values[f"effective_lr/{tag}"] = effective
+    return values
+
+
+def _plans(tracked: Tracked, schedule: ScheduledLR, t: int) -> dict[str, float]:
     """What other hyperparameters are going to be at update t."""
     values = {}
     for one in schedule.moved:
         for place in one.own:
-            group = schedule.optimizer.param_groups[place]
-            own = group["initial_lr"]
+            own = float(schedule.optimizer.param_groups[place]["initial_lr"])
             of_lr = schedule.curve(t, own) / own if own else 1.0
-            values[f"plan/{one.key}/{_name(group, place)}"] = one.at(t, place, of_lr)
+            values[f"plan/{one.key}/{tracked.tag_of(place)}"] = one.at(t, place, of_lr)
     return values
 
 
@@ -165,26 +191,12 @@ def plan_steps(first: int, total: int, every: int, milestones: Sequence[int]) ->
     return sorted({first, total - 1, *kept, *regular})
 
 
-def _schedule(trainer: Trainer) -> ScheduledLR | None:
-    found = [config.scheduler for config in trainer.lr_scheduler_configs]
-    return found[0] if found and isinstance(found[0], ScheduledLR) else None
-
-
-def _name(group: dict[str, Any], index: int) -> str:
-    return str(group.get("name", f"group{index}"))
-
-
 def _effective_lr(optimizer: Walk, group: dict[str, Any], ahead: int) -> float:
     """Of the parameter of the group that was stepped most."""
     states = [optimizer.state.get(p, {}) for p in group["params"]]
     state = max(states, key=lambda state: state.get("step", 0))
     carried = {name: state.get(name, first) for name, first in optimizer.carried(group).items()}
     return optimizer.effective_lr(group, max(1, state.get("step", 0) + ahead), carried)
-
-
-def groups(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Its param groups that have parameters."""
-    return [group for group in optimizer.param_groups if group["params"]]
 
 
 class MetricHistory(Callback):
@@ -212,7 +224,7 @@ class MetricHistory(Callback):
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == trainer.max_steps:
+        if 0 < trainer.max_steps <= trainer.global_step:  # several optimizers may pass it
             # at max_steps Lightning ends without a validation, but not when it is told to stop
             trainer.should_stop = True
 

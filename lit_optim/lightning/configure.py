@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
@@ -19,6 +16,7 @@ from lit_optim.lightning.averaged import Averaging, average
 from lit_optim.lightning.finetuning import adjust_added_groups, is_finetuned, keep_trainable
 from lit_optim.lightning.follow import follow
 from lit_optim.lightning.lazy import initialize_lazy_layers
+from lit_optim.lightning.lengths import global_batch, horizon_of, watch_length
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.monitor import declared_monitor
@@ -26,18 +24,14 @@ from lit_optim.lightning.needs import heed, needs_of
 from lit_optim.lightning.rewrapping import follow_frozen
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
-from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.adapter import OtherLength, ScheduledLR
 from lit_optim.schedules.composed import find_schedule
-from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import constant
 from lit_optim.schedules.moved import Moved, Moving, movings
 from lit_optim.schedules.schedule import Curve, Follow, Schedule
 from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")
-
-#: fast_dev_run makes the first update of a run whose length is not told; any schedule fits this.
-FAST_DEV_STEPS = 10**6
 
 #: A class, or a partial of one, that makes an optimizer of param groups.
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -50,14 +44,17 @@ def configure_optimizers(
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
     schedules: Mapping[str, Any] | None = None,
+    horizon: OtherLength = "error",
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns, for a module attached to a trainer.
 
         def configure_optimizers(self):
             return lit_optim.configure_optimizers(self, partial(AdamW, lr=3e-4), cosine_warmup())
 
-    The schedule is stepped after every update, never per epoch. Optimizer and schedule may be given
-    by the names that they have on the command line, with their defaults.
+    The schedule follows the updates that the optimizer makes (docs/updates.md), never epochs; also
+    in manual optimization, where nobody steps it, and with several optimizers: call this for each
+    of them. Optimizer and schedule may be given by the names that they have on the command line,
+    with their defaults.
 
     Args:
         module: its trainer tells the length of the run.
@@ -69,6 +66,9 @@ def configure_optimizers(
         lr_rule: the lr by the global batch, from `lit_optim.lightning.lr_rule`; None leaves it.
         schedules: of other hyperparameters, as `schedules.moved.movings` reads them:
             {"weight_decay": "lr", "betas.0": [{"shape": "linear", "from": 0.85, "to": 0.95}]}.
+        horizon: where a run that is resumed has another length than it had, and the schedule
+            depends on it: "error" refuses, "keep" goes on with the old length, "extend" goes on
+            at the same update of a schedule over the new length.
 
     Raises:
         ValueError: an unknown name, nothing to train, a schedule that does not fit or has a floor
@@ -108,8 +108,12 @@ def configure_optimizers(
     moved = [Moved(one, _fitted_other(one, module.trainer), made) for one in asked]
     if curve is None and (following := [one.path for one in asked if one.schedule is None]):
         raise UsageError(f"{following[0]}=lr: there is no scheduler whose lr it could follow")
-    adapter = ScheduledLR(made, curve or steady.curve(horizon(module.trainer, steady)), moved)
+    curve = curve or steady.curve(horizon_of(module.trainer, steady))
+    adapter = ScheduledLR(made, curve, moved, horizon)
     adapter.checks_order = False  # Lightning calls it after a step that a loss scaler has skipped
+    if not module.automatic_optimization:
+        adapter.follow_updates()
+    watch_length(module.trainer, adapter)
     if adapter.curve.follows is not None:
         follow(module.trainer, adapter)
     return {
@@ -181,7 +185,7 @@ def _fitted_other(moving: Moving, trainer: Trainer) -> Curve | None:
     if moving.schedule is None:
         return None
     try:
-        return moving.schedule.curve(horizon(trainer, moving.schedule))
+        return moving.schedule.curve(horizon_of(trainer, moving.schedule))
     except UsageError as error:
         raise UsageError(f"{moving.path}.{error}") from None
 
@@ -221,72 +225,4 @@ def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
         # None: known when it is logged
         mode = follows.mode or (direction if monitor == declared else None)
         scheduler = scheduler.following(Follow(monitor, mode, follows.every))
-    return scheduler.curve(horizon(module.trainer, scheduler))
-
-
-def horizon(trainer: Trainer, scheduler: Schedule) -> Horizon:
-    """The length of the run in optimizer steps: scheduler.total, else what the trainer will do.
-
-    Raises:
-        ValueError: neither tells a finite number of steps.
-    """
-    units = scheduler.units  # a loader is asked only where the answer is needed
-    epoch = _steps_per_epoch(trainer) if "epoch" in units else None
-    samples = global_batch(trainer) if "sample" in units else None
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        steps = FAST_DEV_STEPS
-    elif scheduler.total is None:
-        steps = run_length(trainer)
-    else:
-        steps = int(Horizon(1, epoch, samples).resolve("total", scheduler.total))
-    return Horizon(steps, epoch, samples)
-
-
-def run_length(trainer: Trainer) -> int:
-    """The updates that the trainer will make.
-
-    Raises:
-        ValueError: none, or it cannot tell.
-    """
-    if trainer.max_steps == 0 or trainer.max_epochs == 0:
-        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
-    if trainer.max_epochs in (None, -1) and trainer.max_steps > 0:
-        return int(trainer.max_steps)
-    if any(type(callback) is GradientAccumulationScheduler and len(callback.scheduling) > 1
-           for callback in trainer.callbacks):  # type: ignore[attr-defined]  # fmt: skip
-        raise UsageError("accumulation changes during the run: give its length as scheduler.total")
-    estimate = trainer.estimated_stepping_batches  # the smaller of max_steps and max_epochs
-    if not math.isfinite(estimate) or estimate < 1:
-        raise UsageError(
-            "cannot tell how long this run is (a loader without length, or a limit in time): "
-            "set trainer.max_steps or scheduler.total"
-        )
-    return int(estimate)
-
-
-def _steps_per_epoch(trainer: Trainer) -> int | None:
-    if trainer.train_dataloader is None:
-        trainer.fit_loop.setup_data()
-    batches = trainer.num_training_batches
-    if not math.isfinite(batches) or batches < 1:
-        return None
-    return math.ceil(batches / trainer.accumulate_grad_batches)
-
-
-def global_batch(trainer: Trainer) -> int | None:
-    """The samples of an update, over all devices and accumulated; None where none can tell.
-
-    A sampler that yields whole batches tells their global size itself.
-    """
-    if trainer.train_dataloader is None:
-        trainer.fit_loop.setup_data()
-    loader = trainer.train_dataloader
-    per_device = getattr(loader, "batch_size", None)
-    if per_device is not None:
-        batch = per_device * trainer.world_size
-    else:
-        batch = getattr(getattr(loader, "sampler", None), "batch_size", None)
-    if batch is None:
-        return None
-    epoch = sized_len(getattr(loader, "dataset", None)) or math.inf  # no update has more
-    return int(min(batch * trainer.accumulate_grad_batches, epoch))
+    return scheduler.curve(horizon_of(module.trainer, scheduler))

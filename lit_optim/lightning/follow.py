@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import widest
 from lit_optim.lightning.callbacks import validates
+from lit_optim.lightning.lengths import is_of_earlier_fit
 from lit_optim.lightning.monitor import is_settled, require_direction, require_logged
 from lit_optim.schedules.adapter import ScheduledLR
 
@@ -31,12 +32,16 @@ class Observer(Callback):
         self.scheduler = scheduler
         self.monitor = str(follows.monitor)
         self.mode = follows.mode
-        self.every = scheduler.curve.observed_every
         self._validated: set[str] = set()
-        self._step = 0  # that was looked at last
+        self._step = 0  # the updates made when it was looked last
+
+    @property
+    def every(self) -> int:
+        """How many updates lie between two observations; 0: a validation."""
+        return self.scheduler.curve.observed_every
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        self._step = trainer.global_step
+        self._step = self.scheduler.last_epoch
         if self._step:  # it goes on: the metric was there, and comes again with the next validation
             self._validated.add(self.monitor)
         if not self.every and not validates(trainer):
@@ -54,13 +59,14 @@ class Observer(Callback):
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if not self.every or step == self._step:
+        step, before = self.scheduler.last_epoch, self._step
+        if not self.every or step == before:
             return
         self._step = step
         if self.monitor not in self._validated:  # before the first validation it has no value yet
             self._require(trainer)
-        if step % self.every == 0 and self.monitor in trainer.callback_metrics:
+        is_time = step // self.every > before // self.every  # a batch may make several updates
+        if is_time and self.monitor in trainer.callback_metrics:
             self._observe(trainer)
 
     def _require(self, trainer: Trainer) -> None:
@@ -83,12 +89,16 @@ class Observer(Callback):
 
 
 def follow(trainer: Trainer, scheduler: ScheduledLR) -> None:
-    """Have the trainer tell `scheduler` its metric from now on, and no other one before it.
+    """Have the trainer tell `scheduler` its metric from now on, and no other one of an earlier fit.
 
     At least one batch is validated before training, so that a wrong name costs none of it.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:] = [c for c in callbacks if not isinstance(c, Observer)]
+    callbacks[:] = [
+        c
+        for c in callbacks
+        if not (isinstance(c, Observer) and is_of_earlier_fit(trainer, c.scheduler.optimizer))
+    ]
     callbacks.insert(0, Observer(scheduler))
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         trainer.num_sanity_val_steps = trainer.num_sanity_val_steps or 1

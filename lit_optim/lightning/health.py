@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,7 +12,8 @@ from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
 from lit_optim.kernels.precision import real_numbers, widest
-from lit_optim.lightning.callbacks import groups
+from lit_optim.lightning.tracked import Tracked, find_tracked, track_optimizers
+from lit_optim.updates import Updates, count_updates
 
 
 class Health(Callback):
@@ -22,8 +24,9 @@ class Health(Callback):
     over the former, about 1e-3 where training goes well; and `clip_fraction`, the share of the
     updates looked at so far whose gradient was clipped, where gradients are clipped by norm.
 
+    With several optimizers the tags have their names in between, `grad_norm/<optimizer>/<group>`.
     Between two looks it costs nothing. A look keeps a copy of the parameters for one update.
-    Sharded parameters are not looked at.
+    Sharded parameters are not looked at, nor are updates within the backward pass.
 
     Args:
         every: updates between two looks; the first update is looked at too.
@@ -32,51 +35,74 @@ class Health(Callback):
     def __init__(self, every: Annotated[int, "> 0"] = 50) -> None:
         check(type(self).__init__, {"every": every})
         self.every = every
-        self._before: list[list[Tensor]] | None = None
-        self._values: dict[str, float] = {}
+        self._trainer: Trainer | None = None  # while it trains
+        self._tracked: list[Tracked] = []
+        self._looks: dict[int, _Look] = {}  # by place of the optimizer, during an update
+        self._clips: bool | None = None  # whether the gradient of the next update is clipped
         self._clipped: list[bool] = []
-        self._step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._trainer, self._looks = trainer, {}
+        self._tracked = track_optimizers(trainer, self)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        self._trainer, self._tracked, self._looks = None, [], {}
 
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        step = trainer.global_step
-        if step % self.every or step == self._step:
-            return
-        self._step = step
         limit = trainer.gradient_clip_val
-        if limit and trainer.gradient_clip_algorithm in (None, "norm"):
-            every = [p for group in groups(optimizer) for p in group["params"]]
-            # Lightning clips after this
-            self._clipped.append(bool(_norm([p.grad for p in every if p.grad is not None]) > limit))
-        self._values, self._before = {}, []
-        for index, group in enumerate(groups(optimizer)):
-            params = [p.detach() for p in group["params"]]
-            self._before.append([p.clone() for p in params])
-            self._values[f"param_norm/{_name(group, index)}"] = float(_norm(params))
+        tracked = find_tracked(self._tracked, count_updates(optimizer))
+        self._clips = None
+        if tracked is None or tracked.made % self.every or not limit:
+            return
+        if trainer.gradient_clip_algorithm in (None, "norm"):  # Lightning clips after this
+            every = [p.grad for _, group in tracked.groups() for p in group["params"]]
+            self._clips = bool(_norm([grad for grad in every if grad is not None]) > limit)
 
-    def on_train_batch_end(  # noqa: D102
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._before is not None and trainer.global_step > self._step:
-            [optimizer] = trainer.optimizers
-            self._tell(trainer, optimizer, self._before)
-            self._before = None
-
-    def _tell(self, trainer: Trainer, optimizer: Optimizer, before_all: list[list[Tensor]]) -> None:
-        for index, (group, before) in enumerate(zip(groups(optimizer), before_all, strict=True)):
-            name = _name(group, index)
+    def before_update(self, updates: Updates) -> None:
+        """Look at the gradients and the parameters as they are now."""
+        tracked = find_tracked(self._tracked, updates)
+        if tracked is None or tracked.made % self.every:
+            return
+        if self._clips is not None:
+            self._clipped.append(self._clips)
+        look = _Look(tracked.made)
+        for tag, group in tracked.groups():
             params = [p.detach() for p in group["params"]]
+            look.before.append([p.clone() for p in params])
+            look.values[f"param_norm/{tag}"] = float(_norm(params))
             grads = [p.grad for p in group["params"] if p.grad is not None]
+            look.values[f"grad_norm/{tag}"] = float(_norm(grads))
+        self._looks[self._tracked.index(tracked)] = look
+
+    def after_update(self, updates: Updates) -> None:
+        """Look at what has changed, and log it."""
+        tracked, trainer = find_tracked(self._tracked, updates), self._trainer
+        if tracked is None or trainer is None:
+            return
+        look = self._looks.pop(self._tracked.index(tracked), None)
+        if look is None:
+            return
+        for (tag, group), before in zip(tracked.groups(), look.before, strict=True):
+            params = [p.detach() for p in group["params"]]
             moved = float(_norm(list(torch._foreach_sub(params, before))))
-            size = self._values[f"param_norm/{name}"]
-            self._values[f"grad_norm/{name}"] = float(_norm(grads))
-            self._values[f"update_norm/{name}"] = moved
-            self._values[f"update_ratio/{name}"] = moved / size if size else float("nan")
+            size = look.values[f"param_norm/{tag}"]
+            look.values[f"update_norm/{tag}"] = moved
+            look.values[f"update_ratio/{tag}"] = moved / size if size else float("nan")
         if self._clipped:
-            self._values["clip_fraction"] = sum(self._clipped) / len(self._clipped)
+            look.values["clip_fraction"] = sum(self._clipped) / len(self._clipped)
         for logger in trainer.loggers:
-            logger.log_metrics(self._values, step=self._step)
+            logger.log_metrics(look.values, step=look.step)
+
+
+@dataclass
+class _Look:
+    """What was seen before an update."""
+
+    step: int
+    before: list[list[Tensor]] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
@@ -87,7 +113,3 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     norms = [torch.linalg.vector_norm(x, dtype=widest(x.device)) for x in numbers]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total
-
-
-def _name(group: dict[str, Any], index: int) -> str:
-    return str(group.get("name", f"group{index}"))

@@ -43,7 +43,9 @@ class NonFinite(Callback):
 
     Both of the latter are told in a line, counted as `nonfinite` in the logs, and end the run after
     `most` in a row. All ranks decide alike. With a loss scaler (16-mixed) overflows are its own
-    matter. A `training_step` that returns None a hundred times in a row ends the run too.
+    matter. A `training_step` that returns None a hundred times in a row ends the run too, except in
+    manual optimization, where it need not return the loss; then its gradients are looked at before
+    each update instead, as with skip.
 
     Args:
         policy: which of these.
@@ -76,10 +78,14 @@ class NonFinite(Callback):
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if self.policy != "skip" or _scales(trainer):
+        if _scales(trainer) or (self.policy != "skip" and pl_module.automatic_optimization):
             return
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        finite = are_finite(p.grad for p in params if p.grad is not None)
+        grads = [p.grad for p in params if p.grad is not None]
+        if self.policy != "skip":  # the loss may not be returned
+            self._note_bad([~torch.isfinite(grad).all() for grad in grads])
+            return
+        finite = are_finite(grads)
         if trainer.world_size > 1:
             finite = trainer.strategy.reduce_boolean_decision(finite)
         guard = self._guards.get(id(optimizer))
@@ -100,6 +106,9 @@ class NonFinite(Callback):
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
+            if not pl_module.automatic_optimization:  # where it need not return one
+                self._look_in_time(trainer, pl_module)
+                return
             self._none += 1
             if self._none == MOST_NONE:
                 raise TrainingFailed(
@@ -110,10 +119,16 @@ class NonFinite(Callback):
         self._none = 0
         if self.policy == "skip":
             return
-        bad = ~torch.isfinite(loss.detach())
-        self._bad = bad if self._bad is None else self._bad | bad
+        self._note_bad([~torch.isfinite(loss.detach())])
+        self._look_in_time(trainer, pl_module)
+
+    def _note_bad(self, bad: list[Tensor]) -> None:
+        for one in bad:
+            self._bad = one if self._bad is None else self._bad | one.to(self._bad.device)
+
+    def _look_in_time(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since += 1
-        if loss.device.type == "cpu" or self._since == EVERY:
+        if pl_module.device.type == "cpu" or self._since >= EVERY:
             self._look(trainer, pl_module)
 
     def on_validation_start(  # noqa: D102
@@ -135,12 +150,13 @@ class NonFinite(Callback):
         bad, self._bad, self._since = bool(self._bad), None, 0
         if trainer.world_size > 1:
             bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
+        what = "loss" if pl_module.automatic_optimization else "loss or its gradient"
         if not bad:
             self._in_a_row = 0
         elif self.policy == "stop":
-            raise TrainingFailed(f"the loss is not finite at step {trainer.global_step}")
+            raise TrainingFailed(f"the {what} is not finite at step {trainer.global_step}")
         else:
-            self._note(trainer, "loss", "back to the newest checkpoint")
+            self._note(trainer, what, "back to the newest checkpoint")
             self._roll_back(trainer, pl_module)
 
     def _note(self, trainer: Trainer, what: str, done: str) -> None:

@@ -106,7 +106,9 @@ def test_after_a_resume(tmp_path):
 
 
 def test_what_cannot_be_known_has_no_plan(tmp_path):
-    for index, schedule in enumerate([None, multiplicative("0.9"), plateau(monitor="x", every=99)]):
+    for index, schedule in enumerate(
+        [None, multiplicative("0.9"), plateau(monitor="x", mode="min", every=99)]
+    ):
         path = tmp_path / str(index)
         module = attach(Logs(), partial(SGD, lr=LR), schedule)
         logger = TensorBoardLogger(path, name="", version="")
