@@ -9,6 +9,7 @@ Light on purpose: it is imported before everything else.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -29,6 +30,9 @@ Handler = Callable[[int, "FrameType | None"], Any]
 def exit_on_interrupt() -> None:
     """From now on Ctrl-C ends the process at once, with a line."""
     _handle(_exit)
+    # at the very end Python puts the system's own handler back, by which the code would be another
+    atexit.unregister(_ignore)
+    atexit.register(_ignore)
 
 
 def say_no_more() -> None:
@@ -51,6 +55,10 @@ def interruptible(handler: Handler = signal.default_int_handler) -> Iterator[Non
 def _handle(handler: Any) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, handler)
+
+
+def _ignore() -> None:
+    _handle(signal.SIG_IGN)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
