@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import runpy
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ what can be chosen in: lit-optim train optimizer=... scheduler=...
                                   what a run would do, and what looks like a mistake; no training
   lit-optim lr-range optimizer=adamw
                                   train a little while the lr rises, and see which one to take
+  lit-optim results runs/...      a table of a run, a sweep, or all runs below a directory
+  lit-optim rerun runs/...        the same command again, in a new directory
   lit-optim doctor                what is installed, and whether it goes together
   eval "$(lit-optim completion)"  the tab key in bash
 
@@ -56,6 +59,7 @@ EXPLAIN, LR_RANGE = "explain", "lr-range"
 #: Commands that take overrides as train.py does.
 OF_RUNS = (PLOT, EXPLAIN, LR_RANGE)
 DOCTOR = "doctor"
+RERUN, RESULTS = "rerun", "results"
 COMPLETION, COMPLETE = "completion", "complete"
 PLOTTED = """\
 what schedules would do with the lr, by the functions that train
@@ -63,8 +67,8 @@ what schedules would do with the lr, by the functions that train
   lit-optim plot scheduler=wsd,one_cycle scheduler.warmup=10% trainer.max_steps=1000
   lit-optim plot scheduler=wsd scheduler.shape=linear,1-sqrt --to wsd.png
 
-Of each value in a list there is a curve. Under it stand the updates, from 0, at which a phase
-begins or ends, with their lr.
+Of each value in a list there is a curve. Under it stand the updates at which a phase begins or
+ends, with their lr. They are counted from 0, here, in explain and in TensorBoard.
 """
 EXPLAINED = """\
 what a run would do: its length and where that comes from, the schedule, the groups, the state of
@@ -111,7 +115,7 @@ class _Parser(argparse.ArgumentParser):
 def _answer(argv: Sequence[str]) -> None:
     directory, argv = _without_conf_dir(argv)
     words = [word for word in argv if not word.startswith("-")]
-    commands = [TRAIN, *GROUPS, *OF_RUNS, DOCTOR, COMPLETION]
+    commands = [TRAIN, *GROUPS, *OF_RUNS, RESULTS, RERUN, DOCTOR, COMPLETION]
     if words and words[0] == TRAIN:
         _train(directory, argv)
         return
@@ -139,6 +143,18 @@ def _answer(argv: Sequence[str]) -> None:
 
         if doctor(Console()):
             sys.exit(FAILURE)
+        return
+    if args.command == RESULTS:
+        from lit_optim.results import show_results
+
+        show_results(args.directory, Console())
+        return
+    if args.command == RERUN:
+        from lit_optim.config.command_line import rerun_line
+
+        again = rerun_line(args.directory, args.overrides)
+        print("lit-optim train", shlex.join(again), flush=True)
+        _train(directory, [TRAIN, *again])
         return
     if args.command == COMPLETION:
         print(BASH, end="")
@@ -271,6 +287,18 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add("--steps", type=_steps, default=200, help="updates (200)")
     add("--from", type=_lr, dest="low", help="the first lr; by default well below any usual one")
     add("--to", type=_lr, dest="high", help="the last lr; by default well above")
+    results = commands.add_parser(
+        RESULTS, description="a table of runs, best first; their seeds averaged", allow_abbrev=False
+    )
+    results.add_argument("directory", type=Path, help="of a run, of a sweep, or above several")
+    rerun = commands.add_parser(
+        RERUN,
+        description="run the command of a run or a sweep again in a new directory, and print it; "
+        "allow and --config-dir, which the directory does not decide, are typed again",
+        allow_abbrev=False,
+    )
+    rerun.add_argument("directory", type=Path, help="of a run or a sweep")
+    rerun.add_argument("overrides", nargs="*", help="what shall be otherwise: seed=1 and so on")
     commands.add_parser(
         DOCTOR,
         description="versions, packages that clash, compiler, kernel cache, devices, write access",

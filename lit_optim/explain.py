@@ -127,7 +127,7 @@ def _told(
     yield "lr", sparkline(values, max(values))
     marks = telling(lr, [t for t in curve.milestones() if t < steps])
     for t in marks:
-        yield "", f"update {t + 1:>7,}  lr {lr(t):.4g}"
+        yield "", f"update {t:>7,}  lr {lr(t):.4g}"
     if curve.follows is not None:
         yield "", f"as long as {curve.follows.monitor} does not change it"
     for one in adapter.moved:

@@ -106,7 +106,7 @@ def _run(
     trainer, history = parts.trainer, parts.history
     writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
     if writes:
-        write_down(cfg, run_dir, plain)
+        write_down(cfg, run_dir, plain, overrides)
 
     mode = cfg.mode or direction_of(cfg.monitor) or "min"
     result = Result(dict(choices), cfg.seed, cfg.monitor, mode, str(run_dir))

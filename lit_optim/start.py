@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
 from lit_optim.lightning.files import newest_good, refusal
 from lit_optim.lightning.resume import Resumable, check_written
+from lit_optim.record import record_start
 from lit_optim.schedules.durations import parse
 from lit_optim.system import lock_file
 from lit_optim.temporary import remove_leftovers
@@ -157,15 +158,19 @@ def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         cfg.trainer.max_steps, cfg.trainer.max_epochs = done + more, -1
 
 
-def write_down(cfg: DictConfig, run_dir: Path, plain: Mapping[str, Any]) -> None:
-    """Write down the configuration, as it was asked for and as it was filled in.
+def write_down(
+    cfg: DictConfig, run_dir: Path, plain: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> None:
+    """Write down the configuration, as it was asked for and as it was filled in, and the command.
 
     Raises:
         UsageError: nothing can be written there.
     """
+    resumed = cfg.resume["from"] not in (None, NONE, AUTO)
     try:
         note(run_dir, plain)
         OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+        record_start(run_dir, overrides, resumed)
         (run_dir / RESULT).unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None

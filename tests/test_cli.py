@@ -85,7 +85,10 @@ def test_an_exact_name_wins_over_those_that_have_it_in_them(answer):
     ("argv", "line"),
     [
         (["optimizer"], "unknown command 'optimizer'; did you mean optimizers?"),
-        (["run"], "unknown command 'run'; it is one of train, optimizers, schedules, plot, expla"),
+        (
+            ["begin"],
+            "unknown command 'begin'; it is one of train, optimizers, schedules, plot, expla",
+        ),
         (["optimizers", "adagrat"], "no optimizer fits 'adagrat'; did you mean adagrad"),
         (["optimizers", "*dagrat*"], "no optimizer fits '*dagrat*'; did you mean adagrad"),
         (["schedules", "q/q"], "no schedule fits 'q/q'; lit-optim schedules lists all "),

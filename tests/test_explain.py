@@ -23,7 +23,7 @@ def test_the_horizon_the_schedule_and_the_groups(capsys, tmp_path, monkeypatch):
     assert "warmup     10 updates" in out
     lines = [line.split() for line in out.splitlines() if line.strip().startswith("update ")]
     # up in 5 %, down in the last 20 %
-    assert [line[1] for line in lines] == ["1", "10", "160", "200"]
+    assert [line[1] for line in lines] == ["0", "9", "159", "199"]
     assert [float(line[3]) for line in lines] == pytest.approx([1e-4, 1e-3, 1e-3, 0], abs=1e-12)
     assert "AdamW" in out
     assert "nothing looks like a mistake" in out

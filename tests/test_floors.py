@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FLOORS = (
     ("environment", "errors", "printing", "system", "temporary"),
     ("hyperparameters", "interrupts", "kernels", "metric_names", "threads", "untrusted", "updates"),
-    ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
+    ("optimizers", "schedules", "param_groups", "record", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("build", "start", "sweeps", "plot"),
-    ("run", "explain", "lr_range", "doctor"),
+    ("run", "explain", "lr_range", "doctor", "results"),
     ("app", "cli"),
     ("__main__",),
 )

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -36,6 +36,7 @@ from lit_optim.config.paths import quote, with_path_quoted
 from lit_optim.config.places import OPTION, conf_dir_option, groups, use_conf_dir
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.config.resume import (
+    ASKED,
     AUTO,
     NONE,
     RECORD,
@@ -61,6 +62,8 @@ BESIDE = {
     "resume.horizon": "resume.from",
     "resume.override": "resume.from",
 }
+#: What is taken of a run whose checkpoint is only tested.
+TESTED = re.compile(r"(model|data|experiment|preset|seed)(\..+)?|trainer\.precision")
 HYDRAS_OWN = ("info", "hydra_help", "cfg")
 
 
@@ -124,7 +127,7 @@ def front(argv: list[str]) -> Line:
     if going_on is not None:
         if first:
             as_before = " ".join(shlex.quote(str(one.input_line)) for one in before)
-            print(f"{going_on.told}: {as_before}" if before else going_on.told)
+            print(f"{going_on.told}: {as_before}" if as_before else going_on.told)
         ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
         lines = [x for x in lines if not x.startswith(ours)]
         if going_on.run_dir is not None:
@@ -149,23 +152,76 @@ def _read(lines: list[str], multirun: bool) -> tuple[list[Override], list[str], 
 
 
 def _before(overrides: list[Override], multirun: bool) -> list[Override]:
-    """What the run or sweep that `resume` names was started with and is not typed otherwise."""
+    """What the run or sweep that is gone on from was started with and is not typed otherwise.
+
+    `resume` and `branch_from` take all of it; `ckpt`, where nothing is trained, what the weights
+    and the data depend on.
+    """
     here = {override.key_or_group: override for override in overrides}
-    where = here["resume.from"].value() if "resume.from" in here else NONE
-    if not isinstance(where, str) or where in (NONE, AUTO):
+    where = _path_at(here, "resume.from")
+    if where not in (None, NONE, AUTO):
+        if multirun:
+            _check_sweep(where)
+            return _stored(*typed_sweep(Path(where)), here, f"resume={where}", multirun)
+        return _stored(*typed(Path(where)), here, f"resume={where}", multirun)
+    key = "branch_from"
+    where = _path_at(here, key)
+    if where is None and "train" in here and here["train"].value() is False:
+        key = "ckpt"
+        where = _path_at(here, key)
+    if where is None or not os.path.isfile(where):
         return []
-    if multirun:
-        _check_sweep(where)
+    before = _stored(*typed(Path(where)), here, f"{key}={where}", multirun)
+    if key == "ckpt":
+        before = [one for one in before if TESTED.fullmatch(one.key_or_group)]
+    if before and is_first():
+        told = " ".join(shlex.quote(str(one.input_line)) for one in before)
+        print(f"from the run of {key}={where}: {told}")
+    return before
+
+
+def _path_at(here: Mapping[str, Override], key: str) -> str | None:
+    value = here[key].value() if key in here and not here[key].is_delete() else None
+    return value if isinstance(value, str) else None  # else it is swept
+
+
+def _stored(
+    lines: list[str], file: Path, here: Mapping[str, Override], source: str, multirun: bool
+) -> list[Override]:
+    """Overrides of a run's directory, through the door, without those that are typed otherwise."""
     same_keys = ("trainer", *SEVERAL)  # whatever is chosen
     chosen = tuple(f"{key}." for key in here if key in groups() and key not in same_keys)
-    lines, file = typed_sweep(Path(where)) if multirun else typed(Path(where))
     before = stored_overrides(
         lines,
-        f"resume: {file}",
+        f"{source.partition('=')[0]}: {file}",
         lambda key: key in here or key.startswith(chosen),
         multirun,
     )
     return [_checked(one) for one in before]
+
+
+def rerun_line(directory: Path, lines: list[str]) -> list[str]:
+    """The arguments by which a run or a sweep was started, without where it was written.
+
+    Args:
+        directory: of the run or the sweep.
+        lines: overrides that are typed beside it, which take the place of those.
+
+    Raises:
+        UsageError: they cannot be read, or something that is to be typed again is missing.
+    """
+    multirun = is_sweep(directory)
+    if not multirun and not (directory / ASKED).is_file():
+        raise UsageError(f"rerun: {directory} is no directory of a run or a sweep")
+    before, file = typed_sweep(directory) if multirun else typed(directory)
+    here = {override.key_or_group: override for override in overrides_in(lines)}
+    for line in before:
+        key, _, value = line.lstrip("+").partition("=")
+        if key == "branch_from" and value not in ("null", "") and key not in here:
+            raise UsageError(f"rerun: {directory} is a branch; type {line.lstrip('+')} beside it")
+    stored = _stored(before, file, here, "rerun", multirun)
+    flags = ["-m"] if multirun else []
+    return [*flags, *(str(one.input_line) for one in stored), *lines]
 
 
 def _check_launcher(cfg: DictConfig, overrides: list[Override]) -> None:

@@ -116,7 +116,7 @@ def typed_sweep(sweep_dir: Path) -> tuple[list[str], Path]:
 def is_sweep(path: Path) -> bool:
     """Whether a directory is that of a sweep, also of one that was killed early."""
     known = any(os.path.isfile(path / name) for name in (SWEEP, MULTIRUN))
-    return known or any(path.glob(f"*/{LOG}"))
+    return known or (os.path.isdir(path) and any(path.glob(f"*/{LOG}")))
 
 
 def _lines_of(file: Path) -> list[str]:

@@ -93,7 +93,7 @@ def existing_jobs(sweep_dir: Path) -> dict[str, Overrides | None]:
     """
     planned = planned_jobs(sweep_dir)
     return {
-        path.name: planned.get(path.name) or _overrides_of(path)
+        path.name: planned.get(path.name) or overrides_of(path)
         for path in _directories(sweep_dir)
         if path.name in planned or not _is_barely_started(path)
     } | {name: overrides for name, overrides in planned.items() if (sweep_dir / name).is_dir()}
@@ -156,11 +156,12 @@ def _is_barely_started(run_dir: Path) -> bool:
     return {path.name for path in run_dir.iterdir()} == {LOG}
 
 
-def _overrides_of(run_dir: Path) -> Overrides | None:
+def overrides_of(run_dir: Path) -> Overrides | None:
+    """The overrides of a run, of a sweep or not; None where they are unknown."""
     record = read_job(run_dir)
     if record is not None:
         return job_key(record.overrides)
-    try:  # cut off, by an older version
+    try:  # not of a sweep, or cut off in one
         lines = yaml.safe_load(read_yaml_text(run_dir / TYPED))
     except (UsageError, yaml.YAMLError, ValueError):
         return None

@@ -134,7 +134,7 @@ def _columns(settings: Sequence[Mapping[str, str]], typed: Sequence[str]) -> lis
     for key in (*choices, *differing):
         if key not in columns and _tells_apart(settings, columns, key):
             columns.append(key)
-    return columns or [key for key in typed if key != SEED][:1]
+    return columns or [key for key in (*typed, "optimizer") if key != SEED and key in every][:1]
 
 
 def _tells_apart(settings: Sequence[Mapping[str, str]], columns: Iterable[str], more: str) -> bool:

@@ -1,0 +1,101 @@
+"""What a run was started with, kept in its directory: command, overrides, commit and versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lit_optim import __version__
+from lit_optim.temporary import write_whole
+from lit_optim.untrusted import Unreadable, read_json_mapping
+
+#: In a run's directory.
+RECORD = "run.json"
+PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "triton")
+GIT_SECONDS = 5
+#: Starts that are kept of a run that is resumed again and again.
+MAX_RESUMED = 100
+
+
+def record_start(run_dir: Path, overrides: Sequence[str], resumed: bool = False) -> None:
+    """Write `run.json`; a run that is resumed keeps its first start and lists the others.
+
+    Args:
+        run_dir: of the run.
+        overrides: as typed, or as taken from the run that is resumed.
+        resumed: whether the run goes on from a checkpoint of its own.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    start = describe_start(overrides)
+    path = run_dir / RECORD
+    if resumed:
+        try:
+            first = read_json_mapping(path)
+        except Unreadable:  # of an earlier version, or broken
+            first = {}
+        others = first.get("resumed")
+        kept = others[-MAX_RESUMED:] if isinstance(others, list) else []
+        start = (first or start) | {"resumed": [*kept, start]}
+    write_whole(path, json.dumps(start, indent=1))
+
+
+def describe_start(overrides: Sequence[str]) -> dict[str, Any]:
+    """The command line of this process, and what it runs with."""
+    program, *arguments = sys.orig_argv or [sys.executable]
+    return {
+        "command": shlex.join([os.path.basename(program), *arguments]),
+        "overrides": list(overrides),
+        "directory": os.getcwd(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": git_state(Path.cwd()),
+        "versions": {
+            "lit_optim": __version__,
+            "python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := _version(name)) is not None},
+        },
+        "platform": platform.platform(),
+    }
+
+
+def git_state(directory: Path) -> dict[str, Any] | None:
+    """The commit that is checked out in a directory; None where there is none or no git.
+
+    Returns:
+        "commit", and "changed": whether tracked files differ from it, None if that takes too long.
+    """
+    commit = _git(directory, "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return None
+    changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": None if changes is None else bool(changes)}
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    # no monitor of the repository's configuration is started, no lock is taken
+    command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, timeout=GIT_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

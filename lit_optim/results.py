@@ -1,0 +1,67 @@
+"""What came out of runs that have ended, read from their directories: `lit-optim results`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from lit_optim.config.resume import ASKED, RECORD, RESULT
+from lit_optim.errors import UsageError, printable
+from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
+from lit_optim.sweeps.rows import Ended, ended_run
+from lit_optim.sweeps.table import table
+from lit_optim.tensorboard import shown
+
+#: What marks the directory of a run.
+MARKS = {ASKED, RESULT, RECORD}
+MAX_DEPTH = 8
+UNFINISHED = -1
+
+
+def show_results(directory: Path, console: Console) -> None:
+    """Print a table of a run, a sweep or all runs below a directory, best first.
+
+    Raises:
+        UsageError: there is no run.
+    """
+    runs = list(find_runs(directory))
+    if not runs:
+        raise UsageError(f"{directory}: there is no run in it, nor below it")
+    table(runs).print(console)
+    unfinished = [run for run in runs if run.result is None]
+    for run in unfinished:
+        console.print(
+            f"no result: {printable(shown(run.run_dir))}",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+
+
+def find_runs(directory: Path) -> Iterator[Ended]:
+    """The runs in and below a directory, by name; hidden directories and links are left out.
+
+    Raises:
+        UsageError: it is no directory.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: is no directory")
+    depth = len(directory.parts)
+    for place, folders, files in os.walk(directory):
+        path = Path(place)
+        if MARKS & set(files):
+            folders.clear()
+            yield read_run(path)
+            continue
+        inner = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(inner) if len(path.parts) - depth < MAX_DEPTH else []
+
+
+def read_run(run_dir: Path) -> Ended:
+    """What a run's directory says of it, also of one that is not a sweep's."""
+    record = read_job(run_dir)
+    if record is None:
+        ended_well = (run_dir / RESULT).is_file()
+        record = JobRecord(list(overrides_of(run_dir) or ()), 0 if ended_well else UNFINISHED, {})
+    return ended_run(run_dir, record)
