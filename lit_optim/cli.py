@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_optim import __version__
-from lit_optim.config.completion import BASH, candidates
+from lit_optim.config.completion import TRAINING, Command, candidates
+from lit_optim.config.completion_scripts import SHELLS, completion_script
 from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.config.places import OPTION, use_conf_dir
@@ -46,10 +48,12 @@ what can be chosen in: lit-optim train optimizer=... scheduler=...
                                   what a run would do, and what looks like a mistake; no training
   lit-optim lr-range optimizer=adamw
                                   train a little while the lr rises, and see which one to take
+  lit-optim board runs/...        TensorBoard on a run, a sweep or all of them
   lit-optim results runs/...      a table of a run, a sweep, or all runs below a directory
   lit-optim rerun runs/...        the same command again, in a new directory
   lit-optim doctor                what is installed, and whether it goes together
-  eval "$(lit-optim completion)"  the tab key in bash
+  eval "$(lit-optim completion)"  the tab key in bash; in zsh: completion zsh; in fish:
+                                  lit-optim completion fish | source
 
 --config-dir DIR adds choices of your own to each of them, as DIR/optimizer/mine.yaml.
 """
@@ -58,7 +62,7 @@ PLOT = "plot"
 EXPLAIN, LR_RANGE = "explain", "lr-range"
 #: Commands that take overrides as train.py does.
 OF_RUNS = (PLOT, EXPLAIN, LR_RANGE)
-DOCTOR = "doctor"
+BOARD, DOCTOR = "board", "doctor"
 RERUN, RESULTS = "rerun", "results"
 COMPLETION, COMPLETE = "completion", "complete"
 PLOTTED = """\
@@ -69,6 +73,13 @@ what schedules would do with the lr, by the functions that train
 
 Of each value in a list there is a curve. Under it stand the updates at which a phase begins or
 ends, with their lr. They are counted from 0, here, in explain and in TensorBoard.
+"""
+COMPLETED = """\
+for the tab key after lit-optim and python train.py; put the line into the file named
+
+  ~/.bashrc                   eval "$(lit-optim completion bash)"
+  ~/.zshrc                    eval "$(lit-optim completion zsh)"
+  ~/.config/fish/config.fish  lit-optim completion fish | source
 """
 EXPLAINED = """\
 what a run would do: its length and where that comes from, the schedule, the groups, the state of
@@ -115,15 +126,16 @@ class _Parser(argparse.ArgumentParser):
 def _answer(argv: Sequence[str]) -> None:
     directory, argv = _without_conf_dir(argv)
     words = [word for word in argv if not word.startswith("-")]
-    commands = [TRAIN, *GROUPS, *OF_RUNS, RESULTS, RERUN, DOCTOR, COMPLETION]
+    commands = [TRAIN, *GROUPS, *OF_RUNS, BOARD, RESULTS, RERUN, DOCTOR, COMPLETION]
     if words and words[0] == TRAIN:
         _train(directory, argv)
         return
     use_conf_dir(directory)
     if words and words[0] == COMPLETE:  # the shell asks
-        directory, _ = _without_conf_dir(argv[-1].split())
-        use_conf_dir(directory)
-        print("\n".join(candidates(argv[-1], GROUPS, (TRAIN, *OF_RUNS))))
+        with suppress(UsageError):  # the directory may be what is being typed
+            directory, _ = _without_conf_dir(argv[-1].split())
+            use_conf_dir(directory)
+        print("\n".join(candidates(argv[-1], _completable())))
         return
     if words and words[0] not in commands:
         near = suggest(words[0], commands) or f"; it is one of {', '.join(commands)}"
@@ -157,8 +169,12 @@ def _answer(argv: Sequence[str]) -> None:
         _train(directory, [TRAIN, *again])
         return
     if args.command == COMPLETION:
-        print(BASH, end="")
+        print(completion_script(args.shell), end="")
         return
+    if args.command == BOARD:
+        from lit_optim.board import board
+
+        board(args.directory, Console(), args.port, args.open)
     offered = entries(GROUPS[args.command])
     if args.pattern is None:
         _print_lines(offered)
@@ -231,6 +247,12 @@ def _lr_range(args: argparse.Namespace) -> None:
 ANSWERS = {PLOT: _plot, EXPLAIN: _explain, LR_RANGE: _lr_range}
 
 
+def _port(text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 5 and 0 < int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"must be in [1, 65535], got {text}")
+    return int(text)
+
+
 def _steps(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number > 0, got {text}")
@@ -260,7 +282,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lit-optim {__version__}")
-    commands_help = f"{', '.join((TRAIN, *GROUPS, *OF_RUNS, DOCTOR))} or {COMPLETION}"
+    commands_help = f"{', '.join((TRAIN, *GROUPS, *OF_RUNS, BOARD, RESULTS, RERUN, DOCTOR))}"
+    commands_help += f" or {COMPLETION}"
     commands = parser.add_subparsers(
         dest="command", metavar="command", help=f"{commands_help}; --help after it says more"
     )
@@ -304,12 +327,38 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         description="versions, packages that clash, compiler, kernel cache, devices, write access",
         allow_abbrev=False,
     )
-    commands.add_parser(
-        COMPLETION,
-        description='for the tab key in bash: eval "$(lit-optim completion)"',
+    viewer = commands.add_parser(
+        BOARD,
+        description="TensorBoard on a directory of runs, with what is looked at first",
         allow_abbrev=False,
     )
+    add = viewer.add_argument
+    add("directory", nargs="?", type=_path, default=Path("runs"), help="of runs (runs)")
+    add("--port", type=_port, help="where to serve; by default 6006 or another free one")
+    add("--open", action="store_true", help="open it in a browser")
+    shells = commands.add_parser(
+        COMPLETION, description=COMPLETED, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+    shells.add_argument("shell", nargs="?", choices=SHELLS, default="bash", help="by default bash")
     return parser, of_runs
+
+
+def _completable() -> dict[str, Command]:
+    """The commands with their options, as far as the shell's tab key wants to know them."""
+    parser, of_runs = _parsers()
+    [choices] = [action.choices for action in parser._actions if action.dest == "command"]
+    commands = {}
+    for name, made in dict(choices or {}).items():
+        options = [option for action in made._actions for option in action.option_strings]
+        commands[name] = Command(
+            [option for option in (*options, OPTION) if option.startswith("--")],
+            group=GROUPS.get(name),
+            words=list(SHELLS) if name == COMPLETION else (),
+            takes_overrides=name in (*of_runs, RERUN),
+            takes_path=name in (BOARD, RESULTS, RERUN),
+        )
+    return commands | {TRAIN: TRAINING}
 
 
 def _print_lines(found: list[Entry]) -> None:

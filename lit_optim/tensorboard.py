@@ -1,17 +1,18 @@
-"""How TensorBoard is opened on a directory, told so that the line can be copied."""
+"""How curves are looked at, told so that the line can be copied."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 
 def open_command(logdir: str | Path) -> str:
-    """`tensorboard --logdir ...`, with its path where the environment is not activated."""
-    own = Path(sys.executable).with_name("tensorboard")
-    program = "tensorboard" if shutil.which("tensorboard") else shown(own)
-    return f"{program} --logdir {shown(logdir)}"
+    """`lit-optim board ...`, with its path where the environment is not activated."""
+    own = Path(sys.executable).with_name("lit-optim")
+    program = "lit-optim" if shutil.which("lit-optim") else shlex.quote(shown(own))
+    return f"{program} board {shlex.quote(shown(logdir))}"
 
 
 def shown(path: str | Path) -> str:

@@ -15,7 +15,7 @@ FLOORS = (
     ("optimizers", "schedules", "param_groups", "record", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("build", "start", "sweeps", "plot"),
-    ("run", "explain", "lr_range", "doctor", "results"),
+    ("board", "run", "explain", "lr_range", "doctor", "results"),
     ("app", "cli"),
     ("__main__",),
 )

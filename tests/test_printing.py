@@ -19,7 +19,7 @@ ROWS = [
     ("val/acc", "0.9123  (best 0.9234)"),
     ("time", "1234.5 s"),
     ("run", PATH),
-    ("curves", f"tensorboard --logdir {PATH}"),
+    ("curves", f"lit-optim board {PATH}"),
 ]
 NUMBERS = {"0.01", "0.7444", "0.7391", "0.9123", "0.9234", "1234.5"}
 
@@ -34,7 +34,7 @@ def test_numbers_and_paths_are_whole(width, terminal, term):
     print_pairs(console, ROWS)
     text = out.getvalue()
     assert set(re.findall(r"\d+\.\d+", text.replace(PATH, ""))) == NUMBERS
-    assert f"tensorboard --logdir {PATH}\n" in text
+    assert f"lit-optim board {PATH}\n" in text
     assert text.count(PATH) == 2
     if not terminal:
         assert len(text.splitlines()) == len(ROWS)

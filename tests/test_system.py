@@ -265,7 +265,11 @@ def test_sums_of_health_are_made_without_float64(without_float64):
 
 def test_a_followed_metric_is_read_without_float64(without_float64):
     class Told:
-        curve = type("Curve", (), {"follows": type("F", (), {"monitor": "x"}), "observed_every": 1})
+        curve = type(
+            "Curve",
+            (),
+            {"follows": type("F", (), {"monitor": "x", "mode": "min"}), "observed_every": 1},
+        )
         seen = None
 
         def observe(self, value):

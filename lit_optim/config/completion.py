@@ -1,67 +1,296 @@
-"""What can follow on a line of `lit-optim`, for the shell's tab key; only files are read."""
+"""What can follow on a command line, for the shell's tab key; only files are read.
+
+The answer is made of whole words, as `optimizer=muon`. One that ends in `=`, `.` or `/` goes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import re
+import shlex
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from lit_optim.config.listing import entries
-from lit_optim.config.places import OPTION, groups
+import yaml  # type: ignore[import-untyped]
+
+from lit_optim.config.places import OPTION, conf_dir, groups, text_of
+from lit_optim.errors import UsageError
 from lit_optim.signatures import read_signature
 
-#: bash asks for every word; it takes what follows the last `=` for a word of its own.
-BASH = """\
-_lit_optim() {
-    local found
-    mapfile -t found < <(lit-optim complete "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)
-    COMPREPLY=("${found[@]}")
-    case "${COMPREPLY[*]}" in *=) compopt -o nospace ;; esac
-}
-complete -o default -F _lit_optim lit-optim
-"""
-DEFAULT = "cosine_warmup"
+PROGRAM, SCRIPT, MODULE = "lit-optim", "train.py", "lit_optim"
+SETTINGS = "lit_optim.config.settings.Settings"
+HF_ARGUMENTS = "lit_optim.config.hf_names.Arguments"
+#: Settings, and arguments of data, that are paths.
+PATHS = ("resume", "resume.from", "ckpt", "branch_from", "hf", "hydra.run.dir", "hydra.sweep.dir")
+#: What a setting takes beside what its annotation says.
+WORDS = {"resume": ("auto",), "resume.from": ("auto",), "resume.horizon": ("keep", "extend"),
+         "ckpt": ("best",)}  # fmt: skip
+TARGET = "_target_"
+
+#: The keys of a part of a configuration: parts of their own, or what a value must be.
+Keys = dict[str, Any]
 
 
-def candidates(line: str, listings: dict[str, str], of_runs: Iterable[str]) -> list[str]:
-    """The words, or ends of words after a `=`, that the last word of a line may become.
+@dataclass(frozen=True)
+class Command:
+    """A subcommand of `lit-optim`, as far as completion is concerned.
+
+    Args:
+        options: such as --to.
+        group: whose choices it takes as its argument.
+        words: that it takes as its argument.
+        takes_overrides: whether it takes what train.py does.
+        takes_path: whether its first argument is a path.
+    """
+
+    options: Sequence[str] = ()
+    group: str | None = None
+    words: Sequence[str] = ()
+    takes_overrides: bool = False
+    takes_path: bool = False
+
+
+#: The options of train.py.
+TRAINING = Command(("--multirun", "-m", "--help", "--version", OPTION), takes_overrides=True)
+
+
+def candidates(line: str, commands: Mapping[str, Command]) -> list[str]:
+    """The words that the last word of a line may become.
 
     Args:
         line: up to the cursor.
-        listings: commands that list a group.
-        of_runs: commands that take overrides.
+        commands: the subcommands of `lit-optim`.
     """
-    words = line.split()[1:]
-    word = words.pop() if words and not line.endswith(" ") else ""
+    words = _split(line)
     if not words:
-        return _begun(word, [*listings, *of_runs, "doctor", "completion"])
-    command = words[0]
-    if command in listings:
-        return _begun(word, groups()[listings[command]])
-    if command not in of_runs:
         return []
-    key, equals, value = word.partition("=")
-    if not equals:
-        keys = [*(f"{group}=" for group in groups()), *_keys(words), *KEYS]
-        return _begun(word, [*keys, *OPTIONS.get(command, ()), OPTION])
-    before, comma, last = value.rpartition(",")
-    return [f"{before}{comma}{name}" for name in _begun(last, groups().get(key, ()))]
+    word = words.pop()
+    start = next((k for k, one in enumerate(words) if _is_program(words, k)), None)
+    if start is None:
+        return []
+    is_command = os.path.basename(words[start]) == PROGRAM
+    words = words[start + 1 :]
+    if not is_command:
+        return _for_command(TRAINING, words, word)
+    chosen = [one for one in words if not one.startswith("-")]
+    if not chosen:
+        return _begun(word, [*commands, "--help", "--version"])
+    command = commands.get(chosen[0])
+    words.remove(chosen[0])
+    return _for_command(command, words, word) if command else []
 
 
-KEYS = ("trainer.max_steps=", "optimizer.lr=")
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "plot": ("--to", "--steps-per-epoch"),
-    "explain": (),
-    "lr-range": ("--steps", "--from", "--to"),
-}
+def _split(line: str) -> list[str]:
+    """The words of a line; the last one is empty after a space."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # within a quotation
+        words = line.split()
+    return [*words, ""] if not line or line[-1].isspace() else words
 
 
-def _begun(word: str, known: Iterable[str]) -> list[str]:
+def _is_program(words: list[str], k: int) -> bool:
+    """Whether a word is a program of ours: lit-optim, train.py, or the module after python -m."""
+    if os.path.basename(words[k]) in (PROGRAM, SCRIPT):
+        return True
+    return words[k] == MODULE and k > 0 and words[k - 1] == "-m"
+
+
+def _for_command(command: Command, words: list[str], word: str) -> list[str]:
+    if words and words[-1] in ("--to", OPTION) and words[-1] in command.options:
+        return _paths(word)
+    if word.startswith("-"):
+        return _begun(word, command.options)
+    is_first = not any(not one.startswith("-") for one in words)
+    if command.takes_path and (is_first or not command.takes_overrides):
+        return _paths(word)
+    if command.takes_overrides:
+        return _overrides(words, word)
+    known = groups()[command.group] if command.group else command.words
+    return _begun(word, known)
+
+
+def _begun(word: str, known: Sequence[str] | Mapping[str, Any]) -> list[str]:
     return [name for name in known if name.startswith(word)]
 
 
-def _keys(words: list[str]) -> list[str]:
-    """The keys of the schedule that the line has chosen."""
-    chosen = [word.partition("=")[2] for word in words if word.startswith("scheduler=")]
-    name = chosen[-1].partition(",")[0] if chosen else DEFAULT
-    target = next((entry.target for entry in entries("scheduler") if entry.name == name), "")
-    signature = read_signature(target) if target else None
-    return [f"scheduler.{key}=" for key in (signature.parameters if signature else ())]
+def _overrides(words: list[str], word: str) -> list[str]:
+    signs = re.match(r"[+~]*", word)
+    sign = signs[0] if signs else ""
+    key, equals, value = word.removeprefix(sign).partition("=")
+    if equals:
+        before, comma, last = value.rpartition(",")
+        found = _values(words, key, last)
+        return [f"{sign}{key}={before}{comma}{one}" for one in found]
+    return [f"{sign}{one}" for one in _keys(words, key)]
+
+
+def _keys(words: list[str], word: str) -> list[str]:
+    """Keys and groups that begin so, one level at a time."""
+    above, _, _ = word.rpartition(".")
+    known = _part(words, above)
+    if known is None:
+        return []
+    found = []
+    for name, below in known.items():
+        dotted = f"{above}.{name}" if above else name
+        if not above and name in groups():
+            found.append(f"{dotted}=")
+        if isinstance(below, dict):
+            if name == "resume":
+                found.append("resume=")
+            found += [f"{dotted}."] if below else []
+        else:
+            found.append(f"{dotted}=")
+    return _begun(word, found)
+
+
+def _values(words: list[str], key: str, begun: str) -> list[str]:
+    """What a key may be."""
+    found = list(WORDS.get(key, ()))
+    if key in groups():
+        found += groups()[key]
+    else:
+        above, _, name = key.rpartition(".")
+        known = (_part(words, above) or {}).get(name)
+        found += [] if isinstance(known, dict) else _literals(known)
+    found = _begun(begun, list(dict.fromkeys(found)))
+    return found + (_paths(begun) if key in PATHS or key.endswith("path") else [])
+
+
+def _part(words: list[str], above: str) -> Keys | None:
+    """The keys below a dotted key, as the line has chosen them; of all where it is empty."""
+    chosen = _choices(words)
+    if not above:
+        return _settings() | {group: _chosen(group, chosen, words) for group in groups()}
+    first, *others = above.split(".")
+    if first == "hf":
+        signature = read_signature(HF_ARGUMENTS)
+        found: Any = _annotations(signature.parameters) if signature else {}
+    elif first in groups():
+        found = _chosen(first, chosen, words)
+    else:
+        found = _settings().get(first)
+    for name in others:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _choices(words: list[str]) -> dict[str, str]:
+    """The choice of each group: the default, or what the line says; of several the first."""
+    chosen: dict[str, str] = {}
+    for entry in _read(conf_dir() / "train.yaml").get("defaults", ()):
+        if isinstance(entry, dict):
+            chosen |= {str(group): str(name) for group, name in entry.items()}
+    for word in words:
+        group, equals, value = word.lstrip("+").partition("=")
+        if equals:
+            chosen[group] = value.partition(",")[0]
+    return chosen
+
+
+def _settings() -> Keys:
+    """The top-level keys that are no groups."""
+    signature = read_signature(SETTINGS)
+    found: Keys = _annotations(signature.parameters) if signature else {}
+    found["resume"] = {"from": str, "horizon": str, "override": list}
+    found["hf"] = {"learning_rate": float}  # more stand in HF_ARGUMENTS
+    found["hydra"] = {"run": {"dir": str}, "sweep": {"dir": str}}
+    return found
+
+
+def _chosen(group: str, choices: Mapping[str, str], words: list[str]) -> Keys:
+    """The keys of the choice of a group."""
+    path = groups()[group].get(choices.get(group, ""))
+    if path is None:
+        return {}
+    if "@package" in text_of(path):  # its keys are of other groups
+        return {}
+    node = _node(path)
+    for word in words:  # a class of the user's own
+        key, _, value = word.lstrip("+").partition("=")
+        if key == f"{group}.{TARGET}":
+            node[TARGET] = value
+    return _tree(node)
+
+
+def _node(path: Path) -> dict[str, Any]:
+    """A YAML file with what it takes over from others of its group."""
+    own = _read(path)
+    node: dict[str, Any] = {}
+    for entry in own.pop("defaults", ()):
+        if isinstance(entry, str) and entry != "_self_":
+            name = entry.partition("@")[0].lstrip("/")
+            for folder in (path.parent, conf_dir() / path.parent.name):
+                if (folder / f"{name}.yaml").is_file():
+                    node |= _node(folder / f"{name}.yaml")
+                    break
+    return node | own
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        node = yaml.safe_load(text_of(path))
+    except (yaml.YAMLError, UsageError, RecursionError):
+        return {}
+    return node if isinstance(node, dict) else {}
+
+
+def _tree(node: Mapping[str, Any]) -> Keys:
+    """The keys of a node: those of its YAML, and what its constructor takes beside."""
+    target = node.get(TARGET)
+    signature = read_signature(target) if isinstance(target, str) and "." in target else None
+    parameters = signature.parameters if signature else {}
+    is_ours = any(key not in (TARGET, "defaults") for key in node)
+    found: Keys = {}
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            found[str(key)] = _tree(value)
+        elif key in parameters:
+            found[str(key)] = parameters[key].annotation
+        elif key != TARGET:
+            found[str(key)] = type(value)
+    if not is_ours:
+        found[TARGET] = str
+    for key, parameter in parameters.items():
+        # what a run passes itself (params, module) is required, and stands in no file
+        if key not in found and not (parameter.required and is_ours):
+            found[key] = parameter.annotation
+    return found
+
+
+def _annotations(parameters: Mapping[str, Any]) -> Keys:
+    return {name: parameter.annotation for name, parameter in parameters.items()}
+
+
+def _literals(annotation: Any) -> Iterator[str]:
+    """The words among what an annotation accepts."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _literals(args[0])
+    elif origin in (Union, types.UnionType):
+        for option in args:
+            yield from _literals(option)
+    elif origin is Literal:
+        yield from map(str, args)
+    elif annotation is bool:
+        yield from ("true", "false")
+    elif annotation is type(None):
+        yield "null"
+
+
+def _paths(begun: str) -> list[str]:
+    """Files and directories; what is hidden only where that is asked for."""
+    folder, name = os.path.split(begun)
+    try:
+        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda one: one.name)
+    except OSError:
+        return []
+    return [
+        os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
+        for entry in entries
+        if entry.name.startswith(name) and (name or not entry.name.startswith("."))
+    ]

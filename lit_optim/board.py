@@ -1,0 +1,259 @@
+"""TensorBoard on a directory of runs: `lit-optim board`.
+
+Runs get short names of their own, by links in a temporary directory, and the address asks for what
+is looked at first: losses, learning rates and validation metrics, unsmoothed, a color for each
+optimizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import webbrowser
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import IO, NoReturn
+
+from rich.console import Console
+
+from lit_optim.config.places import groups
+from lit_optim.errors import UsageError, printable
+from lit_optim.interrupts import INTERRUPTED, interruptible
+from lit_optim.system import OWN_GROUP, kill_group
+from lit_optim.tensorboard import shown
+
+EVENTS = "events.out.tfevents.*"
+#: Where TensorBoard is by itself.
+USUAL_PORT = 6006
+SECONDS_TO_START = 90.0
+SECONDS_BETWEEN = 2.0  # two looks for new runs
+#: Events of a file that are read to see what it logs, and files that are looked into.
+FEW_EVENTS, FEW_FILES = 3000, 6
+MOST_CARDS = 6
+MOST_CHARACTERS = 120  # of a name
+#: What is written once, or is of no use at first sight.
+NOT_FIRST = re.compile(r"(best|final|plan|effective_lr|hparams|_hparams_)/|epoch$|hp_metric$")
+#: In the order of the cards.
+FIRST = (
+    re.compile(r"train.*loss|loss$|loss_"),
+    re.compile(r"val.*loss"),
+    re.compile(r"lr/|lr-"),
+    re.compile(r"val"),
+)
+#: Where nothing is logged yet: TensorBoard shows a card when its tag is there.
+EXPECTED = ("train/loss", "val/loss", "val/acc", "lr/decay")
+#: A run of ours on its own, and the groups of a sweep whose values say enough without their name.
+SINGLE = re.compile(r"(?P<time>\d\d-\d\d-\d\d)-\d{6}_(?P<what>.+)")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+PLAIN_GROUPS = re.compile(r"(?:^|(?<=,))(optimizer|scheduler|model|data|wrapper|param_groups)=")
+#: The first word of a name, which is the optimizer where that is known.
+COLORS = r"regex:^(\S+)"
+
+
+def board(directory: Path, console: Console, port: int | None, is_opened: bool) -> NoReturn:
+    """Serve a directory until Ctrl-C, and tell where.
+
+    Args:
+        directory: of a run, a sweep, or many of them.
+        console: where the address goes.
+        port: to serve at; None: a free one.
+        is_opened: whether a browser is opened.
+
+    Raises:
+        UsageError: there are no runs, or TensorBoard does not start.
+        SystemExit: with code 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: there is no such directory")
+    runs = find_runs(directory)
+    if not runs:
+        raise UsageError(f"{directory}: no run there has written for TensorBoard")
+    signal.signal(signal.SIGTERM, _terminated)
+    port = _free_port(port)
+    try:
+        with interruptible(), tempfile.TemporaryDirectory(prefix="lit_optim_board_") as folder:
+            _serve(Links(directory, Path(folder)), runs, port, console, is_opened)
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    raise AssertionError("it serves until it is ended")
+
+
+def _serve(
+    links: Links, runs: Sequence[Path], port: int, console: Console, is_opened: bool
+) -> NoReturn:
+    links.add(runs)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(links.logdir)]
+    command += ["--port", str(port), "--host", "localhost", "--reload_multifile=true"]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **OWN_GROUP
+        )
+        try:
+            _wait_until_ready(process, port, log)
+            url = address(port, read_tags(runs))
+            console.print(f"{shown(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}")
+            console.print(url, soft_wrap=True, highlight=False, markup=False)
+            console.print("Ctrl-C ends it")
+            if is_opened:
+                webbrowser.open(url)
+            while process.poll() is None:
+                time.sleep(SECONDS_BETWEEN)
+                links.add(find_runs(links.directory))
+            raise UsageError(f"TensorBoard has ended with code {process.returncode}")
+        finally:
+            kill_group(process)
+            process.wait()
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """The directories in it that have event files, itself included; what is hidden is left out."""
+    found = []
+    for folder, folders, files in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(name.startswith("events.out.tfevents.") for name in files):
+            found.append(Path(folder))
+    return found
+
+
+class Links:
+    """A directory for TensorBoard in which each run has a short name.
+
+    Args:
+        directory: where the runs are.
+        folder: an empty one, for the links.
+    """
+
+    def __init__(self, directory: Path, folder: Path) -> None:
+        self.directory, self.logdir = directory, folder
+        self._names: dict[Path, str] = {}
+
+    def add(self, runs: Sequence[Path]) -> None:
+        """Name the runs that are new; those that are known keep their names."""
+        if self.logdir == self.directory:
+            return
+        new = [run for run in runs if run not in self._names]
+        for run, name in name_runs(self.directory, new, self._names.values()).items():
+            try:
+                (self.logdir / name).symlink_to(run.resolve(), target_is_directory=True)
+            except OSError:  # not allowed, as mostly on Windows: then the paths are the names
+                self.logdir = self.directory
+                return
+            self._names[run] = name
+
+
+def name_runs(directory: Path, runs: Sequence[Path], taken: Iterable[str] = ()) -> dict[Path, str]:
+    """A short name for each run: what it is, with time and date as far as that is needed.
+
+    Args:
+        directory: where they are.
+        runs: in it.
+        taken: names that others have.
+    """
+    known = {name.casefold() for name in taken}  # as some file systems see them
+    levels = {run: _names_of(directory, run) for run in runs}
+    counts = Counter(names[0] for names in levels.values())
+    named = {}
+    for run, names in levels.items():
+        fitting = names[1:] if counts[names[0]] > 1 else names
+        numbered = (f"{names[-1]} {k}" for k in range(2, len(runs) + len(known) + 3))
+        name = next(one for one in (*fitting, *numbered) if one.casefold() not in known)
+        known.add(name.casefold())
+        named[run] = name
+    return named
+
+
+def _names_of(directory: Path, run: Path) -> list[str]:
+    """What a run may be called, the shortest first."""
+    parts = run.resolve().relative_to(directory.resolve()).parts
+    within = (*directory.resolve().parts[-3:], *parts)
+    single = SINGLE.fullmatch(run.resolve().name)
+    times = [found["time"] for part in within if (found := SINGLE.fullmatch(part))]
+    dates = [part for part in within if DATE.fullmatch(part)]
+    what = _apart(single["what"]) if single else _short(run.resolve().name)
+    names = [what, " ".join([what, *times[-1:]]), " ".join([what, *dates[-1:], *times[-1:]])]
+    names.append(" ".join(parts) or what)
+    return [printable(name, MOST_CHARACTERS) for name in dict.fromkeys(names)]
+
+
+def _apart(what: str) -> str:
+    """Optimizer and scheduler in the name of a directory; both may have underscores."""
+    known = groups()
+    for optimizer in sorted(known["optimizer"], key=len, reverse=True):
+        scheduler = what.removeprefix(f"{optimizer}_")
+        if scheduler != what and scheduler in known["scheduler"]:
+            return f"{optimizer} {scheduler}"
+    return what
+
+
+def _short(name: str) -> str:
+    """The name of a job of a sweep, without the groups that its values give away."""
+    return re.sub(r",(?![^\[]*\])", " ", PLAIN_GROUPS.sub("", name))
+
+
+def read_tags(runs: Sequence[Path]) -> list[str]:
+    """The tags that some of these runs begin with, those of most runs first."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    counts: Counter[str] = Counter()
+    for run in runs[-FEW_FILES:]:
+        tags: set[str] = set()
+        for path in sorted(run.glob(EVENTS))[:2]:
+            with suppress(Exception):  # a file that is broken, or of another version
+                for event in islice(EventFileLoader(str(path)).Load(), FEW_EVENTS):
+                    tags |= {value.tag for value in event.summary.value}
+        counts.update(sorted(tags))
+    return [tag for tag, _ in counts.most_common()]
+
+
+def cards(tags: Iterable[str]) -> list[str]:
+    """The tags to be seen first, of each kind in `FIRST` two at most."""
+    known = [tag for tag in tags if not NOT_FIRST.match(tag)]
+    chosen: dict[str, None] = {}
+    for kind in FIRST:
+        fitting = [tag for tag in known if kind.match(tag) and tag not in chosen]
+        chosen |= dict.fromkeys(fitting[:2])
+    return list(chosen)[:MOST_CARDS] or list(EXPECTED)
+
+
+def address(port: int, tags: Iterable[str]) -> str:
+    """The address of TensorBoard's page, with what is to be seen on it."""
+    chosen = [{"plugin": "scalars", "tag": tag} for tag in cards(tags)]
+    pinned = json.dumps(chosen, separators=(",", ":"))
+    query = {"smoothing": "0", "pinnedCards": pinned, "runColorGroup": COLORS}
+    asked = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+    return f"http://localhost:{port}/?{asked}#timeseries"
+
+
+def _free_port(wanted: int | None) -> int:
+    for port in (wanted,) if wanted else (USUAL_PORT, 0):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("localhost", port or 0))
+            return int(free.getsockname()[1])
+    raise UsageError(f"--port={wanted} is in use")
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
+    until = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < until and process.poll() is None:
+        with suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+            return
+        time.sleep(0.2)
+    log.seek(0)
+    lines = (line.strip() for line in log if line.strip())
+    *_, last = ("it says nothing", *lines)
+    raise UsageError(f"TensorBoard does not start: {last}")
