@@ -39,8 +39,11 @@ def main() -> None:
     """Draw them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", nargs="?", type=Path, default=PICTURE)
+    parser.add_argument("--schedules", help="names with commas; without it all")
     args = parser.parse_args()
     names = [name for name in groups()["scheduler"] if name != "none"]
+    if args.schedules:
+        names = [name for name in names if name in args.schedules.split(",")]
     rows = -(-len(names) // COLUMNS)
     figure = Figure(figsize=(1.75 * COLUMNS, 1.15 * rows), layout="constrained", dpi=90)
     panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True).flat)

@@ -322,12 +322,6 @@ def test_a_formula_needs_no_quotes_but_the_shells(typed, seen):
     assert seen in swept[-1]
 
 
-def test_epochs_alone_decide_the_length():
-    assert front(["trainer.max_epochs=3"]).argv[-1] == "++trainer.max_steps=-1"
-    both = ["trainer.max_epochs=3", "trainer.max_steps=9"]
-    assert front(both).argv == [f"++{line}" for line in both]
-
-
 def test_a_used_directory_is_refused(tmp_path):
     for argv, left in (
         ([f"hydra.run.dir={tmp_path}"], "config.yaml"),
