@@ -6,6 +6,8 @@ BIN = $(VENV)/bin
 
 train: $(VENV)/.installed  ## set up everything, then the default run
 	$(BIN)/python train.py optimizer=adamw scheduler=cosine_warmup
+	@echo
+	@echo 'from now on: `. $(BIN)/activate` and then `python train.py ...`, or `$(BIN)/python train.py ...`'
 
 test: $(VENV)/.installed-dev  ## set up everything, then the whole suite
 	$(BIN)/python -m pytest -n auto --dist worksteal

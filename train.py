@@ -1,10 +1,6 @@
 """The main job: `python train.py optimizer=adamw scheduler=cosine_warmup`; `--help` says more."""
 
-from lit_optim.interrupts import exit_on_interrupt
+from lit_optim.entry import train
 
 if __name__ == "__main__":
-    exit_on_interrupt()  # before anything that takes time is imported
-
-    from lit_optim.app import main
-
-    main()
+    train()

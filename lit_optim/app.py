@@ -18,6 +18,7 @@ from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
+from lit_optim.missing import explain_missing
 from lit_optim.system import accept_interrupts, allow_any_text
 from lit_optim.threads import bound_spinning
 
@@ -52,8 +53,9 @@ def main() -> None:
 
 
 def _job(cfg: DictConfig) -> None:
-    from lit_optim.lightning.ranks import gave_up, is_broken, tell_if_left
-    from lit_optim.run import Interrupted, run
+    with explain_missing():  # Hydra would show a traceback
+        from lit_optim.lightning.ranks import gave_up, is_broken, tell_if_left
+        from lit_optim.run import Interrupted, run
 
     hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)

@@ -10,13 +10,14 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a room imports only from the floors below it, never its neighbours.
 FLOORS = (
-    ("environment", "errors", "printing", "system", "temporary"),
+    ("environment", "errors", "missing", "printing", "system", "temporary"),
     ("hyperparameters", "interrupts", "kernels", "metric_names", "threads", "untrusted", "updates"),
     ("optimizers", "schedules", "param_groups", "record", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("build", "start", "sweeps", "plot"),
     ("board", "run", "explain", "lr_range", "doctor", "results"),
     ("app", "cli"),
+    ("entry",),
     ("__main__",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
