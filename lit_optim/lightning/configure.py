@@ -18,9 +18,9 @@ from lit_optim.lightning.follow import follow
 from lit_optim.lightning.lazy import initialize_lazy_layers
 from lit_optim.lightning.lengths import global_batch, horizon_of, watch_length
 from lit_optim.lightning.lr_rule import LrRule
-from lit_optim.lightning.making import make_optimizer
+from lit_optim.lightning.making import make_optimizer, optimizer_class
 from lit_optim.lightning.monitor import declared_monitor
-from lit_optim.lightning.needs import heed, needs_of
+from lit_optim.lightning.needs import heed, needs_of, refuse_run
 from lit_optim.lightning.rewrapping import follow_frozen
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
@@ -83,6 +83,7 @@ def configure_optimizers(
     initialize_lazy_layers(module)
     groups = (param_groups or no_decay)(module)
     if "roles" in needs_of(make):
+        refuse_run(needs_of(make), optimizer_class(make).__name__, module.trainer)
         groups = by_role(groups, module)
     if is_finetuned(module.trainer):
         groups = keep_trainable(groups)

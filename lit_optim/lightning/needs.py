@@ -40,8 +40,8 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
     """
     within, trainer = unwrapped(optimizer), module.trainer
     needs, name = needs_of(within), type(within).__name__
-    _refuse(needs, name, trainer)
-    _refuse(needs_of(optimizer), type(optimizer).__name__, trainer)
+    refuse_run(needs, name, trainer)
+    refuse_run(needs_of(optimizer), type(optimizer).__name__, trainer)
     if "dense" in needs and (layer := _sparse_layer(module)):
         raise UsageError(
             f"{name} takes no sparse gradients, and the layer {layer} has them: set sparse=False "
@@ -54,7 +54,12 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
         LOG.warning(warning)
 
 
-def _refuse(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
+def refuse_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
+    """Refuse a run that cannot give an optimizer what it needs.
+
+    Raises:
+        UsageError: naming the setting.
+    """
     if "closure" in needs:
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(
@@ -76,10 +81,11 @@ def _refuse(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
 
 
 def _sparse_layer(module: LightningModule) -> str | None:
-    """The first layer whose gradients are sparse."""
+    """The first layer whose gradients are sparse; a frozen one has none."""
     kinds = (nn.Embedding, nn.EmbeddingBag)
-    sparse = (n for n, layer in module.named_modules() if isinstance(layer, kinds) and layer.sparse)
-    return next(sparse, None)
+    tables = ((n, layer) for n, layer in module.named_modules() if isinstance(layer, kinds))
+    found = (name for name, one in tables if one.sparse and one.weight.requires_grad)
+    return next(found, None)
 
 
 def _let_clip(optimizer: Optimizer, trainer: Trainer) -> None:

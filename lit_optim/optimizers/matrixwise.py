@@ -264,6 +264,8 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
         given = [{"params": given}]
     groups = [with_names(group) for group in given]
     names = [name for group in groups for name in group.get("param_names", ())]
+    # as torch has a compiled module's names; ours are those that its author wrote
+    roles = {pattern.replace("_orig_mod.", ""): role for pattern, role in roles.items()}
     for pattern in roles:
         if not any(fnmatchcase(name, pattern) for name in names):
             near = suggest(pattern, names) or f"; the names are {', '.join(names) or 'not given'}"

@@ -105,6 +105,8 @@ def test_a_layer_with_sparse_gradients_is_named(tmp_path):
     with pytest.raises(UsageError, match=line):
         trainer(tmp_path, max_steps=1).fit(attach(module), Data())
     trainer(tmp_path, max_steps=1).fit(attach(module, SparseAdam), Data())
+    module.words.requires_grad_(False)  # it has no gradients at all
+    trainer(tmp_path, max_steps=1).fit(attach(module), Data())
 
 
 def test_an_lr_that_stays_0_is_told(tmp_path, caplog):

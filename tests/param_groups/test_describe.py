@@ -337,3 +337,15 @@ def test_the_true_head_goes_to_adamw_beside_a_teacher():
               for n in g["param_names"]}  # fmt: skip
     assert owners["student.4.weight"] == "AdamW"
     assert owners["student.2.weight"] == owners["student.0.weight"] == "Muon"
+
+
+@pytest.mark.parametrize("pattern", ["net.0.weight", "net._orig_mod.0.weight", "*0.weight"])
+def test_roles_by_name_of_a_compiled_part(pattern):
+    module = inside(torch.compile)
+    module.mid = nn.Linear(4, 4)
+    module.out = nn.Linear(4, 4)
+    optimizer = Muon(by_role(no_decay(module), module), lr=0.02, roles={pattern: "other"})
+    owners = {n: type(optimizer.owner(g)).__name__ for g in optimizer.param_groups
+              for n in g["param_names"]}  # fmt: skip
+    assert owners["net.0.weight"] == "AdamW"
+    assert owners["mid.weight"] == "Muon"
