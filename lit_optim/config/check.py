@@ -27,6 +27,7 @@ from lit_optim.config.targets import (
     require,
 )
 from lit_optim.config.trainer import check_trainer, run_length
+from lit_optim.config.typed_ranges import narrowed
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.durations import Horizon, parse
@@ -205,6 +206,8 @@ def _check_one(path: str, node: Any) -> None:
     signature = read_signature(node[TARGET])
     if signature is None:
         return
+    if path == "optimizer":
+        signature = narrowed(node[TARGET], signature)
     passed = PASSED.get(path, ())
     own = {key: value for key, value in signature.parameters.items() if key not in passed}
     signature = Signature(own, signature.open)
@@ -262,7 +265,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
         except UsageError as error:
             raise UsageError(f"{one.path}.{error}") from None
         if curve is not None and signature is not None and isinstance(own, int | float):
-            hint = signature.parameters[name].annotation
+            hint = narrowed(optimizer[TARGET], signature).parameters[name].annotation
             check_values(one.path, one.key, curve, own, optimizer[name], hint)
 
 

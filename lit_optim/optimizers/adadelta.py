@@ -39,9 +39,9 @@ class Adadelta(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1.0,
+        lr: Annotated[float, ">= 0"] = 1.0,
         rho: Annotated[float, "in [0, 1]"] = 0.9,
-        eps: Annotated[float, "> 0"] = 1e-6,
+        eps: Annotated[float, ">= 0"] = 1e-6,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],
     ) -> None:

@@ -56,7 +56,7 @@ class Adafactor(Factored):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-2,
+        lr: Annotated[float, ">= 0"] = 1e-2,
         beta2_decay: Annotated[float, "<= 0"] = -0.8,
         eps: Annotated[tuple[float | None, float], ">= 0"] = (None, 1e-3),
         d: Annotated[float, ">= 1"] = 1.0,

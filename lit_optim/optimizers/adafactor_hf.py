@@ -75,7 +75,7 @@ class AdafactorHF(Factored):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] | None = None,
+        lr: Annotated[float, ">= 0"] | None = None,
         eps: Annotated[tuple[float, float], ">= 0"] = (1e-30, 1e-3),
         clip_threshold: Annotated[float, "> 0"] = 1.0,
         decay_rate: Annotated[float, "<= 0"] = -0.8,

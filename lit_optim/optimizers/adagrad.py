@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import sqrt, square
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.walk import Batch
 
@@ -36,15 +37,17 @@ class Adagrad(Elementwise):
 
     lr_range: ClassVar[tuple[float, float]] = (1e-3, 3e-1)
     coupled_weight_decay = True
+    needs: ClassVar[tuple[Need, ...]] = ()
+    takes_sparse = True
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-2,
+        lr: Annotated[float, ">= 0"] = 1e-2,
         lr_decay: Annotated[float, ">= 0"] = 0.0,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         initial_accumulator_value: Annotated[float, ">= 0"] = 0.0,
-        eps: Annotated[float, "> 0"] = 1e-10,
+        eps: Annotated[float, ">= 0"] = 1e-10,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(
@@ -56,6 +59,9 @@ class Adagrad(Elementwise):
             eps=eps,
             **options,
         )
+
+    def stays_without_gradient(self, group: dict[str, Any]) -> bool:  # noqa: D102
+        return True
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"sum": State("non-negative", group["initial_accumulator_value"])}

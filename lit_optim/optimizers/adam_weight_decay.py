@@ -55,9 +55,9 @@ class AdamWeightDecay(AdamW):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, "> 0"] = 1e-7,
+        eps: Annotated[float, ">= 0"] = 1e-7,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         amsgrad: bool = False,
         include_in_weight_decay: Sequence[str] | None = None,

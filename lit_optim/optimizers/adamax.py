@@ -40,9 +40,9 @@ class Adamax(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 2e-3,
+        lr: Annotated[float, ">= 0"] = 2e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],
     ) -> None:

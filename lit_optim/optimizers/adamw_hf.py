@@ -42,9 +42,9 @@ class AdamWHF(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, "> 0"] = 1e-6,
+        eps: Annotated[float, ">= 0"] = 1e-6,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         correct_bias: bool = True,
         **options: Unpack[Options],

@@ -44,9 +44,9 @@ class Adan(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float, float], "in [0, 1)"] = (0.98, 0.92, 0.99),
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         no_prox: bool = False,
         **options: Unpack[Options],

@@ -43,11 +43,11 @@ class AdEMAMix(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float, float], "in [0, 1)"] = (0.9, 0.999, 0.9999),
         alpha: Annotated[float, ">= 0"] = 2.0,
         t_alpha_beta3: Annotated[int, "> 0"] | None = None,
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 1e-2,
         **options: Unpack[Options],
     ) -> None:

@@ -45,9 +45,9 @@ class Adopt(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.9999),
-        eps: Annotated[float, "> 0"] = 1e-6,
+        eps: Annotated[float, ">= 0"] = 1e-6,
         clip_exp: Annotated[float, ">= 0"] | None = 0.25,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],

@@ -47,10 +47,10 @@ class ASGD(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-2,
-        lambd: Annotated[float, ">= 0"] = 1e-4,
-        alpha: Annotated[float, ">= 0"] = 0.75,
-        t0: Annotated[float, ">= 0"] = 1e6,
+        lr: Annotated[float, ">= 0"] = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],
     ) -> None:

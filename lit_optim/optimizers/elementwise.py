@@ -137,7 +137,9 @@ class Elementwise(Walk):
         self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
     ) -> None:
         names = tuple(self.states(group))
-        if group["executor"] != "torch":
+        if self.takes_sparse:
+            batch = self._without_sparse(group, batch, names, h, t)
+        if batch.params and group["executor"] != "torch":
             batch = self.natively(group, batch, self._walked, names, h, t)
         if batch.params and not self._by_torch(group, batch, h, t):
             whole = "whole" in self.needs
@@ -149,6 +151,37 @@ class Elementwise(Walk):
                     who = f"{type(self).__name__} looks" if whole else who
                     raise UsageError(f"{who} at whole tensors: not for sharded parameters")
             self.in_torch(batch, self._walked, names, h, t, in_parts)
+
+    def _without_sparse(
+        self,
+        group: dict[str, Any],
+        batch: Batch,
+        names: tuple[str, ...],
+        h: SimpleNamespace,
+        t: int,
+    ) -> Batch:
+        """The batch with its sparse gradients made dense, or done here where rows are enough."""
+        sparse = [i for i, g in enumerate(batch.grads) if g.layout is torch.sparse_coo]
+        if not sparse:
+            return batch
+        asked = {key for key in OPTIONS if group[key] != OPTIONS[key]}  # type: ignore[literal-required]
+        rows = self.stays_without_gradient(group) and not asked - {"executor", "maximize"}
+        if not rows or h.coupled or h.a != 1.0 or group["executor"] == "native":
+            grads = [g.to_dense() if g.layout is torch.sparse_coo else g for g in batch.grads]
+            return Batch(batch.params, grads, batch.states)
+        for i in sparse:
+            p, g, state = batch.params[i], batch.grads[i].coalesce(), batch.states[i]
+            place = tuple(g.indices())
+            part = Batch([p[place]], [g.values()], [{n: state[n][place] for n in names}])
+            self.in_torch(part, self._walked, names, h, t)
+            p[place] = part.params[0]
+            for name in names:
+                state[name][place] = part.states[0][name]
+        return batch.part([i for i in range(len(batch.params)) if i not in sparse])
+
+    def stays_without_gradient(self, group: dict[str, Any]) -> bool:
+        """Whether a gradient of 0 changes neither the parameter nor a state, options aside."""
+        return False
 
     def go_over(
         self,
@@ -192,7 +225,7 @@ class Elementwise(Walk):
             here = {k: _here(v) for k, v in state.items() if isinstance(v, Tensor)}
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
                 here.pop(LOW, None)
-            number = numbers[id(p)]
+            number = numbers.get(id(p), 0)  # rows of a parameter are none of them
             told = torch_executor.step(
                 rule, _here(p), _here(g), here, names, h, t, number, in_parts
             )

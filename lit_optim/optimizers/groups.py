@@ -45,6 +45,7 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
         ValueError: a hyperparameter that the optimizer has not, one that is misspelled, or a value
             out of its range.
     """
+    check_is_group(group)
     known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
     kept: dict[str, Any] = {}
     for key, value in group.items():
@@ -128,13 +129,51 @@ def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
     return rest | {"lr": own * group["lr_mult"]}
 
 
+def listed(params: Any) -> list[Any]:
+    """Parameters or param groups in a list.
+
+    Raises:
+        TypeError: they are one tensor, as in torch.
+    """
+    if isinstance(params, Tensor):
+        raise TypeError(
+            "params argument given to the optimizer should be an iterable of Tensors or dicts, but "
+            f"got {params.type()}"
+        )
+    return list(params)
+
+
+def check_is_group(group: Any) -> None:
+    """Refuse what is no param group.
+
+    Raises:
+        TypeError: as in torch.
+    """
+    if not isinstance(group, dict):
+        raise TypeError(f"param_group must be a dict, but got {type(group)}")
+
+
 def with_names(group: dict[str, Any]) -> dict[str, Any]:
-    """A group with its params in a list; names of (name, tensor) pairs go to `param_names`."""
+    """A group with its params in a list; names of (name, tensor) pairs go to `param_names`.
+
+    Raises:
+        TypeError: as in torch, for what are no tensors, or in no order.
+        ValueError: as in torch, where some have names and others not.
+    """
+    check_is_group(group)
     params = group["params"]
     if isinstance(params, set):
         raise TypeError("params must have an order, but they are in a set")
     params = [params] if isinstance(params, Tensor) else list(params)
-    if params and all(isinstance(p, tuple) for p in params):
-        names, tensors = zip(*params, strict=True)
-        return group | {"params": list(tensors), "param_names": list(names)}
-    return group | {"params": params}
+    pairs = [p for p in params if isinstance(p, tuple)]
+    if pairs and len(pairs) < len(params):
+        raise ValueError(
+            "all optimizer params should be with/without names. Some param names are missing"
+        )
+    tensors = [p[1] for p in pairs] or params
+    for p in tensors:
+        if not isinstance(p, Tensor):
+            kind = torch.typename(p)
+            raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {kind}")
+    names = {"param_names": [p[0] for p in pairs]} if pairs else {}
+    return group | {"params": tensors} | names

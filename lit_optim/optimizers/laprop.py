@@ -44,9 +44,9 @@ class LaProp(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 4e-4,
+        lr: Annotated[float, ">= 0"] = 4e-4,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, "> 0"] = 1e-15,
+        eps: Annotated[float, ">= 0"] = 1e-15,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],
     ) -> None:

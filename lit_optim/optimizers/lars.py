@@ -45,7 +45,7 @@ class Lars(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1.0,
+        lr: Annotated[float, ">= 0"] = 1.0,
         momentum: Annotated[float, "in [0, 1)"] = 0.9,
         weight_decay: Annotated[float, ">= 0"] = 5e-4,
         trust_coefficient: Annotated[float, "> 0"] | None = 1e-3,

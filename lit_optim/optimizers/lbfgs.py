@@ -10,7 +10,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain_values
-from lit_optim.optimizers.groups import BOOKKEEPING, accepted, with_names
+from lit_optim.optimizers.groups import BOOKKEEPING, accepted, listed, with_names
 from lit_optim.optimizers.needs import Need
 
 #: Without the wrapper that calls the hooks of a step: ours has it already.
@@ -45,7 +45,7 @@ class LBFGS(torch.optim.LBFGS):
         line_search_fn: "strong_wolfe" finds how far to go, at more evaluations; null goes lr far.
 
     Raises:
-        ValueError: groups that differ.
+        ValueError: groups that differ, or share a parameter.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("closure", "one_lr", "dense", "whole")
@@ -54,11 +54,11 @@ class LBFGS(torch.optim.LBFGS):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1.0,
+        lr: Annotated[float, ">= 0"] = 1.0,
         max_iter: Annotated[int, "> 0"] = 20,
         max_eval: Annotated[int, "> 0"] | None = None,
-        tolerance_grad: Annotated[float, ">= 0"] = 1e-7,
-        tolerance_change: Annotated[float, ">= 0"] = 1e-9,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
         history_size: Annotated[int, "> 0"] = 100,
         line_search_fn: Literal["strong_wolfe"] | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class LBFGS(torch.optim.LBFGS):
         }
         check(LBFGS.__init__, hyper)
         hyper = plain_values(hyper)
-        given = list(params)
+        given = listed(params)
         if given:
             groups = given if isinstance(given[0], dict) else [{"params": given}]
             given = [_joined([with_names(group) for group in groups])]
@@ -112,5 +112,7 @@ def _joined(groups: list[dict[str, Any]]) -> dict[str, Any]:
             raise UsageError(f"LBFGS has one group of all parameters, but group {name} sets {key}")
         params += group["params"]
         names += group.get("param_names", ())
+    if len(groups) > 1 and len(set(map(id, params))) < len(params):
+        raise ValueError("some parameters appear in more than one parameter group")
     named = {"param_names": names} if len(names) == len(params) else {}
     return {"name": "all", "params": params, **named}

@@ -34,7 +34,7 @@ class Lion(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-4,
+        lr: Annotated[float, ">= 0"] = 1e-4,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.99),
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],

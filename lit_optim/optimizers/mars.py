@@ -12,6 +12,7 @@ from lit_optim.kernels.arithmetic import average_squares, clip, lerp, norm, sqrt
 from lit_optim.optimizers.elementwise import Elementwise, State
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.walk import peak_lr
 
 
 class Mars(Elementwise):
@@ -55,13 +56,13 @@ class Mars(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 3e-3,
+        lr: Annotated[float, ">= 0"] = 3e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.95, 0.99),
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         gamma: Annotated[float, ">= 0"] = 0.025,
         optimize_1d: bool = False,
-        lr_1d: Annotated[float, "> 0"] = 3e-3,
+        lr_1d: Annotated[float, ">= 0"] = 3e-3,
         betas_1d: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.95),
         weight_decay_1d: Annotated[float, ">= 0"] = 0.1,
         **options: Unpack[Options],
@@ -83,9 +84,9 @@ class Mars(Elementwise):
     def for_vectors(self, group: dict[str, Any]) -> dict[str, Any]:  # noqa: D102
         if group["optimize_1d"]:
             return group
-        peak = group.get("initial_lr", group["lr"])
+        peak = peak_lr(group)
         return group | {
-            "lr": group["lr_1d"] * group["lr"] / peak,
+            "lr": group["lr_1d"] * group["lr"] / peak if peak else 0.0,
             "initial_lr": group["lr_1d"],
             "betas": group["betas_1d"],
             "weight_decay": group["weight_decay_1d"],

@@ -20,7 +20,7 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import check, plain, plain_values
 from lit_optim.kernels.precision import fitted, wide
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.groups import with_names
+from lit_optim.optimizers.groups import check_is_group, listed, with_names
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import OPTIONS, Options, moved
 from lit_optim.optimizers.walk import Batch, Walk
@@ -44,9 +44,9 @@ class MatrixOptions(Options, total=False):
         matrix method, or other, AdamW: {"*.gate.weight": other}.
     """
 
-    adamw_lr: Annotated[float, "> 0"] | None
+    adamw_lr: Annotated[float, ">= 0"] | None
     adamw_betas: Annotated[tuple[float, float], "in [0, 1)"]
-    adamw_eps: Annotated[float, "> 0"]
+    adamw_eps: Annotated[float, ">= 0"]
     adamw_weight_decay: Annotated[float, ">= 0"]
     roles: Mapping[str, Literal["hidden", "other"]] | None
 
@@ -108,6 +108,7 @@ class Matrixwise(Walk):
         Raises:
             ValueError: it asks for states or parameters at another precision.
         """
+        check_is_group(param_group)
         if param_group.get("role", HIDDEN) == HIDDEN:
             super().add_param_group(param_group)
             for key in ("state_dtype", "master"):
@@ -257,7 +258,7 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
     Raises:
         UsageError: a pattern that fits no name.
     """
-    given = list(params)
+    given = listed(params)
     if not roles:
         return given
     if given and not isinstance(given[0], dict):

@@ -40,9 +40,9 @@ class Momentum(SGD):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
-        momentum: Annotated[float, "in [0, 1)"] = 0.9,
-        dampening: Annotated[float, "in [0, 1]"] = 0.0,
+        lr: Annotated[float, ">= 0"] = 1e-3,
+        momentum: Annotated[float, ">= 0"] = 0.9,
+        dampening: float = 0.0,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],
     ) -> None:

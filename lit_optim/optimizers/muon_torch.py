@@ -55,12 +55,12 @@ class MuonTorch(torch.optim.Muon):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         weight_decay: Annotated[float, ">= 0"] = 0.1,
-        momentum: Annotated[float, "in [0, 1)"] = 0.95,
+        momentum: Annotated[float, ">= 0"] = 0.95,
         nesterov: bool = True,
         ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
-        eps: Annotated[float, "> 0"] = 1e-7,
+        eps: Annotated[float, ">= 0"] = 1e-7,
         ns_steps: Annotated[int, "in [1, 99]"] = 5,
         adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None,
     ) -> None:

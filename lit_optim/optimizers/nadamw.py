@@ -41,9 +41,9 @@ class NAdamW(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 1e-2,
         **options: Unpack[Options],
     ) -> None:

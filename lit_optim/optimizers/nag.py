@@ -39,8 +39,8 @@ class NAG(SGD):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
-        momentum: Annotated[float, "in (0, 1)"] = 0.9,
+        lr: Annotated[float, ">= 0"] = 1e-3,
+        momentum: Annotated[float, "> 0"] = 0.9,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         **options: Unpack[Options],
     ) -> None:

@@ -58,14 +58,14 @@ class NorMuon(Matrixwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 0.02,
+        lr: Annotated[float, ">= 0"] = 0.02,
         momentum: Annotated[float, "in [0, 1)"] = 0.95,
         beta2: Annotated[float, "in [0, 1)"] = 0.95,
         nesterov: bool = True,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         ns_coefficients: Coefficients | tuple[float, float, float] = "original",
         ns_steps: Annotated[int, "in [1, 99]"] | None = None,
-        eps: Annotated[float, "> 0"] = 1e-7,
+        eps: Annotated[float, ">= 0"] = 1e-7,
         adjust_lr_fn: AdjustLr = "original",
         **options: Unpack[MatrixOptions],
     ) -> None:

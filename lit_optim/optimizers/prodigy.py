@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from math import sqrt as host_sqrt
 from types import SimpleNamespace
@@ -14,9 +15,12 @@ from typing_extensions import Unpack
 from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
 from lit_optim.kernels.precision import wide
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.groups import check_is_group
 from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.walk import Batch
+
+LOG = logging.getLogger("lit_optim")
 
 
 class Prodigy(Elementwise):
@@ -61,14 +65,15 @@ class Prodigy(Elementwise):
 
     #: d before the update that is being made; None between updates.
     _before: float | None = None
+    _has_warned = False
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1.0,
+        lr: Annotated[float, ">= 0"] = 1.0,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
         beta3: Annotated[float, "in [0, 1)"] | None = None,
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         decoupled_weight_decay: bool = True,
         use_bias_correction: bool = False,
@@ -96,12 +101,27 @@ class Prodigy(Elementwise):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, at the d of the others."""
+        check_is_group(param_group)
         d0 = param_group.get("d0", self.defaults["d0"])
         begin = {"d": d0, "d_max": d0, "d_numerator": 0.0, "k": 0}
         for key, value in begin.items():
             self.defaults.setdefault(key, value)
         there = self.param_groups[0] if self.param_groups else begin
         super().add_param_group({key: there[key] for key in begin} | param_group)
+        self._warn_of_low_precision(self.param_groups[-1])
+
+    def _warn_of_low_precision(self, group: dict[str, Any]) -> None:
+        """Say that p - p0 stays 0 where the first steps are lost in rounding, and d stays d0."""
+        kinds = {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}
+        if kinds and group["master"] == "none" and not self._has_warned:
+            self._has_warned = True
+            names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            also = ", master=split" if torch.bfloat16 in kinds else ""
+            LOG.warning(
+                "Prodigy: first steps of about d0=%g are lost in %s parameters, so that d stays "
+                "there; keep them in float32 (trainer.precision=bf16-mixed)%s or raise d0",
+                group["d0"], names, also,
+            )  # fmt: skip
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"exp_avg": State(), "exp_avg_sq": State("non-negative")}

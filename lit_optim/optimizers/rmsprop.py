@@ -46,11 +46,11 @@ class RMSprop(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-2,
-        alpha: Annotated[float, "in [0, 1)"] = 0.99,
-        eps: Annotated[float, "> 0"] = 1e-8,
+        lr: Annotated[float, ">= 0"] = 1e-2,
+        alpha: Annotated[float, ">= 0"] = 0.99,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
-        momentum: Annotated[float, "in [0, 1)"] = 0.0,
+        momentum: Annotated[float, ">= 0"] = 0.0,
         centered: bool = False,
         **options: Unpack[Options],
     ) -> None:

@@ -42,9 +42,9 @@ class Rprop(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-2,
+        lr: Annotated[float, ">= 0"] = 1e-2,
         etas: Annotated[tuple[float, float], "> 0"] = (0.5, 1.2),
-        step_sizes: Annotated[tuple[float, float], "> 0"] = (1e-6, 50.0),
+        step_sizes: Annotated[tuple[float, float], ">= 0"] = (1e-6, 50.0),
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, **options)

@@ -54,9 +54,9 @@ class ScheduleFreeAdamW(ScheduleFree):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 2.5e-3,
+        lr: Annotated[float, ">= 0"] = 2.5e-3,
         betas: Annotated[tuple[float, float], "in (0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         warmup_steps: Annotated[int, ">= 0"] = 0,
         r: Annotated[float, ">= 0"] = 0.0,

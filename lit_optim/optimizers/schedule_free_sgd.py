@@ -49,7 +49,7 @@ class ScheduleFreeSGD(ScheduleFree):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1.0,
+        lr: Annotated[float, ">= 0"] = 1.0,
         momentum: Annotated[float, "in (0, 1)"] = 0.9,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         warmup_steps: Annotated[int, ">= 0"] = 0,

@@ -51,13 +51,13 @@ class Scion(Matrixwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 5e-4,
+        lr: Annotated[float, ">= 0"] = 5e-4,
         momentum: Annotated[float, "in [0, 1)"] = 0.9,
         rho: Annotated[float, "> 0"] = 50.0,
         weight_decay: Annotated[float, ">= 0"] = 1.0,
         ns_coefficients: Coefficients | tuple[float, float, float] = "original",
         ns_steps: Annotated[int, "in [1, 99]"] | None = None,
-        eps: Annotated[float, "> 0"] = 1e-7,
+        eps: Annotated[float, ">= 0"] = 1e-7,
         **options: Unpack[MatrixOptions],
     ) -> None:
         super().__init__(

@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.elementwise import Elementwise, State
+from lit_optim.optimizers.needs import Need
 from lit_optim.optimizers.options import Options
 from lit_optim.optimizers.walk import Batch
 
@@ -40,13 +41,15 @@ class SGD(Elementwise):
 
     lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
     coupled_weight_decay = True
+    needs: ClassVar[tuple[Need, ...]] = ()
+    takes_sparse = True
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
-        momentum: Annotated[float, "in [0, 1)"] = 0.0,
-        dampening: Annotated[float, "in [0, 1]"] = 0.0,
+        lr: Annotated[float, ">= 0"] = 1e-3,
+        momentum: Annotated[float, ">= 0"] = 0.0,
+        dampening: float = 0.0,
         weight_decay: Annotated[float, ">= 0"] = 0.0,
         nesterov: bool = False,
         **options: Unpack[Options],
@@ -62,6 +65,9 @@ class SGD(Elementwise):
         )
         if nesterov and (momentum == 0 or dampening != 0):
             raise UsageError("nesterov must go with momentum > 0 and dampening 0")
+
+    def stays_without_gradient(self, group: dict[str, Any]) -> bool:  # noqa: D102
+        return bool(group["momentum"] == 0)
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
         return {"momentum_buffer": State()} if group["momentum"] > 0 else {}

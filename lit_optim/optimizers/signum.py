@@ -41,7 +41,7 @@ class Signum(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-4,
+        lr: Annotated[float, ">= 0"] = 1e-4,
         momentum: Annotated[float, "in [0, 1)"] = 0.9,
         nesterov: bool = False,
         weight_decay: Annotated[float, ">= 0"] = 0.0,

@@ -54,9 +54,9 @@ class SOAP(Matrixwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 3e-3,
+        lr: Annotated[float, ">= 0"] = 3e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.95, 0.95),
-        eps: Annotated[float, "> 0"] = 1e-8,
+        eps: Annotated[float, ">= 0"] = 1e-8,
         weight_decay: Annotated[float, ">= 0"] = 0.01,
         precondition_frequency: Annotated[int, ">= 1"] = 10,
         max_precondition_dim: Annotated[int, ">= 1"] = 10_000,

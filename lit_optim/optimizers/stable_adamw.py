@@ -43,9 +43,9 @@ class StableAdamW(Elementwise):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: Annotated[float, "> 0"] = 1e-3,
+        lr: Annotated[float, ">= 0"] = 1e-3,
         betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.99),
-        eps: Annotated[float, "> 0"] = 1e-6,
+        eps: Annotated[float, ">= 0"] = 1e-6,
         weight_decay: Annotated[float, ">= 0"] = 1e-2,
         **options: Unpack[Options],
     ) -> None:

@@ -67,6 +67,8 @@ class Walk(torch.optim.Optimizer):
     fixed: ClassVar[dict[str, Any]] = {}
     #: What it asks of those who use it, as `optimizers.needs` explains.
     needs: ClassVar[tuple[Need, ...]] = ("dense",)
+    #: Whether gradients may be sparse: coordinates without an entry then stay as they are.
+    takes_sparse: ClassVar[bool] = False
     #: Where a search for its lr looks.
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
@@ -113,8 +115,8 @@ class Walk(torch.optim.Optimizer):
             return 1.0, b
         strength = b
         if group["decay"] != "decoupled":
-            peak = group.get("initial_lr", group["lr"])
-            strength *= (b if group["decay"] == "corrected" else 1.0) / peak
+            peak = peak_lr(group)
+            strength *= (b if group["decay"] == "corrected" else 1.0) / peak if peak else 0.0
         return 1.0 - strength * group.get("weight_decay", 0.0), b
 
     def couples(self, group: dict[str, Any]) -> bool:
@@ -223,8 +225,9 @@ class Walk(torch.optim.Optimizer):
         return state
 
     def refuse_sparse(self, g: Tensor) -> None:
-        """Raise if a gradient is sparse."""
-        if g.layout is not torch.strided:
+        """Raise if a gradient is sparse, and the optimizer does not take it."""
+        taken = self.takes_sparse and g.layout is torch.sparse_coo
+        if g.layout is not torch.strided and not taken:
             raise RuntimeError(
                 f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
             )
@@ -311,6 +314,11 @@ class Walk(torch.optim.Optimizer):
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
             for key, value in self.owner(group).defaults.items():
                 group.setdefault(key, value)
+
+
+def peak_lr(group: dict[str, Any]) -> float:
+    """The lr that the group was given, before any schedule; 0 only where the lr is 0 too."""
+    return float(group.get("initial_lr") or group["lr"])
 
 
 def power(base: float, exponent: float) -> float:

@@ -90,7 +90,7 @@ def _names(rooms: Sequence[str] = ROOMS) -> dict[str, Any]:
 
 
 def _find(name: Any) -> Any:
-    return _names().get(name) if isinstance(name, str) else None
+    return _names((*ROOMS, "composed")).get(name) if isinstance(name, str) else None
 
 
 @dataclass(frozen=True)

@@ -63,19 +63,21 @@ class Phase:
     levels: int = 0
 
     def __post_init__(self) -> None:
-        if isinstance(self.shape, Ratio) and 0 in (self.start, self.end):
+        ends = [value_of(level, 1.0) for level in (self.start, self.end) if level is not None]
+        if isinstance(self.shape, Ratio) and min(ends) <= 0:
             raise UsageError(
                 f"shape={self.shape.name} falls by a factor, so it must start and end above 0; "
                 "exponential(0.01), power(2) and the others need not"
             )
 
-    def at(self, offset: float, owned: float, length: float, lr: float) -> float:
+    def at(self, offset: float, owned: float, length: float, updates: float, lr: float) -> float:
         """The value at a place in the phase; its ends are exact.
 
         Args:
             offset: steps since its beginning.
-            owned: the same for the beginning of the update; levels change there, under all ticks.
+            owned: updates since the first that it owns; levels change there, under all ticks.
             length: in steps.
+            updates: that it owns: one more than steps, if the first is at its start.
             lr: the group's own.
         """
         assert self.start is not None
@@ -85,12 +87,12 @@ class Phase:
         elif self.levels:
             # what is at the end has the last level, also with fewer updates than levels
             last = self.levels - 1
-            x = min(owned * self.levels // length, last) / last if offset < length else 1.0
+            x = min(owned * self.levels // updates, last) / last if offset < length else 1.0
         else:
             x = min(float(offset / length), 1.0)
         shape = self.shape
         if isinstance(shape, Ratio):  # of a group whose own lr is 0 there is none
-            shape = shape.of(end / start) if start and end else linear
+            shape = shape.of(math.log(end) - math.log(start)) if start and end else linear
         s = shape(x)
         value = end if s == 1 else start + (end - start) * s
         return min(max(value, min(start, end)), max(start, end))  # rounding may pass an end

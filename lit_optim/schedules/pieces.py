@@ -34,6 +34,8 @@ class Piece:
     item: Item
     #: the lengths of the phases of the first round, or the scale of a formula
     parts: tuple[Fraction, ...] = ()
+    #: whether the update before `begin` is its own too, and at its start; see `ticks: both`
+    early: bool = False
 
     @property
     def end(self) -> float:
@@ -42,9 +44,9 @@ class Piece:
 
     def at(self, position: float, owner: int, lr: float) -> float:
         """The value at a position in the run, for the update that owns it."""
-        offset, owned = position - self.begin, owner - self.begin
+        offset, owned = position - self.begin, owner - self.begin + self.early
         if isinstance(self.item, Phase):
-            return self.item.at(offset, owned, self.length, lr)
+            return self.item.at(offset, owned, self.length, self.length + self.early, lr)
         if isinstance(self.item, Free):
             return self.item.formula(offset / float(self.parts[0])) * lr
         return self._repeated(self.item, offset, owned, lr)
@@ -56,8 +58,9 @@ class Piece:
             length = part * _whole(float(repeat.growth)) ** rounds
             if owned < begin + length or index == last:
                 floor = value_of(repeat.floor, lr)
-                height = phase.at(Fraction(offset) - begin, owned - begin, length, lr) - floor  # type: ignore[arg-type]
-                return floor + height * float(repeat.decay**rounds * repeat.fade**offset)
+                place = Fraction(offset) - begin
+                value = phase.at(place, owned - begin, length, length, lr)  # type: ignore[arg-type]
+                return floor + (value - floor) * float(repeat.decay**rounds * repeat.fade**offset)
             begin += length
         raise AssertionError("a round has phases")
 
@@ -81,10 +84,11 @@ class Piece:
 
     def milestones(self) -> Iterator[float]:
         """Where it begins, and each of its levels, or rounds and their phases."""
-        yield self.begin
+        first, updates = self.begin - self.early, self.length + self.early
+        yield first
         if isinstance(self.item, Phase) and self.item.levels <= MANY:
             for level in range(1, self.item.levels):
-                yield self.begin + self.length * level / self.item.levels
+                yield first + updates * level / self.item.levels
         if isinstance(self.item, Repeat):
             count = 1 + self._round(self.item, math.ceil(self.length) - 1)
             for rounds in range(count if count <= MANY else 0):
@@ -111,7 +115,7 @@ class PhasesCurve(Curve):
         first = pieces[0]
         if ticks == "both" and isinstance(first.item, Phase):
             # the first update is at the start: one interval less
-            shorter = Piece(first.begin + 1, first.length - 1, first.item, first.parts)
+            shorter = Piece(first.begin + 1, first.length - 1, first.item, first.parts, True)
             pieces = (shorter, *pieces[1:])
         self.pieces = pieces
         self.length = length

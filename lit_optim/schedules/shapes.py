@@ -23,7 +23,7 @@ class Ratio:
     """A shape that depends on the ratio of its ends; neither may be 0.
 
     Args:
-        of: the shape for end / start.
+        of: the shape for ln(end / start), which any two numbers have.
         name: what messages call it.
     """
 
@@ -87,26 +87,44 @@ class polynomial:
 
 
 @dataclass(frozen=True)
-class exponential:
-    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives."""
+class exponential_by:
+    """(1 - r^x) / (1 - r): falls by the factor r = e^log on its way, shifted so that it arrives."""
 
-    ratio: float
+    log: float
 
     def __call__(self, x: float) -> float:  # noqa: D102
-        return x if self.ratio == 1 else float((1 - self.ratio**x) / (1 - self.ratio))
+        return _share_of_fall(self.log * x, self.log) if self.log else x
+
+
+def exponential(ratio: float) -> exponential_by:
+    """The shape that falls by a factor."""
+    return exponential_by(math.log(ratio))
 
 
 @dataclass(frozen=True)
-class inverse_sqrt:
-    """As 1 / √(1 + t), over that stretch of it that falls by the factor r."""
+class inverse_sqrt_by:
+    """As 1 / √(1 + t), over that stretch of it that falls by the factor r = e^log."""
 
-    ratio: float
+    log: float
 
     def __call__(self, x: float) -> float:  # noqa: D102
-        if self.ratio == 1 or x == 1:  # at the end exactly 1, which rounding would miss
+        if not self.log or x in (0, 1):  # at the end exactly 1, which rounding would miss
             return x
-        c = 1 / self.ratio**2 - 1
-        return (1 - 1 / math.sqrt(1 + c * x)) / (1 - self.ratio)
+        # with c = 1 / r² - 1 it is 1 / √(1 + c x) at x, and r at 1
+        of_c = -2 * self.log
+        grown = of_c + math.log(x) if of_c > HUGE else math.log1p(math.expm1(of_c) * x)
+        return _share_of_fall(-grown / 2, self.log)
+
+
+#: Of a logarithm: e to this is near the largest number.
+HUGE = 600
+
+
+def _share_of_fall(part: float, whole: float) -> float:
+    """(1 - e^part) / (1 - e^whole), where `part` lies between 0 and `whole`."""
+    if whole > HUGE:
+        return math.exp(part - whole) * math.expm1(-part) / math.expm1(-whole)
+    return math.expm1(part) / math.expm1(whole)
 
 
 @dataclass(frozen=True)
@@ -129,8 +147,8 @@ NAMED: dict[str, Shape | Ratio] = {
     "square": square,
     "rex": rex,
     "mirror_cosine": mirror_cosine,
-    "exponential": Ratio(exponential, "exponential"),
-    "inverse_sqrt": Ratio(inverse_sqrt, "inverse_sqrt"),
+    "exponential": Ratio(exponential_by, "exponential"),
+    "inverse_sqrt": Ratio(inverse_sqrt_by, "inverse_sqrt"),
 }
 #: Those with a number > 0 in brackets, as in power(1.5).
 NUMBERED: dict[str, Callable[[float], Shape]] = {

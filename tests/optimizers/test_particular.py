@@ -186,3 +186,26 @@ def test_adafactor_takes_empty_parameters(name):
     p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
     optimizer.step()
     assert torch.isfinite(q).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "warns"),
+    [
+        (torch.float32, {}, False),
+        (torch.bfloat16, {}, True),
+        (torch.float16, {}, True),
+        (torch.bfloat16, {"master": "split"}, False),
+    ],
+)
+def test_prodigy_says_where_its_d_cannot_grow(dtype, settings, warns, caplog):
+    target = torch.linspace(-1, 1, 50)
+    p = torch.nn.Parameter((target + 5).to(dtype))
+    with caplog.at_level("WARNING", "lit_optim"):
+        optimizer = class_of("prodigy")([p], **settings)
+    lines = [r.message for r in caplog.records]
+    assert len(lines) == warns
+    assert all("d0=1e-06" in line and "\n" not in line for line in lines)
+    for _ in range(100):
+        p.grad = (p.detach().float() - target).to(dtype)
+        optimizer.step()
+    assert (optimizer.param_groups[0]["d"] == 1e-6) == warns
