@@ -55,7 +55,12 @@ class State:
 
 
 def wide(p: Tensor) -> torch.dtype:
-    """What is computed in, and what states are kept in unless asked: at least float32."""
+    """What is computed in, and what states are kept in unless asked: at least float32.
+
+    Of complex parameters the states are complex too, as torch's; their parts are computed with.
+    """
+    if p.is_complex():
+        return torch.complex128 if p.dtype == torch.complex128 else torch.complex64
     return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
@@ -85,7 +90,8 @@ def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:
         return torch.full_like(p, torch.iinfo(dtype).max if state.initial else 0, dtype=dtype)
     if state.initial is None:
         return torch.empty_like(p, dtype=dtype).copy_(p)
-    return torch.full_like(p, fitted(state.initial, dtype), dtype=dtype)
+    initial = fitted(state.initial, dtype)
+    return torch.full_like(p, complex(initial, initial) if p.is_complex() else initial, dtype=dtype)
 
 
 def scales(codes: Tensor, initial: float = 0.0) -> Tensor:

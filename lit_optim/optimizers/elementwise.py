@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import native_cpu, native_cuda, precision, torch_executor
-from lit_optim.kernels.precision import LOW, SCALE, State
+from lit_optim.kernels.precision import LOW, SCALE, State, real_numbers
 from lit_optim.kernels.trace import Rule
 from lit_optim.optimizers.options import OPTIONS, moved
 from lit_optim.optimizers.walk import Batch, Walk
@@ -77,6 +77,8 @@ class Elementwise(Walk):
 
     A subclass declares `states` and writes `scalars` and `rule`.
     """
+
+    takes_complex = True
 
     def states(self, group: dict[str, Any]) -> dict[str, State]:
         """The states of a parameter of this group, by torch's names for them."""
@@ -222,12 +224,12 @@ class Elementwise(Walk):
         """Let the torch executor go over the batch; see `torch_executor.step`."""
         numbers = self._numbers()
         for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
-            here = {k: _here(v) for k, v in state.items() if isinstance(v, Tensor)}
+            here = {k: _parts(_here(v)) for k, v in state.items() if isinstance(v, Tensor)}
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
                 here.pop(LOW, None)
             number = numbers.get(id(p), 0)  # rows of a parameter are none of them
             told = torch_executor.step(
-                rule, _here(p), _here(g), here, names, h, t, number, in_parts
+                rule, _parts(_here(p)), real_numbers(_here(g)), here, names, h, t, number, in_parts
             )
             if found is not None:
                 for name, value in told.items():
@@ -308,3 +310,8 @@ class Elementwise(Walk):
 def _here(x: Tensor) -> Tensor:
     """The part of a sharded tensor that lies here; any other tensor itself."""
     return x.to_local() if hasattr(x, "to_local") else x
+
+
+def _parts(x: Tensor) -> Tensor:
+    """The parts of a complex tensor as a real one that shares its memory; any other itself."""
+    return torch.view_as_real(x) if x.is_complex() else x

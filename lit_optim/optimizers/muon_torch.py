@@ -86,6 +86,8 @@ class MuonTorch(torch.optim.Muon):
         """
         group = with_names(accepted(self, param_group))
         names = group.get("param_names", [f"number {i}" for i in range(len(group["params"]))])
+        if any(p.is_complex() for p in group["params"]):
+            raise UsageError("MuonTorch takes no complex parameters")
         for name, p in zip(names, group["params"], strict=True):
             if p.ndim != 2:
                 raise UsageError(

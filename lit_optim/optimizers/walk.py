@@ -69,6 +69,8 @@ class Walk(torch.optim.Optimizer):
     needs: ClassVar[tuple[Need, ...]] = ("dense",)
     #: Whether gradients may be sparse: coordinates without an entry then stay as they are.
     takes_sparse: ClassVar[bool] = False
+    #: Whether parameters may be complex: each is then two real ones.
+    takes_complex: ClassVar[bool] = False
     #: Where a search for its lr looks.
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
@@ -209,7 +211,7 @@ class Walk(torch.optim.Optimizer):
         """
         if p.grad is not None:
             self.refuse_sparse(p.grad)
-        if not p.is_floating_point():
+        if not (p.is_floating_point() or p.is_complex()):
             kind = str(p.dtype).removeprefix("torch.")
             raise RuntimeError(f"{type(self).__name__} does not take {kind} parameters")
         if group["hyperball"] and p.ndim > 1 and p.numel() and not p.any():
@@ -255,9 +257,20 @@ class Walk(torch.optim.Optimizer):
         """
         super().add_param_group(accepted(self, param_group))
         group = self.param_groups[-1]
+        if any(p.is_complex() for p in group["params"]):
+            self._check_complex(group)
         own = type(self).coefficients is not Walk.coefficients  # it steps in a way of its own
         decoupled = "weight_decay" in group and not self.couples(group)
         options.refuse(type(self).__name__, group, own, decoupled)
+
+    def _check_complex(self, group: dict[str, Any]) -> None:
+        if not self.takes_complex:
+            raise UsageError(f"{type(self).__name__} takes no complex parameters")
+        for key in ("state_dtype", "master"):
+            if group[key] != OPTIONS[key]:
+                raise UsageError(
+                    f"{key}={group[key]} is for real parameters, and these are complex"
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load ours or torch's state dict of the same algorithm, states at their own precision."""
