@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ def hold(run_dir: Path) -> AbstractContextManager[Any]:
         return nullcontext()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = (run_dir / LOCK).open("w", encoding="utf-8")
+        # not "w": that would wait for the other end of a FIFO, and empty what a link leads to
+        handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.fdopen(handle, "rb+", buffering=0)
     except OSError as error:
         raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lit_optim.errors import TrainingFailed
 from lit_optim.lightning import files
 from lit_optim.run import check_saved
+from lit_optim.start import hold
 
 
 def test_nothing_was_ever_written(tmp_path, monkeypatch):
@@ -29,3 +31,25 @@ def test_nothing_was_ever_written(tmp_path, monkeypatch):
     writer.save_checkpoint({}, tmp_path / "last.ckpt")
     check_saved(trainer)
     check_saved(SimpleNamespace(strategy=SimpleNamespace(checkpoint_io=None)))
+
+
+def test_a_lock_that_is_no_file_is_neither_waited_for_nor_written_through(tmp_path):
+    fifo, linked, other = tmp_path / "fifo", tmp_path / "linked", tmp_path / "precious"
+    for where in (fifo, linked):
+        where.mkdir()
+    os.mkfifo(fifo / ".lock")
+    other.write_text("mine")
+    (linked / ".lock").symlink_to(other)
+
+    def late(*args):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        for where in (fifo, linked):
+            hold(where).close()
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert other.read_text() == "mine"

@@ -209,9 +209,10 @@ class ProcessLauncher(Launcher):
         command = [*own_command(), *overrides, f"hydra.run.dir={quote(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         limit_threads(environment, self.n_jobs)
-        if not (run_dir / LOG).is_file():  # a FIFO, say, would be waited for
-            (run_dir / LOG).unlink(missing_ok=True)
-        log = (run_dir / LOG).open("a", encoding="utf-8")
+        path = run_dir / LOG
+        if path.is_symlink() or not path.is_file():  # a FIFO, say, would be waited for
+            path.unlink(missing_ok=True)
+        log = path.open("a", encoding="utf-8")
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
