@@ -215,7 +215,8 @@ def _mistakes(
     if curve is None:
         return
     steps = run_length(trainer)
-    if curve.bounded and curve.total != steps:
+    every = getattr(curve, "every", 1)  # updates of an epoch, where these are counted
+    if curve.bounded and curve.total != every * math.ceil(steps / every):
         yield (
             f"the schedule has {curve.total:,} updates and the run {steps:,}: "
             + ("it ends before its floor" if curve.total > steps else "the rest stays at its end")

@@ -104,3 +104,20 @@ def test_mistakes_of_the_line(capsys):
         told("debug=fast", capsys=capsys)
     with pytest.raises(UsageError, match="one run, and these are 2"):
         explain(["optimizer=adamw,sgd"], Console())
+
+
+@pytest.mark.parametrize("steps", [34, 50, 68, 101])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["scheduler=StepLR", "scheduler.step_size=2"],
+        ["scheduler=ExponentialLR"],
+        ["scheduler=CosineAnnealingLR"],
+        ["scheduler=MultiStepLR", "scheduler.milestones=[1,2]"],
+    ],
+    ids=lambda lines: lines[0],
+)
+def test_a_schedule_in_epochs_is_no_mistake_where_the_last_one_is_cut(lines, steps, capsys):
+    out = told(*lines, "scheduler.interval=epoch", f"trainer.max_steps={steps}",
+               "optimizer.lr=1e-3", capsys=capsys)  # fmt: skip
+    assert "nothing looks like a mistake" in out

@@ -108,8 +108,10 @@ def test_samples_are_counted_by_the_batch(answer):
         (["--to=nowhere/x.csv"], "--to nowhere/x.csv: there is no directory nowhere"),
         (["--steps-per-epoch=0"], "argument --steps-per-epoch: must be a whole number > 0, got 0"),
         (["--too=x.png"], "unrecognized arguments: --too=x.png; see lit-optim --help"),
-        (["trainer.max_epochs=3"], "the run is in epochs: say --steps-per-epoch=N"),
-        (["scheduler.warmup=1 epoch"], "the schedule is in epochs: say --steps-per-epoch=N"),
+        (["trainer.max_epochs=3"], "the run is in epochs, and the data, which knows"),
+        (["scheduler.warmup=1 epoch"], "the schedule is in epochs, and the data, which knows"),
+        (["scheduler.warmup=1 epoch", "trainer.max_steps=9"], "not read here: say --steps-per-e"),
+        (["scheduler=StepLR", "scheduler.interval=epoch"], "is not read here: say --steps-per-epo"),
     ],
     ids=lambda argv: " ".join(argv) if isinstance(argv, list) else "",
 )

@@ -61,12 +61,14 @@ def planned(lines: list[str], steps_per_epoch: int | None = None) -> list[Plan]:
             horizon = _horizon(plain, schedule, steps, steps_per_epoch)
             steps, curve = steps or horizon.steps, schedule.curve(horizon)
         if steps is None:
-            raise UsageError(UNKNOWN.format("the run is"))
+            raise UsageError(RUN)
         plans.append(Plan(name, curve, 1.0 if lr is None else lr, steps))
     return plans
 
 
-UNKNOWN = "{} in epochs: say --steps-per-epoch=N, or trainer.max_steps; the data is not read here"
+EPOCHS = "{} in epochs, and the data, which knows their length, is not read here: "
+RUN = EPOCHS.format("the run is") + "say --steps-per-epoch=N, or trainer.max_steps"
+SCHEDULE = EPOCHS.format("the schedule is") + "say --steps-per-epoch=N"
 
 
 def _steps(trainer: Mapping[str, Any], steps_per_epoch: int | None) -> int | None:
@@ -84,12 +86,12 @@ def _horizon(
     plain: Mapping[str, Any], schedule: Schedule, steps: int | None, steps_per_epoch: int | None
 ) -> Horizon:
     if "epoch" in schedule.units and steps_per_epoch is None:
-        raise UsageError(UNKNOWN.format("the schedule is"))
+        raise UsageError(SCHEDULE)
     batch = plain["data"].get("batch_size")
     accumulated = plain["trainer"].get("accumulate_grad_batches", 1)
     samples = batch * accumulated if isinstance(batch, int) else None
     if schedule.total is not None:
         steps = int(Horizon(1, steps_per_epoch, samples).resolve("total", schedule.total))
     if steps is None:
-        raise UsageError(UNKNOWN.format("the run is"))
+        raise UsageError(RUN)
     return Horizon(steps, steps_per_epoch, samples)

@@ -226,6 +226,8 @@ def _length(
         return max(0, left - later)
     length = fixed if until is None else horizon.resolve(name, until) - begin
     if length < 0 and until is None:
+        if isinstance(given, Share) and given.less and later >= 0:
+            return length  # as in torch: over before it begins, and the next one begins earlier
         raise UsageError(f"{name} leaves nothing of a run of {horizon.steps} steps")
     if length < 0:
         raise UsageError(f"{name} must rise, got {until} after {begin:g} steps")
