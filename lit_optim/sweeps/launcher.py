@@ -21,8 +21,6 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import __main__
 from lit_optim.config.check import to_plain
@@ -34,7 +32,8 @@ from lit_optim.config.resume import LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
 from lit_optim.sweeps.names import job_key, name_jobs
-from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
+from lit_optim.sweeps.progress import SweepProgress
+from lit_optim.sweeps.records import existing_jobs, read_job, read_result, record_sweep, write_json
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
 from lit_optim.threads import limit_threads
 
@@ -114,38 +113,28 @@ class ProcessLauncher(Launcher):
             raise SystemExit(INTERRUPTED) from None
         running: list[Job] = []
         ended: list[JobReturn] = []
-        failed = 0
         console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=console) as progress:
-            there = len(self.jobs) - len(waiting)
-            if there:
-                console.print(f"{there} of {len(self.jobs)} runs are done already")
-            line = progress.add_task("sweep", total=len(waiting))
+        there = [job for job in self.jobs if job not in waiting]
+        if there:
+            console.print(f"{len(there)} of {len(self.jobs)} runs are done already")
+        with SweepProgress(self.jobs, console) as progress:
+            for job in there:
+                progress.add_known(job, read_result(sweep_dir / self.names[tuple(job)]))
             try:
                 while waiting or running:
                     self._check_signals()
                     while waiting and len(running) < self.n_jobs:
                         running.append(self._start(waiting.pop(0), sweep_dir))
                         self._check_signals()
-                    for job in [job for job in running if job.process.poll() is not None]:
-                        running.remove(job)
-                        ended.append(_end(job))
+                    for one in [one for one in running if one.process.poll() is not None]:
+                        running.remove(one)
+                        ended.append(_end(one))
                         self.callbacks.on_job_end(config=self.config, job_return=ended[-1])
-                        failed += job.process.returncode != 0
-                        progress.advance(line)
-                        if not console.is_terminal:
-                            how = describe_exit(job.process.returncode)
-                            console.print(
-                                f"{len(ended)}/{len(self.jobs)} {job.run_dir.name}: {how}"
-                            )
-                    names = escape(", ".join(job.run_dir.name for job in running))
-                    progress.update(line, description=f"{failed} failed · running {names}")
+                        code = one.process.returncode
+                        result = read_result(one.run_dir) if code == 0 else None
+                        how = describe_exit(code)
+                        progress.add_ended(one.overrides, one.run_dir.name, how, result)
+                    progress.set_running([one.overrides for one in running])
                     time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 progress.stop()

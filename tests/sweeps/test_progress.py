@@ -1,0 +1,183 @@
+"""The line of a sweep: whole at any width, and a line for each job where there is no terminal."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from lit_optim.sweeps.progress import SweepProgress, clock_time, label_jobs
+from tests.lightning.test_display import Terminal, screen
+
+OPTIMIZERS = ("adamw", "schedule_free_adamw", "muon")
+JOBS = [
+    [f"optimizer={name}", f"scheduler={scheduler}", f"seed={seed}"]
+    for name, scheduler, seed in itertools.product(
+        OPTIMIZERS, ("cosine_warmup_with_min_lr", "wsd"), (0, 1)
+    )
+]
+NAMES = [",".join(job) for job in JOBS]
+
+
+def result(value, mode="min"):
+    return {"monitor": "val/loss", "mode": mode, "best": {"val/loss": value}}
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def sweep(console=None, jobs=JOBS):
+    clock = Clock()
+    console = console or Console(file=io.StringIO())
+    return SweepProgress(jobs, console, clock), clock
+
+
+def test_it_is_the_line_that_was_asked_for():
+    jobs = [[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon")]
+    progress, clock = sweep(jobs=jobs)
+    with progress:
+        assert progress.line(80) == "0/3"
+        clock.now = 65.0
+        progress.add_ended(jobs[0], "a", "done", result(0.61))
+        assert progress.line(80) == "1/3 · best adamw 0.61 · ETA 2:10"
+        clock.now = 70.0
+        assert progress.line(80) == "1/3 · best adamw 0.61 · ETA 2:05"
+        clock.now = 130.0
+        progress.add_ended(jobs[1], "b", "failed with code 1", None)
+        assert progress.line(80) == "2/3 · best adamw 0.61 · 1 failed · ETA 1:05"
+        clock.now = 195.0
+        progress.add_ended(jobs[2], "c", "done", result(0.5))
+        assert progress.line(80) == "3/3 · best muon 0.5 · 1 failed"
+
+
+@pytest.mark.parametrize(("mode", "best"), [("min", "adamw"), ("max", "sgd")])
+def test_the_best_is_so_by_the_mean_over_seeds_and_by_the_mode(mode, best):
+    jobs = [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
+    progress, _ = sweep(jobs=jobs)
+    for job, value in zip(jobs, (0.3, 0.5, 0.1, 0.9), strict=True):
+        progress.add_ended(job, "x", "done", result(value, mode))
+    mean = 0.4 if best == "adamw" else 0.5
+    assert progress.line(80) == f"4/4 · best {best} {mean}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "x", None])
+def test_what_diverged_is_not_the_best(value):
+    progress, _ = sweep()
+    progress.add_ended(JOBS[0], "x", "done", result(value))
+    assert "best" not in progress.line(80)
+    assert "0/0" not in progress.line(80)
+
+
+def test_what_was_done_before_counts_but_sets_no_pace():
+    progress, clock = sweep()
+    with progress:
+        for job in JOBS[:6]:
+            progress.add_known(job, result(0.5))
+        assert progress.line(80).startswith("6/12 · best ")
+        assert "ETA" not in progress.line(80)
+        clock.now = 10.0
+        progress.add_ended(JOBS[6], "x", "done", result(0.9))
+        assert progress.line(80).endswith("ETA 0:50")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+@pytest.mark.parametrize("running", [0, 2])
+def test_nothing_that_matters_is_cut_at_any_width(width, running):
+    progress, clock = sweep()
+    with progress:
+        clock.now = 3700.0
+        progress.add_ended(JOBS[4], "x", "done", result(0.123456))
+        progress.add_ended(JOBS[5], "x", "killed by SIGKILL", None)
+        progress.set_running(JOBS[:running])
+        line = progress.line(width)
+    assert cell_len(line) <= width
+    assert line.startswith("2/12 · ")
+    if width >= 60:
+        assert "0.1235" in line
+        assert "1 failed" in line
+        assert "ETA 5:08:20" in line
+        assert "best schedule_free" in line
+    if width == 120 and running:
+        assert "running adamw" in line
+
+
+def test_names_in_wide_characters_fit_too():
+    jobs = [["data.path=数据集数据集数据集数据集", "seed=0"], ["data.path=b", "seed=0"]]
+    progress, _ = sweep(jobs=jobs)
+    progress.add_ended(jobs[0], "x", "done", result(0.5))
+    for width in range(15, 60):
+        assert cell_len(progress.line(width)) <= width
+        assert width < 26 or "best" in progress.line(width)
+        assert width < 26 or progress.line(width).endswith("ETA 0:00")
+
+
+LABELS = {
+    ("optimizer=adamw", "seed=0"): "adamw",
+    ("optimizer=sgd", "optimizer.lr=0.1", "seed=0"): "sgd lr=0.1",
+    ("++trainer.gradient_clip_val=1",): "gradient_clip_val=1",
+}
+
+
+def test_labels_say_what_is_swept():
+    assert label_jobs([list(job) for job in LABELS]) == LABELS
+    assert list(label_jobs([["seed=0"], ["seed=1"]]).values()) == ["seed=0", "seed=1"]
+    assert list(label_jobs([["optimizer=sgd"]]).values()) == ["sgd"]
+    assert list(label_jobs([[]]).values()) == ["the run"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (9.6, "0:10"), (130, "2:10"), (3599.7, "1:00:00")]
+)
+def test_times(seconds, text):
+    assert clock_time(seconds) == text
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dumb"])
+def test_without_a_terminal_each_job_is_one_whole_line(kind, monkeypatch):
+    stream = Terminal() if kind == "dumb" else io.StringIO()
+    monkeypatch.setenv("TERM", "dumb" if kind == "dumb" else "xterm")
+    progress, clock = sweep(Console(file=stream, width=60))
+    with progress:
+        for k, (job, name) in enumerate(zip(JOBS, NAMES, strict=True), 1):
+            clock.now += 10
+            progress.set_running([job])
+            progress.add_ended(job, name, "done" if k != 5 else "failed with code 1", result(k))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == len(JOBS)
+    assert "\x1b" not in stream.getvalue()
+    assert lines[0] == (
+        f"1/12 {NAMES[0]}: done · best adamw cosine_warmup_with_min_lr 1 · ETA 1:50"
+    )
+    assert lines[4].startswith(f"5/12 {NAMES[4]}: failed with code 1 · ")
+    assert "1 failed" in lines[5]
+    assert "ETA" not in lines[-1]
+
+
+def test_a_terminal_shows_one_line_that_stays_whole(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    progress, clock = sweep(Console(file=terminal, width=60))
+    with progress:
+        for job in JOBS:
+            clock.now += 10
+            progress.set_running([job])
+            progress.add_ended(job, ",".join(job), "done", result(0.5))
+            progress._live.refresh()
+    lines = [line for line in screen(terminal.getvalue()) if line]
+    assert lines == ["12/12 · best adamw cosine_warmup_with_min_lr 0.5"]
+
+
+def test_where_there_is_no_such_dot_it_is_a_dash():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    progress, _ = sweep(Console(file=stream, width=60))
+    progress.add_ended(JOBS[2], "x", "done", result(0.5))
+    line = progress.line(40)
+    assert line.isascii()
+    assert line.startswith("1/12 - best adamw wsd 0.5")
