@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -134,6 +135,7 @@ def devices() -> Iterator[Finding]:
     import torch
 
     yield Finding("cpu", "ok", _describe_cpus())
+    yield from _products()
     if torch.backends.mps.is_available():
         yield Finding("gpu", "ok", f"Apple MPS, without float64 and our kernels; {CHOOSE_GPU}")
         return
@@ -146,6 +148,26 @@ def devices() -> Iterator[Finding]:
                       f"triton; {CHOOSE_GPU}")  # fmt: skip
     else:
         yield Finding("gpu", "ok", f"{names}, with triton; {CHOOSE_GPU}")
+
+
+def _products() -> Iterator[Finding]:
+    """In what matrices are multiplied by the optimizers of matrices."""
+    import torch
+
+    from lit_optim.optimizers.products import OVERRIDE, known_seconds, prefers_bfloat16
+
+    for device in ("cpu", *["cuda"] * torch.cuda.is_available()):
+        kind = "bfloat16" if prefers_bfloat16(device) else "float32"
+        seconds = known_seconds(device)
+        told = f"{device}: Muon and its like multiply in {kind}"
+        if os.environ.get(OVERRIDE):
+            told += f", as {OVERRIDE} says"
+        elif seconds is not None:
+            told += f"; measured, bfloat16 is {seconds.speedup:.2g} times as fast as float32"
+            told += f" ({OVERRIDE}=float32 or bfloat16 decides instead)"
+        else:
+            told += "; the kernel cache cannot be written, so nothing is measured"
+        yield Finding("products", "ok", told)
 
 
 def _describe_cpus() -> str:

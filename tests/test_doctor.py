@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from lit_optim import doctor
 from lit_optim.cli import main
 from lit_optim.kernels import compiler, native_cpu
+from lit_optim.optimizers.products import prefers_bfloat16
 
 
 def told(capsys):
@@ -32,6 +34,25 @@ def test_nothing_is_wrong_here(monkeypatch, tmp_path, capsys):
     assert "can be written" in out
     assert "an AdamW kernel was compiled or cached, and ran" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("", r"multiply in (float32|bfloat16); measured, bfloat16 is \S+ times as fast as float32"),
+        ("float32", "multiply in float32, as LIT_OPTIM_PRODUCTS says"),
+        ("bfloat16", "multiply in bfloat16, as LIT_OPTIM_PRODUCTS says"),
+    ],
+)
+def test_in_what_matrices_are_multiplied_is_told(override, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LIT_OPTIM_PRODUCTS", override)
+    prefers_bfloat16.cache_clear()
+    try:
+        [found] = [f for f in doctor.devices() if f.name == "products" and "cpu" in f.told]
+    finally:
+        prefers_bfloat16.cache_clear()
+    assert re.search(expected, found.told)
 
 
 def test_a_torch_that_cannot_be_imported_is_told(monkeypatch, capsys):

@@ -54,13 +54,17 @@ def machine() -> str:
     """What a compiled function depends on beside its text: compiler and CPU."""
     command = [*compiler(), "--version"]
     version = _run(command).stdout
+    return "\n".join((" ".join(compiler()), version, platform.machine(), describe_cpu()))
+
+
+def describe_cpu() -> str:
+    """The models of the CPUs and what they can do."""
     try:
         cpu = Path("/proc/cpuinfo").read_text("utf-8")
-        lines = [line for line in cpu.splitlines() if line.startswith(("flags", "model name"))]
-        cpu = "\n".join(sorted(set(lines)))
     except OSError:
-        cpu = platform.processor()
-    return "\n".join((" ".join(compiler()), version, platform.machine(), cpu))
+        return platform.processor()
+    lines = [line for line in cpu.splitlines() if line.startswith(("flags", "model name"))]
+    return "\n".join(sorted(set(lines)))
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from math import inf
 from typing import Literal
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lit_optim.kernels.arithmetic import clip
 from lit_optim.kernels.precision import widest
+from lit_optim.optimizers.products import prefers_bfloat16
 
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
 
@@ -40,15 +40,6 @@ POLYNOMIALS: dict[str, tuple[tuple[float, float, float], ...]] = {
 SAFETY = {"polar_express": 1.02}
 
 
-@cache
-def has_bfloat16(device: str) -> bool:
-    """Whether a device has units for products of bfloat16, which are then much faster."""
-    if device == "cpu":  # without them they take many times as long
-        supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return bool(supported and supported())
-    return device == "cuda"
-
-
 def orthogonalized(
     x: Tensor,
     coefficients: Coefficients | tuple[float, float, float],
@@ -58,7 +49,7 @@ def orthogonalized(
     """About U Vᵀ of x = U S Vᵀ: the matrix with the same directions, all of them alike.
 
     Newton and Schulz' iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. float32
-    goes in bfloat16 where the device has units for it: a GPU, and a CPU with AMX.
+    goes in bfloat16 where products of that are faster, as `optimizers.products` has measured.
 
     Args:
         x: of shape [..., m, n].
@@ -76,7 +67,7 @@ def orthogonalized(
     y, product = (y[0], torch.addmm) if alone else (y, torch.baddbmm)
     y = y.mT if tall else y  # A is then the smaller of two
     y = y / clip(frobenius(y) * safety, eps, inf)
-    y = y.bfloat16() if y.dtype == torch.float32 and has_bfloat16(y.device.type) else y
+    y = y.bfloat16() if y.dtype == torch.float32 and prefers_bfloat16(y.device.type) else y
     for k in range(len(known) if steps is None else steps):
         a, b, c = known[min(k, len(known) - 1)]
         gram = y @ y.mT

@@ -36,7 +36,7 @@ class Muon(Matrixwise):
     AdamW takes the parameters whose role is not hidden.
 
     Differs: from torch's Muon, which orthogonalises in bfloat16 everywhere: float64 stays, and so
-    does float32 on a CPU without units for it; from the authors' code for convolutions, whose s
+    does float32 where products of that are faster; from the authors' code for convolutions, whose s
     there is 1.
 
     State: `momentum_buffer` (b), of the parameter's shape; AdamW's for the others.

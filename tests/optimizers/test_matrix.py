@@ -179,7 +179,7 @@ def test_refusals_are_one_line(name):
         UsageError, match="roles must be a mapping of names to one of hidden, other"
     ):
         make([matrix], roles={"*": "hiden"})
-    with pytest.raises(UsageError, match="adamw_lr must be a number > 0"):
+    with pytest.raises(UsageError, match="adamw_lr must be a number >= 0"):
         make([matrix], adamw_lr=-1.0)
 
 

@@ -71,7 +71,7 @@ def test_other_hyperparameters_and_schedules_too():
     "value", [torch.tensor([0.1, 0.2]), numpy.array([0.1] * 3), torch.tensor(-1.0)]
 )
 def test_what_is_no_number_is_refused(value):
-    with pytest.raises(UsageError, match="lr must be a number > 0"):
+    with pytest.raises(UsageError, match="lr must be a number >= 0"):
         AdamW(parameters(), lr=value)
 
 

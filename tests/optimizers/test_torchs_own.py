@@ -97,7 +97,7 @@ def test_muon_names_what_is_no_matrix(params, called):
 
 
 def test_muon_ranges():
-    for wrong in ({"ns_steps": 0}, {"ns_steps": 100}, {"adjust_lr_fn": "mine"}, {"momentum": 1.0}):
+    for wrong in ({"ns_steps": 0}, {"ns_steps": 100}, {"adjust_lr_fn": "mine"}, {"momentum": -0.1}):
         with pytest.raises(UsageError, match=next(iter(wrong))) as error:
             MuonTorch([matrix(2, 2)], **wrong)
         one_line(error)

@@ -1,0 +1,154 @@
+"""Whether products of matrices are faster in bfloat16 than in float32, as measured on this machine.
+
+Flags of a CPU do not say: with units for whole tiles (AMX) bfloat16 is many times faster, with
+AVX512-BF16 twice, and without either it is many times slower. So both are measured once per machine
+and kept beside the compiled kernels; every process of the machine then decides alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from lit_optim.errors import UsageError
+from lit_optim.kernels import compiler
+from lit_optim.temporary import temporary_beside
+from lit_optim.untrusted import Unreadable, read_json_mapping
+
+#: The environment variable that decides instead: float32 or bfloat16.
+OVERRIDE = "LIT_OPTIM_PRODUCTS"
+#: Rows and columns of what is multiplied, by the kind of device.
+SIZES = {"cpu": 512, "cuda": 2048}
+#: bfloat16 is to take so much less time, for it is less exact.
+FASTER = 0.9
+#: Rounds of a measurement: at least, and at most where the two are close.
+ROUNDS, MOST_ROUNDS, CLOSE = 3, 15, 1.6
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a product takes.
+
+    Args:
+        float32: seconds, the least of several.
+        bfloat16: likewise.
+    """
+
+    float32: float
+    bfloat16: float
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast bfloat16 is."""
+        return self.float32 / self.bfloat16
+
+
+@cache
+def prefers_bfloat16(device: str) -> bool:
+    """Whether products of float32 matrices on a kind of device are to be taken in bfloat16.
+
+    Raises:
+        UsageError: the environment variable that decides has another value than the two.
+    """
+    override = os.environ.get(OVERRIDE)
+    if override:
+        if override not in ("float32", "bfloat16"):
+            raise UsageError(f"{OVERRIDE} must be float32 or bfloat16, got {override!r}")
+        return override == "bfloat16"
+    if device not in SIZES:
+        return False
+    seconds = known_seconds(device)
+    if seconds is None:  # nothing can be kept, so processes might decide otherwise
+        return device == "cuda" or has_tiles()
+    return seconds.speedup > 1 / FASTER
+
+
+def has_tiles() -> bool:
+    """Whether the CPU says that it has units for products of bfloat16."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())
+
+
+def known_seconds(device: str) -> Seconds | None:
+    """The measurement of this machine, made now if there is none; None where none can be kept."""
+    folder = compiler.cache_dir()
+    if folder is None:
+        return None
+    path = folder / f"products-{_machine(device)}.json"
+    return _read(path) or _keep(path, measure(device))
+
+
+def measure(device: str) -> Seconds:
+    """Multiply in both, in turns; noise can only make a product slower, so the least counts."""
+    size = SIZES[device]
+    # no random numbers: those of the run are to stay as they are
+    x = torch.linspace(-1, 1, size * size, device=device).reshape(size, size)
+    kinds, least = (x, x.bfloat16()), [float("inf")] * 2
+    for rounds in range(1, MOST_ROUNDS + 1):
+        for k, matrix in enumerate(kinds):
+            least[k] = min(least[k], _seconds_of_product(matrix))
+        if rounds >= ROUNDS and not 1 / CLOSE < least[0] / least[1] < CLOSE:
+            break
+    return Seconds(*least)
+
+
+def _seconds_of_product(x: torch.Tensor) -> float:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    start = time.perf_counter()
+    _ = x @ x
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return max(time.perf_counter() - start, 1e-9)
+
+
+def _machine(device: str) -> str:
+    """What a measurement depends on."""
+    unit = torch.cuda.get_device_name() if device == "cuda" else compiler.describe_cpu()
+    text = "\n".join((torch.__version__, platform.machine(), unit))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _read(path: Path) -> Seconds | None:
+    try:
+        kept = read_json_mapping(path)
+    except (Unreadable, OSError):
+        return None
+    values = [kept.get(name) for name in ("float32", "bfloat16")]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and 0 < v < 1e6]
+    return Seconds(*numbers) if len(numbers) == len(values) else None
+
+
+def _keep(path: Path, seconds: Seconds) -> Seconds | None:
+    """Write a measurement, unless another process was first: then that one counts."""
+    temporary = temporary_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(vars(seconds)), "utf-8")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            if _read(path) is None:  # it is broken
+                os.replace(temporary, path)
+        except OSError:  # a file system without links
+            os.replace(temporary, path)
+    except OSError:
+        return None
+    finally:
+        _remove(temporary)
+    return _read(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,150 @@
+"""In what matrices are multiplied: measured once per machine, kept, and the same in any process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lit_optim.errors import UsageError
+from lit_optim.kernels import compiler
+from lit_optim.optimizers import linalg, products
+from lit_optim.optimizers.products import OVERRIDE, Seconds, known_seconds, prefers_bfloat16
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(OVERRIDE, raising=False)
+    prefers_bfloat16.cache_clear()
+    yield tmp_path / "lit_optim" / "kernels"
+    prefers_bfloat16.cache_clear()
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What measurements will find, one after the other; how many were made."""
+    results, made = [], []
+
+    def measure(device):
+        made.append(device)
+        return results[min(len(made), len(results)) - 1]
+
+    monkeypatch.setattr(products, "measure", measure)
+    return results, made
+
+
+@pytest.mark.parametrize(
+    ("float32", "bfloat16", "expected"),
+    [(2.0, 1.0, True), (1.0, 2.0, False), (1.0, 0.95, False), (1.0, 0.85, True), (1.0, 1.0, False)],
+)
+def test_it_is_bfloat16_where_that_is_clearly_faster(float32, bfloat16, expected, measured):
+    measured[0].append(Seconds(float32, bfloat16))
+    assert prefers_bfloat16("cpu") is expected
+
+
+def test_it_is_measured_once_and_then_read(cache, measured):
+    results, made = measured
+    results += [Seconds(2.0, 1.0), Seconds(1.0, 2.0)]
+    for _ in range(3):
+        assert prefers_bfloat16("cpu")
+        prefers_bfloat16.cache_clear()  # as another process would ask
+    assert made == ["cpu"]
+    [path] = cache.iterdir()  # nothing left over
+    assert json.loads(path.read_text()) == {"float32": 2.0, "bfloat16": 1.0}
+
+
+def test_the_first_of_two_processes_counts(cache, measured, monkeypatch):
+    """Ranks of a run that decided otherwise would drift apart."""
+    keep, first = products._keep, Seconds(1.0, 2.0)
+
+    def late(path, seconds):
+        keep(path, first)
+        return keep(path, seconds)
+
+    measured[0].append(Seconds(2.0, 1.0))
+    monkeypatch.setattr(products, "_keep", late)
+    assert known_seconds("cpu") == first
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"float32": 1.0}', '{"float32": "1", "bfloat16": 2}', "\0" * 99,
+             '{"float32": 0, "bfloat16": 1}', '{"float32": NaN, "bfloat16": 1}'],
+)  # fmt: skip
+def test_a_broken_file_is_made_anew(text, cache, measured):
+    results, made = measured
+    results += [Seconds(2.0, 1.0)]
+    known_seconds("cpu")
+    [path] = cache.iterdir()
+    path.write_text(text)
+    assert known_seconds("cpu") == Seconds(2.0, 1.0)
+    assert made == ["cpu"] * 2
+    assert known_seconds("cpu") == Seconds(2.0, 1.0)
+    assert made == ["cpu"] * 2
+
+
+def test_where_nothing_can_be_kept_the_flag_of_the_cpu_decides(tmp_path, measured, monkeypatch):
+    """Else every process would measure, and decide, for itself."""
+    measured[0].append(Seconds(1.0, 2.0))
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    for has in (True, False):
+        monkeypatch.setattr(products, "has_tiles", lambda has=has: has)
+        prefers_bfloat16.cache_clear()
+        assert known_seconds("cpu") is None
+        assert prefers_bfloat16("cpu") is has
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_the_environment_decides(kind, cache, measured, monkeypatch):
+    monkeypatch.setenv(OVERRIDE, kind)
+    assert prefers_bfloat16("cpu") is (kind == "bfloat16")
+    assert not measured[1]
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    seen = []
+    monkeypatch.setattr(torch, "addmm", lambda a, *_, **__: seen.append(a.dtype) or a)
+    linalg.orthogonalized(x, "original", 1, 1e-7)
+    assert {str(dtype).removeprefix("torch.") for dtype in seen} == {kind}
+
+
+def test_another_word_is_refused(monkeypatch):
+    monkeypatch.setenv(OVERRIDE, "fp8")
+    with pytest.raises(UsageError, match=f"{OVERRIDE} must be float32 or bfloat16, got 'fp8'"):
+        prefers_bfloat16("cpu")
+
+
+def test_a_measurement_ends_and_leaves_random_numbers_alone():
+    torch.manual_seed(0)
+    expected = torch.randn(3)
+    torch.manual_seed(0)
+    found = products.measure("cpu")
+    assert torch.equal(torch.randn(3), expected)
+    assert 0 < found.float32 < 10
+    assert 0 < found.bfloat16 < 10
+
+
+def test_noise_is_waited_out(monkeypatch):
+    """Something else runs in the first rounds, while bfloat16 is measured: it is faster."""
+    seconds = iter([1.0, 1.1, 1.0, 1.05, 1.0, 0.95, *[1.0, 0.5] * 20])
+    monkeypatch.setattr(products, "_seconds_of_product", lambda x: next(seconds))
+    assert products.measure("cpu").speedup == 2.0
+
+
+def test_other_devices_have_none():
+    assert not prefers_bfloat16("mps")
+
+
+def test_processes_of_a_machine_agree(cache):
+    code = "from lit_optim.optimizers.products import *; print(prefers_bfloat16('cpu'))"
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = {run.communicate()[0] for run in runs}
+    assert len(answers) == 1
+    assert answers <= {"True\n", "False\n"}
+    assert compiler.cache_dir() == cache
