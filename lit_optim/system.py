@@ -96,7 +96,8 @@ def allow_any_text() -> None:
     """Let stdout and stderr show what their encoding lacks as `?` instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None and stream.errors in (None, "strict"):
+        # Python chooses the latter in the locale C, where it fails for all but file names
+        if reconfigure is not None and stream.errors in (None, "strict", "surrogateescape"):
             reconfigure(errors="replace")
 
 

@@ -128,13 +128,16 @@ def test_an_unknown_signal_has_a_name_too():
     assert signal_name(999) == "signal 999"
 
 
-@pytest.fixture(params=["ascii", "cp1252", "latin-1"])
+@pytest.fixture(
+    params=[("ascii", "surrogateescape"), ("cp1252", "strict"), ("latin-1", "strict")],
+    ids=lambda param: param[0],
+)
 def narrow(request, monkeypatch):
     """Call it to have both streams in an encoding that lacks bars, box lines and Greek letters."""
 
     def start():
         streams = {
-            name: io.TextIOWrapper(io.BytesIO(), encoding=request.param, write_through=True)
+            name: io.TextIOWrapper(io.BytesIO(), *request.param, write_through=True)
             for name in ("stdout", "stderr")
         }
         for name, stream in streams.items():  # here: pytest puts its own in place before each test
@@ -157,6 +160,9 @@ ARGUMENTS = {
     "explain": ["optimizer=muon", "trainer.max_steps=50"],
     "lr-range": ["--steps", "20", "model=linear"],
     "board": ["--help"],  # it would serve for ever
+    "train": ["trainer.max_steps=2", "trainer.limit_val_batches=1", "logger=none", "test=false"],
+    "results": ["nowhere→"],
+    "rerun": ["nowhere→"],
 }
 
 

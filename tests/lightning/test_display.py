@@ -59,6 +59,7 @@ def shown(monkeypatch, tmp_path):
 
     def run(*argv, columns=100, code=None, **env):
         terminal = Terminal()
+        logging.getLogger("lit_optim").setLevel(logging.NOTSET)  # explain makes it silent
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", str(columns))
         for name, value in {"TERM": "xterm", **env}.items():
