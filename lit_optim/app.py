@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from lit_optim.config.command_line import front
 from lit_optim.config.length import settle_length
+from lit_optim.config.lr import origin_of_lr, settle_lr
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
@@ -60,8 +61,9 @@ def _job(cfg: DictConfig) -> None:
     hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
     settle_length(cfg, hydra_cfg)
+    settle_lr(cfg, hydra_cfg)
     try:
-        run(cfg, where, choices_of(hydra_cfg), typed)
+        run(cfg, where, choices_of(hydra_cfg), typed, origin_of_lr(hydra_cfg))
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except Interrupted as error:

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from lit_optim.build import built
 from lit_optim.config.check import to_plain
 from lit_optim.config.command_line import combinations
+from lit_optim.config.lr import is_far, origin_of_lr
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import LearningRates
 from lit_optim.lightning.lengths import run_length
@@ -39,8 +40,6 @@ from lit_optim.schedules.durations import Duration, parse
 from lit_optim.schedules.schedule import Curve
 from lit_optim.wrappers import unwrapped
 
-#: An lr so many times outside of where a search would look is most likely a slip.
-FAR = 10.0
 BARS = 60
 SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, Routing)
 
@@ -89,7 +88,9 @@ def explain(lines: list[str], console: Console) -> None:
     table.add_column(style="bold")
     for group in ("optimizer", "wrapper", "scheduler", "lr_rule", "model", "data"):
         if choices[group] != "none" or group == "scheduler":
-            table.add_row(group, str(choices[group]))
+            lr = plain["optimizer"].get("lr") if group == "optimizer" else None
+            more = "" if lr is None else f"  lr {lr:g} ({origin_of_lr(cfg.hydra)})"
+            table.add_row(group, f"{choices[group]}{more}")
     for key, told in _told(trainer, plain, adapter, optimizer):
         table.add_row(key, told)
     console.print(table)
@@ -210,7 +211,7 @@ def _mistakes(
     lrs = [group.get("initial_lr", group["lr"]) for group in groups]
     for kind, lr in dict.fromkeys(zip(map(type, steppers), lrs, strict=True)):
         low, high = getattr(kind, "lr_range", (0.0, math.inf))
-        if lr and not low / FAR <= lr <= high * FAR:
+        if lr and is_far(lr, (low, high)):
             yield f"lr={lr:g} is far from where {kind.__name__} mostly has it, {low:g} to {high:g}"
     if curve is None:
         return

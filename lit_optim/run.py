@@ -75,7 +75,11 @@ class Result:
 
 
 def run(
-    cfg: DictConfig, run_dir: Path, choices: Mapping[str, str], overrides: Sequence[str] = ()
+    cfg: DictConfig,
+    run_dir: Path,
+    choices: Mapping[str, str],
+    overrides: Sequence[str] = (),
+    lr_origin: str = "",
 ) -> Result:
     """Train and test as configured; print a table of what came out and write it down.
 
@@ -84,6 +88,7 @@ def run(
         run_dir: the directory of this run.
         choices: the name of the choice of each group.
         overrides: as typed.
+        lr_origin: where the lr comes from, in a word or two.
 
     Raises:
         UsageError: a mistake in the configuration, if possible before data and model are built.
@@ -91,7 +96,7 @@ def run(
     """
     plain = to_plain(cfg)
     with nullcontext() if cfg.trainer.get("fast_dev_run") else hold(run_dir):
-        return _run(cfg, run_dir, choices, plain, overrides)
+        return _run(cfg, run_dir, choices, plain, overrides, lr_origin)
 
 
 def _run(
@@ -100,6 +105,7 @@ def _run(
     choices: Mapping[str, str],
     plain: Mapping[str, Any],
     overrides: Sequence[str],
+    lr_origin: str,
 ) -> Result:
     start = start_of(cfg, run_dir)
     parts = built(cfg, run_dir, [start.callback])
@@ -129,7 +135,7 @@ def _run(
     if trainer.is_global_zero:
         if writes:
             write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
-        _print(result, trainer, cfg, of_lr)
+        _print(result, trainer, cfg, of_lr, lr_origin)
         check_saved(trainer)
     return result
 
@@ -257,10 +263,11 @@ def _metrics(result: Result) -> dict[str, float]:
     return metrics
 
 
-def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float) -> None:
+def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float, lr_origin: str) -> None:
     lr, around = cfg.optimizer.get("lr"), result.choices.get("wrapper", "none")
     told = {"optimizer": "" if around == "none" else f" in {around}"}
     told["optimizer"] += "" if lr is None else f"  lr {lr * of_lr:g}"
+    told["optimizer"] += f" ({lr_origin})" if lr is not None and lr_origin else ""
     rows: list[tuple[str, str]] = []
     groups = ("optimizer", "scheduler", "model", "data")
     for group in groups if result.steps else groups[2:]:

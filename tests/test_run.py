@@ -41,7 +41,7 @@ def test_a_run_leaves_what_it_should(train, tmp_path):
         for line in done.stdout.splitlines()
         if len(line.split()) > 1
     }
-    assert shown["optimizer"].split() == ["adamw", "lr", "0.01"]
+    assert shown["optimizer"].split() == ["adamw", "lr", "0.01", "(typed)"]
     assert shown["scheduler"].strip() == "cosine_warmup"
     assert shown["steps"].strip() == "30"
     assert {"time", "val/loss", "val/acc", "test/acc"} <= shown.keys()

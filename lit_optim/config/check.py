@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lit_optim.config.lr import is_far
 from lit_optim.config.places import conf_dir, groups, target_of
 from lit_optim.config.resume import NONE, check_resume
 from lit_optim.config.settings import Settings
@@ -49,7 +50,6 @@ ONE = (
     "data",
     "trainer",
 )
-FAR = 10  # times the widest lr of a search is a slip, or deserves a word
 #: What a constructor is given by the run, and nobody else.
 PASSED = {
     "optimizer": ("params", "roles"),
@@ -294,7 +294,7 @@ def unusual(optimizer: Mapping[str, Any]) -> str | None:
     """A line where the lr of an optimizer's node is far from where anybody would search for it."""
     low, high = read_attribute(optimizer[TARGET], "lr_range") or (0.0, math.inf)
     lr = optimizer.get("lr")
-    if not isinstance(lr, int | float) or low / FAR <= lr <= high * FAR:
+    if not isinstance(lr, int | float) or not is_far(lr, (low, high)):
         return None
     return f"optimizer.lr={lr} is far from the usual of {name_of(optimizer)}: {low:g} to {high:g}"
 

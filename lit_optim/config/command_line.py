@@ -24,7 +24,6 @@ from lit_optim.config.composing import (
     check_runs,
     composed,
     each_once,
-    implied,
     key_of,
     rewritten,
     values_of,
@@ -123,7 +122,7 @@ def front(argv: list[str]) -> Line:
         print("hf:", *map(shlex.quote, translated))
     if left_out and first:
         print("hf: left out:", left_out)
-    lines = [*map(rewritten, overrides), *implied(overrides)]
+    lines = [*map(rewritten, overrides)]
     if going_on is not None:
         if first:
             as_before = " ".join(shlex.quote(str(one.input_line)) for one in before)
@@ -280,7 +279,6 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
         if not override.is_discrete_sweep():
             raise UsageError(f"{override.input_line}: write its values out, with commas between")
     fixed = [rewritten(override) for override in overrides if override not in swept]
-    fixed += implied(overrides)
     for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):
         pairs = list(zip(swept, values, strict=True))
         cfg = composed([*fixed, *(f"{key_of(override)}={value}" for override, value in pairs)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from itertools import islice
 
@@ -18,8 +17,9 @@ from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
 from lit_optim.config.length import settle_length
+from lit_optim.config.lr import settle_lr
 from lit_optim.config.paths import quote
-from lit_optim.config.places import CUSTOM, conf_dir, groups, own_conf_dir, text_of
+from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
@@ -36,6 +36,7 @@ def composed(overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", [*_own_choices(), *overrides], return_hydra_config=True)
             settle_length(cfg, cfg.hydra)
+            settle_lr(cfg, cfg.hydra)
         stand_in(cfg)
         return cfg
     except MarkedYAMLError as error:
@@ -76,7 +77,6 @@ def stand_in(cfg: DictConfig) -> None:
 def each_once(overrides: list[Override]) -> Iterator[DictConfig]:
     """Configurations of runs in which every swept value occurs; not their whole product."""
     fixed = [rewritten(override) for override in overrides if not override.is_sweep_override()]
-    fixed += implied(overrides)
     swept = {o.key_or_group: _lines(o) for o in overrides if o.is_sweep_override()}
     first = {key: lines[0] for key, lines in swept.items()}
     cfg = composed([*fixed, *first.values()])
@@ -134,29 +134,6 @@ def values_of(override: Override) -> list[object]:
     if len(values) > MOST_RUNS:
         raise UsageError(f"{line}: more than {MOST_RUNS:,} values; sweep over fewer")
     return [value.strip("'\"") for value in values]
-
-
-def implied(overrides: list[Override]) -> list[str]:
-    """What follows from what is typed.
-
-    An optimizer that is not ours gets what is typed, not the lr that suits the data with ours.
-    """
-    here = {override.key_or_group: override for override in overrides}
-    found = []
-    if "optimizer" in here and here["optimizer"].value() == CUSTOM and "optimizer.lr" not in here:
-        found.append("~optimizer.lr")
-    if "optimizer" in here and "optimizer.lr" not in here:
-        found += _own_lr(here["optimizer"].value())
-    return found
-
-
-def _own_lr(name: object) -> list[str]:
-    """The lr of an optimizer of the user's own directory, which wins over the data's preset."""
-    own, path = own_conf_dir(), groups()["optimizer"].get(str(name))
-    if own is None or path is None or not path.is_relative_to(own):
-        return []
-    found = re.search(r"^lr: *([^\s#]+)", text_of(path), re.MULTILINE)
-    return [f"++optimizer.lr={found[1]}"] if found else []
 
 
 def rewritten(override: Override) -> str:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.defaults_list import create_defaults_list
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
+from lit_optim.config.origin import files_setting, is_typed
 from lit_optim.config.places import groups, text_of
 
 #: Who may set the length of a run, from the least to the most specific: the trainer that others are
@@ -57,14 +55,9 @@ def settle_length(cfg: DictConfig, hydra: DictConfig) -> None:
 
 
 def _typed(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
-    """What the command line says."""
-    typed = {}
-    for line in hydra.overrides.task:
-        name = str(line).lstrip("+~").partition("=")[0]
-        if name in (f"trainer.{STEPS}", f"trainer.{EPOCHS}"):
-            key = name.partition(".")[2]
-            typed[key] = cfg.trainer.get(key)  # null where it is taken out
-    return typed
+    """What the command line says; null where it takes a key out."""
+    keys = (STEPS, EPOCHS)
+    return {key: cfg.trainer.get(key) for key in keys if is_typed(f"trainer.{key}", hydra)}
 
 
 def _may_be_overruled(hydra: DictConfig) -> bool:
@@ -76,28 +69,18 @@ def _may_be_overruled(hydra: DictConfig) -> bool:
 
 def _said(hydra: DictConfig) -> dict[str, Said]:
     """What the most specific file says of each key."""
-    loader = GlobalHydra.instance().config_loader()
-    assert isinstance(loader, ConfigLoaderImpl)
-    lines = [*hydra.overrides.task, *hydra.overrides.hydra]
-    overrides, files = loader._parse_overrides_and_create_caching_repo("train", lines)
-    found = create_defaults_list(files, "train", overrides, prepend_hydra=True, skip_missing=False)
     choice = str(hydra.runtime.choices.get("trainer"))
     said: dict[str, Said] = {}
-    for index, default in enumerate(found.defaults):
-        rank = _rank(default.config_path or "", choice)
-        if rank is None:
-            continue
-        config = loader._load_single_config(default, files).config
-        for key in (STEPS, EPOCHS):
-            value = OmegaConf.select(config, f"trainer.{key}", throw_on_missing=False)
-            if value is not None and ((rank, index) > said[key][0] if key in said else True):
-                said[key] = (rank, index), value
+    for one in files_setting([f"trainer.{key}" for key in (STEPS, EPOCHS)], hydra):
+        key, rank = one.key.partition(".")[2], (_rank(one.file, choice), one.place)
+        if key not in said or rank > said[key][0]:
+            said[key] = rank, one.value
     return said
 
 
-def _rank(path: str, trainer: str) -> int | None:
-    """How specific a file is; None for one that says nothing of a trainer."""
+def _rank(path: str, trainer: str) -> int:
+    """How specific a file is."""
     group, _, name = path.partition("/")
     if group == "trainer":
         return CHOSEN if name == trainer != BASE else INHERITED
-    return INHERITED if path == "train" else GROUPS.get(group)
+    return GROUPS.get(group, INHERITED)

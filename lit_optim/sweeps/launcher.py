@@ -26,6 +26,7 @@ import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
 from lit_optim.config.length import settle_length
+from lit_optim.config.lr import settle_lr
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
 from lit_optim.config.resume import LOG, RECORD, asked, note, read
@@ -171,6 +172,7 @@ class ProcessLauncher(Launcher):
         cfg = self.compose(self.config, overrides)
         try:
             settle_length(cfg, cfg.hydra)
+            settle_lr(cfg, cfg.hydra)
             stand_in(cfg)
             chosen = cfg.hydra.runtime.choices
             choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}

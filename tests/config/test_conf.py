@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from lit_optim.config.check import check
 from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
-from lit_optim.config.places import CUSTOM, conf_dir, groups
+from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.settings import Settings
 
 TORCHS = "optimizer._target_=torch.optim.AdamW"
@@ -73,21 +73,6 @@ def test_defaults_equal_the_constructors(group, name):
             assert value is None, key  # the data fills it in
         else:
             assert value == (list(default) if isinstance(default, tuple) else default), key
-
-
-@pytest.mark.parametrize("path", sorted((conf_dir() / "preset/by_optimizer").glob("*.yaml")))
-def test_a_preset_by_optimizer_keeps_the_optimizers_own(path):
-    """It only takes back what the data's preset would set."""
-    if path.stem == CUSTOM:
-        line = ["optimizer=custom", TORCHS]
-        assert "lr" not in composed(front(line).argv).optimizer
-        assert composed(front([*line, "optimizer.lr=2"]).argv).optimizer.lr == 2
-        return
-    own = OmegaConf.load(groups()["optimizer"][path.stem])
-    for key, value in OmegaConf.load(path).optimizer.items():
-        assert value == own[key]
-    assert composed([f"optimizer={path.stem}"]).optimizer.lr == own.lr
-    assert composed([f"optimizer={path.stem}", "optimizer.lr=0.5"]).optimizer.lr == 0.5
 
 
 def test_an_optimizer_may_choose_the_groups():

@@ -1,0 +1,117 @@
+"""The optimizer's lr: where it comes from, and for whom that of a preset is."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, open_dict, read_write
+
+from lit_optim.config.origin import files_setting, is_typed
+from lit_optim.config.places import groups, text_of
+
+KEY = "optimizer.lr"
+MORE_SPECIFIC = ("batch", "experiment", "debug")  # than a preset
+#: What a preset says is an lr for AdamW. These take steps of the same size, about lr per
+#: coordinate; other optimizers keep their own lr.
+LIKE_ADAMW = (
+    "adam",
+    "adam_weight_decay",
+    "adamw",
+    "adamw_hf",
+    "ademamix",
+    "adopt",
+    "laprop",
+    "nadam",
+    "nadamw",
+    "sparse_adam",
+    "stable_adamw",
+)
+#: An lr so many times outside of where a search would look is most likely a slip.
+FAR = 10.0
+SETS_LR = re.compile(r"^ +lr *:", re.MULTILINE)
+#: A file that takes another one in, beside `override /group: choice`.
+INCLUDES = re.compile(r"^ *- (?!override\b)\S", re.MULTILINE)
+
+
+def settle_lr(cfg: DictConfig, hydra: DictConfig) -> None:
+    """Let an optimizer that is not like AdamW keep its own lr where a preset has set it.
+
+    Args:
+        cfg: a configuration that Hydra, which is initialized, has composed.
+        hydra: Hydra's own part of it.
+    """
+    choice = str(hydra.runtime.choices.get("optimizer"))
+    if choice in LIKE_ADAMW or "preset" not in _who_may_set(hydra) or is_typed(KEY, hydra):
+        return
+    if not isinstance(cfg.get("optimizer"), DictConfig):
+        return
+    known, value = _without_preset(choice, hydra)
+    with read_write(cfg), open_dict(cfg):
+        if known:
+            cfg.optimizer.lr = value
+        else:  # the user's own class takes what is typed
+            cfg.optimizer.pop("lr", None)
+
+
+def origin_of_lr(hydra: DictConfig) -> str:
+    """Where the lr comes from: typed, a preset, an experiment and so on, or the default."""
+    if is_typed(KEY, hydra):
+        return "typed"
+    choice = str(hydra.runtime.choices.get("optimizer"))
+    found = "default"
+    if any(map(INCLUDES.search, _texts(hydra))):
+        files = [one.file for one in files_setting([KEY], hydra)]
+        group, _, name = files[-1].partition("/") if files else ("", "", "")
+        if group in MORE_SPECIFIC:
+            return f"{group} {name}"
+    for group in _who_may_set(hydra):
+        if group != "preset" or choice in LIKE_ADAMW:
+            found = f"{group} {hydra.runtime.choices[group]}"
+    return found
+
+
+def is_far(lr: float, lr_range: tuple[float, float] | None) -> bool:
+    """Whether an lr is far from where a search for it would look."""
+    low, high = lr_range or (0.0, math.inf)
+    return not low / FAR < lr < high * FAR
+
+
+def _who_may_set(hydra: DictConfig) -> list[str]:
+    """The groups whose choice sets the lr, the last of which decides."""
+    found = []
+    for group in ("preset", *MORE_SPECIFIC):
+        path = groups().get(group, {}).get(str(hydra.runtime.choices.get(group)))
+        text = "" if path is None else text_of(path)
+        said = (yaml.safe_load(text) or {}) if SETS_LR.search(text) else {}
+        if "lr" in (said.get("optimizer") or {}):
+            found.append(group)
+    return found
+
+
+def _without_preset(choice: str, hydra: DictConfig) -> tuple[bool, Any]:
+    """Whether a file but the preset sets the lr, and to what."""
+    path, texts = groups()["optimizer"].get(choice), _texts(hydra)
+    if path is not None and not any(SETS_LR.search(x) or INCLUDES.search(x) for x in texts):
+        own = yaml.safe_load(text_of(path)) or {}  # most often: no need to ask Hydra
+        if "lr" in own:
+            return True, _number(own["lr"])
+    found = files_setting([KEY], hydra)
+    values = [one.value for one in found if not one.file.startswith("preset/")]
+    return bool(values), values[-1] if values else None
+
+
+def _texts(hydra: DictConfig) -> list[str]:
+    """The files that are chosen in place of what an optimizer says itself."""
+    chosen = {group: str(hydra.runtime.choices.get(group)) for group in MORE_SPECIFIC}
+    return [text_of(groups()[g][name]) for g, name in chosen.items() if name in groups().get(g, {})]
+
+
+def _number(value: Any) -> Any:
+    """1e-3, which is text to YAML 1.1 and a number to Hydra."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
