@@ -32,7 +32,8 @@ class Adafactor(Factored):
 
     A tensor of more dimensions is a batch of matrices: its last two are rows and columns. Differs
     from torch where a parameter is float16 or bfloat16: the default eps1 is float32's, in which we
-    compute.
+    compute; and where means of g² are larger than a float32 can be: they are kept as the largest
+    one, where torch's become infinite and the whole matrix NaN.
 
     State: `row_var` (r) and `col_var` (c), of the parameter's shape with the last, or the last but
     one, dimension 1; `variance` (v) of a vector or a single number.

@@ -24,7 +24,8 @@ class RMSprop(Elementwise):
         s = sqrt(v - a²) if centered, with a = alpha a + (1 - alpha) g, else sqrt(v)
         b = momentum b + g / (s + eps);   p = p - lr b
 
-    Differs from torch: a variance v - a² that rounding makes negative counts as 0, not as NaN.
+    Differs from torch: a variance v - a² that rounding makes negative counts as 0, not as NaN, and
+    one of a v that has overflowed is infinite, not NaN.
 
     State: `square_avg` (v), of the parameter's shape; if centered also `grad_avg` (a), with
     momentum > 0 also `momentum_buffer` (b).
