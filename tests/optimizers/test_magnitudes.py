@@ -15,6 +15,7 @@ import torch
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import RANGE, accepts, hints_of
 from lit_optim.kernels.arithmetic import average_squares, clip, dot, lerp, norm, rms
+from lit_optim.optimizers import linalg
 from tests.kernels import needs
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import WALKS, class_of, made_by
@@ -30,6 +31,12 @@ SETTINGS = [(name, settings) for name in WALKS for settings in CASES[name][2]]
 MATRIX = {name for name in WALKS if "roles" in class_of(name).needs}
 #: adafactor's default eps differs between float32 and float64
 IN_COMMON = {"adafactor": {"eps": (1e-7, 1e-3)}}
+
+
+@pytest.fixture(autouse=True)
+def products_in_float32(monkeypatch):
+    """Where products of bfloat16 are faster, matrices would be those of bfloat16."""
+    monkeypatch.setattr(linalg, "prefers_bfloat16", lambda device: False)
 
 
 def executors(name):
