@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -31,6 +32,8 @@ CONSTANTS = {"pi": math.pi, "e": math.e}
 MATH = ("sqrt", "exp", "log", "log2", "log10", "sin", "cos", "tan", "tanh", "floor", "ceil", "pow")
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: getattr(math, name) for name in MATH}
 FUNCTIONS |= {"min": min, "max": max, "abs": abs}
+#: Whole numbers are exact up to here, and floats beyond, so that no result takes long.
+EXACT = 2**63
 #: What a formula may be made of.
 NODES = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.Name,
@@ -47,6 +50,34 @@ FORMULAS = ("expr", "lr_lambda")
 def function_in(text: Any) -> str | None:
     """The dotted name if `text` is one: somebody must have allowed it before it is imported."""
     return text if isinstance(text, str) and DOTTED.fullmatch(text) else None
+
+
+def _bounded(value: Any) -> Any:
+    """The same number, as a float where it is a whole one past `EXACT`."""
+    return float(value) if isinstance(value, int) and abs(value) > EXACT else value
+
+
+def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: _bounded(function(*given))
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    """`base ** exponent` in bounded work, which of large whole numbers is that of floats."""
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    if whole and exponent > 0 and exponent * abs(base).bit_length() > EXACT.bit_length():
+        return float(base) ** float(exponent)
+    return base**exponent
+
+
+def _shift(value: Any, bits: Any) -> Any:
+    return value << bits if bits < EXACT.bit_length() else value * _power(2, bits)
+
+
+BOUNDED = {name: _bound(function) for name, function in FUNCTIONS.items()}
+OPERATORS = {
+    kind: _bound({ast.Pow: _power, ast.LShift: _shift}.get(kind, operator))
+    for kind, operator in simpleeval.DEFAULT_OPERATORS.items()
+}
 
 
 class Formula:
@@ -77,13 +108,17 @@ class Formula:
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         self.uses = used - {self.step_name}
         self._parsed = tree.body
-        self._evaluator = simpleeval.SimpleEval(functions=FUNCTIONS)
+        self._evaluator = simpleeval.SimpleEval(OPERATORS, functions=BOUNDED)
 
     def _check(self, tree: ast.AST) -> None:
         called = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         for node in ast.walk(tree):
             text = repr(self.text)
             number = isinstance(node, ast.Constant) and type(node.value) in (int, float, bool)
+            if isinstance(node, ast.Constant) and isinstance(node.value, int):
+                if node.value > sys.float_info.max:
+                    raise UsageError(f"{self.name}: a number in {text} is too large")
+                node.value = _bounded(node.value)
             if not isinstance(node, NODES) or (isinstance(node, ast.Constant) and not number):
                 raise UsageError(f"{self.name}: {text} is more than arithmetic and functions")
             if isinstance(node, ast.Name):
@@ -186,6 +221,8 @@ class CheckedFactor:
             plain = float(value)  # numpy's numbers would not load under weights_only
         except (TypeError, ValueError):
             plain = math.nan
+        except OverflowError:  # a whole number of so many digits; they are not worth showing
+            value = plain = math.inf
         if not 0 <= plain < math.inf:
             raise UsageError(
                 f"{self.name}: {self.text!r} gives {value!r} at step {t}, no factor >= 0"

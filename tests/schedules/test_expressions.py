@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.expressions import Formula, Lambda
 from lit_optim.schedules.formulas import LambdaLR, lambda_, multiplicative
 
 HORIZON = Horizon(100, steps_per_epoch=10)
@@ -109,3 +113,53 @@ def test_a_factor_between_the_samples_is_checked_when_it_comes():
     with pytest.raises(UsageError, match="gives -50 at step 7, no factor >= 0"):
         curve(7)
     assert multiplicative("1 - 1 / (2 * step)").curve(HORIZON)(1) == 0.5  # never asked for step 0
+
+
+NUMBERS = st.one_of(
+    st.integers(0, 10**6).map(str),
+    st.integers(10**300, 10**400).map(str),
+    st.floats(0, allow_infinity=False).map(repr),
+    st.sampled_from(["step", "progress", "total", "9" * 4000, "9" * 5000, "1e308", "1e400"]),
+)
+
+
+def combined(parts):
+    return st.one_of(
+        st.builds(
+            "({} {} {})".format, parts, st.sampled_from(["+", "-", "*", "/", "//", "%"]), parts
+        ),
+        st.builds("({} ** {})".format, parts, parts),
+        st.builds("{}({})".format, st.sampled_from(["floor", "ceil", "exp", "abs", "sqrt"]), parts),
+        st.builds("pow({}, {})".format, parts, parts),
+        st.builds("({} << {})".format, parts, parts),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.recursive(NUMBERS, combined, max_leaves=8))
+@example("9**400")
+@example("10**5000")
+@example("9**3000000")
+@example("9**9**9**9**9")
+@example("2**floor(1e300)")
+@example("floor(1e308)*floor(1e308)")
+@example("(10**18)**(10**18)")
+@example("1 << 10**9")
+@example("0 * 9**3000000")
+@example("*".join(["10**18"] * 3000))
+def test_any_arithmetic_is_a_number_or_one_line_at_once(text):
+    start = time.process_time()
+    try:
+        value = Lambda(text).curve(Horizon(100))(50)
+    except UsageError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert 0 <= value < math.inf
+    assert time.process_time() - start < 20  # not a timing: towers take hours
+
+
+@given(st.integers(-(2**20), 2**20), st.integers(-(2**20), 2**20), st.integers(0, 3))
+def test_small_whole_numbers_are_exact(a, b, n):
+    expected = a**n * b - a // (b or 1) + a % (b or 1)
+    formula = Formula(f"({a})**{n}*({b})-({a})//({b or 1})+({a})%({b or 1})")
+    assert formula(step=0, total=1, progress=0) == expected
