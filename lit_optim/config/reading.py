@@ -8,7 +8,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
 from lit_optim.config.places import conf_dir, own_conf_dir
@@ -16,6 +16,9 @@ from lit_optim.errors import UsageError
 from lit_optim.schedules.expressions import FORMULAS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
+#: Of an argument, its key, its lists and mappings within each other, and its whole numbers; what
+#: goes beyond is a slip, and would be too much for Hydra, the file system or torch.
+MOST_CHARACTERS, MOST_OF_KEY, MOST_DEPTH, MOST_WHOLE = 1 << 16, 255, 32, 2**63 - 1
 #: A shape with a number, which to Hydra would be a call.
 SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
 
@@ -37,6 +40,13 @@ def overrides_in(lines: list[str]) -> list[Override]:
     parser = OverridesParser.create(ConfigLoaderImpl(search_path()))  # which glob() asks
     overrides = []
     for line in lines:
+        key = line.partition("=")[0]
+        if len(line) > MOST_CHARACTERS:
+            raise UsageError(
+                f"{key}: has {len(line):,} characters; {MOST_CHARACTERS:,} is the most"
+            )
+        if len(key.encode(errors="replace")) > MOST_OF_KEY:
+            raise UsageError(f"unknown key {key}")
         try:
             overrides += parser.parse_overrides([_quoted(line)])
         except HydraException:
@@ -44,7 +54,31 @@ def overrides_in(lines: list[str]) -> list[Override]:
                 f"cannot read {line!r}; write key=value, or \"key='value'\" where the value has "
                 "characters such as = , [ ]"
             ) from None
+        except ValueError:  # Python reads no whole number of more than 4,300 digits
+            raise UsageError(f"{key}: {TOO_LARGE}") from None
+        except RecursionError:
+            raise UsageError(f"{key}: {TOO_DEEP}") from None
+        _check_size(key, overrides[-1].value(), MOST_DEPTH)
     return overrides
+
+
+TOO_LARGE = f"a whole number must be from -{MOST_WHOLE:,} to {MOST_WHOLE:,}"
+TOO_DEEP = f"more than {MOST_DEPTH} lists or mappings within each other"
+
+
+def _check_size(key: str, value: Any, depth: int) -> None:
+    """Refuse what no key takes, wherever it stands in a value."""
+    if isinstance(value, int) and abs(value) > MOST_WHOLE:
+        raise UsageError(f"{key}: {TOO_LARGE}")
+    if isinstance(value, Sweep):
+        inner = [getattr(value, name, None) for name in ("list", "start", "stop", "step")]
+    else:
+        inner = [*value.values()] if isinstance(value, dict) else value
+    if isinstance(inner, list):
+        if depth == 0:
+            raise UsageError(f"{key}: {TOO_DEEP}")
+        for one in inner:
+            _check_size(key, one, depth - 1)
 
 
 def _quoted(line: str) -> str:
