@@ -244,6 +244,7 @@ def _lr_range(args: argparse.Namespace) -> None:
     lr_range(args.overrides, Console(), args.steps, args.low, args.high)
 
 
+MOST_DIGITS = 18  # of a number of steps
 ANSWERS = {PLOT: _plot, EXPLAIN: _explain, LR_RANGE: _lr_range}
 
 
@@ -254,7 +255,7 @@ def _port(text: str) -> int:
 
 
 def _steps(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number > 0, got {text}")
     return int(text)
 

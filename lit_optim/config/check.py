@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -112,7 +112,7 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
     where = plain["branch_from"]
     if where is None:
         return
-    if not Path(where).is_file():
+    if not os.path.isfile(where):
         raise UsageError(f"branch_from={where} is no file; give runs/.../checkpoints/last.ckpt")
     if plain["resume"]["from"] not in (None, NONE) or not plain["train"]:
         raise UsageError("branch_from starts a run of its own: without resume and train=false")
@@ -129,7 +129,7 @@ def _check_job(plain: Mapping[str, Any]) -> None:
         raise UsageError(f"ckpt={ckpt} says what to test, but test=false")
     if train and ckpt not in (None, BEST):
         raise UsageError(f"ckpt={ckpt} is to be tested, not trained on; say train=false with it")
-    if not train and (ckpt is None or not Path(ckpt).is_file()):
+    if not train and (ckpt is None or not os.path.isfile(ckpt)):
         given = "" if ckpt is None else f"; {ckpt} is no file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
     keepers = [node for node in plain["callbacks"].values() if "Checkpoint" in name_of(node)]

@@ -49,7 +49,7 @@ from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import SEVERAL
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, printable, suggest
 from lit_optim.hyperparameters import accepts, describe
 
 SHORT = re.compile(r"^\+{0,2}resume=")
@@ -109,7 +109,7 @@ def front(argv: list[str]) -> Line:
     _check_launcher(cfg, overrides)
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
-        return Line(argv, going_on.told)
+        return Line(argv, printable(going_on.told))
     if cfg.trainer.get("num_nodes", 1) == 1:
         forget_machines()
     first = is_first()
@@ -117,16 +117,17 @@ def front(argv: list[str]) -> Line:
         _check_directory(cfg, args.multirun)
     warning = unusual(to_plain(cfg)["optimizer"])
     if warning and first and not args.multirun:
-        print(f"lit_optim: warning: {warning}", file=sys.stderr)
+        print(f"lit_optim: warning: {printable(warning)}", file=sys.stderr)
     if translated and first:
-        print("hf:", *map(shlex.quote, translated))
+        print("hf:", *map(printable, map(shlex.quote, translated)))
     if left_out and first:
-        print("hf: left out:", left_out)
+        print("hf: left out:", printable(left_out))
     lines = [*map(rewritten, overrides)]
     if going_on is not None:
         if first:
-            as_before = " ".join(shlex.quote(str(one.input_line)) for one in before)
-            print(f"{going_on.told}: {as_before}" if as_before else going_on.told)
+            as_before = " ".join(printable(shlex.quote(str(one.input_line))) for one in before)
+            told = printable(going_on.told)
+            print(f"{told}: {as_before}" if as_before else told)
         ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
         lines = [x for x in lines if not x.startswith(ours)]
         if going_on.run_dir is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -59,7 +60,7 @@ def read(path: str) -> dict[str, Any]:
             found = OmegaConf.to_container(OmegaConf.create(read_yaml_text(file)))
     except Unreadable as error:
         why = str(error).removeprefix(f"{file}")
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UsageError(f"hf={path}{why}") from None
         found = None
     except (ValueError, YAMLError, OmegaConfBaseException, AssertionError, RecursionError):

@@ -14,9 +14,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from lit_optim.errors import UsageError
+
 #: Keys whose value is a path, by their whole name or, in any group, by their last part.
 PATH_KEYS = ("ckpt", "resume", "resume.from", "branch_from", "hydra.run.dir", "hydra.sweep.dir")
 LAST_PARTS = ("path", "dir", "root", "file", "save_dir", "dirpath", "data_dir", "root_dir")
+MOST_OF_NAME = 255
+MOST_PATHS = 100  # with commas between, of which each may be a part of a path
 SWEEP = re.compile(r"(choice|glob|sort|shuffle|tag)\(")
 
 
@@ -37,6 +41,9 @@ def with_path_quoted(line: str, multirun: bool) -> str:
         line: `ckpt=runs/optimizer=muon,seed=0/checkpoints/best.ckpt`.
         multirun: whether a comma may stand between several paths. It does where each of them
             exists, and is a part of a path where that exists.
+
+    Raises:
+        UsageError: a name in the path is too long for any file system.
     """
     key, equals, value = line.partition("=")
     name = key.lstrip("+")
@@ -53,6 +60,10 @@ def with_path_quoted(line: str, multirun: bool) -> str:
         paths = _existing(value) or ([value] if "," not in value else value.split(","))
     else:
         paths = [value]
+    for path in paths:
+        parts = [] if "${" in path else path.split("/")
+        if any(len(part.encode(errors="replace")) > MOST_OF_NAME for part in parts):
+            raise UsageError(f"{name}={path}: no file has a name of more than {MOST_OF_NAME} bytes")
     return f"{key}={','.join(map(_as_read, paths))}"
 
 
@@ -86,6 +97,8 @@ def _existing(value: str) -> list[str] | None:
     """The existing paths that a value lists with commas between; None where it lists no such."""
     if os.path.exists(expand_home(value)):
         return [value]
+    if value.count(",") > MOST_PATHS:
+        return None
     for comma in (match.start() for match in re.finditer(",", value)):
         if os.path.exists(expand_home(value[:comma])):
             rest = _existing(value[comma + 1 :])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from lit_optim.config.targets import SEVERAL
@@ -35,7 +36,7 @@ TAKES: dict[str, Any] = {
     "fast_dev_run": bool | OrNone,
     "log_every_n_steps": OrNone | None,
     "num_sanity_val_steps": Annotated[int, ">= -1"] | None,
-    "num_nodes": Count,
+    "num_nodes": Annotated[int, "in [1, 100000]"],
     "reload_dataloaders_every_n_epochs": OrNone,
     "profiler": Literal["simple", "advanced", "pytorch"] | None,
 }
@@ -88,6 +89,10 @@ def _check_time(path: str, value: Any, counts: bool) -> None:
         return
     amounts = value.values() if isinstance(value, Mapping) and set(value) <= set(UNITS) else ()
     if any(amounts) and all(accepts(amount, Annotated[float, ">= 0"]) for amount in amounts):
+        try:
+            timedelta(**value)
+        except OverflowError:
+            raise UsageError(f"{path} must be at most {timedelta.max.days:,} days") from None
         return
     first = "a whole number of batches, a part of an epoch in (0, 1], " if counts else ""
     raise UsageError(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups
-from lit_optim.errors import UsageError
+from lit_optim.errors import LONGEST, UsageError, first_line
 
 DEFAULT = composed([])
 VISIBLE = OmegaConf.masked_copy(DEFAULT, [str(key) for key in DEFAULT if key != "hydra"])
@@ -29,6 +29,47 @@ VALUES = [
     *("${", "'", '"', "\\", "a,b", "a=b", "os.system", "val/loss", "../x", "é", "1_000", "0x10"),
     *("range(0,3)", "choice(1)", "glob(*)", "interval(0,1)", "sort(2,1)", "f(x)", "best", "auto"),
 ]
+#: More than a number, a name or a terminal is made for.
+LARGE = [
+    *("1" * digits for digits in (20, 309, 400, 4000, 5000)),
+    *("18446744073709551616", "9223372036854775808", "-" + "9" * 400, "1e300", "1e308", "-1e300"),
+    *("1" * 400 + ".5", "1" * 500 + "%", "1" * 5000 + " epochs", "1e5000", "x" * 70_000),
+    *(
+        "\x1b[31m",
+        "a\x07",
+        "\x9b",
+        "a\nb",
+        "\u202e",
+        "'" + "y" * 5000 + "'",
+        "power(" + "9" * 400 + ")",
+    ),
+    *("[" * 2000, "[" * 200 + "]" * 200, "{a: " * 100 + "1" + "}" * 100, "{a: " + "1" * 400 + "}"),
+    *(
+        "[" + ",".join(["1" * 400] * 3) + "]",
+        "range(0," + "9" * 400 + ")",
+        "choice(" + "1" * 5000 + ")",
+    ),
+    *("9**9**9**9", "{weeks: 1e300}", "[{shape: linear, to: " + "1" * 400 + "}]", "a," * 5000),
+]
+MORE = (
+    *("schedules.weight_decay", "scheduler.expr", "scheduler.phases", "scheduler.milestones"),
+    *(
+        "hf",
+        "hf.learning_rate",
+        "hf.warmup_steps",
+        "hf.optim",
+        "hf.lr_scheduler_kwargs",
+        "branch_from",
+    ),
+    *(
+        "hydra.run.dir",
+        "hydra.sweep.dir",
+        "hydra.launcher.n_jobs",
+        "hydra.verbose",
+        "hydra/launcher",
+    ),
+    *("trainer.max_time", "trainer.num_nodes", "param_groups.rules", "optimizer.lr.x", "logger.c"),
+)
 SIGNS = ("", "", "", "", "+", "++", "~")
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\n\r\x00"), max_size=8)
@@ -56,6 +97,31 @@ def refusal(argv: list[str]) -> str | None:
 def test_never_a_traceback(argv):
     with contextlib.suppress(SystemExit):  # -h and --version have answered
         assert "\n" not in (refusal(argv) or "")
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.sampled_from(SIGNS),
+    st.sampled_from([*TOP, *DEEP, *MORE, *CHOICES]),
+    st.sampled_from(["", *(f".{value}" for value in LARGE[:5])]),
+    st.sampled_from(LARGE),
+    st.sampled_from([[], [], ["-m"], ["scheduler=lambda"], ["scheduler=phases"]]),
+)
+def test_what_is_too_much_is_one_short_line(capsys, sign, key, more, value, beside):
+    told = ""
+    try:
+        told = front([f"{sign}{key}{more}={value}", *beside]).text or ""
+    except UsageError as error:
+        told = first_line(error)
+        assert len(told) <= LONGEST
+    for line in (*told.splitlines(), *capsys.readouterr().err.splitlines()):
+        assert line.isprintable()
+        assert len(line) <= LONGEST
 
 
 @settings(max_examples=100, deadline=None, print_blob=True)
