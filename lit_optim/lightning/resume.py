@@ -60,6 +60,9 @@ class Resumable(Callback):
         self._loaded: dict[str, Any] | None = None
         self._made: list[list[dict[str, Any]]] = []
         self._place: tuple[int, int] = (0, 0)
+        self._stepped = (
+            0  # batches that ended with a step, by which Lightning counts what is logged
+        )
         self._ended = False
         self._trained: dict[str, bool] = {}  # whether a parameter was when the run began
         self._turned: dict[str, bool] = {}  # and those for which that has changed on the way
@@ -67,7 +70,10 @@ class Resumable(Callback):
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         epoch, batches = self._place
         turned = dict(self._turned)
-        return {"epoch": epoch, "batches": batches, "chance": _chance(), "turned": turned}
+        return {
+            "epoch": epoch, "batches": batches, "chance": _chance(), "turned": turned,
+            "stepped": self._stepped,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
         self._loaded = state_dict
@@ -75,8 +81,16 @@ class Resumable(Callback):
     def on_save_checkpoint(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        loop = trainer.fit_loop.epoch_loop
+        progress: Any = loop.batch_progress.current
+        # where a hook at the end of a batch failed, that batch is done
+        done = max(progress.completed, progress.processed)
         count = trainer.num_training_batches
+        self._stepped = loop._batches_that_stepped
+        if trainer.validating and not loop._should_accumulate():
+            self._stepped += 1  # which Lightning does after the validation
+        if "loops" in checkpoint:
+            settle_progress(checkpoint["loops"]["fit_loop"], count, is_in_validation(trainer))
         within = count and not self._ended  # at the end the epoch counts as done
         self._place = trainer.current_epoch, int(done % count) if within else 0
         self._turned = {
@@ -116,6 +130,11 @@ class Resumable(Callback):
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ScheduledLR):
                 config.scheduler.refresh()
+        validation = trainer.fit_loop.epoch_loop.val_loop
+        if (
+            validation.restarted_mid_evaluation
+        ):  # its metrics are of all batches: again from the first
+            validation.batch_progress.current.reset()
         batches = self._loaded["batches"]
         sampler = getattr(trainer.train_dataloader, "sampler", None)
         if hasattr(sampler, "skip"):
@@ -137,7 +156,44 @@ class Resumable(Callback):
     ) -> None:
         if self._loaded is not None:
             _set_chance(self._loaded["chance"])
+            loop = trainer.fit_loop.epoch_loop
+            loop._batches_that_stepped = self._loaded.get("stepped", loop._batches_that_stepped)
             self._loaded = None
+
+
+def settle_progress(loops: dict[str, Any], batches: float, in_validation: bool) -> None:
+    """Let Lightning's loops begin again where the weights are.
+
+    Lightning expects what its own checkpoints save: after a batch, a validation or an epoch. At
+    other places its counts are ahead, so that it would validate at other batches, take the epoch
+    for done, or leave a batch, a validation or an epoch out.
+
+    Args:
+        loops: the state of the fit loop in a checkpoint.
+        batches: of an epoch.
+        in_validation: whether a validation has begun and is not over.
+    """
+    epoch, batch = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    total, current = batch["total"], batch["current"]
+    if current["ready"] == current["started"] + 1 and current["started"] == current["completed"]:
+        for count in (total, current):  # a batch that was fetched, but has not begun
+            count["ready"] -= 1
+        batch["is_last_batch"] = 0 < current["completed"] == batches
+    if 0 < epoch["ready"] == epoch["completed"]:  # between two epochs
+        current.update(dict.fromkeys(current, 0))
+        batch["is_last_batch"] = False
+    if in_validation:
+        done = loops["epoch_loop.val_loop.batch_progress"]["total"]
+        done["processed"] = done["completed"]
+        done["ready"] = done["started"] = done["completed"] + 1
+
+
+def is_in_validation(trainer: Trainer) -> bool:
+    """Whether a validation within a fit has begun and is not over."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    if not trainer.validating or trainer.sanity_checking:
+        return False
+    return loop.batch_progress.current.completed < sum(loop.max_batches)
 
 
 def check_readable(trainer: Trainer, module: LightningModule) -> None:

@@ -1,0 +1,259 @@
+"""Runs of random parts, cut off at random places in random ways: they go on to the bit.
+
+Single features are tested elsewhere; what hides is in their products.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+import lit_optim
+from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.lightning.callbacks import MetricHistory
+from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.lightning.files import CheckpointFiles, newest_good
+from lit_optim.lightning.nonfinite import NonFinite
+from lit_optim.lightning.resume import Resumable
+from lit_optim.lightning.signals import Signals
+from lit_optim.tasks.data import Pairs, TensorTask
+from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
+from tests.lightning.test_resume import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
+
+#: Not drawn: they take other parameters, or evaluate the loss again, which cannot be accumulated.
+ALONE = {"muon_torch", "sparse_adam", "lbfgs", "custom"}
+WRAPPERS = {
+    "none": lambda o: o,
+    "ema": partial(Ema, decay=0.8),
+    "lookahead": partial(Lookahead, k=3),
+    "sam": Sam,
+}
+EPOCHS = 3
+HOOKS = (
+    "on_train_batch_start",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_before_zero_grad",
+    "on_train_batch_end",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+    "on_validation_end",
+)
+
+
+#: Where an error may come between two updates.
+BETWEEN = ("on_train_batch_start", "on_validation_batch_start")
+
+
+class Data(TensorTask):
+    def __init__(self, batches, batch_size):
+        super().__init__(batch_size=batch_size)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(batches * batch_size, 6, dtype=torch.float64, generator=generator)
+        self.pairs = Pairs(x, x.sin().sum(1, keepdim=True))
+
+    def train_set(self):
+        return self.pairs
+
+    def val_set(self):
+        return self.pairs
+
+    def test_set(self):
+        return Pairs(self.pairs.x[:0], self.pairs.y[:0])
+
+
+class Net(LightningModule):
+    """With dropout and batch norm: chance and buffers move with every batch."""
+
+    monitor = ("val/loss", "min")
+
+    def __init__(self, make, schedule, bad):
+        super().__init__()
+        layers = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3)
+        self.net = nn.Sequential(*layers, nn.Linear(8, 8), nn.Linear(8, 1)).double()
+        self.make, self.schedule, self.bad = make, schedule, bad
+        self.seen, self.lrs = [], []
+
+    def training_step(self, batch, batch_idx):
+        place = self.trainer.current_epoch, batch_idx
+        self.seen.append((place, batch[0].sum().item()))
+        loss = (self.net(batch[0]) - batch[1]).square().mean()
+        self.log("train/loss", loss)
+        if self.bad.get(place) == "none":
+            return None
+        return loss * float("nan") if place in self.bad else loss
+
+    def on_before_optimizer_step(self, optimizer):
+        self.lrs.append([group["lr"] for group in optimizer.param_groups])
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", (self.net(batch[0]) - batch[1]).square().mean())
+
+    def configure_optimizers(self):
+        return lit_optim.configure_optimizers(self, self.make, self.schedule)
+
+
+class Cut(Callback):
+    """Ends the run the n-th time that a hook is called, or an error the first time after that.
+
+    An error within an update cannot be gone on from to the bit, so it comes between two.
+    """
+
+    def __init__(self, how, hook, number):
+        self.how, self.left = how, number
+
+        def called(trainer, *args, **kwargs):
+            self.left -= 1
+            if how != "error" and self.left == 0:
+                os.kill(os.getpid(), getattr(signal, how))
+            loop = trainer.fit_loop.epoch_loop
+            begun = loop.batch_progress.current.ready - (hook == "on_train_batch_start")
+            is_between = begun % trainer.accumulate_grad_batches == 0
+            is_last = 0 < trainer.max_steps <= trainer.global_step
+            if how == "error" and self.left <= 0 and is_between and not is_last:
+                raise Broken
+
+        setattr(self, hook, called)
+
+
+class Broken(Exception):
+    """An error of the user's code."""
+
+
+def draw(seed):
+    """What a run is made of, and how it is cut off, twice or once."""
+    chance = random.Random(seed)
+    optimizer = chance.choice([name for name in OPTIMIZERS if name not in ALONE])
+    averages = optimizer.startswith("schedule_free")
+    wrapper = chance.choice(["none", "none", "sam"] if averages else list(WRAPPERS))
+    accumulated = 1 if wrapper == "sam" else chance.choice([1, 2, 3, 4])
+    batches = chance.choice([5, 6, 7, 8])
+    bad = {}
+    policy = chance.choice(["stop", "skip", "skip"])
+    for _ in range(chance.choice([0, 0, 1, 3])):
+        place = chance.randrange(EPOCHS), chance.randrange(batches)
+        bad[place] = "nan" if policy == "skip" and chance.random() < 0.5 else "none"
+    by_batches = chance.random() < 0.5
+    run = {"accumulate_grad_batches": accumulated}
+    if chance.random() < 0.5:
+        run["gradient_clip_val"] = 0.5
+    if by_batches:
+        run |= {"check_val_every_n_epoch": None, "val_check_interval": chance.choice([2, 3, 5])}
+    else:
+        run["val_check_interval"] = chance.choice([2, 3, 1.0])
+    steps = EPOCHS * -(-batches // accumulated)
+    if chance.random() < 0.5:
+        run |= {"max_steps": chance.randint(max(2, steps // 2), steps), "max_epochs": -1}
+    else:
+        run["max_epochs"] = EPOCHS
+    hows = ["SIGKILL", "SIGINT", "SIGTERM", "error"]
+    cuts = []
+    for _ in range(chance.choice([1, 1, 2])):
+        how = chance.choice(hows)
+        hook = chance.choice(HOOKS if how != "error" else BETWEEN)
+        cuts.append((how, hook, chance.randint(1, EPOCHS * batches)))
+    return {
+        "optimizer": optimizer, "wrapper": wrapper, "scheduler": chance.choice(SCHEDULERS),
+        "batches": batches, "batch_size": chance.choice([2, 4]), "policy": policy, "bad": bad,
+        "run": run, "cuts": cuts,
+    }  # fmt: skip
+
+
+def fit(path, drawn, cut=None, ckpt=None):
+    """Gives the module, and whether it has come to its end."""
+    torch.manual_seed(0 if ckpt is None else 99)
+    make = made("optimizer", drawn["optimizer"], _partial_=True)
+    if drawn["wrapper"] != "none":
+        make = Wrapped(make, WRAPPERS[drawn["wrapper"]])
+    module = Net(make, made("scheduler", drawn["scheduler"]), drawn["bad"])
+    callbacks = [
+        NonFinite(drawn["policy"]), MetricHistory("val/loss", "min"), Signals(), Resumable(),
+        Checkpoint(path, monitor="val/loss"),
+    ]  # fmt: skip
+    if cut is not None:
+        callbacks.insert(0, Cut(*cut))
+    trainer = Trainer(
+        callbacks=callbacks, default_root_dir=path, accelerator="cpu", logger=False,
+        enable_progress_bar=False, enable_model_summary=False, **drawn["run"],
+    )  # fmt: skip
+    trainer.strategy.checkpoint_io = CheckpointFiles()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    data = Data(drawn["batches"], drawn["batch_size"])
+    try:
+        trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
+    except (Broken, SystemExit, KeyboardInterrupt):
+        return module, False
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return module, True
+
+
+def newest(path):
+    try:
+        return newest_good(path)
+    except UsageError:  # it was cut off before the first checkpoint
+        return None
+
+
+def assert_goes_on_to_the_bit(tmp_path, drawn):
+    try:
+        whole, _ = fit(tmp_path / "whole", drawn)
+    except TrainingFailed:
+        pytest.skip("it diverges")
+    path = tmp_path / "parts"
+    path.mkdir()
+    ended = False
+    for cut in drawn["cuts"]:
+        if cut[0] == "SIGKILL":
+            try:
+                in_a_child(lambda: fit(path, drawn, cut, newest(path)))  # noqa: B023
+            except AssertionError:  # it came to its end before
+                return
+        else:
+            _, ended = fit(path, drawn, cut, newest(path))
+            if ended:
+                return
+    rest, ended = fit(path, drawn, ckpt=newest(path))
+    assert ended
+    assert rest.seen == whole.seen[len(whole.seen) - len(rest.seen) :]
+    assert rest.lrs == whole.lrs[len(whole.lrs) - len(rest.lrs) :]
+    assert same(whole.state_dict(), rest.state_dict())
+    one, other = (m.trainer.optimizers[0].state_dict() for m in (whole, rest))
+    assert same(one, other)
+    histories = [
+        next(c for c in m.trainer.callbacks if isinstance(c, MetricHistory)) for m in (whole, rest)
+    ]
+    assert histories[0].final == histories[1].final
+    assert histories[0].best == histories[1].best
+    for name in ("best.ckpt", "last.ckpt"):
+        saved = [tmp_path / part / name for part in ("whole", "parts")]
+        assert saved[0].exists() == saved[1].exists()
+        if saved[0].exists():
+            one, other = (torch.load(file, weights_only=True) for file in saved)
+            assert one["global_step"] == other["global_step"]
+            assert same(one["state_dict"], other["state_dict"])
+
+
+SAMPLE = 12
+BIG = int(os.environ.get("LIT_OPTIM_CHAOS", "200"))
+
+
+@pytest.mark.parametrize("seed", range(SAMPLE))
+def test_random_runs_go_on(seed, tmp_path):
+    assert_goes_on_to_the_bit(tmp_path, draw(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SAMPLE, BIG))
+def test_many_random_runs_go_on(seed, tmp_path):
+    assert_goes_on_to_the_bit(tmp_path, draw(seed))
