@@ -71,9 +71,14 @@ class Resumable(Callback):
         epoch, batches = self._place
         turned = dict(self._turned)
         return {
-            "epoch": epoch, "batches": batches, "chance": _chance(), "turned": turned,
+            "epoch": epoch, "batches": batches, "chance": self._chance(), "turned": turned,
             "stepped": self._stepped,
         }  # fmt: skip
+
+    def _chance(self) -> dict[str, Any]:
+        """That with which the next batch begins; it is restored there, not before."""
+        loaded: dict[str, Any] | None = self._loaded and self._loaded["chance"]
+        return loaded or _chance()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
         self._loaded = state_dict
@@ -89,6 +94,8 @@ class Resumable(Callback):
         self._stepped = loop._batches_that_stepped
         if trainer.validating and not loop._should_accumulate():
             self._stepped += 1  # which Lightning does after the validation
+        if self._loaded is not None:  # no batch has begun since
+            self._stepped = self._loaded.get("stepped", self._stepped)
         if "loops" in checkpoint:
             settle_progress(checkpoint["loops"]["fit_loop"], count, is_in_validation(trainer))
         within = count and not self._ended  # at the end the epoch counts as done

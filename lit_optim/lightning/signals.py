@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_optim.environment import is_first
 
@@ -45,12 +46,14 @@ class Signals(Callback):
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
 
-    def _terminates(self, trainer: Trainer, first: Handler) -> Handler:
-        """A handler that lets Lightning end the run after the update that has begun."""
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted_at = time.monotonic()
+        signal.signal(number, _at_once)
 
+    def _terminates(self, trainer: Trainer, first: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             signal.signal(number, _at_once)
-            if trainer.accumulate_grad_batches == 1:  # Lightning waits for the end of the batch
+            if trainer.world_size > 1:  # all ranks have to answer in the same way
                 first(number, frame)
                 return
             self._terminated_at = time.monotonic()
@@ -58,28 +61,16 @@ class Signals(Callback):
 
         return handle
 
-    def on_train_batch_end(  # noqa: D102
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if self._terminate is None or self._terminated_at is None:
-            return
-        is_made = not trainer.fit_loop.epoch_loop._should_accumulate()
-        if is_made or time.monotonic() - self._terminated_at > MAX_WAIT_SECONDS:
-            terminate, self._terminate = self._terminate, None
-            terminate()  # after the validation that may follow this batch
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted_at = time.monotonic()
-        signal.signal(number, _at_once)
-
     def on_train_batch_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.interrupted_at is None:
-            return
-        between = batch_idx % trainer.accumulate_grad_batches == 0
-        if between or time.monotonic() - self.interrupted_at > MAX_WAIT_SECONDS:
-            raise KeyboardInterrupt
+        self._end(batch_idx % trainer.accumulate_grad_batches == 0)
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._terminate is not None and not is_last_update(trainer):
+            self._end_by_lightning(not trainer.fit_loop.epoch_loop._should_accumulate())
 
     def on_validation_batch_start(  # noqa: D102
         self,
@@ -89,18 +80,25 @@ class Signals(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.interrupted_at is None:
-            return
-        if time.monotonic() - self.interrupted_at > MAX_WAIT_SECONDS:
+        if self.interrupted_at is not None or self._terminate is not None:
+            self._end(_is_late(self.interrupted_at) or _is_between_updates(trainer))
+
+    def _end(self, is_between: bool) -> None:
+        """Answer the signals that have come, between two updates or when it takes too long."""
+        self._end_by_lightning(is_between)
+        if self.interrupted_at is not None and (is_between or _is_late(self.interrupted_at)):
             raise KeyboardInterrupt
-        loop = trainer.fit_loop.epoch_loop
-        is_last = 0 < trainer.max_steps <= trainer.global_step  # no resumed run would make it again
-        if not is_last and not loop._should_accumulate():
-            raise KeyboardInterrupt
+
+    def _end_by_lightning(self, is_between: bool) -> None:
+        if self._terminate is not None and (is_between or _is_late(self._terminated_at)):
+            terminate, self._terminate = self._terminate, None
+            terminate()  # Lightning raises at the end of this batch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if self.interrupted_at is not None:  # within the last batch
             raise KeyboardInterrupt
+        if self._terminate is not None:
+            raise SIGTERMException
         if signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -109,6 +107,19 @@ class Signals(Callback):
     ) -> None:
         if isinstance(exception, KeyboardInterrupt):
             signal.signal(signal.SIGINT, _at_once)
+
+
+def is_last_update(trainer: Trainer) -> bool:
+    """Whether the run is over but for a validation, which no resumed run would make again."""
+    return 0 < trainer.max_steps <= trainer.global_step
+
+
+def _is_between_updates(trainer: Trainer) -> bool:
+    return not (is_last_update(trainer) or trainer.fit_loop.epoch_loop._should_accumulate())
+
+
+def _is_late(since: float | None) -> bool:
+    return since is not None and time.monotonic() - since > MAX_WAIT_SECONDS
 
 
 def is_interrupted(trainer: Trainer) -> bool:

@@ -22,7 +22,7 @@ from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.files import CheckpointFiles, newest_good
 from lit_optim.lightning.nonfinite import NonFinite
 from lit_optim.lightning.resume import Resumable
-from lit_optim.lightning.signals import Signals
+from lit_optim.lightning.signals import Signals, is_last_update
 from lit_optim.tasks.data import Pairs, TensorTask
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
 from tests.lightning.test_resume import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
@@ -117,7 +117,7 @@ class Cut(Callback):
             loop = trainer.fit_loop.epoch_loop
             begun = loop.batch_progress.current.ready - (hook == "on_train_batch_start")
             is_between = begun % trainer.accumulate_grad_batches == 0
-            is_last = 0 < trainer.max_steps <= trainer.global_step
+            is_last = is_last_update(trainer)
             if how == "error" and self.left <= 0 and is_between and not is_last:
                 raise Broken
 
