@@ -19,6 +19,8 @@ LOG = logging.getLogger("lit_optim")
 
 #: Where a checkpoint keeps the weights that training goes on with.
 TRAINING_WEIGHTS = "training_weights"
+#: The parts of an optimizer's state that its eval() leaves alone.
+TORCHS = ("state", "param_groups")
 
 
 @runtime_checkable
@@ -118,6 +120,12 @@ class Averaged(Callback):
                 self.leave()
 
 
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 def average(module: LightningModule, optimizer: Averaging) -> None:
     """Have the trainer of this module show the averaged weights wherever it does not train."""
     trainer = module.trainer
@@ -147,6 +155,8 @@ def average(module: LightningModule, optimizer: Averaging) -> None:
             # the model's own tensors would change with it before they are written
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: value.clone() for name, value in state.items()}
+            for saved in checkpoint.get("optimizer_states", ()):  # a wrapper's average, too
+                saved.update({k: _copied(v) for k, v in saved.items() if k not in TORCHS})
         return checkpoint
 
     connector.dump_checkpoint = dump_checkpoint  # type: ignore[method-assign]
