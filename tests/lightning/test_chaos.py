@@ -257,3 +257,31 @@ def test_random_runs_go_on(seed, tmp_path):
 @pytest.mark.parametrize("seed", range(SAMPLE, BIG))
 def test_many_random_runs_go_on(seed, tmp_path):
     assert_goes_on_to_the_bit(tmp_path, draw(seed))
+
+
+class Validated(Callback):
+    """Notes what was validated, and with which weights."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking and trainer.global_step:
+            value = trainer.callback_metrics["val/loss"].item()
+            self.seen.append((value, {k: v.clone() for k, v in pl_module.state_dict().items()}))
+
+
+@pytest.mark.parametrize("accumulated", [1, 2, 3, 4])
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_the_best_is_the_best_that_was_validated(interval, accumulated, tmp_path):
+    """Also where several validations see the same weights, for an update takes several batches."""
+    validated = Validated()
+    module = Net(partial(lit_optim.AdamW, lr=0.1), None, {})
+    trainer = Trainer(
+        callbacks=[validated, Checkpoint(str(tmp_path), monitor="val/loss"), Resumable()],
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        max_epochs=3, val_check_interval=interval, accumulate_grad_batches=accumulated,
+    )  # fmt: skip
+    trainer.fit(module, Data(6, 4))
+    best = min(validated.seen, key=lambda one: one[0])[1]
+    assert same(torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"], best)
