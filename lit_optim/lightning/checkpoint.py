@@ -98,6 +98,8 @@ class Checkpoint(ModelCheckpoint):
             return
         # Lightning's would keep the newest only if it is the best
         kept, self.save_last = self.save_last, False
+        # and nothing twice at one step, where an update takes several batches with validations
+        self._last_global_step_saved = 0
         try:
             super().on_validation_end(trainer, pl_module)
         finally:
@@ -142,10 +144,7 @@ class Checkpoint(ModelCheckpoint):
         if not self._is_finite(trainer):
             return  # the one before is worth more
         self._waits, self._newest_at = False, trainer.global_step
-        # Lightning would not save the best at this step again, which is still to be validated
-        before = self._last_global_step_saved
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        self._last_global_step_saved = before
 
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
