@@ -96,7 +96,9 @@ def _is_lightnings_complaint(error: Exception) -> bool:
     ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
     only_ours = all(name.split(".")[0] in ours for name in frames)
     kinds = MisconfigurationException | ValueError | TypeError | RuntimeError
-    refusal = isinstance(error, kinds)
+    # one that was raised on purpose names no attribute that was looked up
+    says_so = isinstance(error, AttributeError) and error.name is None
+    refusal = isinstance(error, kinds) or says_so
     return refusal and only_ours and frames[-1].startswith("lightning.")
 
 

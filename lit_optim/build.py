@@ -20,7 +20,12 @@ from lightning.pytorch import (
     Trainer,
     seed_everything,
 )
-from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import (
+    LearningRateFinder,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -54,6 +59,7 @@ from lit_optim.lightning.serving import ServedOptimizer, serve
 from lit_optim.lightning.signals import Signals
 from lit_optim.lightning.summary import LayerSummary
 from lit_optim.lightning.threads import CpuThreads
+from lit_optim.lightning.weights import load_weights
 from lit_optim.metric_names import Direction
 from lit_optim.optimizers.walk import Walk
 from lit_optim.param_groups import decided, settings_of
@@ -106,6 +112,7 @@ def built(
     without: tuple[type, ...] = (),
     logs: bool = True,
     scheduler: Any = None,
+    begins: bool = True,
 ) -> Built:
     """Build it; a mistake is told before data and model are, where that is possible.
 
@@ -116,6 +123,7 @@ def built(
         without: kinds of callbacks that are left out.
         logs: whether there are loggers.
         scheduler: instead of that of the configuration.
+        begins: whether the run begins with `weights`; else a checkpoint is going to be loaded.
 
     Raises:
         UsageError: a mistake in the configuration.
@@ -152,10 +160,26 @@ def built(
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
     data = build(cfg.data)
     model = _build_model(cfg, classes["model"], data, made)
+    for name, callback in named.items():
+        if isinstance(callback, LearningRateFinder) and not _has_lr(model):
+            raise UsageError(
+                f"callbacks.{name}: LearningRateFinder looks for lr or learning_rate in the "
+                f"module, and {type(model).__name__} has neither; lit-optim lr-range finds an "
+                "optimizer.lr"
+            )
+    if cfg.weights is not None and begins:
+        load_weights(model, cfg.weights)
     if isinstance(trainer.strategy, FSDPStrategy):
         made["param_groups"] = decided(made["param_groups"], model)
     _put_on(model, made, inspect_signature(classes["model"]))
     return Built(trainer, data, model, history, made["lr_rule"])
+
+
+def _has_lr(model: LightningModule) -> bool:
+    return any(
+        hasattr(model, name) or name in getattr(model, "hparams", {})
+        for name in ("lr", "learning_rate")
+    )
 
 
 def _try(make: Wrapped, cfg: DictConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -173,6 +174,10 @@ def lr_range(
     found = suggestion(lrs, losses.averages)
     _write(path, lrs, losses, found, choice)
     _tell(console, path, found, low, high)
+    if found is not None:
+        kept = [line for line in lines if line.lstrip("+").partition("=")[0] != "optimizer.lr"]
+        line = " ".join(map(shlex.quote, [*kept, f"optimizer.lr={found.steepest:.2g}"]))
+        console.print(f"next   python train.py {line}", soft_wrap=True, markup=False)
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -72,6 +74,7 @@ class Result:
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
+    stopped: str = ""  # why the run has ended before its length, if it has
 
 
 def run(
@@ -108,7 +111,7 @@ def _run(
     lr_origin: str,
 ) -> Result:
     start = start_of(cfg, run_dir)
-    parts = built(cfg, run_dir, [start.callback])
+    parts = built(cfg, run_dir, [start.callback], begins=start.checkpoint is None)
     trainer, history = parts.trainer, parts.history
     writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
     if writes:
@@ -177,8 +180,23 @@ def _fit(
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
     result.seconds = time.perf_counter() - start
     result.steps = trainer.global_step
+    result.stopped = early_stop(trainer)
     result.final, result.best = history.final, history.best
     result.mode = history.mode or result.mode
+
+
+def early_stop(trainer: Trainer) -> str:
+    """Why a run has ended before its length; empty where it has not."""
+    planned = trainer.estimated_stepping_batches
+    if not math.isfinite(planned) or trainer.global_step >= planned:
+        return ""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return (callback.stopping_reason_message or "by EarlyStopping").rstrip(".")
+        left = callback.time_remaining() if isinstance(callback, Timer) else None
+        if left is not None and left <= 0:
+            return "trainer.max_time has passed"
+    return "a callback or the model has told the trainer to" if trainer.should_stop else ""
 
 
 def _test(
@@ -278,7 +296,8 @@ def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float, lr_o
     for name, value in result.test.items():
         rows.append((name, f"{value:.4f}"))
     if result.steps:
-        rows.append(("steps", f"{result.steps:,}"))
+        stopped = f", stopped early: {result.stopped}" if result.stopped else ""
+        rows.append(("steps", f"{result.steps:,}{stopped}"))
         rows.append(("time", f"{result.seconds:.1f} s"))
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         rows.append(("run", shown(result.run_dir)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
 from lit_optim.cli import main
+from lit_optim.config.command_line import front
 from lit_optim.errors import UsageError
 from lit_optim.lr_range import Losses, lr_range, suggestion
 
@@ -78,7 +80,13 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert len(rows) < 60  # it has diverged
     ratios = [float(b["lr"]) / float(a["lr"]) for a, b in pairwise(rows)]
     assert ratios == pytest.approx([1e7 ** (1 / 60)] * len(ratios))
-    assert "where the loss falls fastest" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "where the loss falls fastest" in out
+    [line] = [line for line in out.splitlines() if line.startswith("next ")]
+    program, *argv = shlex.split(line.removeprefix("next "))[1:]
+    assert (program, argv[:-1]) == ("train.py", lines)
+    assert f"{argv[-1]}  where the loss falls fastest" in out
+    assert front(argv).argv  # what is to be typed is accepted
 
 
 @pytest.mark.parametrize(

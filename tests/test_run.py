@@ -8,6 +8,8 @@ import shutil
 import pytest
 import torch
 
+from lit_optim.app import _is_lightnings_complaint
+from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from tests.events import hparams, scalars
@@ -269,3 +271,53 @@ def test_a_sweep_of_two_process_jobs(train, tmp_path):
     assert alone.returncode == 0, alone.stderr
     (run_dir,) = set(tmp_path.glob("runs/*/*")) - {sweep}
     assert_same_parameters(run_dir, sweep / names[1])
+
+
+STOP = "callbacks.stop._target_"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            [f"{STOP}=lightning.pytorch.callbacks.EarlyStopping", "callbacks.stop.monitor=val/loss",
+             "callbacks.stop.min_delta=1000", "callbacks.stop.patience=1"],
+            "stopped early: Monitored metric val/loss did not improve",
+        ),
+        (["+trainer.max_time=00:00:00:01", "trainer.max_steps=1000000"], "trainer.max_time has"),
+        (["trainer.max_steps=40"], ""),
+        (["trainer.max_epochs=2"], ""),
+    ],
+    ids=["early", "time", "steps", "epochs"],
+)  # fmt: skip
+def test_an_early_stop_is_said(run_here, capsys, argv, message):
+    result = run_here("data=digits", "model=linear", "test=false", *argv)
+    [line] = [x for x in capsys.readouterr().out.splitlines() if x.strip().startswith("steps")]
+    assert ("stopped early" in line) == bool(message)
+    assert message in line
+    assert message in f"stopped early: {result.stopped}" or not message
+
+
+@pytest.mark.parametrize("name", ["LearningRateFinder"])
+def test_a_finder_without_what_it_sets_is_refused(run_here, name):
+    with pytest.raises(UsageError, match="has neither; lit-optim lr-range finds an"):
+        run_here("data=digits", "model=linear",
+                 f"callbacks.find._target_=lightning.pytorch.callbacks.{name}")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "is_complaint"),
+    [
+        ('raise AttributeError("the model should have lr")', True),
+        ("object().no_such_name", False),
+        ('raise ValueError("wrong")', True),
+        ('raise KeyError("wrong")', False),
+    ],
+)
+def test_what_lightning_raises_on_purpose_is_a_line(code, is_complaint):
+    """Not what it stumbles over."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        exec(code, {"__name__": "lightning.pytorch.somewhere"})
+    error = raised.value
+    error.__traceback__ = error.__traceback__.tb_next  # without this test
+    assert _is_lightnings_complaint(error) == is_complaint

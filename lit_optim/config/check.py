@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lit_optim.config.hints import dotted_keys, nearest
 from lit_optim.config.lr import is_far
 from lit_optim.config.places import conf_dir, groups, target_of
 from lit_optim.config.resume import NONE, check_resume
@@ -83,10 +84,10 @@ def check(cfg: DictConfig) -> None:
             known = KINDS.get(name) or _targets(name) if whole else ()
             check_allowed(f"{path}.{TARGET}", node[TARGET], known, allow)
     for name in ONE:
-        _check_one(name, plain[name])
+        _check_one(name, plain[name], plain)
     for group in SEVERAL:
         for name, node in plain[group].items():
-            _check_one(f"{group}.{name}", node)
+            _check_one(f"{group}.{name}", node, plain)
     check_trainer(plain["trainer"])
     _check_schedule(plain)
     _check_schedules(plain)
@@ -114,6 +115,8 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
         return
     if not os.path.isfile(where):
         raise UsageError(f"branch_from={where} is no file; give runs/.../checkpoints/last.ckpt")
+    if plain["weights"] is not None:
+        raise UsageError("branch_from goes on with the weights of a run: without weights")
     if plain["resume"]["from"] not in (None, NONE) or not plain["train"]:
         raise UsageError("branch_from starts a run of its own: without resume and train=false")
     amount, unit = parse("cooldown", plain["cooldown"])
@@ -127,6 +130,12 @@ def _check_job(plain: Mapping[str, Any]) -> None:
         raise UsageError("train=false test=false leaves nothing to do")
     if ckpt is not None and not test:
         raise UsageError(f"ckpt={ckpt} says what to test, but test=false")
+    if not train and plain["weights"] is not None:
+        raise UsageError(
+            f"weights={plain['weights']} begins a training; with train=false, give ckpt"
+        )
+    if plain["weights"] is not None and not Path(plain["weights"]).is_file():
+        raise UsageError(f"weights={plain['weights']} is no file")
     if train and ckpt not in (None, BEST):
         raise UsageError(f"ckpt={ckpt} is to be tested, not trained on; say train=false with it")
     if not train and (ckpt is None or not os.path.isfile(ckpt)):
@@ -169,9 +178,8 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
         if key in groups() and key not in (*ONE, *SEVERAL):
             raise UsageError(f"{key} has no keys of its own{_choices(key)}")
         if key not in known:
-            paths = [f"{group}.{key}" for group in ONE if key in (plain[group] or ())]
-            hint = f"; did you mean {' or '.join(paths)}?" if paths else suggest(key, known)
-            raise UsageError(f"unknown key {key}{hint}")
+            others = [name for name in dotted_keys(plain) if name.split(".")[0] in known]
+            raise UsageError(f"unknown key {key}{nearest(key, known, others)}")
         if key in settings.parameters:
             annotation = settings.parameters[key].annotation
             if value == "" or not accepts(value, annotation):
@@ -196,7 +204,7 @@ def _choices(name: str) -> str:
     return f"; one of {', '.join(choices)}" if choices else ""
 
 
-def _check_one(path: str, node: Any) -> None:
+def _check_one(path: str, node: Any, plain: Mapping[str, Any]) -> None:
     if node is None:
         raise UsageError(f"{path} cannot be null; to leave it out, say ~{path}")
     if not isinstance(node, Mapping):
@@ -214,7 +222,8 @@ def _check_one(path: str, node: Any) -> None:
     for key in passed:
         if node.get(key) is not None:
             raise UsageError(f"{path}.{key} is given by the run")
-    check_arguments(path, {k: v for k, v in node.items() if k not in passed}, signature)
+    given = {k: v for k, v in node.items() if k not in passed}
+    check_arguments(path, given, signature, dotted_keys(plain))
     if path not in ("model", "data"):  # which may take what is missing from each other
         require(path, node, signature, given=set())
 

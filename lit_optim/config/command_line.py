@@ -14,11 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from lit_optim import __version__
 from lit_optim.config.check import check, to_plain, unusual
 from lit_optim.config.composing import (
     check_runs,
@@ -46,7 +48,7 @@ from lit_optim.config.resume import (
     typed_sweep,
 )
 from lit_optim.config.stored import stored_overrides
-from lit_optim.config.targets import SEVERAL
+from lit_optim.config.targets import SEVERAL, TARGET
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
 from lit_optim.errors import UsageError, printable, suggest
@@ -61,6 +63,20 @@ BESIDE = {
     "resume.horizon": "resume.from",
     "resume.override": "resume.from",
 }
+#: Keys that count only with some values of another key beside them.
+ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "callbacks.nonfinite.most": ("callbacks.nonfinite.policy", ("skip", "rollback")),
+    "data.seed": ("data.shuffle", (True,)),
+    "scheduler.gamma": ("scheduler.mode", ("exp_range",)),
+    "scheduler.base_momentum": ("scheduler.cycle_momentum", (True,)),
+    "scheduler.max_momentum": ("scheduler.cycle_momentum", (True,)),
+    "scheduler.window_size": ("scheduler.smooth", (True,)),
+    "trainer.limit_train_batches": ("trainer.overfit_batches", (0,)),
+    "trainer.limit_val_batches": ("trainer.overfit_batches", (0,)),
+    "trainer.limit_test_batches": ("test", (True,)),
+}
+#: Keys that count for a sweep only.
+OF_SWEEPS = re.compile(r"n_jobs|hydra\.sweep\.dir|hydra\.launcher\..*")
 #: What is taken of a run whose checkpoint is only tested.
 TESTED = re.compile(r"(model|data|experiment|preset|seed)(\..+)?|trainer\.precision")
 HYDRAS_OWN = ("info", "hydra_help", "cfg")
@@ -84,6 +100,8 @@ def front(argv: list[str]) -> Line:
         UsageError: the first mistake.
     """
     argv = [SHORT.sub("resume.from=", argument) for argument in argv]
+    if "--version" in argv:
+        return Line(argv, f"lit-optim {__version__}")
     args = _parse(argv)
     flags = _flags(argv, args)
     if args.shell_completion:
@@ -96,7 +114,8 @@ def front(argv: list[str]) -> Line:
         return Line([*flags, *(str(override.input_line) for override in overrides)])
     if args.help:
         chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
-        return Line(argv, help_text(chosen))
+        targets = {o.key_or_group: str(o.value()) for o in overrides if _is_target(o)}
+        return Line(argv, help_text(chosen, targets))
     for override in overrides:
         check_multirun(override, args.multirun)
     if args.multirun and is_one_of_several():
@@ -106,6 +125,8 @@ def front(argv: list[str]) -> Line:
         check(cfg)
     for override in overrides:
         _check_effect(override, cfg)
+    for override in here:
+        _check_sweep_keys(override, args.multirun)
     _check_launcher(cfg, overrides)
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
@@ -236,12 +257,29 @@ def _check_launcher(cfg: DictConfig, overrides: list[Override]) -> None:
         )
 
 
+def _check_sweep_keys(override: Override, multirun: bool) -> None:
+    """Refuse what only counts for a sweep, or only for a single run, where it is the other one."""
+    key = override.key_or_group
+    if not multirun and OF_SWEEPS.fullmatch(key):
+        raise UsageError(f"{override.input_line} does nothing without -m")
+    if multirun and key == "hydra.run.dir":
+        raise UsageError(
+            f"{override.input_line} does nothing with -m; the directory is hydra.sweep.dir"
+        )
+
+
 def _check_effect(override: Override, cfg: DictConfig) -> None:
     """Refuse what only counts beside another setting, which is not there."""
     needed = BESIDE.get(override.key_or_group)
     if needed and OmegaConf.select(cfg, needed) in (None, NONE):
         told = needed.removesuffix(".from")
         raise UsageError(f"{override.input_line} does nothing without {told}=...")
+    if override.key_or_group in ONLY_WITH and not override.is_delete():
+        key, values = ONLY_WITH[override.key_or_group]
+        value = OmegaConf.select(cfg, key, throw_on_missing=False)
+        if value is not None and value not in values:
+            wanted = " or ".join(f"{key}={str(one).lower()}" for one in values)
+            raise UsageError(f"{override.input_line} does nothing without {wanted}")
     empty = not override.is_delete() and override.value() == {}
     if empty and OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False):
         raise UsageError(
@@ -374,6 +412,12 @@ def _check_directory(cfg: DictConfig, multirun: bool) -> None:
         raise UsageError(
             f"hydra.{place}.dir={path}: nothing can be written into {there}: {error.strerror}"
         ) from None
+
+
+def _is_target(override: Override) -> bool:
+    """Whether it names the class of a group."""
+    group, _, key = override.key_or_group.partition(".")
+    return key == TARGET and group in groups() and not override.is_sweep_override()
 
 
 def _is_choice(override: Override) -> bool:

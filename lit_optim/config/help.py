@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lit_optim.config.places import conf_dir, groups, headline
+from lit_optim.hyperparameters import describe
+from lit_optim.signatures import read_docstring, read_signature
+
+SETTING = re.compile(r"^( *)(\w+): ?(.*?) ?# (.*)$", re.MULTILINE)
 
 USAGE = """\
 lit_optim: train a model with an optimizer and a schedule chosen by name
@@ -13,17 +19,25 @@ lit_optim: train a model with an optimizer and a schedule chosen by name
   python train.py optimizer=adamw scheduler=cosine_warmup        one run
   python train.py optimizer=sgd optimizer.lr=0.1 trainer=gpu     any value of any choice
   python train.py -m optimizer=adamw,sgd scheduler=step,linear   every combination
+  python train.py resume=runs/...                                a run that was cut off goes on
   python train.py train=false ckpt=runs/.../best.ckpt            evaluate a checkpoint
   python train.py hf=args.yaml hf.warmup_steps=100               what transformers' Trainer does
   python train.py optimizer=sgd --help                           the keys of a choice
+  python train.py model=custom model._target_=yours.Net --help   the arguments of your class
 """
 
 
-def help_text(chosen: dict[str, str]) -> str:
-    """The overview, or the files of the choices that were named."""
+def help_text(chosen: dict[str, str], targets: Mapping[str, str] | None = None) -> str:
+    """The overview, or the files of the choices that were named.
+
+    Args:
+        chosen: the choice of each group.
+        targets: the class of the user's own that was named, by `optimizer._target_` and so on.
+    """
     files = [groups()[group][name] for group, name in chosen.items() if name in groups()[group]]
-    if files:
-        return "\n".join(map(keys, files))
+    named = [arguments(key.partition(".")[0], target) for key, target in (targets or {}).items()]
+    if files or named:
+        return "\n".join([*map(keys, files), *filter(None, named)])
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", _train_yaml(), re.MULTILINE))
     lines = [USAGE]
     for group, choices in groups().items():
@@ -33,8 +47,33 @@ def help_text(chosen: dict[str, str]) -> str:
         lines += [f"  {name:<{wide}} {headline(path)}" for name, path in choices.items()]
         lines.append("")
     lines.append("settings")
-    for name, default, comment in re.findall(r"^(\w+): (.*?) # (.*)$", _train_yaml(), re.MULTILINE):
-        lines.append(f"  {name + '=' + default:<16} {comment}")
+    lines += _settings()
+    return "\n".join(lines)
+
+
+def _settings() -> list[str]:
+    """A line for each key that is no group; of a mapping for each key in it."""
+    lines, parent = [], ""
+    for indent, name, default, comment in SETTING.findall(_train_yaml()):
+        parent = parent if indent else name
+        key = f"{parent}.{name}" if indent else name
+        if name == "hydra" or (indent and parent == "hydra"):
+            break
+        lines.append(f"  {f'{key}={default}':<22} {comment}")
+    return lines
+
+
+def arguments(group: str, target: str) -> str:
+    """What a class takes, each argument as on the command line; empty where it cannot be read."""
+    signature = read_signature(target)
+    if signature is None:
+        return ""
+    said = (read_docstring(target) or "").strip().splitlines()
+    lines = [f"# {target}" + (f": {said[0]}" if said else "")]
+    for name, parameter in signature.parameters.items():
+        kind = "" if parameter.annotation is Any else describe(parameter.annotation)
+        notes = [note for note in (kind, "must be given" * parameter.required) if note]
+        lines.append(f"{group}.{name}=" + (f" # {', '.join(notes)}" if notes else ""))
     return "\n".join(lines)
 
 

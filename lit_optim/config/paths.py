@@ -17,7 +17,15 @@ from hydra.errors import HydraException
 from lit_optim.errors import UsageError
 
 #: Keys whose value is a path, by their whole name or, in any group, by their last part.
-PATH_KEYS = ("ckpt", "resume", "resume.from", "branch_from", "hydra.run.dir", "hydra.sweep.dir")
+PATH_KEYS = (
+    "ckpt",
+    "weights",
+    "resume",
+    "resume.from",
+    "branch_from",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
 LAST_PARTS = ("path", "dir", "root", "file", "save_dir", "dirpath", "data_dir", "root_dir")
 MOST_OF_NAME = 255
 MOST_PATHS = 100  # with commas between, of which each may be a part of a path

@@ -59,7 +59,12 @@ class Found:
 def asked(plain: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the same: every value by its key, without what may differ."""
     flat = dict(flatten({k: v for k, v in plain.items() if k not in FREE}))
-    return {key: value for key, value in flat.items() if key not in FREE_KEYS}
+    return {
+        key: value
+        for key, value in flat.items()
+        # runs of earlier versions say nothing of weights
+        if key not in FREE_KEYS and (key, value) != ("weights", None)
+    }
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ class Settings:
         train: bool,
         test: bool,
         ckpt: str | None,
+        weights: str | None,
         seed: Annotated[int, "in [0, 4294967295]"],
         monitor: str | None,
         mode: Literal["min", "max"] | None,

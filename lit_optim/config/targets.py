@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 
+from lit_optim.config.hints import elsewhere
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.signatures import Signature, defined_in
@@ -102,7 +103,9 @@ def may_be_allowed(package: str) -> bool:
     }
 
 
-def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) -> None:
+def check_arguments(
+    path: str, node: Mapping[str, Any], signature: Signature, keys: Sequence[str] = ()
+) -> None:
     """Hold the keys and values of a node against the constructor it is for.
 
     A null passes here where the data may still fill it in; see `require`.
@@ -119,7 +122,7 @@ def check_arguments(path: str, node: Mapping[str, Any], signature: Signature) ->
         if key not in known:
             if signature.open:
                 continue
-            near = suggest(key, known)
+            near = suggest(key, known) or elsewhere(f"{path}.{key}", keys)
             if not near or len(known) <= FEW:
                 near += f" ({name_of(node)} takes {', '.join(known) or 'no arguments'})"
             raise UsageError(f"unknown key {path}.{key}{near}")

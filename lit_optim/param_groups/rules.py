@@ -24,6 +24,8 @@ BASES = {
 FROZEN_HERE = "_frozen_by_rules"
 #: Keys of a rule that say which parameters it is about; a parameter fits if all of them fit.
 MATCH = ("name", "regex", "module", "role", "ndim")
+#: What a rule sets itself, beside hyperparameters.
+OWN = ("lr_mult", "frozen")
 
 
 def by_rules(
@@ -118,6 +120,12 @@ def _divided(rule: Mapping[str, Any], index: int) -> tuple[dict[str, list[Any]],
         raise UsageError(
             f"{where} sets nothing: give lr_mult, frozen or a hyperparameter of the optimizer"
         )
+    for key in settings:
+        if key not in OWN and (near := suggest(key, OWN)):
+            raise UsageError(
+                f"{where} has no {key!r}{near} A rule sets {', '.join(OWN)} or a hyperparameter of "
+                "the optimizer"
+            )
     mult, frozen = settings.get("lr_mult", 1.0), settings.get("frozen", False)
     if type(mult) not in (int, float) or not 0 < mult < float("inf"):
         raise UsageError(f"{where}.lr_mult must be a number > 0, got {mult!r}")

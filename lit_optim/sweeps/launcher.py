@@ -197,7 +197,7 @@ class ProcessLauncher(Launcher):
             run_dir = unique_dir(sweep_dir, name)
         settings, choices = self._compose(overrides)
         note(run_dir, settings)  # also of a run that fails before it can say so itself
-        command = [*own_command(), *overrides, f"hydra.run.dir={quote(run_dir)}", *more]
+        command = [*own_command(), *job_key(overrides), f"hydra.run.dir={quote(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         limit_threads(environment, self.n_jobs)
         path = run_dir / LOG

@@ -164,3 +164,12 @@ def test_no_rules_are_the_base():
     module = net()
     assert [g["name"] for g in by_rules(module, base="single")] == ["all"]
     assert told(by_rules(module, base="single")) == told(single(module))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("lr_mul", "lr_mult"), ("lrmult", "lr_mult"), ("frozn", "frozen")]
+)
+def test_a_misspelled_setting_of_a_rule_is_named(key, meant):
+    with pytest.raises(ValueError, match=f"has no '{key}'; did you mean {meant}") as refused:
+        settings_of([{"role": "head", key: 2}])
+    assert "A rule sets lr_mult, frozen or a hyperparameter" in str(refused.value)

@@ -1,0 +1,95 @@
+"""Which key was meant by one that there is not: names of other tools, and keys of other groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from lit_optim.errors import ALIKE, suggest
+
+#: What other tools call it, in lower case without `_` and `-`.
+ALIASES = {
+    "trainer.max_epochs": "epoch epochs numepochs nepochs numtrainepochs maxepoch",
+    "trainer.max_steps": "step steps numsteps totalsteps iters iterations maxiters maxstep",
+    "trainer.max_time": "time maxminutes timeout",
+    "optimizer.lr": "lr learningrate baselr initlr peaklr maxlr",
+    "optimizer.weight_decay": "wd weightdecay decay l2",
+    "optimizer.betas": "beta beta1 beta2 adambeta1 adambeta2",
+    "optimizer.eps": "epsilon adamepsilon",
+    "data.batch_size": "bs batch batchsize trainbatchsize perdevicetrainbatchsize",
+    "scheduler.warmup": "warmup warmupsteps numwarmupsteps warmupratio warmupepochs",
+    "scheduler": "schedule lrscheduler sched lrschedule lrschedulertype",
+    "optimizer": "opt optim optimiser",
+    "model": "net network arch architecture modelname",
+    "data": "dataset datamodule task",
+    "trainer.devices": "gpu gpus ngpus numgpus device numdevices nprocpernode",
+    "trainer.num_nodes": "nodes nnodes",
+    "trainer.precision": "amp fp16 bf16 half dtype mixedprecision",
+    "trainer.strategy": "ddp fsdp distributed",
+    "trainer.accelerator": "cpu cuda mps",
+    "trainer.accumulate_grad_batches": "accumulate accum accumulation gradaccum accumsteps "
+    "gradientaccumulation gradientaccumulationsteps gradaccumsteps accumulationsteps",
+    "trainer.gradient_clip_val": "clip gradclip clipgrad clipnorm clipgradnorm maxgradnorm "
+    "gradientclip clipval",
+    "trainer.log_every_n_steps": "logevery loginterval loggingsteps",
+    "trainer.val_check_interval": "evalevery evalsteps valinterval evalinterval",
+    "trainer.check_val_every_n_epoch": "valevery",
+    "trainer.enable_progress_bar": "progress progressbar verbose quiet",
+    "scheduler.min_lr_ratio": "minlr etamin lrmin minlrrate",
+    "seed": "randomseed rngseed randomstate",
+    "ckpt": "checkpoint ckptpath checkpointpath loadcheckpoint",
+    "weights": "pretrained pretrainedweights init initfrom loadweights statedict finetunefrom",
+    "resume": "resumefrom resumefromcheckpoint continue",
+    "n_jobs": "jobs njobs workers",
+    "monitor": "metric metrics metricforbestmodel",
+    "hydra.run.dir": "outputdir outdir output savedir logdir rundir dir workdir",
+}
+MEANT = {alias: key for key, names in ALIASES.items() for alias in names.split()}
+#: A key that a run has under this name in many places is meant only where nothing else is.
+PARTS = ("callbacks", "logger")
+MOST = 3
+
+
+def dotted_keys(plain: Mapping[str, Any]) -> list[str]:
+    """Every key of a configuration: `trainer.max_epochs` and so on, groups and mappings too."""
+    return list(_dotted("", plain))
+
+
+def _dotted(path: str, node: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else str(key)
+        yield here
+        if isinstance(value, Mapping):
+            yield from _dotted(here, value)
+
+
+def elsewhere(key: str, keys: Sequence[str]) -> str:
+    """The end of a message: where a key of this name stands, as a question; or nothing.
+
+    Args:
+        key: that there is not.
+        keys: that there are.
+    """
+    last = _folded(key.rpartition(".")[2])
+    same = [known for known in keys if _folded(known.rpartition(".")[2]) == last and known != key]
+    found = [known for known in same if known.split(".")[0] not in PARTS] or same
+    if not found and last in MEANT:
+        meant = MEANT[last]
+        group = meant.partition(".")[0]
+        found = [meant] if meant in keys or group in ("hydra", "trainer") else []
+    return f"; did you mean {' or '.join(found[:MOST])}?" if found else ""
+
+
+def nearest(key: str, names: Sequence[str], keys: Sequence[str]) -> str:
+    """The same for a key at the top, which may be misspelled too."""
+    near = elsewhere(key, keys) or suggest(key, names)
+    if near:
+        return near
+    whole = {known.rpartition(".")[2]: known for known in reversed(keys)}
+    close = get_close_matches(key, whole, n=MOST, cutoff=ALIKE)
+    return f"; did you mean {' or '.join(whole[name] for name in close)}?" if close else ""
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()

@@ -1,0 +1,53 @@
+"""What --help and --version say."""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+
+import pytest
+
+from lit_optim import __version__
+from lit_optim.config.command_line import front
+from lit_optim.config.settings import Settings
+from lit_optim.signatures import inspect_signature
+
+
+def test_the_version_is_ours():
+    for argv in (["--version"], ["optimizer=sgd", "--version"]):
+        assert front(argv).text == f"lit-optim {__version__}"
+
+
+def test_every_setting_is_listed():
+    text = front(["--help"]).text
+    for name in inspect_signature(Settings.__init__).parameters:
+        if name != "self":
+            assert re.search(rf"^  {name}=", text, re.MULTILINE), name
+    for key in ("resume.from=none", "resume.horizon=error", "resume.override=[]"):
+        assert re.search(rf"^  {re.escape(key)} +\w", text, re.MULTILINE), key
+    assert "python train.py resume=" in text
+    assert "hydra" not in text.partition("settings")[2]
+
+
+@pytest.mark.parametrize("group", ["model", "data", "optimizer"])
+def test_the_arguments_of_a_class_of_ones_own(tmp_path, monkeypatch, group):
+    (tmp_path / "helped.py").write_text(textwrap.dedent('''
+        class Thing:
+            """What it is for.
+
+            And more.
+            """
+
+            def __init__(self, width: int, share: float = 0.5, name=None, **others):
+                pass
+    '''))  # fmt: skip
+    monkeypatch.syspath_prepend(tmp_path)
+    text = front([f"{group}=custom", f"{group}._target_=helped.Thing", "--help"]).text
+    assert "# helped.Thing: What it is for." in text
+    assert f"{group}.width= # a whole number, must be given" in text
+    assert f"{group}.share= # a number" in text
+    assert f"{group}.name=" in text
+    assert "helped" not in sys.modules  # it is read, not imported
+    missing = front([f"{group}=custom", f"{group}._target_=helped.Other", "--help"]).text
+    assert f"{group}._target_=" in missing

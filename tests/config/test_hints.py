@@ -1,0 +1,70 @@
+"""A key that there is not: which one was meant, over the whole configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from lit_optim.config.check import to_plain
+from lit_optim.config.command_line import front
+from lit_optim.config.composing import composed
+from lit_optim.config.hints import ALIASES, MEANT, dotted_keys
+from lit_optim.config.places import groups
+from lit_optim.errors import UsageError
+
+#: What people try, and what they mean.
+TRIED = {
+    "epochs": "trainer.max_epochs", "max_epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "max_steps": "trainer.max_steps", "lr": "optimizer.lr", "learning_rate": "optimizer.lr",
+    "bs": "data.batch_size", "batch_size": "data.batch_size", "wd": "optimizer.weight_decay",
+    "weight_decay": "optimizer.weight_decay", "betas": "optimizer.betas",
+    "warmup": "scheduler.warmup", "gpus": "trainer.devices", "devices": "trainer.devices",
+    "precision": "trainer.precision", "accumulate": "trainer.accumulate_grad_batches",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "max_grad_norm": "trainer.gradient_clip_val", "num_train_epochs": "trainer.max_epochs",
+    "min_lr": "scheduler.min_lr_ratio", "filename": "callbacks.checkpoint.filename",
+    "optimizer.warmup": "scheduler.warmup", "model.lr": "optimizer.lr", "Epochs": "trainer.max_epochs",
+    "optimizer.learning_rate": "optimizer.lr", "data.bs": "data.batch_size", "random_seed": "seed", "max_stepz": "trainer.max_steps", "wieght_decay": "optimizer.weight_decay",
+    "optmizer": "optim",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", TRIED)
+def test_what_people_try(key):
+    with pytest.raises(UsageError) as refused:
+        front([f"{key}=5"])
+    assert str(refused.value).startswith(f"unknown key {key}; did you mean {TRIED[key]}")
+
+
+def known():
+    plain = to_plain(composed([]))
+    return plain, dotted_keys(plain)
+
+
+PLAIN, KEYS = known()
+LEAVES = [
+    key for key in KEYS
+    if "." in key and key.split(".")[0] not in ("schedules", "resume") and "_target_" not in key
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", LEAVES)
+def test_any_key_is_found_by_its_last_part(key):
+    last = key.rpartition(".")[2]
+    if last in PLAIN:
+        return  # it is a key at the top as well
+    with pytest.raises(UsageError) as refused:
+        front([f"+{last}=5"])
+    others = [k for k in KEYS if k.rpartition(".")[2] == last]
+    assert any(k in str(refused.value) for k in others)
+
+
+def test_the_aliases_lead_to_keys_that_there_are():
+    more = {"hydra.run.dir", "trainer.max_time"}
+    assert set(ALIASES) <= {*KEYS, *groups(), *more}
+    assert not {alias for alias in MEANT if alias in PLAIN} - {"resume"}
+
+
+def test_nothing_is_made_up():
+    with pytest.raises(UsageError, match=r"^unknown key qqqq$"):
+        front(["qqqq=3"])
