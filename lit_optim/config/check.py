@@ -134,7 +134,8 @@ def _check_job(plain: Mapping[str, Any]) -> None:
         raise UsageError(
             f"weights={plain['weights']} begins a training; with train=false, give ckpt"
         )
-    if plain["weights"] is not None and not Path(plain["weights"]).is_file():
+    begins = plain["resume"]["from"] in (None, NONE)  # else its checkpoint has them
+    if plain["weights"] is not None and begins and not os.path.isfile(plain["weights"]):
         raise UsageError(f"weights={plain['weights']} is no file")
     if train and ckpt not in (None, BEST):
         raise UsageError(f"ckpt={ckpt} is to be tested, not trained on; say train=false with it")

@@ -13,20 +13,37 @@ from lit_optim.errors import UsageError
 
 #: What people try, and what they mean.
 TRIED = {
-    "epochs": "trainer.max_epochs", "max_epochs": "trainer.max_epochs",
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
-    "max_steps": "trainer.max_steps", "lr": "optimizer.lr", "learning_rate": "optimizer.lr",
-    "bs": "data.batch_size", "batch_size": "data.batch_size", "wd": "optimizer.weight_decay",
-    "weight_decay": "optimizer.weight_decay", "betas": "optimizer.betas",
-    "warmup": "scheduler.warmup", "gpus": "trainer.devices", "devices": "trainer.devices",
-    "precision": "trainer.precision", "accumulate": "trainer.accumulate_grad_batches",
+    "max_steps": "trainer.max_steps",
+    "lr": "optimizer.lr",
+    "learning_rate": "optimizer.lr",
+    "bs": "data.batch_size",
+    "batch_size": "data.batch_size",
+    "wd": "optimizer.weight_decay",
+    "weight_decay": "optimizer.weight_decay",
+    "betas": "optimizer.betas",
+    "warmup": "scheduler.warmup",
+    "gpus": "trainer.devices",
+    "devices": "trainer.devices",
+    "precision": "trainer.precision",
+    "accumulate": "trainer.accumulate_grad_batches",
     "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
-    "max_grad_norm": "trainer.gradient_clip_val", "num_train_epochs": "trainer.max_epochs",
-    "min_lr": "scheduler.min_lr_ratio", "filename": "callbacks.checkpoint.filename",
-    "optimizer.warmup": "scheduler.warmup", "model.lr": "optimizer.lr", "Epochs": "trainer.max_epochs",
-    "optimizer.learning_rate": "optimizer.lr", "data.bs": "data.batch_size", "random_seed": "seed", "max_stepz": "trainer.max_steps", "wieght_decay": "optimizer.weight_decay",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "num_train_epochs": "trainer.max_epochs",
+    "min_lr": "scheduler.min_lr_ratio",
+    "filename": "callbacks.checkpoint.filename",
+    "optimizer.warmup": "scheduler.warmup",
+    "model.lr": "optimizer.lr",
+    "Epochs": "trainer.max_epochs",
+    "optimizer.learning_rate": "optimizer.lr",
+    "data.bs": "data.batch_size",
+    "random_seed": "seed",
+    "max_stepz": "trainer.max_steps",
+    "wieght_decay": "optimizer.weight_decay",
     "optmizer": "optim",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("key", TRIED)
