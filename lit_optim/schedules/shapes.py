@@ -88,7 +88,10 @@ class polynomial:
 
 @dataclass(frozen=True)
 class exponential_by:
-    """(1 - r^x) / (1 - r): falls by the factor r = e^log on its way, shifted so that it arrives."""
+    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives.
+
+    It takes the logarithm of r.
+    """
 
     log: float
 
@@ -97,13 +100,16 @@ class exponential_by:
 
 
 def exponential(ratio: float) -> exponential_by:
-    """The shape that falls by a factor."""
+    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives."""
     return exponential_by(math.log(ratio))
 
 
 @dataclass(frozen=True)
 class inverse_sqrt_by:
-    """As 1 / √(1 + t), over that stretch of it that falls by the factor r = e^log."""
+    """As 1 / √(1 + t), over that stretch of it that falls by the factor r.
+
+    It takes the logarithm of r.
+    """
 
     log: float
 

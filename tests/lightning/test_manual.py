@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
@@ -22,6 +23,7 @@ from lit_optim.lightning.health import Health
 from lit_optim.lightning.lengths import run_length
 from lit_optim.lightning.nonfinite import MOST_NONE, NonFinite
 from lit_optim.lightning.resume import Resumable
+from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import constant_warmup, cosine, cosine_warmup, linear
 from lit_optim.wrappers import Ema, Wrapped
@@ -357,7 +359,6 @@ def test_a_module_that_is_fit_again_by_another_trainer(tmp_path):
 
 def test_an_optimizer_that_is_kept_between_fits(tmp_path):
     """The module returns the same one again, with another schedule over it."""
-    from lit_optim.schedules.adapter import ScheduledLR
 
     class Keeps(Net):
         kept = None
@@ -419,3 +420,34 @@ def test_the_last_update_is_validated_with_several_optimizers(tmp_path):
     ]
     assert history.final["val/loss"] == pytest.approx((sum(values) / len(values)).item())
     assert all(torch.equal(p, q) for p, q in zip(weights, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("accumulated", [2, 3, 4])
+def test_lightnings_accumulation_callback_counts(accumulated, tmp_path):
+    """{0: k} is another way to say accumulate_grad_batches=k."""
+    module = Net(partial(SGD, lr=LR), schedule=cosine())
+    module.automatic_optimization = True
+    module.training_step = lambda batch, batch_idx: module.nets[0](batch[0]).square().mean()
+    callback = GradientAccumulationScheduler({0: accumulated})
+    run = fit(tmp_path, module, [callback], max_epochs=2)
+    [config] = run.lr_scheduler_configs
+    assert config.scheduler.last_epoch == config.scheduler.curve.total == run.global_step
+    assert run.global_step == 2 * -(-BATCHES // accumulated)
+
+
+def test_accelerates_optimizer_is_one(tmp_path):
+    """It has no hooks, and its schedulers are stepped once for each process."""
+    accelerate = pytest.importorskip("accelerate")
+    net = nn.Linear(3, 1)
+    inner = Ema(SGD(list(net.parameters()), lr=LR))
+    accelerator = accelerate.Accelerator(cpu=True)
+    net, optimizer = accelerator.prepare(net, inner)
+    scheduler = ScheduledLR(optimizer, linear().curve(Horizon(10)))
+    for t in range(10):
+        assert optimizer.param_groups[0]["lr"] == linear().curve(Horizon(10))(t, LR)
+        optimizer.zero_grad()
+        accelerator.backward(net(torch.ones(2, 3)).square().mean())
+        optimizer.step()
+        for _ in range(4):
+            scheduler.step()
+    assert scheduler.last_epoch == inner.updates == 10
