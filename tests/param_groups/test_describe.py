@@ -188,10 +188,17 @@ def test_pretrained_networks_come_in_eval_mode():
     assert told(Holder(net=Transformer().eval())) == expected
 
 
-MAKES = [no_decay, single, transformers, layer_decay, partial(by_rules, base="single"), roles]
+MAKES = {
+    "no_decay": no_decay,
+    "single": single,
+    "transformers": transformers,
+    "layer_decay": layer_decay,
+    "by_rules": partial(by_rules, base="single"),
+    "roles": roles,
+}
 
 
-@pytest.mark.parametrize("make", MAKES, ids=str)
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES.keys())
 @pytest.mark.parametrize(
     "lazy",
     [nn.LazyLinear(4), nn.LazyConv2d(4, 3), nn.LazyBatchNorm1d(), nn.LazyConvTranspose1d(3, 2)],
