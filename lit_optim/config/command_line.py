@@ -42,6 +42,7 @@ from lit_optim.config.resume import (
     NONE,
     RECORD,
     Found,
+    check_files,
     found,
     is_sweep,
     typed,
@@ -296,6 +297,7 @@ def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
     if not multirun:
         return found(to_plain(cfg))
     _check_sweep(where)
+    check_files(Path(where))
     return Found(Path(where), f"going on with {where}")
 
 

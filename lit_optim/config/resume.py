@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ TRIES, SECONDS_BETWEEN = 10, 0.1
 #: And when it has ended.
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
+#: Folders in a run's directory that are written into under names that are known before.
+WRITTEN_INTO = (".hydra", CHECKPOINTS, "csv")
 #: And in that of a sweep's job: how it ended, and what it printed.
 RECORD, LOG = "job.json", "log.txt"
 #: And in a sweep's: its line and its jobs, by the launcher and, earlier and less of it, by Hydra.
@@ -205,6 +208,7 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
         if where == AUTO:
             return Found(None, f"resume=auto: {run_dir} has no checkpoint yet; a new run")
         raise UsageError(f"resume={where}: it has no checkpoint")
+    check_files(run_dir)
     return Found(run_dir, f"going on with {run_dir}")
 
 
@@ -220,6 +224,29 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[s
         for key in keys
         if before.get(key) != now.get(key)
     )
+
+
+def check_files(directory: Path) -> None:
+    """Refuse a directory in which what a run writes would be written elsewhere, or wait forever.
+
+    A run writes into it, and into folders of these names; what it opens there may be a link to
+    anywhere or a FIFO, if somebody else has made the directory.
+
+    Raises:
+        UsageError: naming the first such file.
+    """
+    home = directory.resolve()
+    for folder in (directory, *(directory / name for name in WRITTEN_INTO)):
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError:
+            continue  # there is none
+        for path in (*paths, folder):
+            if path != directory and path.is_symlink() and home not in path.resolve().parents:
+                raise UsageError(f"resume: {path} is a link out of the directory; remove it")
+            mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UsageError(f"resume: {path} is neither a file nor a folder; remove it")
 
 
 def _age(path: Path) -> float:

@@ -15,7 +15,6 @@ from lit_optim.config.composing import composed
 from lit_optim.config.places import conf_dir, groups, use_conf_dir
 from lit_optim.config.plan import planned
 from lit_optim.errors import UsageError
-from tests.conftest import ROOT
 
 MINE = "# Ours, as we like it\n_target_: lit_optim.optimizers.sgd.SGD\nlr: 0.25\nmomentum: 0.5\n"
 
@@ -102,7 +101,7 @@ def test_it_is_completed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in ("plot", "explain", "train"):
         main(["complete", f"lit-optim {command} --config-dir c optimizer=min"])
-        assert capsys.readouterr().out == "mine\n"
+        assert capsys.readouterr().out == "optimizer=mine\n"
 
 
 def test_it_is_planned_with(own):
@@ -185,8 +184,3 @@ def test_several_processes_by_module(own):
     ]
     done = started([sys.executable, *line], own.parent)
     assert "steps" in done.stdout
-
-
-def test_train_py_is_the_same_program():
-    text = (ROOT / "train.py").read_text()
-    assert "from lit_optim.app import main" in text

@@ -106,7 +106,7 @@ def test_its_directory_alone_is_the_command_it_was_started_with(place, capsys):
     with pytest.raises(UsageError, match=r"optimizer.lr was 0.1, now 0.2; type it as it was"):
         front(["resume=runs/same", "optimizer.lr=0.2"])
     with pytest.raises(
-        UsageError, match=r"lr was 0.1, now 0.01, optimizer.momentum was 0.8, now 0.9"
+        UsageError, match=r"lr was 0.1, now 0.001, optimizer.momentum was 0.8, now 0.9"
     ):
         front(["resume=runs/same", "optimizer=momentum"])  # with the lr it has by default
     assert front(["--cfg", "job", "resume=runs/same"]).argv[2:-1] == lines

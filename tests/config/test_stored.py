@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups
-from lit_optim.config.resume import note
+from lit_optim.config.resume import check_files, note
 from lit_optim.config.stored import LEFT_OUT, stored_overrides
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
@@ -251,6 +252,75 @@ def test_hydras_own_part_is_not_for_the_command_line(line):
 def test_unpickling_a_directory_is_refused(path):
     with pytest.raises(UsageError):
         front(["--experimental-rerun", path or "x"])
+
+
+#: What a run writes again when it goes on, and the folders that these are in.
+WRITTEN = [
+    *(".lock", "asked.json", "config.yaml", "result.json", "hparams.yaml", "checkpoints", "csv"),
+    *(".hydra/config.yaml", ".hydra/hydra.yaml", "checkpoints/best.ckpt", "csv/metrics.csv"),
+]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("kind", ["link", "hanging link", "fifo", "device"])
+def test_what_a_run_writes_stays_in_its_directory(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    run_dir = tmp_path / "runs" / "foreign"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    note(run_dir, to_plain(composed([])))
+    (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
+    outside = tmp_path / "outside"
+    path = run_dir / name
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        path.rename(outside)
+    elif kind == "link":
+        outside.write_text("mine")
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else outside)
+    if name == "result.json" and kind == "link":  # then it has ended, and nothing is written
+        assert "is finished" in front([f"resume={run_dir}"]).text
+        return
+    with pytest.raises(UsageError) as refused:
+        front([f"resume={run_dir}"])
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_link_within_the_directory_is_left_alone(tmp_path):
+    run_dir = tmp_path / "run"
+    (run_dir / "logs").mkdir(parents=True)
+    (run_dir / "latest").symlink_to("logs")
+    check_files(run_dir)
+    (tmp_path / "named").symlink_to(run_dir)  # which the user has typed
+    check_files(tmp_path / "named")
+
+
+def test_a_sweep_starts_no_run_elsewhere(tmp_path):
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: ['optimizer=adamw,sgd']}}")
+    assert front(["-m", f"resume={sweep}"]).argv
+    (tmp_path / "outside").mkdir()
+    (sweep / "optimizer=adamw").symlink_to(tmp_path / "outside")
+    with pytest.raises(UsageError, match="is a link out of the directory"):
+        front(["-m", f"resume={sweep}"])
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sampled_from(ATTACKS), st.sampled_from(SIGNS))
+def test_no_line_of_a_sweep_names_code_or_a_place(tmp_path_factory, line, sign):
+    sweep = tmp_path_factory.mktemp("sweep")
+    lines = ["optimizer=adamw,sgd", spelled(line, sign, "")]
+    (sweep / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": {"task": lines}}}))
+    try:
+        argv = front(["-m", f"resume={sweep}"]).argv
+    except UsageError:
+        return
+    assert not any("evil" in one or "outside" in one for one in argv)
 
 
 def test_as_a_user_sees_it(tmp_path, foreign):
