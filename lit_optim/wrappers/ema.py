@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check, plain
+from lit_optim.kernels.precision import wide
 from lit_optim.wrappers.wrapper import Number, Wrapper
-
-WIDE = (torch.float32, torch.float64)
 
 
 class Ema(Wrapper):
@@ -28,7 +27,7 @@ class Ema(Wrapper):
     done wherever the run validates, tests, predicts and saves. Buffers, such as batch norm's
     statistics, are not averaged.
 
-    Keeps one tensor of each parameter's shape, at least float32.
+    Keeps one tensor of each parameter's shape, at least float32, or complex64 for a complex one.
 
     Args:
         base: the optimizer that trains.
@@ -62,8 +61,7 @@ class Ema(Wrapper):
             raise RuntimeError("Ema is in eval mode: call train() before step()")
         for p in self.params():
             if p not in self.average:
-                wide = p.dtype if p.dtype in WIDE else torch.float32
-                self.average[p] = p.detach().to(wide, copy=True)
+                self.average[p] = p.detach().to(wide(p), copy=True)
         loss, is_update = self.step_base(closure)
         if not is_update:
             return loss

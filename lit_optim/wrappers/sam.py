@@ -23,14 +23,17 @@ class Sam(Wrapper):
     Foret et al. 2021, Sharpness-Aware Minimization, arXiv:2010.01412, Alg. 1; adaptive: Kwon et al.
     2021, ASAM, arXiv:2102.11600, without its small eta.
 
-        g = gradient at p;   e = rho g / |g|,   adaptive: rho p² g / ||p| g|
+        g = gradient at p;   e = rho g / |g|,   adaptive: rho |p|² g / ||p| g|
         step by the gradient at p + e, from p
 
-    Norms are over all parameters. Each update takes two evaluations of the loss, so `step` wants a
-    closure; Lightning gives one. Its gradient clipping applies to both gradients: by norm it leaves
-    e as it is, and clips what is stepped by. Batch norm's statistics see both evaluations, and a
-    training loss is logged twice. With several devices each rank has the same gradient, so the same
-    e. Neither gradient accumulation nor a loss scaler (16-mixed) can go with it.
+    Norms are over all parameters. In a complex parameter |p| is the modulus of each number, so that
+    its real and its imaginary part have one unit.
+
+    Each update takes two evaluations of the loss, so `step` wants a closure; Lightning gives one.
+    Its gradient clipping applies to both gradients: by norm it leaves e as it is, and clips what is
+    stepped by. Batch norm's statistics see both evaluations, and a training loss is logged twice.
+    With several devices each rank has the same gradient, so the same e. Neither gradient
+    accumulation nor a loss scaler (16-mixed) can go with it.
 
     Keeps nothing; within a step one copy of the parameters.
 
@@ -90,7 +93,7 @@ class Sam(Wrapper):
             assert p.grad is not None
             g = real_numbers(p.grad * p.abs() if self.adaptive else p.grad)
             norms.append(torch.linalg.vector_norm(g, dtype=widest(g.device)))
-            ways.append(p.grad * p.square() if self.adaptive else p.grad)
+            ways.append(p.grad * p.abs().square() if self.adaptive else p.grad)
         device = norms[0].device
         norm = torch.linalg.vector_norm(torch.stack([one.to(device) for one in norms]))
         for p, way in zip(params, ways, strict=True):

@@ -36,7 +36,8 @@ class Wrapper(Optimizer):
     """A torch optimizer that shares the `param_groups` and the `state` of the one it is around.
 
     So any schedule reaches the groups, and hyperparameters are changed where they always are. The
-    state dict is that of `base`, and beside it, under the wrapper's own name, what it keeps.
+    state dict is that of `base`, and beside it, under the wrapper's own name, what it keeps
+    (`Lookahead.2` around another Lookahead).
     Attributes that it has not are those of `base`.
 
     A subclass writes `step`, and declares what it keeps in `numbers` and `tensors`.
@@ -119,7 +120,15 @@ class Wrapper(Optimizer):
         kept: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
         for name in self.tensors:
             kept[name] = {places[p]: value for p, value in getattr(self, name).items()}
-        return self.base.state_dict() | {type(self).__name__: kept}
+        return self.base.state_dict() | {self._state_key(): kept}
+
+    def _state_key(self) -> str:
+        """The class's name; numbered from 2 on where wrappers of the same name are within."""
+        name, base, depth = type(self).__name__, self.base, 1
+        while isinstance(base, Wrapper):
+            depth += type(base).__name__ == name
+            base = base.base
+        return name if depth == 1 else f"{name}.{depth}"
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -128,7 +137,7 @@ class Wrapper(Optimizer):
         Raises:
             UsageError: it is not of this wrapper.
         """
-        rest, name = dict(state_dict), type(self).__name__
+        rest, name = dict(state_dict), self._state_key()
         if name not in rest:
             raise UsageError(f"the saved state is of an optimizer without {name} around it")
         kept = rest.pop(name)
