@@ -89,7 +89,7 @@ def start_of(cfg: DictConfig, run_dir: Path) -> Start:
     saved = _opened(path)
     if cfg.resume.horizon == "keep" and saved["lr_schedulers"]:
         with open_dict(cfg):
-            cfg.scheduler.total = saved["lr_schedulers"][0]["total"]
+            cfg.scheduler.total = _total_of(saved["lr_schedulers"][0])
     fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
              if key.startswith("optimizer.")]  # fmt: skip
     return Start(path, Resumable(fresh, any_length=cfg.resume.horizon == "extend"))
@@ -102,11 +102,21 @@ def _opened(path: Path) -> dict[str, Any]:
     return saved
 
 
+def _total_of(schedule: Any) -> int | None:
+    total = schedule.get("total") if isinstance(schedule, Mapping) else None
+    if not isinstance(total, int | None):
+        raise UsageError("the checkpoint has no length of a schedule to keep")
+    return total
+
+
 def level_of(saved: Mapping[str, Any]) -> float:
     """The lr of a checkpoint as a share of what its schedule multiplies."""
-    groups = saved["optimizer_states"][0]["param_groups"]
-    levels = [group["lr"] / own for group in groups if (own := group.get("initial_lr"))]
-    return max(levels, default=1.0)
+    try:
+        groups = saved["optimizer_states"][0]["param_groups"]
+        levels = [group["lr"] / own for group in groups if (own := group.get("initial_lr"))]
+        return float(max(levels, default=1.0))
+    except (LookupError, TypeError, AttributeError, ValueError):  # whoever has written it
+        raise UsageError("the checkpoint has no lr of an optimizer to go on from") from None
 
 
 def _check_level(path: Path, saved: Mapping[str, Any]) -> None:

@@ -236,7 +236,8 @@ def rerun_line(directory: Path, lines: list[str]) -> list[str]:
     if not multirun and not (directory / ASKED).is_file():
         raise UsageError(f"rerun: {directory} is no directory of a run or a sweep")
     before, file = typed_sweep(directory) if multirun else typed(directory)
-    here = {override.key_or_group: override for override in overrides_in(lines)}
+    typed_beside = [with_path_quoted(line, multirun) for line in lines]
+    here = {override.key_or_group: override for override in overrides_in(typed_beside)}
     for line in before:
         key, _, value = line.lstrip("+").partition("=")
         if key == "branch_from" and value not in ("null", "") and key not in here:

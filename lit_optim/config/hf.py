@@ -269,7 +269,7 @@ def _mapping(key: str, value: str | Mapping[str, Any] | None) -> dict[str, Any]:
             pairs = [pair.split("=") for pair in value.replace(" ", "").split(",") if pair]
             return dict(pairs)
         found = json.loads(value or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         form = "momentum=0.9,nesterov=true" if key == "optim_args" else "{num_cycles: 2}"

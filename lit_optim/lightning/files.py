@@ -21,6 +21,7 @@ from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.lightning.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.system import sync_directory
 from lit_optim.temporary import remove_leftovers, temporary_beside
+from lit_optim.untrusted import Unreadable, read_json
 
 LOG = logging.getLogger("lit_optim")
 
@@ -185,8 +186,8 @@ def _digest(read: Callable[[int], bytes]) -> str:
 def known_sums(path: Path) -> list[str]:
     """The sums that stand beside a checkpoint; none where it has none."""
     try:
-        sums = json.loads(_sums_of(path).read_text("utf-8"))
-    except (OSError, ValueError):
+        sums = read_json(_sums_of(path))
+    except Unreadable:
         return []
     return [str(one) for one in sums] if isinstance(sums, list) else []
 

@@ -23,20 +23,32 @@ LOG = logging.getLogger("lit_optim")
 FORMAT = 1
 #: Where a checkpoint says who has written it.
 WRITTEN_BY = "written_by"
+#: What training goes on with, and its kind; a file of weights alone has only the first.
+PARTS: dict[str, type] = {
+    "state_dict": Mapping,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": Mapping,
+    "global_step": int,
+}
 
 
 def check_written(saved: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose parts mean something else here.
+    """Refuse a checkpoint that lacks what training goes on with, or where it means something else.
 
     Raises:
-        UsageError: naming who has written it.
+        UsageError: naming what it lacks, or who has written it.
     """
+    for part, kind in PARTS.items():
+        if not isinstance(saved, Mapping) or not isinstance(saved.get(part), kind):
+            raise UsageError(f"the checkpoint has no {part}: training cannot go on with it")
     by = saved.get(WRITTEN_BY, {"format": 1})  # as it was before it was written down
-    if by["format"] != FORMAT:
+    by = by if isinstance(by, Mapping) else {}
+    if by.get("format") != FORMAT:
         raise UsageError(
-            f"the checkpoint was written by lit_optim {by['lit_optim']} with torch {by['torch']} "
-            f"in format {by['format']}, and lit_optim {__version__} reads format {FORMAT}: go on "
-            "with the version that wrote it"
+            f"the checkpoint was written by lit_optim {by.get('lit_optim')} with torch "
+            f"{by.get('torch')} in format {by.get('format')}, and lit_optim {__version__} reads "
+            f"format {FORMAT}: go on with the version that wrote it"
         )
 
 

@@ -25,6 +25,7 @@ from lit_optim.lightning.full_batch import FullBatch
 from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
+from lit_optim.start import level_of
 from lit_optim.tasks.data import Pairs, TensorTask
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 
@@ -283,3 +284,48 @@ def test_another_versions_checkpoint_is_refused(tmp_path):
     saved["written_by"] |= {"format": 99, "lit_optim": "9.0"}
     with pytest.raises(UsageError, match=r"was written by lit_optim 9.0 with torch .* format 99"):
         check_written(saved)
+
+
+PARTS = {
+    "state_dict": {},
+    "optimizer_states": [],
+    "lr_schedulers": [],
+    "loops": {},
+    "global_step": 1,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("value", [None, "x", 1.5, [1], {"a": 1}, "missing"], ids=str)
+def test_a_checkpoint_of_another_kind_is_one_line(part, value):
+    saved = {**PARTS, part: value}
+    if value == "missing":
+        del saved[part]
+    if isinstance(value, type(PARTS[part])):
+        check_written(saved)
+        return
+    with pytest.raises(UsageError, match=f"the checkpoint has no {part}"):
+        check_written(saved)
+
+
+@pytest.mark.parametrize("saved", [None, 1, "x", [], {}, {"state_dict": {}}], ids=str)
+def test_what_is_no_checkpoint_of_a_run(saved):
+    with pytest.raises(UsageError, match="the checkpoint has no"):
+        check_written(saved)
+
+
+@pytest.mark.parametrize("by", [None, 1, [], {}, {"format": "1"}, {"format": 2}], ids=str)
+def test_whoever_has_written_it(by):
+    with pytest.raises(UsageError, match="reads format"):
+        check_written({**PARTS, "written_by": by})
+
+
+@pytest.mark.parametrize(
+    "states",
+    [[], [1], [{}], [{"param_groups": 1}], [{"param_groups": [1]}],
+     [{"param_groups": [{"initial_lr": 1}]}], [{"param_groups": [{"lr": "x", "initial_lr": 1}]}]],
+    ids=str,
+)  # fmt: skip
+def test_a_branch_from_a_state_of_another_kind(states):
+    with pytest.raises(UsageError, match="no lr of an optimizer"):
+        level_of({"optimizer_states": states})
