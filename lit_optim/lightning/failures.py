@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 import torch
 from lightning.pytorch import Trainer
@@ -23,8 +24,9 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
             f"out of memory at step {step}{batches}: take a smaller data.batch_size, and "
             "trainer.accumulate_grad_batches to make up for it"
         )
-    if isinstance(error, RuntimeError) and (match := KILLED.match(text)):
-        what = match[1].rstrip(". ")
+    match = KILLED.match(text) if isinstance(error, RuntimeError) else None
+    if match or _is_handover(error):
+        what = match[1].rstrip(". ") if match else "exited unexpectedly"
         return (
             f"a worker of the data loader {what}, at step {step}: often it is the memory of the "
             "machine; take fewer workers"
@@ -34,3 +36,13 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
         who = "rank 1" if others == 1 else f"one of the ranks 1 to {others}"
         return f"{who} hangs, or has gone another way than rank 0, at step {step}: all are ended"
     return died(trainer, error)
+
+
+def _is_handover(error: BaseException) -> bool:
+    """Whether a worker of a data loader was gone while it was to hand over a batch."""
+    if not isinstance(error, OSError | EOFError):
+        return False
+    frames = [
+        frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    return "torch.multiprocessing.reductions" in frames

@@ -129,6 +129,30 @@ def test_what_a_line_tells_better_than_a_traceback(train, argv, line):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("kind", [ConnectionResetError, ConnectionRefusedError, EOFError, OSError])
+def test_a_worker_that_dies_while_it_hands_over_a_batch_is_a_line_too(kind):
+    """A moment that a process would hit now and then."""
+    from lit_optim.lightning.failures import in_a_line
+
+    class Gone:
+        def detach(self):
+            raise kind("the worker is gone")
+
+    class Here:
+        global_step = 3
+
+    with pytest.raises(kind) as raised:
+        torch.multiprocessing.reductions.rebuild_storage_fd(torch.UntypedStorage, Gone(), 4)
+    assert in_a_line(raised.value, Here()).startswith(
+        "a worker of the data loader exited unexpectedly, at step 3"
+    )
+    Here.strategy = Here()
+    Here.strategy.launcher = None
+    with pytest.raises(kind) as raised:
+        Gone().detach()
+    assert in_a_line(raised.value, Here()) is None
+
+
 def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
     done = train(*LINE, "logger=none", "data.how=corrupt")
     assert done.returncode == 1
