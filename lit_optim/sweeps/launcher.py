@@ -29,7 +29,7 @@ from lit_optim.config.length import settle_length
 from lit_optim.config.lr import settle_lr
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
-from lit_optim.config.resume import LOG, RECORD, asked, note, read
+from lit_optim.config.resume import ASKED, LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
 from lit_optim.sweeps.names import job_key, name_jobs
@@ -196,14 +196,13 @@ class ProcessLauncher(Launcher):
                 shutil.rmtree(run_dir)
             run_dir = unique_dir(sweep_dir, name)
         settings, choices = self._compose(overrides)
+        for known in (LOG, ASKED, RECORD):
+            _make_room(run_dir / known)
         note(run_dir, settings)  # also of a run that fails before it can say so itself
         command = [*own_command(), *job_key(overrides), f"hydra.run.dir={quote(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         limit_threads(environment, self.n_jobs)
-        path = run_dir / LOG
-        if path.is_symlink() or not path.is_file():  # a FIFO, say, would be waited for
-            path.unlink(missing_ok=True)
-        log = path.open("a", encoding="utf-8")
+        log = (run_dir / LOG).open("a", encoding="utf-8")
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -214,6 +213,17 @@ class ProcessLauncher(Launcher):
             **OWN_GROUP,  # Ctrl-C comes from here, once, to all ranks of the job
         )
         return Job(overrides, run_dir, log, process, time.perf_counter(), choices)
+
+
+def _make_room(path: Path) -> None:
+    """Put out of the way what stands where a file is to be written and is none.
+
+    A FIFO would be waited for, a link leads elsewhere, a folder cannot be replaced by a file.
+    """
+    if path.is_dir() and not path.is_symlink():
+        path.rename(unique_dir(path.parent, f"{path.name}.before") / path.name)
+    elif path.is_symlink() or not path.is_file():
+        path.unlink(missing_ok=True)
 
 
 def _is_held(run_dir: Path) -> bool:
