@@ -32,7 +32,7 @@ class ScheduledLR(LRScheduler):
 
     What others have made of the lr (another scheduler in torch's ChainedScheduler, a callback) is
     kept as a factor, as among torch's own schedulers; a factor that comes where the curve is 0 is
-    lost.
+    lost. An lr that was set to 0 and is set again later is relative to the curve as any other.
 
     Args:
         optimizer: the ratios between its groups are kept.
@@ -185,8 +185,8 @@ class ScheduledLR(LRScheduler):
 
     def observe(self, metric: float) -> None:
         """Tell a curve that follows a metric its new value."""
+        self._take_changes()  # relative to the curve as it was when the lrs were set
         self.curve.observe(metric)
-        self._take_changes()
         self._apply()
 
     def get_lr(self) -> list[float | Tensor]:
@@ -242,8 +242,13 @@ class ScheduledLR(LRScheduler):
         groups = self.optimizer.param_groups
         for place, (before, group) in enumerate(zip(self._set, groups, strict=False)):
             now = _looked_at(group["lr"])
-            if before and now is not None and now != before:
+            if before is None or now is None or now == before:
+                continue
+            if before:
                 factors[place] = factors.get(place, 1.0) * now / before
+            elif factors.get(place) == 0:  # set to 0 before: only the curve tells relative to what
+                level = self.curve(self.last_epoch, float(group["initial_lr"]))
+                factors[place] = now / level if level else 1.0
         return factors
 
     def _factors_of_others(self) -> dict[int, float]:
