@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -139,9 +140,12 @@ class ScheduleLengths(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         was_stopped = trainer.should_stop and not 0 < trainer.max_steps <= trainer.global_step
+        was_stopped = was_stopped or trainer.interrupted
         if was_stopped or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         for scheduler in filter(_ends_with_run, self.schedulers):
+            if _is_replaced(trainer, scheduler):
+                continue
             made, total = scheduler.last_epoch, scheduler.curve.total
             if abs(made - total) > NEAR * total and scheduler.curve.bounded:
                 name = type(innermost_optimizer(scheduler.optimizer)).__name__
@@ -155,6 +159,18 @@ def _ends_with_run(scheduler: ScheduledLR) -> bool:
     """Whether its length is the run's, and not one that somebody has given."""
     made_of = scheduler.curve.made_of
     return made_of is not None and made_of[0].total is None and scheduler.horizon != "keep"
+
+
+def _is_replaced(trainer: Trainer, scheduler: ScheduledLR) -> bool:
+    """Whether the trainer steps another scheduler of the same optimizer instead, such as SWA's."""
+    configured: list[Any] = [config.scheduler for config in trainer.lr_scheduler_configs]
+    for container in configured:  # torch's chains and sequences, which may hold each other
+        configured += getattr(container, "_schedulers", ())
+    if any(one is scheduler for one in configured):
+        return False
+    mine = innermost_optimizer(scheduler.optimizer)
+    theirs = [getattr(one, "optimizer", None) for one in configured]
+    return any(innermost_optimizer(one) is mine for one in theirs if one is not None)
 
 
 def watch_length(trainer: Trainer, scheduler: ScheduledLR) -> None:

@@ -36,6 +36,18 @@ REPEAT: dict[str, Any] = {
     "times": Annotated[int, "> 0"],
     "for": Duration,
 }
+#: What else people call a key.
+MEANT = {
+    other: key
+    for key, others in {
+        "shape": "name kind type form curve",
+        "from": "start begin init initial",
+        "to": "end stop target final",
+        "for": "length duration steps epochs during until total",
+        "times": "count rounds cycles repeats",
+    }.items()
+    for other in others.split()
+}
 #: What `phases` does without being told: warmup, stable, decay.
 WSD: Sequence[Mapping[str, Any]] = (
     {"shape": "linear", "from": 0, "to": 1, "for": "5%"},
@@ -85,17 +97,39 @@ def phases(
 def _sequence(path: str, given: Sequence[Mapping[str, Any]], absolute: bool) -> tuple[Item, ...]:
     if not given:
         raise UsageError(f"{path} must have at least one phase")
-    open_ended = [index for index, phase in enumerate(given) if _takes_the_rest(phase)]
-    if len(open_ended) > 1:  # the last of them would get nothing
-        keys = " and ".join(f"{path}.{index}" for index in open_ended)
-        raise UsageError(f"{keys} say no `for`: only one phase can take the rest")
+    _check_keys(path, given)  # a misspelled key is missed below
     _check_start(path, given[0], absolute)
     items: list[Item] = []
     level: float | None = 1.0
     for index, phase in enumerate(given):
         item, level = _item(f"{path}.{index}", phase, absolute, level)
         items.append(item)
+    open_ended = [index for index, phase in enumerate(given) if _takes_the_rest(phase)]
+    if len(open_ended) > 1:  # the last of them would get nothing
+        keys = " and ".join(f"{path}.{index}" for index in open_ended)
+        raise UsageError(f"{keys} say no `for`: only one phase can take the rest")
     return tuple(items)
+
+
+def _check_keys(path: str, given: Sequence[Any]) -> None:
+    """Refuse the first key that no phase has, before what is missing is asked for."""
+    for index, phase in enumerate(given):
+        known = _known_keys(phase) if isinstance(phase, Mapping) else {}
+        for key in phase if known else ():
+            if key not in known:
+                meant = MEANT.get(str(key).lower())
+                near = f"; did you mean {meant}?" if meant in known else suggest(str(key), known)
+                near = near or f" (it takes {', '.join(known)})"
+                raise UsageError(f"{path}.{index} has no key {key!r}{near}")
+        if known is REPEAT and isinstance(phase["repeat"], list | tuple):
+            _check_keys(f"{path}.{index}.repeat", phase["repeat"])
+
+
+def _known_keys(phase: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of its kind; none where it is of neither."""
+    if phase.get("repeat") is not None:
+        return REPEAT
+    return PHASE if phase.get("shape") is not None else {}
 
 
 def _check_start(path: str, first: Any, absolute: bool) -> None:
@@ -116,11 +150,8 @@ def _item(path: str, given: Any, absolute: bool, level: float | None) -> tuple[I
         raise UsageError(
             f"{path} must be a phase such as {{shape: cosine, to: 0, for: 20%}}, got {given!r}"
         )
-    known = REPEAT if "repeat" in given else PHASE
+    known = _known_keys(given)
     for key, value in given.items():
-        if key not in known:
-            near = suggest(str(key), known) or f" (it takes {', '.join(known)})"
-            raise UsageError(f"unknown key {path}.{key}{near}")
         if key == "for" or key == "timescale":
             _positive(f"{path}.{key}", value)
         elif not accepts(value, known[key]):

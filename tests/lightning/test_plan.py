@@ -8,8 +8,11 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim.lr_scheduler import ChainedScheduler, ExponentialLR, StepLR
 
 from lit_optim.lightning.callbacks import MARKS, POINTS, LearningRates, plan_steps
 from lit_optim.optimizers.sgd import SGD
@@ -166,3 +169,38 @@ def test_data_of_another_length_are_told_once(tmp_path, caplog):
         "an epoch has 20 batches now, and had 10: the run has 60 updates, and its schedule was "
         "made for 30"
     ]
+
+
+class Stops(Callback):
+    def on_train_batch_end(self, trainer, *others):
+        if trainer.global_step == 7:
+            trainer.should_stop = True
+
+
+class Replaces(Callback):
+    """As Lightning's StochasticWeightAveraging does, with any of torch's schedulers."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1:
+            other = self.make(trainer.optimizers[0])
+            trainer.lr_scheduler_configs[0] = LRSchedulerConfig(other)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1),
+        lambda: Replaces(lambda o: ExponentialLR(o, 0.9)),
+        lambda: Replaces(lambda o: ChainedScheduler([ExponentialLR(o, 0.9), StepLR(o, 3)])),
+        Stops,
+    ],
+    ids=["SWA", "exponential", "chain", "stopped"],
+)
+def test_the_length_is_not_complained_of_where_the_schedule_was_not_to_end(make, tmp_path, caplog):
+    run = trainer(tmp_path, max_epochs=3, callbacks=[make()])
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        run.fit(attach(Plain(), scheduler=cosine_min_lr()), Data())
+    assert not [line for line in caplog.messages if "was made for" in line]
