@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import webbrowser
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from typing import IO, NoReturn
@@ -32,8 +34,11 @@ from lit_optim.errors import UsageError, printable
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.system import OWN_GROUP, kill_group
 from lit_optim.tensorboard import shown
+from lit_optim.untrusted import walk
 
 EVENTS = "events.out.tfevents.*"
+#: What TensorBoard reads has this somewhere in its name.
+IN_NAME = "tfevents"
 #: Where TensorBoard is by itself.
 USUAL_PORT = 6006
 SECONDS_TO_START = 90.0
@@ -102,7 +107,8 @@ def _serve(
         try:
             _wait_until_ready(process, port, log)
             url = address(port, read_tags(runs))
-            console.print(f"{shown(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}")
+            told = f"{shown(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
+            console.print(told, soft_wrap=True, markup=False)
             console.print(url, soft_wrap=True, highlight=False, markup=False)
             console.print("Ctrl-C ends it")
             if is_opened:
@@ -121,13 +127,33 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """The directories in it that have event files, itself included; what is hidden is left out."""
+    """The directories in it that have event files, itself included; what is hidden is left out.
+
+    Raises:
+        UsageError: TensorBoard would wait without end for what is called an event file there.
+    """
     found = []
-    for folder, folders, files in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if any(name.startswith("events.out.tfevents.") for name in files):
-            found.append(Path(folder))
-    return found
+    for folder, entries in walk(directory, is_hidden_too=True):
+        event_files = [entry for entry in entries if _is_event_file(entry)]
+        if event_files:
+            found.append(folder)
+    return [path for path in found if not _is_hidden(path.relative_to(directory))]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_event_file(entry: os.DirEntry[str]) -> bool:
+    if IN_NAME not in entry.name:
+        return False
+    try:
+        mode = entry.stat().st_mode
+    except OSError:  # a link that leads nowhere
+        return False
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError(f"{entry.path}: is not a regular file, TensorBoard would wait for it")
+    return stat.S_ISREG(mode) and fnmatch(entry.name, EVENTS)
 
 
 class Links:
@@ -212,7 +238,7 @@ def read_tags(runs: Sequence[Path]) -> list[str]:
     counts: Counter[str] = Counter()
     for run in runs[-FEW_FILES:]:
         tags: set[str] = set()
-        for path in sorted(run.glob(EVENTS))[:2]:
+        for path in sorted(path for path in run.glob(EVENTS) if path.is_file())[:2]:
             with suppress(Exception):  # a file that is broken, or of another version
                 for event in islice(EventFileLoader(str(path)).Load(), FEW_EVENTS):
                     tags |= {value.tag for value in event.summary.value}

@@ -25,7 +25,7 @@ from lit_optim.config.help import keys
 from lit_optim.config.listing import Entry, entries, matching
 from lit_optim.config.places import OPTION, use_conf_dir
 from lit_optim.environment import forget_ranks
-from lit_optim.errors import UsageError, first_line, suggest
+from lit_optim.errors import UsageError, escape, first_line, suggest
 from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.optimizers.needs import NEEDS
 from lit_optim.system import allow_any_text
@@ -165,7 +165,7 @@ def _answer(argv: Sequence[str]) -> None:
         from lit_optim.config.command_line import rerun_line
 
         again = rerun_line(args.directory, args.overrides)
-        print("lit-optim train", shlex.join(again), flush=True)
+        print("lit-optim train", escape(shlex.join(again)), flush=True)
         _train(directory, [TRAIN, *again])
         return
     if args.command == COMPLETION:
@@ -271,6 +271,7 @@ def _lr(text: str) -> float:
 
 
 def _path(text: str) -> Path:
+    """What every path of every command is read by; a shell expands `~` where it is not quoted."""
     return Path(os.path.expanduser(text))
 
 
@@ -314,14 +315,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     results = commands.add_parser(
         RESULTS, description="a table of runs, best first; their seeds averaged", allow_abbrev=False
     )
-    results.add_argument("directory", type=Path, help="of a run, of a sweep, or above several")
+    results.add_argument("directory", type=_path, help="of a run, of a sweep, or above several")
     rerun = commands.add_parser(
         RERUN,
         description="run the command of a run or a sweep again in a new directory, and print it; "
         "allow and --config-dir, which the directory does not decide, are typed again",
         allow_abbrev=False,
     )
-    rerun.add_argument("directory", type=Path, help="of a run or a sweep")
+    rerun.add_argument("directory", type=_path, help="of a run or a sweep")
     rerun.add_argument("overrides", nargs="*", help="what shall be otherwise: seed=1 and so on")
     commands.add_parser(
         DOCTOR,

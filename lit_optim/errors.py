@@ -24,17 +24,32 @@ class TrainingFailed(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line that is safe to print; where it says nothing, its kind."""
-    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    """What an error says, in one line that is safe to print; where it says nothing, its kind.
+
+    Our own messages are one line, so a line break in one belongs to a value and is escaped. Of
+    other errors, which may explain themselves at length, the first line is enough.
+    """
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, UsageError | TrainingFailed):
+        return printable(text)
+    first, *others = text.splitlines()
     return printable(f"{first} {others[0].strip()}" if first.endswith(":") and others else first)
+
+
+def escape(text: str) -> str:
+    """The whole text with control characters escaped.
+
+    A terminal obeys control characters, and text that was typed or read from a file may hold any.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable(text: str, most: int = LONGEST) -> str:
     """The text with control characters escaped, and its middle left out where it is too long.
 
-    A terminal obeys control characters, and text that was typed or read from a file may hold any.
+    For messages; what has to stay whole, such as a path or a command to copy, is for `escape`.
     """
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    escaped = escape(text)
     if len(escaped) <= most:
         return escaped
     kept = most - len(GAP)

@@ -10,6 +10,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from lit_optim.errors import escape
+
 GAP = "  "
 
 
@@ -48,7 +50,11 @@ def wrap_items(items: Iterable[tuple[str, str]], width: int, indent: str = "") -
 
 
 def print_pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and values in two columns; a value that does not fit gets its own line."""
+    """Print names and values in two columns; a value that does not fit gets its own line.
+
+    Control characters are escaped.
+    """
+    rows = [(escape(name), escape(value)) for name, value in rows]
     width = available_width(console)
     column = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
@@ -68,6 +74,8 @@ class WholeTable:
         rows: the cells, as many as columns.
         keys: how many of the first columns say what a row is; the others hold numbers.
         styles: of each row.
+
+    Control characters are escaped, but for the newlines of the header.
     """
 
     def __init__(
@@ -77,7 +85,9 @@ class WholeTable:
         keys: int,
         styles: Sequence[str] = (),
     ) -> None:
-        self.header, self.rows, self.keys = header, rows, keys
+        self.header = ["\n".join(map(escape, name.split("\n"))) for name in header]
+        self.rows = [list(map(escape, row)) for row in rows]
+        self.keys = keys
         self.styles = styles or [""] * len(rows)
 
     def table(self) -> Table:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from lit_optim.config.resume import ASKED, RECORD, RESULT
-from lit_optim.errors import UsageError, printable
+from lit_optim.errors import UsageError
 from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
 from lit_optim.sweeps.rows import Ended, ended_run
 from lit_optim.sweeps.table import table
 from lit_optim.tensorboard import shown
+from lit_optim.untrusted import walk
 
 #: What marks the directory of a run.
 MARKS = {ASKED, RESULT, RECORD}
-MAX_DEPTH = 8
 UNFINISHED = -1
 
 
@@ -34,28 +33,24 @@ def show_results(directory: Path, console: Console) -> None:
     unfinished = [run for run in runs if run.result is None]
     for run in unfinished:
         console.print(
-            f"no result: {printable(shown(run.run_dir))}",
+            f"no result: {shown(run.run_dir)}",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
 
 
 def find_runs(directory: Path) -> Iterator[Ended]:
-    """The runs in and below a directory, by name; hidden directories and links are left out.
+    """The runs in and below a directory, by name, also those in the directory of another run.
+
+    Hidden directories and links are left out.
 
     Raises:
         UsageError: it is no directory.
     """
     if not directory.is_dir():
         raise UsageError(f"{directory}: is no directory")
-    depth = len(directory.parts)
-    for place, folders, files in os.walk(directory):
-        path = Path(place)
-        if MARKS & set(files):
-            folders.clear()
+    for path, entries in walk(directory):
+        if any(entry.name in MARKS and not entry.is_dir() for entry in entries):
             yield read_run(path)
-            continue
-        inner = [name for name in folders if not name.startswith(".")]
-        folders[:] = sorted(inner) if len(path.parts) - depth < MAX_DEPTH else []
 
 
 def read_run(run_dir: Path) -> Ended:

@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from lit_optim.errors import escape
+
 
 def open_command(logdir: str | Path) -> str:
     """`lit-optim board ...`, with its path where the environment is not activated."""
@@ -16,8 +18,11 @@ def open_command(logdir: str | Path) -> str:
 
 
 def shown(path: str | Path) -> str:
-    """A path as short as it can be told: relative if it lies in the current directory."""
+    """A path as short as it can be told: relative if it lies in the current directory.
+
+    Control characters in it are escaped.
+    """
     try:
-        return str(Path(path).absolute().relative_to(Path.cwd()))
+        return escape(str(Path(path).absolute().relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return escape(str(path))

@@ -11,6 +11,8 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -60,6 +62,39 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         raise Unreadable(f"{path}: is not UTF-8") from None
+
+
+def walk(
+    directory: Path, is_hidden_too: bool = False, is_strict: bool = False
+) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """Each directory in a directory, itself first, with its entries by name; no link is followed.
+
+    Args:
+        directory: however deep; `os.walk` would recurse.
+        is_hidden_too: whether directories with a dot in front are walked as well.
+        is_strict: whether one that cannot be listed is an error; else it is left out.
+
+    Raises:
+        Unreadable: a directory cannot be listed, where that is an error.
+    """
+    waiting = [directory]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if is_strict:
+                why = error.strerror or "cannot be listed"
+                raise Unreadable(f"{folder}: {why}") from None
+            continue
+        yield folder, entries
+        inner = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+        waiting += [
+            Path(entry.path)
+            for entry in reversed(inner)
+            if is_hidden_too or not entry.name.startswith(".")
+        ]
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

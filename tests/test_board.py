@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lit_optim.board import Links, address, cards, find_runs, name_runs, read_tags
 from lit_optim.cli import main
 from lit_optim.config.places import groups
+from lit_optim.errors import UsageError
 from lit_optim.tensorboard import open_command
 
 DAY = "2026-11-28"
@@ -239,3 +240,29 @@ def test_it_serves_until_it_is_interrupted(tmp_path):
         assert process.stderr.read() == ""
     with socket.socket() as free:
         free.bind(("localhost", url.port))  # nobody is left behind
+
+
+@pytest.mark.parametrize("name", ["events.out.tfevents.1", "x.tfevents"])
+@pytest.mark.parametrize("folder", [".", "a", ".hidden", "a/.b"])
+@pytest.mark.parametrize("kind", ["fifo", "link to a fifo", "device"])
+def test_what_would_be_waited_for_is_refused(tmp_path, name, folder, kind):
+    write(tmp_path / "a", "train/loss")
+    path = tmp_path / folder / name
+    path.parent.mkdir(exist_ok=True)
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        fifo = path if kind == "fifo" else tmp_path / "fifo"
+        os.mkfifo(fifo)
+        if fifo != path:
+            path.symlink_to(fifo)
+    with pytest.raises(UsageError, match="is not a regular file"):
+        find_runs(tmp_path)
+    read_tags([path.parent])  # does not wait
+
+
+def test_directories_and_links_to_nothing_are_no_event_files(tmp_path):
+    write(tmp_path / "a", "train/loss")
+    (tmp_path / "b" / "events.out.tfevents.1").mkdir(parents=True)
+    (tmp_path / "b" / "events.out.tfevents.2").symlink_to("missing")
+    assert find_runs(tmp_path) == [tmp_path / "a"]

@@ -14,6 +14,7 @@ from lit_optim import cli, record
 from lit_optim.config.command_line import front, rerun_line
 from lit_optim.errors import UsageError
 from lit_optim.record import git_state, record_start
+from lit_optim.results import find_runs
 from tests.sweeps.test_rows import BROKEN, write_run
 
 STORED = ["data=digits", "model=mlp", "++model.width=20", "optimizer=sgd", "scheduler=constant",
@@ -177,3 +178,88 @@ def test_results_of_nothing(tmp_path, place, capsys):
         cli.main(["results", str(tmp_path / place)])
     assert end.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stray", ["asked.json", "result.json", "job.json"])
+@pytest.mark.parametrize("at", [".", "day", "day/one", "day/one/within"])
+def test_no_run_hides_another(tmp_path, stray, at):
+    runs = [tmp_path / "day" / "one", tmp_path / "day" / "one" / "within" / "two",
+            tmp_path.joinpath("day", *"abcdefghijkl")]  # fmt: skip
+    for run_dir in runs:
+        write_run(run_dir.parent, run_dir.name, ["optimizer=sgd"], 0.5)
+    (tmp_path / at).mkdir(exist_ok=True)
+    if not (tmp_path / at / stray).exists():
+        (tmp_path / at / stray).write_text("{}")
+    found = [run.run_dir for run in find_runs(tmp_path) if run.result is not None]
+    assert sorted({*runs} - {tmp_path / at}) == sorted({*found} - {tmp_path / at})
+
+
+CONTROL = ["\x1b[31m", "\x07", "\x9b2J", "\r", "\u202e", "\n"]
+
+
+@pytest.mark.parametrize("sign", CONTROL)
+@pytest.mark.parametrize("where", ["key", "value", "metric", "test", "directory"])
+def test_no_terminal_obeys_what_a_run_says(tmp_path, sign, where, capsys):
+    put = {where: f"a{sign}b"}
+    top = tmp_path / put.get("directory", "runs")
+    for k in range(2):
+        run_dir = top / f"r{k}"
+        write_run(top, f"r{k}", [f"{put.get('key', 'model.x')}={put.get('value', 'v')}{k}"], 0.5)
+        result = json.loads((run_dir / "result.json").read_text())
+        metric = put.get("metric", "val/loss")
+        result |= {"monitor": metric, "final": {metric: 1.0}, "best": {metric: 1.0}}
+        result["test"] = {put.get("test", "test/loss"): 1.0}
+        (run_dir / "result.json").write_text(json.dumps(result))
+    a_run(top / "cut off")
+    out = results(capsys, top)
+    assert all(character.isprintable() or character == "\n" for character in out)
+    assert f"a{sign}b" not in out
+    assert sign.encode("unicode_escape").decode() in out
+
+
+@pytest.mark.parametrize("sign", CONTROL)
+@pytest.mark.parametrize("command", ["rerun", "resume", "ckpt", "branch_from"])
+def test_no_terminal_obeys_the_overrides_of_a_run(tmp_path, sign, command, capsys, monkeypatch):
+    run_dir = tmp_path / f"d{sign.strip()}r"
+    lines = [*(line for line in STORED if "allow" not in line), f"++data.path='x{sign}y'"]
+    file = a_run(run_dir, [line for line in lines if "data.path" not in line])
+    monkeypatch.setattr(cli, "_train", lambda directory, argv: None)
+    if command == "rerun":
+        (run_dir / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(lines))
+        cli.main(["rerun", str(run_dir)])
+    elif command == "resume":
+        from lit_optim.config.check import to_plain
+        from lit_optim.config.composing import composed
+        from lit_optim.config.resume import note
+
+        plain = [line for line in STORED if "allow" not in line]
+        note(run_dir, to_plain(composed([line.replace("seed", "++seed") for line in plain])))
+        front([f"resume={run_dir}"])
+    else:
+        front([f"{command}={file}", *(["train=false"] if command == "ckpt" else [])])
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert all(character.isprintable() for character in out.removesuffix("\n"))
+
+
+@pytest.mark.parametrize("command", ["results", "rerun", "board"])
+def test_every_path_may_begin_at_home(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser, of_runs = cli._parsers()
+    assert parser.parse_args([command, "~/x"]).directory == tmp_path / "x"
+    [choices] = [action.choices for action in parser._actions if action.dest == "command"]
+    for made in (*choices.values(), *of_runs.values()):
+        for action in made._actions:
+            if action.type is not None and action.dest in ("directory", "to"):
+                if action.dest == "to" and action.type is cli._lr:
+                    continue
+                assert action.type("~/x") == tmp_path / "x"
+
+
+def test_a_run_at_home_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    a_run(tmp_path / "run", ["seed=3"])
+    started = []
+    monkeypatch.setattr(cli, "_train", lambda directory, argv: started.append(argv))
+    cli.main(["rerun", "~/run"])
+    assert started == [["train", "seed=3"]]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lit_optim.config.resume import _changes
 from lit_optim.errors import LONGEST, UsageError, first_line, printable
 from lit_optim.untrusted import (
     MAX_BYTES,
@@ -129,3 +130,14 @@ def test_a_long_message_keeps_both_ends():
     assert len(line) == LONGEST
     assert line.startswith("begin xxx")
     assert line.endswith("xxx end")
+
+
+@given(st.text(max_size=400), st.text(max_size=400))
+def test_a_value_never_cuts_the_message_that_it_stands_in(before, after):
+    told = first_line(UsageError(f"key was {before}, now {after}; say which"))
+    assert told.startswith("key was ")
+    assert told.endswith("; say which")
+    assert told.isprintable()
+    changes = _changes({"k": before}, {"k": after}, ["k"])
+    assert changes.isprintable()
+    assert len(changes) < 150

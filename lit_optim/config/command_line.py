@@ -52,7 +52,7 @@ from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import SEVERAL, TARGET
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
-from lit_optim.errors import UsageError, printable, suggest
+from lit_optim.errors import UsageError, escape, printable, suggest
 from lit_optim.hyperparameters import accepts, describe
 
 SHORT = re.compile(r"^\+{0,2}resume=")
@@ -131,7 +131,7 @@ def front(argv: list[str]) -> Line:
     _check_launcher(cfg, overrides)
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
-        return Line(argv, printable(going_on.told))
+        return Line(argv, escape(going_on.told))
     if cfg.trainer.get("num_nodes", 1) == 1:
         forget_machines()
     first = is_first()
@@ -147,8 +147,8 @@ def front(argv: list[str]) -> Line:
     lines = [*map(rewritten, overrides)]
     if going_on is not None:
         if first:
-            as_before = " ".join(printable(shlex.quote(str(one.input_line))) for one in before)
-            told = printable(going_on.told)
+            as_before = escape(shlex.join(str(one.input_line) for one in before))
+            told = escape(going_on.told)
             print(f"{told}: {as_before}" if as_before else told)
         ours = ("++resume.from=", "hydra.sweep.dir=" if args.multirun else "hydra.run.dir=")
         lines = [x for x in lines if not x.startswith(ours)]
@@ -197,8 +197,8 @@ def _before(overrides: list[Override], multirun: bool) -> list[Override]:
     if key == "ckpt":
         before = [one for one in before if TESTED.fullmatch(one.key_or_group)]
     if before and is_first():
-        told = " ".join(shlex.quote(str(one.input_line)) for one in before)
-        print(f"from the run of {key}={where}: {told}")
+        told = shlex.join(str(one.input_line) for one in before)
+        print(escape(f"from the run of {key}={where}: {told}"))
     return before
 
 
@@ -214,7 +214,8 @@ def _stored(
     same_keys = ("trainer", *SEVERAL)  # whatever is chosen
     chosen = tuple(f"{key}." for key in here if key in groups() and key not in same_keys)
     before = stored_overrides(
-        lines,
+        # as if it were typed, before the check: `rerun` hands it on as if it were
+        [with_path_quoted(line, multirun) for line in lines],
         f"{source.partition('=')[0]}: {file}",
         lambda key: key in here or key.startswith(chosen),
         multirun,
@@ -243,8 +244,15 @@ def rerun_line(directory: Path, lines: list[str]) -> list[str]:
         if key == "branch_from" and value not in ("null", "") and key not in here:
             raise UsageError(f"rerun: {directory} is a branch; type {line.lstrip('+')} beside it")
     stored = _stored(before, file, here, "rerun", multirun)
-    flags = ["-m"] if multirun else []
-    return [*flags, *(str(one.input_line) for one in stored), *lines]
+    again = [str(one.input_line) for one in stored]
+    for one, read in zip(stored, _read(again, multirun)[0], strict=True):
+        if (one.key_or_group, one.type, one.value()) != (
+            read.key_or_group,
+            read.type,
+            read.value(),
+        ):
+            raise UsageError(f"rerun: {file} has {one.input_line}, which says two things; type it")
+    return [*(["-m"] if multirun else []), *again, *lines]
 
 
 def _check_launcher(cfg: DictConfig, overrides: list[Override]) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
 from lit_optim.errors import UsageError
@@ -25,6 +25,10 @@ PATH_KEYS = (
     "branch_from",
     "hydra.run.dir",
     "hydra.sweep.dir",
+)
+#: Names of keys that say where something is, whoever takes them.
+OF_A_PLACE = re.compile(
+    r"(.*_)?(path|file|root|folder|directory|dir|(dir|log|sub)_?(path|name|dir))"
 )
 LAST_PARTS = ("path", "dir", "root", "file", "save_dir", "dirpath", "data_dir", "root_dir")
 MOST_OF_NAME = 255
@@ -65,7 +69,7 @@ def with_path_quoted(line: str, multirun: bool) -> str:
     if multirun:
         if SWEEP.match(value):
             return line
-        paths = _existing(value) or ([value] if "," not in value else value.split(","))
+        paths = _existing(value) or _listed(value)
     else:
         paths = [value]
     for path in paths:
@@ -99,6 +103,20 @@ def _read(value: str) -> object:
         return () if override.is_sweep_override() else override.value()
     except (HydraException, ValueError, RecursionError):
         return ()
+
+
+def _listed(value: str) -> list[str]:
+    """The paths in a value with commas between, where those in quotes count for none."""
+    try:
+        override = OverridesParser.create().parse_override(f"x={value}")
+    except (HydraException, ValueError, RecursionError):
+        return value.split(",")
+    read = override.value()
+    if isinstance(read, ChoiceSweep) and any(isinstance(one, QuotedString) for one in read.list):
+        return [one.with_quotes() if isinstance(one, QuotedString) else str(one)
+                for one in read.list]  # fmt: skip
+    is_quoted = isinstance(read, str) and value[:1] in ("'", '"')
+    return [value] if is_quoted else value.split(",")
 
 
 def _existing(value: str) -> list[str] | None:

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, printable, suggest
 from lit_optim.temporary import write_whole
-from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
+from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text, walk
 
 AUTO, NONE = "auto", "none"
 #: In a run's directory: what was asked for, before anything was filled in.
@@ -27,8 +27,6 @@ TRIES, SECONDS_BETWEEN = 10, 0.1
 #: And when it has ended.
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
-#: Folders in a run's directory that are written into under names that are known before.
-WRITTEN_INTO = (".hydra", CHECKPOINTS, "csv")
 #: And in that of a sweep's job: how it ended, and what it printed.
 RECORD, LOG = "job.json", "log.txt"
 #: And in a sweep's: its line and its jobs, by the launcher and, earlier and less of it, by Hydra.
@@ -40,6 +38,8 @@ FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 #: What no saved state fits if it is changed.
 FIXED = ("optimizer._target_", "wrapper._target_", "model", "param_groups")
+#: Characters of a value in a message.
+MOST_OF_VALUE = 60
 HORIZONS = ("error", "keep", "extend")
 Horizons = Literal["error", "keep", "extend"]
 
@@ -170,7 +170,8 @@ def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
     """The run that `resume.from` names or, for auto, the newest of the same configuration.
 
     Raises:
-        UsageError: there is none of that name, it has no checkpoint, or it was another run.
+        UsageError: there is none of that name, it has no checkpoint, it was another run, or a
+            link leads out of its directory.
     """
     settings, now = plain["resume"], asked(plain)
     where = settings["from"]
@@ -220,7 +221,7 @@ def _differs_in_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> boo
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> str:
     return ", ".join(
-        f"{key} was {before.get(key)}, now {now.get(key)}"
+        f"{key} was {_shown(before.get(key))}, now {_shown(now.get(key))}"
         for key in keys
         if before.get(key) != now.get(key)
     )
@@ -229,24 +230,30 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[s
 def check_files(directory: Path) -> None:
     """Refuse a directory in which what a run writes would be written elsewhere, or wait forever.
 
-    A run writes into it, and into folders of these names; what it opens there may be a link to
-    anywhere or a FIFO, if somebody else has made the directory.
+    What is opened anywhere in it may be a link to any place or a FIFO, if somebody else has made
+    the directory. A link to another place in it is fine, as is one that it is reached by; hard
+    links look like any other file.
 
     Raises:
         UsageError: naming the first such file.
     """
-    home = directory.resolve()
-    for folder in (directory, *(directory / name for name in WRITTEN_INTO)):
-        try:
-            paths = sorted(folder.iterdir())
-        except OSError:
-            continue  # there is none
-        for path in (*paths, folder):
-            if path != directory and path.is_symlink() and home not in path.resolve().parents:
-                raise UsageError(f"resume: {path} is a link out of the directory; remove it")
-            mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+    home = os.path.realpath(directory)
+    for _, entries in walk(directory, is_hidden_too=True, is_strict=True):
+        for entry in entries:
+            target = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+            if entry.is_symlink() and not Path(target).is_relative_to(home):
+                raise UsageError(
+                    f"resume: {entry.path} is a link out of the directory, to {target}; put a copy "
+                    "in its place, or remove it"
+                )
+            mode = os.stat(target).st_mode if os.path.exists(target) else stat.S_IFREG
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UsageError(f"resume: {path} is neither a file nor a folder; remove it")
+                raise UsageError(f"resume: {entry.path} is neither a file nor a folder; remove it")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message that goes on after it."""
+    return printable(str(value), MOST_OF_VALUE)
 
 
 def _age(path: Path) -> float:
@@ -278,8 +285,8 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key) and key.startswith(FIXED):
             raise UsageError(
-                f"resume: {key} was {before.get(key)}, now {now.get(key)}: this is another run, "
-                "and the saved state does not fit it"
+                f"resume: {_changes(before, now, [key])}: this is another run, and the saved state "
+                "does not fit it"
             )
     length = [key for key in changed if key in LENGTH]
     others = [key for key in changed if key not in LENGTH]

@@ -16,8 +16,10 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from lit_optim.config.composing import values_of
+from lit_optim.config.paths import OF_A_PLACE
 from lit_optim.config.places import OPTION, groups
 from lit_optim.config.reading import overrides_in
 from lit_optim.config.settings import Settings
@@ -35,8 +37,12 @@ PLAIN = re.compile(r"\w[\w .,=+:-]*", re.ASCII)
 NAME = re.compile(r"(\w[\w .,=+-]*)?", re.ASCII)
 WORDS = re.compile(r"[\w./-]+", re.ASCII)  # of a metric: val/loss
 
+#: A key within a mapping of those groups.
+INNER_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+
 #: In the groups whose parts write files or open connections, text is taken under these keys only,
-#: and if it looks like this. Numbers, true, false and null are taken under any key.
+#: and if it looks like this. Numbers, true, false and null are taken under any key that does not
+#: name a place: a directory may be called 123.
 TEXT: dict[str, dict[str, re.Pattern[str]]] = {
     "trainer": {
         "accelerator": PLAIN,
@@ -120,8 +126,13 @@ def _objection(override: Override, multirun: bool) -> str | None:
             return "several values"
         if not override.is_discrete_sweep():
             return "values to search for"
+        values_of(override)  # refuses what is too many
         parse = OverridesParser.create().parse_override
-        values: list[Any] = [parse(f"x={value}").value() for value in values_of(override)]
+        try:  # with the quotes, without which it may be another value
+            lines = [f"x={value}" for value in override.sweep_string_iterator()]
+            values: list[Any] = [parse(line).value() for line in lines]
+        except (HydraException, RecursionError):
+            return "values that cannot be read one by one"
     else:
         values = [override.value()]
     if key in offered:
@@ -130,24 +141,34 @@ def _objection(override: Override, multirun: bool) -> str | None:
         return None if there else f"no choice of {key} (one of your own wants {OPTION})"
     if key == "ckpt" and any(value not in (None, "best") for value in values):
         return "a file to load"
-    for path, text in (pair for value in values for pair in _texts(last, value)):
-        if (why_not := _objection_to_text(root, path, text, known)) is not None:
+    for inner, part in (pair for value in values for pair in _parts(last, value)):
+        if (why_not := _objection_to_value(root, inner, part, known)) is not None:
             return why_not
     return None
 
 
-def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a value, with the name of the key that it stands under."""
+def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A value and all within it, each with the name of the key that it stands under."""
+    yield key, value
     if isinstance(value, Mapping):
         for inner, content in value.items():
-            if isinstance(inner, str) and "${" in inner:
-                yield inner, inner
-            yield from _texts(str(inner), content)
+            yield from _parts(str(inner), content)
     elif isinstance(value, list):
         for content in value:
-            yield from _texts(key, content)
-    elif isinstance(value, str):
-        yield key, value
+            yield from _parts(key, content)
+
+
+def _objection_to_value(root: str, key: str, value: Any, known: Collection[str]) -> str | None:
+    """What of a part of a value a file may not say, the keys of a mapping included."""
+    if isinstance(value, Mapping):
+        for inner in value:
+            if "${" in str(inner) or (root in TEXT and not INNER_KEY.fullmatch(str(inner))):
+                return f"{inner!r} is no name of a key"
+    if isinstance(value, str):
+        return _objection_to_text(root, key, value, known)
+    if value is not None and root in TEXT and OF_A_PLACE.fullmatch(key):
+        return f"{key} is where something is"
+    return None
 
 
 def _objection_to_text(root: str, key: str, text: str, known: Collection[str]) -> str | None:

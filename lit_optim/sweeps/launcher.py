@@ -31,6 +31,7 @@ from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
 from lit_optim.config.resume import ASKED, LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.progress import SweepProgress
@@ -143,13 +144,14 @@ class ProcessLauncher(Launcher):
                 say_no_more()
                 done = sum(job.return_value == 0 for job in ended)
                 told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
-                console.print(f"{told}: {sweep_dir}", soft_wrap=True, markup=False, highlight=False)
+                told = escape(f"{told}: {sweep_dir}")
+                console.print(told, soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(INTERRUPTED) from None
             except OSError as error:  # what a job is started with: its directory, its log
                 progress.stop()
                 _interrupt(running, self.signals)
                 told = f"lit_optim: {sweep_dir}: no run can be started there: {error.strerror}"
-                console.print(told, soft_wrap=True, markup=False, highlight=False)
+                console.print(escape(told), soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(1) from None
             except BaseException:
                 _interrupt(running, self.signals)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lit_optim.config.resume import LOG, RECORD
-from lit_optim.errors import printable
+from lit_optim.errors import escape, printable
 from lit_optim.printing import WholeTable
 from lit_optim.sweeps.launcher import describe_exit
 from lit_optim.sweeps.records import parse_job
@@ -47,7 +47,8 @@ class SweepTable(Callback):
             return  # another launcher's
         if jobs:
             table(jobs).print(console)
-        console.print(f"curves: {open_command(sweep_dir)}", soft_wrap=True, highlight=False)
+        curves = f"curves: {open_command(sweep_dir)}"
+        console.print(curves, soft_wrap=True, markup=False, highlight=False)
         failed = [job for job in jobs if job.exit_code != 0]
         for job in failed:
             _print_failure(console, job.run_dir, describe_exit(job.exit_code))
@@ -59,7 +60,8 @@ class SweepTable(Callback):
 
 def _print_failure(console: Console, run_dir: Path, how: str) -> None:
     log = run_dir / LOG
-    console.print(f"{run_dir.name}: {how}; {log}", soft_wrap=True, markup=False, style="red")
+    told = escape(f"{run_dir.name}: {how}; {log}")
+    console.print(told, soft_wrap=True, markup=False, style="red")
     console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -89,8 +91,8 @@ def table(jobs: list[Ended]) -> WholeTable:
     tests = sorted({name for job in jobs if job.result for name in job.result["test"]})
     same = {name.rpartition("/")[2] for name in names}  # of tests those like monitor are enough
     tests = [name for name in tests if name.rpartition("/")[2] in same] or tests
-    header = [*keys, *(f"{stage}\n{name}" for name in names for stage in ("best", "final"))]
-    header += [*tests, "runs", "seconds"]
+    stages_of = [f"{stage}\n{printable(name)}" for name in names for stage in ("best", "final")]
+    header = [*map(printable, keys), *stages_of, *map(printable, tests), "runs", "seconds"]
 
     def order(row: Row) -> tuple[int, bool, float]:
         for place, (monitor, mode) in enumerate(monitors):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import front
+from lit_optim.config.command_line import front, rerun_line
 from lit_optim.config.composing import composed
+from lit_optim.config.paths import with_path_quoted
 from lit_optim.config.places import groups
 from lit_optim.config.resume import check_files, note
 from lit_optim.config.stored import LEFT_OUT, stored_overrides
@@ -55,6 +57,30 @@ ATTACKS = [
     "callbacks.c={_target_: lightning.pytorch.callbacks.OnExceptionCheckpoint, dirpath: outside}",
     f"callbacks.c={EVIL}",
     "trainer.default_root_dir=outside",
+    *(
+        f"{key}={value}"
+        for key in (
+            "callbacks.checkpoint.dirpath",
+            "logger.tensorboard.save_dir",
+            "logger.tensorboard.sub_dir",
+            "trainer.default_root_dir",
+        )
+        for value in (
+            "{a/../../outside/x: 1}",
+            "{outside: 1}",
+            "[outside]",
+            "[[outside]]",
+            "123",
+            "1.5",
+            "true",
+            "~/outside",
+            "{a: {b/outside: 1}}",
+            "{'outside/x': 1}",
+        )
+    ),
+    "callbacks={checkpoint: {dirpath: {../outside: 1}}}",
+    "callbacks.checkpoint={../outside: 1}",
+    "logger={../outside: {a: 1}}",
     f"trainer.plugins=[{EVIL}]",
     f"trainer.strategy={EVIL}",
     f"trainer.profiler={EVIL}",
@@ -142,6 +168,111 @@ def test_no_line_of_a_directory_names_code_or_a_place(foreign, line, sign, quote
         assert "evil" not in text
         assert "outside" not in text
     assert "d.evil" not in sys.modules
+
+
+@pytest.mark.parametrize("line", ATTACKS)
+def test_no_line_that_is_run_again_does_either(foreign, line):
+    if line == "scheduler=lambda" or line.partition(".")[0].partition("=")[0] in LEFT_OUT:
+        return
+    with pytest.raises(UsageError):
+        front(rerun_line(foreign([line]), []))
+
+
+VALUES = ["adamw", "1", "'a,b'", "'{a: 1}'", "[1,2]", "{a: 1}", "null", "a/b", "~/a", "'~/a'",
+          "a b", "1/(1+step)", "power(2)", "''", "'it\\'s'", "[a,'b,c']", "true"]  # fmt: skip
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(["data.path", "model.name", "scheduler.expr", "model.x.dirpath", "weights"]),
+    st.lists(st.sampled_from(VALUES), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_what_is_checked_is_what_is_run_again(foreign, key, values, multirun):
+    line = f"{key}={','.join(values if multirun else values[:1])}"
+    try:
+        [once] = stored_overrides([with_path_quoted(line, multirun)], "x", multirun=multirun)
+    except UsageError:
+        return
+    again = str(once.input_line)
+    [twice] = stored_overrides([with_path_quoted(again, multirun)], "x", multirun=multirun)
+    assert (twice.type, twice.value()) == (once.type, once.value())
+    if not multirun:
+        assert rerun_line(foreign([line]), []) == [again]
+
+
+#: What a run writes, and one more directory of a logger.
+WRITTEN = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra", "config.yaml", "checkpoints",
+           "checkpoints/last.ckpt", "result.json", "run.json", "asked.json", "log.txt", ".lock",
+           "tensorboard", "csv/version_0/metrics.csv", "job.json", "any/thing"]  # fmt: skip
+
+
+def a_run_with_links(top, is_sweep):
+    """A run, or a sweep of one; with a link that leads to another place in it."""
+    run_dir = top / "job" if is_sweep else top
+    (run_dir / ".hydra").mkdir(parents=True)
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
+    (run_dir / ".hydra" / "overrides.yaml").write_text("[]")
+    (top / "sweep.json").write_text('{"line": ["seed=0"]}')
+    (run_dir / "inner").symlink_to("checkpoints")
+    return run_dir
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("is_sweep", [False, True])
+@pytest.mark.parametrize("kind", ["absolute", "relative", "dangling", "by another link"])
+def test_no_link_leads_out_of_a_run(tmp_path, name, is_sweep, kind):
+    (tmp_path / "outside").mkdir()
+    top = tmp_path / "run"
+    run_dir = a_run_with_links(top, is_sweep)
+    (tmp_path / "linked").symlink_to(top)
+    check_files(top)
+    check_files(tmp_path / "linked")
+    path = run_dir / name
+    target = tmp_path / "outside" / path.name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    if path.exists():
+        path.replace(target)
+    if kind == "dangling":
+        target = tmp_path / "outside" / "missing"
+    elif kind == "by another link":
+        (run_dir / "between").symlink_to(target)
+        target = run_dir / "between"
+    elif kind == "relative":
+        target = Path(os.path.relpath(target, path.parent))
+    path.symlink_to(target)
+    for where in (top, tmp_path / "linked"):
+        with pytest.raises(UsageError, match="is a link out of the directory"):
+            check_files(where)
+
+
+@pytest.mark.parametrize("argv", [["resume={}"], ["-m", "resume={}"], ["resume=auto"]], ids=str)
+def test_what_is_gone_on_with_has_no_such_link(tmp_path, argv, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    top = tmp_path / "runs" / "x"
+    run_dir = a_run_with_links(top, "-m" in argv)
+    note(run_dir, to_plain(composed([])))
+    argv = [one.format(top) for one in argv]
+    front(argv)
+    (run_dir / "config.yaml").symlink_to(tmp_path / "mine.yaml")
+    with pytest.raises(UsageError, match="is a link out of the directory"):
+        front(argv)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_a_link_is_named_with_where_it_leads(tmp_path, foreign):
+    where = foreign([])
+    link = where / "config.yaml"
+    link.symlink_to(tmp_path / "mine.yaml")
+    try:
+        told = f"{link} is a link out of the directory, to {tmp_path / 'mine.yaml'}"
+        with pytest.raises(UsageError, match=re.escape(told)):
+            front([f"resume={where}"])
+    finally:
+        link.unlink()
 
 
 @pytest.mark.parametrize("line", ATTACKS)
