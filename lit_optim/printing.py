@@ -1,4 +1,4 @@
-"""Floor 0: results in a terminal of any width: numbers are not split, nothing is cut."""
+"""Floor 1: results in a terminal of any width: numbers are not split, nothing is cut."""
 
 from __future__ import annotations
 

@@ -10,8 +10,17 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a room imports only from the floors below it, never its neighbours.
 FLOORS = (
-    ("environment", "errors", "missing", "printing", "system", "temporary"),
-    ("hyperparameters", "interrupts", "kernels", "metric_names", "threads", "untrusted", "updates"),
+    ("environment", "errors", "missing", "system", "temporary"),
+    (
+        "hyperparameters",
+        "interrupts",
+        "kernels",
+        "metric_names",
+        "printing",
+        "threads",
+        "untrusted",
+        "updates",
+    ),
     ("optimizers", "schedules", "param_groups", "record", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
     ("build", "start", "sweeps", "plot"),
