@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from lit_optim.config.command_line import front
 from lit_optim.config.length import settle_length
 from lit_optim.config.lr import origin_of_lr, settle_lr
+from lit_optim.config.origin import typed_lines
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
@@ -59,7 +60,7 @@ def _job(cfg: DictConfig) -> None:
         from lit_optim.run import Interrupted, run
 
     hydra_cfg: Any = HydraConfig.get()
-    where, typed = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
+    where, typed = Path(hydra_cfg.runtime.output_dir), typed_lines(hydra_cfg)
     settle_length(cfg, hydra_cfg)
     settle_lr(cfg, hydra_cfg)
     try:

@@ -56,6 +56,18 @@ def printable(text: str, most: int = LONGEST) -> str:
     return escaped[: kept - kept // 2] + GAP + escaped[len(escaped) - kept // 2 :]
 
 
+def show(value: object, most: int = LONGEST // 2) -> str:
+    """A value as Python writes it, for a message: short, and whatever it is, without an error.
+
+    Python writes no whole number of more than 4,300 digits, and a value may contain itself.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # its own __repr__, or that of what is in it
+        text = "a number of thousands of digits" if isinstance(value, int) else type(value).__name__
+    return printable(text, most)
+
+
 def suggest(given: str, known: Iterable[str]) -> str:
     """The end of a message: the nearest of the known names as a question, or nothing."""
     folded = given.casefold()

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from typing_extensions import Unpack
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 
 #: `Unpack` of typing_extensions, and typing's own from Python 3.11 on.
 UNPACKS = {get_origin(Unpack[dict]), Unpack, getattr(typing, "Unpack", Unpack)}
@@ -91,7 +91,7 @@ def check(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
     hints = hints_of(function)
     for name, value in values.items():
         if name in hints and not accepts(plain(value), hints[name]):
-            raise UsageError(f"{name} must be {describe(hints[name])}, got {value!r}")
+            raise UsageError(f"{name} must be {describe(hints[name])}, got {show(value)}")
 
 
 def plain(value: Any) -> Any:

@@ -11,18 +11,22 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, first_line
 
 #: No record, configuration or argument file of ours comes near this size, in bytes.
 MAX_BYTES = 16 << 20
 #: Containers within containers.
 MAX_DEPTH = 64
+#: Values of a YAML file once its aliases are expanded.
+MAX_VALUES = 100_000
+#: A whole number of more bits is no float, and of many more cannot be printed.
+MAX_BITS = 1024
 
 
 class Unreadable(UsageError):
@@ -109,7 +113,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError) as error:
         what = "is nested too deeply" if isinstance(error, RecursionError) else "is not valid JSON"
         raise Unreadable(f"{path}: {what}") from None
-    _check_depth(path, value)
+    _check_values(path, value)
     return value
 
 
@@ -125,37 +129,93 @@ def read_json_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
-def read_yaml_text(path: str | os.PathLike[str]) -> str:
+def read_yaml(
+    path: str | os.PathLike[str],
+    load: Callable[[str], Any] = yaml.safe_load,
+    is_users: bool = False,
+) -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: of the file.
+        load: makes plain values of the text.
+        is_users: as for `read_yaml_text`.
+
+    Raises:
+        Unreadable: as `read_yaml_text`, or a value in it cannot be made: a date in month 13, a
+            number that no float holds, a list as a key.
+    """
+    text = read_yaml_text(path, is_users)
+    try:
+        value = load(text)
+    except Exception as error:  # loaders raise whatever the value at hand happens to lead to
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark is not None else ""
+        why = getattr(error, "problem", None) or first_line(error)
+        raise Unreadable(f"{path}{where}: has a value that cannot be read: {why}") from None
+    _check_values(path, value)
+    return value
+
+
+def read_yaml_text(path: str | os.PathLike[str], is_users: bool = False) -> str:
     """Read a YAML file whose text is safe to hand to a YAML loader.
+
+    Args:
+        path: of the file.
+        is_users: whether the user wrote it and chose it. Then aliases are allowed as long as they
+            do not expand beyond `MAX_VALUES`, and tags are left to the loader.
 
     Raises:
         Unreadable: as `read_text`, or it is not YAML, uses aliases (a few lines of which expand to
             gigabytes), carries tags, or is nested too deeply.
     """
     text = read_text(path)
-    depth = 0
+    values = 0  # so far, with those that aliases stand for
+    begun: list[tuple[str | None, int]] = []  # collections: the anchor, and the values before it
+    sizes: dict[str, int] = {}  # of what an anchor stands for
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise Unreadable(f"{path}: YAML aliases (*name) are not read here; write it out")
-            if getattr(event, "tag", None) is not None:
+                if not is_users:
+                    raise Unreadable(
+                        f"{path}: YAML aliases (*name) are not read here; write it out"
+                    )
+                if any(anchor == event.anchor for anchor, _ in begun):
+                    raise Unreadable(f"{path}: *{event.anchor} stands within itself")
+                values += sizes.get(event.anchor, 1)
+            elif getattr(event, "tag", None) is not None and not is_users:
                 raise Unreadable(f"{path}: YAML tags ({event.tag}) are not read here")
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
+            elif isinstance(event, yaml.CollectionStartEvent):
+                begun.append((event.anchor, values))
+                values += 1
+            elif isinstance(event, yaml.ScalarEvent):
+                values += 1
+                if event.anchor:
+                    sizes[event.anchor] = 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, before = begun.pop()
+                if anchor:
+                    sizes[anchor] = values - before
+            if len(begun) > MAX_DEPTH:
                 raise Unreadable(f"{path}: is nested too deeply")
+            if is_users and values > MAX_VALUES:
+                raise Unreadable(f"{path}: holds more than {MAX_VALUES:,} values")
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, Unreadable):
             raise
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark is not None else ""
-        raise Unreadable(f"{path}{where}: is not valid YAML") from None
+        problem = getattr(error, "problem", None)
+        why = f": {problem}" if problem else ""
+        raise Unreadable(f"{path}{where}: is not valid YAML{why}") from None
     return text
 
 
-def _check_depth(path: str | os.PathLike[str], value: Any) -> None:
+def _check_values(path: str | os.PathLike[str], value: Any) -> None:
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(node, int) and node.bit_length() > MAX_BITS for node in level):
+            raise Unreadable(f"{path}: has a whole number of too many digits")
         level = [
             child
             for node in level

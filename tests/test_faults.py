@@ -71,7 +71,7 @@ FAULTS = [
     (47, ["seed="], "seed must be a whole number in [0, 4294967295], got ''"),
     (47, ["seed=-1"], "seed must be a whole number in [0, 4294967295], got -1"),
     (47, ["seed=abc"], "seed must be a whole number in [0, 4294967295], got 'abc'"),
-    (48, ["--config-dir=nowhere"], "--config-dir: the configuration is always conf/train.yaml"),
+    (48, ["--config-dir=nowhere"], "--config-dir nowhere: there is no such directory"),
     (51, ["-m", "optimizer=adamw,sgdd"], "unknown optimizer 'sgdd'; did you mean sgd?"),
     (52, ["-m", "seed=range(0,1000000)"], "more than 10,000 values; sweep over fewer"),
     (

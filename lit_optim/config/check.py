@@ -30,7 +30,7 @@ from lit_optim.config.targets import (
 )
 from lit_optim.config.trainer import check_trainer, run_length
 from lit_optim.config.typed_ranges import narrowed
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules.durations import Horizon, parse
 from lit_optim.schedules.expressions import FORMULAS, function_in
@@ -106,7 +106,7 @@ def _check_batch(choice: str | None, plain: Mapping[str, Any]) -> None:
         group, key = path.split(".")
         given = plain[group].get(key, wanted)
         if choice in choices and given != wanted:
-            raise UsageError(f"batch={choice} needs {path}={wanted}, but it is {given!r}")
+            raise UsageError(f"batch={choice} needs {path}={wanted}, but it is {show(given)}")
 
 
 def _check_branch(plain: Mapping[str, Any]) -> None:
@@ -121,7 +121,9 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
         raise UsageError("branch_from starts a run of its own: without resume and train=false")
     amount, unit = parse("cooldown", plain["cooldown"])
     if unit not in ("step", "%") or amount <= 0 or (unit == "%" and amount >= 100):
-        raise UsageError(f"cooldown must be updates, or a share < 100%, got {plain['cooldown']!r}")
+        raise UsageError(
+            f"cooldown must be updates, or a share < 100%, got {show(plain['cooldown'])}"
+        )
 
 
 def _check_job(plain: Mapping[str, Any]) -> None:
@@ -184,7 +186,7 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
         if key in settings.parameters:
             annotation = settings.parameters[key].annotation
             if value == "" or not accepts(value, annotation):
-                raise UsageError(f"{key} must be {describe(annotation)}, got {value!r}")
+                raise UsageError(f"{key} must be {describe(annotation)}, got {show(value)}")
     for name in (*settings.parameters, *ONE):
         if name not in plain or (name in ONE and plain[name] is None):
             raise UsageError(f"{name} is required{_choices(name)}")
@@ -209,7 +211,9 @@ def _check_one(path: str, node: Any, plain: Mapping[str, Any]) -> None:
     if node is None:
         raise UsageError(f"{path} cannot be null; to leave it out, say ~{path}")
     if not isinstance(node, Mapping):
-        raise UsageError(f"{path} must be one of its choices by name, got {node!r}{_choices(path)}")
+        raise UsageError(
+            f"{path} must be one of its choices by name, got {show(node)}{_choices(path)}"
+        )
     if TARGET not in node:
         raise UsageError(f"{path} has no {TARGET}: the class to make")
     signature = read_signature(node[TARGET])

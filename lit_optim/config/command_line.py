@@ -52,7 +52,7 @@ from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import SEVERAL, TARGET
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
-from lit_optim.errors import UsageError, escape, printable, suggest
+from lit_optim.errors import UsageError, escape, printable, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 
 SHORT = re.compile(r"^\+{0,2}resume=")
@@ -259,7 +259,7 @@ def _check_launcher(cfg: DictConfig, overrides: list[Override]) -> None:
     at_a_time = cfg.hydra.launcher.get("n_jobs")
     ours = cfg.hydra.runtime.choices.get("hydra/launcher") == "processes"
     if ours and not accepts(at_a_time, Count):
-        raise UsageError(f"hydra.launcher.n_jobs must be {describe(Count)}, got {at_a_time!r}")
+        raise UsageError(f"hydra.launcher.n_jobs must be {describe(Count)}, got {show(at_a_time)}")
     if ours and any(one.key_or_group == "hydra.sweep.subdir" for one in overrides):
         raise UsageError(
             "hydra.sweep.subdir is not used: the directory of a run in a sweep is named after its "

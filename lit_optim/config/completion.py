@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml  # type: ignore[import-untyped]
-
 from lit_optim.config.places import OPTION, conf_dir, groups, text_of
-from lit_optim.errors import UsageError
 from lit_optim.signatures import read_signature
+from lit_optim.untrusted import Unreadable, read_yaml
 
 PROGRAM, SCRIPT, MODULE = "lit-optim", "train.py", "lit_optim"
 SETTINGS = "lit_optim.config.settings.Settings"
@@ -217,24 +215,25 @@ def _chosen(group: str, choices: Mapping[str, str], words: list[str]) -> Keys:
     return _tree(node)
 
 
-def _node(path: Path) -> dict[str, Any]:
-    """A YAML file with what it takes over from others of its group."""
-    own = _read(path)
+def _node(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file with what it takes over from others of its group, but not from itself."""
+    own = {} if path in within else _read(path)
     node: dict[str, Any] = {}
-    for entry in own.pop("defaults", ()):
+    defaults = own.pop("defaults", None)
+    for entry in defaults if isinstance(defaults, list) else ():
         if isinstance(entry, str) and entry != "_self_":
             name = entry.partition("@")[0].lstrip("/")
             for folder in (path.parent, conf_dir() / path.parent.name):
                 if (folder / f"{name}.yaml").is_file():
-                    node |= _node(folder / f"{name}.yaml")
+                    node |= _node(folder / f"{name}.yaml", (*within, path))
                     break
     return node | own
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        node = yaml.safe_load(text_of(path))
-    except (yaml.YAMLError, UsageError, RecursionError):
+        node = read_yaml(path, is_users=True)
+    except Unreadable:
         return {}
     return node if isinstance(node, dict) else {}
 

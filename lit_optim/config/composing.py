@@ -12,12 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
 from lit_optim.config.length import settle_length
 from lit_optim.config.lr import settle_lr
+from lit_optim.config.own_files import OwnFiles, own_search_path
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError, first_line
@@ -39,6 +40,13 @@ def composed(overrides: list[str]) -> DictConfig:
             settle_lr(cfg, cfg.hydra)
         stand_in(cfg)
         return cfg
+    except UsageError:
+        raise
+    except RecursionError:
+        if OwnFiles.last is None:
+            raise
+        # each file is read once, so that the last one is where the circle closes
+        raise UsageError(f"{OwnFiles.last}: its defaults lead back to itself") from None
     except MarkedYAMLError as error:
         where = error.problem_mark
         place = f"{where.name}:{where.line + 1}: " if where else ""
@@ -49,6 +57,9 @@ def composed(overrides: list[str]) -> DictConfig:
         for path in [*conf_dir().rglob("*.yaml"), *(own_conf_dir() or conf_dir()).rglob("*.yaml")]:
             text_of(path)  # raises where it is this one
         raise
+    except InterpolationResolutionError as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UsageError(f"{key}{first_line(error)}") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(first_line(error)) from None
     except (ValueError, TypeError, AttributeError, IndexError) as error:  # of OmegaConf's own doing
@@ -63,8 +74,8 @@ def composed(overrides: list[str]) -> DictConfig:
 
 def _own_choices() -> list[str]:
     """What tells Hydra of a directory of the user's own choices."""
-    own = own_conf_dir()
-    return [] if own is None else [f"hydra.searchpath=[{quote(f'file://{own}')}]"]
+    own = own_search_path()
+    return [] if own is None else [f"hydra.searchpath=[{quote(own)}]"]
 
 
 def stand_in(cfg: DictConfig) -> None:

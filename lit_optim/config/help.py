@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_optim.config.places import conf_dir, groups, headline
+from lit_optim.config.places import conf_dir, groups, headline, text_of
 from lit_optim.hyperparameters import describe
 from lit_optim.signatures import read_docstring, read_signature
 
@@ -79,11 +79,11 @@ def arguments(group: str, target: str) -> str:
 
 def keys(path: Path) -> str:
     """The YAML file of a choice with its keys written as on the command line."""
-    text = path.read_text("utf-8")
+    text = text_of(path)
     top = re.compile(r"^(\w[\w.]*): ?(.*)$")
     lines = []
     for shared in re.findall(r"^  - (.*)@_here_$", text, re.MULTILINE):
-        _, _, more = (path.parent / f"{shared}.yaml").read_text("utf-8").partition("\n")
+        _, _, more = text_of(path.parent / f"{shared}.yaml").partition("\n")
         text = text.replace(f"  - {shared}@_here_\n", "").rstrip("\n") + "\n" + more
     text = text.replace("defaults:\n\n", "")
     for line in text.splitlines():

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lit_optim.config.hf_names import (
     HANDED_ON,
@@ -35,11 +33,11 @@ from lit_optim.config.hf_names import (
     Row,
 )
 from lit_optim.config.paths import expand_home
-from lit_optim.config.places import groups
-from lit_optim.errors import UsageError, suggest
+from lit_optim.config.places import as_hydra_loads, groups
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe, hints_of
 from lit_optim.signatures import Parameter, read_signature
-from lit_optim.untrusted import Unreadable, read_json, read_yaml_text
+from lit_optim.untrusted import Unreadable, read_json, read_yaml
 
 PLAIN = re.compile(r"[\w./%+-]*")  # what needs no quotes on the command line
 A_TYPO = 0.8  # as alike are a key and the one that was meant
@@ -54,16 +52,12 @@ def read(path: str) -> dict[str, Any]:
     """
     file, why = Path(expand_home(path)), ""
     try:
-        if file.suffix == ".json":
-            found = read_json(file)
-        else:  # which takes 5e-5 for a number, as plain YAML does not
-            found = OmegaConf.to_container(OmegaConf.create(read_yaml_text(file)))
+        is_json = file.suffix == ".json"
+        found = read_json(file) if is_json else read_yaml(file, as_hydra_loads)
     except Unreadable as error:
         why = str(error).removeprefix(f"{file}")
         if not os.path.isfile(file):
             raise UsageError(f"hf={path}{why}") from None
-        found = None
-    except (ValueError, YAMLError, OmegaConfBaseException, AssertionError, RecursionError):
         found = None
     if not isinstance(found, dict) or list(found.values()) == [None]:  # a lone word is no key
         raise UsageError(
@@ -273,7 +267,7 @@ def _mapping(key: str, value: str | Mapping[str, Any] | None) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         form = "momentum=0.9,nesterov=true" if key == "optim_args" else "{num_cycles: 2}"
-        raise UsageError(f"hf.{key} must be such as {form}, got {value!r}")
+        raise UsageError(f"hf.{key} must be such as {form}, got {show(value)}")
     return found
 
 
@@ -289,7 +283,7 @@ def _as_transformers_reads(value: Any, annotation: Any) -> Any:
 
 def _accepted(key: str, value: Any, annotation: Any) -> Any:
     if not accepts(value, annotation):
-        raise UsageError(f"hf.{key} must be {describe(annotation)}, got {value!r}")
+        raise UsageError(f"hf.{key} must be {describe(annotation)}, got {show(value)}")
     return value
 
 

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from lit_optim.config.places import own_conf_dir
 from lit_optim.config.reading import search_path
 from lit_optim.config.targets import TARGET, find_targets
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 
 #: Where and how a run is started. Lightning gives job.name and output_subdir to the other ranks.
 KEYS = re.compile(
@@ -62,11 +62,11 @@ def check_hydra_key(override: Override) -> None:
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
     if key in LITERAL and str(value) not in LITERAL[key]:
         allowed = " or ".join(LITERAL[key]).replace("None", "null")
-        raise UsageError(f"{key} must be {allowed}, got {value!r}")
+        raise UsageError(f"{key} must be {allowed}, got {show(value)}")
     if key in DIRECTORY and value in ("", None):
-        raise UsageError(f"{key} must be a directory, got {value!r}")
+        raise UsageError(f"{key} must be a directory, got {show(value)}")
     if key == "hydra.job.name" and not NAME.fullmatch(str(value)):
-        raise UsageError(f"{key} must be a name, got {value!r}")
+        raise UsageError(f"{key} must be a name, got {show(value)}")
 
 
 def _check_group(override: Override) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
@@ -38,16 +39,19 @@ def settle_length(cfg: DictConfig, hydra: DictConfig) -> None:
     if not isinstance(trainer, DictConfig):
         return
     values = {key: trainer.get(key) for key in (STEPS, EPOCHS)}
-    both = values[STEPS] not in NONE and values[EPOCHS] not in NONE
     typed = _typed(cfg, hydra)
+    is_endless = typed == {EPOCHS: -1}
+    both = values[STEPS] not in NONE and values[EPOCHS] not in NONE
     said: dict[str, Said] = {}
-    if _may_be_overruled(hydra) or (both and not typed):
+    if _may_be_overruled(hydra) or (both and not typed) or is_endless:
         said = _said(hydra)
     said |= {key: ((TYPED, 0), value) for key, value in typed.items()}
     values |= {key: value for key, (_, value) in said.items()}
     ranks = {key: said[key][0] if key in said else (INHERITED, 0) for key in (STEPS, EPOCHS)}
     if all(value not in NONE for value in values.values()) and ranks[STEPS] != ranks[EPOCHS]:
         values |= {STEPS: -1} if ranks[STEPS] < ranks[EPOCHS] else {EPOCHS: None}
+    if is_endless and ranks[STEPS] <= (PRESET, sys.maxsize):  # a default is not what ends it
+        values[STEPS] = -1
     with read_write(cfg), open_dict(cfg):
         for key, value in values.items():
             if trainer.get(key) != value:

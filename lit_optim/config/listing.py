@@ -21,6 +21,7 @@ from pathlib import Path
 
 from lit_optim.config.places import headline, shipped, target_of
 from lit_optim.signatures import read_attribute, read_docstring
+from lit_optim.untrusted import Unreadable
 
 YEAR = re.compile(r".*?(?<![\d.:])(?:19|20)\d\d(?!\d|\.\d)\)?")
 ARXIV = re.compile(r"(?:arXiv:)?\b(\d{4}\.\d{4,5})\b")
@@ -92,7 +93,10 @@ def matching(pattern: str, offered: list[Entry]) -> list[Entry]:
 
 
 def _entry(name: str, path: Path) -> Entry:
-    target = target_of(path)
+    try:
+        target = target_of(path)
+    except Unreadable:  # its headline says why
+        target = ""
     paragraphs = (read_docstring(target) or "").split("\n\n")
     explained = takewhile(lambda paragraph: not SECTION.match(paragraph), paragraphs)
     return Entry(name, headline(path), target, path, "\n\n".join(explained))

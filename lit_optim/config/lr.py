@@ -6,11 +6,10 @@ import math
 import re
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, open_dict, read_write
 
 from lit_optim.config.origin import files_setting, is_typed
-from lit_optim.config.places import groups, text_of
+from lit_optim.config.places import groups, mapping_of, text_of
 
 KEY = "optimizer.lr"
 MORE_SPECIFIC = ("batch", "experiment", "debug")  # than a preset
@@ -85,8 +84,8 @@ def _who_may_set(hydra: DictConfig) -> list[str]:
     for group in ("preset", *MORE_SPECIFIC):
         path = groups().get(group, {}).get(str(hydra.runtime.choices.get(group)))
         text = "" if path is None else text_of(path)
-        said = (yaml.safe_load(text) or {}) if SETS_LR.search(text) else {}
-        if "lr" in (said.get("optimizer") or {}):
+        said = mapping_of(path).get("optimizer") if path and SETS_LR.search(text) else None
+        if isinstance(said, dict) and "lr" in said:
             found.append(group)
     return found
 
@@ -95,9 +94,9 @@ def _without_preset(choice: str, hydra: DictConfig) -> tuple[bool, Any]:
     """Whether a file but the preset sets the lr, and to what."""
     path, texts = groups()["optimizer"].get(choice), _texts(hydra)
     if path is not None and not any(SETS_LR.search(x) or INCLUDES.search(x) for x in texts):
-        own = yaml.safe_load(text_of(path)) or {}  # most often: no need to ask Hydra
+        own = mapping_of(path)  # most often: no need to ask Hydra
         if "lr" in own:
-            return True, _number(own["lr"])
+            return True, own["lr"]
     found = files_setting([KEY], hydra)
     values = [one.value for one in found if not one.file.startswith("preset/")]
     return bool(values), values[-1] if values else None
@@ -107,11 +106,3 @@ def _texts(hydra: DictConfig) -> list[str]:
     """The files that are chosen in place of what an optimizer says itself."""
     chosen = {group: str(hydra.runtime.choices.get(group)) for group in MORE_SPECIFIC}
     return [text_of(groups()[g][name]) for g, name in chosen.items() if name in groups().get(g, {})]
-
-
-def _number(value: Any) -> Any:
-    """1e-3, which is text to YAML 1.1 and a number to Hydra."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

@@ -49,7 +49,7 @@ def files_setting(keys: Sequence[str], hydra: DictConfig) -> Iterator[Setting]:
     group = keys[0].partition(".")[0]
     loader = GlobalHydra.instance().config_loader()
     assert isinstance(loader, ConfigLoaderImpl)
-    lines = [*hydra.overrides.task, *hydra.overrides.hydra]
+    lines = [*typed_lines(hydra), *typed_lines(hydra, "hydra")]
     overrides, files = loader._parse_overrides_and_create_caching_repo("train", lines)
     loader._process_config_searchpath("train", overrides, files)
     found = create_defaults_list(files, "train", overrides, prepend_hydra=True, skip_missing=False)
@@ -66,5 +66,16 @@ def files_setting(keys: Sequence[str], hydra: DictConfig) -> Iterator[Setting]:
 
 def is_typed(key: str, hydra: DictConfig) -> bool:
     """Whether the command line sets a key, or takes it out."""
-    names = {str(line).lstrip("+~").partition("=")[0] for line in hydra.overrides.task}
-    return key in names
+    return key in {line.lstrip("+~").partition("=")[0] for line in typed_lines(hydra)}
+
+
+def typed_lines(hydra: DictConfig, part: str = "task") -> list[str]:
+    """The overrides as they were typed: an interpolation in one is not resolved here.
+
+    Args:
+        hydra: Hydra's own part of a configuration.
+        part: "task" for ours, "hydra" for Hydra's.
+    """
+    lines = OmegaConf.to_container(hydra.overrides[part], resolve=False)
+    assert isinstance(lines, list)
+    return [str(line) for line in lines]

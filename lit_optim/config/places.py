@@ -6,8 +6,12 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.untrusted import Unreadable, read_text, read_yaml
 
 #: The choice of a group that is a class of the user's own.
 CUSTOM = "custom"
@@ -111,11 +115,25 @@ def text_of(path: Path) -> str:
     Raises:
         UsageError: it cannot be read.
     """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"{path}: cannot be read: {why}") from None
+    return read_text(path)
+
+
+def mapping_of(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, as Hydra reads them.
+
+    Raises:
+        UsageError: it cannot be read, or holds something else.
+    """
+    found = read_yaml(path, as_hydra_loads, is_users=True)
+    if not isinstance(found, dict):
+        kind = "a list" if isinstance(found, list) else "no mapping"
+        raise UsageError(f"{path}: must hold keys and values, as in `lr: 0.1`, got {kind}")
+    return {str(key): value for key, value in found.items()}
+
+
+def as_hydra_loads(text: str) -> Any:
+    """YAML as plain values; 5e-5 is a number and a date text, which plain YAML takes otherwise."""
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def target_of(path: Path) -> str:
@@ -136,8 +154,15 @@ def target_of(path: Path) -> str:
 
 
 def headline(path: Path) -> str:
-    """The first comment line of a YAML file that is not an instruction to Hydra."""
-    for line in text_of(path).splitlines():
+    """The first comment line of a YAML file that is not an instruction to Hydra.
+
+    Of one that cannot be read, why: it stands in a list, from which nobody has chosen it.
+    """
+    try:
+        text = text_of(path)
+    except Unreadable as error:
+        return f"({str(error).removeprefix(f'{path}: ')})"
+    for line in text.splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.removeprefix("#").strip()
     return ""

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml  # type: ignore[import-untyped]
-
-from lit_optim.errors import UsageError, printable, suggest
+from lit_optim.errors import UsageError, printable, show, suggest
 from lit_optim.temporary import write_whole
-from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text, walk
+from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
 
 AUTO, NONE = "auto", "none"
 #: In a run's directory: what was asked for, before anything was filled in.
@@ -106,8 +104,8 @@ def typed_sweep(sweep_dir: Path) -> tuple[list[str], Path]:
     """
     file = sweep_dir / MULTIRUN
     try:
-        lines = yaml.safe_load(read_yaml_text(file))["hydra"]["overrides"]["task"]
-    except (Unreadable, yaml.YAMLError, ValueError, TypeError, LookupError):
+        lines = read_yaml(file)["hydra"]["overrides"]["task"]
+    except (Unreadable, TypeError, LookupError):
         file = sweep_dir / SWEEP  # cut off while Hydra was writing the other
         try:
             lines = read_json_mapping(file).get("line")
@@ -130,7 +128,7 @@ def is_sweep(path: Path) -> bool:
 def _lines_of(file: Path) -> list[str]:
     for _ in range(TRIES):  # the first of several ranks may be writing it
         with contextlib.suppress(Unreadable):
-            lines = yaml.safe_load(read_yaml_text(file))
+            lines = read_yaml(file)
             if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
                 return lines
         time.sleep(SECONDS_BETWEEN)
@@ -159,11 +157,13 @@ def check_resume(settings: Mapping[str, Any]) -> None:
             raise UsageError(f"resume.{key} is required")
     where, horizon, override = (settings.get(key) for key in known)
     if not (where is None or isinstance(where, str)):
-        raise UsageError(f"resume must be auto, none, or a run's directory, got {where!r}")
+        raise UsageError(f"resume must be auto, none, or a run's directory, got {show(where)}")
     if horizon not in HORIZONS:
-        raise UsageError(f"resume.horizon must be one of {', '.join(HORIZONS)}, got {horizon!r}")
+        raise UsageError(
+            f"resume.horizon must be one of {', '.join(HORIZONS)}, got {show(horizon)}"
+        )
     if not isinstance(override, list) or not all(isinstance(key, str) for key in override):
-        raise UsageError(f"resume.override must be a list of keys, got {override!r}")
+        raise UsageError(f"resume.override must be a list of keys, got {show(override)}")
 
 
 def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:

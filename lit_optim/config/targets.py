@@ -11,7 +11,7 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.hints import elsewhere
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.signatures import Signature, defined_in
 
@@ -61,7 +61,7 @@ def check_allowed(path: str, target: Any, known: tuple[str, ...], allow: list[st
         UsageError: naming the key and how to allow it.
     """
     if not isinstance(target, str) or not target:
-        raise UsageError(f"{path} must be the dotted name of a class, got {target!r}")
+        raise UsageError(f"{path} must be the dotted name of a class, got {show(target)}")
     names = [*known, *(f"{package}." for package in allow)]
     fits = [n for n in names if target == n or (n.endswith(".") and target.startswith(n))]
     home = defined_in(target)
@@ -131,7 +131,7 @@ def check_arguments(
             continue
         if not accepts(value, parameter.annotation):
             raise UsageError(
-                f"{path}.{key} must be {describe(parameter.annotation)}, got {value!r}"
+                f"{path}.{key} must be {describe(parameter.annotation)}, got {show(value)}"
             )
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from lit_optim.config.targets import SEVERAL
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
 
 Count = Annotated[int, "> 0"]
@@ -60,7 +60,9 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
     for key, annotation in TAKES.items():
         if key in trainer and not accepts(trainer[key], annotation):
-            raise UsageError(f"trainer.{key} must be {describe(annotation)}, got {trainer[key]!r}")
+            raise UsageError(
+                f"trainer.{key} must be {describe(annotation)}, got {show(trainer[key])}"
+            )
     for key in ("max_time", "val_check_interval"):
         _check_time(f"trainer.{key}", trainer.get(key), counts=key != "max_time")
     if steps == -1 and epochs in (None, -1) and trainer.get("max_time") is None:
@@ -97,7 +99,7 @@ def _check_time(path: str, value: Any, counts: bool) -> None:
     first = "a whole number of batches, a part of an epoch in (0, 1], " if counts else ""
     raise UsageError(
         f"{path} must be {first}null, a time such as 00:01:30:00 (days:hours:minutes:seconds) or "
-        f"{{hours: 1.5}}, got {value!r}"
+        f"{{hours: 1.5}}, got {show(value)}"
     )
 
 

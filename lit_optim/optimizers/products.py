@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.kernels import compiler
 from lit_optim.temporary import temporary_beside
 from lit_optim.untrusted import Unreadable, read_json_mapping
@@ -61,7 +61,7 @@ def prefers_bfloat16(device: str) -> bool:
     override = os.environ.get(OVERRIDE)
     if override:
         if override not in ("float32", "bfloat16"):
-            raise UsageError(f"{OVERRIDE} must be float32 or bfloat16, got {override!r}")
+            raise UsageError(f"{OVERRIDE} must be float32 or bfloat16, got {show(override)}")
         return override == "bfloat16"
     if device not in SIZES:
         return False

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.param_groups.decay import no_decay, single, transformers
 from lit_optim.param_groups.describe import ParameterInfo, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
@@ -128,9 +128,9 @@ def _divided(rule: Mapping[str, Any], index: int) -> tuple[dict[str, list[Any]],
             )
     mult, frozen = settings.get("lr_mult", 1.0), settings.get("frozen", False)
     if type(mult) not in (int, float) or not 0 < mult < float("inf"):
-        raise UsageError(f"{where}.lr_mult must be a number > 0, got {mult!r}")
+        raise UsageError(f"{where}.lr_mult must be a number > 0, got {show(mult)}")
     if type(frozen) is not bool:
-        raise UsageError(f"{where}.frozen must be true or false, got {frozen!r}")
+        raise UsageError(f"{where}.frozen must be true or false, got {show(frozen)}")
     for pattern in match.get("regex", ()):
         try:
             re.compile(pattern)

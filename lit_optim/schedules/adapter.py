@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.schedules.moved import Moved
 from lit_optim.schedules.schedule import Curve
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
@@ -62,7 +62,7 @@ class ScheduledLR(LRScheduler):
             )
         if horizon not in get_args(OtherLength):
             allowed = ", ".join(get_args(OtherLength))
-            raise UsageError(f"horizon must be one of {allowed}, got {horizon!r}")
+            raise UsageError(f"horizon must be one of {allowed}, got {show(horizon)}")
         self.horizon = horizon
         #: whether `step` warns where it is called before the optimizer's
         self.checks_order = True
@@ -164,7 +164,7 @@ class ScheduledLR(LRScheduler):
             self._move_to(self.last_epoch + 1)
             return
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise UsageError(f"step(epoch): epoch must be a whole number >= 0, got {epoch!r}")
+            raise UsageError(f"step(epoch): epoch must be a whole number >= 0, got {show(epoch)}")
         self._factors = {}
         self._move_to(epoch)
 

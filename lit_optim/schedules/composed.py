@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import checked
 from lit_optim.schedules.schedule import Curve, Schedule
@@ -44,7 +44,7 @@ def made(index: int | str, part: Part, key: str) -> Schedule:
             near = suggest(name, _names()) if isinstance(name, str) else ""
             raise UsageError(
                 f"{key}.{index} must be a schedule such as {{name: cosine, warmup: 5%}}, "
-                f"got {part!r}{near}"
+                f"got {show(part)}{near}"
             )
         known = inspect.signature(function).parameters
         for given in arguments:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typing_extensions import Unpack
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, parse
 from lit_optim.schedules.items import Free, InverseSqrt, Phase
@@ -42,7 +42,7 @@ def noam(
     peak = 1.0
     if d_model is not None:
         if unit != "step":
-            raise UsageError(f"warmup must be in steps beside a d_model, got {warmup!r}")
+            raise UsageError(f"warmup must be in steps beside a d_model, got {show(warmup)}")
         peak = (d_model * max(1.0, amount)) ** -0.5
     rise = Phase(0.0, peak, length=warmup, name="warmup")
     scale: Duration = warmup if amount else 1

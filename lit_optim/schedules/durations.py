@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import describe
 
 #: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples"; rounded to the nearest
@@ -50,7 +50,7 @@ class Horizon:
 
     def __post_init__(self) -> None:
         if type(self.steps) is not int or self.steps < 1:
-            raise UsageError(f"a run must have a whole number of steps > 0, got {self.steps!r}")
+            raise UsageError(f"a run must have a whole number of steps > 0, got {show(self.steps)}")
 
     def resolve(self, name: str, duration: Duration | Share) -> float:
         """The duration called `name` in optimizer steps, rounded as it says.
@@ -96,4 +96,4 @@ def parse(name: str, duration: Duration) -> tuple[float, str]:
             or (unit != "%" and amount.is_integer())
         ):
             return amount, unit
-    raise UsageError(f"{name} must be {describe(Duration)}, got {duration!r}")
+    raise UsageError(f"{name} must be {describe(Duration)}, got {show(duration)}")

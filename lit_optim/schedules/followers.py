@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Unpack
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.items import Absolute, Level, Phase, floor_below, value_of
 from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
@@ -112,7 +112,7 @@ def _every(follows: Follow | None) -> list[Duration]:
     if follows is None or follows.every is None:
         return []
     if parse("every", follows.every)[0] == 0:
-        raise UsageError(f"every must be more than 0, got {follows.every!r}")
+        raise UsageError(f"every must be more than 0, got {show(follows.every)}")
     return [follows.every]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe, hints_of
 from lit_optim.schedules.composed import made
 from lit_optim.schedules.schedule import Curve, Schedule
@@ -61,7 +61,7 @@ def movings(schedules: Mapping[str, Any]) -> list[Moving]:
             if set(given) != {GROUPS} or not isinstance(of_groups, Mapping):
                 raise UsageError(
                     f"schedules.{key} must be {{groups: {{name: schedule, ...}}}} and nothing "
-                    f"beside it, got {given!r}"
+                    f"beside it, got {show(given)}"
                 )
             for group, one in of_groups.items():
                 path = f"{key}.{GROUPS}.{group}"

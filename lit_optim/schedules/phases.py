@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.schedules.durations import Duration, Horizon, Share, parse
 from lit_optim.schedules.items import Absolute, Free, Item, Repeat, floor_below, phases_of
 from lit_optim.schedules.pieces import PhasesCurve, fit
@@ -57,7 +57,7 @@ class Phases(Schedule):
                 lengths = [(p.name, p.length or 0) for p in item.phases]  # type: ignore[misc]
             for name, duration in lengths:
                 if parse(name, duration)[0] == 0:
-                    raise UsageError(f"{name} must be more than 0, got {duration!r}")
+                    raise UsageError(f"{name} must be more than 0, got {show(duration)}")
 
     def _named(self) -> list[tuple[str, Duration]]:
         named: list[tuple[str, Duration | Share | None]] = []

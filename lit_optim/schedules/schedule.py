@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.schedules.durations import Duration, Horizon, parse
 
 #: Makes the torch scheduler of a schedule and an optimizer, where the run is known.
@@ -143,11 +143,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.ticks not in TICKS:
-            raise UsageError(f"ticks must be one of {', '.join(TICKS)}, got {self.ticks!r}")
+            raise UsageError(f"ticks must be one of {', '.join(TICKS)}, got {show(self.ticks)}")
         if self.total is not None:
             amount, unit = parse("total", self.total)
             if unit == "%" or amount <= 0:
-                raise UsageError(f"total must be steps, epochs or samples > 0, got {self.total!r}")
+                raise UsageError(
+                    f"total must be steps, epochs or samples > 0, got {show(self.total)}"
+                )
 
     def following(self, follow: Follow) -> Schedule:
         """The same schedule, following this."""

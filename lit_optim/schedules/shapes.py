@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 
 Shape = Callable[[float], float]
 
@@ -192,4 +192,4 @@ def named(key: str, text: Any) -> dict[str, Any]:
     numbered = [f"{name}(...)" for name in [*NUMBERED, STAIRCASE]]
     near = suggest(text, [*NAMED, *numbered]) if isinstance(text, str) else ""
     known = near or f"; it is one of {', '.join([*NAMED, *numbered])}"
-    raise UsageError(f"{key} must be a shape such as cosine or power(1.5), got {text!r}{known}")
+    raise UsageError(f"{key} must be a shape such as cosine or power(1.5), got {show(text)}{known}")

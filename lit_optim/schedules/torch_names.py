@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, Share, parse
 from lit_optim.schedules.items import Absolute, Free, Geometric, Item, Level, Phase, Repeat
@@ -37,7 +37,7 @@ def some(name: str, duration: Duration) -> Duration:
         ValueError: it is.
     """
     if parse(name, duration)[0] == 0:
-        raise UsageError(f"{name} must be more than 0, got {duration!r}")
+        raise UsageError(f"{name} must be more than 0, got {show(duration)}")
     return duration
 
 

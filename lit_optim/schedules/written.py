@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from typing_extensions import Unpack
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, parse
@@ -148,14 +148,14 @@ def _item(path: str, given: Any, absolute: bool, level: float | None) -> tuple[I
         given = {key: value for key, value in given.items() if value is not None}
     if not isinstance(given, dict) or not ("shape" in given or "repeat" in given):
         raise UsageError(
-            f"{path} must be a phase such as {{shape: cosine, to: 0, for: 20%}}, got {given!r}"
+            f"{path} must be a phase such as {{shape: cosine, to: 0, for: 20%}}, got {show(given)}"
         )
     known = _known_keys(given)
     for key, value in given.items():
         if key == "for" or key == "timescale":
             _positive(f"{path}.{key}", value)
         elif not accepts(value, known[key]):
-            raise UsageError(f"{path}.{key} must be {describe(known[key])}, got {value!r}")
+            raise UsageError(f"{path}.{key} must be {describe(known[key])}, got {show(value)}")
     if "repeat" in given:
         return _repeat(path, given, absolute), None
     return _phase(path, given, absolute, level)
@@ -163,7 +163,7 @@ def _item(path: str, given: Any, absolute: bool, level: float | None) -> tuple[I
 
 def _positive(key: str, duration: Any) -> None:
     if parse(key, duration)[0] == 0:
-        raise UsageError(f"{key} must be more than 0, got {duration!r}")
+        raise UsageError(f"{key} must be more than 0, got {show(duration)}")
 
 
 def _phase(
@@ -249,7 +249,7 @@ def _repeat(path: str, given: Mapping[str, Any], absolute: bool) -> Repeat:
 def _share_of_round(duration: Duration, key: str, times: int | None) -> float:
     amount, unit = parse(key, duration)
     if times is not None and unit != "%":
-        raise UsageError(f"{key} must be a % of its round beside `times`, got {duration!r}")
+        raise UsageError(f"{key} must be a % of its round beside `times`, got {show(duration)}")
     return amount
 
 

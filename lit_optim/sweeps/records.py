@@ -10,13 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml  # type: ignore[import-untyped]
-
 from lit_optim.config.resume import LOG, RECORD, RESULT, SWEEP, TYPED
-from lit_optim.errors import UsageError
 from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.temporary import remove_leftovers, write_whole
-from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml_text
+from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
 
 
 @dataclass(frozen=True)
@@ -162,8 +159,8 @@ def overrides_of(run_dir: Path) -> Overrides | None:
     if record is not None:
         return job_key(record.overrides)
     try:  # not of a sweep, or cut off in one
-        lines = yaml.safe_load(read_yaml_text(run_dir / TYPED))
-    except (UsageError, yaml.YAMLError, ValueError):
+        lines = read_yaml(run_dir / TYPED)
+    except Unreadable:
         return None
     if not _is_text_list(lines):
         return None

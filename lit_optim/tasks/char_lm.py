@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torchmetrics import MeanMetric
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 from lit_optim.tasks.data import TensorTask
 from lit_optim.tasks.logged import is_logged
 from lit_optim.tasks.sizes import check_sizes
@@ -77,12 +77,12 @@ class CharText(TensorTask):
         if path is None:
             raise UsageError("data.path must be given: a text file, such as data.path=book.txt")
         if not Path(path).is_file():
-            raise UsageError(f"data.path must be a text file, got {path!r}")
+            raise UsageError(f"data.path must be a text file, got {show(path)}")
         self.block = block
         try:
             text = Path(path).read_text("utf-8")
         except UnicodeDecodeError:
-            raise UsageError(f"data.path must be a text file in UTF-8, got {path!r}") from None
+            raise UsageError(f"data.path must be a text file in UTF-8, got {show(path)}") from None
         self.vocabulary = sorted(set(text))
         number = {character: i for i, character in enumerate(self.vocabulary)}
         ids = torch.tensor([number[character] for character in text])

@@ -64,7 +64,7 @@ MISTAKES = {
     "param_groups._target_=lit_optim.param_groups.decided": "is not allowed",
     "lr_rule._target_=lit_optim.lightning.lr_rule.check": "lr_rule.check is not allowed",
     "allow=[os.path]": "allow=os.path is refused",
-    "--config-name=other": "the configuration is always conf/train.yaml",
+    "--config-name=other": "--config-name: the defaults are always ours",
     "n_jobs=0": "n_jobs must be a whole number > 0, got 0",
     "data.batch_size=0": "data.batch_size must be a whole number > 0, got 0",
     "data.val_share=1.5": "data.val_share must be a number in [0, 1), got 1.5",

@@ -110,6 +110,18 @@ def test_what_the_shipped_files_say(conf):
     assert compose_length(conf, *line) == (None, 300)
 
 
+@pytest.mark.parametrize("preset", ["mnist1d", "digits", "none"])
+@pytest.mark.parametrize("trainer", ["cpu", "gpu"])
+def test_no_limit_of_epochs_is_not_replaced_by_a_default(conf, preset, trainer):
+    line = [f"preset={preset}", f"trainer={trainer}", "trainer.max_epochs=-1"]
+    assert compose_length(conf, *line) == (None, None)
+    assert compose_length(conf, *line, "trainer.max_steps=7") == (7, None)
+    (conf / "experiment/short.yaml").write_text(
+        "# @package _global_\n# short\ntrainer:\n  max_steps: 70\n"
+    )
+    assert compose_length(conf, *line, "experiment=short") == (70, None)
+
+
 def test_a_sweep_is_as_long_as_its_experiments_say(train, conf, tmp_path):
     """Hydra composes its runs anew, in processes of their own."""
     (conf / "experiment/long.yaml").write_text(
