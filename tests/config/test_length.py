@@ -11,6 +11,7 @@ import pytest
 from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import use_conf_dir
+from lit_optim.errors import UsageError
 
 #: From the least to the most specific.
 PLACES = ("default", "preset", "trainer", "batch", "experiment", "debug", "typed")
@@ -114,7 +115,8 @@ def test_what_the_shipped_files_say(conf):
 @pytest.mark.parametrize("trainer", ["cpu", "gpu"])
 def test_no_limit_of_epochs_is_not_replaced_by_a_default(conf, preset, trainer):
     line = [f"preset={preset}", f"trainer={trainer}", "trainer.max_epochs=-1"]
-    assert compose_length(conf, *line) == (None, None)
+    with pytest.raises(UsageError, match="the run has no end: set trainer.max_steps"):
+        compose_length(conf, *line)
     assert compose_length(conf, *line, "trainer.max_steps=7") == (7, None)
     (conf / "experiment/short.yaml").write_text(
         "# @package _global_\n# short\ntrainer:\n  max_steps: 70\n"
