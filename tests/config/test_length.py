@@ -115,7 +115,7 @@ def test_what_the_shipped_files_say(conf):
 @pytest.mark.parametrize("trainer", ["cpu", "gpu"])
 def test_no_limit_of_epochs_is_not_replaced_by_a_default(conf, preset, trainer):
     line = [f"preset={preset}", f"trainer={trainer}", "trainer.max_epochs=-1"]
-    with pytest.raises(UsageError, match="the run has no end: set trainer.max_steps"):
+    with pytest.raises(UsageError, match="the run has no end: set"):
         compose_length(conf, *line)
     assert compose_length(conf, *line, "trainer.max_steps=7") == (7, None)
     (conf / "experiment/short.yaml").write_text(
