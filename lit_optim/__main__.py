@@ -1,6 +1,6 @@
-"""`python -m lit_optim`: what train.py in a checkout and `lit-optim train` run."""
+"""`python -m lit_optim`: what train.py in a checkout runs, or a command of `lit-optim`."""
 
-from lit_optim.entry import train
+from lit_optim.entry import module
 
 if __name__ == "__main__":
-    train()
+    module()

@@ -65,6 +65,7 @@ OF_RUNS = (PLOT, EXPLAIN, LR_RANGE)
 BOARD, DOCTOR = "board", "doctor"
 RERUN, RESULTS = "rerun", "results"
 COMPLETION, COMPLETE = "completion", "complete"
+COMMANDS = (TRAIN, *GROUPS, *OF_RUNS, BOARD, RESULTS, RERUN, DOCTOR, COMPLETION, COMPLETE)
 PLOTTED = """\
 what schedules would do with the lr, by the functions that train
 
@@ -126,8 +127,10 @@ class _Parser(argparse.ArgumentParser):
 def _answer(argv: Sequence[str]) -> None:
     directory, argv = _without_conf_dir(argv)
     words = [word for word in argv if not word.startswith("-")]
-    commands = [TRAIN, *GROUPS, *OF_RUNS, BOARD, RESULTS, RERUN, DOCTOR, COMPLETION]
+    commands = COMMANDS[:-1]  # `complete` is the shell's
     if words and words[0] == TRAIN:
+        if words[1:] and words[1] in COMMANDS:
+            raise UsageError(f"{words[1]} is a command itself: lit-optim {words[1]}, without train")
         _train(directory, argv)
         return
     use_conf_dir(directory)

@@ -1,6 +1,9 @@
-"""Where train.py and the command `lit-optim` begin, before anything of others is imported."""
+"""Where train.py, `lit-optim` and `python -m lit_optim` begin, before others are imported."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
 
 from lit_optim.missing import explain_missing
 
@@ -25,3 +28,30 @@ def command() -> None:
         from lit_optim.cli import main
 
         main()
+
+
+def module() -> None:
+    """Run what `python -m lit_optim` runs: a command of `lit-optim` that is named first, or train.
+
+    An override has a `=` or a `~`, so that no command can be one.
+    """
+    word = first_word(sys.argv[1:])
+    if word is not None and word.replace("-", "").isalpha():
+        with explain_missing():
+            from lit_optim.cli import COMMANDS
+
+        if word in COMMANDS:
+            command()
+            return
+    train()
+
+
+def first_word(argv: Sequence[str]) -> str | None:
+    """The first argument that is neither an option nor the directory of --config-dir."""
+    words = iter(argv)
+    for word in words:
+        if word in ("--config-dir", "-cd"):
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from hydra.utils import get_object
 
-from lit_optim.cli import GROUPS, main
+import lit_optim.entry
+from lit_optim.cli import COMMANDS, GROUPS, main
+from lit_optim.config.command_line import combinations, front
 from lit_optim.config.help import help_text
 from lit_optim.config.listing import Entry, entries
-from lit_optim.config.places import headline, shipped
+from lit_optim.config.places import groups, headline, shipped
+from lit_optim.errors import UsageError
 
 CHOICES = [(group, name) for group in GROUPS.values() for name in shipped(group)]
 
@@ -207,3 +210,53 @@ def test_where_the_source_stands(docstring, source, cited):
     entry = Entry("x", "", "", Path(), docstring)
     assert entry.source == source
     assert entry.cited == cited
+
+
+BEFORE = ([], ["--config-dir", "train"], ["--config-dir=plot"], ["-cd", "plot"])
+
+
+def chosen(monkeypatch, argv):
+    """Which of the two programs `python -m lit_optim` becomes."""
+    became = []
+    monkeypatch.setattr(lit_optim.entry, "command", lambda: became.append("lit-optim"))
+    monkeypatch.setattr(lit_optim.entry, "train", lambda: became.append("train.py"))
+    monkeypatch.setattr(sys, "argv", ["lit_optim", *argv])
+    lit_optim.entry.module()
+    return became
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_module_is_the_command_too(monkeypatch, command, before):
+    assert chosen(monkeypatch, [*before, command]) == ["lit-optim"]
+    assert chosen(monkeypatch, [*before, command, "optimizer=sgd", "--help"]) == ["lit-optim"]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [], ["--help"], ["-m", "optimizer=adamw,sgd"], ["optimizer=sgd", "plot"], ["~scheduler"],
+        ["+resume=plot"], ["adamw"], ["plots"], ["plot=1"],
+    ],
+)  # fmt: skip
+def test_the_module_trains_by_anything_else(monkeypatch, argv, before):
+    """As a sweep and a strategy start it, too."""
+    assert chosen(monkeypatch, [*before, *argv]) == ["train.py"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_after_train_is_refused(capsys, command):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", command])
+    assert f"{command} is a command itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", [*groups()])
+@pytest.mark.parametrize("read", [lambda word: front([word]), lambda word: [*combinations([word])]])
+def test_a_choice_without_its_group_is_told_how_to_write(group, read):
+    for name in [*groups()[group]][::7]:
+        having = [f"{other}={name}" for other, names in groups().items() if name in names]
+        with pytest.raises(UsageError) as error:
+            read(name)
+        assert str(error.value) == f"cannot read {name!r}; write {' or '.join(having)}"

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
-from lit_optim.config.places import conf_dir, own_conf_dir
+from lit_optim.config.places import conf_dir, groups, own_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.schedules.expressions import FORMULAS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
@@ -50,6 +50,8 @@ def overrides_in(lines: list[str]) -> list[Override]:
         try:
             overrides += parser.parse_overrides([_quoted(line)])
         except HydraException:
+            if meant := _choices_named(line):
+                raise UsageError(f"cannot read {line!r}; write {' or '.join(meant)}") from None
             raise UsageError(
                 f"cannot read {line!r}; write key=value, or \"key='value'\" where the value has "
                 "characters such as = , [ ]"
@@ -60,6 +62,11 @@ def overrides_in(lines: list[str]) -> list[Override]:
             raise UsageError(f"{key}: {TOO_DEEP}") from None
         _check_size(key, overrides[-1].value(), MOST_DEPTH)
     return overrides
+
+
+def _choices_named(word: str) -> list[str]:
+    """The overrides that choose what has this name, in whatever group."""
+    return [f"{group}={word}" for group, choices in groups().items() if word in choices]
 
 
 TOO_LARGE = f"a whole number must be from -{MOST_WHOLE:,} to {MOST_WHOLE:,}"

@@ -103,7 +103,7 @@ MISTAKES = {
     # what cannot be read at all
     "--lr=1": "unrecognized arguments: --lr=1; values are given as in optimizer.lr=1e-3",
     "optimizer/adamw=1": "unknown group optimizer/adamw",
-    "adamw": "cannot read 'adamw'; write key=value",
+    "adamv": "cannot read 'adamv'; write key=value",
     "optimizer.betas=[0.9": "cannot read 'optimizer.betas=[0.9'",
 }
 
