@@ -11,7 +11,7 @@ Direction = Literal["min", "max"]
 LOSSES = """loss losses error errors err cost costs regret penalty incorrect mistakes failure
     failures"""
 LOWER = """
-    mse rmse nrmse msle rmsle mae nmae medae mape smape wmape wape mase mdape
+    huber hinge rmsd mse rmse nrmse msle rmsle mae nmae medae mape smape wmape wape mase mdape
     nll ce bce xent crossentropy logloss perplexity ppl bits bpb bpc bpd bpp bpw
     wer cer mer ter per wil eer der slr mcd
     fid kid fvd fad lpips dists niqe brisque
@@ -53,25 +53,37 @@ PHRASES: dict[str, Direction] = {
     "energy ratio": "max",
     "explained variance": "max",
     "exact match": "max",
+    "r squared": "max",
+    "pass at": "max",
+    "pass rate": "max",
+    "solve rate": "max",
+    "top 1": "max",
+    "top 3": "max",
+    "top 5": "max",
+    "top 10": "max",
+    "miss rate": "min",
+    "fail rate": "min",
+    "signal to noise": "max",
+    "signal to distortion": "max",
     "log likelihood": "max",
     "log prob": "max",
 }
-#: A deviation, a weight or a threshold of a metric is no measure of quality.
-NO_QUALITY = """std stdev var gap weight weights scale scaler threshold thresholds target targets
-    count temperature"""
-NEGATIONS = ("neg", "negative", "minus")
-#: Endings of words written as one, such as `valloss`.
-ENDINGS: dict[str, Direction] = {
-    "loss": "min",
-    "error": "min",
-    "mse": "min",
-    "mae": "min",
-    "accuracy": "max",
-    "acc": "max",
-    "auc": "max",
-    "auroc": "max",
-    "iou": "max",
-}
+#: After a metric these are about it: a `loss_weight` is no loss, but a `target_loss` is one.
+NO_QUALITY = """weight weights scale scaler threshold thresholds target targets count temperature"""
+#: A deviation of a metric is no quality wherever the word stands; but a `std_error` is an error.
+SPREADS = ["std", "stdev", "var"]
+#: Comparisons, and metrics of what is not wanted: whether high is good is not in the name.
+UNCLEAR = """
+    ratio rank ranks gap diff diffs difference delta change versus vs anomaly outlier
+    novelty risk toxicity unlearning forget forgetting"""
+#: A `loss_reduction` is best high, and an `accuracy_drop` low.
+INVERSIONS = """
+    neg negative minus inverse inverted inv reciprocal drop drops decrease reduction free"""
+IMPROVEMENTS = ["improvement", "improvements", "gain", "gains"]
+#: Beside these a loss is lost money or a lost game.
+OF_GAMES = ["win", "wins", "winrate", "profit"]
+#: Before a metric in one word, such as `valloss`.
+SPLITS = "val valid validation train test eval dev"
 KNOWN: dict[str, Direction] = {
     **dict.fromkeys(LOWER.split(), "min"),
     **dict.fromkeys(HIGHER.split(), "max"),
@@ -82,7 +94,28 @@ PIECES = re.compile(r"[A-Za-z0-9]+")
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+\d*|[A-Z]+\d*|\d+")
 OPPOSITE: dict[Direction, Direction] = {"min": "max", "max": "min"}
 ONE_MINUS = re.compile(r"(^|[/_ ])1 ?- ?[A-Za-z]")
-VOCABULARY = {*KNOWN, *LOSSES.split(), *VAGUE, *NO_QUALITY.split(), *NEGATIONS}
+JOINED = re.compile(
+    f"(?:{'|'.join(SPLITS.split())})({'|'.join(sorted([*KNOWN, *LOSSES.split()], key=len)[::-1])})"
+)
+#: Phrases of which a ratio is a metric: the signal to noise ratio.
+RATIOS = (
+    "signal_noise",
+    "signal_to_noise",
+    "signal_distortion",
+    "signal_to_distortion",
+    "energy_ratio",
+)
+LEADING_MINUS = re.compile(r"(^|/) *- ?[A-Za-z]")
+VOCABULARY = {
+    *KNOWN,
+    *LOSSES.split(),
+    *VAGUE,
+    *NO_QUALITY.split(),
+    *SPREADS,
+    *UNCLEAR.split(),
+    *INVERSIONS.split(),
+    *IMPROVEMENTS,
+}
 
 
 def direction_of(name: str) -> Direction | None:
@@ -95,30 +128,47 @@ def direction_of(name: str) -> Direction | None:
         None where the name does not tell.
     """
     words = _words(name)
-    if any(word in NO_QUALITY.split() for word in words):
+    if any(word in UNCLEAR.split() for word in words) and not any(word in RATIOS for word in words):
         return None
-    found = [KNOWN[word] for word in words if word in KNOWN]
-    if any(word in LOSSES.split() or word.endswith(("loss", "error")) for word in words):
-        found = ["min"]
-    elif not found:
-        found = [way for word in words for end, way in ENDINGS.items() if word.endswith(end)]
-    if not found and any(word in VAGUE for word in words):
-        found = ["max"]
+    places = [k for k, word in enumerate(words) if word in KNOWN or word in LOSSES.split()]
+    last = max(places, default=-1)
+    if any(word in NO_QUALITY.split() for word in words[last + 1 :]):
+        return None
+    if any(word in SPREADS and words[k + 1 : k + 2] != ["error"] for k, word in enumerate(words)):
+        return None
+    way = _direction([words[k] for k in places], words)
+    if any(word in IMPROVEMENTS for word in words):
+        is_loss_gain = any(word in ("gain", "gains") for word in words) and way != "max"
+        way = None if is_loss_gain else "max"  # of a loss it may be its weight
+    inversions = sum(word in INVERSIONS.split() for word in words)
+    inversions += bool(ONE_MINUS.search(name)) + bool(LEADING_MINUS.search(name))
+    return OPPOSITE[way] if way is not None and inversions % 2 else way
+
+
+def _direction(found: list[str], words: list[str]) -> Direction | None:
+    """What the words that are metrics say together."""
     if not found:
-        return None
-    # of several the last one is the noun: an `energy_accuracy` is an accuracy
-    negated = any(word in NEGATIONS for word in words) or bool(ONE_MINUS.search(name))
-    return OPPOSITE[found[-1]] if negated else found[-1]
+        return "max" if any(word in VAGUE for word in words) else None
+    ways: set[Direction] = {KNOWN.get(word, "min") for word in found}
+    is_loss = found[-1] in LOSSES.split()  # the noun: a `dice_loss` is a loss
+    if is_loss and not any(word in OF_GAMES for word in found):
+        return "min"
+    return ways.pop() if len(ways) == 1 else None
 
 
 def _words(name: str) -> list[str]:
     """The words of a name in lower case; what is known as a phrase is one of them."""
     for mixed, plain in MIXED_CASE.items():
         name = name.replace(mixed, plain)
+    name = name.replace("@", "_at_")
     words: list[str] = []
     for piece in PIECES.findall(name):
         whole = _without_number(piece.lower())
-        words += [whole] if whole in VOCABULARY else map(_without_number, _parts(piece))
+        split = JOINED.fullmatch(whole)
+        if whole in VOCABULARY or split:
+            words.append(split[1] if split else whole)
+        else:
+            words += map(_without_number, _parts(piece))
     text = f" {' '.join(words)} "
     for phrase in PHRASES:
         text = text.replace(f" {phrase} ", f" {phrase.replace(' ', '_')} ")

@@ -101,3 +101,56 @@ def test_torchmetrics_classes_agree_with_their_names():
     wrong = {name for name, direction in found.items() if direction not in (None, declared[name])}
     assert not wrong
     assert sum(direction is not None for direction in found.values()) > 0.75 * len(found) > 75
+
+
+#: What each word of change makes of a metric that is best low, and of one that is best high.
+CHANGES = {
+    "{}_drop": ("max", "min"), "{}_reduction": ("max", "min"), "{}_decrease": ("max", "min"),
+    "neg_{}": ("max", "min"), "negative_{}": ("max", "min"), "minus_{}": ("max", "min"),
+    "inverse_{}": ("max", "min"), "inv_{}": ("max", "min"), "-{}": ("max", "min"),
+    "val/-{}": ("max", "min"), "1 - {}": ("max", "min"), "neg_{}_drop": ("min", "max"),
+    "{}_improvement": ("max", "max"), "{}_gain": (None, "max"), "{}_ratio": (None, None),
+    "{}_rank": (None, None), "{}_gap": (None, None), "{}_diff": (None, None),
+    "{}_delta": (None, None), "delta_{}": (None, None), "{}_change": (None, None),
+    "std_of_{}": (None, None), "{}_std": (None, None), "unlearning_{}": (None, None),
+    "anomaly_{}": (None, None), "target_{}": ("min", "max"), "{}_target": (None, None),
+    "count_{}": ("min", "max"), "temperature_{}": ("min", "max"), "x{}": (None, None),
+}  # fmt: skip
+MEASURES = {
+    "loss": "min", "mse": "min", "perplexity": "min", "wer": "min", "rmsd": "min", "huber": "min",
+    "accuracy": "max", "iou": "max", "elbo": "max", "psnr": "max", "auroc": "max", "r2": "max",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("decoration", ["{}", "val/{}", "{}_epoch"])
+def test_words_of_change_invert_a_direction_or_leave_it_open(change, measure, decoration):
+    written = change.format(measure)
+    if written.startswith("-") or "/-" in written or written.startswith("1"):
+        decoration = "{}"
+    low, high = CHANGES[change]
+    expected = low if MEASURES[measure] == "min" else high
+    assert direction_of(decoration.format(written)) == expected
+
+
+@pytest.mark.parametrize("low", ["loss", "mse", "perplexity", "wer"])
+@pytest.mark.parametrize("high", ["acc", "accuracy", "iou", "mrr", "win"])
+def test_words_of_both_directions_say_nothing_but_for_a_loss_of_something(low, high):
+    assert direction_of(f"{low}_{high}") is None
+    is_loss = low == "loss" and high != "win"
+    assert direction_of(f"{high}_{low}") == ("min" if is_loss else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("error_free", "max"), ("std_error", "min"), ("hinge", "min"), ("miss_rate", "min"),
+        ("fail_rate", "min"), ("solve_rate", "max"), ("pass@1", "max"), ("val/pass@10", "max"),
+        ("r_squared", "max"), ("top-1", "max"), ("top-5", "max"), ("top-1_error", "min"),
+        ("gloss", None), ("emboss", None), ("macc", None), ("anomaly_score", None),
+        ("mrr_rank", None), ("neg_elbo", "min"),
+    ],
+)  # fmt: skip
+def test_names_that_were_read_the_wrong_way(name, direction):
+    assert direction_of(name) == direction
