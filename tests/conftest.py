@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -34,6 +35,15 @@ def _no_hydra_left():
     yield
     GlobalHydra.instance().clear()
     Singleton._instances.pop(HydraConfig, None)
+
+
+@pytest.fixture(autouse=True)
+def _same_log_level():
+    """Commands that run in this process set it for the whole of it."""
+    log = logging.getLogger("lit_optim")
+    before = log.level
+    yield
+    log.setLevel(before)
 
 
 @pytest.fixture
