@@ -49,9 +49,9 @@ def test_a_run_leaves_what_it_should(train, tmp_path):
     assert {"time", "val/loss", "val/acc", "test/acc"} <= shown.keys()
     assert "best" in shown["val/acc"]
     assert shown["run"].strip() == str(run_dir.relative_to(tmp_path))
-    program, option, logdir = shown["curves"].split()
+    program, command, logdir = shown["curves"].split()
     assert shutil.which(program)
-    assert (option, logdir) == ("--logdir", str(run_dir.relative_to(tmp_path)))
+    assert (command, logdir) == ("board", str(run_dir.relative_to(tmp_path)))
     assert "Warning" not in done.stdout + done.stderr
     assert "30/30" in done.stderr  # the progress bar
 
