@@ -114,7 +114,8 @@ def test_text_files_are_utf_8_whatever_the_system(path):
         owner = getattr(getattr(node.func, "value", None), "id", None)
         given = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
         keywords = {keyword.arg for keyword in node.keywords}
-        is_text = name in ("read_text", "write_text") or (
+        is_method = isinstance(node.func, ast.Attribute)  # else it is that of lit_optim.untrusted
+        is_text = (is_method and name in ("read_text", "write_text")) or (
             name in ("open", "fdopen")
             and owner not in ("os", "webbrowser", "Image")
             and not any("b" in str(mode) for mode in given)
@@ -316,7 +317,8 @@ def test_the_doctor_says_how_to_choose_a_gpu(kind, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda k: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda k=0: "a card")
+    monkeypatch.setattr(doctor, "_products", lambda: [])  # multiplies on the card
     [told] = [found.told for found in doctor.devices() if found.name == "gpu"]
     assert ("trainer=gpu" in told) == (kind != "none")
 

@@ -113,10 +113,16 @@ def _listed(value: str) -> list[str]:
         return value.split(",")
     read = override.value()
     if isinstance(read, ChoiceSweep) and any(isinstance(one, QuotedString) for one in read.list):
-        return [one.with_quotes() if isinstance(one, QuotedString) else str(one)
-                for one in read.list]  # fmt: skip
+        return [_written(one) for one in read.list]
     is_quoted = isinstance(read, str) and value[:1] in ("'", '"')
     return [value] if is_quoted else value.split(",")
+
+
+def _written(one: object) -> str:
+    """A value of a sweep as it is typed."""
+    if isinstance(one, QuotedString):
+        return str(one.with_quotes())
+    return "null" if one is None else str(one)
 
 
 def _existing(value: str) -> list[str] | None:
