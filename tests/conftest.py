@@ -40,10 +40,11 @@ def _no_hydra_left():
 @pytest.fixture(autouse=True)
 def _same_log_level():
     """Commands that run in this process set it for the whole of it."""
-    log = logging.getLogger("lit_optim")
-    before = log.level
+    logs = [logging.getLogger(), logging.getLogger("lit_optim")]
+    before = [log.level for log in logs]
     yield
-    log.setLevel(before)
+    for log, level in zip(logs, before, strict=True):
+        log.setLevel(level)
 
 
 @pytest.fixture

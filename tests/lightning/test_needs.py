@@ -52,6 +52,7 @@ def test_a_schedule_that_falls_is_warned_of_once(make, schedule, warned, tmp_pat
     run = trainer(tmp_path, max_steps=20)
     attach(module, make, None)
     run.fit(module, Data())
+    caplog.clear()  # what training has said is not asked
     with caplog.at_level(logging.WARNING, "lit_optim"):
         heed(module, run.optimizers[0], curve)
     said = [record.getMessage() for record in caplog.records if record.name == "lit_optim"]
