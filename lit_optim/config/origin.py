@@ -76,6 +76,7 @@ def typed_lines(hydra: DictConfig, part: str = "task") -> list[str]:
         hydra: Hydra's own part of a configuration.
         part: "task" for ours, "hydra" for Hydra's.
     """
-    lines = OmegaConf.to_container(hydra.overrides[part], resolve=False)
+    typed = OmegaConf.select(hydra, f"overrides.{part}")
+    lines = [] if typed is None else OmegaConf.to_container(typed, resolve=False)
     assert isinstance(lines, list)
     return [str(line) for line in lines]

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 import __main__
@@ -27,6 +27,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.composing import stand_in
 from lit_optim.config.length import settle_length
 from lit_optim.config.lr import settle_lr
+from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
 from lit_optim.config.resume import ASKED, LOG, RECORD, asked, note, read
@@ -270,9 +271,8 @@ def describe_exit(code: int) -> str:
 
 def _record(config: DictConfig, sweep_dir: Path, names: dict[tuple[str, ...], str]) -> None:
     """List the jobs in the sweep's directory, so that a sweep killed early can go on."""
-    line = OmegaConf.select(config, "hydra.overrides.task") or []
     try:
-        record_sweep(sweep_dir, [str(one) for one in line], names)
+        record_sweep(sweep_dir, typed_lines(config.hydra), names)
     except OSError as error:
         told = f"{sweep_dir}: no run can be started there: {error.strerror}"
         raise SystemExit(f"lit_optim: {told}") from None

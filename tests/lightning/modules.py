@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lit_optim
+from lit_optim.tasks.data import Pairs, TensorTask
 
 
 class Plain(LightningModule):
@@ -65,3 +66,22 @@ class Endless(IterableDataset):
 class EndlessData(LightningDataModule):
     def train_dataloader(self):
         return DataLoader(Endless(), batch_size=4)
+
+
+class SineData(TensorTask):
+    """A sum of sines to fit; the same data for training and validation."""
+
+    def __init__(self, batches, batch_size):
+        super().__init__(batch_size=batch_size)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(batches * batch_size, 6, dtype=torch.float64, generator=generator)
+        self.pairs = Pairs(x, x.sin().sum(1, keepdim=True))
+
+    def train_set(self):
+        return self.pairs
+
+    def val_set(self):
+        return self.pairs
+
+    def test_set(self):
+        return Pairs(self.pairs.x[:0], self.pairs.y[:0])

@@ -23,8 +23,8 @@ from lit_optim.lightning.files import CheckpointFiles, newest_good
 from lit_optim.lightning.nonfinite import NonFinite
 from lit_optim.lightning.resume import Resumable
 from lit_optim.lightning.signals import Signals, is_last_update
-from lit_optim.tasks.data import Pairs, TensorTask
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
+from tests.lightning.modules import SineData
 from tests.lightning.test_resume import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
 
 #: Not drawn: they take other parameters, or evaluate the loss again, which cannot be accumulated.
@@ -51,23 +51,6 @@ HOOKS = (
 
 #: Where an error may come between two updates.
 BETWEEN = ("on_train_batch_start", "on_validation_batch_start")
-
-
-class Data(TensorTask):
-    def __init__(self, batches, batch_size):
-        super().__init__(batch_size=batch_size)
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(batches * batch_size, 6, dtype=torch.float64, generator=generator)
-        self.pairs = Pairs(x, x.sin().sum(1, keepdim=True))
-
-    def train_set(self):
-        return self.pairs
-
-    def val_set(self):
-        return self.pairs
-
-    def test_set(self):
-        return Pairs(self.pairs.x[:0], self.pairs.y[:0])
 
 
 class Net(LightningModule):
@@ -187,7 +170,7 @@ def fit(path, drawn, cut=None, ckpt=None):
     trainer.strategy.checkpoint_io = CheckpointFiles()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    data = Data(drawn["batches"], drawn["batch_size"])
+    data = SineData(drawn["batches"], drawn["batch_size"])
     try:
         trainer.fit(module, data, ckpt_path=ckpt, weights_only=True)
     except (Broken, SystemExit, KeyboardInterrupt):
@@ -282,6 +265,6 @@ def test_the_best_is_the_best_that_was_validated(interval, accumulated, tmp_path
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
         max_epochs=3, val_check_interval=interval, accumulate_grad_batches=accumulated,
     )  # fmt: skip
-    trainer.fit(module, Data(6, 4))
+    trainer.fit(module, SineData(6, 4))
     best = min(validated.seen, key=lambda one: one[0])[1]
     assert same(torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"], best)

@@ -26,29 +26,17 @@ from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.start import level_of
-from lit_optim.tasks.data import Pairs, TensorTask
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
+from tests.lightning.modules import SineData
 
 OPTIMIZERS = sorted(shipped("optimizer"))
 SCHEDULERS = sorted(groups()["scheduler"])
 BATCHES = 6  # of an epoch
 
 
-class Data(TensorTask):
+class Data(SineData):
     def __init__(self):
-        super().__init__(batch_size=4)
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(BATCHES * 4, 6, dtype=torch.float64, generator=generator)
-        self.pairs = Pairs(x, x.sin().sum(1, keepdim=True))
-
-    def train_set(self):
-        return self.pairs
-
-    def val_set(self):
-        return self.pairs
-
-    def test_set(self):
-        return Pairs(self.pairs.x[:0], self.pairs.y[:0])
+        super().__init__(BATCHES, batch_size=4)
 
 
 class Net(LightningModule):
