@@ -66,8 +66,12 @@ def train(tmp_path):
 
 @pytest.fixture
 def yours(tmp_path):
-    """`yours.py` where train.py is started."""
+    """`yours.py` where train.py is started, read anew: other tests ask for one that is not there."""
+    from lit_optim import signatures
+
     (tmp_path / "yours.py").write_text(textwrap.dedent(USER_CODE))
+    for remembered in (signatures.read_signature, signatures._load):
+        remembered.cache_clear()
 
 
 @pytest.fixture

@@ -132,8 +132,13 @@ def test_what_is_missing_when_the_run_begins_is_told_too(monkeypatch, capsys, tm
 
 
 def test_make_ends_with_how_to_go_on():
+    # make inside of make says where it goes, unless it is told not to
     shown = subprocess.run(
-        ["make", "-n", "train"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "train"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert ". .venv/bin/activate" in shown.stdout.splitlines()[-1]
     assert ".venv/bin/python train.py" in shown.stdout.splitlines()[-1]
