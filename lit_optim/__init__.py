@@ -10,7 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from lit_optim.moved_names import keep_old_names
+
 __version__ = "0.1.0"
+keep_old_names()
 
 
 def __getattr__(name: str) -> Any:

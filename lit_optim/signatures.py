@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lit_optim.hyperparameters import UNPACKS, hints_of
+from lit_optim.moved_names import current_name
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class _Module:
 
 
 def _find(target: str) -> tuple[_Module, ast.AST] | None:
-    module_name, _, name = target.rpartition(".")
+    module_name, _, name = current_name(target).rpartition(".")
     module = _load(module_name) if module_name else None
     if module is None:
         return None

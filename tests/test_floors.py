@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a room imports only from the floors below it, never its neighbours.
 FLOORS = (
-    ("environment", "errors", "missing", "system", "temporary"),
+    ("environment", "errors", "missing", "moved_names", "system", "temporary"),
     (
         "hyperparameters",
         "interrupts",

@@ -1,0 +1,59 @@
+"""Old dotted names and where they stand now.
+
+A configuration, a checkpoint or somebody's code may hold a name from before a module moved; it
+keeps its meaning. Nothing inside of the project uses an old name.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+#: A module or one name of a module, and its place now. A module whose names went to several places
+#: has an entry for each of them.
+MOVED: dict[str, str] = {}
+
+
+def current_name(name: str) -> str:
+    """The dotted name under which `name` is defined today."""
+    if name in MOVED:
+        return MOVED[name]
+    module, _, rest = name.rpartition(".")
+    return f"{MOVED[module]}.{rest}" if module in MOVED else name
+
+
+class _OldModule(ModuleType):
+    """A module that is gone: each of its names is looked up where it stands now."""
+
+    def __getattr__(self, name: str) -> Any:
+        old = f"{self.__name__}.{name}"
+        new = current_name(old)
+        if new == old:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        module, _, attribute = new.rpartition(".")
+        return getattr(import_module(module), attribute)
+
+
+class _OldNames(MetaPathFinder, Loader):
+    """Lets `import` find the modules of `MOVED`."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
+        if any(old == fullname or old.rpartition(".")[0] == fullname for old in MOVED):
+            return ModuleSpec(fullname, self, is_package=True)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _OldModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing to run: names are looked up when they are used."""
+
+
+def keep_old_names() -> None:
+    """Make old module paths importable, after everything that exists."""
+    if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(_OldNames())

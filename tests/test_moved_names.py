@@ -1,0 +1,39 @@
+"""Names from before a module moved still work: in code, in Hydra, and where nothing is imported."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import hydra.utils
+import pytest
+
+from lit_optim.moved_names import MOVED, current_name
+from lit_optim.signatures import read_signature
+
+#: Every `_target_` that conf/ named before the modules moved.
+BEFORE = json.loads((Path(__file__).parent / "before" / "targets.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_target_from_before_still_works(name):
+    found = hydra.utils.get_object(name)
+    assert callable(found)
+    module, _, attribute = current_name(name).rpartition(".")
+    assert found is getattr(import_module(module), attribute)
+    if name.startswith("lit_optim."):
+        assert read_signature(name) == read_signature(current_name(name)) is not None
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_a_moved_name_leads_to_what_exists(old):
+    assert hydra.utils.get_object(old) is not None
+    assert hydra.utils.get_object(old) is hydra.utils.get_object(MOVED[old])
+
+
+def test_a_name_that_never_was_is_still_an_error():
+    with pytest.raises(ModuleNotFoundError):
+        import_module("lit_optim.schedules.never_was")
+    with pytest.raises(ModuleNotFoundError):
+        import_module("lit_optim.never_was")
