@@ -66,7 +66,7 @@ def train(tmp_path):
 
 @pytest.fixture
 def yours(tmp_path):
-    """`yours.py` where train.py is started, read anew: other tests ask for one that is not there."""
+    """`yours.py` where train.py is started, read anew: other tests ask for a missing one."""
     from lit_optim import signatures
 
     (tmp_path / "yours.py").write_text(textwrap.dedent(USER_CODE))
