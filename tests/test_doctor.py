@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lit_optim import doctor
 from lit_optim.cli import main
-from lit_optim.kernels import compiler, native_cpu
+from lit_optim.kernels import compiler, cpu
 from lit_optim.optimizers.products import prefers_bfloat16
 
 
@@ -89,8 +89,8 @@ def test_a_torchvision_for_cuda_beside_a_torch_without(torch, vision, clash, mon
 
 
 def test_no_compiler_and_no_cache(monkeypatch, capsys):
-    monkeypatch.setattr(native_cpu, "_kernels", {})
-    monkeypatch.setattr(native_cpu, "_failure", compiler.CannotCompile("no C compiler is found"))
+    monkeypatch.setattr(cpu, "_kernels", {})
+    monkeypatch.setattr(cpu, "_failure", compiler.CannotCompile("no C compiler is found"))
     monkeypatch.setattr(compiler, "cache_dir", lambda: None)
     code, out = told(capsys)
     assert code == 0  # slower, but all works

@@ -11,7 +11,7 @@ from lit_optim import doctor, threads
 from lit_optim.build import built
 from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
-from lit_optim.kernels import native_cpu
+from lit_optim.kernels import cpu
 from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.threads import Cpus, bound_spinning, choose_threads, limit_threads, read_quota
 
@@ -232,8 +232,8 @@ def test_a_wrong_number_is_refused(value):
 
 def test_a_kernel_takes_threads_by_its_elements():
     torch.set_num_threads(3)
-    each = native_cpu.PER_THREAD
-    counts = [native_cpu.threads_for(size) for size in (0, 1, 2 * each - 1, 2 * each, 100 * each)]
+    each = cpu.PER_THREAD
+    counts = [cpu.threads_for(size) for size in (0, 1, 2 * each - 1, 2 * each, 100 * each)]
     assert counts == [1, 1, 1, 2, 3]
 
 

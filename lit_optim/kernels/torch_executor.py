@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels import precision
+from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import BLOCK, LOW, SCALE, fitted
-from lit_optim.kernels.trace import Rule
 
 #: Elements at a time on a CPU. The temporaries of a rule (about 1 MB) then stay in the cache; over
 #: whole tensors they are mapped and faulted in anew each step, which costs up to 39x.

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import native_cpu, native_cuda, precision, torch_executor
+from lit_optim.kernels import cpu, cuda, precision, torch_executor
+from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import LOW, SCALE, State, real_numbers
-from lit_optim.kernels.trace import Rule
 from lit_optim.optimizers.options import OPTIONS, moved
 from lit_optim.optimizers.walk import Batch, Walk
 
@@ -39,7 +39,7 @@ class Plan:
         rows = {}
         everyone = zip(batch.params, batch.grads, batch.states, strict=True)
         for i, (p, g, state) in enumerate(everyone):
-            engine = native_cuda if p.is_cuda else native_cpu
+            engine = cuda if p.is_cuda else cpu
             refusal = self._refusal(batch, i)
             if refusal is not None:
                 self.others.append(i)
@@ -50,7 +50,7 @@ class Plan:
             rows[i] = [p, g, *(state[key] for key in keys)]
             kinds.setdefault((engine, p.device, keys, *(x.dtype for x in rows[i])), []).append(i)
         #: who steps them, their tensors, which of the batch they are, and what is kept for them
-        self.calls: list[tuple[Any, native_cpu.Table, list[int], tuple[str, ...]]] = []
+        self.calls: list[tuple[Any, cpu.Table, list[int], tuple[str, ...]]] = []
         for (engine, _, keys, *_), members in kinds.items():
             ids = [numbers[id(batch.params[i])] for i in members]
             table = engine.Table([rows[i] for i in members], ids)
@@ -67,7 +67,7 @@ class Plan:
 
     def _refusal(self, batch: Batch, i: int) -> str | None:
         p, state = batch.params[i], batch.states[i]
-        engine: Any = native_cuda if p.is_cuda else native_cpu
+        engine: Any = cuda if p.is_cuda else cpu
         why: str | None = engine.refusal([p, batch.grads[i], *(state[n] for n in self.names)])
         return why
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_optim.kernels import factored
-from lit_optim.kernels.factored import Row
+from lit_optim.kernels import factored_cpu
+from lit_optim.kernels.factored_cpu import Row
 from lit_optim.kernels.precision import widest
 from lit_optim.optimizers.tensorwise import Tensorwise
 from lit_optim.optimizers.walk import Batch
@@ -64,7 +64,7 @@ class Factored(Tensorwise):
         why_not: str | None = None
         rows = [self._row(batch, i) for i in range(len(batch.params))]
         for i, row in enumerate(rows):
-            why = factored.refusal(row)
+            why = factored_cpu.refusal(row)
             if why is None:
                 kinds.setdefault((row.p.dtype, row.g.dtype), []).append(i)
             else:
@@ -73,7 +73,7 @@ class Factored(Tensorwise):
             self.refuse(why_not)
         for members in kinds.values():
             numbers = self.numbers(h, rows[members[0]].r.dtype)
-            why = factored.step([rows[i] for i in members], numbers | {"maximize": h.maximize})
+            why = factored_cpu.step([rows[i] for i in members], numbers | {"maximize": h.maximize})
             if why is not None:
                 others, why_not = others + members, why
         if others and group["executor"] == "native":

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import native_cpu, precision
+from lit_optim.kernels import cpu, precision
 from lit_optim.kernels.precision import BLOCK
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
@@ -230,7 +230,7 @@ def untouched(count, dtype):
     return torch.frombuffer(memory, dtype=dtype)
 
 
-class LastChunk(native_cpu.Table):
+class LastChunk(cpu.Table):
     """A call that has done all chunks but the last."""
 
     def __init__(self, rows, numbers):
@@ -244,7 +244,7 @@ def only_the_last_chunk(monkeypatch):
         pytest.skip("no C compiler here")
     if not hasattr(mmap, "MAP_ANONYMOUS"):
         pytest.skip("no anonymous memory here")
-    monkeypatch.setattr(native_cpu, "Table", LastChunk)
+    monkeypatch.setattr(cpu, "Table", LastChunk)
 
 
 def test_more_elements_than_31_bits_count(only_the_last_chunk):

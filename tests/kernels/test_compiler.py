@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import compiler, native_cpu
+from lit_optim.kernels import compiler, cpu
 from lit_optim.kernels.compiler import CannotCompile
 from lit_optim.optimizers.adamw import AdamW
 
@@ -44,8 +44,8 @@ ANSWER = "23.5"
 def cache(tmp_path, monkeypatch):
     """An empty cache, and nothing known yet of the compiler."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(native_cpu, "_kernels", {})
-    monkeypatch.setattr(native_cpu, "_failure", None)
+    monkeypatch.setattr(cpu, "_kernels", {})
+    monkeypatch.setattr(cpu, "_failure", None)
     known = compiler.compiler, compiler.machine
     for function in known:
         function.cache_clear()

@@ -11,17 +11,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_optim.kernels import native_cuda, torch_executor
+from lit_optim.kernels import cuda, torch_executor
 from lit_optim.kernels.arithmetic import total, where
 from lit_optim.kernels.precision import LOW, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.elementwise import Elementwise
 from lit_optim.optimizers.schedule_free import _towards
-from tests.kernels import told
+from tests.kernels import reductions
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
-DEVICE = "cpu" if native_cuda._interpreted() else "cuda"
+DEVICE = "cpu" if cuda._interpreted() else "cuda"
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
 SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
 #: more than a chunk, which begins at 16 bytes or not, and a ragged end
@@ -50,14 +50,14 @@ def native(cls):
             columns = [[state[key] for state in batch.states] for key in keys]
             rows = list(zip(batch.params, batch.grads, *columns, strict=True))
             for row in rows:
-                assert native_cuda.refusal(row[: 2 + len(names)]) is None
+                assert cuda.refusal(row[: 2 + len(names)]) is None
             self.tables = self.tables or {}
             first = id(batch.params[0])
             table = self.tables.get(first)
             if table is None or not table.follow(batch.grads, [batch.params, *columns]):
-                table = native_cuda.Table(rows, [numbers[id(p)] for p in batch.params])
+                table = cuda.Table(rows, [numbers[id(p)] for p in batch.params])
                 self.tables[first] = table
-            assert native_cuda.step((cls, names), self._walked, table, names, h, t) is None
+            assert cuda.step((cls, names), self._walked, table, names, h, t) is None
 
     return Native
 
@@ -182,12 +182,12 @@ def test_a_sum_is_over_the_tensor_and_nothing_beside_it(state_dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_sums_that_a_rule_tells(dtype):
-    found = told.rows(dtype, [shape for shape in SHAPES if shape != (0,)], DEVICE)
+    found = reductions.rows(dtype, [shape for shape in SHAPES if shape != (0,)], DEVICE)
     before = [[x.clone() for x in row] for row in found]
-    table = native_cuda.Table(found, list(range(len(found))))
-    assert native_cuda.step("told", told.rule, table, told.NAMES, told.H, 1) is None
+    table = cuda.Table(found, list(range(len(found))))
+    assert cuda.step("told", reductions.rule, table, reductions.NAMES, reductions.H, 1) is None
     for k, (row, old) in enumerate(zip(found, before, strict=True)):
-        after, sums = told.expected([x.cpu() for x in old])
+        after, sums = reductions.expected([x.cpu() for x in old])
         assert torch.equal(row[0], old[0])
         torch.testing.assert_close(row[2].double().cpu(), after, rtol=1e-6, atol=1e-6)
         for name, value in sums.items():
@@ -283,7 +283,7 @@ def test_a_default_device_is_no_matter():
 def test_a_table_follows_gradients_only():
     p, g = torch.nn.Parameter(random((9,), torch.float32, 0)), random((9,), torch.float32, 1)
     m, v = torch.zeros_like(g), torch.zeros_like(g)
-    table = native_cuda.Table([[p, g, m, v]], [0])
+    table = cuda.Table([[p, g, m, v]], [0])
     kept = [[p], [m], [v]]
     assert table.follow([g.clone()], kept)
     assert not table.follow([g.double()], kept)
@@ -297,8 +297,8 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
     optimizer = native(AdamW)([p])
     p.grad = torch.ones_like(p)
     optimizer.step()
-    made = dict(native_cuda._kernels)
-    monkeypatch.setattr(native_cuda, "source", None)  # to call it would fail
+    made = dict(cuda._kernels)
+    monkeypatch.setattr(cuda, "source", None)  # to call it would fail
     for lr, wd, betas in [
         (0.1, 0.3, (0.5, 0.6)),
         (1.0, 1.0, (0.0, 0.999)),
@@ -306,7 +306,7 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
     ]:
         optimizer.param_groups[0].update(lr=lr, weight_decay=wd, betas=betas)
         optimizer.step()
-    assert native_cuda._kernels == made
+    assert cuda._kernels == made
 
 
 @pytest.mark.parametrize(
@@ -320,8 +320,8 @@ def test_schedule_free_parameters_turn_as_in_torch(dtype, halves):
     low = [torch.zeros_like(p, dtype=torch.int16)] if halves else []
     other = p.clone()
     h = SimpleNamespace(weight=-0.25)
-    table = native_cuda.Table([[p, z, *low]], [0])
-    assert native_cuda.step(("turn", ()), _towards, table, (), h, 1) is None
+    table = cuda.Table([[p, z, *low]], [0])
+    assert cuda.step(("turn", ()), _towards, table, (), h, 1) is None
     row = {LOW: torch.zeros_like(low[0])} if halves else {}
     torch_executor.step(_towards, other, z, row, (), h, 1)
     torch.testing.assert_close(p, other, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)

@@ -16,11 +16,11 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import RANGE, accepts, hints_of
 from lit_optim.kernels.arithmetic import average_squares, clip, dot, lerp, norm, rms
 from lit_optim.optimizers import linalg
-from tests.kernels import needs
+from tests.kernels import requirements
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import WALKS, class_of, made_by
 
-pytestmark = needs.compiler
+pytestmark = requirements.compiler
 
 MAGNITUDES = [0.0, 1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e18, 1e19, 1e20, 1e30, math.inf, math.nan]
 BY_DEFAULT = [1e-30, 1e20, 1e30, math.nan]

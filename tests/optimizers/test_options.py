@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import native_cpu
-from lit_optim.kernels.c_source import source
-from lit_optim.kernels.trace import trace
+from lit_optim.kernels import cpu
+from lit_optim.kernels.codegen.c import source
+from lit_optim.kernels.ir import trace
 from lit_optim.optimizers.options import HOW, OF_DECAY, OPTIONS
 from lit_optim.optimizers.walk import Walk
 from tests.optimizers.running import (
@@ -181,8 +181,8 @@ def test_nonsense_is_refused(key):
 def test_defaults_cost_nothing(monkeypatch):
     """The kernel without an option is that of the rule alone."""
     found = []
-    monkeypatch.setattr(native_cpu, "_kernels", {})
-    monkeypatch.setattr(native_cpu, "source", lambda *args: found.append(args) or source(*args))
+    monkeypatch.setattr(cpu, "_kernels", {})
+    monkeypatch.setattr(cpu, "source", lambda *args: found.append(args) or source(*args))
     adamw = class_of("adamw")(parameters(), executor="native")
     gradients(parameters(), 5)
     for p in adamw.param_groups[0]["params"]:

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.kernels import compiler, native_cpu
+from lit_optim.kernels import compiler, cpu
+from lit_optim.kernels.codegen.triton import handed, source
+from lit_optim.kernels.ir import COMPARISONS, Program, Rule, trace
 from lit_optim.kernels.precision import FORMATS, is_dense
-from lit_optim.kernels.trace import COMPARISONS, Program, Rule, trace
-from lit_optim.kernels.triton_source import handed, source
 
 WARPS = 4
 
@@ -56,7 +56,7 @@ def refusal(row: Sequence[Tensor]) -> str | None:
         return "triton is not installed"
     contiguous = p.is_contiguous()
     for tensor in row:
-        if type(tensor) not in native_cpu.PLAIN:  # a DTensor has its elements elsewhere
+        if type(tensor) not in cpu.PLAIN:  # a DTensor has its elements elsewhere
             return f"a tensor is a {type(tensor).__name__}"
         if tensor.device != p.device:
             return f"a tensor is on {tensor.device}, its parameter on {p.device}"
@@ -67,14 +67,14 @@ def refusal(row: Sequence[Tensor]) -> str | None:
         same = tensor.is_contiguous() if contiguous else tensor.stride() == p.stride()
         if not same or tensor.shape != p.shape:
             return "a gradient or state lies otherwise in memory than its parameter"
-    if p.dtype not in native_cpu.FLOATS or row[1].dtype not in native_cpu.FLOATS:
+    if p.dtype not in cpu.FLOATS or row[1].dtype not in cpu.FLOATS:
         return f"{p.dtype} has no native kernel"
     if not contiguous and not is_dense(p):
         return "a parameter has gaps in memory"
     return None
 
 
-class Table(native_cpu.Table):
+class Table(cpu.Table):
     """The tensors of a call as the kernels read them: made once, and followed from step to step.
 
     Args:

@@ -18,12 +18,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_optim.kernels import compiler, native_cuda
+from lit_optim.kernels import compiler, cuda
 from lit_optim.kernels.arithmetic import where
+from lit_optim.kernels.codegen.triton import source
+from lit_optim.kernels.codegen.triton_prelude import PRELUDE
+from lit_optim.kernels.ir import trace
 from lit_optim.kernels.precision import FORMATS, LOW, SCALE
-from lit_optim.kernels.trace import trace
-from lit_optim.kernels.triton_prelude import PRELUDE
-from lit_optim.kernels.triton_source import source
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.elementwise import Elementwise
 from tests.optimizers.running import NAMES, class_of
@@ -36,7 +36,7 @@ with_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed (pip install lit-optim[triton])"
 )
 not_interpreted = pytest.mark.skipif(
-    native_cuda._interpreted(), reason="TRITON_INTERPRET is set: nothing is compiled"
+    cuda._interpreted(), reason="TRITON_INTERPRET is set: nothing is compiled"
 )
 
 
@@ -104,7 +104,7 @@ def test_what_they_compute_on_a_gpu():
 def test_the_text_is_the_one_that_was_read(file, name, settings):
     """What changes the text is to be seen; to take a new one over, after reading what changed:
 
-    LIT_OPTIM_GOLDEN=write python -m pytest tests/kernels/test_native_cuda.py -k text
+    LIT_OPTIM_GOLDEN=write python -m pytest tests/kernels/test_cuda.py -k text
     """
     text = source(*traced(name, **settings))
     assert text.startswith(PRELUDE)
@@ -116,7 +116,7 @@ def test_the_text_is_the_one_that_was_read(file, name, settings):
 
 def kernels_of(program, formats):
     """Those of a rule, not compiled, by name."""
-    module = native_cuda._module(source(program, formats))
+    module = cuda._module(source(program, formats))
     sums = [f"sums{k}" for k in range(len(program.sums))]
     return {name: getattr(module, name) for name in [*sums, *["fold"] * bool(sums), "update"]}
 
@@ -132,7 +132,7 @@ def built(name, dtype, capability, settings):
         signature = {n: pointers.get(n, "i64") for n in function.arg_names}
         made = ASTSource(fn=function, signature=signature, constexprs={})
         kernels[kernel] = triton.compile(
-            made, target=GPUTarget("cuda", capability, 32), options={"num_warps": native_cuda.WARPS}
+            made, target=GPUTarget("cuda", capability, 32), options={"num_warps": cuda.WARPS}
         ).asm
     return kernels
 
@@ -200,12 +200,12 @@ def test_no_value_makes_another_kernel(tmp_path, monkeypatch):
 def test_what_is_refused(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     p = torch.nn.Parameter(torch.ones(3))
-    assert native_cuda.refusal([p, p.detach()]) == "a tensor is on cpu"
+    assert cuda.refusal([p, p.detach()]) == "a tensor is on cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(native_cuda, "_has_triton", lambda: False)
-    assert native_cuda.refusal([p, p.detach()]) == "triton is not installed"
-    monkeypatch.setattr(native_cuda, "_has_triton", lambda: True)
-    assert native_cuda.refusal([p, p.detach()]) is None
+    monkeypatch.setattr(cuda, "_has_triton", lambda: False)
+    assert cuda.refusal([p, p.detach()]) == "triton is not installed"
+    monkeypatch.setattr(cuda, "_has_triton", lambda: True)
+    assert cuda.refusal([p, p.detach()]) is None
 
     class Elsewhere(torch.Tensor):
         pass
@@ -217,9 +217,9 @@ def test_what_is_refused(monkeypatch):
         (torch.ones(3, dtype=torch.int8), "torch.float32 has no native kernel"),
         (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
     ]:
-        assert native_cuda.refusal([p, other]) == why
+        assert cuda.refusal([p, other]) == why
     gaps = torch.ones(6)[::2]
-    assert native_cuda.refusal([gaps, gaps]) == "a parameter has gaps in memory"
+    assert cuda.refusal([gaps, gaps]) == "a parameter has gaps in memory"
 
 
 WITHOUT = """
@@ -229,12 +229,12 @@ class Blocked:
         if name.split(".")[0] == "triton":
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Blocked())
-from lit_optim.kernels import native_cuda
+from lit_optim.kernels import cuda
 from lit_optim.optimizers.adamw import AdamW
 p = torch.nn.Parameter(torch.ones(3))
 p.grad = torch.ones(3)
 AdamW([p]).step()
-print(native_cuda.refusal([p, p.grad]))
+print(cuda.refusal([p, p.grad]))
 """
 
 
@@ -244,7 +244,7 @@ def test_without_triton():
     assert done.stdout == "a tensor is on cpu\n", done.stderr
 
 
-def adamw_step(step=native_cuda.step):
+def adamw_step(step=cuda.step):
     """AdamW's first step of a parameter in a fresh table, and the parameter."""
     p, results = torch.nn.Parameter(torch.ones(3)), []
 
@@ -253,7 +253,7 @@ def adamw_step(step=native_cuda.step):
             [state], names = batch.states, tuple(self.states(group))
             row = [p, p.grad, *(state[n] for n in names)]
             results.append(
-                step((Stepped, names), self._walked, native_cuda.Table([row], [0]), names, h, t)
+                step((Stepped, names), self._walked, cuda.Table([row], [0]), names, h, t)
             )
 
     p.grad = torch.ones(3)
@@ -281,28 +281,28 @@ def test_what_cannot_be_built_is_told_in_a_line_and_tried_once(error, line, monk
         asked.append(text)
         raise error
 
-    monkeypatch.setattr(native_cuda, "_kernels", {})
-    monkeypatch.setattr(native_cuda, "_module", broken)
+    monkeypatch.setattr(cuda, "_kernels", {})
+    monkeypatch.setattr(cuda, "_module", broken)
     told, p = adamw_step()
     assert told == f"triton fails: {line}"
     assert torch.equal(p, torch.ones(3))  # for the next executor
-    assert len(native_cuda._kernels) == len(asked) == 1
+    assert len(cuda._kernels) == len(asked) == 1
 
 
 def test_the_text_is_kept_whole_and_what_is_run_is_what_was_written(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = "seen = __file__\n"
-    path = Path(native_cuda._module(text).seen)
+    path = Path(cuda._module(text).seen)
     assert path.parent == compiler.cache_dir()
     assert path.read_text("utf-8") == text
     path.write_text("seen = 'another'\n", "utf-8")
-    assert native_cuda._module(text).seen == str(path)
+    assert cuda._module(text).seen == str(path)
     assert path.read_text("utf-8") == text
     assert [*path.parent.iterdir()] == [path]  # nothing left over
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # cannot be a folder
-    assert Path(native_cuda._module(text).seen).read_text("utf-8") == text
+    assert Path(cuda._module(text).seen).read_text("utf-8") == text
 
 
 def test_what_is_computed_once_per_call_is_what_a_processor_computes():
@@ -322,7 +322,7 @@ def test_what_is_computed_once_per_call_is_what_a_processor_computes():
         for y in numbers:
             h = {"x": x, "y": y, "z": 7.0}
             program = trace(rule, [f"r{k}" for k in range(17)], h)
-            known = native_cuda.values(program, h)
+            known = cuda.values(program, h)
             tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in h.items()}
             *_, expected = rule(0.0, 0.0, None, SimpleNamespace(**tensors))
             for name, place in program.after:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.factored import MOST_PARTS, PART
-from tests.kernels import needs
+from lit_optim.kernels.factored_cpu import MOST_PARTS, PART
+from tests.kernels import requirements
 from tests.optimizers.running import class_of
 
-pytestmark = needs.compiler
+pytestmark = requirements.compiler
 
 #: single numbers, vectors, matrices in one part and in many, the longest and the broadest; matrices
 #: behind each other, of one number, of nine, of a few and of many

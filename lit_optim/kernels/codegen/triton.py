@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from lit_optim.kernels.trace import COMPARISONS, DOUBLE_PRODUCT, Node, Program
-from lit_optim.kernels.triton_prelude import PRELUDE
+from lit_optim.kernels.codegen.triton_prelude import PRELUDE
+from lit_optim.kernels.ir import COMPARISONS, DOUBLE_PRODUCT, Node, Program
 
 #: How a format is stored, and the bytes of it.
 STORED = {

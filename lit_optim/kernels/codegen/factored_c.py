@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lit_optim.kernels.c_prelude import PRELUDE
-from lit_optim.kernels.c_source import STORED
+from lit_optim.kernels.codegen.c import STORED
+from lit_optim.kernels.codegen.c_prelude import PRELUDE
 
 #: How a format is read and written; others are what they are in C.
 READ = {"bfloat16": "from_bfloat16"}

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.kernels import native_cpu
+from lit_optim.kernels import cpu
+from lit_optim.kernels.codegen.factored_c import NUMBERS, SUMS, SWITCHES, source
 from lit_optim.kernels.compiler import CannotCompile, load
-from lit_optim.kernels.factored_source import NUMBERS, SUMS, SWITCHES, source
 from lit_optim.kernels.precision import FORMATS, wide
 
 #: Elements that a part of a tensor has at least, and how many parts there are at most.
@@ -65,7 +65,7 @@ class Row:
 
 def refusal(row: Row) -> str | None:
     """Why these tensors cannot be stepped natively; None if they can."""
-    why = native_cpu.refusal([row.p, row.g])
+    why = cpu.refusal([row.p, row.g])
     if why is not None:
         return why
     if not row.p.is_contiguous():
@@ -97,7 +97,7 @@ def step(rows: Sequence[Row], h: Mapping[str, Any]) -> str | None:
     kernel = _kernel(FORMATS[rows[0].p.dtype], FORMATS[rows[0].g.dtype])
     if isinstance(kernel, str):
         return kernel
-    threads = native_cpu.threads_for(sum(row.p.numel() for row in rows))
+    threads = cpu.threads_for(sum(row.p.numel() for row in rows))
     own, shared = _rooms(rows)
     scratch = torch.empty(threads * own + shared, dtype=torch.float64)
     places = array("q", [place for row in rows for place in row.places()])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_optim.kernels import native_cpu, torch_executor
+from lit_optim.kernels import cpu, torch_executor
 from lit_optim.kernels.arithmetic import total
-from lit_optim.kernels.trace import trace
-from tests.kernels import needs
-from tests.kernels.told import NAMES, H, expected, rows, rule
+from lit_optim.kernels.ir import trace
+from tests.kernels import requirements
+from tests.kernels.reductions import NAMES, H, expected, rows, rule
 
-SHAPES = [(), (7,), (0,), (300, 5), (2 * native_cpu.PER_THREAD + 77,)]
+SHAPES = [(), (7,), (0,), (300, 5), (2 * cpu.PER_THREAD + 77,)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -24,13 +24,13 @@ def by_torch(found):
 
 
 def natively(found):
-    table = native_cpu.Table(found, list(range(len(found))))
-    assert native_cpu.step("told", rule, table, NAMES, H, 1) is None
+    table = cpu.Table(found, list(range(len(found))))
+    assert cpu.step("told", rule, table, NAMES, H, 1) is None
     return table.told
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("step", [by_torch, pytest.param(natively, marks=needs.compiler)])
+@pytest.mark.parametrize("step", [by_torch, pytest.param(natively, marks=requirements.compiler)])
 def test_they_are_of_each_tensor_and_p_stays(step, dtype):
     found = rows(dtype, SHAPES)
     before = [[x.clone() for x in row] for row in found]
@@ -45,7 +45,7 @@ def test_they_are_of_each_tensor_and_p_stays(step, dtype):
             assert told[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
 
 
-@needs.compiler
+@requirements.compiler
 def test_threads_change_no_bit():
     count, found = torch.get_num_threads(), []
     try:

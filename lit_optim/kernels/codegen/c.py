@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lit_optim.kernels.c_prelude import PRELUDE
-from lit_optim.kernels.trace import (
+from lit_optim.kernels.codegen.c_prelude import PRELUDE
+from lit_optim.kernels.ir import (
     COMPARISONS,
     DOUBLE_PRODUCT,
     Node,

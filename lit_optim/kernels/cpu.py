@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.kernels.c_source import source
+from lit_optim.kernels.codegen.c import source
 from lit_optim.kernels.compiler import CannotCompile, load
+from lit_optim.kernels.ir import Rule, trace
 from lit_optim.kernels.precision import FORMATS, is_dense
-from lit_optim.kernels.trace import Rule, trace
 from lit_optim.system import call_after_fork
 
 #: Elements that a thread should have: with fewer, another one costs more than it gives.

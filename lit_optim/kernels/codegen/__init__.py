@@ -1,0 +1,1 @@
+"""Generators of source text: a traced rule becomes C or Triton."""
