@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.length import settle_length
 from lit_optim.config.lr import origin_of_lr, settle_lr
 from lit_optim.config.origin import typed_lines
@@ -57,7 +57,7 @@ def main() -> None:
 def _job(cfg: DictConfig) -> None:
     with explain_missing():  # Hydra would show a traceback
         from lit_optim.lightning.ranks import gave_up, is_broken, tell_if_left
-        from lit_optim.run import Interrupted, run
+        from lit_optim.runs.run import Interrupted, run
 
     hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), typed_lines(hydra_cfg)

@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_optim import __version__
-from lit_optim.config.completion import TRAINING, Command, candidates
-from lit_optim.config.completion_scripts import SHELLS, completion_script
-from lit_optim.config.help import keys
-from lit_optim.config.listing import Entry, entries, matching
+from lit_optim.command_line.completion import TRAINING, Command, candidates
+from lit_optim.command_line.completion_scripts import SHELLS, completion_script
+from lit_optim.command_line.help import keys
+from lit_optim.command_line.listing import Entry, entries, matching
 from lit_optim.config.places import OPTION, use_conf_dir
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, escape, first_line, suggest
@@ -154,18 +154,18 @@ def _answer(argv: Sequence[str]) -> None:
         parser.print_help()
         return
     if args.command == DOCTOR:
-        from lit_optim.doctor import doctor
+        from lit_optim.reports.installation import doctor
 
         if doctor(Console()):
             sys.exit(FAILURE)
         return
     if args.command == RESULTS:
-        from lit_optim.results import show_results
+        from lit_optim.reports.results import show_results
 
         show_results(args.directory, Console())
         return
     if args.command == RERUN:
-        from lit_optim.config.command_line import rerun_line
+        from lit_optim.command_line.prepare import rerun_line
 
         again = rerun_line(args.directory, args.overrides)
         print("lit-optim train", escape(shlex.join(again)), flush=True)
@@ -175,7 +175,7 @@ def _answer(argv: Sequence[str]) -> None:
         print(completion_script(args.shell), end="")
         return
     if args.command == BOARD:
-        from lit_optim.board import board
+        from lit_optim.reports.board import board
 
         board(args.directory, Console(), args.port, args.open)
     offered = entries(GROUPS[args.command])
@@ -222,8 +222,8 @@ def _train(directory: str | None, argv: list[str]) -> None:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from lit_optim import plot  # Hydra with it, which the listings do without
-    from lit_optim.config.plan import planned
+    from lit_optim.reports import lr_plot as plot  # Hydra with it, which the listings do without
+    from lit_optim.reports.lr_plan import planned
 
     if args.to is not None:
         plot.check_ending(args.to)
@@ -235,14 +235,14 @@ def _plot(args: argparse.Namespace) -> None:
 
 def _explain(args: argparse.Namespace) -> None:
     sys.path.append(os.getcwd())  # where the user's own packages are
-    from lit_optim.explain import explain
+    from lit_optim.reports.explanation import explain
 
     explain(args.overrides, Console(width=None if sys.stdout.isatty() else 160))
 
 
 def _lr_range(args: argparse.Namespace) -> None:
     sys.path.append(os.getcwd())
-    from lit_optim.lr_range import lr_range
+    from lit_optim.reports.lr_range import lr_range
 
     lr_range(args.overrides, Console(), args.steps, args.low, args.high)
 

@@ -49,7 +49,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_optim.config.composing import composed
-from lit_optim.run import run
+from lit_optim.runs.run import run
 from lit_optim.tasks.classification import Mnist1d
 
 LR = 1e-2

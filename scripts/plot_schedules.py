@@ -15,8 +15,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_optim.config.places import groups
-from lit_optim.config.plan import Plan, planned
-from lit_optim.plot import draw_curve
+from lit_optim.reports.lr_plan import Plan, planned
+from lit_optim.reports.lr_plot import draw_curve
 
 PICTURE = Path(__file__).parent.parent / "docs" / "schedules.png"
 STEPS = 1000

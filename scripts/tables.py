@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from lit_optim.cli import GROUPS
-from lit_optim.config.listing import ARXIV, entries
+from lit_optim.command_line.listing import ARXIV, entries
 
 README = Path(__file__).parent.parent / "README.md"
 

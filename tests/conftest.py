@@ -79,9 +79,9 @@ def run_here(tmp_path, monkeypatch):
     """Run a command line in this process, in a directory of its own; returns the result."""
     from omegaconf import OmegaConf
 
-    from lit_optim.config.command_line import front
+    from lit_optim.command_line.prepare import front
     from lit_optim.config.composing import composed
-    from lit_optim.run import run
+    from lit_optim.runs.run import run
 
     monkeypatch.chdir(tmp_path)
     quiet = ("logger=none", "trainer.enable_progress_bar=false", "callbacks=default",
@@ -101,10 +101,10 @@ def run_here(tmp_path, monkeypatch):
 @pytest.fixture
 def refusal(tmp_path):
     """Why nothing is built of a command line."""
-    from lit_optim.build import built  # which takes Lightning along
-    from lit_optim.config.command_line import front
+    from lit_optim.command_line.prepare import front
     from lit_optim.config.composing import composed
     from lit_optim.errors import UsageError
+    from lit_optim.runs.build import built  # which takes Lightning along
 
     def tell(argv):
         with pytest.raises(UsageError) as refused:

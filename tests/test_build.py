@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_optim.build import built
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
+from lit_optim.runs.build import built
 
 
 class Deaf(torch.optim.SGD):

@@ -14,9 +14,9 @@ from hydra.utils import get_object
 
 import lit_optim.entry
 from lit_optim.cli import COMMANDS, GROUPS, main
-from lit_optim.config.command_line import combinations, front
-from lit_optim.config.help import help_text
-from lit_optim.config.listing import Entry, entries
+from lit_optim.command_line.help import help_text
+from lit_optim.command_line.listing import Entry, entries
+from lit_optim.command_line.prepare import combinations, front
 from lit_optim.config.places import groups, headline, shipped
 from lit_optim.errors import UsageError
 

@@ -16,8 +16,8 @@ import pytest
 
 from lit_optim import cli
 from lit_optim.cli import main
-from lit_optim.config import completion_scripts
-from lit_optim.config.help import keys
+from lit_optim.command_line import completion_scripts
+from lit_optim.command_line.help import keys
 from lit_optim.config.places import groups
 
 COMMANDS = list(cli._completable())
@@ -155,7 +155,7 @@ def test_paths_can_follow(capsys, tmp_path, monkeypatch, line):
 
 @pytest.mark.parametrize("file", ["broken: [", "- a list", "a: *missing"])
 def test_a_broken_file_is_no_traceback(capsys, tmp_path, monkeypatch, file):
-    from lit_optim.config import completion
+    from lit_optim.command_line import completion
 
     path = tmp_path / "optimizer" / "mine.yaml"
     path.parent.mkdir()

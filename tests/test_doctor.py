@@ -10,10 +10,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from lit_optim import doctor
 from lit_optim.cli import main
 from lit_optim.kernels import compiler, cpu
 from lit_optim.optimizers.products import prefers_bfloat16
+from lit_optim.reports import installation as doctor
 
 
 def told(capsys):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from lit_optim.cli import main
 from lit_optim.errors import UsageError
-from lit_optim.explain import explain
+from lit_optim.reports.explanation import explain
 
 
 def told(*lines, capsys):

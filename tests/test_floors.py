@@ -21,25 +21,20 @@ FLOORS = (
         "untrusted",
         "updates",
     ),
-    ("optimizers", "schedules", "param_groups", "record", "signatures", "wrappers"),
+    ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
     ("lightning", "config", "tasks", "tensorboard"),
-    ("build", "start", "sweeps", "plot"),
-    ("board", "run", "explain", "lr_range", "doctor", "results"),
+    ("compat", "runs"),
+    ("sweeps",),
+    ("command_line",),
+    ("reports",),
     ("app", "cli"),
     ("entry",),
     ("__main__",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-KNOW_HYDRA = {"config", "sweeps", "build", "start", "run", "lr_range", "app"}
-KNOW_LIGHTNING = {
-    "lightning",
-    "tasks",
-    "build",
-    "run",
-    "explain",
-    "lr_range",
-    "app",
-}  # config answers before it is loaded
+KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "runs", "sweeps"}
+#: The command line answers before it is loaded.
+KNOW_LIGHTNING = {"app", "lightning", "reports", "runs", "tasks"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

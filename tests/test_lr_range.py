@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 
 from lit_optim.cli import main
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.errors import UsageError
-from lit_optim.lr_range import Losses, lr_range, suggestion
+from lit_optim.reports.lr_range import Losses, lr_range, suggestion
 
 
 def test_the_steepest_and_a_tenth_of_the_least():

@@ -116,12 +116,12 @@ def test_a_bare_python_is_told(line):
 def test_what_is_missing_when_the_run_begins_is_told_too(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "logger=none"])
-    monkeypatch.setitem(sys.modules, "lit_optim.run", None)
-    monkeypatch.delitem(sys.modules, "lit_optim.run")
+    monkeypatch.setitem(sys.modules, "lit_optim.runs.run", None)
+    monkeypatch.delitem(sys.modules, "lit_optim.runs.run")
 
     class Gone:
         def find_spec(self, name, path=None, target=None):
-            if name == "lit_optim.run":
+            if name == "lit_optim.runs.run":
                 raise ModuleNotFoundError("No module named 'torchmetrics'", name="torchmetrics")
 
     monkeypatch.setattr(sys, "meta_path", [Gone(), *sys.meta_path])

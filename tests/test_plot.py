@@ -12,8 +12,8 @@ from PIL import Image
 
 from lit_optim.cli import main
 from lit_optim.config.places import groups
-from lit_optim.config.plan import planned
-from lit_optim.plot import BARS, sparkline, telling
+from lit_optim.reports.lr_plan import planned
+from lit_optim.reports.lr_plot import BARS, sparkline, telling
 from lit_optim.schedules import library
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.schedule import Schedule

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lit_optim.cli import main
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.places import groups, shipped
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.tasks.classifiers import MLP
 from tests.conftest import ROOT
 

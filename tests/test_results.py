@@ -10,11 +10,12 @@ import sys
 import pytest
 import yaml
 
-from lit_optim import cli, record
-from lit_optim.config.command_line import front, rerun_line
+from lit_optim import cli
+from lit_optim.command_line.prepare import front, rerun_line
 from lit_optim.errors import UsageError
-from lit_optim.record import git_state, record_start
-from lit_optim.results import find_runs
+from lit_optim.reports.results import find_runs
+from lit_optim.runs import record
+from lit_optim.runs.record import git_state, record_start
 from tests.sweeps.test_rows import BROKEN, write_run
 
 STORED = ["data=digits", "model=mlp", "++model.width=20", "optimizer=sgd", "scheduler=constant",
@@ -230,7 +231,7 @@ def test_no_terminal_obeys_the_overrides_of_a_run(tmp_path, sign, command, capsy
     elif command == "resume":
         from lit_optim.config.check import to_plain
         from lit_optim.config.composing import composed
-        from lit_optim.config.resume import note
+        from lit_optim.runs.resume import note
 
         plain = [line for line in STORED if "allow" not in line]
         note(run_dir, to_plain(composed([line.replace("seed", "++seed") for line in plain])))

@@ -11,8 +11,8 @@ import pytest
 
 from lit_optim.errors import TrainingFailed
 from lit_optim.lightning import files
-from lit_optim.run import check_saved
-from lit_optim.start import hold
+from lit_optim.runs.run import check_saved
+from lit_optim.runs.start import hold
 
 
 def test_nothing_was_ever_written(tmp_path, monkeypatch):

@@ -16,14 +16,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lit_optim import app, cli, doctor
-from lit_optim.config.command_line import front
+from lit_optim import app, cli
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.kernels import precision
 from lit_optim.lightning import resume
 from lit_optim.lightning.follow import Observer
 from lit_optim.lightning.health import _norm
+from lit_optim.reports import installation as doctor
 from lit_optim.system import allow_any_text, can_show, signal_name
 from tests.optimizers.running import NAMES, WALKS, made_by
 
@@ -304,7 +305,7 @@ def test_the_chance_of_mps_is_kept(monkeypatch):
 
 
 def test_double_precision_is_refused_where_there_is_none(monkeypatch, tmp_path):
-    from lit_optim import build
+    from lit_optim.runs import build
 
     monkeypatch.setattr(build, "WITHOUT_FLOAT64", ("cpu",))
     cfg = composed(front(["trainer.precision=64-true"]).argv)

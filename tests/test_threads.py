@@ -7,12 +7,13 @@ import os
 import pytest
 import torch
 
-from lit_optim import doctor, threads
-from lit_optim.build import built
-from lit_optim.config.command_line import front
+from lit_optim import threads
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.kernels import cpu
 from lit_optim.lightning.files import CheckpointFiles
+from lit_optim.reports import installation as doctor
+from lit_optim.runs.build import built
 from lit_optim.threads import Cpus, bound_spinning, choose_threads, limit_threads, read_quota
 
 SHORT = (

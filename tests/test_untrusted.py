@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_optim.config.resume import _changes
 from lit_optim.errors import LONGEST, UsageError, first_line, printable
+from lit_optim.runs.resume import _changes
 from lit_optim.untrusted import (
     MAX_BYTES,
     MAX_DEPTH,

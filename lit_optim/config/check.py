@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lit_optim.config.hints import dotted_keys, nearest
 from lit_optim.config.lr import is_far
 from lit_optim.config.places import conf_dir, groups, target_of
-from lit_optim.config.resume import NONE, check_resume
+from lit_optim.config.resume_settings import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
     KINDS,

@@ -30,10 +30,10 @@ from lit_optim.config.lr import settle_lr
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
-from lit_optim.config.resume import ASKED, LOG, RECORD, asked, note, read
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
+from lit_optim.runs.resume import ASKED, LOG, RECORD, asked, note, read
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.progress import SweepProgress
 from lit_optim.sweeps.records import existing_jobs, read_job, read_result, record_sweep, write_json

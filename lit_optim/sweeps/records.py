@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from lit_optim.config.resume import LOG, RECORD, RESULT, SWEEP, TYPED
+from lit_optim.runs.resume import LOG, RECORD, RESULT, SWEEP, TYPED
 from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.temporary import remove_leftovers, write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.utils import filter_overrides
 
-from lit_optim.config.resume import read
+from lit_optim.runs.resume import read
 from lit_optim.sweeps.records import JobRecord, read_result
 
 SEED = "seed"

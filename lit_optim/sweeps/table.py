@@ -15,9 +15,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lit_optim.config.resume import LOG, RECORD
 from lit_optim.errors import escape, printable
 from lit_optim.printing import WholeTable
+from lit_optim.runs.resume import LOG, RECORD
 from lit_optim.sweeps.launcher import describe_exit
 from lit_optim.sweeps.records import parse_job
 from lit_optim.sweeps.rows import Ended, Row, ended_run, group_runs

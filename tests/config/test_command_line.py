@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch  # noqa: F401  (so that the checks below are not what loads it)
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups, headline
 from lit_optim.errors import UsageError

@@ -9,8 +9,8 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from lit_optim.command_line.prepare import front
 from lit_optim.config.check import check
-from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.settings import Settings

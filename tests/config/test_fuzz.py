@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups
 from lit_optim.errors import LONGEST, UsageError, first_line

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from lit_optim import __version__
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.settings import Settings
 from lit_optim.signatures import inspect_signature
 

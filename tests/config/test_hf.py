@@ -10,10 +10,10 @@ from transformers import TrainingArguments, optimization
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
-from lit_optim.config import hf
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
+from lit_optim.compat import transformers_arguments as hf
+from lit_optim.compat.transformers_tables import NEAREST, OPTIMS, SCHEDULES, Arguments
 from lit_optim.config.composing import composed
-from lit_optim.config.hf_names import NEAREST, OPTIMS, SCHEDULES, Arguments
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 

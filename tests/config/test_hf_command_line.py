@@ -12,10 +12,10 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
-from lit_optim.config import hf
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
+from lit_optim.compat import transformers_arguments as hf
+from lit_optim.compat.transformers_tables import HARMLESS, Arguments
 from lit_optim.config.composing import composed
-from lit_optim.config.hf_names import HARMLESS, Arguments
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
 
@@ -269,7 +269,7 @@ def test_config_and_help_know_it():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys; from lit_optim.config.command_line import front; front(['hf.optim=sgd'])\n"
+        "import sys; from lit_optim.command_line.prepare import front; front(['hf.optim=sgd'])\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
     )
     assert (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lit_optim.command_line.prepare import front
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.hints import ALIASES, MEANT, dotted_keys
 from lit_optim.config.places import groups

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import use_conf_dir
 from lit_optim.errors import UsageError

@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from lit_optim.cli import main
-from lit_optim.config.command_line import front
+from lit_optim.command_line.listing import entries
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
-from lit_optim.config.listing import entries
 from lit_optim.config.lr import LIKE_ADAMW, is_far, origin_of_lr
 from lit_optim.config.places import shipped, use_conf_dir
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lit_optim.command_line.prepare import ONLY_WITH, front
 from lit_optim.config.check import made_schedule, to_plain
-from lit_optim.config.command_line import ONLY_WITH, front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon

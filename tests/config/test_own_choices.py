@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from lit_optim.cli import main
+from lit_optim.command_line.prepare import front
 from lit_optim.config import places
-from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import conf_dir, groups, use_conf_dir
-from lit_optim.config.plan import planned
 from lit_optim.errors import UsageError
+from lit_optim.reports.lr_plan import planned
 
 MINE = "# Ours, as we like it\n_target_: lit_optim.optimizers.sgd.SGD\nlr: 0.25\nmomentum: 0.5\n"
 

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from lit_optim.cli import first_line
-from lit_optim.config import hf
-from lit_optim.config.command_line import front
-from lit_optim.config.completion import _node
+from lit_optim.command_line.completion import _node
+from lit_optim.command_line.prepare import front
+from lit_optim.compat import transformers_arguments as hf
 from lit_optim.config.places import use_conf_dir
 from lit_optim.errors import LONGEST, UsageError, show
 from lit_optim.hyperparameters import check

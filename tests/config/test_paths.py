@@ -10,13 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lit_optim.cli import main
-from lit_optim.config import hf
+from lit_optim.command_line.prepare import front
+from lit_optim.compat import transformers_arguments as hf
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.paths import LAST_PARTS, PATH_KEYS, quote, with_path_quoted
-from lit_optim.config.resume import note
 from lit_optim.errors import UsageError
+from lit_optim.runs.resume import note
 from tests.test_untrusted import BOMB, KINDS, within_seconds
 
 #: Signs that mean something to Hydra, to a shell or to nobody.

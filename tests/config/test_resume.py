@@ -6,11 +6,11 @@ import json
 
 import pytest
 
+from lit_optim.command_line.prepare import combinations, front
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import combinations, front
 from lit_optim.config.composing import composed
-from lit_optim.config.resume import found, note
 from lit_optim.errors import UsageError
+from lit_optim.runs.resume import found, note
 
 
 def plain(*lines):

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from lit_optim.command_line.prepare import front, rerun_line
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import front, rerun_line
 from lit_optim.config.composing import composed
 from lit_optim.config.paths import with_path_quoted
 from lit_optim.config.places import groups
-from lit_optim.config.resume import check_files, note
 from lit_optim.config.stored import LEFT_OUT, stored_overrides
 from lit_optim.errors import UsageError
+from lit_optim.runs.resume import check_files, note
 from tests.conftest import ROOT
 
 #: Every line here names code of a package `d`, or a place outside of the run's directory.
@@ -336,7 +336,7 @@ def test_what_is_typed_takes_the_place_of_what_is_stored(foreign):
     "content", ["", "1", "{a: 1}", "- 1", "- [a]", "[", "- !!x y", "- &a [*a]"]
 )
 def test_overrides_of_another_kind(foreign, content, monkeypatch):
-    monkeypatch.setattr("lit_optim.config.resume.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("lit_optim.runs.resume.SECONDS_BETWEEN", 0)
     where = foreign([])
     (where / ".hydra" / "overrides.yaml").write_text(content)
     with pytest.raises(UsageError, match="cannot be read; delete it"):

@@ -17,8 +17,8 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lit_optim
+from lit_optim.command_line.prepare import front
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import front
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError

@@ -15,11 +15,11 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.hparams import api_pb2, backend_context, plugin_data_pb2
 
 from lit_optim.app import choices_of
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import TrainingFailed
 from lit_optim.lightning.hparams import run_name_argument
-from lit_optim.run import Interrupted, run
+from lit_optim.runs.run import Interrupted, run
 
 QUICK = ["data=digits", "model=mlp", "trainer.max_steps=4", "trainer.enable_progress_bar=false",
          "trainer.enable_model_summary=false"]  # fmt: skip

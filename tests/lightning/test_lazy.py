@@ -180,7 +180,7 @@ def test_on_the_command_line(tmp_path, monkeypatch):
 
     from rich.console import Console
 
-    from lit_optim.explain import explain
+    from lit_optim.reports.explanation import explain
     from tests.yours import CUSTOM
 
     text = (tmp_path / "yours.py").read_text()

@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
-from lit_optim.build import built
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.runs.build import built
 from lit_optim.schedules.followers import plateau
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer

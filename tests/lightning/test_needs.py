@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
 from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD, SparseAdam
-from lit_optim.config.listing import entries
+from lit_optim.command_line.listing import entries
 from lit_optim.errors import UsageError
 from lit_optim.lightning.needs import heed, warnings_of
 from lit_optim.optimizers.needs import NEEDS

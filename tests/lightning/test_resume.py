@@ -23,9 +23,9 @@ from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.files import CheckpointFiles, newest_good
 from lit_optim.lightning.full_batch import FullBatch
 from lit_optim.lightning.resume import Resumable, check_written
+from lit_optim.runs.start import level_of
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
-from lit_optim.start import level_of
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 from tests.lightning.modules import SineData
 

@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import lit_optim
 from lit_optim import AdamW, Muon
-from lit_optim.build import built
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.lightning.serving import ServedOptimizer, serve
 from lit_optim.param_groups import layer_decay, no_decay, single
+from lit_optim.runs.build import built
 from lit_optim.schedules.library import constant_warmup, cosine_warmup, linear
 from lit_optim.wrappers import Ema
 from lit_optim.wrappers.wrapper import none

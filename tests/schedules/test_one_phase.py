@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lit_optim.config.plan import Plan
 from lit_optim.errors import UsageError
-from lit_optim.plot import shown
+from lit_optim.reports.lr_plan import Plan
+from lit_optim.reports.lr_plot import shown
 from lit_optim.schedules import library
 from lit_optim.schedules.composed import sequential
 from lit_optim.schedules.durations import Horizon

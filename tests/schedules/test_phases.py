@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.errors import UsageError
 from lit_optim.schedules import library, shapes, torch_names
 from lit_optim.schedules.decays import noam

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lit_optim.config.resume import ASKED, LOG, RECORD, RESULT, SWEEP, found, read
 from lit_optim.errors import UsageError
+from lit_optim.runs.resume import ASKED, LOG, RECORD, RESULT, SWEEP, found, read
 from lit_optim.sweeps import launcher
 from lit_optim.sweeps.records import existing_jobs, overrides_of, read_result
 from lit_optim.sweeps.table import _last_line, read_jobs, table

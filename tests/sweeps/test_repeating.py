@@ -7,7 +7,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from lit_optim.config.command_line import front
+from lit_optim.command_line.prepare import front
 from lit_optim.errors import UsageError
 from lit_optim.sweeps.launcher import ProcessLauncher
 from lit_optim.sweeps.records import existing_jobs, planned_jobs

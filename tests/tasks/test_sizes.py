@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lit_optim.errors import UsageError
-from lit_optim.explain import explain
+from lit_optim.reports.explanation import explain
 
 MODELS = ("linear", "mlp", "cnn", "gru")
 

@@ -8,9 +8,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from lit_optim.config import hf
+from lit_optim.compat import transformers_arguments as hf
+from lit_optim.compat.transformers_tables import DECIDE
 from lit_optim.config.composing import values_of
-from lit_optim.config.hf_names import DECIDE
 from lit_optim.config.paths import unquoted
 from lit_optim.config.reading import check_multirun, overrides_in
 from lit_optim.errors import UsageError

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lit_optim.config.resume import AUTO, CHECKPOINTS, NONE, RESULT, note
+from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
 from lit_optim.lightning.files import newest_good, refusal
 from lit_optim.lightning.resume import Resumable, check_written
-from lit_optim.record import record_start
+from lit_optim.runs.record import record_start
+from lit_optim.runs.resume import CHECKPOINTS, RESULT, note
 from lit_optim.schedules.durations import parse
 from lit_optim.system import lock_file
 from lit_optim.temporary import remove_leftovers

@@ -20,7 +20,7 @@ from lit_optim.untrusted import Unreadable, read_yaml
 
 PROGRAM, SCRIPT, MODULE = "lit-optim", "train.py", "lit_optim"
 SETTINGS = "lit_optim.config.settings.Settings"
-HF_ARGUMENTS = "lit_optim.config.hf_names.Arguments"
+HF_ARGUMENTS = "lit_optim.compat.transformers_tables.Arguments"
 #: Settings, and arguments of data, that are paths.
 PATHS = ("resume", "resume.from", "ckpt", "branch_from", "hf", "hydra.run.dir", "hydra.sweep.dir")
 #: What a setting takes beside what its annotation says.

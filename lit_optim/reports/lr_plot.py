@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lit_optim.config.plan import Plan
 from lit_optim.errors import UsageError, suggest
+from lit_optim.reports.lr_plan import Plan
 from lit_optim.system import can_show
 
 BARS = "▁▂▃▄▅▆▇█"

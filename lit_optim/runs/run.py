@@ -21,9 +21,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from rich.console import Console
 
-from lit_optim.build import Built, built
 from lit_optim.config.check import BEST, to_plain
-from lit_optim.config.resume import RESULT, flatten
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
@@ -37,7 +35,9 @@ from lit_optim.lightning.ranks import end_others
 from lit_optim.lightning.signals import is_interrupted
 from lit_optim.metric_names import direction_of
 from lit_optim.printing import print_pairs
-from lit_optim.start import Start, hold, start_of, write_down
+from lit_optim.runs.build import Built, built
+from lit_optim.runs.resume import RESULT, flatten
+from lit_optim.runs.start import Start, hold, start_of, write_down
 from lit_optim.temporary import write_whole
 from lit_optim.tensorboard import open_command, shown
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from lit_optim.config.hf_names import (
+from lit_optim.compat.transformers_tables import (
     HANDED_ON,
     HARMLESS,
     HERE,

@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim import Optimizer
 
-from lit_optim.build import built
+from lit_optim.command_line.prepare import combinations
 from lit_optim.config.check import to_plain
-from lit_optim.config.command_line import combinations
 from lit_optim.config.lr import is_far, origin_of_lr
 from lit_optim.errors import UsageError
 from lit_optim.lightning.callbacks import LearningRates
@@ -34,7 +33,8 @@ from lit_optim.lightning.routing import (
     state_bytes,
 )
 from lit_optim.optimizers.walk import Walk
-from lit_optim.plot import sparkline, telling
+from lit_optim.reports.lr_plot import sparkline, telling
+from lit_optim.runs.build import built
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Duration, parse
 from lit_optim.schedules.schedule import Curve

@@ -21,6 +21,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lit_optim import __version__
+from lit_optim.command_line.help import help_text
+from lit_optim.compat.transformers_overrides import HF, translated_by
 from lit_optim.config.check import check, to_plain, unusual
 from lit_optim.config.composing import (
     check_runs,
@@ -30,16 +32,19 @@ from lit_optim.config.composing import (
     rewritten,
     values_of,
 )
-from lit_optim.config.help import help_text
-from lit_optim.config.hf_line import HF, translated_by
 from lit_optim.config.hydra_keys import check_hydra_key
 from lit_optim.config.paths import quote, with_path_quoted
 from lit_optim.config.places import OPTION, conf_dir_option, groups, use_conf_dir
 from lit_optim.config.reading import check_multirun, overrides_in
-from lit_optim.config.resume import (
+from lit_optim.config.resume_settings import AUTO, NONE
+from lit_optim.config.stored import stored_overrides
+from lit_optim.config.targets import SEVERAL, TARGET
+from lit_optim.config.trainer import Count
+from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
+from lit_optim.errors import UsageError, escape, printable, show, suggest
+from lit_optim.hyperparameters import accepts, describe
+from lit_optim.runs.resume import (
     ASKED,
-    AUTO,
-    NONE,
     RECORD,
     Found,
     check_files,
@@ -48,12 +53,6 @@ from lit_optim.config.resume import (
     typed,
     typed_sweep,
 )
-from lit_optim.config.stored import stored_overrides
-from lit_optim.config.targets import SEVERAL, TARGET
-from lit_optim.config.trainer import Count
-from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
-from lit_optim.errors import UsageError, escape, printable, show, suggest
-from lit_optim.hyperparameters import accepts, describe
 
 SHORT = re.compile(r"^\+{0,2}resume=")
 #: Settings that are of a whole sweep.

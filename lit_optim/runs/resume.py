@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from lit_optim.errors import UsageError, printable, show, suggest
+from lit_optim.config.resume_settings import AUTO
+from lit_optim.errors import UsageError, printable, suggest
 from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
 
-AUTO, NONE = "auto", "none"
 #: In a run's directory: what was asked for, before anything was filled in.
 ASKED = "asked.json"
 #: There, by Hydra: the overrides.
@@ -38,8 +38,6 @@ LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 FIXED = ("optimizer._target_", "wrapper._target_", "model", "param_groups")
 #: Characters of a value in a message.
 MOST_OF_VALUE = 60
-HORIZONS = ("error", "keep", "extend")
-Horizons = Literal["error", "keep", "extend"]
 
 
 @dataclass(frozen=True)
@@ -140,30 +138,6 @@ def _lines_of(file: Path) -> list[str]:
 def run_of(where: Path) -> Path:
     """The directory of a run, which may be named by a checkpoint in it."""
     return where.parent.parent if os.path.isfile(where) else where
-
-
-def check_resume(settings: Mapping[str, Any]) -> None:
-    """Refuse what `resume` does not take.
-
-    Raises:
-        UsageError: naming the key.
-    """
-    known = ("from", "horizon", "override")
-    for key in settings:
-        if key not in known:
-            raise UsageError(f"unknown key resume.{key}; it has {', '.join(known)}")
-    for key in known:
-        if key not in settings:
-            raise UsageError(f"resume.{key} is required")
-    where, horizon, override = (settings.get(key) for key in known)
-    if not (where is None or isinstance(where, str)):
-        raise UsageError(f"resume must be auto, none, or a run's directory, got {show(where)}")
-    if horizon not in HORIZONS:
-        raise UsageError(
-            f"resume.horizon must be one of {', '.join(HORIZONS)}, got {show(horizon)}"
-        )
-    if not isinstance(override, list) or not all(isinstance(key, str) for key in override):
-        raise UsageError(f"resume.override must be a list of keys, got {show(override)}")
 
 
 def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:

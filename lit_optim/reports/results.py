@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lit_optim.config.resume import ASKED, RECORD, RESULT
 from lit_optim.errors import UsageError
+from lit_optim.runs.resume import ASKED, RECORD, RESULT
 from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
 from lit_optim.sweeps.rows import Ended, ended_run
 from lit_optim.sweeps.table import table

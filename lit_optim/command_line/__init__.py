@@ -1,0 +1,1 @@
+"""The command line before Hydra: from arguments to a checked configuration."""
