@@ -27,7 +27,7 @@ from lit_optim.config.places import OPTION, use_conf_dir
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, escape, first_line, suggest
 from lit_optim.interrupts import exit_on_interrupt
-from lit_optim.optimizers.needs import NEEDS
+from lit_optim.requirements import NEEDS
 from lit_optim.system import allow_any_text
 from lit_optim.threads import bound_spinning
 

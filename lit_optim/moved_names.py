@@ -15,7 +15,13 @@ from typing import Any
 
 #: A module or one name of a module, and its place now. A module whose names went to several places
 #: has an entry for each of them.
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "lit_optim.optimizers.elementwise.Elementwise": (
+        "lit_optim.optimizers.base.elementwise.Elementwise"
+    ),
+    "lit_optim.optimizers.elementwise.State": "lit_optim.optimizers.base.elementwise.State",
+    "lit_optim.optimizers.walk.Walk": "lit_optim.optimizers.base.optimizer.OptimizerBase",
+}
 
 
 def current_name(name: str) -> str:

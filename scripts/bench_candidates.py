@@ -23,9 +23,9 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from lit_optim.config.places import shipped
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import hints_of
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.optimizers.base.options import Options
 
 Shape = tuple[int, ...]
 Make = Callable[[list[Parameter]], Optimizer]
@@ -242,7 +242,7 @@ def ours(text: str, executors: list[str]) -> list[list[Candidate]]:
         name: get_class(OmegaConf.load(path)._target_)
         for name, path in shipped("optimizer").items()
     }
-    known = {name: cls for name, cls in known.items() if issubclass(cls, Walk)}
+    known = {name: cls for name, cls in known.items() if issubclass(cls, OptimizerBase)}
     units = []
     for name, settings in _specs(text, [n for n in known if issubclass(known[n], Elementwise)]):
         if name not in known:

@@ -21,7 +21,7 @@ import lit_optim
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups, shipped
 from lit_optim.config.targets import build, deferred
-from lit_optim.optimizers.options import OPTIONS
+from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lit_optim.cli import main
 from lit_optim.kernels import compiler, cpu
-from lit_optim.optimizers.products import prefers_bfloat16
+from lit_optim.optimizers.base.products import prefers_bfloat16
 from lit_optim.reports import installation as doctor
 
 

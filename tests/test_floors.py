@@ -17,6 +17,7 @@ FLOORS = (
         "kernels",
         "metric_names",
         "printing",
+        "requirements",
         "threads",
         "untrusted",
         "updates",

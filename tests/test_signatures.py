@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lit_optim.hyperparameters import describe
-from lit_optim.optimizers.options import OPTIONS
+from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.signatures import inspect_signature, read_signature
 
 SOURCE = """

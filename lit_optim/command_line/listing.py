@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What an optimizer asks of a run, as `optimizers.needs` explains."""
+        """What an optimizer asks of a run, as `requirements` explains."""
         return tuple(read_attribute(self.target, "needs") or ())
 
     @property

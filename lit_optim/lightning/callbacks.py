@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_optim.lightning.monitor import find_direction
 from lit_optim.lightning.tracked import Tracked, find_tracked, schedules_of, track_optimizers
 from lit_optim.metric_names import Direction
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.updates import Updates
 from lit_optim.wrappers import unwrapped
@@ -153,7 +153,7 @@ def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
             values[tag] = one.value(tracked.optimizer, place)
     for tag, group in tracked.groups():
         values[f"lr/{tag}"] = lr = float(group["lr"])
-        if isinstance(optimizer, Walk):
+        if isinstance(optimizer, OptimizerBase):
             effective = _effective_lr(optimizer.owner(group), group, ahead)
             if effective != lr:
                 values[f"effective_lr/{tag}"] = effective
@@ -191,7 +191,7 @@ def plan_steps(first: int, total: int, every: int, milestones: Sequence[int]) ->
     return sorted({first, total - 1, *kept, *regular})
 
 
-def _effective_lr(optimizer: Walk, group: dict[str, Any], ahead: int) -> float:
+def _effective_lr(optimizer: OptimizerBase, group: dict[str, Any], ahead: int) -> float:
     """Of the parameter of the group that was stepped most."""
     states = [optimizer.state.get(p, {}) for p in group["params"]]
     state = max(states, key=lambda state: state.get("step", 0))

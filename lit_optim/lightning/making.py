@@ -10,8 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError, first_line
-from lit_optim.optimizers.groups import BOOKKEEPING, scaled
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.groups import BOOKKEEPING, scaled
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 
 LOG = logging.getLogger("lit_optim")
 
@@ -43,7 +43,7 @@ def make_optimizer(make: Callable[[Any], Any], groups: Groups) -> Any:
         raise
     except REFUSALS as error:
         kind = optimizer_class(make)
-        if inspect.isclass(kind) and issubclass(kind, Walk):
+        if inspect.isclass(kind) and issubclass(kind, OptimizerBase):
             raise
         return _make_otherwise(make, groups, error)
     _scale(made, groups)

@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import describe_parameters
 from lit_optim.wrappers import unwrapped
 
@@ -83,7 +83,7 @@ def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
         if not is_trainable:
             table.append([name, role, "frozen", "-", "-", count, "-"])
             continue
-        owner = optimizer.owner(group) if isinstance(optimizer, Walk) else optimizer
+        owner = optimizer.owner(group) if isinstance(optimizer, OptimizerBase) else optimizer
         lr, decay = float(group.get("initial_lr", group["lr"])), float(group.get("weight_decay", 0))
         size = size_told(sum(state_bytes(optimizer, group, p) for p in params))
         table.append([name, role, type(owner).__name__, f"{lr:g}", f"{decay:g}", count, size])
@@ -108,7 +108,7 @@ def state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
     """
     if not p.requires_grad:
         return 0
-    if not isinstance(optimizer, Walk):
+    if not isinstance(optimizer, OptimizerBase):
         return sum(x.nbytes for x in optimizer.state.get(p, {}).values() if torch.is_tensor(x))
     owner = optimizer.owner(group)
     state = owner.new_state(torch.empty_like(p, device="meta"), owner.seen_by(p, group))

@@ -1,6 +1,7 @@
-"""Floor 1: one file is one algorithm. Classes are found by their file's name, not listed.
+"""The algorithms, one file each. A class is found by the name of its file; there is no list.
 
-`AdamW` stands in `adamw.py`; `ScheduleFreeAdamW` would stand in `schedule_free_adamw.py`.
+`AdamW` is in `adamw.py`, `ScheduleFreeAdamW` in `schedule_free_adamw.py`. What the algorithms are
+built on is in `base`.
 """
 
 from __future__ import annotations

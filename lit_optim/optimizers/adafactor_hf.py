@@ -15,9 +15,9 @@ from typing_extensions import Unpack
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.factored import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.groups import accepted
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
+from lit_optim.optimizers.base.groups import accepted
+from lit_optim.optimizers.base.options import Options
 
 
 class AdafactorHF(Factored):

@@ -9,10 +9,10 @@ from torch.optim.adagrad import adagrad
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import sqrt, square
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.needs import Need
-from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.walk import Batch
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.options import Options
+from lit_optim.requirements import Need
 
 
 class Adagrad(Elementwise):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typing_extensions import Unpack
 
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.options import Options
 
 
 class Adam(AdamW):

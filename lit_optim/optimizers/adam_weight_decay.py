@@ -11,9 +11,9 @@ from typing_extensions import Unpack
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.groups import with_names
-from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.walk import Batch
+from lit_optim.optimizers.base.groups import with_names
+from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.options import Options
 
 
 class AdamWeightDecay(AdamW):

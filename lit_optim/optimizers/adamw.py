@@ -11,9 +11,9 @@ from torch.optim.adamw import adamw
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, maximum, sqrt
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.walk import Batch
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.options import Options
 
 
 class AdamW(Elementwise):

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, norm, sqrt, where
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.needs import Need
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.options import Options
+from lit_optim.requirements import Need
 
 
 class Lamb(Elementwise):

@@ -10,8 +10,8 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain_values
-from lit_optim.optimizers.groups import BOOKKEEPING, accepted, listed, with_names
-from lit_optim.optimizers.needs import Need
+from lit_optim.optimizers.base.groups import BOOKKEEPING, accepted, listed, with_names
+from lit_optim.requirements import Need
 
 #: Without the wrapper that calls the hooks of a step: ours has it already.
 _step = inspect.unwrap(torch.optim.LBFGS.step)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, sign
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.options import Options
 
 
 class Lion(Elementwise):

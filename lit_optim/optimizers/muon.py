@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import Coefficients, orthogonalized
-from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise
+from lit_optim.optimizers.base.linalg import Coefficients, orthogonalized
+from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise
 
 #: How a step of an orthogonal matrix [m, n] is made fit for its shape.
 AdjustLr = Literal["original", "match_rms_adamw", "spectral"]

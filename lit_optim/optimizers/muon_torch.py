@@ -9,8 +9,8 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain_values
-from lit_optim.optimizers.groups import accepted, with_names
-from lit_optim.optimizers.needs import Need
+from lit_optim.optimizers.base.groups import accepted, with_names
+from lit_optim.requirements import Need
 
 if torch.__version__ < "2.9":
     raise UsageError(f"MuonTorch needs torch 2.9 or newer, this is {torch.__version__}")

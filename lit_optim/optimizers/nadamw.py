@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.options import Options
 
 
 class NAdamW(Elementwise):

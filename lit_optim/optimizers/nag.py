@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from typing_extensions import Unpack
 
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.options import Options
 from lit_optim.optimizers.sgd import SGD
 
 

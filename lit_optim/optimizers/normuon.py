@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import Coefficients, frobenius, orthogonalized
-from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise
+from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalized
+from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise
 from lit_optim.optimizers.muon import AdjustLr, scale
 
 #: Keeps norms from zero; the authors' constant.

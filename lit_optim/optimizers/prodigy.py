@@ -14,11 +14,11 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.groups import check_is_group
-from lit_optim.optimizers.needs import Need
-from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.walk import Batch
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.groups import check_is_group
+from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.options import Options
+from lit_optim.requirements import Need
 
 LOG = logging.getLogger("lit_optim")
 

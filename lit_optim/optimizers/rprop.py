@@ -9,9 +9,9 @@ from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, sign, where
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.groups import accepted
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.groups import accepted
+from lit_optim.optimizers.base.options import Options
 
 
 class Rprop(Elementwise):

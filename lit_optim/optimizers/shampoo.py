@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import follow_, frobenius, inverse_root, symmetric
-from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise, sides
+from lit_optim.optimizers.base.linalg import follow_, frobenius, inverse_root, symmetric
+from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise, sides
 
 
 class Shampoo(Matrixwise):

@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.linalg import eigenbasis, follow_, refreshed, symmetric
-from lit_optim.optimizers.matrixwise import MatrixOptions, Matrixwise, sides
+from lit_optim.optimizers.base.linalg import eigenbasis, follow_, refreshed, symmetric
+from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise, sides
 
 
 class SOAP(Matrixwise):

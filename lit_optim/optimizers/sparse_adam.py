@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 
 from lit_optim.hyperparameters import check, plain_values
-from lit_optim.optimizers.groups import accepted
-from lit_optim.optimizers.needs import Need
+from lit_optim.optimizers.base.groups import accepted
+from lit_optim.requirements import Need
 
 #: Without the wrapper that calls the hooks of a step: ours has it already.
 _step = inspect.unwrap(torch.optim.SparseAdam.step)

@@ -32,7 +32,7 @@ from lit_optim.lightning.routing import (
     size_told,
     state_bytes,
 )
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import sparkline, telling
 from lit_optim.runs.build import built
 from lit_optim.schedules.adapter import ScheduledLR
@@ -162,13 +162,13 @@ def warmup_of(curve: Curve) -> int | None:
 
 def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     within = unwrapped(optimizer)
-    if not isinstance(within, Walk):
+    if not isinstance(within, OptimizerBase):
         _step_a_copy(within)
     rows = routing(within, model)
     state = sum(
         state_bytes(within, group, p) for group in within.param_groups for p in group["params"]
     )
-    known = isinstance(within, Walk) or state > 0
+    known = isinstance(within, OptimizerBase) or state > 0
     trained, frozen = count_parameters(within, model)
     told = f"{size_told(state)} of state" if known else "a state whose size is not known before"
     caption = f"{trained:,} parameters are trained, {frozen:,} are not; {told}"
@@ -207,7 +207,9 @@ def _mistakes(
     groups = optimizer.param_groups
     curve = adapter.curve if adapter is not None else None
     yield from warnings_of(needs_of(within), type(within).__name__, groups, curve)
-    steppers = [within.owner(group) if isinstance(within, Walk) else within for group in groups]
+    steppers = [
+        within.owner(group) if isinstance(within, OptimizerBase) else within for group in groups
+    ]
     lrs = [group.get("initial_lr", group["lr"]) for group in groups]
     for kind, lr in dict.fromkeys(zip(map(type, steppers), lrs, strict=True)):
         low, high = getattr(kind, "lr_range", (0.0, math.inf))

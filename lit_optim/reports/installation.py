@@ -154,7 +154,7 @@ def _products() -> Iterator[Finding]:
     """In what matrices are multiplied by the optimizers of matrices."""
     import torch
 
-    from lit_optim.optimizers.products import OVERRIDE, known_seconds, prefers_bfloat16
+    from lit_optim.optimizers.base.products import OVERRIDE, known_seconds, prefers_bfloat16
 
     for device in ("cpu", *["cuda"] * torch.cuda.is_available()):
         kind = "bfloat16" if prefers_bfloat16(device) else "float32"

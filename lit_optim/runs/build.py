@@ -61,7 +61,7 @@ from lit_optim.lightning.summary import LayerSummary
 from lit_optim.lightning.threads import CpuThreads
 from lit_optim.lightning.weights import load_weights
 from lit_optim.metric_names import Direction
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.wrappers import Wrapped
@@ -191,7 +191,7 @@ def _try(make: Wrapped, cfg: DictConfig) -> None:
     try:
         make_optimizer(partial(make, **own), trials)
     except UsageError:
-        if not rules or issubclass(locate("optimizer", cfg.optimizer[TARGET]), Walk):
+        if not rules or issubclass(locate("optimizer", cfg.optimizer[TARGET]), OptimizerBase):
             raise
         make_optimizer(make, trials[1:])  # of a class that wants keys which the rules set
 

@@ -50,7 +50,7 @@ class Wrapper(Optimizer):
     around_averaging: ClassVar[bool] = False
     #: Whether it can be around one that evaluates the loss itself.
     around_closures: ClassVar[bool] = True
-    #: What it needs beside what `base` needs; see `optimizers.needs`.
+    #: What it needs beside what `base` needs; see `requirements`.
     own_needs: ClassVar[tuple[str, ...]] = ()
     #: Attributes that are plain values and change while training, each a `Number`.
     numbers: ClassVar[tuple[str, ...]] = ()

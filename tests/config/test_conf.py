@@ -83,7 +83,7 @@ def test_an_optimizer_may_choose_the_groups():
 
 
 def test_options_of_the_walk_are_what_its_yaml_says():
-    from lit_optim.optimizers.options import OPTIONS, Options
+    from lit_optim.optimizers.base.options import OPTIONS, Options
 
     written = OmegaConf.load(conf_dir() / "optimizer/options/walk.yaml")
     assert written == OPTIONS

@@ -15,8 +15,8 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu
 from lit_optim.kernels.arithmetic import absolute
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.elementwise import Elementwise, State
-from lit_optim.optimizers.options import Options
+from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.options import Options
 from tests.kernels import requirements
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of

@@ -25,7 +25,7 @@ from lit_optim.kernels.codegen.triton_prelude import PRELUDE
 from lit_optim.kernels.ir import trace
 from lit_optim.kernels.precision import FORMATS, LOW, SCALE
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.running import NAMES, class_of
 
 ROOT = Path(__file__).parents[2]

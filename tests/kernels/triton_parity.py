@@ -15,8 +15,8 @@ from lit_optim.kernels import cuda, torch_executor
 from lit_optim.kernels.arithmetic import total, where
 from lit_optim.kernels.precision import LOW, SCALE
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.elementwise import Elementwise
-from lit_optim.optimizers.schedule_free import _towards
+from lit_optim.optimizers.base.elementwise import Elementwise
+from lit_optim.optimizers.base.schedule_free import _towards
 from tests.kernels import reductions
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of

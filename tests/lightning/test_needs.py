@@ -13,7 +13,7 @@ from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD, SparseAdam
 from lit_optim.command_line.listing import entries
 from lit_optim.errors import UsageError
 from lit_optim.lightning.needs import heed, warnings_of
-from lit_optim.optimizers.needs import NEEDS
+from lit_optim.requirements import NEEDS
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.followers import plateau
 from lit_optim.schedules.formulas import lambda_

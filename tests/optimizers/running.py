@@ -10,7 +10,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lit_optim.config.places import groups, shipped
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 
 SHAPES = [(), (7,), (4, 5), (3, 2, 3, 3)]
 NAMES = sorted(shipped("optimizer"))
@@ -20,7 +20,7 @@ def class_of(name):
     return get_class(OmegaConf.load(groups()["optimizer"][name])._target_)
 
 
-WALKS = [name for name in NAMES if issubclass(class_of(name), Walk)]
+WALKS = [name for name in NAMES if issubclass(class_of(name), OptimizerBase)]
 
 
 def made_by(name):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.kernels.test_cuda import traced
 from tests.optimizers.running import NAMES, class_of, difference, parameters, run
 

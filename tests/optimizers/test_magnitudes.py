@@ -15,7 +15,7 @@ import torch
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import RANGE, accepts, hints_of
 from lit_optim.kernels.arithmetic import average_squares, clip, dot, lerp, norm, rms
-from lit_optim.optimizers import linalg
+from lit_optim.optimizers.base import linalg
 from tests.kernels import requirements
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import WALKS, class_of, made_by

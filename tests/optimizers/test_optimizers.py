@@ -10,7 +10,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import torch_executor
-from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import (
     NAMES,

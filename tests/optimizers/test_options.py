@@ -11,8 +11,8 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu
 from lit_optim.kernels.codegen.c import source
 from lit_optim.kernels.ir import trace
-from lit_optim.optimizers.options import HOW, OF_DECAY, OPTIONS
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.optimizers.base.options import HOW, OF_DECAY, OPTIONS
 from tests.optimizers.running import (
     NAMES,
     class_of,
@@ -117,7 +117,7 @@ STATELESS = {"sgd", "asgd", "schedule_free_sgd"}
 @pytest.mark.parametrize("name", NAMES)
 def test_an_option_is_refused_or_has_an_effect(name, option):
     cls, hyper = class_of(name), defaults_of(class_of(name))
-    if not issubclass(cls, Walk):
+    if not issubclass(cls, OptimizerBase):
         return  # torch's own classes take none of the options
     (key, value), (refusal, takers) = option, EFFECTS[option]
     if key == "state_dtype" and name in STATELESS:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.options import OPTIONS
-from lit_optim.optimizers.walk import Walk
+from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.optimizers.base.options import OPTIONS
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import class_of, defaults_of, parameters, run
 
@@ -30,7 +30,7 @@ def refused(name, message, params=None, **settings):
 def test_defaults_are_torchs(name):
     reference = CASES[name][0]
     theirs = defaults_of(getattr(reference, "func", reference))
-    left_out = NOT_OURS | (OF_ALL if issubclass(class_of(name), Walk) else set())
+    left_out = NOT_OURS | (OF_ALL if issubclass(class_of(name), OptimizerBase) else set())
     assert defaults_of(class_of(name)) == {
         key: value for key, value in theirs.items() if key not in left_out
     }

@@ -11,8 +11,8 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import compiler
-from lit_optim.optimizers import linalg, products
-from lit_optim.optimizers.products import OVERRIDE, Seconds, known_seconds, prefers_bfloat16
+from lit_optim.optimizers.base import linalg, products
+from lit_optim.optimizers.base.products import OVERRIDE, Seconds, known_seconds, prefers_bfloat16
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_other_devices_have_none():
 
 
 def test_processes_of_a_machine_agree(cache):
-    code = "from lit_optim.optimizers.products import *; print(prefers_bfloat16('cpu'))"
+    code = "from lit_optim.optimizers.base.products import *; print(prefers_bfloat16('cpu'))"
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -11,7 +11,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import joined
-from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.running import NAMES, class_of
 
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]

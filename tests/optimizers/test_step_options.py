@@ -10,8 +10,8 @@ import torch
 from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.options import Options
-from lit_optim.optimizers.tensorwise import Tensorwise
+from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base.tensorwise import Tensorwise
 from tests.optimizers.running import class_of
 
 PEAK, WD = 0.1, 0.3

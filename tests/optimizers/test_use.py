@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.elementwise import Elementwise
+from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import (
     NAMES,

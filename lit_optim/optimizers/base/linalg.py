@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_optim.kernels.arithmetic import clip
 from lit_optim.kernels.precision import widest
-from lit_optim.optimizers.products import prefers_bfloat16
+from lit_optim.optimizers.base.products import prefers_bfloat16
 
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
 
@@ -49,7 +49,7 @@ def orthogonalized(
     """About U Vᵀ of x = U S Vᵀ: the matrix with the same directions, all of them alike.
 
     Newton and Schulz' iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. float32
-    goes in bfloat16 where products of that are faster, as `optimizers.products` has measured.
+    goes in bfloat16 where products of that are faster, as `optimizers.base.products` has measured.
 
     Args:
         x: of shape [..., m, n].

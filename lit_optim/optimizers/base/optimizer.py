@@ -20,10 +20,10 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers import options
-from lit_optim.optimizers.groups import BOOKKEEPING, accepted, is_hyperparameter
-from lit_optim.optimizers.needs import Need
-from lit_optim.optimizers.options import HOW, OPTIONS
+from lit_optim.optimizers.base import options
+from lit_optim.optimizers.base.groups import BOOKKEEPING, accepted, is_hyperparameter
+from lit_optim.optimizers.base.options import HOW, OPTIONS
+from lit_optim.requirements import Need
 
 LOG = logging.getLogger("lit_optim")
 
@@ -53,7 +53,7 @@ class Batch:
         return list(torch.full((len(self.params),), t - 1.0, device=self.params[0].device))
 
 
-class Walk(torch.optim.Optimizer):
+class OptimizerBase(torch.optim.Optimizer):
     """What all our optimizers share.
 
     A subclass names its hyperparameters in `__init__`, with their ranges as annotations, and
@@ -65,7 +65,7 @@ class Walk(torch.optim.Optimizer):
     coupled_weight_decay: ClassVar[bool] = False
     #: Hyperparameters of a base class that are not left to the user, and what they are.
     fixed: ClassVar[dict[str, Any]] = {}
-    #: What it asks of those who use it, as `optimizers.needs` explains.
+    #: What it asks of those who use it, as `requirements` explains.
     needs: ClassVar[tuple[Need, ...]] = ("dense",)
     #: Whether gradients may be sparse: coordinates without an entry then stay as they are.
     takes_sparse: ClassVar[bool] = False
@@ -155,7 +155,7 @@ class Walk(torch.optim.Optimizer):
             self.owner(group).step_group(group)
         return loss
 
-    def owner(self, group: dict[str, Any]) -> Walk:
+    def owner(self, group: dict[str, Any]) -> OptimizerBase:
         """Who steps this group: another one where several optimizers are one."""
         return self
 
@@ -259,7 +259,9 @@ class Walk(torch.optim.Optimizer):
         group = self.param_groups[-1]
         if any(p.is_complex() for p in group["params"]):
             self._check_complex(group)
-        own = type(self).coefficients is not Walk.coefficients  # it steps in a way of its own
+        own = (
+            type(self).coefficients is not OptimizerBase.coefficients
+        )  # it steps in a way of its own
         decoupled = "weight_decay" in group and not self.couples(group)
         options.refuse(type(self).__name__, group, own, decoupled)
 

@@ -12,8 +12,8 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu, cuda, precision, torch_executor
 from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import LOW, SCALE, State, real_numbers
-from lit_optim.optimizers.options import OPTIONS, moved
-from lit_optim.optimizers.walk import Batch, Walk
+from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
+from lit_optim.optimizers.base.options import OPTIONS, moved
 
 __all__ = ["Elementwise", "State"]
 
@@ -72,7 +72,7 @@ class Plan:
         return why
 
 
-class Elementwise(Walk):
+class Elementwise(OptimizerBase):
     """An optimizer whose rule is written once, in scalar arithmetic.
 
     A subclass declares `states` and writes `scalars` and `rule`.

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.elementwise import Elementwise
-from lit_optim.optimizers.walk import Batch, power
+from lit_optim.optimizers.base.elementwise import Elementwise
+from lit_optim.optimizers.base.optimizer import Batch, power
 
 
 class ScheduleFree(Elementwise):

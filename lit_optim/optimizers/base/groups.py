@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
-from lit_optim.optimizers.options import OPTIONS
+from lit_optim.optimizers.base.options import OPTIONS
 
 #: Keys of a param group that are no hyperparameters. `role` is what its parameters are in the model
 #: (hidden, embedding, head, ...); `split`, into how many matrices of equal height each of them is

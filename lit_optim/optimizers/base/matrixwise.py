@@ -20,10 +20,10 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import check, plain, plain_values
 from lit_optim.kernels.precision import fitted, wide
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.groups import check_is_group, listed, with_names
-from lit_optim.optimizers.needs import Need
-from lit_optim.optimizers.options import OPTIONS, Options, moved
-from lit_optim.optimizers.walk import Batch, Walk
+from lit_optim.optimizers.base.groups import check_is_group, listed, with_names
+from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
+from lit_optim.optimizers.base.options import OPTIONS, Options, moved
+from lit_optim.requirements import Need
 
 LOG = logging.getLogger("lit_optim")
 
@@ -51,7 +51,7 @@ class MatrixOptions(Options, total=False):
     roles: Mapping[str, Literal["hidden", "other"]] | None
 
 
-class Matrixwise(Walk):
+class Matrixwise(OptimizerBase):
     """An optimizer of matrices, many of one shape at a time.
 
     A subclass writes `new_state`, `scalars` and `direction`. A convolution is the matrix of shape
@@ -98,7 +98,7 @@ class Matrixwise(Walk):
                 "these parameters; AdamW (optimizer=adamw) is for any"
             )
 
-    def owner(self, group: dict[str, Any]) -> Walk:  # noqa: D102
+    def owner(self, group: dict[str, Any]) -> OptimizerBase:  # noqa: D102
         hidden = group.get("role", HIDDEN) == HIDDEN
         return self if hidden or self.rest is None else self.rest
 

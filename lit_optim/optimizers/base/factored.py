@@ -11,8 +11,8 @@ from torch import Tensor
 from lit_optim.kernels import factored_cpu
 from lit_optim.kernels.factored_cpu import Row
 from lit_optim.kernels.precision import widest
-from lit_optim.optimizers.tensorwise import Tensorwise
-from lit_optim.optimizers.walk import Batch
+from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.tensorwise import Tensorwise
 
 
 class Factored(Tensorwise):

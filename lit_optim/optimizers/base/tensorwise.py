@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import wide
-from lit_optim.optimizers.options import OPTIONS, moved
-from lit_optim.optimizers.walk import Batch, Walk
+from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
+from lit_optim.optimizers.base.options import OPTIONS, moved
 
 
-class Tensorwise(Walk):
+class Tensorwise(OptimizerBase):
     """An optimizer whose direction needs the whole tensor.
 
     A subclass writes `new_state`, `scalars` and `direction`.

@@ -1,0 +1,1 @@
+"""What the algorithms are built on: the step, the executors' dispatch, param groups, options."""
