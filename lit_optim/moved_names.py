@@ -21,6 +21,15 @@ MOVED: dict[str, str] = {
     ),
     "lit_optim.optimizers.elementwise.State": "lit_optim.optimizers.base.elementwise.State",
     "lit_optim.optimizers.walk.Walk": "lit_optim.optimizers.base.optimizer.OptimizerBase",
+    "lit_optim.schedules.composed": "lit_optim.schedules.combinators",
+    "lit_optim.schedules.followers": "lit_optim.schedules.metric_schedules",
+    "lit_optim.schedules.items": "lit_optim.schedules.phase_spec",
+    "lit_optim.schedules.moved": "lit_optim.schedules.hyperparameter_schedules",
+    "lit_optim.schedules.pieces": "lit_optim.schedules.phase_curve",
+    "lit_optim.schedules.schedule": "lit_optim.schedules.core",
+    "lit_optim.schedules.torch_names": "lit_optim.compat.torch_schedules",
+    "lit_optim.schedules.transformers_names": "lit_optim.compat.transformers_schedules",
+    "lit_optim.schedules.written": "lit_optim.schedules.phase_parser",
 }
 
 
@@ -33,7 +42,7 @@ def current_name(name: str) -> str:
 
 
 class _OldModule(ModuleType):
-    """A module that is gone: each of its names is looked up where it stands now."""
+    """A module whose names went to several places: each is looked up where it is now."""
 
     def __getattr__(self, name: str) -> Any:
         old = f"{self.__name__}.{name}"
@@ -56,7 +65,9 @@ class _OldNames(MetaPathFinder, Loader):
         return _OldModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing to run: names are looked up when they are used."""
+        """Put the new module in place of an old one that moved as a whole."""
+        if module.__name__ in MOVED:
+            sys.modules[module.__name__] = import_module(MOVED[module.__name__])
 
 
 def keep_old_names() -> None:

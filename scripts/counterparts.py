@@ -28,7 +28,8 @@ TABLES = {
 }
 LIBRARIES = {"hf": "transformers'", "torchs": "torch's"}
 MODULES = re.compile(
-    r"\b(hf|torchs|library|decays|written|composed|formulas|torch_names|transformers_names)\."
+    r"\b(hf|torchs|library|decays|phase_parser|combinators|formulas|"
+    r"torch_schedules|transformers_schedules)\."
 )
 
 

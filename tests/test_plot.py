@@ -15,8 +15,8 @@ from lit_optim.config.places import groups
 from lit_optim.reports.lr_plan import planned
 from lit_optim.reports.lr_plot import BARS, sparkline, telling
 from lit_optim.schedules import library
+from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.schedule import Schedule
 
 LENGTH = "trainer.max_steps=1000"
 

@@ -32,10 +32,11 @@ from lit_optim.config.trainer import check_trainer, run_length
 from lit_optim.config.typed_ranges import narrowed
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
+from lit_optim.moved_names import current_name
+from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon, parse
 from lit_optim.schedules.expressions import FORMULAS, function_in
-from lit_optim.schedules.moved import check_values, movings, read
-from lit_optim.schedules.schedule import Schedule
+from lit_optim.schedules.hyperparameter_schedules import check_values, movings, read
 from lit_optim.signatures import Signature, read_attribute, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
@@ -235,7 +236,7 @@ def _check_one(path: str, node: Any, plain: Mapping[str, Any]) -> None:
 
 def _check_schedule(plain: dict[str, Any]) -> None:
     node, trainer = plain["scheduler"], plain["trainer"]
-    if not node[TARGET].startswith(KINDS["scheduler"]):
+    if not current_name(node[TARGET]).startswith(KINDS["scheduler"]):
         raise UsageError(
             f"scheduler.{TARGET}={node[TARGET]}: {name_of(node)} is none of lit_optim.schedules"
         )
@@ -290,7 +291,7 @@ def made_schedule(node: Mapping[str, Any]) -> Schedule | None:
         UsageError: its target is no schedule, or refuses its arguments.
     """
     make = locate("scheduler", node[TARGET])
-    own = getattr(make, "__module__", "") == node[TARGET].rpartition(".")[0]
+    own = getattr(make, "__module__", "") == current_name(node[TARGET]).rpartition(".")[0]
     if not (own and (hasattr(make, "__wrapped__") or name_of(node) == "none")):
         raise UsageError(f"{TARGET}={node[TARGET]} is no schedule")
     schedule = make(**{key: value for key, value in node.items() if key != TARGET})

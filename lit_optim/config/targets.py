@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lit_optim.config.hints import elsewhere
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
+from lit_optim.moved_names import current_name
 from lit_optim.signatures import Signature, defined_in
 
 #: `_target_` is code to run, so a group takes what is of its kind and ours, Lightning's or torch's
@@ -20,7 +21,7 @@ from lit_optim.signatures import Signature, defined_in
 #: the setting `allow`.
 KINDS: dict[str, tuple[str, ...]] = {
     "optimizer": ("lit_optim.optimizers.", "torch.optim."),
-    "scheduler": ("lit_optim.schedules.",),
+    "scheduler": ("lit_optim.schedules.", "lit_optim.compat."),
     "model": ("lit_optim.tasks.",),
     "data": ("lit_optim.tasks.",),
     "trainer": ("lightning.pytorch.Trainer",),
@@ -63,10 +64,11 @@ def check_allowed(path: str, target: Any, known: tuple[str, ...], allow: list[st
     if not isinstance(target, str) or not target:
         raise UsageError(f"{path} must be the dotted name of a class, got {show(target)}")
     names = [*known, *(f"{package}." for package in allow)]
-    fits = [n for n in names if target == n or (n.endswith(".") and target.startswith(n))]
-    home = defined_in(target)
+    new = current_name(target)
+    fits = [n for n in names if new == n or (n.endswith(".") and new.startswith(n))]
+    home = defined_in(new)
     # nor may a room hand on what is of another one
-    own = fits[0] if fits and fits[0].endswith(".") else target.split(".")[0]
+    own = fits[0] if fits and fits[0].endswith(".") else new.split(".")[0]
     borrowed = home is not None and not f"{home}.".startswith(own)
     if not fits or borrowed:
         raise UsageError(f"{path}={target} is not allowed{_how_to_allow(target)}")

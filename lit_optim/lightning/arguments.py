@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.lightning.lr_rule import LrRule
-from lit_optim.schedules.schedule import Schedule
+from lit_optim.schedules.core import Schedule
 
 OPTIMIZER = (
     "an optimizer class, a partial of one, such as partial(lit_optim.AdamW, lr=1e-3), or a name, "
@@ -117,7 +117,7 @@ def _check_scheduler(value: Any) -> None:
         given += f", which is not called yet: write {name}()"
     elif callable(value) or _is_torch_scheduler(value):
         given += (
-            "; a torch scheduler is not taken, but those of lit_optim.schedules.torch_names have "
+            "; a torch scheduler is not taken, but those of lit_optim.compat.torch_schedules have "
             "the same names and arguments, without the optimizer"
         )
     raise UsageError(f"scheduler must be {SCHEDULER}, got {given}")
@@ -127,7 +127,7 @@ def _is_schedule(value: Any) -> bool:
     """Whether it is a schedule, or a function that makes one."""
     made_by = getattr(value, "func", value)
     is_function = inspect.isfunction(made_by) and made_by.__module__.startswith(
-        "lit_optim.schedules."
+        ("lit_optim.schedules.", "lit_optim.compat.")
     )
     return isinstance(value, Schedule) or is_function
 

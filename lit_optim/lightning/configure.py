@@ -25,10 +25,10 @@ from lit_optim.lightning.rewrapping import follow_frozen
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import OtherLength, ScheduledLR
-from lit_optim.schedules.composed import find_schedule
+from lit_optim.schedules.combinators import find_schedule
+from lit_optim.schedules.core import Curve, Follow, Schedule
+from lit_optim.schedules.hyperparameter_schedules import Moved, Moving, movings
 from lit_optim.schedules.library import constant
-from lit_optim.schedules.moved import Moved, Moving, movings
-from lit_optim.schedules.schedule import Curve, Follow, Schedule
 from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.schedule import Schedule
 from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
-from lit_optim.schedules.schedule import Curve
+from lit_optim.schedules.core import Curve
 from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lit_optim.lightning.configure import configure_optimizers
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.schedule import SERVED, Schedule
+from lit_optim.schedules.core import SERVED, Schedule
 from lit_optim.wrappers import Wrapped
 
 #: What serves the module whose configure_optimizers is being called.

@@ -36,8 +36,8 @@ from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import sparkline, telling
 from lit_optim.runs.build import built
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.core import Curve
 from lit_optim.schedules.durations import Duration, parse
-from lit_optim.schedules.schedule import Curve
 from lit_optim.wrappers import unwrapped
 
 BARS = 60

@@ -9,8 +9,8 @@ from typing import Any
 from lit_optim.command_line.prepare import combinations
 from lit_optim.config.check import lr_of, made_schedule, to_plain
 from lit_optim.errors import UsageError
+from lit_optim.schedules.core import Curve, Schedule
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.schedule import Curve, Schedule
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lit_optim.lightning.nonfinite import NonFinite
 from lit_optim.lightning.routing import Routing
 from lit_optim.runs.build import built
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.written import phases
+from lit_optim.schedules.phase_parser import phases
 from lit_optim.updates import Updates, count_updates
 
 #: A search begins so far below an optimizer's own range of lrs, and ends so far above it.

@@ -166,7 +166,7 @@ def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
     stable = {"shape": "constant", "from": level, "for": done}
     with open_dict(cfg):
         cfg.scheduler = {
-            TARGET: "lit_optim.schedules.written.phases",
+            TARGET: "lit_optim.schedules.phase_parser.phases",
             "phases": [stable, {"shape": "1-sqrt", "to": 0, "for": more}],
         }
         cfg.trainer.max_steps, cfg.trainer.max_epochs = done + more, -1

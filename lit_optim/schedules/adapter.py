@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
 from lit_optim.errors import UsageError, show
-from lit_optim.schedules.moved import Moved
-from lit_optim.schedules.schedule import Curve
+from lit_optim.schedules.core import Curve
+from lit_optim.schedules.hyperparameter_schedules import Moved
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
 
 #: What happens to a schedule that goes on in a run of another length; see `ScheduledLR`.

@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 from lit_optim.errors import UsageError, show
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, parse
-from lit_optim.schedules.items import Free, InverseSqrt, Phase
 from lit_optim.schedules.library import Counting, Positive, Share, checked, warm
+from lit_optim.schedules.phase_spec import Free, InverseSqrt, Phase
 from lit_optim.schedules.phases import Phases
 
 

@@ -23,8 +23,8 @@ from typing import Annotated, Any
 import simpleeval
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.schedules.core import Curve, Schedule
 from lit_optim.schedules.durations import Duration, Horizon
-from lit_optim.schedules.schedule import Curve, Schedule
 
 Text = Annotated[str, "such as 0.5*(1+cos(pi*progress)), or the dotted name of a function"]
 NAMES = ("step", "epoch", "progress", "total")

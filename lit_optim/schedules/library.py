@@ -19,10 +19,18 @@ from typing_extensions import Unpack
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.schedules import shapes
+from lit_optim.schedules.core import Schedule, Ticks
 from lit_optim.schedules.durations import Duration
-from lit_optim.schedules.items import Absolute, Free, Geometric, InverseSqrt, Level, Phase, Repeat
+from lit_optim.schedules.phase_spec import (
+    Absolute,
+    Free,
+    Geometric,
+    InverseSqrt,
+    Level,
+    Phase,
+    Repeat,
+)
 from lit_optim.schedules.phases import Phases
-from lit_optim.schedules.schedule import Schedule, Ticks
 
 Share = Annotated[float, "in [0, 1]"]
 Positive = Annotated[float, "> 0"]

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lit_optim.errors import UsageError, show
+from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Duration, Horizon, Share, parse
-from lit_optim.schedules.items import Absolute, Free, Item, Repeat, floor_below, phases_of
-from lit_optim.schedules.pieces import PhasesCurve, fit
-from lit_optim.schedules.schedule import Schedule
+from lit_optim.schedules.phase_curve import PhasesCurve, fit
+from lit_optim.schedules.phase_spec import Absolute, Free, Item, Repeat, floor_below, phases_of
 
 Interval = Literal["step", "epoch"]
 

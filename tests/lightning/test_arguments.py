@@ -11,10 +11,10 @@ from torch.optim.lr_scheduler import StepLR
 
 import lit_optim
 from lit_optim import SGD, AdamW
+from lit_optim.compat import torch_schedules
 from lit_optim.errors import UsageError
 from lit_optim.lightning.lr_rule import linear as linear_rule
 from lit_optim.param_groups import no_decay
-from lit_optim.schedules import torch_names
 from lit_optim.schedules.library import cosine_warmup
 from tests.lightning.modules import Data, Mixed, Plain
 from tests.lightning.test_configure import trainer
@@ -50,9 +50,9 @@ OPTIMIZER = [
 SCHEDULER = [
     (cosine_warmup, "the function cosine_warmup, which is not called yet: write cosine_warmup()"),
     (partial(cosine_warmup, warmup=3), "not called yet: write cosine_warmup()"),
-    (torch_names.StepLR, "not called yet: write StepLR()"),
+    (torch_schedules.StepLR, "not called yet: write StepLR()"),
     ("cosine_warmpu", "did you mean cosine_warmup"),
-    (StepLR, "got the class StepLR; a torch scheduler is not taken, but those of lit_optim.sched"),
+    (StepLR, "got the class StepLR; a torch scheduler is not taken, but those of lit_optim.compat"),
     (partial(StepLR, step_size=3), "got a partial of the class StepLR; a torch scheduler"),
     (StepLR(torch.optim.SGD([P], lr=0.1), 3), "got a StepLR; a torch scheduler"),
     (lambda optimizer: StepLR(optimizer, 3), "got the function <lambda>; a torch scheduler"),
@@ -112,7 +112,7 @@ def test_the_mixin_says_the_same(tmp_path):
         ("adamw", "cosine_warmup"),
         (MAKE, None, None),
         (lambda groups: torch.optim.SGD(groups, lr=0.1), cosine_warmup()),
-        (MAKE, torch_names.StepLR(3), no_decay),
+        (MAKE, torch_schedules.StepLR(3), no_decay),
         (MAKE, None, lambda module: [{"params": list(module.parameters())}]),
     ],
 )

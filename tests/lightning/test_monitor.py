@@ -17,7 +17,7 @@ from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.runs.build import built
-from lit_optim.schedules.followers import plateau
+from lit_optim.schedules.metric_schedules import plateau
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
 

@@ -17,10 +17,10 @@ from torch.optim.lr_scheduler import ChainedScheduler, ExponentialLR, StepLR
 from lit_optim.lightning.callbacks import MARKS, POINTS, LearningRates, plan_steps
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.followers import plateau
 from lit_optim.schedules.formulas import multiplicative
 from lit_optim.schedules.library import cosine_min_lr, one_cycle, wsd
-from lit_optim.schedules.written import phases
+from lit_optim.schedules.metric_schedules import plateau
+from lit_optim.schedules.phase_parser import phases
 from tests.events import scalars
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer

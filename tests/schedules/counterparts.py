@@ -15,8 +15,8 @@ from typing import Any
 import transformers.optimization as hf
 from torch.optim import lr_scheduler as torchs
 
-from lit_optim.schedules import composed, formulas, library
-from lit_optim.schedules.schedule import Schedule
+from lit_optim.schedules import combinators, formulas, library
+from lit_optim.schedules.core import Schedule
 
 Theirs = Callable[[Any, int, int], Any]
 Ours = Callable[[int, int], Schedule]
@@ -257,7 +257,7 @@ ROWS: dict[str, list[Row]] = {
                 [torchs.ConstantLR(o, 0.1, total_iters=5), torchs.ExponentialLR(o, 0.9)],
                 milestones=[3],
             ),
-            lambda T, W: composed.sequential(
+            lambda T, W: combinators.sequential(
                 [
                     {"name": "ConstantLR", "factor": 0.1, "total_iters": 3},
                     {"name": "exponential", "gamma": 0.9, "every": 1, "ticks": "start"},
@@ -272,7 +272,7 @@ ROWS: dict[str, list[Row]] = {
             lambda o, T, W: torchs.ChainedScheduler(
                 [torchs.ConstantLR(o, 0.1, total_iters=5), torchs.ExponentialLR(o, 0.9)]
             ),
-            lambda T, W: composed.chained(
+            lambda T, W: combinators.chained(
                 [
                     {"name": "ConstantLR", "factor": 0.1, "total_iters": 5},
                     {"name": "exponential", "gamma": 0.9, "every": 1, "ticks": "start"},

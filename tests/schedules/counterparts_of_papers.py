@@ -13,7 +13,7 @@ from typing import Any
 import transformers.optimization as hf
 from torch.optim import lr_scheduler as torchs
 
-from lit_optim.schedules import decays, library, written
+from lit_optim.schedules import decays, library, phase_parser
 from tests.schedules.counterparts import Ours, Row, wsd
 
 Formula = Callable[[int, int, int], float]
@@ -210,7 +210,7 @@ PAPERS: dict[str, list[Row]] = {
     "phases": [
         Row(
             lambda o, T, W: wsd(o, T, 2, decay_type="1-sqrt"),
-            lambda T, W: written.phases(
+            lambda T, W: phase_parser.phases(
                 [
                     {"shape": "linear", "from": 0, "to": 1, "for": 2},
                     {"shape": "constant"},
@@ -225,26 +225,28 @@ PAPERS: dict[str, list[Row]] = {
             lambda o, T, W: hf.get_polynomial_decay_schedule_with_warmup(
                 o, 0, T, lr_end=0.001, power=3.0
             ),
-            lambda T, W: written.phases([{"shape": "polynomial(3)", "to": 0.1}], ticks="start"),
+            lambda T, W: phase_parser.phases(
+                [{"shape": "polynomial(3)", "to": 0.1}], ticks="start"
+            ),
             first_group=True,
             past=3,
         ),
         Row(
             lambda o, T, W: torchs.CosineAnnealingWarmRestarts(o, T_0=3, T_mult=2),
-            lambda T, W: written.phases(
+            lambda T, W: phase_parser.phases(
                 [{"repeat": [{"shape": "cosine", "to": 0, "for": 3}], "growth": 2}],
                 ticks="start",
             ),
         ),
         Row(
             lambda o, T, W: torchs.StepLR(o, step_size=max(1, T // 5), gamma=0.5),
-            lambda T, W: written.phases(
+            lambda T, W: phase_parser.phases(
                 [{"repeat": [{"shape": "constant", "for": max(1, T // 5)}], "decay": 0.5}]
             ),
         ),
         paper(
             restarts,
-            lambda T, W: written.phases(
+            lambda T, W: phase_parser.phases(
                 [
                     {
                         "repeat": [{"shape": "cosine", "to": 0.1}],
@@ -260,7 +262,7 @@ PAPERS: dict[str, list[Row]] = {
         ),
         paper(
             big_vision,
-            lambda T, W: written.phases(
+            lambda T, W: phase_parser.phases(
                 [
                     {"shape": "linear", "from": 0, "to": 1, "for": 3},
                     {"shape": "inverse_sqrt", "timescale": 5},
@@ -273,7 +275,7 @@ PAPERS: dict[str, list[Row]] = {
         ),
         paper(
             stairs,
-            lambda T, W: written.phases([{"shape": "exponential", "to": 0.01, "levels": 3}]),
+            lambda T, W: phase_parser.phases([{"shape": "exponential", "to": 0.01, "levels": 3}]),
             multiple=2,
             shortest=3,
         ),

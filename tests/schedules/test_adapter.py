@@ -7,18 +7,18 @@ import io
 import pytest
 import torch
 
+from lit_optim.compat.torch_schedules import OneCycleLR
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.adagrad import Adagrad
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.composed import chained, sequential
+from lit_optim.schedules.combinators import chained, sequential
+from lit_optim.schedules.core import Curve
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.followers import greedy, plateau
 from lit_optim.schedules.formulas import multiplicative
 from lit_optim.schedules.library import cosine, one_cycle
-from lit_optim.schedules.schedule import Curve
-from lit_optim.schedules.torch_names import OneCycleLR
+from lit_optim.schedules.metric_schedules import greedy, plateau
 
 HORIZON = Horizon(20)
 

@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 from lit_optim.config.places import groups
 from lit_optim.optimizers.sgd import SGD
-from lit_optim.schedules import composed
+from lit_optim.schedules import combinators
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.core import Follow
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.moved import Moved, movings
-from lit_optim.schedules.schedule import Follow
-from lit_optim.schedules.written import phases
+from lit_optim.schedules.hyperparameter_schedules import Moved, movings
+from lit_optim.schedules.phase_parser import phases
 from lit_optim.wrappers import Ema
 
 HORIZON = Horizon(40, steps_per_epoch=10, samples_per_step=4)
@@ -41,7 +41,7 @@ MORE = {
 def every_schedule():
     """Those of conf/scheduler, and every function of the rooms, found and not listed."""
     found = {f"conf:{name}": path for name, path in CHOICES.items()}
-    found |= {f"function:{name}": {"name": name} for name in composed._names()}
+    found |= {f"function:{name}": {"name": name} for name in combinators._names()}
     return found | {f"more:{name}": node for name, node in MORE.items()}
 
 
@@ -50,7 +50,7 @@ EVERY = every_schedule()
 
 def schedule_of(given):
     if isinstance(given, dict):
-        function = composed._find(given["name"])
+        function = combinators._find(given["name"])
         made = function(**{k: v for k, v in given.items() if k != "name"})
     else:
         node = OmegaConf.load(given)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from lit_optim.compat.torch_schedules import CosineAnnealingLR, StepLR
 from lit_optim.config.places import groups
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.torch_names import CosineAnnealingLR, StepLR
 from tests.schedules.counterparts import FOLLOWERS
 from tests.schedules.counterparts import ROWS as OURS
 from tests.schedules.counterparts_by_name import TORCH, TRANSFORMERS
@@ -111,4 +111,4 @@ def test_a_yaml_names_the_function_that_the_table_tests(name):
     target = OmegaConf.load(groups()["scheduler"][name])._target_
     function = target.rpartition(".")[2].rstrip("_")
     assert function == {"reduce_lr_on_plateau": "ReduceLROnPlateau"}.get(name, name)
-    assert target.startswith("lit_optim.schedules.")
+    assert target.startswith(("lit_optim.schedules.", "lit_optim.compat."))

@@ -11,7 +11,7 @@ from transformers.optimization import GreedyLR
 
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.followers import ReduceLROnPlateau, greedy, plateau
+from lit_optim.schedules.metric_schedules import ReduceLROnPlateau, greedy, plateau
 
 
 def optimizer():

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lit_optim.compat import torch_schedules
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.schedules import torch_names
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.followers import plateau
 from lit_optim.schedules.library import constant, cosine, inverse_sqrt, linear, wsd
+from lit_optim.schedules.metric_schedules import plateau
 
 STEPS = 16
 HORIZON = Horizon(STEPS)
@@ -27,8 +27,8 @@ SCHEDULES = {
     "cosine with warmup": cosine(warmup=3),
     "wsd": wsd(),
     "inverse_sqrt": inverse_sqrt(warmup=2),
-    "StepLR": torch_names.StepLR(4, 0.5),
-    "ExponentialLR": torch_names.ExponentialLR(0.9),
+    "StepLR": torch_schedules.StepLR(4, 0.5),
+    "ExponentialLR": torch_schedules.ExponentialLR(0.9),
 }
 #: Update, group, and the lr that it is set to.
 CHANGES = st.dictionaries(
@@ -101,7 +101,7 @@ def test_as_among_torchs_recursive_schedulers():
     """Set to 0 at update 2 and to the lr of before at update 4."""
     found = []
     for make in (
-        lambda o: ScheduledLR(o, torch_names.ExponentialLR(0.9).curve(HORIZON)),
+        lambda o: ScheduledLR(o, torch_schedules.ExponentialLR(0.9).curve(HORIZON)),
         lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9),
     ):
         p = torch.nn.Parameter(torch.ones(2))

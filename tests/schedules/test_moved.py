@@ -13,8 +13,8 @@ from lit_optim.optimizers.ademamix import AdEMAMix
 from lit_optim.optimizers.muon import Muon
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.hyperparameter_schedules import Moved, movings
 from lit_optim.schedules.library import constant, cosine, one_cycle
-from lit_optim.schedules.moved import Moved, movings
 from lit_optim.wrappers import Ema
 
 STEPS = 20

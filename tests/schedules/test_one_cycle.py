@@ -7,8 +7,8 @@ import warnings
 import pytest
 import torch
 
+from lit_optim.compat.torch_schedules import OneCycleLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.torch_names import OneCycleLR
 
 
 @pytest.mark.parametrize("anneal_strategy", ["cos", "linear"])

@@ -13,10 +13,10 @@ from lit_optim.errors import UsageError
 from lit_optim.reports.lr_plan import Plan
 from lit_optim.reports.lr_plot import shown
 from lit_optim.schedules import library
-from lit_optim.schedules.composed import sequential
+from lit_optim.schedules.combinators import sequential
+from lit_optim.schedules.core import TICKS
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.schedule import TICKS
-from lit_optim.schedules.written import phases
+from lit_optim.schedules.phase_parser import phases
 
 #: how much of the way is made at x
 CLOSED = {

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_optim.command_line.prepare import front
+from lit_optim.compat import torch_schedules
 from lit_optim.errors import UsageError
-from lit_optim.schedules import library, shapes, torch_names
+from lit_optim.schedules import library, shapes
+from lit_optim.schedules.core import TICKS
 from lit_optim.schedules.decays import noam
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.schedule import TICKS
-from lit_optim.schedules.written import phases
+from lit_optim.schedules.phase_parser import phases
 
 SMOOTH = [*shapes.NAMED, "power(0.3)", "power(3)", "polynomial(2.5)", "exponential(0.01)"]
 LENGTHS = st.integers(1, 10**6)
@@ -166,8 +167,8 @@ def lines_of(curve, t):
         library.step(step_size=1),
         library.cyclic(step_size_up=1, step_size_down=2),
         library.cosine_restarts(cycles=1000, growth=1.0),
-        torch_names.CosineAnnealingWarmRestarts(T_0=1, T_mult=2),
-        torch_names.CosineAnnealingWarmRestarts(T_0=1, T_mult=1),
+        torch_schedules.CosineAnnealingWarmRestarts(T_0=1, T_mult=2),
+        torch_schedules.CosineAnnealingWarmRestarts(T_0=1, T_mult=1),
         noam(),
     ],
     ids=["phases", "step", "cyclic", "restarts", "doubling", "equal", "noam"],

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from lit_optim.compat import transformers_schedules
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
-from lit_optim.schedules import library, transformers_names
+from lit_optim.schedules import library
+from lit_optim.schedules.core import TICKS, Schedule
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.schedule import TICKS, Schedule
 
 NAMES = sorted(set(groups()["scheduler"]) - {"none"})
 HOUSE = [
@@ -175,13 +176,13 @@ def test_floors_are_given_once():
     with pytest.raises(UsageError, match=r"min_lr=0.1 and min_lr_ratio=0.2: give one of them"):
         library.cosine_min_lr(min_lr=0.1, min_lr_ratio=0.2)
     with pytest.raises(UsageError, match="give one of them"):
-        transformers_names.cosine_with_min_lr(min_lr=0.1, min_lr_rate=0.1)
+        transformers_schedules.cosine_with_min_lr(min_lr=0.1, min_lr_rate=0.1)
 
 
 def test_shares_of_transformers_are_rounded_up():
     """TrainingArguments' warmup_ratio: ceil(T * ratio)."""
     for schedule in (
-        transformers_names.constant_with_warmup(num_warmup_steps=0.05),
+        transformers_schedules.constant_with_warmup(num_warmup_steps=0.05),
         library.constant_warmup(warmup="5%+", ticks="start"),
     ):
         curve = schedule.curve(Horizon(101))

@@ -19,9 +19,9 @@ from torch.optim.lr_scheduler import (
 )
 
 from lit_optim import AdamW
+from lit_optim.compat import torch_schedules as ours
 from lit_optim.errors import UsageError
 from lit_optim.schedules import formulas
-from lit_optim.schedules import torch_names as ours
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine, inverse_sqrt, linear, wsd

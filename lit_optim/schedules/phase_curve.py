@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lit_optim.errors import UsageError
+from lit_optim.schedules.core import Curve, Ticks
 from lit_optim.schedules.durations import Duration, Horizon, Share, parse
-from lit_optim.schedules.items import (
+from lit_optim.schedules.phase_spec import (
     Absolute,
     Free,
     Item,
@@ -19,7 +20,6 @@ from lit_optim.schedules.items import (
     phases_of,
     value_of,
 )
-from lit_optim.schedules.schedule import Curve, Ticks
 
 #: More rounds or levels than these are no milestones.
 MANY = 100

@@ -14,8 +14,8 @@ from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, parse
-from lit_optim.schedules.items import Absolute, Free, InverseSqrt, Item, Level, Phase, Repeat
 from lit_optim.schedules.library import Counting, Gamma, checked
+from lit_optim.schedules.phase_spec import Absolute, Free, InverseSqrt, Item, Level, Phase, Repeat
 from lit_optim.schedules.phases import Phases
 
 CONSTANT = "constant"

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal
 from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError, show
+from lit_optim.schedules.core import Curve, Follow, Mode, Monitor, Schedule
 from lit_optim.schedules.durations import Duration, Horizon, parse
-from lit_optim.schedules.items import Absolute, Level, Phase, floor_below, value_of
 from lit_optim.schedules.library import Counting, Share, checked, floor_of, warm
+from lit_optim.schedules.phase_spec import Absolute, Level, Phase, floor_below, value_of
 from lit_optim.schedules.phases import Phases
-from lit_optim.schedules.schedule import Curve, Follow, Mode, Monitor, Schedule
 
 Factor = Annotated[float, "in (0, 1)"]
 Count = Annotated[int, ">= 0"]

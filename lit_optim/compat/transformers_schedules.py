@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from lit_optim.errors import UsageError
+from lit_optim.schedules.core import Ticks
 from lit_optim.schedules.durations import Duration, Share
-from lit_optim.schedules.items import Absolute, Level, Phase, Repeat
 from lit_optim.schedules.library import Positive, checked
+from lit_optim.schedules.phase_spec import Absolute, Level, Phase, Repeat
 from lit_optim.schedules.phases import Phases
-from lit_optim.schedules.schedule import Ticks
 from lit_optim.schedules.shapes import Shape, cosine, linear, mirror_sqrt, sqrt, waves
 
 Ratio = Annotated[float, "in [0, 1]"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe, hints_of
-from lit_optim.schedules.composed import made
-from lit_optim.schedules.schedule import Curve, Schedule
-from lit_optim.schedules.written import phases
+from lit_optim.schedules.combinators import made
+from lit_optim.schedules.core import Curve, Schedule
+from lit_optim.schedules.phase_parser import phases
 
 if TYPE_CHECKING:  # the command line reads schedules before torch is loaded
     from torch.optim import Optimizer

@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 from lit_optim.errors import UsageError, show
 from lit_optim.schedules import shapes
 from lit_optim.schedules.durations import Duration, Share, parse
-from lit_optim.schedules.items import Absolute, Free, Geometric, Item, Level, Phase, Repeat
 from lit_optim.schedules.library import Gamma, Positive, checked, stairs, triangles
+from lit_optim.schedules.phase_spec import Absolute, Free, Geometric, Item, Level, Phase, Repeat
 from lit_optim.schedules.phases import Interval, Phases
 
 Factor = Annotated[float, "in [0, 1]"]

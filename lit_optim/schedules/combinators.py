@@ -10,19 +10,20 @@ from importlib import import_module
 from typing import Any
 
 from lit_optim.errors import UsageError, show, suggest
+from lit_optim.schedules.core import Curve, Schedule
 from lit_optim.schedules.durations import Duration, Horizon, parse
 from lit_optim.schedules.library import checked
-from lit_optim.schedules.schedule import Curve, Schedule
 
 ROOMS = (
-    "library",
-    "decays",
-    "written",
-    "formulas",
-    "followers",
-    "torch_names",
-    "transformers_names",
+    "schedules.library",
+    "schedules.decays",
+    "schedules.phase_parser",
+    "schedules.formulas",
+    "schedules.metric_schedules",
+    "compat.torch_schedules",
+    "compat.transformers_schedules",
 )
+ALL_ROOMS = (*ROOMS, "schedules.combinators")
 
 #: A schedule, or in YAML its name and arguments: {name: cosine, min_lr_ratio: 0.1}.
 Part = Schedule | Mapping[str, Any]
@@ -69,7 +70,7 @@ def find_schedule(name: str) -> Schedule | None:
     """
     if name == "none":
         return None
-    functions = _names((*ROOMS, "composed"))
+    functions = _names(ALL_ROOMS)
     plain = {key.replace("_", "").lower(): key for key in functions}
     name = name if name in functions else plain.get(name.replace("_", "").lower(), name)
     if name not in functions:
@@ -82,7 +83,7 @@ def find_schedule(name: str) -> Schedule | None:
 def _names(rooms: Sequence[str] = ROOMS) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for room in rooms:
-        module = import_module(f"lit_optim.schedules.{room}")
+        module = import_module(f"lit_optim.{room}")
         for name, value in vars(module).items():
             if hasattr(value, "__wrapped__") and value.__module__ == module.__name__:
                 found[name.rstrip("_")] = value  # lambda is a word of Python's
@@ -90,7 +91,7 @@ def _names(rooms: Sequence[str] = ROOMS) -> dict[str, Any]:
 
 
 def _find(name: Any) -> Any:
-    return _names((*ROOMS, "composed")).get(name) if isinstance(name, str) else None
+    return _names(ALL_ROOMS).get(name) if isinstance(name, str) else None
 
 
 @dataclass(frozen=True)
