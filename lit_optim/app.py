@@ -56,7 +56,7 @@ def main() -> None:
 
 def _job(cfg: DictConfig) -> None:
     with explain_missing():  # Hydra would show a traceback
-        from lit_optim.lightning.ranks import gave_up, is_broken, tell_if_left
+        from lit_optim.callbacks.ranks import gave_up, is_broken, tell_if_left
         from lit_optim.runs.run import Interrupted, run
 
     hydra_cfg: Any = HydraConfig.get()

@@ -30,6 +30,28 @@ MOVED: dict[str, str] = {
     "lit_optim.schedules.torch_names": "lit_optim.compat.torch_schedules",
     "lit_optim.schedules.transformers_names": "lit_optim.compat.transformers_schedules",
     "lit_optim.schedules.written": "lit_optim.schedules.phase_parser",
+    "lit_optim.lightning.averaged": "lit_optim.callbacks.averaged",
+    "lit_optim.lightning.callbacks.LearningRates": (
+        "lit_optim.callbacks.learning_rates.LearningRates"
+    ),
+    "lit_optim.lightning.callbacks.MetricHistory": (
+        "lit_optim.callbacks.metric_history.MetricHistory"
+    ),
+    "lit_optim.lightning.checkpoint": "lit_optim.callbacks.checkpoint",
+    "lit_optim.lightning.files": "lit_optim.checkpoints.files",
+    "lit_optim.lightning.full_batch": "lit_optim.callbacks.full_batch",
+    "lit_optim.lightning.health": "lit_optim.callbacks.health",
+    "lit_optim.lightning.lengths": "lit_optim.training.lengths",
+    "lit_optim.lightning.monitor.MonitorCheck": "lit_optim.callbacks.monitor_check.MonitorCheck",
+    "lit_optim.lightning.nonfinite": "lit_optim.callbacks.nonfinite",
+    "lit_optim.lightning.plain": "lit_optim.checkpoints.plain",
+    "lit_optim.lightning.progress": "lit_optim.callbacks.progress",
+    "lit_optim.lightning.resume.Resumable": "lit_optim.callbacks.resumable.Resumable",
+    "lit_optim.lightning.routing": "lit_optim.callbacks.routing",
+    "lit_optim.lightning.signals": "lit_optim.callbacks.signals",
+    "lit_optim.lightning.summary": "lit_optim.callbacks.summary",
+    "lit_optim.lightning.threads": "lit_optim.callbacks.threads",
+    "lit_optim.lightning.weights": "lit_optim.checkpoints.weights",
 }
 
 

@@ -35,7 +35,6 @@ from torch.nn.functional import cross_entropy
 
 from lit_optim.config.places import shipped
 from lit_optim.config.targets import deferred
-from lit_optim.lightning.needs import needs_of
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
@@ -43,6 +42,7 @@ from lit_optim.schedules.library import constant_warmup, cosine_warmup
 from lit_optim.tasks.char_lm import GPT, CharText
 from lit_optim.tasks.classification import Mnist1d
 from lit_optim.tasks.classifiers import CNN
+from lit_optim.training.needs import needs_of
 
 DOCS = Path(__file__).parent.parent / "docs" / "optimizers.md"
 #: Not comparable here, and why.

@@ -22,8 +22,10 @@ FLOORS = (
         "untrusted",
         "updates",
     ),
-    ("optimizers", "schedules", "param_groups", "signatures", "wrappers"),
-    ("lightning", "config", "tasks", "tensorboard"),
+    ("checkpoints", "optimizers", "schedules", "param_groups", "signatures", "wrappers"),
+    ("config", "tasks", "tensorboard", "training"),
+    ("callbacks",),
+    ("lightning",),
     ("compat", "runs"),
     ("sweeps",),
     ("command_line",),
@@ -35,7 +37,9 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "runs", "sweeps"}
 #: The command line answers before it is loaded.
-KNOW_LIGHTNING = {"app", "lightning", "reports", "runs", "tasks"}
+KNOW_LIGHTNING = {
+    "app", "callbacks", "checkpoints", "lightning", "reports", "runs", "tasks", "training",
+}  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

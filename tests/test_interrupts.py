@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lit_optim.callbacks.signals import MAX_WAIT_SECONDS, Signals, is_interrupted
 from lit_optim.interrupts import interruptible
-from lit_optim.lightning.signals import MAX_WAIT_SECONDS, Signals, is_interrupted
 from tests.conftest import ROOT
 
 RUN = ["data=digits", "model=mlp", "trainer.max_steps=100000", "trainer.val_check_interval=5"]

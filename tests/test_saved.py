@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from lit_optim.checkpoints import files
 from lit_optim.errors import TrainingFailed
-from lit_optim.lightning import files
 from lit_optim.runs.run import check_saved
 from lit_optim.runs.start import hold
 

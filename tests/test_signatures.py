@@ -74,7 +74,7 @@ def test_signatures_are_read_from_source(package):
     [
         "lit_optim.optimizers.adamw.AdamW",
         "lit_optim.tasks.char_lm.GPT",
-        "lit_optim.lightning.checkpoint.Checkpoint",
+        "lit_optim.callbacks.checkpoint.Checkpoint",
         "lightning.pytorch.Trainer",
         "lightning.pytorch.callbacks.EarlyStopping",
     ],

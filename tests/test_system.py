@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lit_optim import app, cli
+from lit_optim.callbacks import resumable as resume
+from lit_optim.callbacks.health import _norm
+from lit_optim.callbacks.observer import Observer
 from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.kernels import precision
-from lit_optim.lightning import resume
-from lit_optim.lightning.follow import Observer
-from lit_optim.lightning.health import _norm
 from lit_optim.reports import installation as doctor
 from lit_optim.system import allow_any_text, can_show, signal_name
 from tests.optimizers.running import NAMES, WALKS, made_by

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from lit_optim import temporary
+from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.kernels import compiler
-from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.runs.start import hold
 from lit_optim.sweeps.records import record_sweep
 from lit_optim.tasks.classification import Mnist1d

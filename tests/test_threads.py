@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lit_optim import threads
+from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.kernels import cpu
-from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.reports import installation as doctor
 from lit_optim.runs.build import built
 from lit_optim.threads import Cpus, bound_spinning, choose_threads, limit_threads, read_quota
@@ -188,7 +188,7 @@ def test_the_size_is_parameters_times_samples(batch, machine, tmp_path, monkeypa
     seen = []
     choose = threads.choose_threads
     monkeypatch.setattr(
-        "lit_optim.lightning.threads.choose_threads", lambda work: seen.append(work) or choose(work)
+        "lit_optim.callbacks.threads.choose_threads", lambda work: seen.append(work) or choose(work)
     )
     fit(tmp_path, f"batch={batch}", "data.batch_size=50")
     assert seen == [(40 * 10 + 10) * 50]
@@ -218,7 +218,7 @@ def test_a_resumed_run_keeps_its_threads(machine, tmp_path, monkeypatch):
     assert isinstance(parts.trainer.strategy.checkpoint_io, CheckpointFiles)
     machine(busy=0.0)
     assert fit(tmp_path, "trainer.max_steps=4", checkpoint=path) == 2
-    monkeypatch.setattr("lit_optim.lightning.threads.read_cpus", lambda: Cpus(4, 1, 0.0))
+    monkeypatch.setattr("lit_optim.callbacks.threads.read_cpus", lambda: Cpus(4, 1, 0.0))
     machine(busy=0.0, usable=1)
     assert fit(tmp_path, "trainer.max_steps=4", checkpoint=path) == 1
 

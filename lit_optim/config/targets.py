@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "data": ("lit_optim.tasks.",),
     "trainer": ("lightning.pytorch.Trainer",),
     "logger": ("lightning.pytorch.loggers.",),
-    "callbacks": ("lit_optim.lightning.", "lightning.pytorch.callbacks."),
+    "callbacks": ("lit_optim.callbacks.", "lightning.pytorch.callbacks."),
 }
 #: Groups whose choice is several objects, by name.
 SEVERAL = ("logger", "callbacks")

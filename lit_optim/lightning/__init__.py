@@ -1,1 +1,1 @@
-"""Floor 2: what Lightning needs to know: configure_optimizers, callbacks, checkpoints."""
+"""The integration with Lightning: configure_optimizers, OptimizerMixin and what they need."""

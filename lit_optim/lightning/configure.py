@@ -10,18 +10,16 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
+from lit_optim.callbacks.averaged import Averaging, average
+from lit_optim.callbacks.ddp_rewrapping import follow_frozen
+from lit_optim.callbacks.lazy_layers import initialize_lazy_layers
+from lit_optim.callbacks.observer import follow
+from lit_optim.callbacks.schedule_lengths import watch_length
 from lit_optim.errors import UsageError
 from lit_optim.lightning.arguments import check_arguments, check_made
-from lit_optim.lightning.averaged import Averaging, average
 from lit_optim.lightning.finetuning import adjust_added_groups, is_finetuned, keep_trainable
-from lit_optim.lightning.follow import follow
-from lit_optim.lightning.lazy import initialize_lazy_layers
-from lit_optim.lightning.lengths import global_batch, horizon_of, watch_length
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer, optimizer_class
-from lit_optim.lightning.monitor import declared_monitor
-from lit_optim.lightning.needs import heed, needs_of, refuse_run
-from lit_optim.lightning.rewrapping import follow_frozen
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import OtherLength, ScheduledLR
@@ -29,6 +27,9 @@ from lit_optim.schedules.combinators import find_schedule
 from lit_optim.schedules.core import Curve, Follow, Schedule
 from lit_optim.schedules.hyperparameter_schedules import Moved, Moving, movings
 from lit_optim.schedules.library import constant
+from lit_optim.training.lengths import global_batch, horizon_of
+from lit_optim.training.monitor import declared_monitor
+from lit_optim.training.needs import heed, needs_of, refuse_run
 from lit_optim.wrappers import unwrapped
 
 LOG = logging.getLogger("lit_optim")

@@ -8,7 +8,7 @@ import traceback
 import torch
 from lightning.pytorch import Trainer
 
-from lit_optim.lightning.ranks import died, gave_up
+from lit_optim.callbacks.ranks import died, gave_up
 
 KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
 

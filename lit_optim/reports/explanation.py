@@ -17,14 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim import Optimizer
 
-from lit_optim.command_line.prepare import combinations
-from lit_optim.config.check import to_plain
-from lit_optim.config.lr import is_far, origin_of_lr
-from lit_optim.errors import UsageError
-from lit_optim.lightning.callbacks import LearningRates
-from lit_optim.lightning.lengths import run_length
-from lit_optim.lightning.needs import needs_of, warnings_of
-from lit_optim.lightning.routing import (
+from lit_optim.callbacks.learning_rates import LearningRates
+from lit_optim.callbacks.routing import (
     HEADER,
     Routing,
     count_parameters,
@@ -32,12 +26,18 @@ from lit_optim.lightning.routing import (
     size_told,
     state_bytes,
 )
+from lit_optim.command_line.prepare import combinations
+from lit_optim.config.check import to_plain
+from lit_optim.config.lr import is_far, origin_of_lr
+from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import sparkline, telling
 from lit_optim.runs.build import built
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Curve
 from lit_optim.schedules.durations import Duration, parse
+from lit_optim.training.lengths import run_length
+from lit_optim.training.needs import needs_of, warnings_of
 from lit_optim.wrappers import unwrapped
 
 BARS = 60

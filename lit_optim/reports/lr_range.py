@@ -17,12 +17,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
 from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
+from lit_optim.callbacks.learning_rates import LearningRates
+from lit_optim.callbacks.nonfinite import NonFinite
+from lit_optim.callbacks.routing import Routing
 from lit_optim.command_line.prepare import combinations
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
-from lit_optim.lightning.callbacks import LearningRates
-from lit_optim.lightning.nonfinite import NonFinite
-from lit_optim.lightning.routing import Routing
 from lit_optim.runs.build import built
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phase_parser import phases

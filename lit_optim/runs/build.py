@@ -32,6 +32,15 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.optim import Optimizer
 
+from lit_optim.callbacks.lazy_layers import LazyLayers
+from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.monitor_check import MonitorCheck
+from lit_optim.callbacks.ranks import Ranks
+from lit_optim.callbacks.signals import Signals
+from lit_optim.callbacks.summary import LayerSummary
+from lit_optim.callbacks.threads import CpuThreads
+from lit_optim.checkpoints.files import CheckpointFiles
+from lit_optim.checkpoints.weights import load_weights
 from lit_optim.config.check import check
 from lit_optim.config.targets import (
     TARGET,
@@ -44,26 +53,18 @@ from lit_optim.config.targets import (
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
 from lit_optim.kernels.precision import WITHOUT_FLOAT64
-from lit_optim.lightning.callbacks import MetricHistory
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
-from lit_optim.lightning.files import CheckpointFiles
 from lit_optim.lightning.hparams import run_name_argument
-from lit_optim.lightning.lazy import LazyLayers
 from lit_optim.lightning.lean import lean
 from lit_optim.lightning.loggers import let_fail
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer
-from lit_optim.lightning.monitor import MonitorCheck, declared_monitor
-from lit_optim.lightning.ranks import Ranks
 from lit_optim.lightning.serving import ServedOptimizer, serve
-from lit_optim.lightning.signals import Signals
-from lit_optim.lightning.summary import LayerSummary
-from lit_optim.lightning.threads import CpuThreads
-from lit_optim.lightning.weights import load_weights
 from lit_optim.metric_names import Direction
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import decided, settings_of
 from lit_optim.signatures import Signature, inspect_signature
+from lit_optim.training.monitor import declared_monitor
 from lit_optim.wrappers import Wrapped
 
 #: What a model may take from us instead of being given a configure_optimizers.

@@ -21,18 +21,17 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from rich.console import Console
 
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.ranks import end_others
+from lit_optim.callbacks.signals import is_interrupted
+from lit_optim.checkpoints.files import CheckpointFiles, refusal
 from lit_optim.config.check import BEST, to_plain
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
-from lit_optim.lightning.callbacks import MetricHistory
-from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.lightning.failures import in_a_line
-from lit_optim.lightning.files import CheckpointFiles, refusal
 from lit_optim.lightning.hparams import Value, log_end, log_start
-from lit_optim.lightning.lengths import global_batch
-from lit_optim.lightning.ranks import end_others
-from lit_optim.lightning.signals import is_interrupted
 from lit_optim.metric_names import direction_of
 from lit_optim.printing import print_pairs
 from lit_optim.runs.build import Built, built
@@ -40,6 +39,7 @@ from lit_optim.runs.resume import RESULT, flatten
 from lit_optim.runs.start import Start, hold, start_of, write_down
 from lit_optim.temporary import write_whole
 from lit_optim.tensorboard import open_command, shown
+from lit_optim.training.lengths import global_batch
 
 LOG = logging.getLogger("lit_optim")
 #: Says how a run is started or watched, not what it is.

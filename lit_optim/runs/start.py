@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lit_optim.callbacks.resumable import Resumable
+from lit_optim.checkpoints.files import newest_good, refusal
+from lit_optim.checkpoints.format import check_written
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
-from lit_optim.lightning.files import newest_good, refusal
-from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.runs.record import record_start
 from lit_optim.runs.resume import CHECKPOINTS, RESULT, note
 from lit_optim.schedules.durations import parse

@@ -56,9 +56,9 @@ MISTAKES = {
     "callbacks.checkpoint=null": "callbacks.checkpoint cannot be null; to leave it out, say ~callb",
     "callbacks.x._target_=lightning.pytorch.callbacks.model_checkpoint.os.system": "there is no",
     "callbacks.x._target_=lightning.pytorch.callbacks.model_checkpoint.torch.load": "there is no",
-    "callbacks.x._target_=lit_optim.lightning.files.torch.load": "there is no module lit",
+    "callbacks.x._target_=lit_optim.callbacks.checkpoint.torch.load": "there is no module lit",
     "callbacks.x._target_=lit_optim.optimizers.adamw.AdamW": "is not allowed",
-    "trainer.plugins={_target_: lit_optim.lightning.files.torch.load}": "trainer.plugins._target_=",
+    "trainer.plugins={_target_: lit_optim.wrappers.torch.load}": "trainer.plugins._target_=",
     "model.extra={_target_: lit_optim.tasks.classifiers.MLP}": "is not allowed",
     "wrapper._target_=lit_optim.wrappers.unwrapped": "lit_optim.wrappers.unwrapped is not allowed",
     "param_groups._target_=lit_optim.param_groups.decided": "is not allowed",
@@ -198,9 +198,9 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (
             [
                 "callbacks.x._target_=lightning.pytorch.callbacks.LambdaCallback",
-                "callbacks.x.on_train_start={_target_: lit_optim.lightning.files.torch.load, f: x}",
+                "callbacks.x.on_train_start={_target_: lit_optim.wrappers.torch.load, f: x}",
             ],
-            "callbacks.x.on_train_start._target_=lit_optim.lightning.files.torch.load is not allow",
+            "callbacks.x.on_train_start._target_=lit_optim.wrappers.torch.load is not allow",
         ),
         (["optimizer=LBFG"], "did you mean lbfgs?"),
         (["optimizer=Muon"], "did you mean muon?"),

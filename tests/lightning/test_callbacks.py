@@ -10,9 +10,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.profilers import SimpleProfiler
 
-from lit_optim.lightning.checkpoint import Checkpoint
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.progress import RunProgress
 from lit_optim.lightning.lean import EVERY_BATCH, lean
-from lit_optim.lightning.progress import RunProgress
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
 

@@ -16,13 +16,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 import lit_optim
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.nonfinite import NonFinite
+from lit_optim.callbacks.resumable import Resumable
+from lit_optim.callbacks.signals import Signals, is_last_update
+from lit_optim.checkpoints.files import CheckpointFiles, newest_good
 from lit_optim.errors import TrainingFailed, UsageError
-from lit_optim.lightning.callbacks import MetricHistory
-from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.files import CheckpointFiles, newest_good
-from lit_optim.lightning.nonfinite import NonFinite
-from lit_optim.lightning.resume import Resumable
-from lit_optim.lightning.signals import Signals, is_last_update
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
 from tests.lightning.modules import SineData
 from tests.lightning.test_resume import OPTIMIZERS, SCHEDULERS, in_a_child, made, same

@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
 import lit_optim
+from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.errors import UsageError
-from lit_optim.lightning.callbacks import LearningRates
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.param_groups import single

@@ -14,8 +14,8 @@ from rich.console import Console
 from torch import nn
 
 from lit_optim import app
-from lit_optim.lightning.progress import logs_above
-from lit_optim.lightning.summary import draw_summary, layers_of
+from lit_optim.callbacks.progress import logs_above
+from lit_optim.callbacks.summary import draw_summary, layers_of
 from lit_optim.printing import natural_width
 
 

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from lit_optim.lightning.ranks import gave_up
+from lit_optim.callbacks.ranks import gave_up
 from tests.conftest import ROOT
 
 YOURS = """

@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 import torch
 
+from lit_optim.checkpoints import files
+from lit_optim.checkpoints.files import CheckpointFiles, newest_good, refusal
 from lit_optim.errors import UsageError
-from lit_optim.lightning import files
-from lit_optim.lightning.files import CheckpointFiles, newest_good, refusal
 
 
 def saved(directory, *numbers):

@@ -14,7 +14,7 @@ from torch import nn
 
 import lit_optim
 from lit_optim import AdamW, Muon
-from lit_optim.lightning.resume import Resumable
+from lit_optim.callbacks.resumable import Resumable
 from lit_optim.param_groups import by_rules, layer_decay, single
 from lit_optim.schedules.library import linear
 from lit_optim.wrappers import Ema, Wrapped

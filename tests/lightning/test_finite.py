@@ -13,11 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 import lit_optim
+from lit_optim.callbacks.averaged import TRAINING_WEIGHTS
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.nonfinite import NonFinite
+from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
-from lit_optim.lightning.averaged import TRAINING_WEIGHTS
-from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.files import CheckpointFiles
-from lit_optim.lightning.nonfinite import NonFinite
 from lit_optim.wrappers import Ema, Lookahead, Wrapped, none
 from tests.lightning.test_nonfinite import Both
 

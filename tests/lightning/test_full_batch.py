@@ -17,12 +17,12 @@ from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lit_optim
+from lit_optim.callbacks.full_batch import FullBatch
 from lit_optim.command_line.prepare import front
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import composed
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
-from lit_optim.lightning.full_batch import FullBatch
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.tasks.classification import Digits

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_optim import AdamW
-from lit_optim.lightning.health import Health, _norm
+from lit_optim.callbacks.health import Health, _norm
 from tests.events import scalars
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer

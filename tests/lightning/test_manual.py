@@ -14,18 +14,19 @@ from torch import nn
 
 import lit_optim
 from lit_optim import SGD, AdamW
+from lit_optim.callbacks.averaged import Averaged
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.health import Health
+from lit_optim.callbacks.learning_rates import LearningRates
+from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.nonfinite import MOST_NONE, NonFinite
+from lit_optim.callbacks.resumable import Resumable
+from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed, UsageError
-from lit_optim.lightning.averaged import Averaged
-from lit_optim.lightning.callbacks import LearningRates, MetricHistory
-from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.files import CheckpointFiles
-from lit_optim.lightning.health import Health
-from lit_optim.lightning.lengths import run_length
-from lit_optim.lightning.nonfinite import MOST_NONE, NonFinite
-from lit_optim.lightning.resume import Resumable
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import constant_warmup, cosine, cosine_warmup, linear
+from lit_optim.training.lengths import run_length
 from lit_optim.wrappers import Ema, Wrapped
 from tests.events import scalars
 from tests.lightning.modules import Data

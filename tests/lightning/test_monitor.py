@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
+from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
-from lit_optim.lightning.checkpoint import Checkpoint
 from lit_optim.runs.build import built
 from lit_optim.schedules.metric_schedules import plateau
 from tests.lightning.modules import Data, Plain

@@ -12,12 +12,12 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD, SparseAdam
 from lit_optim.command_line.listing import entries
 from lit_optim.errors import UsageError
-from lit_optim.lightning.needs import heed, warnings_of
 from lit_optim.requirements import NEEDS
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.formulas import lambda_
 from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
 from lit_optim.schedules.metric_schedules import plateau
+from lit_optim.training.needs import heed, warnings_of
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
 from tests.optimizers.running import class_of

@@ -12,10 +12,10 @@ from torch import nn
 
 import lit_optim
 from lit_optim import LBFGS, SGD
+from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
+from lit_optim.callbacks.nonfinite import MOST_NONE, NonFinite
+from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
-from lit_optim.lightning.checkpoint import Checkpoint, are_finite
-from lit_optim.lightning.files import CheckpointFiles
-from lit_optim.lightning.nonfinite import MOST_NONE, NonFinite
 from lit_optim.schedules.library import linear
 from lit_optim.wrappers import Ema, Wrapped
 from tests.lightning.modules import Data

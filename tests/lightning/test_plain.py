@@ -21,11 +21,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import lit_optim
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.resumable import Resumable
+from lit_optim.checkpoints.files import CheckpointFiles
+from lit_optim.checkpoints.plain import NotPlain, to_plain_values
 from lit_optim.errors import TrainingFailed, UsageError
-from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.files import CheckpointFiles
-from lit_optim.lightning.plain import NotPlain, to_plain_values
-from lit_optim.lightning.resume import Resumable
 from lit_optim.schedules.library import linear
 from tests.lightning.modules import Data
 

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim.lr_scheduler import ChainedScheduler, ExponentialLR, StepLR
 
-from lit_optim.lightning.callbacks import MARKS, POINTS, LearningRates, plan_steps
+from lit_optim.callbacks.learning_rates import MARKS, POINTS, LearningRates, plan_steps
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.formulas import multiplicative

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim import SGD, AdamW
+from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.full_batch import FullBatch
+from lit_optim.callbacks.resumable import Resumable
+from lit_optim.checkpoints.files import CheckpointFiles, newest_good
+from lit_optim.checkpoints.format import check_written
 from lit_optim.config.places import groups, shipped
 from lit_optim.errors import UsageError
-from lit_optim.lightning.checkpoint import Checkpoint
-from lit_optim.lightning.files import CheckpointFiles, newest_good
-from lit_optim.lightning.full_batch import FullBatch
-from lit_optim.lightning.resume import Resumable, check_written
 from lit_optim.runs.start import level_of
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim import AdamW
-from lit_optim.lightning.lazy import LazyLayers
+from lit_optim.callbacks.lazy_layers import LazyLayers
 from lit_optim.param_groups import by_rules, single
 from tests.lightning.test_configure import trainer
 

@@ -12,8 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from lit_optim import SGD, SOAP, Adafactor, AdamW, Mars, Muon, ScheduleFreeAdamW
-from lit_optim.lightning.needs import needs_of
-from lit_optim.lightning.routing import (
+from lit_optim.callbacks.routing import (
     HEADER,
     Routing,
     count_parameters,
@@ -22,6 +21,7 @@ from lit_optim.lightning.routing import (
     state_bytes,
 )
 from lit_optim.param_groups import by_role, by_rules, no_decay, single
+from lit_optim.training.needs import needs_of
 from tests.lightning.modules import Data, Plain
 from tests.lightning.test_configure import attach, trainer
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from lit_optim.checkpoints.weights import load_weights
 from lit_optim.errors import UsageError
-from lit_optim.lightning.weights import load_weights
 from lit_optim.tasks.classifiers import MLP
 
 QUICK = ["data=digits", "model=mlp", "trainer.max_steps=3", "test=false", "optimizer.lr=1e-9",

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lit_optim.lightning.routing import size_told
+from lit_optim.callbacks.routing import size_told
 from lit_optim.printing import natural_width
 
 #: More layers than this are counted, not listed.

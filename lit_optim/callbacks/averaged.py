@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from lit_optim.lightning.lengths import is_of_earlier_fit
+from lit_optim.training.lengths import is_of_earlier_fit
 
 LOG = logging.getLogger("lit_optim")
 

@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
+from lit_optim.callbacks.averaged import Averaged
 from lit_optim.errors import TrainingFailed
 from lit_optim.kernels.precision import real_numbers
-from lit_optim.lightning.averaged import Averaged
-from lit_optim.lightning.callbacks import validates
-from lit_optim.lightning.monitor import (
+from lit_optim.metric_names import direction_of
+from lit_optim.training.monitor import (
     is_settled,
     require_direction,
     require_logged,
     set_direction,
+    validates,
 )
-from lit_optim.metric_names import direction_of
 
 
 class Checkpoint(ModelCheckpoint):

@@ -17,8 +17,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from lit_optim.checkpoints.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.errors import TrainingFailed, UsageError, first_line
-from lit_optim.lightning.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.system import sync_directory
 from lit_optim.temporary import remove_leftovers, temporary_beside
 from lit_optim.untrusted import Unreadable, read_json

@@ -10,10 +10,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import widest
-from lit_optim.lightning.callbacks import validates
-from lit_optim.lightning.lengths import is_of_earlier_fit
-from lit_optim.lightning.monitor import is_settled, require_direction, require_logged
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.training.lengths import is_of_earlier_fit
+from lit_optim.training.monitor import is_settled, require_direction, require_logged, validates
 
 
 class Observer(Callback):

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
 from lit_optim.kernels.precision import real_numbers, widest
-from lit_optim.lightning.tracked import Tracked, find_tracked, track_optimizers
+from lit_optim.training.tracked import Tracked, find_tracked, track_optimizers
 from lit_optim.updates import Updates, count_updates
 
 

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from lit_optim.checkpoints.files import refusal
 from lit_optim.errors import UsageError
-from lit_optim.lightning.files import refusal
 
 #: So many names a message lists.
 FEW = 3

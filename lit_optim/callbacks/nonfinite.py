@@ -12,11 +12,11 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_optim.callbacks.averaged import TRAINING_WEIGHTS
+from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
+from lit_optim.checkpoints.files import newest_good
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.hyperparameters import check
-from lit_optim.lightning.averaged import TRAINING_WEIGHTS
-from lit_optim.lightning.checkpoint import Checkpoint, are_finite
-from lit_optim.lightning.files import newest_good
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.updates import innermost_optimizer
 

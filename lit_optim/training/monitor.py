@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.trainer.states import TrainerFn
 from torchmetrics import Metric
 
 from lit_optim.errors import UsageError, suggest
@@ -19,45 +18,6 @@ from lit_optim.metric_names import Direction, direction_of
 
 #: Words in the name of a metric that a validation logs.
 VALIDATED = re.compile(r"(^|[^a-z])(val|valid|validation|dev|eval)([^a-z]|$)", re.IGNORECASE)
-
-
-class MonitorCheck(Callback):
-    """Refuses a metric that something depends on and nobody logs, or that has no known direction.
-
-    It looks at what the first validation has logged: the one batch that is validated before
-    training or, where training is resumed, the first one after that.
-
-    Args:
-        watched: of each metric that something depends on the key that names it.
-        undirected: callbacks whose `mode` was not given. They get the direction of their metric.
-        mode_keys: of the metrics of these callbacks the key that gives the direction.
-
-    Raises:
-        UsageError: a metric is not logged, or its direction cannot be known.
-    """
-
-    def __init__(
-        self,
-        watched: Mapping[str, str],
-        undirected: Sequence[Callback] = (),
-        mode_keys: Mapping[str, str] | None = None,
-    ) -> None:
-        self.watched = dict(watched)
-        self.undirected = list(undirected)
-        self.mode_keys = dict(mode_keys or {})
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-        for name, key in list(self.watched.items()):
-            if require_logged(trainer, name, key):
-                del self.watched[name]
-        for callback in list(self.undirected):
-            name = str(callback.monitor)  # type: ignore[attr-defined]
-            if is_settled(trainer, name):
-                key = self.mode_keys.get(name, "mode")
-                set_direction(callback, require_direction(trainer, name, key))
-                self.undirected.remove(callback)
 
 
 def declared_monitor(module: LightningModule | type) -> tuple[str, Direction | None]:
@@ -204,3 +164,12 @@ def _code_of(kind: type) -> Iterator[CodeType]:
             code = getattr(inspect.unwrap(function), "__code__", None) if function else None
             if isinstance(code, CodeType):
                 yield code
+
+
+def validates(trainer: Trainer) -> bool:
+    """Whether this fit validates at all, told before its first epoch."""
+    if not trainer.enable_validation:
+        return False
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.setup_data()  # Lightning does it as late as in the first epoch that validates
+    return any(loop.max_batches)

@@ -1,0 +1,1 @@
+"""What Lightning calls while it trains: one callback per file."""

@@ -1,0 +1,58 @@
+"""The last and the best value of each validation metric."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_optim.metric_names import Direction
+from lit_optim.training.monitor import find_direction
+
+
+class MetricHistory(Callback):
+    """Keeps the last value of every validation metric and of `monitor`, and the best where it can.
+
+    Whether a metric is best low or high is known by its torchmetrics class or by its name; where it
+    is not known there is no best value.
+
+    The last update of a run is always followed by a validation (in epochs that have one), so that
+    the final metrics are those of the final weights.
+    """
+
+    def __init__(self, monitor: str | None = None, mode: Direction | None = None) -> None:
+        self.monitor = monitor
+        self.mode = mode  # of `monitor`; None: as for other metrics
+        self.final: dict[str, float] = {}
+        self.best: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+        return {"final": dict(self.final), "best": dict(self.best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+        self.final, self.best = dict(state_dict["final"]), dict(state_dict["best"])
+
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if 0 < trainer.max_steps <= trainer.global_step:  # several optimizers may pass it
+            # at max_steps Lightning ends without a validation, but not when it is told to stop
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if trainer.sanity_checking:
+            return
+        for name, metric in trainer.callback_metrics.items():
+            if name.startswith("val") or name == self.monitor:
+                self.final[name] = new = float(metric)
+                mode = self.mode if name == self.monitor else None
+                mode = mode or find_direction(trainer, name)
+                if name == self.monitor:
+                    self.mode = mode
+                if mode is None:
+                    continue
+                old = self.best.get(name, math.nan)
+                pick = min if mode == "min" else max
+                numbers = [value for value in (old, new) if not math.isnan(value)]
+                self.best[name] = pick(numbers, default=new)

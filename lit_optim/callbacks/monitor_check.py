@@ -1,0 +1,54 @@
+"""Refuses a monitored metric that is not logged, or whose direction is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lit_optim.training.monitor import (
+    is_settled,
+    require_direction,
+    require_logged,
+    set_direction,
+)
+
+
+class MonitorCheck(Callback):
+    """Refuses a metric that something depends on and nobody logs, or that has no known direction.
+
+    It looks at what the first validation has logged: the one batch that is validated before
+    training or, where training is resumed, the first one after that.
+
+    Args:
+        watched: of each metric that something depends on the key that names it.
+        undirected: callbacks whose `mode` was not given. They get the direction of their metric.
+        mode_keys: of the metrics of these callbacks the key that gives the direction.
+
+    Raises:
+        UsageError: a metric is not logged, or its direction cannot be known.
+    """
+
+    def __init__(
+        self,
+        watched: Mapping[str, str],
+        undirected: Sequence[Callback] = (),
+        mode_keys: Mapping[str, str] | None = None,
+    ) -> None:
+        self.watched = dict(watched)
+        self.undirected = list(undirected)
+        self.mode_keys = dict(mode_keys or {})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        for name, key in list(self.watched.items()):
+            if require_logged(trainer, name, key):
+                del self.watched[name]
+        for callback in list(self.undirected):
+            name = str(callback.monitor)  # type: ignore[attr-defined]
+            if is_settled(trainer, name):
+                key = self.mode_keys.get(name, "mode")
+                set_direction(callback, require_direction(trainer, name, key))
+                self.undirected.remove(callback)

@@ -1,0 +1,1 @@
+"""Checkpoint files: written whole, with plain values only, checked before they are loaded."""

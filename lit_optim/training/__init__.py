@@ -1,0 +1,1 @@
+"""Facts read from a trainer and its module: run length, metrics, optimizer requirements."""
