@@ -38,9 +38,9 @@ def module() -> None:
     word = first_word(sys.argv[1:])
     if word is not None and word.replace("-", "").isalpha():
         with explain_missing():
-            from lit_optim.cli import COMMANDS
+            from lit_optim.commands import command_names
 
-        if word in COMMANDS:
+        if word in command_names():
             command()
             return
     train()

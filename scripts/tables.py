@@ -12,8 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lit_optim.cli import GROUPS
-from lit_optim.command_line.listing import ARXIV, entries
+from lit_optim.reports.listing import ARXIV, LISTED_GROUPS, entries
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -26,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     text = args.readme.read_text("utf-8")
     new = text
-    for what, group in GROUPS.items():
+    for what, group in LISTED_GROUPS.items():
         before, begin, rest = new.partition(f"<!-- {what} -->\n")
         _, end, after = rest.partition(f"<!-- /{what} -->")
         if not end:

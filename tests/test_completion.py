@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from lit_optim import cli
 from lit_optim.cli import main
 from lit_optim.command_line import completion_scripts
 from lit_optim.command_line.help import keys
+from lit_optim.commands import load_commands
 from lit_optim.config.places import groups
 
-COMMANDS = list(cli._completable())
+COMMANDS = [command.name for command in load_commands() if command.section is not None]
 CASES = {
     "lit-optim ": [*COMMANDS, "--help", "--version"],
     "lit-optim p": ["plot"],

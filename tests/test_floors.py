@@ -30,6 +30,7 @@ FLOORS = (
     ("sweeps",),
     ("command_line",),
     ("reports",),
+    ("commands",),
     ("app", "cli"),
     ("entry",),
     ("__main__",),

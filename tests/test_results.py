@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from lit_optim import cli
+from lit_optim.command_line.command import Completion
 from lit_optim.command_line.prepare import front, rerun_line
+from lit_optim.commands import load_command, load_commands
 from lit_optim.errors import UsageError
 from lit_optim.reports.results import find_runs
 from lit_optim.runs import record
@@ -122,16 +124,22 @@ def test_the_commit(tmp_path, monkeypatch):
     assert git_state(tmp_path) is None
 
 
-def test_a_run_again(tmp_path, monkeypatch):
+@pytest.fixture
+def trained(monkeypatch):
+    """Do not train; returns what train.py would have been given."""
+    monkeypatch.setattr("runpy.run_module", lambda *args, **kwargs: None)
+    monkeypatch.setattr(sys, "argv", ["lit-optim"])
+    return lambda: sys.argv[1:]
+
+
+def test_a_run_again(tmp_path, trained):
     a_run(tmp_path / "run")
     again = rerun_line(tmp_path / "run", ["seed=8", "optimizer=adamw"])
     assert again == ["data=digits", "model=mlp", "++model.width=20", "scheduler=constant",
                      "++trainer.max_steps=40", "++trainer.precision=64-true", "seed=8",
                      "optimizer=adamw"]  # fmt: skip
-    started = []
-    monkeypatch.setattr(cli, "_train", lambda directory, argv: started.append(argv))
     cli.main(["rerun", str(tmp_path / "run"), "seed=8", "optimizer=adamw"])
-    assert started == [["train", *again]]
+    assert trained() == again
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.json").write_text('{"line": ["seed=0,1", "model=mlp"]}')
     assert rerun_line(tmp_path / "sweep", []) == ["-m", "seed=0,1", "model=mlp"]
@@ -220,11 +228,10 @@ def test_no_terminal_obeys_what_a_run_says(tmp_path, sign, where, capsys):
 
 @pytest.mark.parametrize("sign", CONTROL)
 @pytest.mark.parametrize("command", ["rerun", "resume", "ckpt", "branch_from"])
-def test_no_terminal_obeys_the_overrides_of_a_run(tmp_path, sign, command, capsys, monkeypatch):
+def test_no_terminal_obeys_the_overrides_of_a_run(tmp_path, sign, command, capsys, trained):
     run_dir = tmp_path / f"d{sign.strip()}r"
     lines = [*(line for line in STORED if "allow" not in line), f"++data.path='x{sign}y'"]
     file = a_run(run_dir, [line for line in lines if "data.path" not in line])
-    monkeypatch.setattr(cli, "_train", lambda directory, argv: None)
     if command == "rerun":
         (run_dir / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(lines))
         cli.main(["rerun", str(run_dir)])
@@ -246,21 +253,20 @@ def test_no_terminal_obeys_the_overrides_of_a_run(tmp_path, sign, command, capsy
 @pytest.mark.parametrize("command", ["results", "rerun", "board"])
 def test_every_path_may_begin_at_home(command, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    parser, of_runs = cli._parsers()
-    assert parser.parse_args([command, "~/x"]).directory == tmp_path / "x"
-    [choices] = [action.choices for action in parser._actions if action.dest == "command"]
-    for made in (*choices.values(), *of_runs.values()):
-        for action in made._actions:
-            if action.type is not None and action.dest in ("directory", "to"):
-                if action.dest == "to" and action.type is cli._lr:
-                    continue
-                assert action.type("~/x") == tmp_path / "x"
+    assert load_command(command).parse(["~/x"]).directory == tmp_path / "x"
 
 
-def test_a_run_at_home_again(tmp_path, monkeypatch):
+def test_every_argument_that_completes_paths_expands_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = [argument for command in load_commands() for argument in command.arguments]
+    of_paths = [one for one in arguments if one.completion is Completion.PATHS]
+    assert {one.name for one in of_paths} == {"directory", "--to"}
+    for argument in of_paths:
+        assert argument.parse("~/x") == tmp_path / "x"
+
+
+def test_a_run_at_home_again(tmp_path, monkeypatch, trained):
     monkeypatch.setenv("HOME", str(tmp_path))
     a_run(tmp_path / "run", ["seed=3"])
-    started = []
-    monkeypatch.setattr(cli, "_train", lambda directory, argv: started.append(argv))
     cli.main(["rerun", "~/run"])
-    assert started == [["train", "seed=3"]]
+    assert trained() == ["seed=3"]

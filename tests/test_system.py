@@ -21,6 +21,7 @@ from lit_optim.callbacks import resumable as resume
 from lit_optim.callbacks.health import _norm
 from lit_optim.callbacks.observer import Observer
 from lit_optim.command_line.prepare import front
+from lit_optim.commands import load_commands
 from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.kernels import precision
@@ -152,9 +153,7 @@ def narrow(request, monkeypatch):
 
 
 def every_command():
-    parser, _ = cli._parsers()
-    [commands] = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
-    return list(commands)
+    return [command.name for command in load_commands() if command.section is not None]
 
 
 ARGUMENTS = {

@@ -9,11 +9,11 @@ import os
 import re
 import shlex
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from lit_optim.command_line.command import Argument, Command, Completion
 from lit_optim.config.places import OPTION, conf_dir, groups, text_of
 from lit_optim.signatures import read_signature
 from lit_optim.untrusted import Unreadable, read_yaml
@@ -32,30 +32,11 @@ TARGET = "_target_"
 Keys = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Command:
-    """A subcommand of `lit-optim`, as far as completion is concerned.
-
-    Args:
-        options: such as --to.
-        group: whose choices it takes as its argument.
-        words: that it takes as its argument.
-        takes_overrides: whether it takes what train.py does.
-        takes_path: whether its first argument is a path.
-    """
-
-    options: Sequence[str] = ()
-    group: str | None = None
-    words: Sequence[str] = ()
-    takes_overrides: bool = False
-    takes_path: bool = False
+#: The options of train.py, which parses its arguments itself.
+TRAINING_OPTIONS = ("--multirun", "-m", "--help", "--version", OPTION)
 
 
-#: The options of train.py.
-TRAINING = Command(("--multirun", "-m", "--help", "--version", OPTION), takes_overrides=True)
-
-
-def candidates(line: str, commands: Mapping[str, Command]) -> list[str]:
+def candidates(line: str, commands: Sequence[Command]) -> list[str]:
     """The words that the last word of a line may become.
 
     Args:
@@ -69,16 +50,21 @@ def candidates(line: str, commands: Mapping[str, Command]) -> list[str]:
     start = next((k for k, one in enumerate(words) if _is_program(words, k)), None)
     if start is None:
         return []
-    is_command = os.path.basename(words[start]) == PROGRAM
+    is_lit_optim = os.path.basename(words[start]) == PROGRAM
     words = words[start + 1 :]
-    if not is_command:
-        return _for_command(TRAINING, words, word)
-    chosen = [one for one in words if not one.startswith("-")]
-    if not chosen:
-        return _begun(word, [*commands, "--help", "--version"])
-    command = commands.get(chosen[0])
-    words.remove(chosen[0])
-    return _for_command(command, words, word) if command else []
+    if not is_lit_optim:
+        return _complete_training(words, word)
+    named = [one for one in words if not one.startswith("-")]
+    if not named:
+        listed = [command.name for command in commands if command.section is not None]
+        return _matches(word, [*listed, "--help", "--version"])
+    command = next((command for command in commands if command.name == named[0]), None)
+    if command is None:
+        return []
+    words.remove(named[0])
+    if command.is_raw:
+        return _complete_training(words, word) if command.arguments else []
+    return _complete_command(command, words, word)
 
 
 def _split(line: str) -> list[str]:
@@ -97,21 +83,44 @@ def _is_program(words: list[str], k: int) -> bool:
     return words[k] == MODULE and k > 0 and words[k - 1] == "-m"
 
 
-def _for_command(command: Command, words: list[str], word: str) -> list[str]:
-    if words and words[-1] in ("--to", OPTION) and words[-1] in command.options:
+def _complete_training(words: list[str], word: str) -> list[str]:
+    """What can follow after train.py."""
+    if words and words[-1] == OPTION:
         return _paths(word)
     if word.startswith("-"):
-        return _begun(word, command.options)
-    is_first = not any(not one.startswith("-") for one in words)
-    if command.takes_path and (is_first or not command.takes_overrides):
-        return _paths(word)
-    if command.takes_overrides:
+        return _matches(word, TRAINING_OPTIONS)
+    return _overrides(words, word)
+
+
+def _complete_command(command: Command, words: list[str], word: str) -> list[str]:
+    """What can follow after `lit-optim NAME`, by what its arguments declare."""
+    options = {one.name: one for one in command.arguments if one.is_option}
+    valued = {name for name, option in options.items() if not option.is_flag} | {OPTION}
+    if words and words[-1] in valued:
+        option = options.get(words[-1])
+        return _paths(word) if option is None else _complete_argument(option, words, word)
+    if word.startswith("-"):
+        return _matches(word, ["--help", *options, OPTION])
+    given = [
+        one
+        for before, one in zip(["", *words], words, strict=False)
+        if not one.startswith("-") and before not in valued
+    ]
+    positional = [one for one in command.arguments if not one.is_option]
+    if not positional:
+        return []
+    return _complete_argument(positional[min(len(given), len(positional) - 1)], words, word)
+
+
+def _complete_argument(argument: Argument, words: list[str], word: str) -> list[str]:
+    if argument.completion is Completion.OVERRIDES:
         return _overrides(words, word)
-    known = groups()[command.group] if command.group else command.words
-    return _begun(word, known)
+    if argument.completion is Completion.PATHS:
+        return _paths(word)
+    return _matches(word, groups()[argument.group] if argument.group else argument.choices)
 
 
-def _begun(word: str, known: Sequence[str] | Mapping[str, Any]) -> list[str]:
+def _matches(word: str, known: Iterable[str]) -> list[str]:
     return [name for name in known if name.startswith(word)]
 
 
@@ -143,7 +152,7 @@ def _keys(words: list[str], word: str) -> list[str]:
             found += [f"{dotted}."] if below else []
         else:
             found.append(f"{dotted}=")
-    return _begun(word, found)
+    return _matches(word, found)
 
 
 def _values(words: list[str], key: str, begun: str) -> list[str]:
@@ -155,7 +164,7 @@ def _values(words: list[str], key: str, begun: str) -> list[str]:
         above, _, name = key.rpartition(".")
         known = (_part(words, above) or {}).get(name)
         found += [] if isinstance(known, dict) else _literals(known)
-    found = _begun(begun, list(dict.fromkeys(found)))
+    found = _matches(begun, list(dict.fromkeys(found)))
     return found + (_paths(begun) if key in PATHS or key.endswith("path") else [])
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.untrusted import Unreadable, read_text, read_yaml
@@ -68,6 +67,25 @@ def use_conf_dir(directory: str | None) -> None:
             f"{OPTION} {directory}: has no folder of a group, such as {path / 'optimizer'}"
         )
     _own.append(path)
+
+
+def split_conf_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split --config-dir, which may stand anywhere, from the other arguments.
+
+    Raises:
+        UsageError: it has no value.
+    """
+    directory, rest = None, []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != OPTION:
+            rest.append(word)
+        else:
+            directory = value if equals else next(words, None)
+            if not directory:
+                raise UsageError(f"{OPTION} needs a directory, as in {OPTION} conf")
+    return directory, rest
 
 
 def conf_dir_option() -> list[str]:
@@ -133,6 +151,8 @@ def mapping_of(path: Path) -> dict[str, Any]:
 
 def as_hydra_loads(text: str) -> Any:
     """YAML as plain values; 5e-5 is a number and a date text, which plain YAML takes otherwise."""
+    from omegaconf import OmegaConf  # the listings need it only for --config-dir
+
     return OmegaConf.to_container(OmegaConf.create(text))
 
 

@@ -6,11 +6,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from lit_optim.cli import main
-from lit_optim.command_line.listing import entries
 from lit_optim.command_line.prepare import front
 from lit_optim.config.composing import composed
 from lit_optim.config.lr import LIKE_ADAMW, is_far, origin_of_lr
 from lit_optim.config.places import shipped, use_conf_dir
+from lit_optim.reports.listing import entries
 
 OPTIMIZERS = {entry.name: entry for entry in entries("optimizer")}
 TORCHS = ["optimizer=custom", "optimizer._target_=torch.optim.AdamW"]

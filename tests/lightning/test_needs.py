@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
 from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD, SparseAdam
-from lit_optim.command_line.listing import entries
 from lit_optim.errors import UsageError
+from lit_optim.reports.listing import entries
 from lit_optim.requirements import NEEDS
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.formulas import lambda_

@@ -19,10 +19,19 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lit_optim.command_line.help import keys
 from lit_optim.config.places import headline, shipped, target_of
+from lit_optim.errors import UsageError, suggest
+from lit_optim.requirements import NEEDS
 from lit_optim.signatures import read_attribute, read_docstring
 from lit_optim.untrusted import Unreadable
 
+#: The commands that list choices, and the group of each.
+LISTED_GROUPS = {"optimizers": "optimizer", "schedules": "scheduler"}
 YEAR = re.compile(r".*?(?<![\d.:])(?:19|20)\d\d(?!\d|\.\d)\)?")
 ARXIV = re.compile(r"(?:arXiv:)?\b(\d{4}\.\d{4,5})\b")
 URL = re.compile(r"https?://\S+[\w/]")
@@ -100,3 +109,73 @@ def _entry(name: str, path: Path) -> Entry:
     paragraphs = (read_docstring(target) or "").split("\n\n")
     explained = takewhile(lambda paragraph: not SECTION.match(paragraph), paragraphs)
     return Entry(name, headline(path), target, path, "\n\n".join(explained))
+
+
+def print_choices(group: str, pattern: str | None) -> None:
+    """Print a line for each choice of a group that matches; a single one in full.
+
+    Args:
+        group: `optimizer` or `scheduler`.
+        pattern: a name, a part of names, or shell-style; None: all.
+
+    Raises:
+        UsageError: nothing matches.
+    """
+    [command] = [name for name, of in LISTED_GROUPS.items() if of == group]
+    offered = entries(group)
+    if pattern is None:
+        _print_lines(offered)
+        return
+    found = matching(pattern, offered)
+    if not found:
+        near = suggest(pattern.strip("*?").lower(), [entry.name for entry in offered])
+        near = near or f"; lit-optim {command} lists all {len(offered)}"
+        raise UsageError(f"no {command.removesuffix('s')} matches {pattern!r}{near}")
+    exact = [entry for entry in found if entry.name == pattern.lower()]
+    if len(found) > 1 and not exact:
+        _print_lines(found)
+        return
+    chosen = (exact or found)[0]
+    print(_describe(chosen))
+    similar = [entry.name for entry in found if entry != chosen]
+    if similar:
+        print(f"\nsee also: {', '.join(similar)}")
+
+
+def _print_lines(found: list[Entry]) -> None:
+    """In a terminal as wide as that; in a pipe a line each, whatever its length."""
+    rows = [(entry.name, entry.headline, entry.cited) for entry in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    console = Console()
+    if not console.is_terminal:
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        print("\n".join(lines))
+        return
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    fits = sum(widths) + 2 * len(widths) <= console.width
+    for name, line, source in rows:
+        cells = [Text(name, "bold"), Text(line), Text(source, "dim")]
+        table.add_row(
+            *(cells if fits else [cells[0], Text("\n" if source else "").join(cells[1:])])
+        )
+    console.print(table)
+
+
+def _describe(entry: Entry) -> str:
+    """The docstring, which has the formula and the source, and what `--help` of train.py prints."""
+    parts = [
+        f"python train.py {entry.path.parent.name}={entry.name}",
+        entry.explained,
+        _requirements(entry),
+        keys(entry.path),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _requirements(entry: Entry) -> str:
+    """What an optimizer requires of a run, and the range in which to search for its lr."""
+    lines = [f"It {NEEDS[need]}." for need in NEEDS if need in entry.needs]
+    if entry.lr_range is not None:
+        lines.append("A search for its lr looks from {:g} to {:g}.".format(*entry.lr_range))
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""`lit-optim results`: a table of runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from lit_optim.command_line.command import Argument, Command, Completion, Section, path
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print it."""
+    from rich.console import Console
+
+    from lit_optim.reports.results import show_results
+
+    show_results(args.directory, Console())
+
+
+COMMAND = Command(
+    "results",
+    Section.LOOK,
+    "show a table of a run, a sweep, or all runs below a directory",
+    run,
+    (
+        Argument(
+            "directory",
+            "of a run, of a sweep, or above several",
+            path,
+            completion=Completion.PATHS,
+        ),
+    ),
+    "The best run comes first. Runs that differ only in their seed share a row, with their mean.",
+)
