@@ -1,0 +1,68 @@
+"""Hooks for mkdocs: pages found by being there, the changelog, and a check for remote files.
+
+mkdocs.yml names this file, so `make docs` runs it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).parent.parent
+#: Section of the navigation -> directory of docs/ whose pages it lists, one per choice.
+FOLDERS = {"Optimizers, one by one": "optimizers", "Schedules, one by one": "schedules"}
+#: Pages that are listed as soon as they exist: section, title, file.
+OPTIONAL = [
+    ("Extend it", "Add your own", "contributing.md"),
+    ("Extend it", "How it works inside", "internals.md"),
+]
+#: What a browser fetches by itself: scripts, style sheets, pictures, frames, imports of CSS.
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\ssrc=["']?(?:https?:)?//[^"'\s>]+"""
+    r"""|<link\b(?=[^>]*\brel=["']?(?:stylesheet|preload|preconnect|icon|modulepreload))"""
+    r"""[^>]*?\shref=["']?(?:https?:)?//[^"'\s>]+"""
+    r"""|@import\s+(?:url\()?["']?(?:https?:)?//[^"'\s)]+"""
+    r"""|url\(["']?(?:https?:)?//[^"')]+"""
+)
+
+
+def on_config(config: Any) -> Any:
+    """Add the pages that are found by being there to the navigation."""
+    docs = Path(config["docs_dir"])
+    sections = {title: pages for item in config["nav"] for title, pages in item.items()}
+    for section, title, file in OPTIONAL:
+        if (docs / file).is_file():
+            sections[section].insert(0, {title: file})
+    for section, folder in FOLDERS.items():
+        pages = sorted((docs / folder).glob("*.md"), key=lambda page: (page.stem != "index", page))
+        if pages:
+            listed = [{page.stem: page.relative_to(docs).as_posix()} for page in pages]
+            config["nav"].insert(2, {section: listed})
+    return config
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Put CHANGELOG.md, which belongs beside the README, into its page."""
+    if page.file.src_uri != "changelog.md":
+        return markdown
+    return (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "](")
+
+
+def on_post_build(config: Any) -> None:
+    """Refuse a site whose pages load something from elsewhere."""
+    remote = remote_resources(Path(config["site_dir"]))
+    if remote:
+        raise PluginError("the site must work offline, but loads " + "; ".join(remote))
+
+
+def remote_resources(site: Path) -> list[str]:
+    """What pages and style sheets of a built site fetch from another host, with their files."""
+    files = sorted([*site.rglob("*.html"), *site.rglob("*.css")])
+    return [
+        f"{match} in {file.relative_to(site)}"
+        for file in files
+        for match in FETCHED.findall(file.read_text("utf-8"))
+    ]
