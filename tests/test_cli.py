@@ -92,7 +92,7 @@ def test_an_exact_name_wins_over_those_that_have_it_in_them(answer):
         (["optimizer"], "unknown command 'optimizer'; did you mean optimizers?"),
         (
             ["begin"],
-            "unknown command 'begin'; it is one of train, optimizers, plot, schedules",
+            "unknown command 'begin'; it is one of train, optimizers, plot, race, schedules",
         ),
         (["optimizers", "adagrat"], "no optimizer matches 'adagrat'; did you mean adagrad"),
         (["optimizers", "*dagrat*"], "no optimizer matches '*dagrat*'; did you mean adagrad"),

@@ -29,7 +29,7 @@ FLOORS = (
     ("compat", "runs"),
     ("sweeps",),
     ("command_line",),
-    ("reports",),
+    ("race", "reports"),
     ("commands",),
     ("app", "cli"),
     ("entry",),

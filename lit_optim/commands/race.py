@@ -1,0 +1,72 @@
+"""`lit-optim race`: the paths of optimizers over a landscape."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+
+from lit_optim.command_line.command import (
+    OVERRIDES,
+    Argument,
+    Command,
+    Completion,
+    Section,
+    path,
+    positive_int,
+)
+from lit_optim.race.landscapes import Point, describe_landscapes
+
+
+def parse_point(text: str) -> Point:
+    """A point of the plane: x,y."""
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise argparse.ArgumentTypeError(f"must be two numbers x,y, got {text}")
+    return x, y
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the optimizers, print a table and where asked draw them."""
+    from rich.console import Console
+
+    from lit_optim.race.report import race
+
+    sys.path.append(os.getcwd())  # where the user's own packages are
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    race(args.overrides, console, args.steps, args.start, args.to)
+
+
+COMMAND = Command(
+    "race",
+    Section.CHOOSE,
+    "watch optimizers descend on functions of two coordinates",
+    run,
+    (
+        OVERRIDES,
+        Argument("--steps", "updates of each optimizer (300)", positive_int, 300),
+        Argument("--start", "where all begin, as --start=-1.5,2", parse_point),
+        Argument(
+            "--to",
+            "also draw the paths: .gif .png .svg",
+            path,
+            completion=Completion.PATHS,
+        ),
+    ),
+    f"""\
+  lit-optim race optimizer=sgd,momentum,adam on=rosenbrock --to race.gif
+  lit-optim race optimizer=adamw,muon scheduler=cosine on=himmelblau,saddle
+  lit-optim race optimizer=adam optimizer.lr=1e-2,1e-1,1
+
+on= takes one of these landscapes, or several:
+
+{describe_landscapes()}
+
+Each combination of the values has a path of its own. Without optimizer.lr each optimizer gets the
+best lr of a logarithmic grid for that landscape. The optimizers, schedules and wrappers are those
+that train; gradients are exact, without noise.""",
+)

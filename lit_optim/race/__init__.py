@@ -1,0 +1,1 @@
+"""`lit-optim race`: the paths of optimizers on functions of two coordinates."""

@@ -1,0 +1,108 @@
+"""What `lit-optim race` does: a table of a race in the terminal, and a picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from lit_optim.errors import escape
+from lit_optim.race.landscapes import Landscape, Point, find_landscapes
+from lit_optim.race.paths import LRS, TOLERANCE, Entrant, Path, find_entrants, follow_path
+from lit_optim.race.picture import FRAMES, check_picture, write_picture
+
+ON = "on="
+DEFAULT = "rosenbrock"
+
+
+def race(
+    lines: Sequence[str],
+    console: Console,
+    steps: int,
+    start: Point | None = None,
+    to: FilePath | None = None,
+) -> list[Path]:
+    """Run every combination of the overrides on every landscape, and show how they did.
+
+    Args:
+        lines: overrides as for train.py, and `on=rosenbrock,beale`.
+        console: takes the tables; progress is shown on stderr.
+        steps: of each optimizer.
+        start: where all begin; None: where the landscape says.
+        to: a .gif, .png or .svg to write.
+
+    Returns:
+        the paths, in the order of the landscapes.
+
+    Raises:
+        UsageError: a mistake, in one line.
+    """
+    if to is not None:
+        check_picture(to)
+    on = [line.removeprefix(ON) for line in lines if line.startswith(ON)]
+    landscapes = find_landscapes(on[-1] if on else DEFAULT)
+    entrants = find_entrants([line for line in lines if not line.startswith(ON)], steps)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("racing", total=len(entrants) * len(landscapes))
+        paths = []
+        for landscape in landscapes:
+            for entrant in entrants:
+                paths.append(follow_path(entrant, landscape, start or landscape.start, steps))
+                progress.advance(task)
+        if to is not None:
+            task = progress.add_task("drawing", total=FRAMES if to.suffix == ".gif" else None)
+            write_picture(paths, to, lambda: progress.advance(task))
+    for landscape in landscapes:
+        own = [path for path in paths if path.landscape is landscape]
+        console.print(_heading(landscape, own[0], steps), style="bold", markup=False)
+        console.print(_make_table(own))
+    for note in _notes(entrants, paths):
+        console.print(escape(note), style="dim", markup=False, soft_wrap=True)
+    return paths
+
+
+def _heading(landscape: Landscape, path: Path, steps: int) -> str:
+    x, y = path.points[0]
+    return f"{landscape.name}: {landscape.formula}, {steps} steps from ({x:g}, {y:g})"
+
+
+def _make_table(paths: Sequence[Path]) -> Table:
+    """The paths of one landscape, the best one first."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("name", no_wrap=True)
+    for column in ("lr", "final loss", "distance to a minimum", f"steps to {TOLERANCE:.1%}"):
+        table.add_column(column, justify="right")
+    for path in sorted(paths, key=lambda path: path.rank):
+        lr = "-" if path.lr is None else f"{path.lr:g}"
+        if path.has_diverged:
+            table.add_row(path.name, lr, "diverged", "-", "-")
+            continue
+        arrival = "-" if path.arrival is None else str(path.arrival)
+        distance = path.landscape.distance(path.points[-1])
+        table.add_row(path.name, lr, f"{path.losses[-1]:.3g}", f"{distance:.2g}", arrival)
+    return table
+
+
+def _notes(entrants: Sequence[Entrant], paths: Sequence[Path]) -> list[str]:
+    """What a reader must know of the figures."""
+    notes = []
+    if any(path.tried > 1 for path in paths):
+        notes.append(
+            f"lr: the best of {len(LRS)} from {LRS[0]:g} to {LRS[-1]:g} for this landscape; "
+            "optimizer.lr=... sets it"
+        )
+    notes.append(
+        f"steps to {TOLERANCE:.1%}: after which the loss stays within that share of its way down "
+        "to the global minimum"
+    )
+    matrices = list(dict.fromkeys(x.name for x in entrants if "roles" in x.needs))
+    if matrices:
+        notes.append(f"{', '.join(matrices)}: the two coordinates are one matrix, of shape [1, 2]")
+    several = {path.name: path for path in paths if path.evaluations > len(path.points)}
+    for name, path in several.items():
+        average = path.evaluations / max(1, len(path.points) - 1)
+        notes.append(f"{name}: evaluates the loss {average:.2g} times a step")
+    return notes
