@@ -42,7 +42,7 @@ ELSEWHERE = {
     "sparse_adam": None,  # torch's takes no dense gradients; where all are non-zero it is Adam
 }
 TORCHS = {name.lower(): value for name, value in vars(torch.optim).items()}
-#: told by metrics, and compared in tests/lightning/test_follow.py
+#: told by metrics, and compared in tests/callbacks/test_observer.py
 FOLLOWERS = {"plateau", "greedy", "reduce_lr_on_plateau", "ReduceLROnPlateau"}
 
 
@@ -203,7 +203,7 @@ def test_every_schedule_trains(name):
     twin, before = copy.deepcopy(model), whole_loss(model)
     trained(cfg, model)
     assert whole_loss(model) < before
-    if name not in FOLLOWERS:  # in tests/lightning/test_follow.py
+    if name not in FOLLOWERS:  # in tests/callbacks/test_observer.py
         assert same(model, by_hand("adamw", cfg, twin)) <= 1e-12
 
 

@@ -1,14 +1,20 @@
-"""Small LightningModules and data as users write them."""
+"""Small LightningModules and data as users write them, and a quiet trainer."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lit_optim
+from lit_optim.optimizers.adamw import AdamW
 from lit_optim.tasks.data import Pairs, TensorTask
+
+#: Of the optimizer of `attach`.
+LR = 0.1
 
 
 class Plain(LightningModule):
@@ -85,3 +91,23 @@ class SineData(TensorTask):
 
     def test_set(self):
         return Pairs(self.pairs.x[:0], self.pairs.y[:0])
+
+
+def trainer(tmp_path, **kwargs):
+    quiet = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "default_root_dir": tmp_path,
+    }
+    return Trainer(**(quiet | kwargs))
+
+
+def attach(module, optimizer=None, scheduler=None, param_groups=None, **parts):
+    optimizer = optimizer or partial(AdamW, lr=LR)
+    module.configure_optimizers = partial(
+        lit_optim.configure_optimizers, module, optimizer, scheduler, param_groups, **parts
+    )
+    return module

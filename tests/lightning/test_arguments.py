@@ -16,8 +16,7 @@ from lit_optim.errors import UsageError
 from lit_optim.lightning.lr_rule import linear as linear_rule
 from lit_optim.param_groups import no_decay
 from lit_optim.schedules.library import cosine_warmup
-from tests.lightning.modules import Data, Mixed, Plain
-from tests.lightning.test_configure import trainer
+from tests.lightning.modules import Data, Mixed, Plain, trainer
 
 P = nn.Parameter(torch.ones(2, 2))
 MAKE = partial(AdamW, lr=0.1)

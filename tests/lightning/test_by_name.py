@@ -16,8 +16,7 @@ from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.combinators import find_schedule
 from lit_optim.schedules.durations import Horizon
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 SCHEDULES = groups()["scheduler"]
 

@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
@@ -17,34 +16,11 @@ from lightning.pytorch.plugins import MixedPrecision
 import lit_optim
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.param_groups import single
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup, linear
-from tests.lightning.modules import Data, EndlessData, Mixed, Plain
-
-LR = 0.1
-
-
-def trainer(tmp_path, **kwargs):
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "default_root_dir": tmp_path,
-    }
-    return Trainer(**(quiet | kwargs))
-
-
-def attach(module, optimizer=None, scheduler=None, param_groups=None, **parts):
-    optimizer = optimizer or partial(AdamW, lr=LR)
-    module.configure_optimizers = partial(
-        lit_optim.configure_optimizers, module, optimizer, scheduler, param_groups, **parts
-    )
-    return module
+from tests.lightning.modules import LR, Data, EndlessData, Mixed, Plain, attach, trainer
 
 
 def planned(schedule, total, **units):

@@ -18,8 +18,7 @@ from lit_optim.callbacks.resumable import Resumable
 from lit_optim.param_groups import by_rules, layer_decay, single
 from lit_optim.schedules.library import linear
 from lit_optim.wrappers import Ema, Wrapped
-from tests.lightning.modules import Data
-from tests.lightning.test_configure import trainer
+from tests.lightning.modules import Data, trainer
 
 LR, EPOCHS, BATCHES = 0.01, 5, 10
 

@@ -16,8 +16,7 @@ from lit_optim import SGD, AdamW, Muon, OptimizerMixin
 from lit_optim.errors import UsageError
 from lit_optim.param_groups import by_rules, layer_decay, no_decay, single
 from lit_optim.schedules.library import linear
-from tests.lightning.modules import Data
-from tests.lightning.test_configure import trainer
+from tests.lightning.modules import Data, trainer
 
 
 class Lazy(LightningModule):

@@ -15,8 +15,7 @@ from lit_optim.param_groups import by_rules, layer_decay, no_decay, single
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Wrapped
 from lit_optim.wrappers.wrapper import none
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 class Strict(torch.optim.SGD):

@@ -23,8 +23,7 @@ from lit_optim.runs.build import built
 from lit_optim.schedules.library import constant_warmup, cosine_warmup, linear
 from lit_optim.wrappers import Ema
 from lit_optim.wrappers.wrapper import none
-from tests.lightning.modules import Data
-from tests.lightning.test_configure import trainer
+from tests.lightning.modules import Data, trainer
 
 LR = 0.1
 

@@ -12,8 +12,7 @@ from lit_optim.param_groups.layers import depths_of
 from lit_optim.schedules.library import constant, cosine_warmup, linear, wsd
 from lit_optim.tasks.char_lm import GPT
 from lit_optim.tasks.classifiers import CNN, MLP
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 def by_depth(module):

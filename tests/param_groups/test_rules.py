@@ -13,8 +13,7 @@ from lit_optim import AdamW, Muon
 from lit_optim.errors import UsageError
 from lit_optim.param_groups import by_role, by_rules, settings_of, single
 from lit_optim.schedules.library import cosine_warmup
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 def net():

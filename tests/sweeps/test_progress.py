@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from lit_optim.sweeps.progress import SweepProgress, clock_time, label_jobs
-from tests.lightning.test_display import Terminal, screen
+from tests.callbacks.test_progress_and_summary import Terminal, screen
 
 OPTIMIZERS = ("adamw", "schedule_free_adamw", "muon")
 JOBS = [

@@ -29,7 +29,7 @@ from lit_optim.tasks.classification import Digits
 from lit_optim.tasks.classifiers import Linear
 from lit_optim.tasks.data import Batches
 from tests.events import scalars
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import attach, trainer
 from tests.test_run import assert_same_parameters, only_run
 
 SAMPLES = 10

@@ -24,8 +24,8 @@ from lit_optim.callbacks.signals import Signals, is_last_update
 from lit_optim.checkpoints.files import CheckpointFiles, newest_good
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
+from tests.callbacks.test_resumable import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
 from tests.lightning.modules import SineData
-from tests.lightning.test_resume import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
 
 #: Not drawn: they take other parameters, or evaluate the loss again, which cannot be accumulated.
 ALONE = {"muon_torch", "sparse_adam", "lbfgs", "custom"}

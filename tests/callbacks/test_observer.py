@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.metric_schedules import ReduceLROnPlateau, greedy, plateau
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 class Measured(Plain):

@@ -18,8 +18,7 @@ from lit_optim.schedules.formulas import lambda_
 from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
 from lit_optim.schedules.metric_schedules import plateau
 from lit_optim.training.needs import heed, warnings_of
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 from tests.optimizers.running import class_of
 
 

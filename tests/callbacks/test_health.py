@@ -12,8 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_optim import AdamW
 from lit_optim.callbacks.health import Health, _norm
 from tests.events import scalars
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 LR = 0.05
 

@@ -17,7 +17,7 @@ import lit_optim
 from lit_optim import AdamW
 from lit_optim.callbacks.lazy_layers import LazyLayers
 from lit_optim.param_groups import by_rules, single
-from tests.lightning.test_configure import trainer
+from tests.lightning.modules import trainer
 
 BATCHES, EPOCHS = 4, 2
 

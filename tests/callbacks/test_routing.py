@@ -22,8 +22,7 @@ from lit_optim.callbacks.routing import (
 )
 from lit_optim.param_groups import by_role, by_rules, no_decay, single
 from lit_optim.training.needs import needs_of
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 def net():

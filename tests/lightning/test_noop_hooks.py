@@ -13,8 +13,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.progress import RunProgress
 from lit_optim.lightning.lean import EVERY_BATCH, lean
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 class Called(Callback):

@@ -22,8 +22,7 @@ from lit_optim.schedules.library import cosine_min_lr, one_cycle, wsd
 from lit_optim.schedules.metric_schedules import plateau
 from lit_optim.schedules.phase_parser import phases
 from tests.events import scalars
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 LR = 0.1
 

@@ -18,8 +18,7 @@ from lit_optim.config.composing import composed
 from lit_optim.errors import UsageError
 from lit_optim.runs.build import built
 from lit_optim.schedules.metric_schedules import plateau
-from tests.lightning.modules import Data, Plain
-from tests.lightning.test_configure import attach, trainer
+from tests.lightning.modules import Data, Plain, attach, trainer
 
 #: Validation by validation; the lowest is at update 4, the highest at update 6.
 VALUES = [3.0, 1.0, 5.0, 2.0]
@@ -139,7 +138,7 @@ def test_where_it_cannot_be_known_it_is_asked_for_before_training(tmp_path, metr
 
 @pytest.mark.parametrize(("metric", "falls"), [(Higher, False), (Lower, True)])
 def test_a_plateau_follows_the_direction_of_the_class(tmp_path, metric, falls, monkeypatch):
-    monkeypatch.setattr("tests.lightning.test_monitor.VALUES", [1.0, 2.0, 3.0, 4.0])
+    monkeypatch.setattr("tests.callbacks.test_monitor.VALUES", [1.0, 2.0, 3.0, 4.0])
     model = attach(
         Logs("val/foo", metric=metric()), scheduler=plateau(monitor="val/foo", patience=0)
     )
