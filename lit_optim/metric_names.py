@@ -118,7 +118,7 @@ VOCABULARY = {
 }
 
 
-def direction_of(name: str) -> Direction | None:
+def infer_direction(name: str) -> Direction | None:
     """Whether a metric is best when "min" or "max", by the words in its name.
 
     What is known is the field's vocabulary. Prefixes and suffixes do not matter: `val/loss`,

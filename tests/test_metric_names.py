@@ -12,7 +12,7 @@ import torchmetrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_optim.metric_names import direction_of
+from lit_optim.metric_names import infer_direction
 
 LOWER = """loss mse rmse mae mape smape nll bce cross_entropy perplexity ppl wer cer fid kid lpips
     ece brier bpb bpc bits_per_byte kl kl_divergence distance energy regret hausdorff crps fpr
@@ -40,15 +40,15 @@ DIRECTIONS = dict.fromkeys(LOWER.split(), "min") | dict.fromkeys(HIGHER.split(),
 @pytest.mark.parametrize("decoration", DECORATIONS)
 def test_the_words_of_the_field_whatever_is_put_around_them(decoration):
     expected = DIRECTIONS | dict.fromkeys(UNKNOWN.split())
-    found = {name: direction_of(decoration.format(name)) for name in expected}
+    found = {name: infer_direction(decoration.format(name)) for name in expected}
     assert found == expected
 
 
 @pytest.mark.parametrize("name", [n for n in DIRECTIONS if "_" in n])
 def test_camel_case_is_read_too(name):
     camel = "".join(word.capitalize() for word in name.split("_"))
-    assert direction_of(camel) == DIRECTIONS[name]
-    assert direction_of("val" + camel) == DIRECTIONS[name]
+    assert infer_direction(camel) == DIRECTIONS[name]
+    assert infer_direction("val" + camel) == DIRECTIONS[name]
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_camel_case_is_read_too(name):
     ],
 )  # fmt: skip
 def test_names_as_they_are_written(name, direction):
-    assert direction_of(name) == direction
+    assert infer_direction(name) == direction
 
 
 @given(st.text(max_size=30))
 def test_any_text_has_an_answer(name):
-    assert direction_of(name) in ("min", "max", None)
+    assert infer_direction(name) in ("min", "max", None)
 
 
 #: Of these the name, or the class, says the opposite of the other.
@@ -97,7 +97,7 @@ def test_torchmetrics_classes_agree_with_their_names():
     }
     for name in TORCHMETRICS_DISAGREES:
         declared.pop(name, None)
-    found = {name: direction_of(name) for name in declared}
+    found = {name: infer_direction(name) for name in declared}
     wrong = {name for name, direction in found.items() if direction not in (None, declared[name])}
     assert not wrong
     assert sum(direction is not None for direction in found.values()) > 0.75 * len(found) > 75
@@ -131,15 +131,15 @@ def test_words_of_change_invert_a_direction_or_leave_it_open(change, measure, de
         decoration = "{}"
     low, high = CHANGES[change]
     expected = low if MEASURES[measure] == "min" else high
-    assert direction_of(decoration.format(written)) == expected
+    assert infer_direction(decoration.format(written)) == expected
 
 
 @pytest.mark.parametrize("low", ["loss", "mse", "perplexity", "wer"])
 @pytest.mark.parametrize("high", ["acc", "accuracy", "iou", "mrr", "win"])
 def test_words_of_both_directions_say_nothing_but_for_a_loss_of_something(low, high):
-    assert direction_of(f"{low}_{high}") is None
+    assert infer_direction(f"{low}_{high}") is None
     is_loss = low == "loss" and high != "win"
-    assert direction_of(f"{high}_{low}") == ("min" if is_loss else None)
+    assert infer_direction(f"{high}_{low}") == ("min" if is_loss else None)
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_words_of_both_directions_say_nothing_but_for_a_loss_of_something(low, h
     ],
 )  # fmt: skip
 def test_names_that_were_read_the_wrong_way(name, direction):
-    assert direction_of(name) == direction
+    assert infer_direction(name) == direction

@@ -238,7 +238,7 @@ class WithoutFloat64(TorchDispatchMode):
 
 @pytest.fixture
 def without_float64(monkeypatch):
-    monkeypatch.setattr(precision, "WITHOUT_FLOAT64", ("cpu", "mps"))
+    monkeypatch.setattr(precision, "DEVICES_WITHOUT_FLOAT64", ("cpu", "mps"))
     with WithoutFloat64():
         with pytest.raises(TypeError, match="no float64"):
             torch.zeros(1).double()
@@ -306,7 +306,7 @@ def test_the_chance_of_mps_is_kept(monkeypatch):
 def test_double_precision_is_refused_where_there_is_none(monkeypatch, tmp_path):
     from lit_optim.runs import build
 
-    monkeypatch.setattr(build, "WITHOUT_FLOAT64", ("cpu",))
+    monkeypatch.setattr(build, "DEVICES_WITHOUT_FLOAT64", ("cpu",))
     cfg = composed(front(["trainer.precision=64-true"]).argv)
     with pytest.raises(UsageError, match=r"trainer\.precision=64-true: cpu has no float64"):
         build.built(cfg, tmp_path)

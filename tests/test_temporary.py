@@ -112,7 +112,7 @@ def the_data(where):
 
 def a_kernel(where):
     compiler._clean_once.cache_clear()
-    compiler.load("void step(void *a, void *b, long n, int t) {}")
+    compiler.load_kernel("void step(void *a, void *b, long n, int t) {}")
     return where / "lit_optim" / "kernels"
 
 

@@ -233,8 +233,8 @@ def test_a_wrong_number_is_refused(value):
 
 def test_a_kernel_takes_threads_by_its_elements():
     torch.set_num_threads(3)
-    each = cpu.PER_THREAD
-    counts = [cpu.threads_for(size) for size in (0, 1, 2 * each - 1, 2 * each, 100 * each)]
+    each = cpu.ELEMENTS_PER_THREAD
+    counts = [cpu.count_threads(size) for size in (0, 1, 2 * each - 1, 2 * each, 100 * each)]
     assert counts == [1, 1, 1, 2, 3]
 
 

@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 
 from lit_optim.callbacks.averaged import Averaged
 from lit_optim.errors import TrainingFailed
-from lit_optim.kernels.precision import real_numbers
-from lit_optim.metric_names import direction_of
+from lit_optim.kernels.precision import as_real
+from lit_optim.metric_names import infer_direction
 from lit_optim.training.monitor import (
     is_settled,
     require_direction,
@@ -54,7 +54,7 @@ class Checkpoint(ModelCheckpoint):
             dirpath,
             filename,
             monitor=monitor,
-            mode=mode or direction_of(monitor or "") or "min",
+            mode=mode or infer_direction(monitor or "") or "min",
             save_last=save_last,
             save_top_k=1 if monitor else 0,
             auto_insert_metric_name=False,
@@ -204,7 +204,7 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether every number is finite, however large; others than numbers count as finite."""
     numbers = (t.detach() for t in tensors if t.is_floating_point() or t.is_complex())
-    values = [real_numbers(t) for t in numbers if not is_lazy(t) and t.numel()]
+    values = [as_real(t) for t in numbers if not is_lazy(t) and t.numel()]
     with torch.no_grad():
         try:
             # not the norm by squares, which overflows long before its numbers do

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
-from lit_optim.kernels.precision import real_numbers, widest
+from lit_optim.kernels.precision import accumulation_dtype, as_real
 from lit_optim.training.tracked import Tracked, find_tracked, track_optimizers
 from lit_optim.updates import Updates, count_updates
 
@@ -109,7 +109,7 @@ def _norm(tensors: list[Tensor]) -> Tensor:
     if not tensors:
         return torch.zeros(())
     # squares of float32 numbers overflow long before the numbers do
-    numbers = map(real_numbers, tensors)
-    norms = [torch.linalg.vector_norm(x, dtype=widest(x.device)) for x in numbers]
+    numbers = map(as_real, tensors)
+    norms = [torch.linalg.vector_norm(x, dtype=accumulation_dtype(x.device)) for x in numbers]
     total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return total

@@ -15,7 +15,7 @@ from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.tracked import Tracked, find_tracked, schedules_of, track_optimizers
 from lit_optim.updates import Updates
-from lit_optim.wrappers import unwrapped
+from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
@@ -144,7 +144,7 @@ class _Used:
 
 def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
     values: dict[str, float] = {}
-    schedule, optimizer = tracked.schedule, unwrapped(tracked.optimizer)
+    schedule, optimizer = tracked.schedule, unwrap(tracked.optimizer)
     for one in schedule.moved if schedule is not None else ():
         for place in one.own:
             tag = f"{one.key}/{tracked.tag_of(place)}"

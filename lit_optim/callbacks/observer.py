@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.precision import widest
+from lit_optim.kernels.precision import accumulation_dtype
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import is_of_earlier_fit
 from lit_optim.training.monitor import is_settled, require_direction, require_logged, validates
@@ -82,7 +82,7 @@ class Observer(Callback):
         self._set_direction(trainer)
         metric = trainer.callback_metrics[self.monitor]
         value = torch.as_tensor(metric, device=trainer.strategy.root_device)
-        precise = value.to(widest(value.device))
+        precise = value.to(accumulation_dtype(value.device))
         mean = trainer.strategy.reduce(precise, reduce_op="mean")
         self.scheduler.observe(float(mean))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import describe_parameters
-from lit_optim.wrappers import unwrapped
+from lit_optim.wrappers import unwrap
 
 HEADER = ("parameters", "role", "optimizer", "lr", "weight decay", "count", "state")
 #: A part of a name that counts layers.
@@ -37,7 +37,7 @@ class Routing(Callback):
         ]
         if not divided or not trainer.is_global_zero:
             return
-        rows = [row for optimizer in divided for row in routing(unwrapped(optimizer), pl_module)]
+        rows = [row for optimizer in divided for row in routing(unwrap(optimizer), pl_module)]
         table = Table(*HEADER, box=box.SIMPLE)
         for column in table.columns[3:]:
             column.justify = "right"

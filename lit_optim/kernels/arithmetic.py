@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lit_optim.kernels.precision import fitted, widest
+from lit_optim.kernels.precision import accumulation_dtype, clamp_to_dtype
 
 
 def sqrt(x: Any) -> Any:
@@ -43,7 +43,7 @@ def maximum(x: Any, y: Any) -> Any:
 def clip(x: Any, low: float, high: float) -> Any:
     """The x nearest in [low, high]."""
     if isinstance(x, torch.Tensor):
-        return x.clamp(fitted(low, x.dtype), fitted(high, x.dtype))
+        return x.clamp(clamp_to_dtype(low, x.dtype), clamp_to_dtype(high, x.dtype))
     return x.clamp(low, high)
 
 
@@ -76,18 +76,18 @@ def average_squares(v: Any, x: Any, beta: Any) -> Any:
 
 def total(x: Any) -> Any:
     """The sum of x over the elements of the tensor, in the widest dtype of its device."""
-    return x.sum(dtype=widest(x.device)) if isinstance(x, torch.Tensor) else x.sum()
+    return x.sum(dtype=accumulation_dtype(x.device)) if isinstance(x, torch.Tensor) else x.sum()
 
 
 def mean(x: Any) -> Any:
     """The mean of x over the elements of the tensor, in the widest dtype of its device."""
-    return x.mean(dtype=widest(x.device)) if isinstance(x, torch.Tensor) else x.mean()
+    return x.mean(dtype=accumulation_dtype(x.device)) if isinstance(x, torch.Tensor) else x.mean()
 
 
 def dot(x: Any, y: Any) -> Any:
     """The sum of x y over the elements of the tensor; products are in the widest dtype too."""
     if isinstance(x, torch.Tensor):
-        dtype = widest(x.device)
+        dtype = accumulation_dtype(x.device)
         return (x.to(dtype) * y.to(dtype)).sum()
     return x.dot(y)
 
@@ -95,7 +95,7 @@ def dot(x: Any, y: Any) -> Any:
 def norm(x: Any) -> Any:
     """√(sum of x²) over the elements of the tensor, in the widest dtype of its device."""
     if isinstance(x, torch.Tensor):
-        return torch.linalg.vector_norm(x, dtype=widest(x.device))
+        return torch.linalg.vector_norm(x, dtype=accumulation_dtype(x.device))
     return sqrt(dot(x, x))
 
 

@@ -33,7 +33,7 @@ class CannotCompile(RuntimeError):
 
 
 @cache
-def compiler() -> tuple[str, ...]:
+def find_compiler() -> tuple[str, ...]:
     """The command of the C compiler: $CC, cc, gcc or clang.
 
     Raises:
@@ -50,11 +50,11 @@ def compiler() -> tuple[str, ...]:
 
 
 @cache
-def machine() -> str:
+def describe_toolchain() -> str:
     """What a compiled function depends on beside its text: compiler and CPU."""
-    command = [*compiler(), "--version"]
+    command = [*find_compiler(), "--version"]
     version = _run(command).stdout
-    return "\n".join((" ".join(compiler()), version, platform.machine(), describe_cpu()))
+    return "\n".join((" ".join(find_compiler()), version, platform.machine(), describe_cpu()))
 
 
 def describe_cpu() -> str:
@@ -83,7 +83,7 @@ def cache_dir() -> Path | None:
         return None
 
 
-def load(source: str) -> Any:
+def load_kernel(source: str) -> Any:
     """The function `step` of this C text.
 
     Taken from disk where it has been compiled before. Many processes may do so at once: a file
@@ -92,7 +92,7 @@ def load(source: str) -> Any:
     Raises:
         CannotCompile: there is no compiler, or it fails.
     """
-    text = "\n".join((source, *FLAGS, *THREADED, machine()))
+    text = "\n".join((source, *FLAGS, *THREADED, describe_toolchain()))
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
     cached = cache_dir()
     if cached is not None:
@@ -103,7 +103,7 @@ def load(source: str) -> Any:
             binary = _compiled(source)
         except OSError as error:
             raise CannotCompile(f"nothing can be compiled here: {error}") from None
-        kept = keep(binary + hashlib.sha256(binary).digest(), name)
+        kept = store_in_cache(binary + hashlib.sha256(binary).digest(), name)
     try:
         function = ctypes.CDLL(str(kept)).step
     except (OSError, AttributeError) as error:
@@ -132,15 +132,15 @@ def _compiled(source: str) -> bytes:
         text, made = Path(folder) / "kernel.c", Path(folder) / "kernel.so"
         text.write_text(source, "utf-8")
         for threads in (THREADED, ()):
-            command = [*compiler(), *FLAGS, *threads, "-o", str(made), str(text), "-lm"]
+            command = [*find_compiler(), *FLAGS, *threads, "-o", str(made), str(text), "-lm"]
             done = _run(command)
             if done.returncode == 0 and made.exists():
                 return made.read_bytes()
     told = (done.stderr.strip() or f"code {done.returncode}").splitlines()[0]
-    raise CannotCompile(f"{compiler()[0]} fails: {told}")
+    raise CannotCompile(f"{find_compiler()[0]} fails: {told}")
 
 
-def keep(content: bytes, name: str) -> Path:
+def store_in_cache(content: bytes, name: str) -> Path:
     """Written beside and renamed; where the cache cannot be written, into a temporary folder."""
     for folder in (cache_dir(), None):
         try:

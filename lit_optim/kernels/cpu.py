@@ -11,22 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.kernels.codegen.c import source
-from lit_optim.kernels.compiler import CannotCompile, load
-from lit_optim.kernels.ir import Rule, trace
+from lit_optim.kernels.codegen.c import generate_c
+from lit_optim.kernels.compiler import CannotCompile, load_kernel
+from lit_optim.kernels.ir import Rule, trace_rule
 from lit_optim.kernels.precision import FORMATS, is_dense
 from lit_optim.system import call_after_fork
 
 #: Elements that a thread should have: with fewer, another one costs more than it gives.
-PER_THREAD = 1 << 17
+ELEMENTS_PER_THREAD = 1 << 17
 #: Elements that one thread does at a time, as in the C text.
 CHUNK = 4096
 
 #: Faster than an attribute in a loop, which many small tensors feel.
 DTYPE, LAYOUT = attrgetter("dtype"), attrgetter("layout")
-PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 #: Scales are short, whatever lies beside them.
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 _kernels: dict[tuple[Any, ...], Any] = {}
 _failure: CannotCompile | None = None
@@ -42,12 +42,12 @@ def _after_fork() -> None:
 call_after_fork(_after_fork)
 
 
-def threads_for(size: int) -> int:
+def count_threads(size: int) -> int:
     """How many threads share so many elements; a forked process has no team of them to ask."""
-    return 1 if _forked else max(1, min(torch.get_num_threads(), size // PER_THREAD))
+    return 1 if _forked else max(1, min(torch.get_num_threads(), size // ELEMENTS_PER_THREAD))
 
 
-def refusal(row: Sequence[Tensor]) -> str | None:
+def unsupported_reason(row: Sequence[Tensor]) -> str | None:
     """Why these tensors of one parameter cannot be stepped natively; None if they can.
 
     Args:
@@ -56,7 +56,7 @@ def refusal(row: Sequence[Tensor]) -> str | None:
     p = row[0]
     contiguous = p.is_contiguous()
     for tensor in row:
-        if type(tensor) not in PLAIN:  # a DTensor has its elements elsewhere
+        if type(tensor) not in PLAIN_TENSORS:  # a DTensor has its elements elsewhere
             return f"a tensor is a {type(tensor).__name__}"
         if not (tensor.is_cpu and tensor.dtype in FORMATS):
             if tensor.is_cpu:
@@ -67,14 +67,14 @@ def refusal(row: Sequence[Tensor]) -> str | None:
         same = tensor.is_contiguous() if contiguous else tensor.stride() == p.stride()
         if not same or tensor.shape != p.shape:
             return "a gradient or state lies otherwise in memory than its parameter"
-    if p.dtype not in FLOATS or row[1].dtype not in FLOATS:
+    if p.dtype not in FLOAT_DTYPES or row[1].dtype not in FLOAT_DTYPES:
         return f"{p.dtype} has no native kernel"
     if not contiguous and not is_dense(p):
         return "a parameter has gaps in memory"
     return None
 
 
-class Table:
+class PointerTable:
     """The tensors of a call as the kernel reads them: made once, and followed from step to step.
 
     Args:
@@ -156,7 +156,7 @@ def _address(numbers: array[Any]) -> int:
 
 
 def step(
-    key: Any, rule: Rule, table: Table, states: Sequence[str], h: SimpleNamespace, t: int
+    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> str | None:
     """One update of many tensors, in place; see `torch_executor.step`.
 
@@ -191,7 +191,7 @@ def step(
     kernel, sums, told = made
     table.room(sums)
     scalars = array("d", numbers)
-    kernel(_address(table.call), _address(scalars), t, threads_for(table.size))
+    kernel(_address(table.call), _address(scalars), t, count_threads(table.size))
     if told:  # they stand behind the others
         first, end = sums - len(told), sums * table.call[0]
         table.told = {
@@ -204,9 +204,13 @@ def _made(
     rule: Rule, formats: Sequence[str], states: Sequence[str], h: SimpleNamespace
 ) -> tuple[Any, int, tuple[str, ...]] | None:
     global _failure
-    program = trace(rule, states, vars(h))
+    program = trace_rule(rule, states, vars(h))
     try:
-        return load(source(program, formats)), sum(map(len, program.sums)), tuple(program.told)
+        return (
+            load_kernel(generate_c(program, formats)),
+            sum(map(len, program.sums)),
+            tuple(program.told),
+        )
     except CannotCompile as error:
         _failure = error
         return None

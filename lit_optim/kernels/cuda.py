@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels import compiler, cpu
-from lit_optim.kernels.codegen.triton import handed, source
-from lit_optim.kernels.ir import COMPARISONS, Program, Rule, trace
+from lit_optim.kernels.codegen.triton import generate_triton, kernel_arguments
+from lit_optim.kernels.ir import COMPARISONS, Program, Rule, trace_rule
 from lit_optim.kernels.precision import FORMATS, is_dense
 
 WARPS = 4
@@ -43,7 +43,7 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on")
 
 
-def refusal(row: Sequence[Tensor]) -> str | None:
+def unsupported_reason(row: Sequence[Tensor]) -> str | None:
     """Why these tensors of one parameter cannot be stepped natively; None if they can.
 
     Args:
@@ -56,7 +56,7 @@ def refusal(row: Sequence[Tensor]) -> str | None:
         return "triton is not installed"
     contiguous = p.is_contiguous()
     for tensor in row:
-        if type(tensor) not in cpu.PLAIN:  # a DTensor has its elements elsewhere
+        if type(tensor) not in cpu.PLAIN_TENSORS:  # a DTensor has its elements elsewhere
             return f"a tensor is a {type(tensor).__name__}"
         if tensor.device != p.device:
             return f"a tensor is on {tensor.device}, its parameter on {p.device}"
@@ -67,14 +67,14 @@ def refusal(row: Sequence[Tensor]) -> str | None:
         same = tensor.is_contiguous() if contiguous else tensor.stride() == p.stride()
         if not same or tensor.shape != p.shape:
             return "a gradient or state lies otherwise in memory than its parameter"
-    if p.dtype not in cpu.FLOATS or row[1].dtype not in cpu.FLOATS:
+    if p.dtype not in cpu.FLOAT_DTYPES or row[1].dtype not in cpu.FLOAT_DTYPES:
         return f"{p.dtype} has no native kernel"
     if not contiguous and not is_dense(p):
         return "a parameter has gaps in memory"
     return None
 
 
-class Table(cpu.Table):
+class PointerTable(cpu.PointerTable):
     """The tensors of a call as the kernels read them: made once, and followed from step to step.
 
     Args:
@@ -121,7 +121,7 @@ def _tensor(numbers: array[int]) -> Tensor:
 
 
 def step(
-    key: Any, rule: Rule, table: Table, states: Sequence[str], h: SimpleNamespace, t: int
+    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> str | None:
     """One update of many tensors, in place; see `torch_executor.step`.
 
@@ -149,11 +149,11 @@ def step(
 
 
 def _made(
-    rule: Rule, table: Table, states: Sequence[str], h: SimpleNamespace, t: int
+    rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> Kernel | str:
     """The kernel, after its first run: Triton compiles when it is called."""
-    program = trace(rule, states, vars(h))
-    text = source(program, table.formats)
+    program = trace_rule(rule, states, vars(h))
+    text = generate_triton(program, table.formats)
     try:
         kernel = Kernel(program, _module(text))
         kernel.run(table, vars(h), t)
@@ -181,7 +181,7 @@ def _module(text: str) -> ModuleType:
     except (OSError, UnicodeDecodeError):
         is_there = False
     if path is None or not is_there:
-        path = compiler.keep(text.encode(), name)
+        path = compiler.store_in_cache(text.encode(), name)
     module = ModuleType(f"lit_optim_{path.stem}")
     module.__file__ = str(path)
     exec(compile(text, str(path), "exec"), module.__dict__)
@@ -201,11 +201,11 @@ class Kernel:
         self.sums = [
             (getattr(module, f"sums{k}"), len(places)) for k, places in enumerate(program.sums)
         ]
-        self.handed = handed(program)
+        self.handed = kernel_arguments(program)
 
-    def run(self, table: Table, h: Mapping[str, Any], t: int) -> None:
+    def run(self, table: PointerTable, h: Mapping[str, Any], t: int) -> None:
         """Every pass over the tensors of the table."""
-        known = values(self.program, h)
+        known = call_values(self.program, h)
         numbers = [float(known[place]) for place in self.handed]
         bits = struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
         of_all = sum(count for _, count in self.sums)
@@ -224,7 +224,7 @@ class Kernel:
             table.told[name] = parts[first : first + table.count].tolist()
 
 
-def values(program: Program, h: Mapping[str, Any]) -> dict[int, Any]:
+def call_values(program: Program, h: Mapping[str, Any]) -> dict[int, Any]:
     """What a program computes once per call, by place, in double precision.
 
     Args:

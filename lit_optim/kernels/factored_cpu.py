@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels import cpu
-from lit_optim.kernels.codegen.factored_c import NUMBERS, SUMS, SWITCHES, source
-from lit_optim.kernels.compiler import CannotCompile, load
-from lit_optim.kernels.precision import FORMATS, wide
+from lit_optim.kernels.codegen.factored_c import NUMBERS, SUMS, SWITCHES, generate_factored_c
+from lit_optim.kernels.compiler import CannotCompile, load_kernel
+from lit_optim.kernels.precision import FORMATS, compute_dtype
 
 #: Elements that a part of a tensor has at least, and how many parts there are at most.
 PART, MOST_PARTS = 1 << 16, 64
@@ -63,9 +63,9 @@ class Row:
         return each, -(-units // each)
 
 
-def refusal(row: Row) -> str | None:
+def unsupported_reason(row: Row) -> str | None:
     """Why these tensors cannot be stepped natively; None if they can."""
-    why = cpu.refusal([row.p, row.g])
+    why = cpu.unsupported_reason([row.p, row.g])
     if why is not None:
         return why
     if not row.p.is_contiguous():
@@ -74,7 +74,7 @@ def refusal(row: Row) -> str | None:
         if state is not None and not (
             type(state) is Tensor
             and state.is_cpu
-            and state.dtype is wide(row.p)
+            and state.dtype is compute_dtype(row.p)
             and state.is_contiguous()
         ):
             return "a state is not where or what it should be"
@@ -97,7 +97,7 @@ def step(rows: Sequence[Row], h: Mapping[str, Any]) -> str | None:
     kernel = _kernel(FORMATS[rows[0].p.dtype], FORMATS[rows[0].g.dtype])
     if isinstance(kernel, str):
         return kernel
-    threads = cpu.threads_for(sum(row.p.numel() for row in rows))
+    threads = cpu.count_threads(sum(row.p.numel() for row in rows))
     own, shared = _rooms(rows)
     scratch = torch.empty(threads * own + shared, dtype=torch.float64)
     places = array("q", [place for row in rows for place in row.places()])
@@ -112,7 +112,7 @@ def _kernel(p: str, g: str) -> Any:
     global _failure
     if _failure is None and (p, g) not in _kernels:
         try:
-            _kernels[p, g] = load(source(p, g))
+            _kernels[p, g] = load_kernel(generate_factored_c(p, g))
         except CannotCompile as error:
             _failure = error
     return str(_failure) if _failure else _kernels[p, g]

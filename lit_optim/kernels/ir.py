@@ -240,7 +240,7 @@ class Program:
         return sorted(found)
 
 
-def trace(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
+def trace_rule(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
     """Call `rule` on symbols.
 
     Args:

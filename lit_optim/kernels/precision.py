@@ -27,14 +27,14 @@ FORMATS = {
     torch.int16: "int16",
 }
 #: Types of devices that have no float64.
-WITHOUT_FLOAT64 = ("mps",)
-EIGHT_BITS = (torch.int8, torch.uint8)
+DEVICES_WITHOUT_FLOAT64 = ("mps",)
+EIGHT_BIT_DTYPES = (torch.int8, torch.uint8)
 #: So many values in 8 bits share a scale.
 BLOCK = 256
 #: The bits of 1.0.
-ONE = 0x3F800000
+ONE_BITS = 0x3F800000
 #: The name of a state's scales beside its own, and of the lower halves of the parameters.
-SCALE, LOW = "_scale", "master"
+SCALE, LOW_BITS = "_scale", "master"
 
 StateDtype = Literal["float32", "bfloat16", "int8"]
 Kind = Literal["signed", "non-negative", "weight-like"]
@@ -54,7 +54,7 @@ class State:
     initial: float | None = 0.0
 
 
-def wide(p: Tensor) -> torch.dtype:
+def compute_dtype(p: Tensor) -> torch.dtype:
     """What is computed in, and what states are kept in unless asked: at least float32.
 
     Of complex parameters the states are complex too, as torch's; their parts are computed with.
@@ -64,37 +64,37 @@ def wide(p: Tensor) -> torch.dtype:
     return torch.float64 if p.dtype == torch.float64 else torch.float32
 
 
-def widest(device: torch.device) -> torch.dtype:
+def accumulation_dtype(device: torch.device) -> torch.dtype:
     """The most precise dtype of a device: float64, or float32 where there is no float64."""
-    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+    return torch.float32 if device.type in DEVICES_WITHOUT_FLOAT64 else torch.float64
 
 
-def real_numbers(x: Tensor) -> Tensor:
+def as_real(x: Tensor) -> Tensor:
     """The numbers of a sparse or complex tensor as real ones; any other tensor itself."""
     x = x.coalesce().values() if x.layout is torch.sparse_coo else x
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
-def fitted(number: float, dtype: torch.dtype) -> float:
+def clamp_to_dtype(number: float, dtype: torch.dtype) -> float:
     """The number, or an infinity where a dtype has none so large; torch refuses to convert it."""
     return number if abs(number) <= torch.finfo(dtype).max else math.copysign(math.inf, number)
 
 
-def new(p: Tensor, state: State, stored: StateDtype) -> Tensor:
+def create_state(p: Tensor, state: State, stored: StateDtype) -> Tensor:
     """The state of p before its first update; where it is in 8 bits, its codes (see `encode`)."""
     eight = torch.int8 if state.kind == "signed" else torch.uint8
-    dtype = {"float32": wide(p), "bfloat16": torch.bfloat16, "int8": eight}[stored]
+    dtype = {"float32": compute_dtype(p), "bfloat16": torch.bfloat16, "int8": eight}[stored]
     if state.kind == "weight-like":
-        dtype = wide(p)
-    if dtype in EIGHT_BITS:  # the largest code is the scale
+        dtype = compute_dtype(p)
+    if dtype in EIGHT_BIT_DTYPES:  # the largest code is the scale
         return torch.full_like(p, torch.iinfo(dtype).max if state.initial else 0, dtype=dtype)
     if state.initial is None:
         return torch.empty_like(p, dtype=dtype).copy_(p)
-    initial = fitted(state.initial, dtype)
+    initial = clamp_to_dtype(state.initial, dtype)
     return torch.full_like(p, complex(initial, initial) if p.is_complex() else initial, dtype=dtype)
 
 
-def scales(codes: Tensor, initial: float = 0.0) -> Tensor:
+def create_scales(codes: Tensor, initial: float = 0.0) -> Tensor:
     """The scales of codes: a float32 for each 256 of them, in the order in which they lie."""
     return codes.new_full((-(-codes.numel() // BLOCK),), initial, dtype=torch.float32)
 
@@ -109,7 +109,7 @@ def is_dense(x: Tensor) -> bool:
     return True
 
 
-def flat(x: Tensor) -> Tensor:
+def flat_view(x: Tensor) -> Tensor:
     """The elements of x in the order in which they lie, as a view; x has no gaps."""
     return x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
 
@@ -125,7 +125,7 @@ def decode(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     if scale is None:
         return x.to(dtype)
     code = x.to(torch.int32)
-    bits = ONE + (code.abs() - torch.iinfo(x.dtype).max << 20)
+    bits = ONE_BITS + (code.abs() - torch.iinfo(x.dtype).max << 20)
     y = torch.where(code == 0, 0, bits).view(torch.float32).copysign(code)
     return (y * scale.repeat_interleave(BLOCK)[: len(y)]).to(dtype)
 
@@ -163,14 +163,14 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
     plain = (top >= torch.finfo(top.dtype).tiny) & top.isfinite()
     y = (value.abs() * torch.where(plain, 1 / top, 0.0)).nan_to_num(1.0).clamp(max=1.0)
     up = 1 << 19 if chance is None else (chance << 4) + 8
-    code = ((y.view(torch.int32) + up >> 20) - (ONE >> 20) + most).clamp(0, most)
+    code = ((y.view(torch.int32) + up >> 20) - (ONE_BITS >> 20) + most).clamp(0, most)
     if x.dtype == torch.int8:
         x.copy_(torch.where(value < 0, -code, code))
     else:
         x.copy_(code.maximum((value > 0).to(code)))
 
 
-def joined(p: Tensor, low: Tensor) -> Tensor:
+def join_master(p: Tensor, low: Tensor) -> Tensor:
     """The float32 whose nearest bfloat16 is p and whose other 16 bits are low."""
     high = p.view(torch.int16).to(torch.int32)
     # who sets p to 0 leaves a low half that would take from nothing
@@ -179,7 +179,7 @@ def joined(p: Tensor, low: Tensor) -> Tensor:
     return bits.view(torch.float32)
 
 
-def split(value: Tensor, p: Tensor, low: Tensor) -> None:
+def split_master(value: Tensor, p: Tensor, low: Tensor) -> None:
     """Store float32 values as `joined` reads them: exactly."""
     bits = value.view(torch.int32).to(torch.int64)
     high = (bits + 0x8000) >> 16
@@ -188,24 +188,26 @@ def split(value: Tensor, p: Tensor, low: Tensor) -> None:
     low.copy_(torch.where(nan, 0, bits - (high << 16)))
 
 
-WORD = 0xFFFFFFFF
+WORD_MASK = 0xFFFFFFFF
 
 
-def mixed(x: Any) -> Any:
+def hash_bits(x: Any) -> Any:
     """32 bits, each of them shaken by all the others; of an int or an int64 tensor."""
     x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D) & WORD
+    x = (x * 0x7FEB352D) & WORD_MASK
     x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & WORD
+    x = (x * 0x846CA68B) & WORD_MASK
     return x ^ (x >> 16)
 
 
-def key_of(number: int, t: int, word: int) -> int:
+def rounding_key(number: int, t: int, word: int) -> int:
     """What the chances of a parameter's t-th update depend on; two states share a word."""
-    return int(mixed((mixed((mixed(number & WORD) + t) & WORD) + word) & WORD))
+    return int(
+        hash_bits((hash_bits((hash_bits(number & WORD_MASK) + t) & WORD_MASK) + word) & WORD_MASK)
+    )
 
 
-def chances(key: int, half: int, first: int, count: int, device: torch.device) -> Tensor:
+def rounding_bits(key: int, half: int, first: int, count: int, device: torch.device) -> Tensor:
     """16 random bits for each of the elements from `first` on, as int64.
 
     Args:
@@ -216,6 +218,6 @@ def chances(key: int, half: int, first: int, count: int, device: torch.device) -
         device: where to.
     """
     place = torch.arange(first, first + count, dtype=torch.int64, device=device)
-    x = (place & WORD) * 0x9E3779B1 + (place >> 32) * 0x85EBCA77 + key
-    bits: Tensor = mixed(x & WORD) >> (16 * half)
+    x = (place & WORD_MASK) * 0x9E3779B1 + (place >> 32) * 0x85EBCA77 + key
+    bits: Tensor = hash_bits(x & WORD_MASK) >> (16 * half)
     return bits & 0xFFFF

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lit_optim.kernels import precision
 from lit_optim.kernels.ir import Rule
-from lit_optim.kernels.precision import BLOCK, LOW, SCALE, fitted
+from lit_optim.kernels.precision import BLOCK, LOW_BITS, SCALE, clamp_to_dtype
 
 #: Elements at a time on a CPU. The temporaries of a rule (about 1 MB) then stay in the cache; over
 #: whole tensors they are mapped and faulted in anew each step, which costs up to 39x.
-PART = 1 << 17
+PART_SIZE = 1 << 17
 
 
 def step(
@@ -49,11 +49,14 @@ def step(
     like = state[states[0]] if states else p
     if not precision.is_dense(like):
         like = torch.empty_like(like)
-    x = laid_as(like, p)
-    row = {name: precision.flat(state[name]) for name in (*states, *[LOW] * (LOW in state))}
-    gradient, parameter = precision.flat(laid_as(like, g)), precision.flat(x)
+    x = match_layout(like, p)
+    row = {
+        name: precision.flat_view(state[name])
+        for name in (*states, *[LOW_BITS] * (LOW_BITS in state))
+    }
+    gradient, parameter = precision.flat_view(match_layout(like, g)), precision.flat_view(x)
     parts = in_parts and p.device.type == "cpu"
-    size = PART if parts else max(p.numel(), 1)
+    size = PART_SIZE if parts else max(p.numel(), 1)
     for start in range(0, p.numel(), size):
         end = start + size
         part = {name: values[start:end] for name, values in row.items()}
@@ -68,7 +71,7 @@ def step(
     return told
 
 
-def laid_as(like: Tensor, x: Tensor) -> Tensor:
+def match_layout(like: Tensor, x: Tensor) -> Tensor:
     """X with its elements in the same places as those of `like`; x itself if they are."""
     if x.stride() == like.stride():
         return x
@@ -84,23 +87,23 @@ def _step(
     h: SimpleNamespace,
     seed: tuple[int, int, int],
 ) -> dict[str, Tensor]:
-    wide = precision.wide(p)
-    x = precision.joined(p, part[LOW]) if LOW in part else p.to(wide)
+    wide = precision.compute_dtype(p)
+    x = precision.join_master(p, part[LOW_BITS]) if LOW_BITS in part else p.to(wide)
     old = {name: precision.decode(part[name], part.get(name + SCALE), wide) for name in states}
     a, b, u, new = rule(g.to(wide), x, SimpleNamespace(**old), h)
     if (a, b) == (1.0, 0.0) and isinstance(u, float):
         pass  # p stays what it is
-    elif LOW in part:
-        precision.split(a * x - b * u, p, part[LOW])
+    elif LOW_BITS in part:
+        precision.split_master(a * x - b * u, p, part[LOW_BITS])
     elif x is p and isinstance(b, float):
-        p.mul_(a).sub_(u, alpha=fitted(b, wide))
+        p.mul_(a).sub_(u, alpha=clamp_to_dtype(b, wide))
     else:
         p.copy_(a * x - b * u)
     t, number, start = seed
     for k, name in enumerate(name for name in states if name in new):
         chance = None
         if part[name].dtype not in (torch.float64, torch.float32):
-            key = precision.key_of(number, t, k // 2)
-            chance = precision.chances(key, k % 2, start, len(p), p.device)
+            key = precision.rounding_key(number, t, k // 2)
+            chance = precision.rounding_bits(key, k % 2, start, len(p), p.device)
         precision.encode(new[name].to(wide), part[name], part.get(name + SCALE), chance)
     return {name: value for name, value in new.items() if name not in states}

@@ -30,7 +30,7 @@ from lit_optim.schedules.library import constant
 from lit_optim.training.lengths import global_batch, horizon_of
 from lit_optim.training.monitor import declared_monitor
 from lit_optim.training.needs import heed, needs_of, refuse_run
-from lit_optim.wrappers import unwrapped
+from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
@@ -90,7 +90,7 @@ def configure_optimizers(
         groups = keep_trainable(groups)
     made = make_optimizer(make, groups)
     check_made(made)
-    if "roles" in needs_of(unwrapped(made)) and "roles" not in needs_of(make):
+    if "roles" in needs_of(unwrap(made)) and "roles" not in needs_of(make):
         _check_roles(made, groups, module)
     if is_finetuned(module.trainer):
         adjust_added_groups(module.trainer, made)
@@ -131,7 +131,7 @@ def configure_optimizers(
 
 def _check_roles(made: Optimizer, groups: list[dict[str, Any]], module: LightningModule) -> None:
     """Refuse an optimizer of hidden matrices that a function has made from groups without roles."""
-    name = type(unwrapped(made)).__name__
+    name = type(unwrap(made)).__name__
     without = not any("role" in group for group in made.param_groups)
     others = [group for group in by_role(groups, module) if group["role"] != "hidden"]
     if without and others:

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.base.options import Options
 
@@ -76,11 +76,11 @@ class Adafactor(Factored):
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
         if p.ndim < 2:
-            return {"variance": torch.zeros_like(p, dtype=wide(p))}
+            return {"variance": torch.zeros_like(p, dtype=compute_dtype(p))}
         *batch, rows, columns = p.shape
         return {
-            "row_var": p.new_zeros((*batch, rows, 1), dtype=wide(p)),
-            "col_var": p.new_zeros((*batch, 1, columns), dtype=wide(p)),
+            "row_var": p.new_zeros((*batch, rows, 1), dtype=compute_dtype(p)),
+            "col_var": p.new_zeros((*batch, 1, columns), dtype=compute_dtype(p)),
         }
 
     def effective_lr(  # noqa: D102

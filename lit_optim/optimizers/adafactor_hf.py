@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.base.groups import accepted
 from lit_optim.optimizers.base.options import Options
@@ -120,15 +120,15 @@ class AdafactorHF(Factored):
                 group["lr"] = 1.0
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        state = {"RMS": p.new_zeros((), dtype=wide(p))}
+        state = {"RMS": p.new_zeros((), dtype=compute_dtype(p))}
         if group["beta1"] is not None:
-            state["exp_avg"] = torch.zeros_like(p, dtype=wide(p))
+            state["exp_avg"] = torch.zeros_like(p, dtype=compute_dtype(p))
         if p.ndim < 2:
-            return state | {"exp_avg_sq": torch.zeros_like(p, dtype=wide(p))}
+            return state | {"exp_avg_sq": torch.zeros_like(p, dtype=compute_dtype(p))}
         *batch, rows, columns = p.shape
         return state | {
-            "exp_avg_sq_row": p.new_zeros((*batch, rows), dtype=wide(p)),
-            "exp_avg_sq_col": p.new_zeros((*batch, columns), dtype=wide(p)),
+            "exp_avg_sq_row": p.new_zeros((*batch, rows), dtype=compute_dtype(p)),
+            "exp_avg_sq_col": p.new_zeros((*batch, columns), dtype=compute_dtype(p)),
         }
 
     def effective_lr(  # noqa: D102

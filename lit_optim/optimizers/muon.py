@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.linalg import Coefficients, orthogonalized
 from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise
 
@@ -85,7 +85,7 @@ class Muon(Matrixwise):
         )
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        return {"momentum_buffer": torch.zeros_like(p, dtype=wide(p))}
+        return {"momentum_buffer": torch.zeros_like(p, dtype=compute_dtype(p))}
 
     def scalars(  # noqa: D102
         self, group: dict[str, Any], t: int, carried: dict[str, float]

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import lerp, square
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalized
 from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise
 from lit_optim.optimizers.muon import AdjustLr, scale
@@ -85,8 +85,8 @@ class NorMuon(Matrixwise):
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
         split = group.get("split", 1)
-        rows = p.new_zeros((split, p.shape[0] // split, 1), dtype=wide(p))
-        return {"momentum_buffer": torch.zeros_like(p, dtype=wide(p)), "row_var": rows}
+        rows = p.new_zeros((split, p.shape[0] // split, 1), dtype=compute_dtype(p))
+        return {"momentum_buffer": torch.zeros_like(p, dtype=compute_dtype(p)), "row_var": rows}
 
     def scalars(  # noqa: D102
         self, group: dict[str, Any], t: int, carried: dict[str, float]

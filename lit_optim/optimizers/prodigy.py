@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.elementwise import Elementwise, State
 from lit_optim.optimizers.base.groups import check_is_group
 from lit_optim.optimizers.base.optimizer import Batch
@@ -127,7 +127,10 @@ class Prodigy(Elementwise):
         return {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        more = {"s": torch.zeros_like(p, dtype=wide(p)), "p0": p.detach().to(wide(p), copy=True)}
+        more = {
+            "s": torch.zeros_like(p, dtype=compute_dtype(p)),
+            "p0": p.detach().to(compute_dtype(p), copy=True),
+        }
         return super().new_state(p, group) | more
 
     def loaded(  # noqa: D102

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.linalg import follow_, frobenius, inverse_root, symmetric
 from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise, sides
 
@@ -76,9 +76,11 @@ class Shampoo(Matrixwise):
         )
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        state = {name: torch.zeros_like(p, dtype=wide(p)) for name in ("exp_avg", "exp_avg_sq")}
+        state = {
+            name: torch.zeros_like(p, dtype=compute_dtype(p)) for name in ("exp_avg", "exp_avg_sq")
+        }
         for side, parts, size in sides(p, group):
-            factor = p.new_zeros((parts, size, size), dtype=wide(p))
+            factor = p.new_zeros((parts, size, size), dtype=compute_dtype(p))
             state |= {side: factor, f"{side}_root": torch.zeros_like(factor)}
         return state
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.linalg import eigenbasis, follow_, refreshed, symmetric
 from lit_optim.optimizers.base.matrixwise import MatrixOptions, Matrixwise, sides
 
@@ -74,9 +74,11 @@ class SOAP(Matrixwise):
         )
 
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        state = {name: torch.zeros_like(p, dtype=wide(p)) for name in ("exp_avg", "exp_avg_sq")}
+        state = {
+            name: torch.zeros_like(p, dtype=compute_dtype(p)) for name in ("exp_avg", "exp_avg_sq")
+        }
         for side, parts, size in sides(p, group):
-            eye = torch.eye(size, dtype=wide(p), device=p.device).repeat(parts, 1, 1)
+            eye = torch.eye(size, dtype=compute_dtype(p), device=p.device).repeat(parts, 1, 1)
             state |= {side: torch.zeros_like(eye), f"{side}_basis": eye}
         return state
 

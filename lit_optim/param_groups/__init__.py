@@ -2,16 +2,16 @@
 
 from lit_optim.param_groups.decay import (
     MakeGroups,
-    decided,
-    group,
+    make_group,
     no_decay,
     single,
+    snapshot_groups,
     transformers,
 )
 from lit_optim.param_groups.describe import ParameterInfo, Role, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
 from lit_optim.param_groups.roles import by_role, roles
-from lit_optim.param_groups.rules import by_rules, settings_of
+from lit_optim.param_groups.rules import by_rules, read_rule_settings
 
 __all__ = [
     "MakeGroups",
@@ -19,13 +19,13 @@ __all__ = [
     "Role",
     "by_role",
     "by_rules",
-    "decided",
     "describe_parameters",
-    "group",
     "layer_decay",
+    "make_group",
     "no_decay",
+    "read_rule_settings",
     "roles",
-    "settings_of",
     "single",
+    "snapshot_groups",
     "transformers",
 ]

@@ -64,7 +64,7 @@ def _by_decay(
     _require_trainable(info.parameter for info in infos)
     decay = {info.name: info.parameter for info in infos if not is_exempt(info)}
     rest = {info.name: info.parameter for info in infos if is_exempt(info)}
-    groups = [group("decay", decay), group("no_decay", rest) | {"weight_decay": 0.0}]
+    groups = [make_group("decay", decay), make_group("no_decay", rest) | {"weight_decay": 0.0}]
     return [made for made in groups if made["params"]]
 
 
@@ -80,7 +80,7 @@ def _is_exempt_in_transformers(info: ParameterInfo) -> bool:
     return in_layer_norm or TRANSFORMERS_NORMS.search(info.name.lower()) is not None
 
 
-def group(name: str, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
+def make_group(name: str, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
     """A param group of this name."""
     return {"name": name, "params": [*named.values()], "param_names": [*named]}
 
@@ -93,10 +93,10 @@ def single(module: nn.Module) -> list[dict[str, Any]]:
     """
     named = named_parameters(module)
     _require_trainable(named.values())
-    return [group("all", named)]
+    return [make_group("all", named)]
 
 
-def decided(make: MakeGroups, module: nn.Module) -> MakeGroups:
+def snapshot_groups(make: MakeGroups, module: nn.Module) -> MakeGroups:
     """The groups that `make` gives for `module` as it is now, to be had again later.
 
     FSDP flattens and cuts parameters before the optimizer is made; their names stay.

@@ -97,7 +97,7 @@ def by_rules(
     return list(groups.values())
 
 
-def settings_of(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def read_rule_settings(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each rule gives a param group, without a model; for an early check.
 
     Raises:

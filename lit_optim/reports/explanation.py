@@ -38,7 +38,7 @@ from lit_optim.schedules.core import Curve
 from lit_optim.schedules.durations import Duration, parse
 from lit_optim.training.lengths import run_length
 from lit_optim.training.needs import needs_of, warnings_of
-from lit_optim.wrappers import unwrapped
+from lit_optim.wrappers import unwrap
 
 BARS = 60
 SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, Routing)
@@ -161,7 +161,7 @@ def warmup_of(curve: Curve) -> int | None:
 
 
 def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
-    within = unwrapped(optimizer)
+    within = unwrap(optimizer)
     if not isinstance(within, OptimizerBase):
         _step_a_copy(within)
     rows = routing(within, model)
@@ -203,7 +203,7 @@ def _step_a_copy(optimizer: Optimizer) -> None:
 def _mistakes(
     trainer: Trainer, plain: Mapping[str, Any], adapter: ScheduledLR | None, optimizer: Optimizer
 ) -> Iterator[str]:
-    within = unwrapped(optimizer)
+    within = unwrap(optimizer)
     groups = optimizer.param_groups
     curve = adapter.curve if adapter is not None else None
     yield from warnings_of(needs_of(within), type(within).__name__, groups, curve)

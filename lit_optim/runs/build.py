@@ -52,7 +52,7 @@ from lit_optim.config.targets import (
 )
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
-from lit_optim.kernels.precision import WITHOUT_FLOAT64
+from lit_optim.kernels.precision import DEVICES_WITHOUT_FLOAT64
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.hparams import run_name_argument
 from lit_optim.lightning.lean import lean
@@ -62,7 +62,7 @@ from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.serving import ServedOptimizer, serve
 from lit_optim.metric_names import Direction
 from lit_optim.optimizers.base.optimizer import OptimizerBase
-from lit_optim.param_groups import decided, settings_of
+from lit_optim.param_groups import read_rule_settings, snapshot_groups
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.training.monitor import declared_monitor
 from lit_optim.wrappers import Wrapped
@@ -171,7 +171,7 @@ def built(
     if cfg.weights is not None and begins:
         load_weights(model, cfg.weights)
     if isinstance(trainer.strategy, FSDPStrategy):
-        made["param_groups"] = decided(made["param_groups"], model)
+        made["param_groups"] = snapshot_groups(made["param_groups"], model)
     _put_on(model, made, inspect_signature(classes["model"]))
     return Built(trainer, data, model, history, made["lr_rule"])
 
@@ -186,7 +186,7 @@ def _has_lr(model: LightningModule) -> bool:
 def _try(make: Wrapped, cfg: DictConfig) -> None:
     """The optimizer's own checks, before all else; which names there are is not known yet."""
     trial = {"param_names": ["weight"]}
-    rules = settings_of(_plain(cfg.param_groups).get("rules") or [])
+    rules = read_rule_settings(_plain(cfg.param_groups).get("rules") or [])
     trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
     own = {"roles": None} if "roles" in cfg.optimizer else {}
     try:
@@ -288,7 +288,7 @@ def _build_trainer(
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
     device = trainer.strategy.root_device.type
-    if device in WITHOUT_FLOAT64 and str(trainer.precision).startswith("64"):
+    if device in DEVICES_WITHOUT_FLOAT64 and str(trainer.precision).startswith("64"):
         raise UsageError(
             f"trainer.precision={trainer.precision}: {device} has no float64; 32-true is the most "
             "precise there, trainer=cpu has 64-true"

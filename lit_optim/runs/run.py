@@ -32,7 +32,7 @@ from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.lightning.failures import in_a_line
 from lit_optim.lightning.hparams import Value, log_end, log_start
-from lit_optim.metric_names import direction_of
+from lit_optim.metric_names import infer_direction
 from lit_optim.printing import print_pairs
 from lit_optim.runs.build import Built, built
 from lit_optim.runs.resume import RESULT, flatten
@@ -117,7 +117,7 @@ def _run(
     if writes:
         write_down(cfg, run_dir, plain, overrides)
 
-    mode = cfg.mode or direction_of(cfg.monitor) or "min"
+    mode = cfg.mode or infer_direction(cfg.monitor) or "min"
     result = Result(dict(choices), cfg.seed, cfg.monitor, mode, str(run_dir))
     loggers = trainer.loggers if writes else []
     hparams, first = _hparams(cfg, choices, overrides)

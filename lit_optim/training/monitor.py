@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torchmetrics import Metric
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.metric_names import Direction, direction_of
+from lit_optim.metric_names import Direction, infer_direction
 
 #: Words in the name of a metric that a validation logs.
 VALIDATED = re.compile(r"(^|[^a-z])(val|valid|validation|dev|eval)([^a-z]|$)", re.IGNORECASE)
@@ -92,7 +92,7 @@ def find_direction(trainer: Trainer, name: str) -> Direction | None:
     for metric in _metrics_of(trainer, name):
         if isinstance(metric.higher_is_better, bool):
             return "max" if metric.higher_is_better else "min"
-    return direction_of(name)
+    return infer_direction(name)
 
 
 def set_direction(callback: Any, mode: Direction) -> None:

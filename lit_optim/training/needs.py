@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.core import Curve
-from lit_optim.wrappers import unwrapped
+from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
@@ -38,7 +38,7 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
         UsageError: a closure with gradient accumulation or in fp16, whole tensors of a sharded
             model, or a layer whose gradients are sparse.
     """
-    within, trainer = unwrapped(optimizer), module.trainer
+    within, trainer = unwrap(optimizer), module.trainer
     needs, name = needs_of(within), type(within).__name__
     refuse_run(needs, name, trainer)
     refuse_run(needs_of(optimizer), type(optimizer).__name__, trainer)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check, plain
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
@@ -61,7 +61,7 @@ class Ema(Wrapper):
             raise RuntimeError("Ema is in eval mode: call train() before step()")
         for p in self.params():
             if p not in self.average:
-                self.average[p] = p.detach().to(wide(p), copy=True)
+                self.average[p] = p.detach().to(compute_dtype(p), copy=True)
         loss, is_update = self.step_base(closure)
         if not is_update:
             return loss

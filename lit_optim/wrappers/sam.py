@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
-from lit_optim.kernels.precision import real_numbers, widest
+from lit_optim.kernels.precision import accumulation_dtype, as_real
 from lit_optim.wrappers.wrapper import Wrapper
 
 EPS = 1e-12
@@ -91,8 +91,8 @@ class Sam(Wrapper):
         ways, norms = [], []
         for p in params:
             assert p.grad is not None
-            g = real_numbers(p.grad * p.abs() if self.adaptive else p.grad)
-            norms.append(torch.linalg.vector_norm(g, dtype=widest(g.device)))
+            g = as_real(p.grad * p.abs() if self.adaptive else p.grad)
+            norms.append(torch.linalg.vector_norm(g, dtype=accumulation_dtype(g.device)))
             ways.append(p.grad * p.abs().square() if self.adaptive else p.grad)
         device = norms[0].device
         norm = torch.linalg.vector_norm(torch.stack([one.to(device) for one in norms]))

@@ -198,7 +198,7 @@ def none(base: AnyOptimizer) -> AnyOptimizer:
     return base
 
 
-def unwrapped(optimizer: Any) -> Any:
+def unwrap(optimizer: Any) -> Any:
     """The optimizer within all wrappers."""
     while isinstance(optimizer, Wrapper):
         optimizer = optimizer.base

@@ -230,7 +230,7 @@ def untouched(count, dtype):
     return torch.frombuffer(memory, dtype=dtype)
 
 
-class LastChunk(cpu.Table):
+class LastChunk(cpu.PointerTable):
     """A call that has done all chunks but the last."""
 
     def __init__(self, rows, numbers):
@@ -244,7 +244,7 @@ def only_the_last_chunk(monkeypatch):
         pytest.skip("no C compiler here")
     if not hasattr(mmap, "MAP_ANONYMOUS"):
         pytest.skip("no anonymous memory here")
-    monkeypatch.setattr(cpu, "Table", LastChunk)
+    monkeypatch.setattr(cpu, "PointerTable", LastChunk)
 
 
 def test_more_elements_than_31_bits_count(only_the_last_chunk):
@@ -283,14 +283,14 @@ def test_more_elements_than_32_bits_count_in_few_bits(only_the_last_chunk):
     p.grad[:300], p.data[:300] = g, 1.0
     optimizer.step()
     u = g.double() / (g.double().abs() + 1e-8)
-    found = precision.joined(p.data[start:], kept["master"][start:])
+    found = precision.join_master(p.data[start:], kept["master"][start:])
     torch.testing.assert_close(found.double(), 0.995 - 0.5 * u, rtol=1e-6, atol=1e-6)
-    key = precision.key_of(0, 1, 0)
+    key = precision.rounding_key(0, 1, 0)
     after = {"exp_avg": 0.1 * g.float(), "exp_avg_sq": 0.001 * g.float().square()}
     for half, (name, value) in enumerate(after.items()):
         codes = torch.empty(300, dtype=states[name])
-        scale = precision.scales(codes)
-        chance = precision.chances(key, half, start, 300, codes.device)
+        scale = precision.create_scales(codes)
+        chance = precision.rounding_bits(key, half, start, 300, codes.device)
         precision.encode(value, codes, scale, chance)
         assert ((kept[name][start:].int() - codes.int()).abs() <= 1).all()
         assert (kept[name][start:] != codes).sum() <= 2

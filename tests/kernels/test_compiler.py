@@ -46,7 +46,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(cpu, "_kernels", {})
     monkeypatch.setattr(cpu, "_failure", None)
-    known = compiler.compiler, compiler.machine
+    known = compiler.find_compiler, compiler.describe_toolchain
     for function in known:
         function.cache_clear()
     yield compiler.cache_dir()
@@ -57,7 +57,7 @@ def cache(tmp_path, monkeypatch):
 def answer(source=SOURCE):
     numbers = (ctypes.c_double * 2)(0, 0.5)
     place = ctypes.addressof(numbers)
-    compiler.load(source)(place, place + 8, 20, 3)
+    compiler.load_kernel(source)(place, place + 8, 20, 3)
     return str(numbers[0])
 
 

@@ -24,7 +24,7 @@ from tests.optimizers.running import NAMES, class_of
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
 SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
 FIRST = [(name, CASES[name][2][0]) for name in RULES]
-BIG = cpu.PER_THREAD * 2 + 77  # several threads, and a ragged end
+BIG = cpu.ELEMENTS_PER_THREAD * 2 + 77  # several threads, and a ragged end
 SHAPES = [(), (7,), (3, 2, 3, 3), (0,), (BIG,)]
 #: how far two roundings may lie apart, as a share of the value; bfloat16's and float16's are an ulp
 CLOSE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
@@ -211,7 +211,7 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
     optimizer = AdamW([p])
     optimizer.step()
     made = len(cpu._kernels)
-    monkeypatch.setattr(cpu, "load", None)  # to call it would fail
+    monkeypatch.setattr(cpu, "load_kernel", None)  # to call it would fail
     for lr, wd, betas in [
         (0.1, 0.3, (0.5, 0.6)),
         (0.2, 0.1, (0.0, 0.999)),
@@ -244,14 +244,14 @@ def test_tensors_that_lie_elsewhere_are_not_touched(monkeypatch):
         pass
 
     p = torch.nn.Parameter(torch.ones(3))
-    assert cpu.refusal([p, torch.ones(3)]) is None
+    assert cpu.unsupported_reason([p, torch.ones(3)]) is None
     for other, why in [
         (torch.ones(3).as_subclass(Elsewhere), "a tensor is a Elsewhere"),
         (torch.ones(3, device="meta"), "a tensor is on meta"),
         (torch.ones(3, dtype=torch.complex64), "torch.complex64 has no native kernel"),
         (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
     ]:
-        assert cpu.refusal([p, other]) == why
+        assert cpu.unsupported_reason([p, other]) == why
     adafactor = class_of("adafactor")
     monkeypatch.setattr(adafactor, "has_kernel", False)
     with pytest.raises(UsageError, match="executor=native: Adafactor looks at whole tensors"):
@@ -266,7 +266,7 @@ def test_what_a_table_follows():
 
     rows = [row(1.0), row(2.0)]
     params, _, states = map(list, zip(*rows, strict=True))
-    table = cpu.Table(rows, [0, 1])
+    table = cpu.PointerTable(rows, [0, 1])
     same = [torch.full((3, 2), 5.0) for _ in rows]
     assert table.follow(same, [params, states])
     assert list(table.pointers[1::3]) == [g.data_ptr() for g in same]
@@ -285,7 +285,7 @@ def test_what_a_table_follows():
     assert not table.follow(same, [params, states])
 
     lying = [torch.nn.Parameter(torch.ones(2, 3).t()), torch.ones(2, 3).t()]
-    table = cpu.Table([lying], [0])
+    table = cpu.PointerTable([lying], [0])
     assert table.follow([torch.zeros(2, 3).t()], [lying[:1]])
     assert not table.follow([torch.zeros(3, 2)], [lying[:1]])
 

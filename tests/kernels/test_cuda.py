@@ -20,10 +20,10 @@ import torch
 
 from lit_optim.kernels import compiler, cuda
 from lit_optim.kernels.arithmetic import where
-from lit_optim.kernels.codegen.triton import source
+from lit_optim.kernels.codegen.triton import generate_triton
 from lit_optim.kernels.codegen.triton_prelude import PRELUDE
-from lit_optim.kernels.ir import trace
-from lit_optim.kernels.precision import FORMATS, LOW, SCALE
+from lit_optim.kernels.ir import trace_rule
+from lit_optim.kernels.precision import FORMATS, LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.running import NAMES, class_of
@@ -48,9 +48,9 @@ def traced(name, dtype=torch.float32, **settings):
         def update(self, group, batch, h, t):
             names, [state] = tuple(self.states(group)), batch.states
             keys = [*names, *[n + SCALE for n in names if n + SCALE in state]]
-            keys += [LOW] * (LOW in state)
+            keys += [LOW_BITS] * (LOW_BITS in state)
             row = [*batch.params, *batch.grads, *(state[key] for key in keys)]
-            program = trace(self._walked, names, vars(h))
+            program = trace_rule(self._walked, names, vars(h))
             found.append((program, [FORMATS[tensor.dtype] for tensor in row]))
 
     p = torch.nn.Parameter(torch.ones(4, 4, dtype=dtype))
@@ -106,7 +106,7 @@ def test_the_text_is_the_one_that_was_read(file, name, settings):
 
     LIT_OPTIM_GOLDEN=write python -m pytest tests/kernels/test_cuda.py -k text
     """
-    text = source(*traced(name, **settings))
+    text = generate_triton(*traced(name, **settings))
     assert text.startswith(PRELUDE)
     text = text.removeprefix(PRELUDE).lstrip()
     if os.environ.get("LIT_OPTIM_GOLDEN") == "write":
@@ -116,7 +116,7 @@ def test_the_text_is_the_one_that_was_read(file, name, settings):
 
 def kernels_of(program, formats):
     """Those of a rule, not compiled, by name."""
-    module = cuda._module(source(program, formats))
+    module = cuda._module(generate_triton(program, formats))
     sums = [f"sums{k}" for k in range(len(program.sums))]
     return {name: getattr(module, name) for name in [*sums, *["fold"] * bool(sums), "update"]}
 
@@ -200,12 +200,12 @@ def test_no_value_makes_another_kernel(tmp_path, monkeypatch):
 def test_what_is_refused(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     p = torch.nn.Parameter(torch.ones(3))
-    assert cuda.refusal([p, p.detach()]) == "a tensor is on cpu"
+    assert cuda.unsupported_reason([p, p.detach()]) == "a tensor is on cpu"
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(cuda, "_has_triton", lambda: False)
-    assert cuda.refusal([p, p.detach()]) == "triton is not installed"
+    assert cuda.unsupported_reason([p, p.detach()]) == "triton is not installed"
     monkeypatch.setattr(cuda, "_has_triton", lambda: True)
-    assert cuda.refusal([p, p.detach()]) is None
+    assert cuda.unsupported_reason([p, p.detach()]) is None
 
     class Elsewhere(torch.Tensor):
         pass
@@ -217,9 +217,9 @@ def test_what_is_refused(monkeypatch):
         (torch.ones(3, dtype=torch.int8), "torch.float32 has no native kernel"),
         (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
     ]:
-        assert cuda.refusal([p, other]) == why
+        assert cuda.unsupported_reason([p, other]) == why
     gaps = torch.ones(6)[::2]
-    assert cuda.refusal([gaps, gaps]) == "a parameter has gaps in memory"
+    assert cuda.unsupported_reason([gaps, gaps]) == "a parameter has gaps in memory"
 
 
 WITHOUT = """
@@ -253,7 +253,7 @@ def adamw_step(step=cuda.step):
             [state], names = batch.states, tuple(self.states(group))
             row = [p, p.grad, *(state[n] for n in names)]
             results.append(
-                step((Stepped, names), self._walked, cuda.Table([row], [0]), names, h, t)
+                step((Stepped, names), self._walked, cuda.PointerTable([row], [0]), names, h, t)
             )
 
     p.grad = torch.ones(3)
@@ -321,8 +321,8 @@ def test_what_is_computed_once_per_call_is_what_a_processor_computes():
     for x in numbers:
         for y in numbers:
             h = {"x": x, "y": y, "z": 7.0}
-            program = trace(rule, [f"r{k}" for k in range(17)], h)
-            known = cuda.values(program, h)
+            program = trace_rule(rule, [f"r{k}" for k in range(17)], h)
+            known = cuda.call_values(program, h)
             tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in h.items()}
             *_, expected = rule(0.0, 0.0, None, SimpleNamespace(**tensors))
             for name, place in program.after:

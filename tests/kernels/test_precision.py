@@ -51,25 +51,27 @@ def special():
 def test_mixed_is_the_same_of_ints_and_tensors():
     given = torch.randint(0, 2**32, (1000,), generator=torch.Generator().manual_seed(0))
     given[:3] = torch.tensor([0, 1, 2**32 - 1])
-    assert precision.mixed(given).tolist() == [precision.mixed(x) for x in given.tolist()]
+    assert precision.hash_bits(given).tolist() == [precision.hash_bits(x) for x in given.tolist()]
 
 
 def test_mixed_shakes_every_bit():
     """Of two words that differ in one bit, each bit differs in about half of all cases."""
     given = torch.randint(0, 2**32, (4000,), generator=torch.Generator().manual_seed(0))
     for bit in range(32):
-        changed = precision.mixed(given) ^ precision.mixed(given ^ (1 << bit))
+        changed = precision.hash_bits(given) ^ precision.hash_bits(given ^ (1 << bit))
         shares = torch.stack([(changed >> k & 1).double().mean() for k in range(32)])
         assert shares.min() > 0.4
         assert shares.max() < 0.6
-    assert len(set(precision.mixed(torch.arange(1 << 16)).tolist())) == 1 << 16
+    assert len(set(precision.hash_bits(torch.arange(1 << 16)).tolist())) == 1 << 16
 
 
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("seed", [(0, 1, 0), (0, 2, 0), (1, 1, 0), (1, 1, 1), (2**31, 10**9, 1)])
 def test_chances_are_uniform(seed, half):
     count = 1 << 18
-    chances = precision.chances(precision.key_of(*seed), half, 0, count, torch.device("cpu"))
+    chances = precision.rounding_bits(
+        precision.rounding_key(*seed), half, 0, count, torch.device("cpu")
+    )
     assert chances.min() >= 0
     assert chances.max() < 65536
     for byte in (chances >> 8, chances & 255):
@@ -83,8 +85,8 @@ def test_chances_tell_nothing_about_each_other():
     count = 1 << 18
 
     def drawn(number=0, t=1, word=0, half=0, first=0):
-        key = precision.key_of(number, t, word)
-        return precision.chances(key, half, first, count, torch.device("cpu")).double()
+        key = precision.rounding_key(number, t, word)
+        return precision.rounding_bits(key, half, first, count, torch.device("cpu")).double()
 
     one = drawn()
     others = [drawn(number=1), drawn(t=2), drawn(word=1), drawn(half=1)]
@@ -95,14 +97,16 @@ def test_chances_tell_nothing_about_each_other():
 
 
 def test_chances_depend_on_the_place_alone():
-    key, cpu = precision.key_of(3, 5, 0), torch.device("cpu")
-    whole = precision.chances(key, 0, 0, 1000, cpu)
-    assert torch.equal(precision.chances(key, 0, 300, 500, cpu), whole[300:800])
-    assert len(precision.chances(key, 0, 7, 0, cpu)) == 0
+    key, cpu = precision.rounding_key(3, 5, 0), torch.device("cpu")
+    whole = precision.rounding_bits(key, 0, 0, 1000, cpu)
+    assert torch.equal(precision.rounding_bits(key, 0, 300, 500, cpu), whole[300:800])
+    assert len(precision.rounding_bits(key, 0, 7, 0, cpu)) == 0
     for first in (2**31 - 5, 2**32 - 5, 2**33 + 1):
-        found = precision.chances(key, 1, first, 10, cpu).tolist()
-        assert found == [precision.chances(key, 1, first + k, 1, cpu).item() for k in range(10)]
-    far, near = (precision.chances(key, 1, k, 1000, cpu) for k in (2**32, 0))
+        found = precision.rounding_bits(key, 1, first, 10, cpu).tolist()
+        assert found == [
+            precision.rounding_bits(key, 1, first + k, 1, cpu).item() for k in range(10)
+        ]
+    far, near = (precision.rounding_bits(key, 1, k, 1000, cpu) for k in (2**32, 0))
     assert (far == near).double().mean() < 0.01
 
 
@@ -150,7 +154,7 @@ def test_bfloat16_is_right_on_average():
         given = torch.full((65536,), value)
         mean = in_bfloat16(given, EVERY_CHANCE).double().mean().item()
         assert mean == pytest.approx(given[0].item(), rel=1e-12, abs=0)
-        drawn = precision.chances(precision.key_of(0, 1, 0), 0, 0, 65536, given.device)
+        drawn = precision.rounding_bits(precision.rounding_key(0, 1, 0), 0, 0, 65536, given.device)
         found = in_bfloat16(given, drawn).double()
         error = abs(found.mean().item() - given[0].item())
         assert error <= 5 * found.std().item() / 256
@@ -166,7 +170,7 @@ def test_bfloat16_to_the_nearest():
 
 def in_8_bits(value, dtype, chance):
     codes = torch.empty_like(value, dtype=dtype)
-    scale = precision.scales(codes)
+    scale = precision.create_scales(codes)
     precision.encode(value, codes, scale, chance)
     return codes, scale
 
@@ -235,7 +239,9 @@ def test_8_bits_are_right_on_average(dtype):
     small[:, 0] = False  # a largest for each block
     every = torch.zeros(257, BLOCK, dtype=torch.int64)
     every[small] = EVERY_CHANCE[:65535]
-    drawn = precision.chances(precision.key_of(0, 1, 0), 1, 0, small.numel(), small.device)
+    drawn = precision.rounding_bits(
+        precision.rounding_key(0, 1, 0), 1, 0, small.numel(), small.device
+    )
     for share in [0.9, 0.1, 1e-4, 1e-8 if dtype == torch.uint8 else 0.0]:
         given = torch.where(small, share, 1.0).flatten()
         gap = gaps(torch.tensor([share]), dtype).item()
@@ -249,7 +255,9 @@ def test_8_bits_do_not_drift(dtype):
     """What is stored already stays what it is, but for roundings of the float32 between."""
     value = values(dtype)
     codes, scale = in_8_bits(value, dtype, None)
-    chance = precision.chances(precision.key_of(0, 1, 0), 0, 0, len(value), value.device)
+    chance = precision.rounding_bits(
+        precision.rounding_key(0, 1, 0), 0, 0, len(value), value.device
+    )
     again, same = in_8_bits(precision.decode(codes, scale, torch.float32), dtype, chance)
     assert torch.equal(scale, same)
     off = again.int() - codes.int()
@@ -307,9 +315,9 @@ def test_new_states(kind, stored):
     for initial in (0.0, 0.25):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
             p = torch.ones(300, dtype=dtype)
-            state = precision.new(p, State(kind, initial), stored)
-            eight = state.dtype in precision.EIGHT_BITS
-            scale = precision.scales(state, initial) if eight else None
+            state = precision.create_state(p, State(kind, initial), stored)
+            eight = state.dtype in precision.EIGHT_BIT_DTYPES
+            scale = precision.create_scales(state, initial) if eight else None
             assert (precision.decode(state, scale, torch.float64) == initial).all()
             wide = torch.float64 if dtype == torch.float64 else torch.float32
             asked = {"float32": wide, "bfloat16": torch.bfloat16, "int8": torch.int8}[stored]
@@ -324,8 +332,8 @@ def test_new_states(kind, stored):
 def test_split_and_joined_lose_nothing():
     value = torch.cat([random_bits(1 << 18), *special()])
     p, low = torch.empty_like(value, dtype=torch.bfloat16), torch.empty_like(value).short()
-    precision.split(value, p, low)
-    whole = precision.joined(p, low)
+    precision.split_master(value, p, low)
+    whole = precision.join_master(p, low)
     nan = value.isnan()
     assert nan.any()
     assert whole[nan].isnan().all()
@@ -340,8 +348,8 @@ def test_split_and_joined_lose_nothing():
 def test_ties_lie_between_two_neighbours():
     ties = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, -(1 + 2**-8), 2**-134])
     p, low = torch.empty_like(ties).bfloat16(), torch.empty_like(ties).short()
-    precision.split(ties, p, low)
-    assert torch.equal(precision.joined(p, low), ties)
+    precision.split_master(ties, p, low)
+    assert torch.equal(precision.join_master(p, low), ties)
     assert torch.equal((p.float() - ties).abs(), (ties.bfloat16().float() - ties).abs())
 
 
@@ -356,7 +364,7 @@ def test_dense_and_flat():
     for view, is_dense in zip(whole, dense, strict=True):
         assert precision.is_dense(view) == is_dense
         if is_dense:
-            flat = precision.flat(view)
+            flat = precision.flat_view(view)
             assert flat.shape == (view.numel(),)
             assert flat.data_ptr() == view.data_ptr()
             assert sorted(flat.tolist()) == sorted(view.flatten().tolist())

@@ -7,11 +7,11 @@ import torch
 
 from lit_optim.kernels import cpu, torch_executor
 from lit_optim.kernels.arithmetic import total
-from lit_optim.kernels.ir import trace
+from lit_optim.kernels.ir import trace_rule
 from tests.kernels import requirements
 from tests.kernels.reductions import NAMES, H, expected, rows, rule
 
-SHAPES = [(), (7,), (0,), (300, 5), (2 * cpu.PER_THREAD + 77,)]
+SHAPES = [(), (7,), (0,), (300, 5), (2 * cpu.ELEMENTS_PER_THREAD + 77,)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -24,7 +24,7 @@ def by_torch(found):
 
 
 def natively(found):
-    table = cpu.Table(found, list(range(len(found))))
+    table = cpu.PointerTable(found, list(range(len(found))))
     assert cpu.step("told", rule, table, NAMES, H, 1) is None
     return table.told
 
@@ -70,4 +70,4 @@ def test_what_is_told_is_a_sum_that_nothing_waits_for():
 
     for bad in (single, waited_for, twice):
         with pytest.raises(TypeError, match="told is no state, and no sum that is only told"):
-            trace(bad, (), {})
+            trace_rule(bad, (), {})

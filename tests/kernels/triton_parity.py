@@ -13,7 +13,7 @@ import torch
 
 from lit_optim.kernels import cuda, torch_executor
 from lit_optim.kernels.arithmetic import total, where
-from lit_optim.kernels.precision import LOW, SCALE
+from lit_optim.kernels.precision import LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.schedule_free import _towards
@@ -45,17 +45,20 @@ def native(cls):
 
         def update(self, group, batch, h, t):
             names, numbers = tuple(self.states(group)), self._numbers()
-            keys = [*names, *[n + SCALE for n in names if n + SCALE in batch.states[0]]]
-            keys += [LOW] * (LOW in batch.states[0])
+            keys = [
+                *names,
+                *[n + SCALE for n in names if n + SCALE in batch.states[0]],
+            ]
+            keys += [LOW_BITS] * (LOW_BITS in batch.states[0])
             columns = [[state[key] for state in batch.states] for key in keys]
             rows = list(zip(batch.params, batch.grads, *columns, strict=True))
             for row in rows:
-                assert cuda.refusal(row[: 2 + len(names)]) is None
+                assert cuda.unsupported_reason(row[: 2 + len(names)]) is None
             self.tables = self.tables or {}
             first = id(batch.params[0])
             table = self.tables.get(first)
             if table is None or not table.follow(batch.grads, [batch.params, *columns]):
-                table = cuda.Table(rows, [numbers[id(p)] for p in batch.params])
+                table = cuda.PointerTable(rows, [numbers[id(p)] for p in batch.params])
                 self.tables[first] = table
             assert cuda.step((cls, names), self._walked, table, names, h, t) is None
 
@@ -184,7 +187,7 @@ def test_a_sum_is_over_the_tensor_and_nothing_beside_it(state_dtype):
 def test_sums_that_a_rule_tells(dtype):
     found = reductions.rows(dtype, [shape for shape in SHAPES if shape != (0,)], DEVICE)
     before = [[x.clone() for x in row] for row in found]
-    table = cuda.Table(found, list(range(len(found))))
+    table = cuda.PointerTable(found, list(range(len(found))))
     assert cuda.step("told", reductions.rule, table, reductions.NAMES, reductions.H, 1) is None
     for k, (row, old) in enumerate(zip(found, before, strict=True)):
         after, sums = reductions.expected([x.cpu() for x in old])
@@ -283,7 +286,7 @@ def test_a_default_device_is_no_matter():
 def test_a_table_follows_gradients_only():
     p, g = torch.nn.Parameter(random((9,), torch.float32, 0)), random((9,), torch.float32, 1)
     m, v = torch.zeros_like(g), torch.zeros_like(g)
-    table = cuda.Table([[p, g, m, v]], [0])
+    table = cuda.PointerTable([[p, g, m, v]], [0])
     kept = [[p], [m], [v]]
     assert table.follow([g.clone()], kept)
     assert not table.follow([g.double()], kept)
@@ -298,7 +301,7 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
     p.grad = torch.ones_like(p)
     optimizer.step()
     made = dict(cuda._kernels)
-    monkeypatch.setattr(cuda, "source", None)  # to call it would fail
+    monkeypatch.setattr(cuda, "generate_triton", None)  # to call it would fail
     for lr, wd, betas in [
         (0.1, 0.3, (0.5, 0.6)),
         (1.0, 1.0, (0.0, 0.999)),
@@ -320,9 +323,9 @@ def test_schedule_free_parameters_turn_as_in_torch(dtype, halves):
     low = [torch.zeros_like(p, dtype=torch.int16)] if halves else []
     other = p.clone()
     h = SimpleNamespace(weight=-0.25)
-    table = cuda.Table([[p, z, *low]], [0])
+    table = cuda.PointerTable([[p, z, *low]], [0])
     assert cuda.step(("turn", ()), _towards, table, (), h, 1) is None
-    row = {LOW: torch.zeros_like(low[0])} if halves else {}
+    row = {LOW_BITS: torch.zeros_like(low[0])} if halves else {}
     torch_executor.step(_towards, other, z, row, (), h, 1)
     torch.testing.assert_close(p, other, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)
 

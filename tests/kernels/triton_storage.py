@@ -10,7 +10,7 @@ import torch
 
 from lit_optim.kernels import precision
 from lit_optim.kernels.arithmetic import absolute
-from lit_optim.kernels.precision import LOW, SCALE
+from lit_optim.kernels.precision import LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from tests.kernels.triton_parity import (
     CLOSE,
@@ -63,7 +63,9 @@ def test_chances_are_those_of_precision():
         p.grad = 1 + k.float() / 2**23
         optimizer.step()
         for half, name in enumerate(("exp_avg", "exp_avg_sq")):
-            chance = precision.chances(precision.key_of(0, t, 0), half, 0, 5000, p.device)
+            chance = precision.rounding_bits(
+                precision.rounding_key(0, t, 0), half, 0, 5000, p.device
+            )
             expected = torch.where(k + chance >= 65536, 1 + 2**-7, 1.0)
             assert torch.equal(optimizer.state[p][name].float(), expected)
             assert 0.2 < (expected > 1).double().mean() < 0.8
@@ -87,8 +89,8 @@ def test_codes_are_those_of_precision():
     optimizer.step()
     for half, (name, value) in enumerate([("exp_avg", p.grad), ("exp_avg_sq", p.grad.abs())]):
         codes, state = torch.empty_like(optimizer.state[p][name]), optimizer.state[p]
-        scale = precision.scales(codes)
-        chance = precision.chances(precision.key_of(0, 1, 0), half, 0, 5000, p.device)
+        scale = precision.create_scales(codes)
+        chance = precision.rounding_bits(precision.rounding_key(0, 1, 0), half, 0, 5000, p.device)
         precision.encode(value, codes, scale, chance)
         torch.testing.assert_close(state[name + SCALE], scale, rtol=0, atol=0, equal_nan=True)
         apart = (state[name].int() - codes.int()).abs()
@@ -106,7 +108,7 @@ def test_states_in_8_bits(options, dtype):
             if key.endswith(SCALE):
                 torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-9)
             elif torch.is_tensor(value) and value.numel():
-                assert value.dtype in precision.EIGHT_BITS
+                assert value.dtype in precision.EIGHT_BIT_DTYPES
                 apart = (ours[key].int() - value.int()).abs()
                 assert apart.max() <= 1
                 assert (apart > 0).double().mean() < 0.01
@@ -127,7 +129,7 @@ def test_a_split_master_is_exact():
             optimizer.step()
             other.step()
         for p, q in zip(ours, wide, strict=True):
-            whole = precision.joined(p.detach(), optimizer.state[p][LOW])
+            whole = precision.join_master(p.detach(), optimizer.state[p][LOW_BITS])
             torch.testing.assert_close(whole, q.detach(), rtol=1e-6, atol=1e-7)
             assert torch.equal(p, q.bfloat16()) or (p != q.bfloat16()).sum() < 3
 
@@ -176,4 +178,4 @@ def test_a_master_that_is_not_finite():
     p.grad[4] = float("nan")
     optimizer.step()
     assert p.isnan().nonzero().flatten().tolist() == [4]
-    assert precision.joined(p.detach(), optimizer.state[p][LOW]).isnan().sum() == 1
+    assert precision.join_master(p.detach(), optimizer.state[p][LOW_BITS]).isnan().sum() == 1

@@ -196,7 +196,7 @@ def test_blocks_and_layout_change_nothing(name, monkeypatch):
     monkeypatch.setattr(class_of(name), "torchs", lambda *args: False, raising=False)
 
     def trained(block, channels_last):
-        monkeypatch.setattr(torch_executor, "PART", block)
+        monkeypatch.setattr(torch_executor, "PART_SIZE", block)
         params = parameters()
         if channels_last:
             params[3].data = params[3].data.to(memory_format=torch.channels_last)

@@ -9,8 +9,8 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu
-from lit_optim.kernels.codegen.c import source
-from lit_optim.kernels.ir import trace
+from lit_optim.kernels.codegen.c import generate_c
+from lit_optim.kernels.ir import trace_rule
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.options import HOW, OF_DECAY, OPTIONS
 from tests.optimizers.running import (
@@ -182,7 +182,7 @@ def test_defaults_cost_nothing(monkeypatch):
     """The kernel without an option is that of the rule alone."""
     found = []
     monkeypatch.setattr(cpu, "_kernels", {})
-    monkeypatch.setattr(cpu, "source", lambda *args: found.append(args) or source(*args))
+    monkeypatch.setattr(cpu, "generate_c", lambda *args: found.append(args) or generate_c(*args))
     adamw = class_of("adamw")(parameters(), executor="native")
     gradients(parameters(), 5)
     for p in adamw.param_groups[0]["params"]:
@@ -194,4 +194,4 @@ def test_defaults_cost_nothing(monkeypatch):
         return h.a, h.b, *adamw.rule(g, p, s, h)
 
     h = dict.fromkeys(program.scalars, 0.0) | {"amsgrad": False}
-    assert trace(alone, program.states, h) == program
+    assert trace_rule(alone, program.states, h) == program

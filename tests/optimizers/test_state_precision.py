@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.precision import joined
+from lit_optim.kernels.precision import join_master
 from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.running import NAMES, class_of
 
@@ -174,7 +174,7 @@ def test_halves_together_are_a_float32_parameter(name, executor):
     low, with_halves = stepped(name, torch.bfloat16, 20, master="split", executor=executor, lr=1e-3)
     whole, _ = stepped(name, torch.float32, 20, executor=executor, lr=1e-3)
     for p, q in zip(low, whole, strict=True):
-        master = joined(p.detach(), with_halves.state[p]["master"])
+        master = join_master(p.detach(), with_halves.state[p]["master"])
         torch.testing.assert_close(master, q.detach(), rtol=1e-6, atol=1e-7)
         assert ((p - master).abs() <= (master.bfloat16() - master).abs()).all()
     stale, _ = stepped(name, torch.bfloat16, 20, executor=executor, lr=1e-3)

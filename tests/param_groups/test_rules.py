@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_optim import AdamW, Muon
 from lit_optim.errors import UsageError
-from lit_optim.param_groups import by_role, by_rules, settings_of, single
+from lit_optim.param_groups import by_role, by_rules, read_rule_settings, single
 from lit_optim.schedules.library import cosine_warmup
 from tests.lightning.modules import Data, Plain, attach, trainer
 
@@ -144,7 +144,7 @@ def test_mistakes_are_one_line(rules, message):
 
 def test_what_rules_set_can_be_checked_before_there_is_a_model():
     rules = [{"name": "a", "lr_mult": 2, "frozen": True}, {"role": "head", "wieght_decay": 0.1}]
-    first, second = settings_of(rules)
+    first, second = read_rule_settings(rules)
     assert first == {"lr_mult": 2}
     p = nn.Parameter(torch.zeros(2, 2))
     with pytest.raises(UsageError, match="AdamW has no 'wieght_decay'; a param group may set lr,"):
@@ -170,5 +170,5 @@ def test_no_rules_are_the_base():
 )
 def test_a_misspelled_setting_of_a_rule_is_named(key, meant):
     with pytest.raises(ValueError, match=f"has no '{key}'; did you mean {meant}") as refused:
-        settings_of([{"role": "head", key: 2}])
+        read_rule_settings([{"role": "head", key: 2}])
     assert "A rule sets lr_mult, frozen or a hyperparameter" in str(refused.value)

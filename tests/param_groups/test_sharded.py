@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_optim import AdamW
 from lit_optim.errors import UsageError
-from lit_optim.param_groups import by_rules, decided, layer_decay, no_decay
+from lit_optim.param_groups import by_rules, layer_decay, no_decay, snapshot_groups
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
@@ -49,7 +49,7 @@ def on_a_rank(rank, path):
     for make in MAKES:
         alone, cut = model(), model()
         trained(alone, make(alone))
-        later = decided(make, cut)
+        later = snapshot_groups(make, cut)
         whole = FullyShardedDataParallel(cut, use_orig_params=True, device_id=torch.device("cpu"))
         with pytest.raises(UsageError, match="FSDP has flattened the parameters"):
             no_decay(whole)

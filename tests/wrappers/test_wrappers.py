@@ -14,7 +14,7 @@ from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.lbfgs import LBFGS
 from lit_optim.optimizers.momentum import Momentum
 from lit_optim.optimizers.schedule_free_sgd import ScheduleFreeSGD
-from lit_optim.wrappers import Ema, Lookahead, Sam, unwrapped
+from lit_optim.wrappers import Ema, Lookahead, Sam, unwrap
 from tests.optimizers.running import NAMES, difference, gradients, made_by, parameters, run
 
 STEPS = 20
@@ -151,8 +151,8 @@ def test_goes_around_every_optimizer_and_on_after_saving(name, wrap):
     file.seek(0)
     second = wrap(make(parts))
     second.load_state_dict(torch.load(file, weights_only=True))
-    assert second.param_groups is unwrapped(second).param_groups
-    assert second.state is unwrapped(second).state
+    assert second.param_groups is unwrap(second).param_groups
+    assert second.state is unwrap(second).state
     stepped(second, parts, range(4, 8))
     assert all(torch.equal(p, q) for p, q in zip(params, parts, strict=True))
 
@@ -189,7 +189,7 @@ def test_wrappers_go_around_wrappers():
     other = Ema(Lookahead(AdamW(ours, **HAND), k=2), decay=0.5, warmup=False)
     other.load_state_dict(optimizer.state_dict())
     assert other.base.updates == 4
-    assert unwrapped(other) is other.base.base
+    assert unwrap(other) is other.base.base
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lit_optim.kernels.ir import (
 )
 
 #: How a format is stored.
-STORED = {
+C_TYPES = {
     "float64": "double",
     "float32": "float",
     "bfloat16": "uint16_t",
@@ -118,7 +118,7 @@ FOLD = """\
 """
 
 
-def source(program: Program, formats: Sequence[str]) -> str:
+def generate_c(program: Program, formats: Sequence[str]) -> str:
     """The C text.
 
     Args:
@@ -189,7 +189,8 @@ class _Writer:
         """The tensors of a row at the first element of a chunk."""
         for k, (name, format_) in enumerate(self.stored.items()):
             start = "start / BLOCK" if name.endswith("_scale") else "start"
-            yield f"{STORED[format_]} *restrict {name}_ = ({STORED[format_]} *)row[{k}] + {start};"
+            c_type = C_TYPES[format_]
+            yield f"{c_type} *restrict {name}_ = ({c_type} *)row[{k}] + {start};"
 
     def _coarse(self, targets: Sequence[int], per: Per) -> Iterable[str]:
         """What is computed once for a call or tensor: in double, and then as the rest."""
@@ -318,7 +319,7 @@ class _Writer:
             return f"{name}_[i] = to_bfloat16_by_chance({value}, {_half(number_)});"
         if format_ in ("int8", "uint8"):
             return f"n_{name}[i - from] = (float){value};"
-        return f"{name}_[i] = ({STORED[format_]})({value});"
+        return f"{name}_[i] = ({C_TYPES[format_]})({value});"
 
     def _store_p(self, value: str) -> list[str]:
         if self.is_split:
@@ -329,7 +330,7 @@ class _Writer:
             ]
         if self.format["p"] == "bfloat16":
             return [f"p_[i] = to_bfloat16({value});"]
-        return [f"p_[i] = ({STORED[self.format['p']]})({value});"]
+        return [f"p_[i] = ({C_TYPES[self.format['p']]})({value});"]
 
     def _encode(self, name: str, number_: int) -> list[str]:
         """A block of new states in 8 bits."""

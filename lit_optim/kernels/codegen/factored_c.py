@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_optim.kernels.codegen.c import STORED
+from lit_optim.kernels.codegen.c import C_TYPES
 from lit_optim.kernels.codegen.c_prelude import PRELUDE
 
 #: How a format is read and written; others are what they are in C.
@@ -435,16 +435,16 @@ void step(const Shapes *call, const double *h, int64_t t, int threads) {{
 SUMS = 3
 
 
-def source(p: str, g: str) -> str:
+def generate_factored_c(p: str, g: str) -> str:
     """The C text for parameters and gradients of these formats."""
     real = "double" if p == "float64" else "float"
     body = BODY.format(
         real=real,
-        p=STORED[p],
-        g=STORED[g],
+        p=C_TYPES[p],
+        g=C_TYPES[g],
         read_p=READ.get(p, "(Real)"),
         read_g=READ.get(g, "(Real)"),
-        write_p=WRITE.get(p, f"({STORED[p]})"),
+        write_p=WRITE.get(p, f"({C_TYPES[p]})"),
         largest="DBL_MAX" if real == "double" else "FLT_MAX",
         sqrt="sqrt" if real == "double" else "sqrtf",
         sums=SUMS,

@@ -14,7 +14,7 @@ from lit_optim.kernels.codegen.triton_prelude import PRELUDE
 from lit_optim.kernels.ir import COMPARISONS, DOUBLE_PRODUCT, Node, Program
 
 #: How a format is stored, and the bytes of it.
-STORED = {
+TRITON_TYPES = {
     "float64": ("float64", 8),
     "float32": ("float32", 4),
     "bfloat16": ("uint16", 2),
@@ -64,7 +64,7 @@ BLOCKED = [
 ]
 
 
-def handed(program: Program) -> list[int]:
+def kernel_arguments(program: Program) -> list[int]:
     """The places of what is computed once per call and is then used by something finer, in order.
 
     Their values are what a kernel is called with.
@@ -76,7 +76,7 @@ def handed(program: Program) -> list[int]:
     return [k for k, node in nodes if k in used and node.per == "call" and node.op != "const"]
 
 
-def source(program: Program, formats: Sequence[str]) -> str:
+def generate_triton(program: Program, formats: Sequence[str]) -> str:
     """The Triton text: `sums0`, `sums1`, ... if the rule has sums, `fold`, and `update`.
 
     Args:
@@ -101,7 +101,7 @@ class _Writer:
         self.stored = dict(zip(names, formats, strict=True))
         in_order = [place for places in program.sums for place in places]
         self.place_of_sum = {place: j for j, place in enumerate(in_order)}
-        self.handed = handed(program)
+        self.handed = kernel_arguments(program)
 
     def text(self) -> str:
         """Every pass."""
@@ -148,12 +148,12 @@ class _Writer:
         """The tensors of a row at the first element of a chunk."""
         for k, (name, format_) in enumerate(self.stored.items()):
             start = "start // BLOCK" if name.endswith("_scale") else "start"
-            yield f"q_{name} = tl.load(here + {k}) + {start} * {STORED[format_][1]}"
+            yield f"q_{name} = tl.load(here + {k}) + {start} * {TRITON_TYPES[format_][1]}"
 
     def _pointers(self) -> Iterable[str]:
         for name, format_ in self.stored.items():
             whole = "False" if name.endswith("_scale") else "whole"
-            yield f"{name}_ = at(q_{name}, tl.pointer_type(tl.{STORED[format_][0]}), {whole})"
+            yield f"{name}_ = at(q_{name}, tl.pointer_type(tl.{TRITON_TYPES[format_][0]}), {whole})"
 
     def _touched(self, targets: Sequence[int], per: str) -> set[int]:
         """The places of the targets, and of what is made into something `per` on the way there."""

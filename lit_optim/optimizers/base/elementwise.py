@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu, cuda, precision, torch_executor
 from lit_optim.kernels.ir import Rule
-from lit_optim.kernels.precision import LOW, SCALE, State, real_numbers
+from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
 from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
 from lit_optim.optimizers.base.options import OPTIONS, moved
 
@@ -46,14 +46,18 @@ class Plan:
                 self.why_not = refusal
                 continue
             scales = [name + SCALE for name in names if name + SCALE in state]
-            keys = (*names, *scales, *[LOW] * (LOW in state and p.dtype == torch.bfloat16))
+            keys = (
+                *names,
+                *scales,
+                *[LOW_BITS] * (LOW_BITS in state and p.dtype == torch.bfloat16),
+            )
             rows[i] = [p, g, *(state[key] for key in keys)]
             kinds.setdefault((engine, p.device, keys, *(x.dtype for x in rows[i])), []).append(i)
         #: who steps them, their tensors, which of the batch they are, and what is kept for them
-        self.calls: list[tuple[Any, cpu.Table, list[int], tuple[str, ...]]] = []
+        self.calls: list[tuple[Any, cpu.PointerTable, list[int], tuple[str, ...]]] = []
         for (engine, _, keys, *_), members in kinds.items():
             ids = [numbers[id(batch.params[i])] for i in members]
-            table = engine.Table([rows[i] for i in members], ids)
+            table = engine.PointerTable([rows[i] for i in members], ids)
             self.calls.append((engine, table, members, keys))
 
     def follow(self, batch: Batch) -> bool:
@@ -68,7 +72,9 @@ class Plan:
     def _refusal(self, batch: Batch, i: int) -> str | None:
         p, state = batch.params[i], batch.states[i]
         engine: Any = cuda if p.is_cuda else cpu
-        why: str | None = engine.refusal([p, batch.grads[i], *(state[n] for n in self.names)])
+        why: str | None = engine.unsupported_reason(
+            [p, batch.grads[i], *(state[n] for n in self.names)]
+        )
         return why
 
 
@@ -103,11 +109,11 @@ class Elementwise(OptimizerBase):
     def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
         tensors = {}
         for name, state in self.states(group).items():
-            tensors[name] = precision.new(p, state, group["state_dtype"])
-            if tensors[name].dtype in precision.EIGHT_BITS:
-                tensors[name + SCALE] = precision.scales(tensors[name], state.initial or 0.0)
+            tensors[name] = precision.create_state(p, state, group["state_dtype"])
+            if tensors[name].dtype in precision.EIGHT_BIT_DTYPES:
+                tensors[name + SCALE] = precision.create_scales(tensors[name], state.initial or 0.0)
         if group["master"] == "split" and p.dtype == torch.bfloat16:
-            tensors[LOW] = torch.zeros_like(p, dtype=torch.int16)
+            tensors[LOW_BITS] = torch.zeros_like(p, dtype=torch.int16)
         return tensors
 
     def loaded(
@@ -123,16 +129,16 @@ class Elementwise(OptimizerBase):
                     now.copy_(value)
                     tensors[name + SCALE].copy_(scale)
                     continue
-                codes, scale = precision.flat(value), scale.to(p.device)
+                codes, scale = precision.flat_view(value), scale.to(p.device)
                 value = torch.empty_like(
-                    value, dtype=precision.wide(p)
+                    value, dtype=precision.compute_dtype(p)
                 )  # in the order of the codes
-                precision.flat(value).copy_(precision.decode(codes, scale, value.dtype))
-            value = torch.empty_like(now, dtype=precision.wide(p)).copy_(value)
+                precision.flat_view(value).copy_(precision.decode(codes, scale, value.dtype))
+            value = torch.empty_like(now, dtype=precision.compute_dtype(p)).copy_(value)
             scale = tensors.get(name + SCALE)
-            precision.encode(precision.flat(value), precision.flat(now), scale, None)
-        if LOW in tensors and LOW in saved:
-            tensors[LOW].copy_(saved[LOW])
+            precision.encode(precision.flat_view(value), precision.flat_view(now), scale, None)
+        if LOW_BITS in tensors and LOW_BITS in saved:
+            tensors[LOW_BITS].copy_(saved[LOW_BITS])
         return tensors
 
     def update(  # noqa: D102
@@ -226,10 +232,10 @@ class Elementwise(OptimizerBase):
         for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
             here = {k: _parts(_here(v)) for k, v in state.items() if isinstance(v, Tensor)}
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
-                here.pop(LOW, None)
+                here.pop(LOW_BITS, None)
             number = numbers.get(id(p), 0)  # rows of a parameter are none of them
             told = torch_executor.step(
-                rule, _parts(_here(p)), real_numbers(_here(g)), here, names, h, t, number, in_parts
+                rule, _parts(_here(p)), as_real(_here(g)), here, names, h, t, number, in_parts
             )
             if found is not None:
                 for name, value in told.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_optim.kernels import factored_cpu
 from lit_optim.kernels.factored_cpu import Row
-from lit_optim.kernels.precision import widest
+from lit_optim.kernels.precision import accumulation_dtype
 from lit_optim.optimizers.base.optimizer import Batch
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 
@@ -64,7 +64,7 @@ class Factored(Tensorwise):
         why_not: str | None = None
         rows = [self._row(batch, i) for i in range(len(batch.params))]
         for i, row in enumerate(rows):
-            why = factored_cpu.refusal(row)
+            why = factored_cpu.unsupported_reason(row)
             if why is None:
                 kinds.setdefault((row.p.dtype, row.g.dtype), []).append(i)
             else:
@@ -100,7 +100,7 @@ def mean_squares(x: Tensor, dim: int) -> Tensor:
     Of a float32 x they may be larger than a float32 can be. They are then the largest float32, for
     infinite means would leave nothing of their ratios. Those of an infinite x stay infinite.
     """
-    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=widest(x.device))
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=accumulation_dtype(x.device))
     mean = length * length / x.shape[dim]
     most = torch.finfo(x.dtype).max
     return torch.where(mean.isinf(), mean, mean.clamp(max=most)).to(x.dtype)
@@ -108,4 +108,4 @@ def mean_squares(x: Tensor, dim: int) -> Tensor:
 
 def mean_rows(r: Tensor, dim: int) -> Tensor:
     """The mean of row means along a dimension, which stays, with 1 element; added up as doubles."""
-    return r.mean(dim, keepdim=True, dtype=widest(r.device)).to(r.dtype)
+    return r.mean(dim, keepdim=True, dtype=accumulation_dtype(r.device)).to(r.dtype)

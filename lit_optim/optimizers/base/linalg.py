@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels.arithmetic import clip
-from lit_optim.kernels.precision import widest
+from lit_optim.kernels.precision import accumulation_dtype
 from lit_optim.optimizers.base.products import prefers_bfloat16
 
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
@@ -78,7 +78,9 @@ def orthogonalized(
 
 def frobenius(x: Tensor) -> Tensor:
     """The norms of matrices [..., m, n], [..., 1, 1]; of float32 they overflow only as results."""
-    norms: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=widest(x.device))
+    norms: Tensor = torch.linalg.vector_norm(
+        x, dim=(-2, -1), keepdim=True, dtype=accumulation_dtype(x.device)
+    )
     return norms.to(x.dtype)
 
 
@@ -123,7 +125,7 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
-    for dtype in (a.dtype, widest(a.device)):
+    for dtype in (a.dtype, accumulation_dtype(a.device)):
         try:
             values, vectors = torch.linalg.eigh(a.to(dtype))
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]

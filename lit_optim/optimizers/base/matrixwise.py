@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import check, plain, plain_values
-from lit_optim.kernels.precision import fitted, wide
+from lit_optim.kernels.precision import clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.groups import check_is_group, listed, with_names
 from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
@@ -174,7 +174,7 @@ class Matrixwise(OptimizerBase):
                 self._update_alike(batch.part(members[first : first + size]), split, h)
 
     def _update_alike(self, batch: Batch, split: int, h: SimpleNamespace) -> None:
-        xs = [p.to(wide(p)) for p in batch.params]
+        xs = [p.to(compute_dtype(p)) for p in batch.params]
         gs = [g.to(x.dtype) for g, x in zip(batch.grads, xs, strict=True)]
         gs = [-g for g in gs] if h.maximize else gs
         gs = [g + h.l2 * x for g, x in zip(gs, xs, strict=True)] if h.coupled else gs
@@ -190,7 +190,7 @@ class Matrixwise(OptimizerBase):
             own = slice(k * split, (k + 1) * split)
             a, b, step = moved(u[own].reshape(p.shape), g, x, h)
             if x is p and isinstance(b, float):
-                p.mul_(a).sub_(step, alpha=fitted(b, p.dtype))
+                p.mul_(a).sub_(step, alpha=clamp_to_dtype(b, p.dtype))
             else:
                 p.copy_(a * x - b * step)
             for name, value in new.items():

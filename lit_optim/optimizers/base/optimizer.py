@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base import options
 from lit_optim.optimizers.base.groups import BOOKKEEPING, accepted, is_hyperparameter
 from lit_optim.optimizers.base.options import HOW, OPTIONS
@@ -303,7 +303,9 @@ class OptimizerBase(torch.optim.Optimizer):
     ) -> dict[str, Tensor]:
         """The tensors kept for p, from a saved state."""
         # torch casts states to the parameter's dtype: bfloat16 would lose them
-        return {name: value.to(p.device, wide(p), copy=True) for name, value in saved.items()}
+        return {
+            name: value.to(p.device, compute_dtype(p), copy=True) for name, value in saved.items()
+        }
 
     def _drop_foreign(self, group: dict[str, Any]) -> None:
         """Leave out of a loaded group what torch has and we do not; refuse what would matter.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.precision import wide
+from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
 from lit_optim.optimizers.base.options import OPTIONS, moved
 
@@ -56,7 +56,7 @@ class Tensorwise(OptimizerBase):
     ) -> None:
         for p, gradient, state in zip(batch.params, batch.grads, batch.states, strict=True):
             self.refuse_sparse(gradient)
-            x, g = p.to(wide(p)), gradient.to(wide(p))
+            x, g = p.to(compute_dtype(p)), gradient.to(compute_dtype(p))
             g = -g if h.maximize else g
             g = g + h.l2 * x if h.coupled else g
             u, new = self.direction(g, x, SimpleNamespace(**state), h)
