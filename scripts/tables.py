@@ -80,11 +80,23 @@ def make_group_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def make_reference(group: str, package: str) -> str:
+    """A section of the API reference for every class or function of a package that has a name."""
+    targets = dict.fromkeys(entry.target for entry in entries(group))
+    return "\n".join(f"::: {target}\n" for target in targets if target.startswith(package))
+
+
 #: Page -> the tables in it, by the name of their markers.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"groups": make_group_table},
     "docs/optimizers.md": {"optimizers": lambda: make_entry_table("optimizer", "optimizers")},
     "docs/schedules.md": {"schedules": lambda: make_entry_table("scheduler", "schedules")},
+    "docs/reference_optimizers.md": {
+        "reference": lambda: make_reference("optimizer", "lit_optim.optimizers.")
+    },
+    "docs/reference_schedules.md": {
+        "reference": lambda: make_reference("scheduler", "lit_optim.schedules.")
+    },
 }
 
 

@@ -108,5 +108,13 @@ def read_commands(text: str, page: str) -> list[Command]:
 
 
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES}
-BLOCKS = [block for page, text in TEXTS.items() for block in read_blocks(text, page)]
-COMMANDS = [command for page, text in TEXTS.items() for command in read_commands(text, page)]
+BLOCKS: list[Block] = []
+COMMANDS: list[Command] = []
+#: Page -> what cannot be read in it; a test reports it, so that the other pages are still tested.
+FAULTS: dict[str, str] = {}
+for _page, _text in TEXTS.items():
+    try:
+        BLOCKS += read_blocks(_text, _page)
+        COMMANDS += read_commands(_text, _page)
+    except ValueError as error:
+        FAULTS[_page] = str(error)

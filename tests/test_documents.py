@@ -18,12 +18,22 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_optim.cli import main
 from lit_optim.command_line.prepare import front
-from lit_optim.config.places import use_conf_dir
+from lit_optim.config.places import shipped, target_of, use_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.moved_names import current_name
+from lit_optim.signatures import read_signature
 from lit_optim.tasks.classifiers import MLP
 from tests.conftest import ROOT
-from tests.documents import BLOCKS, COMMANDS, PAGES, TEXTS, Block, Command, read_blocks
+from tests.documents import (
+    BLOCKS,
+    COMMANDS,
+    FAULTS,
+    PAGES,
+    TEXTS,
+    Block,
+    Command,
+    read_blocks,
+)
 
 #: What a page's commands name, besides the files in the page itself.
 RUN = re.compile(r"(?<![\w/])runs/(?:\.\.\.|[\d-]+/[\w-]+?)(?P<sweep>_sweep)?(?=/|$)")
@@ -104,7 +114,7 @@ def at_real_runs(words: list[str], runs: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("command", TRAINING, ids=str)
-def test_a_training_command_is_valid(command: Command, place, runs, monkeypatch):
+def test_a_training_command_is_valid(command: Command, place, runs, capsys, monkeypatch):
     write_files(command.page, place)
     monkeypatch.setattr(sys, "path", sys.path)
     words = at_real_runs(arguments_of_training(command.words), runs)
@@ -112,8 +122,24 @@ def test_a_training_command_is_valid(command: Command, place, runs, monkeypatch)
         with pytest.raises(UsageError) as error:
             front(words)
         assert f"lit_optim: {error.value}\n" == command.output
-    else:
-        assert front(words) is not None
+        return
+    assert front(words) is not None
+    if command.output:
+        check_table_of_parameters(words, command.output, capsys)
+
+
+def check_table_of_parameters(words: list[str], output: str, capsys) -> None:
+    """Each row that a page shows is a row of `lit-optim explain`, whatever the widths."""
+    main(["explain", *words])
+    printed = [split_row(line) for line in capsys.readouterr().out.splitlines()]
+    rows = [split_row(line) for line in output.splitlines() if "─" not in line]
+    assert len(rows) > 2
+    assert [row for row in rows if row not in printed] == []
+
+
+def split_row(line: str) -> list[str]:
+    """The cells of a printed table, which stand two spaces or more apart."""
+    return re.split(r" {2,}", line.strip())
 
 
 @pytest.mark.parametrize("command", OTHERS, ids=str)
@@ -304,6 +330,11 @@ def test_pictures_and_links_of_a_page_exist(path):
         assert (path.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_block_of_a_page_says_what_it_is(page):
+    assert page not in FAULTS, FAULTS[page]
+
+
 def test_a_block_without_a_language_is_refused():
     with pytest.raises(ValueError, match=r"page.md:3: a block needs a language"):
         read_blocks("# Title\n\n```\ncode\n```\n", "page.md")
@@ -312,6 +343,17 @@ def test_a_block_without_a_language_is_refused():
 def test_an_unknown_mark_is_refused():
     with pytest.raises(ValueError, match=r"page.md:2: unknown mark 'skip it'"):
         read_blocks("<!-- test: skip it -->\n```python\n1 / 0\n```\n", "page.md")
+
+
+def test_the_page_of_options_has_every_option():
+    """An option is what optimizers take that have nothing but lr and weight decay in common."""
+    paths = [
+        target_of(shipped("optimizer")[name]) for name in ("adamw", "lion", "rprop", "adagrad")
+    ]
+    parameters = [set(read_signature(path).parameters) for path in paths]
+    options = set.intersection(*parameters) - {"params", "lr", "weight_decay"}
+    table = TEXTS["docs/options.md"].split("|---|---|\n")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)=", table, re.M)) == options
 
 
 def test_the_readme_is_short():

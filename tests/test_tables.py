@@ -12,7 +12,13 @@ from lit_optim.config.places import groups, shipped
 from tests.conftest import ROOT
 
 TABLES = ROOT / "scripts" / "tables.py"
-PAGES = ("README.md", "docs/optimizers.md", "docs/schedules.md")
+PAGES = (
+    "README.md",
+    "docs/optimizers.md",
+    "docs/schedules.md",
+    "docs/reference_optimizers.md",
+    "docs/reference_schedules.md",
+)
 #: Schedules that follow a metric; the page compares them with their counterparts in its text.
 METRIC_SCHEDULES = {"plateau", "greedy", "reduce_lr_on_plateau", "ReduceLROnPlateau"}
 #: Group of conf/ -> name of its table, and its page.
