@@ -12,9 +12,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lit_optim.command_line.prepare import front
-from lit_optim.config.length import settle_length
-from lit_optim.config.lr import origin_of_lr, settle_lr
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.length import resolve_length
+from lit_optim.config.lr import lr_origin, resolve_lr
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
@@ -40,7 +40,7 @@ def main() -> None:
     exit_on_interrupt()
     bound_spinning()
     try:
-        line = front(sys.argv[1:])
+        line = prepare_command_line(sys.argv[1:])
         if line.text is not None:
             print(line.text, flush=True)
             return
@@ -61,10 +61,10 @@ def _job(cfg: DictConfig) -> None:
 
     hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), typed_lines(hydra_cfg)
-    settle_length(cfg, hydra_cfg)
-    settle_lr(cfg, hydra_cfg)
+    resolve_length(cfg, hydra_cfg)
+    resolve_lr(cfg, hydra_cfg)
     try:
-        run(cfg, where, choices_of(hydra_cfg), typed, origin_of_lr(hydra_cfg))
+        run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(hydra_cfg))
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except Interrupted as error:

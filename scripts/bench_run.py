@@ -48,7 +48,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.runs.run import run
 from lit_optim.tasks.classification import Mnist1d
 
@@ -146,7 +146,7 @@ def bare(kind: str, steps: int, folder: Path) -> None:
 def ours(kind: str, steps: int, folder: Path, custom: bool = False) -> None:
     """Do what `python train.py` does."""
     model = ["model=custom", "model._target_=bench_run.Usual", f"+model.kind={kind}"]
-    cfg = composed(
+    cfg = compose_config(
         [
             *(model if custom else [f"model={kind}"]),
             f"trainer.max_steps={steps}",

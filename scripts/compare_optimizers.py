@@ -34,7 +34,7 @@ from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
 from lit_optim.config.places import shipped
-from lit_optim.config.targets import deferred
+from lit_optim.config.targets import make_factory
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
@@ -156,7 +156,7 @@ def trained(task: Task, name: str, lr: float, seed: int, steps: int) -> dict[str
     node = node_of(name)
     for key, value in (SETTINGS.get(name, {}) | {"lr": lr}).items():
         node[key] = value
-    make = deferred(node)
+    make = make_factory(node)
     groups_ = no_decay(model)
     needs = needs_of(make)
     optimizer: Any = make(by_role(groups_, model) if "roles" in needs else groups_)
@@ -191,7 +191,7 @@ def compared(job: tuple[str, str, str | None, int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     task = mnist1d() if kind == "mnist1d" else char_lm(path)
-    low, high = deferred(node_of(name)).func.lr_range  # type: ignore[attr-defined]
+    low, high = make_factory(node_of(name)).func.lr_range  # type: ignore[attr-defined]
     lrs = [low * (high / low) ** (k / (TRIALS - 1)) for k in range(TRIALS)]
     searched = [trained(task, name, lr, 0, steps)["loss"] for lr in lrs]
     lr = lrs[min(range(TRIALS), key=lambda k: searched[k])]

@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_optim.config.places import groups
-from lit_optim.reports.lr_plan import Plan, planned
+from lit_optim.reports.lr_plan import LrPlan, plan_lr
 from lit_optim.reports.lr_plot import draw_curve
 
 PICTURE = Path(__file__).parent.parent / "docs" / "schedules.png"
@@ -49,7 +49,7 @@ def main() -> None:
     panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True).flat)
     for name, axes in zip(names, panels, strict=False):
         lines = [f"scheduler={name}", f"trainer.max_steps={STEPS}", "optimizer.lr=1"]
-        (plan,) = planned(lines + SEEN.get(name, []))
+        (plan,) = plan_lr(lines + SEEN.get(name, []))
         draw(axes, plan)
         axes.set_title(name, fontsize=7, pad=2)
         axes.set_xticks([])
@@ -60,7 +60,7 @@ def main() -> None:
     figure.savefig(args.picture)
 
 
-def draw(axes: Any, plan: Plan) -> None:
+def draw(axes: Any, plan: LrPlan) -> None:
     """One panel."""
     curve = plan.curve
     if curve is None or curve.follows is None:

@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from lit_optim.runs.layout import RESULT
+
 ROOT = Path(__file__).parents[1]
 NARROW = ("bfloat16", "int8")
 
@@ -48,7 +50,7 @@ def loss(task: list[str], state_dtype: str, seed: int, steps: int) -> float:
         )
         if done.returncode:
             raise RuntimeError("\n".join([" ".join(words), *done.stderr.splitlines()[-5:]]))
-        result = json.loads((run_dir / "result.json").read_text("utf-8"))
+        result = json.loads((run_dir / RESULT).read_text("utf-8"))
         return float(result["test"].get("test/loss", result["final"]["val/loss"]))
 
 

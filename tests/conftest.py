@@ -79,8 +79,8 @@ def run_here(tmp_path, monkeypatch):
     """Run a command line in this process, in a directory of its own; returns the result."""
     from omegaconf import OmegaConf
 
-    from lit_optim.command_line.prepare import front
-    from lit_optim.config.composing import composed
+    from lit_optim.command_line.prepare import prepare_command_line
+    from lit_optim.config.composing import compose_config
     from lit_optim.runs.run import run
 
     monkeypatch.chdir(tmp_path)
@@ -90,7 +90,9 @@ def run_here(tmp_path, monkeypatch):
     def start(*argv: str, run_dir: str = "run"):
         place = tmp_path / run_dir
         given = [*quiet, f"callbacks.checkpoint.dirpath={place}/checkpoints", *argv]
-        cfg = composed([x for x in front(given).argv if not x.startswith("hydra.")])
+        cfg = compose_config(
+            [x for x in prepare_command_line(given).argv if not x.startswith("hydra.")]
+        )
         choices = {str(k): str(v) for k, v in cfg.hydra.runtime.choices.items() if v}
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         return run(cfg, place, choices)
@@ -101,14 +103,14 @@ def run_here(tmp_path, monkeypatch):
 @pytest.fixture
 def refusal(tmp_path):
     """Why nothing is built of a command line."""
-    from lit_optim.command_line.prepare import front
-    from lit_optim.config.composing import composed
+    from lit_optim.command_line.prepare import prepare_command_line
+    from lit_optim.config.composing import compose_config
     from lit_optim.errors import UsageError
-    from lit_optim.runs.build import built  # which takes Lightning along
+    from lit_optim.runs.build import build_run  # which takes Lightning along
 
     def tell(argv):
         with pytest.raises(UsageError) as refused:
-            built(composed(front(argv).argv), tmp_path)
+            build_run(compose_config(prepare_command_line(argv).argv), tmp_path)
         return str(refused.value)
 
     return tell

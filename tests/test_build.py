@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
-from lit_optim.runs.build import built
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
+from lit_optim.runs.build import build_run
 
 
 class Deaf(torch.optim.SGD):
@@ -53,7 +53,7 @@ def test_an_optimizer_of_yours(tmp_path, refusal, target, line):
     argv += ["data=digits", "model=mlp"]
 
     if line is None:
-        built(composed(front(argv).argv), tmp_path)
+        build_run(compose_config(prepare_command_line(argv).argv), tmp_path)
     else:
         told = refusal(argv)
         assert line in told

@@ -18,9 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import groups, shipped
-from lit_optim.config.targets import build, deferred
+from lit_optim.config.targets import build, make_factory
 from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
@@ -88,7 +88,7 @@ CAREFUL = {"lbfgs": ["optimizer.lr=0.05", "optimizer.max_iter=4"]}
 
 def choices(optimizer, scheduler):
     chosen = [f"optimizer={optimizer}", f"scheduler={scheduler}", "preset=none"]
-    cfg = composed(chosen + CAREFUL.get(optimizer, []))
+    cfg = compose_config(chosen + CAREFUL.get(optimizer, []))
     cfg.monitor, cfg.mode = "val/loss", "min"
     return cfg
 
@@ -103,7 +103,7 @@ def as_written(optimizer, scheduler):
 
 def trained(cfg, model):
     model.configure_optimizers = lambda: lit_optim.configure_optimizers(
-        model, deferred(cfg.optimizer), build(cfg.scheduler)
+        model, make_factory(cfg.optimizer), build(cfg.scheduler)
     )
     trainer = pl.Trainer(
         max_steps=STEPS,
@@ -130,7 +130,7 @@ def by_hand(name, cfg, model):
         optimizer = Adafactor(given, **hyper)
     elif (reference := ELSEWHERE.get(name, TORCHS.get(name))) is None:
         # torch has none: the float64 oracles stand for it, and this loop for Lightning's
-        optimizer = deferred(cfg.optimizer)(grouped(name, model))
+        optimizer = make_factory(cfg.optimizer)(grouped(name, model))
     else:
         optimizer = reference(given, **hyper)
     curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
@@ -213,7 +213,7 @@ def test_every_pair_steps(name):
     for schedule in SCHEDULES:
         cfg = as_written(name, schedule)
         model = Net(bias=name != "muon_torch")
-        optimizer = deferred(cfg.optimizer)(grouped(name, model))
+        optimizer = make_factory(cfg.optimizer)(grouped(name, model))
         own = [group["lr"] for group in optimizer.param_groups]
         curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
         scheduler = ScheduledLR(optimizer, curve)

@@ -16,7 +16,7 @@ from hydra.utils import get_object
 import lit_optim.entry
 from lit_optim.cli import main
 from lit_optim.command_line.help import help_text
-from lit_optim.command_line.prepare import combinations, front
+from lit_optim.command_line.prepare import compose_combinations, prepare_command_line
 from lit_optim.commands import command_names
 from lit_optim.config.places import groups, headline, shipped
 from lit_optim.errors import UsageError
@@ -257,7 +257,10 @@ def test_a_command_after_train_is_refused(capsys, command):
 
 
 @pytest.mark.parametrize("group", [*groups()])
-@pytest.mark.parametrize("read", [lambda word: front([word]), lambda word: [*combinations([word])]])
+@pytest.mark.parametrize(
+    "read",
+    [lambda word: prepare_command_line([word]), lambda word: [*compose_combinations([word])]],
+)
 def test_a_choice_without_its_group_is_told_how_to_write(group, read):
     for name in [*groups()[group]][::7]:
         having = [f"{other}={name}" for other, names in groups().items() if name in names]

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_optim.cli import main
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.places import shipped, target_of, use_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.moved_names import current_name
@@ -120,10 +120,10 @@ def test_a_training_command_is_valid(command: Command, place, runs, capsys, monk
     words = at_real_runs(arguments_of_training(command.words), runs)
     if command.output.startswith("lit_optim: "):
         with pytest.raises(UsageError) as error:
-            front(words)
+            prepare_command_line(words)
         assert f"lit_optim: {error.value}\n" == command.output
         return
-    assert front(words) is not None
+    assert prepare_command_line(words) is not None
     if command.output:
         check_table_of_parameters(words, command.output, capsys)
 

@@ -11,16 +11,16 @@ import pytest
 from rich.console import Console
 
 from lit_optim.cli import main
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
-from lit_optim.reports.lr_range import Losses, lr_range, suggestion
+from lit_optim.reports.lr_range import Losses, lr_range, suggest_lr
 
 
 def test_the_steepest_and_a_tenth_of_the_least():
     """A loss that is a logistic curve of log lr, which is steepest at 1e-3, and diverges at 1."""
     lrs = [10 ** (-6 + 7 * k / 199) for k in range(200)]
     falling = [1 / (1 + math.exp(4 * (math.log10(lr) + 3))) + 0.1 * lr for lr in lrs]
-    found = suggestion(lrs, falling)
+    found = suggest_lr(lrs, falling)
     assert found.steepest == pytest.approx(1e-3, rel=0.1)
     # where 4 f (1 - f) / ln 10 = 0.1 lr, with f about 1e-4 (lr)^(-1.74): at lr about 0.033
     least = min(range(200), key=falling.__getitem__)
@@ -29,8 +29,8 @@ def test_the_steepest_and_a_tenth_of_the_least():
 
 def test_none_where_the_loss_never_falls():
     lrs = [10 ** (-k / 10) for k in range(50, 0, -1)]
-    assert suggestion(lrs, [1 + k for k in range(50)]) is None
-    assert suggestion(lrs, [math.nan] * 50) is None
+    assert suggest_lr(lrs, [1 + k for k in range(50)]) is None
+    assert suggest_lr(lrs, [math.nan] * 50) is None
 
 
 def test_the_average_counts_the_first_values_less():
@@ -86,7 +86,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     program, *argv = shlex.split(line.removeprefix("next "))[1:]
     assert (program, argv[:-1]) == ("train.py", lines)
     assert f"{argv[-1]}  where the loss falls fastest" in out
-    assert front(argv).argv  # what is to be typed is accepted
+    assert prepare_command_line(argv).argv  # what is to be typed is accepted
 
 
 @pytest.mark.parametrize(

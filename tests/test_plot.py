@@ -12,8 +12,8 @@ from PIL import Image
 
 from lit_optim.cli import main
 from lit_optim.config.places import groups
-from lit_optim.reports.lr_plan import planned
-from lit_optim.reports.lr_plot import BARS, sparkline, telling
+from lit_optim.reports.lr_plan import plan_lr
+from lit_optim.reports.lr_plot import BARS, notable_updates, sparkline
 from lit_optim.schedules import library
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
@@ -58,11 +58,11 @@ def test_the_values_are_those_that_train(answer, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(groups()["scheduler"]))
 def test_every_schedule_has_a_plan(name):
-    (plan,) = planned([f"scheduler={name}", "trainer.max_steps=50", "optimizer.lr=0.5"])
+    (plan,) = plan_lr([f"scheduler={name}", "trainer.max_steps=50", "optimizer.lr=0.5"])
     assert plan.name == name
     assert plan.steps == 50
     assert 0 < max(plan.at(t) for t in range(50)) <= 0.5
-    marks = telling(plan.at, plan.milestones())
+    marks = notable_updates(plan.at, plan.milestones())
     assert (marks[0], marks[-1]) == (0, 49)
     assert marks == sorted(set(marks))
 
@@ -145,7 +145,7 @@ def test_bars():
 def test_what_is_worth_telling():
     def marks(schedule: Schedule) -> list[int]:
         curve = schedule.curve(Horizon(100))
-        return telling(curve, curve.milestones())
+        return notable_updates(curve, curve.milestones())
 
     assert marks(library.wsd(warmup=10, cooldown=20)) == [0, 9, 79, 99]
     assert marks(library.step(step_size=40, gamma=0.1)) == [0, 40, 80, 99]

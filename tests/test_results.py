@@ -12,7 +12,7 @@ import yaml
 
 from lit_optim import cli
 from lit_optim.command_line.command import Completion
-from lit_optim.command_line.prepare import front, rerun_line
+from lit_optim.command_line.prepare import prepare_command_line, rerun_arguments
 from lit_optim.commands import load_command, load_commands
 from lit_optim.errors import UsageError
 from lit_optim.reports.results import find_runs
@@ -37,7 +37,7 @@ def a_run(where, lines=STORED):
 
 def test_a_checkpoint_is_tested_with_the_model_and_data_of_its_run(tmp_path, capsys):
     file = a_run(tmp_path / "run")
-    line = front(["train=false", f"ckpt={file}"])
+    line = prepare_command_line(["train=false", f"ckpt={file}"])
     taken = {
         "data=digits",
         "model=mlp",
@@ -49,14 +49,14 @@ def test_a_checkpoint_is_tested_with_the_model_and_data_of_its_run(tmp_path, cap
     assert not {"optimizer=sgd", "scheduler=constant", "++trainer.max_steps=40"} & set(line.argv)
     assert not any("allow" in argument for argument in line.argv)  # to be typed again
     assert "data=digits model=mlp" in capsys.readouterr().out
-    typed = front(["train=false", f"ckpt={file}", "model=linear"])
+    typed = prepare_command_line(["train=false", f"ckpt={file}", "model=linear"])
     assert "model=linear" in typed.argv
     assert not any(argument.startswith(("model=mlp", "++model.width")) for argument in typed.argv)
 
 
 def test_a_branch_takes_all_of_its_run(tmp_path):
     file = a_run(tmp_path / "run")
-    argv = front([f"branch_from={file}", "optimizer.momentum=0.5"]).argv
+    argv = prepare_command_line([f"branch_from={file}", "optimizer.momentum=0.5"]).argv
     assert {"data=digits", "model=mlp", "optimizer=sgd", "++optimizer.momentum=0.5"} <= set(argv)
 
 
@@ -66,13 +66,13 @@ def test_a_branch_takes_all_of_its_run(tmp_path):
 def test_what_stands_there_is_data(tmp_path, argv):
     file = a_run(tmp_path / "run", ["hydra/launcher=../evil", "model=mlp"])
     with pytest.raises(UsageError, match="which a directory cannot decide"):
-        front([one.format(file) for one in argv])
+        prepare_command_line([one.format(file) for one in argv])
 
 
 def test_a_checkpoint_that_is_alone(tmp_path):
     alone = tmp_path / "weights.ckpt"
     alone.touch()
-    assert "model=mlp" not in front(["train=false", f"ckpt={alone}"]).argv
+    assert "model=mlp" not in prepare_command_line(["train=false", f"ckpt={alone}"]).argv
 
 
 def test_what_a_run_was_started_with(tmp_path):
@@ -134,7 +134,7 @@ def trained(monkeypatch):
 
 def test_a_run_again(tmp_path, trained):
     a_run(tmp_path / "run")
-    again = rerun_line(tmp_path / "run", ["seed=8", "optimizer=adamw"])
+    again = rerun_arguments(tmp_path / "run", ["seed=8", "optimizer=adamw"])
     assert again == ["data=digits", "model=mlp", "++model.width=20", "scheduler=constant",
                      "++trainer.max_steps=40", "++trainer.precision=64-true", "seed=8",
                      "optimizer=adamw"]  # fmt: skip
@@ -142,16 +142,16 @@ def test_a_run_again(tmp_path, trained):
     assert trained() == again
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.json").write_text('{"line": ["seed=0,1", "model=mlp"]}')
-    assert rerun_line(tmp_path / "sweep", []) == ["-m", "seed=0,1", "model=mlp"]
+    assert rerun_arguments(tmp_path / "sweep", []) == ["-m", "seed=0,1", "model=mlp"]
 
 
 def test_what_cannot_be_run_again(tmp_path):
     with pytest.raises(UsageError, match="is no directory of a run or a sweep"):
-        rerun_line(tmp_path, [])
+        rerun_arguments(tmp_path, [])
     a_run(tmp_path / "run", ["model=mlp", "++branch_from='x/last.ckpt'"])
     with pytest.raises(UsageError, match=r"is a branch; type branch_from='x/last.ckpt' beside it"):
-        rerun_line(tmp_path / "run", [])
-    assert "model=mlp" in rerun_line(tmp_path / "run", ["branch_from=x"])
+        rerun_arguments(tmp_path / "run", [])
+    assert "model=mlp" in rerun_arguments(tmp_path / "run", ["branch_from=x"])
 
 
 def results(capsys, directory):
@@ -237,14 +237,16 @@ def test_no_terminal_obeys_the_overrides_of_a_run(tmp_path, sign, command, capsy
         cli.main(["rerun", str(run_dir)])
     elif command == "resume":
         from lit_optim.config.check import to_plain
-        from lit_optim.config.composing import composed
-        from lit_optim.runs.resume import note
+        from lit_optim.config.composing import compose_config
+        from lit_optim.runs.resume import write_fingerprint
 
         plain = [line for line in STORED if "allow" not in line]
-        note(run_dir, to_plain(composed([line.replace("seed", "++seed") for line in plain])))
-        front([f"resume={run_dir}"])
+        write_fingerprint(
+            run_dir, to_plain(compose_config([line.replace("seed", "++seed") for line in plain]))
+        )
+        prepare_command_line([f"resume={run_dir}"])
     else:
-        front([f"{command}={file}", *(["train=false"] if command == "ckpt" else [])])
+        prepare_command_line([f"{command}={file}", *(["train=false"] if command == "ckpt" else [])])
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert all(character.isprintable() for character in out.removesuffix("\n"))

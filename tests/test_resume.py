@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.runs.start import hold
+from lit_optim.runs.start import lock_run_dir
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["data=digits", "model=mlp", "trainer.val_check_interval=20"]
@@ -67,8 +67,8 @@ def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train):
     [run_dir] = tmp_path.glob("runs/*/*")
     step, _ = weights(run_dir)
     assert step < 1500
-    with hold(run_dir), pytest.raises(UsageError, match="another process is running there"):
-        hold(run_dir)
+    with lock_run_dir(run_dir), pytest.raises(UsageError, match="another process is running there"):
+        lock_run_dir(run_dir)
     done = train(*argv, "resume=auto")
     assert done.returncode == 0, done.stderr
     assert f"going on with {run_dir.relative_to(tmp_path)}" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 from lit_optim.checkpoints import files
 from lit_optim.errors import TrainingFailed
 from lit_optim.runs.run import check_saved
-from lit_optim.runs.start import hold
+from lit_optim.runs.start import lock_run_dir
 
 
 def test_nothing_was_ever_written(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_a_lock_that_is_no_file_is_neither_waited_for_nor_written_through(tmp_pa
     signal.alarm(10)
     try:
         for where in (fifo, linked):
-            hold(where).close()
+            lock_run_dir(where).close()
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

@@ -20,9 +20,9 @@ from lit_optim import app, cli
 from lit_optim.callbacks import resumable as resume
 from lit_optim.callbacks.health import _norm
 from lit_optim.callbacks.observer import Observer
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.commands import load_commands
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.kernels import precision
 from lit_optim.reports import installation as doctor
@@ -307,7 +307,7 @@ def test_double_precision_is_refused_where_there_is_none(monkeypatch, tmp_path):
     from lit_optim.runs import build
 
     monkeypatch.setattr(build, "DEVICES_WITHOUT_FLOAT64", ("cpu",))
-    cfg = composed(front(["trainer.precision=64-true"]).argv)
+    cfg = compose_config(prepare_command_line(["trainer.precision=64-true"]).argv)
     with pytest.raises(UsageError, match=r"trainer\.precision=64-true: cpu has no float64"):
         build.built(cfg, tmp_path)
 

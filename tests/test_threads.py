@@ -9,11 +9,11 @@ import torch
 
 from lit_optim import threads
 from lit_optim.checkpoints.files import CheckpointFiles
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
 from lit_optim.kernels import cpu
 from lit_optim.reports import installation as doctor
-from lit_optim.runs.build import built
+from lit_optim.runs.build import build_run
 from lit_optim.threads import Cpus, bound_spinning, choose_threads, limit_threads, read_quota
 
 SHORT = (
@@ -167,7 +167,7 @@ def test_spinning_is_bounded_unless_the_user_has_a_policy(monkeypatch, variable)
 def fit(tmp_path, *argv, before=lambda: None, checkpoint=None):
     """The threads that a run has."""
     torch.set_num_threads(3)
-    parts = built(composed(front([*SHORT, *argv]).argv), tmp_path)
+    parts = build_run(compose_config(prepare_command_line([*SHORT, *argv]).argv), tmp_path)
     before()
     parts.trainer.fit(parts.model, parts.data, ckpt_path=checkpoint, weights_only=True)
     return torch.get_num_threads()
@@ -211,7 +211,7 @@ def test_a_resumed_run_keeps_its_threads(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(threads, "SMALL", 0)
     machine(busy=2.0)
     torch.set_num_threads(3)
-    parts = built(composed(front(list(SHORT)).argv), tmp_path)
+    parts = build_run(compose_config(prepare_command_line(list(SHORT)).argv), tmp_path)
     parts.trainer.fit(parts.model, parts.data)
     path = tmp_path / "some.ckpt"
     parts.trainer.save_checkpoint(path)
@@ -228,7 +228,7 @@ def test_a_wrong_number_is_refused(value):
     from lit_optim.errors import UsageError
 
     with pytest.raises(UsageError, match="threads"):
-        front([f"threads={value}"])
+        prepare_command_line([f"threads={value}"])
 
 
 def test_a_kernel_takes_threads_by_its_elements():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_optim.errors import LONGEST, UsageError, first_line, printable
-from lit_optim.runs.resume import _changes
+from lit_optim.runs.resume import _describe_changes
 from lit_optim.untrusted import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -138,6 +138,6 @@ def test_a_value_never_cuts_the_message_that_it_stands_in(before, after):
     assert told.startswith("key was ")
     assert told.endswith("; say which")
     assert told.isprintable()
-    changes = _changes({"k": before}, {"k": after}, ["k"])
+    changes = _describe_changes({"k": before}, {"k": after}, ["k"])
     assert changes.isprintable()
     assert len(changes) < 150

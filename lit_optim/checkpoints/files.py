@@ -19,13 +19,13 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from lit_optim.checkpoints.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.errors import TrainingFailed, UsageError, first_line
+from lit_optim.runs.layout import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from lit_optim.system import sync_directory
 from lit_optim.temporary import remove_leftovers, temporary_beside
 from lit_optim.untrusted import Unreadable, read_json
 
 LOG = logging.getLogger("lit_optim")
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 TORCHS_WRITER = "inline_container.cc"
 #: Beside a checkpoint: the sums of what it may hold.
 SUMS = ".sha256"
@@ -73,9 +73,9 @@ class CheckpointFiles(TorchCheckpointIO):
             digest = _write(temporary, content)
             self._check(temporary, target)
             _note_sums(target, [*known_sums(target), digest])
-            if target.name == LAST and target.exists():
-                _note_sums(target.with_name(PREVIOUS), known_sums(target))
-                os.replace(target, target.with_name(PREVIOUS))
+            if target.name == LAST_CHECKPOINT and target.exists():
+                _note_sums(target.with_name(PREVIOUS_CHECKPOINT), known_sums(target))
+                os.replace(target, target.with_name(PREVIOUS_CHECKPOINT))
             os.replace(temporary, target)
             _force(lambda: sync_directory(target.parent))
             _note_sums(target, [digest])
@@ -223,7 +223,7 @@ def newest_good(directory: Path) -> Path:
 
 
 def _candidates(directory: Path) -> Iterator[Path]:
-    known = [directory / LAST, directory / PREVIOUS]
+    known = [directory / LAST_CHECKPOINT, directory / PREVIOUS_CHECKPOINT]
     yield from (path for path in known if path.exists())
     others = [path for path in directory.glob("*.ckpt") if path not in known]
     yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)

@@ -22,36 +22,35 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_optim import __version__
 from lit_optim.command_line.help import help_text
-from lit_optim.compat.transformers_overrides import HF, translated_by
-from lit_optim.config.check import check, to_plain, unusual
+from lit_optim.compat.transformers_overrides import HF, translate_overrides
+from lit_optim.config.check import check_config, to_plain, unusual_lr_warning
 from lit_optim.config.composing import (
-    check_runs,
-    composed,
-    each_once,
-    key_of,
-    rewritten,
-    values_of,
+    as_hydra_override,
+    check_run_count,
+    compose_config,
+    compose_each_value,
+    hydra_key,
+    override_values,
 )
 from lit_optim.config.hydra_keys import check_hydra_key
-from lit_optim.config.paths import quote, with_path_quoted
+from lit_optim.config.paths import quote, quote_path_value
 from lit_optim.config.places import OPTION, conf_dir_option, groups, use_conf_dir
-from lit_optim.config.reading import check_multirun, overrides_in
+from lit_optim.config.reading import check_multirun, parse_overrides
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.stored import stored_overrides
-from lit_optim.config.targets import SEVERAL, TARGET
+from lit_optim.config.targets import MULTI_GROUPS, TARGET
 from lit_optim.config.trainer import Count
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
 from lit_optim.errors import UsageError, escape, printable, show, suggest
 from lit_optim.hyperparameters import accepts, describe
+from lit_optim.runs.layout import CONFIG, FINGERPRINT, JOB
 from lit_optim.runs.resume import (
-    ASKED,
-    RECORD,
-    Found,
-    check_files,
-    found,
+    ResumableRun,
+    check_links,
+    find_resumable,
     is_sweep,
-    typed,
-    typed_sweep,
+    recorded_overrides,
+    recorded_sweep_overrides,
 )
 
 SHORT = re.compile(r"^\+{0,2}resume=")
@@ -83,14 +82,14 @@ HYDRAS_OWN = ("info", "hydra_help", "cfg")
 
 
 @dataclass
-class Line:
+class PreparedArgs:
     """A command line that was read: the arguments to go on with, or a text to print and end."""
 
     argv: list[str]
     text: str | None = None
 
 
-def front(argv: list[str]) -> Line:
+def prepare_command_line(argv: list[str]) -> PreparedArgs:
     """Check a command line as far as that is possible before torch is imported.
 
     Keys are rewritten so that Hydra takes any that their constructor accepts, with or without `+`.
@@ -101,28 +100,28 @@ def front(argv: list[str]) -> Line:
     """
     argv = [SHORT.sub("resume.from=", argument) for argument in argv]
     if "--version" in argv:
-        return Line(argv, f"lit-optim {__version__}")
+        return PreparedArgs(argv, f"lit-optim {__version__}")
     args = _parse(argv)
     flags = _flags(argv, args)
     if args.shell_completion:
-        return Line(argv)  # Hydra's answer to half a line
+        return PreparedArgs(argv)  # Hydra's answer to half a line
     is_hydras = any(getattr(args, name) for name in HYDRAS_OWN)
     here, translated, left_out = _read(args.overrides, args.multirun)
     before = _before(here, args.multirun)
     overrides = [*before, *here]
     if is_hydras:
-        return Line([*flags, *(str(override.input_line) for override in overrides)])
+        return PreparedArgs([*flags, *(str(override.input_line) for override in overrides)])
     if args.help:
         chosen = {o.key_or_group: str(o.value()) for o in overrides if _is_choice(o)}
         targets = {o.key_or_group: str(o.value()) for o in overrides if _is_target(o)}
-        return Line(argv, help_text(chosen, targets))
+        return PreparedArgs(argv, help_text(chosen, targets))
     for override in overrides:
         check_multirun(override, args.multirun)
     if args.multirun and is_one_of_several():
         raise UsageError("-m starts its runs itself: not under torchrun or as several tasks")
-    check_runs(overrides)
-    for cfg in each_once(overrides):
-        check(cfg)
+    check_run_count(overrides)
+    for cfg in compose_each_value(overrides):
+        check_config(cfg)
     for override in overrides:
         _check_effect(override, cfg)
     for override in here:
@@ -130,20 +129,20 @@ def front(argv: list[str]) -> Line:
     _check_launcher(cfg, overrides)
     going_on = _going_on(cfg, args.multirun)
     if going_on is not None and going_on.finished:
-        return Line(argv, escape(going_on.told))
+        return PreparedArgs(argv, escape(going_on.told))
     if cfg.trainer.get("num_nodes", 1) == 1:
         forget_machines()
     first = is_first()
     if first and not (going_on and going_on.run_dir):
         _check_directory(cfg, args.multirun)
-    warning = unusual(to_plain(cfg)["optimizer"])
+    warning = unusual_lr_warning(to_plain(cfg)["optimizer"])
     if warning and first and not args.multirun:
         print(f"lit_optim: warning: {printable(warning)}", file=sys.stderr)
     if translated and first:
         print("hf:", *map(printable, map(shlex.quote, translated)))
     if left_out and first:
         print("hf: left out:", printable(left_out))
-    lines = [*map(rewritten, overrides)]
+    lines = [*map(as_hydra_override, overrides)]
     if going_on is not None:
         if first:
             as_before = escape(shlex.join(str(one.input_line) for one in before))
@@ -160,16 +159,16 @@ def front(argv: list[str]) -> Line:
         if not any(line.startswith("hydra.run.dir=") for line in lines):
             # launched beside the first, whose directory it does not know, nor needs
             lines.append(f"hydra.run.dir={quote(passing_directory())}")
-    return Line([*flags, *lines])
+    return PreparedArgs([*flags, *lines])
 
 
 def _read(lines: list[str], multirun: bool) -> tuple[list[Override], list[str], str]:
     """What these arguments say; those that `hf...` stands for first, then as text; its rest."""
     theirs = [line for line in lines if HF.match(line)]
     others = [line for line in lines if line not in theirs]
-    own = overrides_in([with_path_quoted(line, multirun) for line in others])
-    translated, left_out = translated_by(theirs, own, multirun) if theirs else ([], "")
-    return [_checked(one) for one in (*overrides_in(translated), *own)], translated, left_out
+    own = parse_overrides([quote_path_value(line, multirun) for line in others])
+    translated, left_out = translate_overrides(theirs, own, multirun) if theirs else ([], "")
+    return [_checked(one) for one in (*parse_overrides(translated), *own)], translated, left_out
 
 
 def _before(overrides: list[Override], multirun: bool) -> list[Override]:
@@ -183,8 +182,10 @@ def _before(overrides: list[Override], multirun: bool) -> list[Override]:
     if where not in (None, NONE, AUTO):
         if multirun:
             _check_sweep(where)
-            return _stored(*typed_sweep(Path(where)), here, f"resume={where}", multirun)
-        return _stored(*typed(Path(where)), here, f"resume={where}", multirun)
+            return _stored(
+                *recorded_sweep_overrides(Path(where)), here, f"resume={where}", multirun
+            )
+        return _stored(*recorded_overrides(Path(where)), here, f"resume={where}", multirun)
     key = "branch_from"
     where = _path_at(here, key)
     if where is None and "train" in here and here["train"].value() is False:
@@ -192,7 +193,7 @@ def _before(overrides: list[Override], multirun: bool) -> list[Override]:
         where = _path_at(here, key)
     if where is None or not os.path.isfile(where):
         return []
-    before = _stored(*typed(Path(where)), here, f"{key}={where}", multirun)
+    before = _stored(*recorded_overrides(Path(where)), here, f"{key}={where}", multirun)
     if key == "ckpt":
         before = [one for one in before if TESTED.fullmatch(one.key_or_group)]
     if before and is_first():
@@ -210,11 +211,11 @@ def _stored(
     lines: list[str], file: Path, here: Mapping[str, Override], source: str, multirun: bool
 ) -> list[Override]:
     """Overrides of a run's directory, through the door, without those that are typed otherwise."""
-    same_keys = ("trainer", *SEVERAL)  # whatever is chosen
+    same_keys = ("trainer", *MULTI_GROUPS)  # whatever is chosen
     chosen = tuple(f"{key}." for key in here if key in groups() and key not in same_keys)
     before = stored_overrides(
         # as if it were typed, before the check: `rerun` hands it on as if it were
-        [with_path_quoted(line, multirun) for line in lines],
+        [quote_path_value(line, multirun) for line in lines],
         f"{source.partition('=')[0]}: {file}",
         lambda key: key in here or key.startswith(chosen),
         multirun,
@@ -222,7 +223,7 @@ def _stored(
     return [_checked(one) for one in before]
 
 
-def rerun_line(directory: Path, lines: list[str]) -> list[str]:
+def rerun_arguments(directory: Path, lines: list[str]) -> list[str]:
     """The arguments by which a run or a sweep was started, without where it was written.
 
     Args:
@@ -233,11 +234,13 @@ def rerun_line(directory: Path, lines: list[str]) -> list[str]:
         UsageError: they cannot be read, or something that is to be typed again is missing.
     """
     multirun = is_sweep(directory)
-    if not multirun and not (directory / ASKED).is_file():
+    if not multirun and not (directory / FINGERPRINT).is_file():
         raise UsageError(f"rerun: {directory} is no directory of a run or a sweep")
-    before, file = typed_sweep(directory) if multirun else typed(directory)
-    typed_beside = [with_path_quoted(line, multirun) for line in lines]
-    here = {override.key_or_group: override for override in overrides_in(typed_beside)}
+    before, file = (
+        recorded_sweep_overrides(directory) if multirun else recorded_overrides(directory)
+    )
+    typed_beside = [quote_path_value(line, multirun) for line in lines]
+    here = {override.key_or_group: override for override in parse_overrides(typed_beside)}
     for line in before:
         key, _, value = line.lstrip("+").partition("=")
         if key == "branch_from" and value not in ("null", "") and key not in here:
@@ -297,16 +300,16 @@ def _check_effect(override: Override, cfg: DictConfig) -> None:
         )
 
 
-def _going_on(cfg: DictConfig, multirun: bool) -> Found | None:
+def _going_on(cfg: DictConfig, multirun: bool) -> ResumableRun | None:
     """The run that `resume` asks for; None if it does not."""
     where = cfg.resume["from"]
     if where in (None, NONE):
         return None
     if not multirun:
-        return found(to_plain(cfg))
+        return find_resumable(to_plain(cfg))
     _check_sweep(where)
-    check_files(Path(where))
-    return Found(Path(where), f"going on with {where}")
+    check_links(Path(where))
+    return ResumableRun(Path(where), f"going on with {where}")
 
 
 def _check_sweep(where: str) -> None:
@@ -314,7 +317,7 @@ def _check_sweep(where: str) -> None:
         raise UsageError(f"resume={where} with -m must be the directory of a sweep, runs/..._sweep")
 
 
-def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
+def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     """Every combination of the values in overrides: checked, with a name that tells it apart.
 
     Raises:
@@ -327,11 +330,13 @@ def combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     for override in swept:
         if not override.is_discrete_sweep():
             raise UsageError(f"{override.input_line}: write its values out, with commas between")
-    fixed = [rewritten(override) for override in overrides if override not in swept]
+    fixed = [as_hydra_override(override) for override in overrides if override not in swept]
     for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):
         pairs = list(zip(swept, values, strict=True))
-        cfg = composed([*fixed, *(f"{key_of(override)}={value}" for override, value in pairs)])
-        check(cfg)
+        cfg = compose_config(
+            [*fixed, *(f"{hydra_key(override)}={value}" for override, value in pairs)]
+        )
+        check_config(cfg)
         told = [cfg.hydra.runtime.choices["scheduler"]]
         told += [
             f"{override.key_or_group.removeprefix('scheduler.')}={value}"
@@ -391,7 +396,7 @@ def _checked(override: Override) -> Override:
         return override
     if "/" in key and not key.startswith("hydra/"):
         raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")
-    values = values_of(override)
+    values = override_values(override)
     for value in values if key in known else ():
         if isinstance(value, list | dict):
             raise UsageError(f"{key} must be one choice per run; to run several, say -m {key}=a,b")
@@ -409,7 +414,7 @@ def _checked(override: Override) -> Override:
 
 def _check_directory(cfg: DictConfig, multirun: bool) -> None:
     """Runs never share a directory, and what cannot be kept is not begun."""
-    place, left = ("sweep", f"*/{RECORD}") if multirun else ("run", "config.yaml")
+    place, left = ("sweep", f"*/{JOB}") if multirun else ("run", CONFIG)
     path = Path(cfg.hydra[place].dir)
     there = path
     try:

@@ -19,14 +19,14 @@ from lit_optim.command_line.command import (
 def run(args: argparse.Namespace) -> None:
     """Draw the curves in the terminal, and where asked into a file."""
     from lit_optim.reports import lr_plot
-    from lit_optim.reports.lr_plan import planned
+    from lit_optim.reports.lr_plan import plan_lr
 
     if args.to is not None:
         lr_plot.check_ending(args.to)
-    plans = planned(args.overrides, args.steps_per_epoch)
-    print(lr_plot.shown(plans, shutil.get_terminal_size().columns))
+    plans = plan_lr(args.overrides, args.steps_per_epoch)
+    print(lr_plot.draw_in_terminal(plans, shutil.get_terminal_size().columns))
     if args.to is not None:
-        lr_plot.write(plans, args.to)
+        lr_plot.write_file(plans, args.to)
 
 
 COMMAND = Command(

@@ -10,11 +10,11 @@ from lit_optim.command_line.command import OVERRIDES, Argument, Command, Complet
 
 def run(args: argparse.Namespace) -> int | None:
     """Print the command that started it, and run that in a new directory."""
-    from lit_optim.command_line.prepare import rerun_line
+    from lit_optim.command_line.prepare import rerun_arguments
     from lit_optim.commands import load_command
     from lit_optim.errors import escape
 
-    again = rerun_line(args.directory, args.overrides)
+    again = rerun_arguments(args.directory, args.overrides)
     print("lit-optim train", escape(shlex.join(again)), flush=True)
     return load_command("train").run(argparse.Namespace(argv=again))
 

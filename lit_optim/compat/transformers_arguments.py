@@ -71,7 +71,7 @@ def read(path: str) -> dict[str, Any]:
     return given
 
 
-def merged(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+def merge(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a file under those that were typed, such as `lr_scheduler_kwargs.num_cycles`.
 
     Raises:
@@ -105,14 +105,14 @@ def translate(arguments: Mapping[str, Any]) -> list[str]:
     Raises:
         UsageError: a wrong value, or something that is not here.
     """
-    given = _checked(arguments)
+    given = _check_arguments(arguments)
     made = _optimizer(given) | _schedule(given) | _run(given, arguments.keys())
     return [f"{key}={_text(value)}" for key, value in made.items()]
 
 
-def left_out(arguments: Mapping[str, Any]) -> str:
+def untranslated(arguments: Mapping[str, Any]) -> str:
     """What of these was not translated, in one line; keys that change no update are counted."""
-    given, void = _checked(arguments), []
+    given, void = _check_arguments(arguments), []
     name, row = _optim(given), _row(given)
     if not row.warmup:
         void += ["warmup_steps", "warmup_ratio"]
@@ -142,9 +142,9 @@ def _say(key: str) -> str:
     return f"say {HERE[key]}" if key in HERE else ""
 
 
-def _checked(arguments: Mapping[str, Any]) -> Arguments:
+def _check_arguments(arguments: Mapping[str, Any]) -> Arguments:
     known = {key: value for key, value in arguments.items() if key in KEYS}
-    return Arguments(**{key: _accepted(key, value, KEYS[key]) for key, value in known.items()})
+    return Arguments(**{key: _check_value(key, value, KEYS[key]) for key, value in known.items()})
 
 
 def _optim(given: Arguments) -> str:
@@ -177,7 +177,7 @@ def _optimizer(given: Arguments) -> dict[str, Any]:
         if key in passed:
             annotation = _parameters("optimizer", ours)[key].annotation
             value = _as_transformers_reads(passed[key], annotation)
-            made[key] = _accepted(f"optim_args.{key}", value, annotation)
+            made[key] = _check_value(f"optim_args.{key}", value, annotation)
     return {"optimizer": ours} | {f"optimizer.{key}": value for key, value in made.items()}
 
 
@@ -210,7 +210,7 @@ def _schedule(given: Arguments) -> dict[str, Any]:
         made = {row.warmup: _warmup(given, row)} | made
     for key, value in passed.items():
         annotation = _parameters("scheduler", row.ours)[row.arguments[key]].annotation
-        made[row.arguments[key]] = _accepted(f"lr_scheduler_kwargs.{key}", value, annotation)
+        made[row.arguments[key]] = _check_value(f"lr_scheduler_kwargs.{key}", value, annotation)
     if row.ours == "polynomial" and not made["min_lr"] < given.learning_rate:
         raise UsageError(
             f"hf.learning_rate={given.learning_rate:g} must be above lr_end={made['min_lr']:g}"
@@ -281,7 +281,7 @@ def _as_transformers_reads(value: Any, annotation: Any) -> Any:
         return value
 
 
-def _accepted(key: str, value: Any, annotation: Any) -> Any:
+def _check_value(key: str, value: Any, annotation: Any) -> Any:
     if not accepts(value, annotation):
         raise UsageError(f"hf.{key} must be {describe(annotation)}, got {show(value)}")
     return value

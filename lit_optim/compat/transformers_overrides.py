@@ -10,44 +10,46 @@ from hydra.core.override_parser.types import Override
 
 from lit_optim.compat import transformers_arguments as hf
 from lit_optim.compat.transformers_tables import DECIDE
-from lit_optim.config.composing import values_of
+from lit_optim.config.composing import override_values
 from lit_optim.config.paths import unquoted
-from lit_optim.config.reading import check_multirun, overrides_in
+from lit_optim.config.reading import check_multirun, parse_overrides
 from lit_optim.errors import UsageError
 
 HF = re.compile(r"\+{0,2}hf(?=[.=]|$)")
 LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 
 
-def translated_by(theirs: list[str], own: list[Override], multirun: bool) -> tuple[list[str], str]:
+def translate_overrides(
+    theirs: list[str], own: list[Override], multirun: bool
+) -> tuple[list[str], str]:
     """The overrides that `hf...` stands for beside the user's own, and what they leave out.
 
     Raises:
         UsageError: a key of theirs that says what an override also says, or cannot be translated.
     """
-    file, typed, swept = _asked(theirs, multirun)
+    file, typed, swept = _parse_arguments(theirs, multirun)
     here = {override.key_or_group: override for override in own}
-    given = hf.merged(file, typed)
+    given = hf.merge(file, typed)
     for group in [group for group in DECIDE if group in here]:
         both = [f"hf.{key}" for key in DECIDE[group] if given.get(key) is not None]
         if both:
             line = here[group].input_line
             raise UsageError(f"{line} and {', '.join(both)}: both choose the {group}; give one")
-    if "experiment" in here and values_of(here["experiment"]) != ["none"]:
+    if "experiment" in here and override_values(here["experiment"]) != ["none"]:
         raise UsageError(f"{here['experiment'].input_line} and hf both choose; give one of them")
     first = _lines(given, here)
     lines = dict(first)
     for key, values in swept.items():
-        runs = [_lines(hf.merged(file, typed | {key: value}), here) for value in values]
+        runs = [_lines(hf.merge(file, typed | {key: value}), here) for value in values]
         moved = {k for run in runs for k, value in run.items() if value != first.get(k)}
         if len(moved) != 1 or any(run.keys() != first.keys() for run in runs):
             raise UsageError(f"hf.{key} cannot be swept: it is not one key here; sweep ours")
         [ours] = moved
         lines[ours] = ",".join(run[ours] for run in runs)
-    return [f"{key}={value}" for key, value in lines.items()], hf.left_out(given)
+    return [f"{key}={value}" for key, value in lines.items()], hf.untranslated(given)
 
 
-def _asked(
+def _parse_arguments(
     lines: list[str], multirun: bool
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[Any]]]:
     """The keys of the file, those that were typed, and of the latter the values to sweep over."""
@@ -64,11 +66,11 @@ def _asked(
         elif key == "optim_args" or (key == "lr_scheduler_kwargs" and '"' in bare):
             typed[key] = bare  # to transformers it is text; Hydra would take it apart
         else:
-            [override] = overrides_in([f"hf.{key}={text}"])
+            [override] = parse_overrides([f"hf.{key}={text}"])
             if override.is_sweep_override():
                 check_multirun(override, multirun)
                 read = OverridesParser.create().parse_override
-                swept[key] = [read(f"hf={value}").value() for value in values_of(override)]
+                swept[key] = [read(f"hf={value}").value() for value in override_values(override)]
             typed[key] = swept[key][0] if key in swept else override.value()
     return file, typed, swept
 

@@ -10,23 +10,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_optim.config.hints import dotted_keys, nearest
+from lit_optim.config.hints import dotted_keys, suggest_key
 from lit_optim.config.lr import is_far
 from lit_optim.config.places import conf_dir, groups, target_of
 from lit_optim.config.resume_settings import NONE, check_resume
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import (
     KINDS,
-    SEVERAL,
+    MULTI_GROUPS,
     TARGET,
     check_allowed,
     check_arguments,
     check_function,
+    check_required,
+    class_name,
     find_targets,
     locate,
     may_be_allowed,
-    name_of,
-    require,
 )
 from lit_optim.config.trainer import check_trainer, run_length
 from lit_optim.config.typed_ranges import narrowed
@@ -42,7 +42,7 @@ from lit_optim.signatures import Signature, read_attribute, read_signature
 BEST = "best"  # of the run, as `ckpt`
 
 #: Groups whose choice is one object.
-ONE = (
+SINGLE_GROUPS = (
     "optimizer",
     "wrapper",
     "scheduler",
@@ -53,14 +53,14 @@ ONE = (
     "trainer",
 )
 #: What a constructor is given by the run, and nobody else.
-PASSED = {
+PASSED_BY_RUN = {
     "optimizer": ("params", "roles"),
     "wrapper": ("base",),
     "param_groups": ("module",),
 }
 
 
-def check(cfg: DictConfig) -> None:
+def check_config(cfg: DictConfig) -> None:
     """Refuse what would train something else than what was typed.
 
     Names, keys, types and ranges are judged by the constructors' annotations, read from their
@@ -79,16 +79,16 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"allow={package!r} is not the name of a package")
         if not may_be_allowed(package):
             raise UsageError(f"allow={package} is refused: it is no package of yours")
-    for name in (*ONE, *SEVERAL):
+    for name in (*SINGLE_GROUPS, *MULTI_GROUPS):
         for path, node in find_targets(name, plain[name]):
-            whole = path.count(".") == (name in SEVERAL)  # not a part of what a group chooses
-            known = KINDS.get(name) or _targets(name) if whole else ()
+            whole = path.count(".") == (name in MULTI_GROUPS)  # not a part of what a group chooses
+            known = KINDS.get(name) or _shipped_targets(name) if whole else ()
             check_allowed(f"{path}.{TARGET}", node[TARGET], known, allow)
-    for name in ONE:
-        _check_one(name, plain[name], plain)
-    for group in SEVERAL:
+    for name in SINGLE_GROUPS:
+        _check_node(name, plain[name], plain)
+    for group in MULTI_GROUPS:
         for name, node in plain[group].items():
-            _check_one(f"{group}.{name}", node, plain)
+            _check_node(f"{group}.{name}", node, plain)
     check_trainer(plain["trainer"])
     _check_schedule(plain)
     _check_schedules(plain)
@@ -145,7 +145,7 @@ def _check_job(plain: Mapping[str, Any]) -> None:
     if not train and (ckpt is None or not os.path.isfile(ckpt)):
         given = "" if ckpt is None else f"; {ckpt} is no file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
-    keepers = [node for node in plain["callbacks"].values() if "Checkpoint" in name_of(node)]
+    keepers = [node for node in plain["callbacks"].values() if "Checkpoint" in class_name(node)]
     off = plain["trainer"].get("enable_checkpointing") is False
     if ckpt == BEST and (off or not keepers):
         raise UsageError("ckpt=best needs a checkpoint callback, and there is none")
@@ -179,24 +179,24 @@ def allowed_packages(plain: Mapping[str, Any]) -> list[str]:
 def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
     known = [*settings.parameters, *groups()]
     for key, value in plain.items():
-        if key in groups() and key not in (*ONE, *SEVERAL):
+        if key in groups() and key not in (*SINGLE_GROUPS, *MULTI_GROUPS):
             raise UsageError(f"{key} has no keys of its own{_choices(key)}")
         if key not in known:
             others = [name for name in dotted_keys(plain) if name.split(".")[0] in known]
-            raise UsageError(f"unknown key {key}{nearest(key, known, others)}")
+            raise UsageError(f"unknown key {key}{suggest_key(key, known, others)}")
         if key in settings.parameters:
             annotation = settings.parameters[key].annotation
             if value == "" or not accepts(value, annotation):
                 raise UsageError(f"{key} must be {describe(annotation)}, got {show(value)}")
-    for name in (*settings.parameters, *ONE):
-        if name not in plain or (name in ONE and plain[name] is None):
+    for name in (*settings.parameters, *SINGLE_GROUPS):
+        if name not in plain or (name in SINGLE_GROUPS and plain[name] is None):
             raise UsageError(f"{name} is required{_choices(name)}")
-    for name in SEVERAL:
+    for name in MULTI_GROUPS:
         if not isinstance(plain.get(name), Mapping):
             raise UsageError(f"{name} is required{_choices(name)}")
 
 
-def _targets(name: str) -> tuple[str, ...]:
+def _shipped_targets(name: str) -> tuple[str, ...]:
     """What our choices of a group make; a class of the user's own wants `allow`."""
     return tuple(
         target_of(path) for path in groups()[name].values() if path.is_relative_to(conf_dir())
@@ -208,7 +208,7 @@ def _choices(name: str) -> str:
     return f"; one of {', '.join(choices)}" if choices else ""
 
 
-def _check_one(path: str, node: Any, plain: Mapping[str, Any]) -> None:
+def _check_node(path: str, node: Any, plain: Mapping[str, Any]) -> None:
     if node is None:
         raise UsageError(f"{path} cannot be null; to leave it out, say ~{path}")
     if not isinstance(node, Mapping):
@@ -222,7 +222,7 @@ def _check_one(path: str, node: Any, plain: Mapping[str, Any]) -> None:
         return
     if path == "optimizer":
         signature = narrowed(node[TARGET], signature)
-    passed = PASSED.get(path, ())
+    passed = PASSED_BY_RUN.get(path, ())
     own = {key: value for key, value in signature.parameters.items() if key not in passed}
     signature = Signature(own, signature.open)
     for key in passed:
@@ -231,23 +231,23 @@ def _check_one(path: str, node: Any, plain: Mapping[str, Any]) -> None:
     given = {k: v for k, v in node.items() if k not in passed}
     check_arguments(path, given, signature, dotted_keys(plain))
     if path not in ("model", "data"):  # which may take what is missing from each other
-        require(path, node, signature, given=set())
+        check_required(path, node, signature, given=set())
 
 
 def _check_schedule(plain: dict[str, Any]) -> None:
     node, trainer = plain["scheduler"], plain["trainer"]
     if not current_name(node[TARGET]).startswith(KINDS["scheduler"]):
         raise UsageError(
-            f"scheduler.{TARGET}={node[TARGET]}: {name_of(node)} is none of lit_optim.schedules"
+            f"scheduler.{TARGET}={node[TARGET]}: {class_name(node)} is none of lit_optim.schedules"
         )
     for path, dotted in _functions("scheduler", node):
         check_function(path, dotted, allowed_packages(plain))
     try:
-        schedule = made_schedule(node)
+        schedule = make_schedule(node)
         if schedule is None:
             return
         lr = lr_of(plain["optimizer"])
-        as_given = name_of(plain["lr_rule"]) == "none"  # else it depends on the batch
+        as_given = class_name(plain["lr_rule"]) == "none"  # else it depends on the batch
         if lr is not None and as_given:
             schedule.check(lr)
         # epochs and samples get their length from the data, later
@@ -266,12 +266,12 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
     signature = read_signature(optimizer[TARGET])
     for one in movings(plain["schedules"]):
         name = one.key.split(".")[0]
-        if name == name_of(plain["wrapper"]).lower():
+        if name == class_name(plain["wrapper"]).lower():
             continue
         known = [k for k, v in optimizer.items() if k not in (TARGET, "lr")]
         if name not in known:
             near = suggest(name, known) or f"; it has {', '.join(known)}"
-            raise UsageError(f"{one.path}: {name_of(optimizer)} has no {name}{near}")
+            raise UsageError(f"{one.path}: {class_name(optimizer)} has no {name}{near}")
         own = read(optimizer, one.key, one.path)
         if one.schedule is None or not one.schedule.units <= {"step", "%"} or steps < 1:
             continue
@@ -284,7 +284,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
             check_values(one.path, one.key, curve, own, optimizer[name], hint)
 
 
-def made_schedule(node: Mapping[str, Any]) -> Schedule | None:
+def make_schedule(node: Mapping[str, Any]) -> Schedule | None:
     """What a checked node of the group asks for; None for no schedule.
 
     Raises:
@@ -292,7 +292,7 @@ def made_schedule(node: Mapping[str, Any]) -> Schedule | None:
     """
     make = locate("scheduler", node[TARGET])
     own = getattr(make, "__module__", "") == current_name(node[TARGET]).rpartition(".")[0]
-    if not (own and (hasattr(make, "__wrapped__") or name_of(node) == "none")):
+    if not (own and (hasattr(make, "__wrapped__") or class_name(node) == "none")):
         raise UsageError(f"{TARGET}={node[TARGET]} is no schedule")
     schedule = make(**{key: value for key, value in node.items() if key != TARGET})
     assert schedule is None or isinstance(schedule, Schedule)
@@ -305,13 +305,16 @@ def lr_of(optimizer: Mapping[str, Any]) -> float | None:
     return max((value for value in named if isinstance(value, int | float)), default=None)
 
 
-def unusual(optimizer: Mapping[str, Any]) -> str | None:
+def unusual_lr_warning(optimizer: Mapping[str, Any]) -> str | None:
     """A line where the lr of an optimizer's node is far from where anybody would search for it."""
     low, high = read_attribute(optimizer[TARGET], "lr_range") or (0.0, math.inf)
     lr = optimizer.get("lr")
     if not isinstance(lr, int | float) or not is_far(lr, (low, high)):
         return None
-    return f"optimizer.lr={lr} is far from the usual of {name_of(optimizer)}: {low:g} to {high:g}"
+    return (
+        f"optimizer.lr={lr} is far from the usual range of "
+        f"{class_name(optimizer)}, {low:g} to {high:g}"
+    )
 
 
 def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:

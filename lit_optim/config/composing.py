@@ -16,8 +16,8 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
-from lit_optim.config.length import settle_length
-from lit_optim.config.lr import settle_lr
+from lit_optim.config.length import resolve_length
+from lit_optim.config.lr import resolve_lr
 from lit_optim.config.own_files import OwnFiles, own_search_path
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
@@ -27,7 +27,7 @@ MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
 LONG = 100  # values of a range
 
 
-def composed(overrides: list[str]) -> DictConfig:
+def compose_config(overrides: list[str]) -> DictConfig:
     """The configuration of these overrides, with Hydra's own part.
 
     Raises:
@@ -36,9 +36,9 @@ def composed(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", [*_own_choices(), *overrides], return_hydra_config=True)
-            settle_length(cfg, cfg.hydra)
-            settle_lr(cfg, cfg.hydra)
-        stand_in(cfg)
+            resolve_length(cfg, cfg.hydra)
+            resolve_lr(cfg, cfg.hydra)
+        set_hydra_config(cfg)
         return cfg
     except UsageError:
         raise
@@ -65,7 +65,7 @@ def composed(overrides: list[str]) -> DictConfig:
     except (ValueError, TypeError, AttributeError, IndexError) as error:  # of OmegaConf's own doing
         if not overrides:
             raise
-        composed(overrides[:-1])  # raises where one of these is to blame
+        compose_config(overrides[:-1])  # raises where one of these is to blame
         raise UsageError(
             f"{overrides[-1].lstrip('+')} cannot be put there; a list is given whole, as in "
             "key=[a,b]"
@@ -78,24 +78,26 @@ def _own_choices() -> list[str]:
     return [] if own is None else [f"hydra.searchpath=[{quote(own)}]"]
 
 
-def stand_in(cfg: DictConfig) -> None:
+def set_hydra_config(cfg: DictConfig) -> None:
     """Have a configuration that is not run yet answer interpolations of the form `${hydra:...}`."""
     with read_write(cfg), open_dict(cfg):
         cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
     HydraConfig.instance().set_config(cfg)
 
 
-def each_once(overrides: list[Override]) -> Iterator[DictConfig]:
+def compose_each_value(overrides: list[Override]) -> Iterator[DictConfig]:
     """Configurations of runs in which every swept value occurs; not their whole product."""
-    fixed = [rewritten(override) for override in overrides if not override.is_sweep_override()]
+    fixed = [
+        as_hydra_override(override) for override in overrides if not override.is_sweep_override()
+    ]
     swept = {o.key_or_group: _lines(o) for o in overrides if o.is_sweep_override()}
     first = {key: lines[0] for key, lines in swept.items()}
-    cfg = composed([*fixed, *first.values()])
+    cfg = compose_config([*fixed, *first.values()])
     yield cfg
     for key, lines in swept.items():
         for line in lines[1:]:
             if key in groups():
-                yield composed([*fixed, *(first | {key: line}).values()])
+                yield compose_config([*fixed, *(first | {key: line}).values()])
             else:  # put in its place: composing anew for each of many values would take long
                 before = OmegaConf.select(cfg, key)
                 value = OverridesParser.create().parse_override(line).value()
@@ -109,23 +111,23 @@ def _lines(override: Override) -> list[str]:
     values = list(override.sweep_string_iterator())
     if isinstance(override.value(), RangeSweep) and len(values) > LONG:
         values = [values[0], values[-1]]
-    return [f"{key_of(override)}={value}" for value in values]
+    return [f"{hydra_key(override)}={value}" for value in values]
 
 
-def check_runs(overrides: list[Override]) -> None:
+def check_run_count(overrides: list[Override]) -> None:
     """Hold the number of runs of a sweep against what can be meant.
 
     Raises:
         UsageError: too many, with their number.
     """
-    runs = math.prod(len(values_of(override)) for override in overrides)
+    runs = math.prod(len(override_values(override)) for override in overrides)
     if runs > MOST_RUNS:
         raise UsageError(
             f"-m asks for {runs:,} runs, and {MOST_RUNS:,} is the most; sweep over fewer values"
         )
 
 
-def values_of(override: Override) -> list[object]:
+def override_values(override: Override) -> list[object]:
     """What an override says, once or, where it is swept, for each of the runs.
 
     Raises:
@@ -147,15 +149,15 @@ def values_of(override: Override) -> list[object]:
     return [value.strip("'\"") for value in values]
 
 
-def rewritten(override: Override) -> str:
+def as_hydra_override(override: Override) -> str:
     """An override that Hydra takes whichever `+` it was typed with."""
     if override.is_delete():
         return str(override.input_line)
     typed = str(override.input_line).partition("=")[2]
-    return f"{key_of(override)}={typed}"
+    return f"{hydra_key(override)}={typed}"
 
 
-def key_of(override: Override) -> str:
+def hydra_key(override: Override) -> str:
     """The key as Hydra shall see it: groups plain, values forced; `check` decides what may be."""
     key = override.get_key_element().lstrip("+")
     name = override.key_or_group

@@ -64,7 +64,7 @@ def _dotted(path: str, node: Mapping[str, Any]) -> Iterator[str]:
             yield from _dotted(here, value)
 
 
-def elsewhere(key: str, keys: Sequence[str]) -> str:
+def suggest_other_group(key: str, keys: Sequence[str]) -> str:
     """The end of a message: where a key of this name stands, as a question; or nothing.
 
     Args:
@@ -81,9 +81,9 @@ def elsewhere(key: str, keys: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(found[:MOST])}?" if found else ""
 
 
-def nearest(key: str, names: Sequence[str], keys: Sequence[str]) -> str:
+def suggest_key(key: str, names: Sequence[str], keys: Sequence[str]) -> str:
     """The same for a key at the top, which may be misspelled too."""
-    near = elsewhere(key, keys) or suggest(key, names)
+    near = suggest_other_group(key, keys) or suggest(key, names)
     if near:
         return near
     whole = {known.rpartition(".")[2]: known for known in reversed(keys)}

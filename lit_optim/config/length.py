@@ -25,7 +25,7 @@ LENGTH = re.compile(rf"^ *({STEPS}|{EPOCHS}) *:", re.MULTILINE)
 Said = tuple[tuple[int, int], Any]
 
 
-def settle_length(cfg: DictConfig, hydra: DictConfig) -> None:
+def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
     """Let the more specific of `trainer.max_steps` and `trainer.max_epochs` decide alone.
 
     Typed is more specific than an experiment, an experiment more than the trainer that is chosen,

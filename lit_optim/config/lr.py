@@ -35,7 +35,7 @@ SETS_LR = re.compile(r"^ +lr *:", re.MULTILINE)
 INCLUDES = re.compile(r"^ *- (?!override\b)\S", re.MULTILINE)
 
 
-def settle_lr(cfg: DictConfig, hydra: DictConfig) -> None:
+def resolve_lr(cfg: DictConfig, hydra: DictConfig) -> None:
     """Let an optimizer that is not like AdamW keep its own lr where a preset has set it.
 
     Args:
@@ -55,7 +55,7 @@ def settle_lr(cfg: DictConfig, hydra: DictConfig) -> None:
             cfg.optimizer.pop("lr", None)
 
 
-def origin_of_lr(hydra: DictConfig) -> str:
+def lr_origin(hydra: DictConfig) -> str:
     """Where the lr comes from: typed, a preset, an experiment and so on, or the default."""
     if is_typed(KEY, hydra):
         return "typed"

@@ -46,7 +46,7 @@ def expand_home(path: str) -> str:
     return os.path.expanduser(path)
 
 
-def with_path_quoted(line: str, multirun: bool) -> str:
+def quote_path_value(line: str, multirun: bool) -> str:
     """An override whose value Hydra reads as the path that was typed; others as they are.
 
     Args:

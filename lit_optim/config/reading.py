@@ -31,7 +31,7 @@ def search_path() -> Any:
     return path
 
 
-def overrides_in(lines: list[str]) -> list[Override]:
+def parse_overrides(lines: list[str]) -> list[Override]:
     """What these arguments say.
 
     Raises:

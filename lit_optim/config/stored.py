@@ -18,10 +18,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from lit_optim.config.composing import values_of
+from lit_optim.config.composing import override_values
 from lit_optim.config.paths import OF_A_PLACE
 from lit_optim.config.places import OPTION, groups
-from lit_optim.config.reading import overrides_in
+from lit_optim.config.reading import parse_overrides
 from lit_optim.config.settings import Settings
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError
@@ -94,7 +94,7 @@ def stored_overrides(
         UsageError: a line is no override, or one that a file may not make.
     """
     try:
-        overrides = overrides_in(list(lines))
+        overrides = parse_overrides(list(lines))
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from None
     taken = []
@@ -126,7 +126,7 @@ def _objection(override: Override, multirun: bool) -> str | None:
             return "several values"
         if not override.is_discrete_sweep():
             return "values to search for"
-        values_of(override)  # refuses what is too many
+        override_values(override)  # refuses what is too many
         parse = OverridesParser.create().parse_override
         try:  # with the quotes, without which it may be another value
             lines = [f"x={value}" for value in override.sweep_string_iterator()]

@@ -10,7 +10,7 @@ from typing import Any
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 
-from lit_optim.config.hints import elsewhere
+from lit_optim.config.hints import suggest_other_group
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.moved_names import current_name
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "callbacks": ("lit_optim.callbacks.", "lightning.pytorch.callbacks."),
 }
 #: Groups whose choice is several objects, by name.
-SEVERAL = ("logger", "callbacks")
+MULTI_GROUPS = ("logger", "callbacks")
 TARGET = "_target_"
 FEW = 10  # names that a message may list beside a suggestion
 
@@ -124,9 +124,9 @@ def check_arguments(
         if key not in known:
             if signature.open:
                 continue
-            near = suggest(key, known) or elsewhere(f"{path}.{key}", keys)
+            near = suggest(key, known) or suggest_other_group(f"{path}.{key}", keys)
             if not near or len(known) <= FEW:
-                near += f" ({name_of(node)} takes {', '.join(known) or 'no arguments'})"
+                near += f" ({class_name(node)} takes {', '.join(known) or 'no arguments'})"
             raise UsageError(f"unknown key {path}.{key}{near}")
         parameter = known[key]
         if value is None and parameter.required:
@@ -137,7 +137,9 @@ def check_arguments(
             )
 
 
-def require(path: str, node: Mapping[str, Any], signature: Signature, given: set[str]) -> None:
+def check_required(
+    path: str, node: Mapping[str, Any], signature: Signature, given: set[str]
+) -> None:
     """Refuse a node that lacks an argument its constructor must have.
 
     Args:
@@ -158,7 +160,7 @@ def require(path: str, node: Mapping[str, Any], signature: Signature, given: set
             raise UsageError(f"{path}.{name} must be given: {what}{unfilled}")
 
 
-def name_of(node: Mapping[str, Any]) -> str:
+def class_name(node: Mapping[str, Any]) -> str:
     """The class of a node, without its module."""
     return str(node[TARGET]).rpartition(".")[2]
 
@@ -198,7 +200,7 @@ def _is_of(module_name: str, value: Any) -> bool:
     return f"{getattr(value, '__module__', '')}.".startswith(f"{module_name}.")
 
 
-def deferred(node: DictConfig) -> Callable[..., Any]:
+def make_factory(node: DictConfig) -> Callable[..., Any]:
     """What makes the object of a checked node; containers arrive as plain lists and dicts.
 
     Raises:
@@ -213,4 +215,4 @@ def deferred(node: DictConfig) -> Callable[..., Any]:
 
 def build(node: DictConfig) -> Any:
     """The object of a checked node. What its constructor raises comes through as it is."""
-    return deferred(node)()
+    return make_factory(node)()

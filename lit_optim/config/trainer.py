@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from lit_optim.config.targets import SEVERAL
+from lit_optim.config.targets import MULTI_GROUPS
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
 
@@ -50,7 +50,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     Raises:
         UsageError: naming the key, what was given and what is allowed.
     """
-    for group in SEVERAL:
+    for group in MULTI_GROUPS:
         if group in trainer:
             raise UsageError(f"trainer.{group} is made of the group {group}; choose {group}=...")
     if "default_root_dir" in trainer:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.command_line.prepare import combinations
-from lit_optim.config.check import made_schedule, to_plain
-from lit_optim.config.targets import deferred
+from lit_optim.command_line.prepare import compose_combinations
+from lit_optim.config.check import make_schedule, to_plain
+from lit_optim.config.targets import make_factory
 from lit_optim.errors import UsageError
 from lit_optim.race.landscapes import Landscape, Point
 from lit_optim.schedules.adapter import ScheduledLR
@@ -118,7 +118,7 @@ def find_entrants(lines: Sequence[str], steps: int) -> list[Entrant]:
     is_typed = "optimizer.lr" in keys
     found = [
         _make_entrant(name, cfg, is_typed)
-        for name, cfg in islice(combinations([*lines, *more]), MOST + 1)
+        for name, cfg in islice(compose_combinations([*lines, *more]), MOST + 1)
     ]
     if len(found) > MOST:
         raise UsageError(f"a race has at most {MOST} combinations of values, and these are more")
@@ -127,15 +127,15 @@ def find_entrants(lines: Sequence[str], steps: int) -> list[Entrant]:
 
 def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:
     own = cfg.optimizer.get("lr")
-    wrap = deferred(cfg.wrapper)
+    wrap = make_factory(cfg.wrapper)
 
     def make(params: Any, lr: float | None) -> Any:
         node = cfg.optimizer.copy()
         if lr is not None:
             node.lr = lr
-        return Wrapped(deferred(node), wrap)(params)
+        return Wrapped(make_factory(node), wrap)(params)
 
-    needs = Wrapped(deferred(cfg.optimizer), wrap).needs
+    needs = Wrapped(make_factory(cfg.optimizer), wrap).needs
     is_own = own is None or "closure" in needs or "lr_of_1" in needs  # finds its step size itself
     lrs = (own,) if is_typed or is_own else LRS
     name = _name(combination, cfg.hydra.runtime.choices)
@@ -230,7 +230,7 @@ def _evaluated(optimizer: Any, point: Tensor) -> Point:
 
 def _make_adapter(optimizer: Any, plain: Mapping[str, Any], horizon: Horizon) -> ScheduledLR | None:
     """The schedules of the lr and of other hyperparameters, for one optimizer."""
-    schedule = made_schedule(plain["scheduler"])
+    schedule = make_schedule(plain["scheduler"])
     others = movings(plain["schedules"])
     if schedule is None and not others:
         return None

@@ -26,13 +26,13 @@ from lit_optim.callbacks.routing import (
     size_told,
     state_bytes,
 )
-from lit_optim.command_line.prepare import combinations
+from lit_optim.command_line.prepare import compose_combinations
 from lit_optim.config.check import to_plain
-from lit_optim.config.lr import is_far, origin_of_lr
+from lit_optim.config.lr import is_far, lr_origin
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.optimizer import OptimizerBase
-from lit_optim.reports.lr_plot import sparkline, telling
-from lit_optim.runs.build import built
+from lit_optim.reports.lr_plot import notable_updates, sparkline
+from lit_optim.runs.build import build_run
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Curve
 from lit_optim.schedules.durations import Duration, parse
@@ -63,7 +63,7 @@ def explain(lines: list[str], console: Console) -> None:
     Raises:
         UsageError: a mistake in them.
     """
-    runs = list(combinations(lines))
+    runs = list(compose_combinations(lines))
     if len(runs) > 1:
         raise UsageError(f"explain is about one run, and these are {len(runs)}")
     [(_, cfg)] = runs
@@ -74,7 +74,7 @@ def explain(lines: list[str], console: Console) -> None:
             "explain trains nothing anyway: leave trainer.fast_dev_run (debug=fast) out, and it "
             "tells of the run that is meant"
         )
-    parts = built(cfg, Path.cwd(), [_Halt()], SILENT, logs=False)
+    parts = build_run(cfg, Path.cwd(), [_Halt()], SILENT, logs=False)
     trainer, model = parts.trainer, parts.model
     with suppress(_Ready):
         trainer.fit(model, parts.data)
@@ -89,9 +89,9 @@ def explain(lines: list[str], console: Console) -> None:
     for group in ("optimizer", "wrapper", "scheduler", "lr_rule", "model", "data"):
         if choices[group] != "none" or group == "scheduler":
             lr = plain["optimizer"].get("lr") if group == "optimizer" else None
-            more = "" if lr is None else f"  lr {lr:g} ({origin_of_lr(cfg.hydra)})"
+            more = "" if lr is None else f"  lr {lr:g} ({lr_origin(cfg.hydra)})"
             table.add_row(group, f"{choices[group]}{more}")
-    for key, told in _told(trainer, plain, adapter, optimizer):
+    for key, told in _describe_run(trainer, plain, adapter, optimizer):
         table.add_row(key, told)
     console.print(table)
     groups, told = _groups(optimizer, model)
@@ -104,7 +104,7 @@ def explain(lines: list[str], console: Console) -> None:
         console.print("nothing looks like a mistake")
 
 
-def _told(
+def _describe_run(
     trainer: Trainer, plain: Mapping[str, Any], adapter: ScheduledLR | None, optimizer: Optimizer
 ) -> Iterator[tuple[str, str]]:
     yield "run", _length(trainer, plain)
@@ -126,7 +126,7 @@ def _told(
     middles = [min(steps - 1, int((k + 0.5) * steps / BARS)) for k in range(BARS)]
     values = [lr(t) for t in middles]
     yield "lr", sparkline(values, max(values))
-    marks = telling(lr, [t for t in curve.milestones() if t < steps])
+    marks = notable_updates(lr, [t for t in curve.milestones() if t < steps])
     for t in marks:
         yield "", f"update {t:>7,}  lr {lr(t):.4g}"
     if curve.follows is not None:

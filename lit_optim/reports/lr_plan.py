@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lit_optim.command_line.prepare import combinations
-from lit_optim.config.check import lr_of, made_schedule, to_plain
+from lit_optim.command_line.prepare import compose_combinations
+from lit_optim.config.check import lr_of, make_schedule, to_plain
 from lit_optim.errors import UsageError
 from lit_optim.schedules.core import Curve, Schedule
 from lit_optim.schedules.durations import Horizon
 
 
 @dataclass(frozen=True)
-class Plan:
+class LrPlan:
     """What a run would do with the lr.
 
     Args:
@@ -40,7 +40,7 @@ class Plan:
         return [mark for mark in self.curve.milestones() if mark < self.steps]
 
 
-def planned(lines: list[str], steps_per_epoch: int | None = None) -> list[Plan]:
+def plan_lr(lines: list[str], steps_per_epoch: int | None = None) -> list[LrPlan]:
     """A plan for each combination of the values in these overrides.
 
     Args:
@@ -51,10 +51,10 @@ def planned(lines: list[str], steps_per_epoch: int | None = None) -> list[Plan]:
         UsageError: the first mistake, or a run of unknown length.
     """
     plans = []
-    for name, cfg in combinations(lines):
+    for name, cfg in compose_combinations(lines):
         plain = to_plain(cfg)
         lr = lr_of(plain["optimizer"])
-        schedule = made_schedule(plain["scheduler"])
+        schedule = make_schedule(plain["scheduler"])
         steps = _steps(plain["trainer"], steps_per_epoch)
         curve = None
         if schedule is not None:
@@ -62,7 +62,7 @@ def planned(lines: list[str], steps_per_epoch: int | None = None) -> list[Plan]:
             steps, curve = steps or horizon.steps, schedule.curve(horizon)
         if steps is None:
             raise UsageError(RUN)
-        plans.append(Plan(name, curve, 1.0 if lr is None else lr, steps))
+        plans.append(LrPlan(name, curve, 1.0 if lr is None else lr, steps))
     return plans
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.reports.lr_plan import Plan
+from lit_optim.reports.lr_plan import LrPlan
 from lit_optim.system import can_show
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -25,7 +25,7 @@ JUMP = 0.4
 ENDINGS = (".png", ".svg", ".csv")
 
 
-def shown(plans: Sequence[Plan], width: int) -> str:
+def draw_in_terminal(plans: Sequence[LrPlan], width: int) -> str:
     """Each plan as a line of bars, under one scale, and one that tells its milestones.
 
     Args:
@@ -39,7 +39,7 @@ def shown(plans: Sequence[Plan], width: int) -> str:
     lines = []
     for plan, values in zip(plans, samples, strict=True):
         lines.append(f"{plan.name:<{names}}  {sparkline(values, top)}")
-        for label, told in _told(plan):
+        for label, told in _describe_milestones(plan):
             lines.append(f"{label:<{names}}  {told}".rstrip())
     return "\n".join(lines)
 
@@ -57,14 +57,14 @@ def _middles(steps: int, count: int) -> list[int]:
     return [min(steps - 1, int((k + 0.5) * steps / count)) for k in range(count)]
 
 
-def _told(plan: Plan) -> list[tuple[str, str]]:
+def _describe_milestones(plan: LrPlan) -> list[tuple[str, str]]:
     """The lines under the bars."""
-    told = [("", _at(telling(plan.at, plan.milestones()), plan.at))]
+    told = [("", _at(notable_updates(plan.at, plan.milestones()), plan.at))]
     if plan.curve is None:
         return told
     for name, other in plan.curve.others.items():
         marks = [mark for mark in other.milestones() if mark < plan.steps]
-        told.append(("", f"{name}: {_at(telling(other, marks), other)}"))
+        told.append(("", f"{name}: {_at(notable_updates(other, marks), other)}"))
     if plan.curve.follows is not None:
         told.append(("", "as long as its metric does not change it"))
     return told
@@ -78,7 +78,7 @@ def _at(marks: Sequence[int], value: Callable[[int], float]) -> str:
     return "   ".join(parts)
 
 
-def telling(value: Callable[[int], float], marks: Sequence[int]) -> list[int]:
+def notable_updates(value: Callable[[int], float], marks: Sequence[int]) -> list[int]:
     """Of the updates where something begins or ends those that need to be told.
 
     Of two in a row the second one only where the value jumps, and then not the first one if nothing
@@ -113,7 +113,7 @@ def check_ending(path: Path) -> None:
         raise UsageError(f"--to {path}: there is no directory {path.parent}")
 
 
-def write(plans: Sequence[Plan], path: Path) -> None:
+def write_file(plans: Sequence[LrPlan], path: Path) -> None:
     """A picture of all plans, or a table with a row for each update."""
     if path.suffix == ".csv":
         _write_table(plans, path)
@@ -121,9 +121,9 @@ def write(plans: Sequence[Plan], path: Path) -> None:
         _draw(plans, path)
 
 
-def _curves(plans: Sequence[Plan]) -> list[tuple[str, str, Plan, Callable[[int], float]]]:
+def _curves(plans: Sequence[LrPlan]) -> list[tuple[str, str, LrPlan, Callable[[int], float]]]:
     """Of each plan the lr and what moves along: what it is, its name, the plan and the values."""
-    found: list[tuple[str, str, Plan, Callable[[int], float]]] = []
+    found: list[tuple[str, str, LrPlan, Callable[[int], float]]] = []
     for plan in plans:
         found.append(("lr", plan.name, plan, plan.at))
         others = {} if plan.curve is None else plan.curve.others
@@ -131,7 +131,7 @@ def _curves(plans: Sequence[Plan]) -> list[tuple[str, str, Plan, Callable[[int],
     return found
 
 
-def _write_table(plans: Sequence[Plan], path: Path) -> None:
+def _write_table(plans: Sequence[LrPlan], path: Path) -> None:
     curves = _curves(plans)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -140,7 +140,7 @@ def _write_table(plans: Sequence[Plan], path: Path) -> None:
             table.writerow([t, *(value(t) if t < p.steps else "" for _, _, p, value in curves)])
 
 
-def _draw(plans: Sequence[Plan], path: Path) -> None:
+def _draw(plans: Sequence[LrPlan], path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = _curves(plans)
@@ -157,7 +157,7 @@ def _draw(plans: Sequence[Plan], path: Path) -> None:
 
 
 def draw_curve(
-    axes: Any, plan: Plan, value: Callable[[int], float] | None = None, **style: Any
+    axes: Any, plan: LrPlan, value: Callable[[int], float] | None = None, **style: Any
 ) -> None:
     """One curve into matplotlib's axes, its corners included."""
     value = plan.at if value is None else value

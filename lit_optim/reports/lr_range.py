@@ -20,10 +20,10 @@ from rich.console import Console
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.callbacks.routing import Routing
-from lit_optim.command_line.prepare import combinations
+from lit_optim.command_line.prepare import compose_combinations
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
-from lit_optim.runs.build import built
+from lit_optim.runs.build import build_run
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phase_parser import phases
 from lit_optim.updates import Updates, count_updates
@@ -104,7 +104,7 @@ class Suggestion:
     below: float
 
 
-def suggestion(lrs: Sequence[float], averages: Sequence[float]) -> Suggestion | None:
+def suggest_lr(lrs: Sequence[float], averages: Sequence[float]) -> Suggestion | None:
     """From rising lrs and the averaged losses there; None where the loss never falls."""
     finite = [loss if math.isfinite(loss) else math.inf for loss in averages]
     least = min(range(len(finite)), key=finite.__getitem__)
@@ -141,7 +141,7 @@ def lr_range(
     Raises:
         UsageError: a mistake, or no curve to read.
     """
-    runs = list(combinations(lines))
+    runs = list(compose_combinations(lines))
     if len(runs) > 1:
         raise UsageError(f"lr-range is about one run, and these are {len(runs)}")
     [(_, cfg)] = runs
@@ -156,10 +156,10 @@ def lr_range(
     if not 0 < low < high:
         raise UsageError(f"--from={low:g} must be > 0 and below --to={high:g}")
     rising = [{"shape": "exponential", "from": low / own, "to": high / own}]
-    _shortened(cfg, steps)
+    _shorten_run(cfg, steps)
     path = Path("runs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}_lr_range_{choice}"
     losses = Losses()
-    parts = built(cfg, path, [losses], SILENT, logs=False, scheduler=phases(rising))
+    parts = build_run(cfg, path, [losses], SILENT, logs=False, scheduler=phases(rising))
     parts.trainer.fit(parts.model, parts.data)
     if not parts.trainer.is_global_zero:
         return path
@@ -171,9 +171,9 @@ def lr_range(
             "begin lower with --from"
         )
     path.mkdir(parents=True, exist_ok=False)
-    found = suggestion(lrs, losses.averages)
+    found = suggest_lr(lrs, losses.averages)
     _write(path, lrs, losses, found, choice)
-    _tell(console, path, found, low, high)
+    _print_suggestion(console, path, found, low, high)
     if found is not None:
         kept = [line for line in lines if line.lstrip("+").partition("=")[0] != "optimizer.lr"]
         line = " ".join(map(shlex.quote, [*kept, f"optimizer.lr={found.steepest:.2g}"]))
@@ -181,7 +181,7 @@ def lr_range(
     return path
 
 
-def _shortened(cfg: DictConfig, steps: int) -> None:
+def _shorten_run(cfg: DictConfig, steps: int) -> None:
     """The run as long as the test, and without validation."""
     with open_dict(cfg):
         cfg.trainer.update(
@@ -219,7 +219,9 @@ def _write(
     figure.savefig(path / "lr_range.png", dpi=120)
 
 
-def _tell(console: Console, path: Path, found: Suggestion | None, low: float, high: float) -> None:
+def _print_suggestion(
+    console: Console, path: Path, found: Suggestion | None, low: float, high: float
+) -> None:
     if found is None:
         console.print(
             f"the loss does not fall anywhere between lr={low:g} and {high:g}: no suggestion"

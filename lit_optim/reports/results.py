@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lit_optim.errors import UsageError
-from lit_optim.runs.resume import ASKED, RECORD, RESULT
+from lit_optim.runs.layout import FINGERPRINT, JOB, RESULT
 from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
 from lit_optim.sweeps.rows import Ended, ended_run
 from lit_optim.sweeps.table import table
@@ -16,7 +16,7 @@ from lit_optim.tensorboard import shown
 from lit_optim.untrusted import walk
 
 #: What marks the directory of a run.
-MARKS = {ASKED, RESULT, RECORD}
+MARKS = {FINGERPRINT, RESULT, JOB}
 UNFINISHED = -1
 
 

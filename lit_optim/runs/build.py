@@ -41,14 +41,14 @@ from lit_optim.callbacks.summary import LayerSummary
 from lit_optim.callbacks.threads import CpuThreads
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.checkpoints.weights import load_weights
-from lit_optim.config.check import check
+from lit_optim.config.check import check_config
 from lit_optim.config.targets import (
     TARGET,
     build,
     check_arguments,
-    deferred,
+    check_required,
     locate,
-    require,
+    make_factory,
 )
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
@@ -68,10 +68,10 @@ from lit_optim.training.monitor import declared_monitor
 from lit_optim.wrappers import Wrapped
 
 #: What a model may take from us instead of being given a configure_optimizers.
-OURS = ("optimizer", "scheduler", "param_groups", "lr_rule", "schedules")
+INJECTED = ("optimizer", "scheduler", "param_groups", "lr_rule", "schedules")
 
 #: Where the models are that ship.
-TASKS = "lit_optim.tasks."
+TASKS_PREFIX = "lit_optim.tasks."
 PROCESSES_PER_CORE = 4  # that is still somebody's wish
 
 #: Nothing that a user of these tasks could or should mend.
@@ -88,7 +88,7 @@ NOISE = (
 
 
 @dataclass
-class Built:
+class RunParts:
     """Everything that a run needs.
 
     Args:
@@ -106,7 +106,7 @@ class Built:
     lr_rule: LrRule | None
 
 
-def built(
+def build_run(
     cfg: DictConfig,
     run_dir: Path,
     more: Sequence[Callback] = (),
@@ -114,7 +114,7 @@ def built(
     logs: bool = True,
     scheduler: Any = None,
     begins: bool = True,
-) -> Built:
+) -> RunParts:
     """Build it; a mistake is told before data and model are, where that is possible.
 
     Args:
@@ -129,9 +129,9 @@ def built(
     Raises:
         UsageError: a mistake in the configuration.
     """
-    check(cfg)
+    check_config(cfg)
     threads = CpuThreads(cfg.get("threads"))
-    _quiet()
+    _silence_warnings()
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}
     for name in cfg.callbacks:
         _locate(f"callbacks.{name}", cfg.callbacks[name], Callback)
@@ -140,10 +140,10 @@ def built(
     _check_steps(cfg.optimizer[TARGET], _locate("optimizer", cfg.optimizer, Optimizer))
     asked_for = cfg.monitor is not None or hasattr(classes["model"], "monitor")
     mode = _declare_monitor(cfg, classes["model"])
-    made: dict[str, Any] = {"param_groups": deferred(cfg.param_groups)}
-    made["optimizer"] = ServedOptimizer(deferred(cfg.optimizer), deferred(cfg.wrapper))
-    _try(made["optimizer"], cfg)
-    made["schedules"] = _plain(cfg.schedules)
+    made: dict[str, Any] = {"param_groups": make_factory(cfg.param_groups)}
+    made["optimizer"] = ServedOptimizer(make_factory(cfg.optimizer), make_factory(cfg.wrapper))
+    _try_optimizer(made["optimizer"], cfg)
+    made["schedules"] = _to_dict(cfg.schedules)
     made["scheduler"], made["lr_rule"] = scheduler or build(cfg.scheduler), build(cfg.lr_rule)
 
     _check_devices(cfg.trainer)
@@ -172,8 +172,8 @@ def built(
         load_weights(model, cfg.weights)
     if isinstance(trainer.strategy, FSDPStrategy):
         made["param_groups"] = snapshot_groups(made["param_groups"], model)
-    _put_on(model, made, inspect_signature(classes["model"]))
-    return Built(trainer, data, model, history, made["lr_rule"])
+    _attach_optimizer(model, made, inspect_signature(classes["model"]))
+    return RunParts(trainer, data, model, history, made["lr_rule"])
 
 
 def _has_lr(model: LightningModule) -> bool:
@@ -183,10 +183,10 @@ def _has_lr(model: LightningModule) -> bool:
     )
 
 
-def _try(make: Wrapped, cfg: DictConfig) -> None:
+def _try_optimizer(make: Wrapped, cfg: DictConfig) -> None:
     """The optimizer's own checks, before all else; which names there are is not known yet."""
     trial = {"param_names": ["weight"]}
-    rules = read_rule_settings(_plain(cfg.param_groups).get("rules") or [])
+    rules = read_rule_settings(_to_dict(cfg.param_groups).get("rules") or [])
     trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
     own = {"roles": None} if "roles" in cfg.optimizer else {}
     try:
@@ -197,7 +197,7 @@ def _try(make: Wrapped, cfg: DictConfig) -> None:
         make_optimizer(make, trials[1:])  # of a class that wants keys which the rules set
 
 
-def _quiet() -> None:
+def _silence_warnings() -> None:
     for pattern in NOISE:
         warnings.filterwarnings("ignore", pattern)
     for name in ("lightning.pytorch", "matplotlib"):
@@ -249,10 +249,10 @@ def _check_steps(target: str, optimizer: type) -> None:
 def _locate_class(name: str, cfg: DictConfig) -> type:
     """The class of the model or the data, its arguments checked."""
     found = _locate(name, cfg[name], LightningModule if name == "model" else LightningDataModule)
-    signature, node = inspect_signature(found), _plain(cfg[name])
+    signature, node = inspect_signature(found), _to_dict(cfg[name])
     check_arguments(name, node, signature)
     if name == "data":
-        require(name, node, signature, given=set())
+        check_required(name, node, signature, given=set())
     return found
 
 
@@ -282,7 +282,7 @@ def _build_trainer(
     off = tuple(kind for key, kind in switches.items() if cfg.trainer.get(key) is False)
     kept = [callback for callback in callbacks if not isinstance(callback, off)]
     try:
-        trainer: Trainer = deferred(cfg.trainer)(
+        trainer: Trainer = make_factory(cfg.trainer)(
             logger=loggers or False, callbacks=kept, default_root_dir=run_dir
         )
     except (ValueError, TypeError) as error:
@@ -321,12 +321,12 @@ def _declare_monitor(cfg: DictConfig, model_class: type) -> Direction | None:
         cfg.mode = cfg.mode or (direction if cfg.monitor == declared else None)
         mode: Direction | None = cfg.mode
         for node in (cfg.scheduler, *cfg.callbacks.values()):
-            if node.get("monitor") not in (None, cfg.monitor) and _is_the_runs(node, "mode"):
+            if node.get("monitor") not in (None, cfg.monitor) and _refers_to_setting(node, "mode"):
                 node.mode = None
     return mode
 
 
-def _is_the_runs(node: DictConfig, key: str) -> bool:
+def _refers_to_setting(node: DictConfig, key: str) -> bool:
     """Whether a value is that of the run's setting of the same name."""
     return bool(OmegaConf.to_container(node, resolve=False).get(key) == f"${{{key}}}")  # type: ignore[union-attr]
 
@@ -354,24 +354,26 @@ def _build_model(
 ) -> LightningModule:
     signature = inspect_signature(model_class)
     node = cfg.model
-    more = {name: made[name] for name in OURS if name in signature.parameters}
+    more = {name: made[name] for name in INJECTED if name in signature.parameters}
     for name, parameter in signature.parameters.items():
         if parameter.required and node.get(name) is None and name not in more:
             value = getattr(data, name, None)
             if value is not None and not callable(value):
                 more[name] = value
-    arguments = _plain(node) | {name: value for name, value in more.items() if name not in OURS}
-    require("model", arguments, signature, given=set(more))
+    arguments = _to_dict(node) | {
+        name: value for name, value in more.items() if name not in INJECTED
+    }
+    check_required("model", arguments, signature, given=set(more))
     check_arguments("model", arguments, signature)
     with open_dict(node):  # so that the run's config.yaml tells what was taken
         node.update({k: v for k, v in arguments.items() if isinstance(v, int | float | str | bool)})
-    make = deferred(node)
+    make = make_factory(node)
     try:
         model: LightningModule = make(**more)
     except UsageError:
         raise
     except (RuntimeError, OverflowError, TypeError, ValueError, MemoryError) as error:
-        if not node[TARGET].startswith(TASKS):
+        if not node[TARGET].startswith(TASKS_PREFIX):
             raise  # somebody's own code, which a traceback tells more about
         given = ", ".join(f"model.{name}={value!r}" for name, value in arguments.items()
                           if name != TARGET)  # fmt: skip
@@ -379,17 +381,19 @@ def _build_model(
     return model
 
 
-def _plain(node: DictConfig) -> dict[str, Any]:
+def _to_dict(node: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
 
-def _put_on(model: LightningModule, made: Mapping[str, Any], signature: Signature) -> None:
+def _attach_optimizer(
+    model: LightningModule, made: Mapping[str, Any], signature: Signature
+) -> None:
     """Give a model its optimizer: by the mixin's attributes, or as its configure_optimizers."""
     takes_ours = {"optimizer", "scheduler"} <= signature.parameters.keys()
     if isinstance(model, OptimizerMixin):
-        for name in OURS:
+        for name in INJECTED:
             setattr(model, name, made[name])
     elif is_overridden("configure_optimizers", model) and takes_ours:
         _serve(model, made)  # its constructor has been given them

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lit_optim import __version__
+from lit_optim.runs.layout import START
 from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
-#: In a run's directory.
-RECORD = "run.json"
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "triton")
 GIT_SECONDS = 5
 #: Starts that are kept of a run that is resumed again and again.
@@ -38,7 +37,7 @@ def record_start(run_dir: Path, overrides: Sequence[str], resumed: bool = False)
         OSError: it cannot be written.
     """
     start = describe_start(overrides)
-    path = run_dir / RECORD
+    path = run_dir / START
     if resumed:
         try:
             first = read_json_mapping(path)

@@ -14,21 +14,11 @@ from typing import Any
 
 from lit_optim.config.resume_settings import AUTO
 from lit_optim.errors import UsageError, printable, suggest
+from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, LOG, MULTIRUN, OVERRIDES, RESULT, SWEEP
 from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
 
-#: In a run's directory: what was asked for, before anything was filled in.
-ASKED = "asked.json"
-#: There, by Hydra: the overrides.
-TYPED = ".hydra/overrides.yaml"
 TRIES, SECONDS_BETWEEN = 10, 0.1
-#: And when it has ended.
-RESULT = "result.json"
-CHECKPOINTS = "checkpoints"
-#: And in that of a sweep's job: how it ended, and what it printed.
-RECORD, LOG = "job.json", "log.txt"
-#: And in a sweep's: its line and its jobs, by the launcher and, earlier and less of it, by Hydra.
-SWEEP, MULTIRUN = "sweep.json", "multirun.yaml"
 #: What may differ without a word: it changes no result, or says what is done after training.
 FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "threads", "logger", "callbacks")
 FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
@@ -41,7 +31,7 @@ MOST_OF_VALUE = 60
 
 
 @dataclass(frozen=True)
-class Found:
+class ResumableRun:
     """What `resume` leads to.
 
     Args:
@@ -55,7 +45,7 @@ class Found:
     finished: bool = False
 
 
-def asked(plain: Mapping[str, Any]) -> dict[str, Any]:
+def run_fingerprint(plain: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the same: every value by its key, without what may differ."""
     flat = dict(flatten({k: v for k, v in plain.items() if k not in FREE}))
     return {
@@ -75,12 +65,12 @@ def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, json.loads(json.dumps(node, default=str))
 
 
-def note(run_dir: Path, plain: Mapping[str, Any]) -> None:
+def write_fingerprint(run_dir: Path, plain: Mapping[str, Any]) -> None:
     """Write down what was asked for."""
-    write_whole(run_dir / ASKED, json.dumps(asked(plain), indent=1))
+    write_whole(run_dir / FINGERPRINT, json.dumps(run_fingerprint(plain), indent=1))
 
 
-def typed(where: Path) -> tuple[list[str], Path]:
+def recorded_overrides(where: Path) -> tuple[list[str], Path]:
     """The overrides that stand in the directory of a run that `resume` names, and their file.
 
     They are a stranger's: `stored.stored_overrides` says which of them are taken.
@@ -88,13 +78,13 @@ def typed(where: Path) -> tuple[list[str], Path]:
     Raises:
         UsageError: that cannot be read.
     """
-    file = run_of(where) / TYPED
+    file = run_dir_of(where) / OVERRIDES
     if not os.path.exists(file):
         return [], file  # what it was is held against what is typed now
     return _lines_of(file), file
 
 
-def typed_sweep(sweep_dir: Path) -> tuple[list[str], Path]:
+def recorded_sweep_overrides(sweep_dir: Path) -> tuple[list[str], Path]:
     """The line that a sweep was started with, as it was typed, and the file that says so.
 
     Raises:
@@ -135,56 +125,60 @@ def _lines_of(file: Path) -> list[str]:
     )
 
 
-def run_of(where: Path) -> Path:
+def run_dir_of(where: Path) -> Path:
     """The directory of a run, which may be named by a checkpoint in it."""
     return where.parent.parent if os.path.isfile(where) else where
 
 
-def found(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Found:
+def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> ResumableRun:
     """The run that `resume.from` names or, for auto, the newest of the same configuration.
 
     Raises:
         UsageError: there is none of that name, it has no checkpoint, it was another run, or a
             link leads out of its directory.
     """
-    settings, now = plain["resume"], asked(plain)
+    settings, now = plain["resume"], run_fingerprint(plain)
     where = settings["from"]
     if where == AUTO:
-        newest = [path.parent for path in sorted(runs.glob(f"**/{ASKED}"), key=_age)]
-        same = [run_dir for run_dir in newest if read(run_dir) == now]
+        newest = [path.parent for path in sorted(runs.glob(f"**/{FINGERPRINT}"), key=_age)]
+        same = [run_dir for run_dir in newest if read_fingerprint(run_dir) == now]
         if not same:
-            same = [run_dir for run_dir in newest if _differs_in_length(read(run_dir), now)]
+            same = [
+                run_dir for run_dir in newest if _differs_in_length(read_fingerprint(run_dir), now)
+            ]
             if same and settings["horizon"] == "error":
                 raise UsageError(
                     f"resume=auto: {same[0]} differs in its length only: "
-                    f"{_changes(read(same[0]), now, LENGTH)}; say resume.horizon=keep to go on "
-                    "with its schedule as it was, extend for one over the new length, or "
-                    "resume=none for a new run"
+                    f"{_describe_changes(read_fingerprint(same[0]), now, LENGTH)}; say "
+                    "resume.horizon=keep to resume it with its schedule as it was, extend for one "
+                    "over the new length, or resume=none for a new run"
                 )
         if not same:
-            return Found(None, "resume=auto: there is no run of this configuration; a new one")
+            return ResumableRun(
+                None, "resume=auto: there is no run of this configuration; a new one"
+            )
         run_dir = same[0]
     else:
-        run_dir = run_of(Path(where))
-        if not os.path.isfile(run_dir / ASKED):
+        run_dir = run_dir_of(Path(where))
+        if not os.path.isfile(run_dir / FINGERPRINT):
             if is_sweep(run_dir):
                 raise UsageError(f"resume={where} is the directory of a sweep: add -m")
-            raise UsageError(f"resume={where}: there is no run, its {ASKED} is missing")
-        if (origin := read(run_dir).get("branch_from")) is not None:
+            raise UsageError(f"resume={where}: there is no run, its {FINGERPRINT} is missing")
+        if (origin := read_fingerprint(run_dir).get("branch_from")) is not None:
             raise UsageError(
                 f"resume={where}: it is a branch, which is not gone on with; branch again, with "
                 f"branch_from={origin}"
             )
-        _check_same(read(run_dir), now, settings)
-    changed = read(run_dir) != now
+        _check_same(read_fingerprint(run_dir), now, settings)
+    changed = read_fingerprint(run_dir) != now
     if (run_dir / RESULT).is_file() and not changed:
-        return Found(run_dir, f"{run_dir} is finished; there is nothing left to do", True)
+        return ResumableRun(run_dir, f"{run_dir} is finished; there is nothing left to do", True)
     if not any((run_dir / CHECKPOINTS).glob("*.ckpt")):
         if where == AUTO:
-            return Found(None, f"resume=auto: {run_dir} has no checkpoint yet; a new run")
+            return ResumableRun(None, f"resume=auto: {run_dir} has no checkpoint yet; a new run")
         raise UsageError(f"resume={where}: it has no checkpoint")
-    check_files(run_dir)
-    return Found(run_dir, f"going on with {run_dir}")
+    check_links(run_dir)
+    return ResumableRun(run_dir, f"going on with {run_dir}")
 
 
 def _differs_in_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -193,7 +187,9 @@ def _differs_in_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> boo
     return bool(keys) and keys <= set(LENGTH)
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> str:
+def _describe_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]
+) -> str:
     return ", ".join(
         f"{key} was {_shown(before.get(key))}, now {_shown(now.get(key))}"
         for key in keys
@@ -201,7 +197,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[s
     )
 
 
-def check_files(directory: Path) -> None:
+def check_links(directory: Path) -> None:
     """Refuse a directory in which what a run writes would be written elsewhere, or wait forever.
 
     What is opened anywhere in it may be a link to any place or a FIFO, if somebody else has made
@@ -234,10 +230,10 @@ def _age(path: Path) -> float:
     return -path.stat().st_mtime
 
 
-def read(run_dir: Path) -> dict[str, Any]:
+def read_fingerprint(run_dir: Path) -> dict[str, Any]:
     """What a run was asked for; nothing where that cannot be read."""
     try:
-        return read_json_mapping(run_dir / ASKED)
+        return read_json_mapping(run_dir / FINGERPRINT)
     except Unreadable:
         return {}
 
@@ -259,19 +255,19 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key) and key.startswith(FIXED):
             raise UsageError(
-                f"resume: {_changes(before, now, [key])}: this is another run, and the saved state "
-                "does not fit it"
+                f"resume: {_describe_changes(before, now, [key])}: this is another run, and the "
+                "saved state does not fit it"
             )
     length = [key for key in changed if key in LENGTH]
     others = [key for key in changed if key not in LENGTH]
     if others:
         keys = ",".join(others)
         raise UsageError(
-            f"resume: this is another run: {_changes(before, now, others)}; type it as it was, or "
-            f"say resume.override=[{keys}]"
+            f"resume: this is another run: {_describe_changes(before, now, others)}; type it as it "
+            f"was, or say resume.override=[{keys}]"
         )
     if length and settings["horizon"] == "error":
         raise UsageError(
-            f"resume: {_changes(before, now, length)}; say resume.horizon=keep for the schedule as "
-            "it was, or extend for one over the new length"
+            f"resume: {_describe_changes(before, now, length)}; say resume.horizon=keep for the "
+            "schedule as it was, or extend for one over the new length"
         )

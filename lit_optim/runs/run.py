@@ -34,9 +34,15 @@ from lit_optim.lightning.failures import in_a_line
 from lit_optim.lightning.hparams import Value, log_end, log_start
 from lit_optim.metric_names import infer_direction
 from lit_optim.printing import print_pairs
-from lit_optim.runs.build import Built, built
-from lit_optim.runs.resume import RESULT, flatten
-from lit_optim.runs.start import Start, hold, start_of, write_down
+from lit_optim.runs.build import RunParts, build_run
+from lit_optim.runs.layout import RESULT
+from lit_optim.runs.resume import flatten
+from lit_optim.runs.start import (
+    Start,
+    find_start,
+    lock_run_dir,
+    record_config,
+)
 from lit_optim.temporary import write_whole
 from lit_optim.tensorboard import open_command, shown
 from lit_optim.training.lengths import global_batch
@@ -98,7 +104,7 @@ def run(
         Interrupted: Ctrl-C.
     """
     plain = to_plain(cfg)
-    with nullcontext() if cfg.trainer.get("fast_dev_run") else hold(run_dir):
+    with nullcontext() if cfg.trainer.get("fast_dev_run") else lock_run_dir(run_dir):
         return _run(cfg, run_dir, choices, plain, overrides, lr_origin)
 
 
@@ -110,12 +116,12 @@ def _run(
     overrides: Sequence[str],
     lr_origin: str,
 ) -> Result:
-    start = start_of(cfg, run_dir)
-    parts = built(cfg, run_dir, [start.callback], begins=start.checkpoint is None)
+    start = find_start(cfg, run_dir)
+    parts = build_run(cfg, run_dir, [start.callback], begins=start.checkpoint is None)
     trainer, history = parts.trainer, parts.history
     writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
     if writes:
-        write_down(cfg, run_dir, plain, overrides)
+        record_config(cfg, run_dir, plain, overrides)
 
     mode = cfg.mode or infer_direction(cfg.monitor) or "min"
     result = Result(dict(choices), cfg.seed, cfg.monitor, mode, str(run_dir))
@@ -143,7 +149,7 @@ def _run(
     return result
 
 
-def _train_and_test(cfg: DictConfig, parts: Built, start: Start, result: Result) -> None:
+def _train_and_test(cfg: DictConfig, parts: RunParts, start: Start, result: Result) -> None:
     trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
     ckpt = cfg.ckpt
     if cfg.train:

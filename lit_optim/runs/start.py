@@ -19,14 +19,13 @@ from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
+from lit_optim.runs.layout import CHECKPOINTS, CONFIG, LOCK, RESULT
 from lit_optim.runs.record import record_start
-from lit_optim.runs.resume import CHECKPOINTS, RESULT, note
+from lit_optim.runs.resume import write_fingerprint
 from lit_optim.schedules.durations import parse
 from lit_optim.system import lock_file
 from lit_optim.temporary import remove_leftovers
 
-#: In a run's directory; locked while it is running.
-LOCK = ".lock"
 #: A branch whose lr is such a share of its peak would hardly train; and where the peak is near.
 FAR_BELOW, NEAR_PEAK = 0.05, 0.9
 
@@ -44,7 +43,7 @@ class Start:
     callback: Resumable
 
 
-def hold(run_dir: Path) -> AbstractContextManager[Any]:
+def lock_run_dir(run_dir: Path) -> AbstractContextManager[Any]:
     """The directory of a run for this process alone, as long as the context lasts or it lives.
 
     Raises:
@@ -71,7 +70,7 @@ def hold(run_dir: Path) -> AbstractContextManager[Any]:
     return file
 
 
-def start_of(cfg: DictConfig, run_dir: Path) -> Start:
+def find_start(cfg: DictConfig, run_dir: Path) -> Start:
     """What `resume` and `branch_from` ask for; the schedule is changed as they say.
 
     Raises:
@@ -81,37 +80,37 @@ def start_of(cfg: DictConfig, run_dir: Path) -> Start:
         path = Path(cfg.branch_from)
         if (why_not := refusal(path)) is not None:
             raise UsageError(f"branch_from={path} {why_not}")
-        saved = _opened(path)
-        _check_level(path, saved)
+        saved = _read_checkpoint(path)
+        _check_lr_fraction(path, saved)
         cool_down(cfg, saved)
         return Start(path, Resumable(any_length=True))
     if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
         return Start(None, Resumable())
     path = newest_good(run_dir / CHECKPOINTS)
-    saved = _opened(path)
+    saved = _read_checkpoint(path)
     if cfg.resume.horizon == "keep" and saved["lr_schedulers"]:
         with open_dict(cfg):
-            cfg.scheduler.total = _total_of(saved["lr_schedulers"][0])
+            cfg.scheduler.total = _schedule_total(saved["lr_schedulers"][0])
     fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
              if key.startswith("optimizer.")]  # fmt: skip
     return Start(path, Resumable(fresh, any_length=cfg.resume.horizon == "extend"))
 
 
-def _opened(path: Path) -> dict[str, Any]:
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint that is whole, without its tensors."""
     saved: dict[str, Any] = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     check_written(saved)
     return saved
 
 
-def _total_of(schedule: Any) -> int | None:
+def _schedule_total(schedule: Any) -> int | None:
     total = schedule.get("total") if isinstance(schedule, Mapping) else None
     if not isinstance(total, int | None):
         raise UsageError("the checkpoint has no length of a schedule to keep")
     return total
 
 
-def level_of(saved: Mapping[str, Any]) -> float:
+def lr_fraction(saved: Mapping[str, Any]) -> float:
     """The lr of a checkpoint as a share of what its schedule multiplies."""
     try:
         groups = saved["optimizer_states"][0]["param_groups"]
@@ -121,20 +120,20 @@ def level_of(saved: Mapping[str, Any]) -> float:
         raise UsageError("the checkpoint has no lr of an optimizer to go on from") from None
 
 
-def _check_level(path: Path, saved: Mapping[str, Any]) -> None:
+def _check_lr_fraction(path: Path, saved: Mapping[str, Any]) -> None:
     """Refuse to cool down from where the lr has already come down.
 
     Raises:
         UsageError: naming the newest checkpoint beside it that is from before.
     """
-    level = level_of(saved)
+    level = lr_fraction(saved)
     if level >= FAR_BELOW or not saved["global_step"]:
         return
     others = [other for other in path.parent.glob("*.ckpt") if refusal(other) is None]
     before = [
         (int(there["global_step"]), other)
-        for other, there in ((other, _opened(other)) for other in others)
-        if level_of(there) >= NEAR_PEAK and there["global_step"]
+        for other, there in ((other, _read_checkpoint(other)) for other in others)
+        if lr_fraction(there) >= NEAR_PEAK and there["global_step"]
     ]
     step, better = max(before, default=(0, None))
     where = (
@@ -173,7 +172,7 @@ def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         cfg.trainer.max_steps, cfg.trainer.max_epochs = done + more, -1
 
 
-def write_down(
+def record_config(
     cfg: DictConfig, run_dir: Path, plain: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> None:
     """Write down the configuration, as it was asked for and as it was filled in, and the command.
@@ -183,8 +182,8 @@ def write_down(
     """
     resumed = cfg.resume["from"] not in (None, NONE, AUTO)
     try:
-        note(run_dir, plain)
-        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+        write_fingerprint(run_dir, plain)
+        OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
         record_start(run_dir, overrides, resumed)
         (run_dir / RESULT).unlink(missing_ok=True)
     except OSError as error:

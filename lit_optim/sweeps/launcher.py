@@ -24,16 +24,17 @@ from rich.console import Console
 
 import __main__
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import stand_in
-from lit_optim.config.length import settle_length
-from lit_optim.config.lr import settle_lr
+from lit_optim.config.composing import set_hydra_config
+from lit_optim.config.length import resolve_length
+from lit_optim.config.lr import resolve_lr
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
-from lit_optim.runs.resume import ASKED, LOG, RECORD, asked, note, read
+from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
+from lit_optim.runs.resume import read_fingerprint, run_fingerprint, write_fingerprint
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.progress import SweepProgress
 from lit_optim.sweeps.records import existing_jobs, read_job, read_result, record_sweep, write_json
@@ -168,18 +169,18 @@ class ProcessLauncher(Launcher):
             return False
         if sorted(job_key(record.overrides)) != sorted(job_key(overrides)):
             return False
-        return bool(read(run_dir) == self._compose(overrides)[0])
+        return bool(read_fingerprint(run_dir) == self._compose(overrides)[0])
 
     def _compose(self, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """All values of a job and its choices, by the YAML files as they are now."""
         cfg = self.compose(self.config, overrides)
         try:
-            settle_length(cfg, cfg.hydra)
-            settle_lr(cfg, cfg.hydra)
-            stand_in(cfg)
+            resolve_length(cfg, cfg.hydra)
+            resolve_lr(cfg, cfg.hydra)
+            set_hydra_config(cfg)
             chosen = cfg.hydra.runtime.choices
             choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}
-            return asked(to_plain(cfg)), choices
+            return run_fingerprint(to_plain(cfg)), choices
         finally:
             HydraConfig.instance().set_config(self.config)
 
@@ -189,19 +190,19 @@ class ProcessLauncher(Launcher):
         while _is_held(run_dir):  # a job of a launcher that was killed is still at it
             self._check_signals()
             time.sleep(POLL_SECONDS)
-        before = read(run_dir)
+        before = read_fingerprint(run_dir)
         if before and before != self._compose(overrides)[0]:  # the YAML files have changed
             run_dir.replace(unique_dir(sweep_dir / BEFORE, name))
-        if any(run_dir.glob("checkpoints/*.ckpt")):  # of an earlier start, which was cut off
+        if any((run_dir / CHECKPOINTS).glob("*.ckpt")):  # of an earlier start, which was cut off
             more = [f"resume.from={quote(run_dir)}"]
         else:
             if (run_dir / LOG).exists():
                 shutil.rmtree(run_dir)
             run_dir = unique_dir(sweep_dir, name)
         settings, choices = self._compose(overrides)
-        for known in (LOG, ASKED, RECORD):
+        for known in (LOG, FINGERPRINT, JOB):
             _make_room(run_dir / known)
-        note(run_dir, settings)  # also of a run that fails before it can say so itself
+        write_fingerprint(run_dir, settings)  # also of a run that fails before it can say so itself
         command = [*own_command(), *job_key(overrides), f"hydra.run.dir={quote(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         limit_threads(environment, self.n_jobs)
@@ -232,7 +233,7 @@ def _make_room(path: Path) -> None:
 def _is_held(run_dir: Path) -> bool:
     """Whether a run is going on in a directory."""
     try:
-        with (run_dir / ".lock").open("r+", encoding="utf-8") as file:
+        with (run_dir / LOCK).open("r+", encoding="utf-8") as file:
             return not lock_file(file)
     except OSError:
         return False
@@ -287,7 +288,7 @@ def _end(job: Job) -> JobReturn:
         "choices": job.choices,
     }
     with contextlib.suppress(OSError):  # a full disk: it will be run again
-        write_json(job.run_dir / RECORD, record)
+        write_json(job.run_dir / JOB, record)
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
     returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
     returned.return_value = job.process.returncode

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from lit_optim.runs.resume import LOG, RECORD, RESULT, SWEEP, TYPED
+from lit_optim.runs.layout import (
+    JOB,
+    LOG,
+    OVERRIDES,
+    RESULT,
+    SWEEP,
+)
 from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.temporary import remove_leftovers, write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
@@ -37,7 +43,7 @@ def parse_job(run_dir: Path) -> JobRecord:
     Raises:
         Unreadable: it is missing or not what the launcher writes.
     """
-    path = run_dir / RECORD
+    path = run_dir / JOB
     record = read_json_mapping(path)
     overrides, exit_code = record.get("overrides"), record.get("exit_code")
     if not _is_text_list(overrides):
@@ -159,7 +165,7 @@ def overrides_of(run_dir: Path) -> Overrides | None:
     if record is not None:
         return job_key(record.overrides)
     try:  # not of a sweep, or cut off in one
-        lines = read_yaml(run_dir / TYPED)
+        lines = read_yaml(run_dir / OVERRIDES)
     except Unreadable:
         return None
     if not _is_text_list(lines):

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.utils import filter_overrides
 
-from lit_optim.runs.resume import read
+from lit_optim.runs.resume import read_fingerprint
 from lit_optim.sweeps.records import JobRecord, read_result
 
 SEED = "seed"
@@ -45,7 +45,7 @@ def ended_run(run_dir: Path, record: JobRecord) -> Ended:
     overrides = {key: value for key, _, value in pairs if not NOT_A_SETTING.match(key)}
     result = read_result(run_dir) if record.exit_code == 0 else None
     choices = record.choices or (result or {}).get("choices") or {}
-    return Ended(overrides, run_dir, record.exit_code, result, choices, read(run_dir))
+    return Ended(overrides, run_dir, record.exit_code, result, choices, read_fingerprint(run_dir))
 
 
 @dataclass

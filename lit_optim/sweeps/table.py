@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lit_optim.errors import escape, printable
 from lit_optim.printing import WholeTable
-from lit_optim.runs.resume import LOG, RECORD
+from lit_optim.runs.layout import JOB, LOG
 from lit_optim.sweeps.launcher import describe_exit
 from lit_optim.sweeps.records import parse_job
 from lit_optim.sweeps.rows import Ended, Row, ended_run, group_runs
@@ -42,7 +42,7 @@ class SweepTable(Callback):
         sweep_dir = Path(config.hydra.sweep.dir)
         console = Console()
         jobs = list(_jobs(sweep_dir, console))
-        lost = [run_dir for run_dir in sorted(self.ended) if not (run_dir / RECORD).exists()]
+        lost = [run_dir for run_dir in sorted(self.ended) if not (run_dir / JOB).exists()]
         if not jobs and not lost:
             return  # another launcher's
         if jobs:
@@ -71,7 +71,7 @@ def read_jobs(sweep_dir: Path) -> list[Ended]:
 
 
 def _jobs(sweep_dir: Path, console: Console | None = None) -> Iterator[Ended]:
-    for record in sorted(sweep_dir.glob(f"*/{RECORD}")):
+    for record in sorted(sweep_dir.glob(f"*/{JOB}")):
         try:
             yield ended_run(record.parent, parse_job(record.parent))
         except Unreadable as error:

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lit_optim
 from lit_optim.callbacks.full_batch import FullBatch
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
@@ -301,12 +301,12 @@ def test_from_the_command_line_on_two_processes(train, tmp_path):
 
 def test_mini_is_the_default_and_changes_nothing():
     assert OmegaConf.load(groups()["batch"]["mini"]) == {}
-    assert to_plain(composed(["batch=mini"])) == to_plain(composed([]))
-    assert composed([]).hydra.runtime.choices.batch == "mini"
+    assert to_plain(compose_config(["batch=mini"])) == to_plain(compose_config([]))
+    assert compose_config([]).hydra.runtime.choices.batch == "mini"
 
 
 def test_single_is_an_update_per_sample(tmp_path):
-    cfg = composed(["batch=single", "data=digits"])
+    cfg = compose_config(["batch=single", "data=digits"])
     data = Digits(cfg.data.batch_size, val_share=0.9)
     run = trainer(tmp_path, max_epochs=1)
     run.fit(attach(Linear(64, 10)), data)
@@ -319,5 +319,5 @@ def test_epochs_are_updates():
         ("trainer.max_epochs=30",): (-1, 30),
         ("trainer.max_steps=30",): (30, None),
     }.items():
-        chosen = composed(front(["batch=full", *typed]).argv).trainer
+        chosen = compose_config(prepare_command_line(["batch=full", *typed]).argv).trainer
         assert (chosen.max_steps, chosen.max_epochs) == (steps, epochs)

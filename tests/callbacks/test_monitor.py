@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
 from lit_optim.callbacks.checkpoint import Checkpoint
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
-from lit_optim.runs.build import built
+from lit_optim.runs.build import build_run
 from lit_optim.schedules.metric_schedules import plateau
 from tests.lightning.modules import Data, Plain, attach, trainer
 
@@ -258,12 +258,12 @@ def test_what_follows_another_metric_has_not_the_direction_of_the_run(
     user_run, tmp_path, own, monitor, falls
 ):
     """A plateau on a rising metric: of a loss it stands still, of an accuracy it improves."""
-    cfg = composed(
-        front(
+    cfg = compose_config(
+        prepare_command_line(
             ["scheduler=plateau", f"scheduler.monitor={own}", f"monitor={monitor}"]
         ).argv
     )  # fmt: skip
-    parts = built(cfg, tmp_path, logs=False)
+    parts = build_run(cfg, tmp_path, logs=False)
     assert cfg.scheduler.mode is None
     assert cfg.callbacks.checkpoint.mode == ("max" if monitor == "val/acc" else None)
     assert parts.history.monitor == monitor

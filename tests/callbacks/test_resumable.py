@@ -24,7 +24,7 @@ from lit_optim.checkpoints.files import CheckpointFiles, newest_good
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.places import groups, shipped
 from lit_optim.errors import UsageError
-from lit_optim.runs.start import level_of
+from lit_optim.runs.start import lr_fraction
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
@@ -317,4 +317,4 @@ def test_whoever_has_written_it(by):
 )  # fmt: skip
 def test_a_branch_from_a_state_of_another_kind(states):
     with pytest.raises(UsageError, match="no lr of an optimizer"):
-        level_of({"optimizer_states": states})
+        lr_fraction({"optimizer_states": states})

@@ -9,9 +9,9 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from lit_optim.command_line.prepare import front
-from lit_optim.config.check import check
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.check import check_config
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir, groups
 from lit_optim.config.settings import Settings
 
@@ -27,8 +27,10 @@ NEEDS = {
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
 def test_every_choice_composes_and_is_valid(group, name):
-    cfg = composed(front([f"{group}={name}", *NEEDS.get((group, name), [])]).argv)
-    check(cfg)
+    cfg = compose_config(
+        prepare_command_line([f"{group}={name}", *NEEDS.get((group, name), [])]).argv
+    )
+    check_config(cfg)
     if group != "preset":  # it is chosen by what it is for
         assert cfg.hydra.runtime.choices[group] == name
 
@@ -76,10 +78,10 @@ def test_defaults_equal_the_constructors(group, name):
 
 
 def test_an_optimizer_may_choose_the_groups():
-    chosen = composed(["optimizer=adam_weight_decay"]).param_groups._target_
+    chosen = compose_config(["optimizer=adam_weight_decay"]).param_groups._target_
     assert chosen.endswith(".single")
     typed = ["optimizer=adam_weight_decay", "param_groups=no_decay"]
-    assert composed(typed).param_groups._target_.endswith(".no_decay")
+    assert compose_config(typed).param_groups._target_.endswith(".no_decay")
 
 
 def test_options_of_the_walk_are_what_its_yaml_says():
@@ -88,4 +90,4 @@ def test_options_of_the_walk_are_what_its_yaml_says():
     written = OmegaConf.load(conf_dir() / "optimizer/options/walk.yaml")
     assert written == OPTIONS
     assert OPTIONS.keys() == Options.__annotations__.keys()
-    assert composed(["optimizer=adamw"]).optimizer.executor == "auto"
+    assert compose_config(["optimizer=adamw"]).optimizer.executor == "auto"

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import groups
 from lit_optim.errors import LONGEST, UsageError, first_line
 
-DEFAULT = composed([])
+DEFAULT = compose_config([])
 VISIBLE = OmegaConf.masked_copy(DEFAULT, [str(key) for key in DEFAULT if key != "hydra"])
 TOP = [str(key) for key in VISIBLE]
 DEEP = [
@@ -86,7 +86,7 @@ lines = st.one_of(
 
 def refusal(argv: list[str]) -> str | None:
     try:
-        front(argv)
+        prepare_command_line(argv)
     except UsageError as error:
         return str(error)
     return None
@@ -115,7 +115,7 @@ def test_never_a_traceback(argv):
 def test_what_is_too_much_is_one_short_line(capsys, sign, key, more, value, beside):
     told = ""
     try:
-        told = front([f"{sign}{key}{more}={value}", *beside]).text or ""
+        told = prepare_command_line([f"{sign}{key}{more}={value}", *beside]).text or ""
     except UsageError as error:
         told = first_line(error)
         assert len(told) <= LONGEST
@@ -128,10 +128,10 @@ def test_what_is_too_much_is_one_short_line(capsys, sign, key, more, value, besi
 @given(st.sampled_from([*TOP, *DEEP]), st.sampled_from(VALUES))
 def test_what_is_taken_is_what_the_run_gets(key, value):
     try:
-        argv = front([f"{key}={value}"]).argv
+        argv = prepare_command_line([f"{key}={value}"]).argv
     except UsageError:
         return
-    cfg = composed(argv)
+    cfg = compose_config(argv)
     if key in CHOICES:
         assert cfg.hydra.runtime.choices[key] == value
         return

@@ -9,18 +9,18 @@ import textwrap
 import pytest
 
 from lit_optim import __version__
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.settings import Settings
 from lit_optim.signatures import inspect_signature
 
 
 def test_the_version_is_ours():
     for argv in (["--version"], ["optimizer=sgd", "--version"]):
-        assert front(argv).text == f"lit-optim {__version__}"
+        assert prepare_command_line(argv).text == f"lit-optim {__version__}"
 
 
 def test_every_setting_is_listed():
-    text = front(["--help"]).text
+    text = prepare_command_line(["--help"]).text
     for name in inspect_signature(Settings.__init__).parameters:
         if name != "self":
             assert re.search(rf"^  {name}=", text, re.MULTILINE), name
@@ -43,11 +43,15 @@ def test_the_arguments_of_a_class_of_ones_own(tmp_path, monkeypatch, group):
                 pass
     '''))  # fmt: skip
     monkeypatch.syspath_prepend(tmp_path)
-    text = front([f"{group}=custom", f"{group}._target_=helped.Thing", "--help"]).text
+    text = prepare_command_line(
+        [f"{group}=custom", f"{group}._target_=helped.Thing", "--help"]
+    ).text
     assert "# helped.Thing: What it is for." in text
     assert f"{group}.width= # a whole number, must be given" in text
     assert f"{group}.share= # a number" in text
     assert f"{group}.name=" in text
     assert "helped" not in sys.modules  # it is read, not imported
-    missing = front([f"{group}=custom", f"{group}._target_=helped.Other", "--help"]).text
+    missing = prepare_command_line(
+        [f"{group}=custom", f"{group}._target_=helped.Other", "--help"]
+    ).text
     assert f"{group}._target_=" in missing

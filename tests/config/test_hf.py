@@ -10,10 +10,10 @@ from transformers import TrainingArguments, optimization
 from transformers.trainer_utils import SchedulerType
 from transformers.training_args import OptimizerNames
 
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import transformers_arguments as hf
 from lit_optim.compat.transformers_tables import NEAREST, OPTIMS, SCHEDULES, Arguments
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 
@@ -57,7 +57,7 @@ def test_every_optimizer_is_here_or_refused(name):
     if name in OPTIMS:
         lines = hf.translate({"optim": name})
         assert lines[0] == f"optimizer={OPTIMS[name]}"
-        assert front([f"hf.optim={name}"]).argv
+        assert prepare_command_line([f"hf.optim={name}"]).argv
         return
     with pytest.raises(UsageError) as error:
         hf.translate({"optim": name})
@@ -87,9 +87,11 @@ def test_a_refusal_names_what_is_here_under_a_name_of_ours(name, said):
 
 
 def test_what_a_refusal_says_works():
-    cfg = composed(front(["hf.optim=adamw_torch", "optimizer.state_dtype=int8"]).argv)
+    cfg = compose_config(
+        prepare_command_line(["hf.optim=adamw_torch", "optimizer.state_dtype=int8"]).argv
+    )
     assert cfg.optimizer.state_dtype == "int8"
-    cfg = composed(front(["optimizer=lion", "hf.warmup_steps=5"]).argv)
+    cfg = compose_config(prepare_command_line(["optimizer=lion", "hf.warmup_steps=5"]).argv)
     assert cfg.hydra.runtime.choices.optimizer == "lion"
 
 
@@ -103,7 +105,7 @@ def test_no_optimizer_is_named_twice():
 def test_every_schedule_is_here(name, warmup):
     typed = ", ".join(f"{key}: {value}" for key, value in NEEDS.get(name, {}).items())
     argv = [f"hf.lr_scheduler_type={name}", f"hf.lr_scheduler_kwargs={{{typed}}}"]
-    cfg = composed(front([*argv, f"hf.warmup_steps={warmup}"]).argv)
+    cfg = compose_config(prepare_command_line([*argv, f"hf.warmup_steps={warmup}"]).argv)
     ours = cfg.hydra.runtime.choices.scheduler
     assert ours == SCHEDULES[name].ours
     assert ours == name or cfg.scheduler.get("ticks") == "start"
@@ -112,7 +114,7 @@ def test_every_schedule_is_here(name, warmup):
 def test_a_floor_above_the_lr_is_refused():
     """transformers' greedy would raise the lr twentyfold when it means to lower it."""
     with pytest.raises(UsageError, match=r"min_lr=0\.001 is above the optimizer's lr, 5e-05"):
-        front(["hf.lr_scheduler_type=greedy"])
+        prepare_command_line(["hf.lr_scheduler_type=greedy"])
 
 
 @pytest.mark.parametrize("name", [member.value for member in SchedulerType])
@@ -128,7 +130,7 @@ def test_every_argument_of_a_schedule_is_known(name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": {"no_such": 1}}
     if row.ignores:
         assert hf.translate(given) == hf.translate(given | {"lr_scheduler_kwargs": None})
-        assert "lr_scheduler_kwargs (without effect" in hf.left_out(given)
+        assert "lr_scheduler_kwargs (without effect" in hf.untranslated(given)
     else:
         with pytest.raises(UsageError, match=f"no_such is no argument of {name}"):
             hf.translate(given)
@@ -209,7 +211,7 @@ def test_the_run():
 def test_what_transformers_ignores_is_told():
     ignored = {"lr_scheduler_type": "constant", "warmup_steps": 9, "optim": "sgd"}
     ignored |= {"adam_beta1": 0.5, "optim_args": "weight_decay=1"}
-    assert hf.left_out(ignored) == ", ".join(
+    assert hf.untranslated(ignored) == ", ".join(
         f"{key} (without effect in transformers too)"
         for key in ("adam_beta1", "optim_args.weight_decay", "warmup_steps")
     )

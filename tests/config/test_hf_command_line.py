@@ -12,10 +12,10 @@ import sys
 import pytest
 from transformers import TrainingArguments
 
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import transformers_arguments as hf
 from lit_optim.compat.transformers_tables import HARMLESS, Arguments
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
 
@@ -54,7 +54,7 @@ MISTAKES = {
 @pytest.mark.parametrize("argument", MISTAKES)
 def test_a_mistake_is_answered_in_one_line(argument):
     with pytest.raises(UsageError) as error:
-        front([argument])
+        prepare_command_line([argument])
     assert MISTAKES[argument] in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -102,7 +102,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
 )
 def test_several_arguments(argv, message):
     with pytest.raises(UsageError) as error:
-        front(argv)
+        prepare_command_line(argv)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -124,7 +124,7 @@ def test_several_arguments(argv, message):
 def test_a_file_that_is_none(tmp_path, name, text, message):
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UsageError) as error:
-        front([f"hf={tmp_path / name}"])
+        prepare_command_line([f"hf={tmp_path / name}"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -155,12 +155,12 @@ def test_keys_win_over_the_file(written):
             lr_scheduler_kwargs=kwargs if name == "args.yaml" else json.dumps(kwargs),
         )
         argv = ["hf.lr_scheduler_kwargs.min_lr=1e-6", file, "hf.learning_rate=3e-4"]
-        cfg = composed(front(argv).argv)
+        cfg = compose_config(prepare_command_line(argv).argv)
         assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (3e-4, 0.1)
         assert (cfg.scheduler.min_lr, cfg.scheduler.num_cycles) == (1e-6, 0.5)
     file = written(lr_scheduler_type="cosine")
     json_text = 'hf.lr_scheduler_kwargs={"num_cycles": 1.5}'
-    assert composed(front([file, json_text]).argv).scheduler.num_cycles == 1.5
+    assert compose_config(prepare_command_line([file, json_text]).argv).scheduler.num_cycles == 1.5
 
 
 def test_only_the_first_hf_of_an_argument_is_ours(tmp_path):
@@ -170,7 +170,9 @@ def test_only_the_first_hf_of_an_argument_is_ours(tmp_path):
     for path in (tmp_path / "hf.yaml", tmp_path / "my_hf.json", folder / "args.hf"):
         path.write_text('{"optim": "adamw_hf"}')
         for argument in (f"hf={path}", f"+hf={path}", "hf.optim=adamw_hf"):
-            chosen = composed(front([argument]).argv).hydra.runtime.choices.optimizer
+            chosen = compose_config(
+                prepare_command_line([argument]).argv
+            ).hydra.runtime.choices.optimizer
             assert chosen == "adamw_hf", argument
 
 
@@ -179,7 +181,7 @@ def test_a_whole_file_is_taken_and_what_is_left_out_is_told(tmp_path, written, c
     for text in (theirs.to_json_string(), json.dumps(theirs.to_dict())):
         path = tmp_path / "args.json"
         path.write_text(text)
-        cfg = composed(front([f"hf={path}"]).argv)
+        cfg = compose_config(prepare_command_line([f"hf={path}"]).argv)
         assert cfg.scheduler.warmup == 5
         assert (cfg.seed, cfg.trainer.max_steps) == (42, 50)
         first, second = capsys.readouterr().out.splitlines()
@@ -190,7 +192,9 @@ def test_a_whole_file_is_taken_and_what_is_left_out_is_told(tmp_path, written, c
 
 
 def test_what_matters_is_named_and_no_secret_is_shown(written, capsys):
-    front([written(neftune_noise_alpha=5, wandb_api_key="s3cret", hub_token="s3cret", packing=0)])
+    prepare_command_line(
+        [written(neftune_noise_alpha=5, wandb_api_key="s3cret", hub_token="s3cret", packing=0)]
+    )
     assert capsys.readouterr().out.splitlines()[1] == (
         "hf: left out: neftune_noise_alpha=5, wandb_api_key, 1 of files, logs and devices"
     )
@@ -205,66 +209,81 @@ def test_no_key_of_theirs_is_taken_for_a_typo(written):
 
 def test_the_shown_line_says_the_same(capsys):
     argv = ["hf.lr_scheduler_type=cosine", "hf.warmup_ratio=0.03", "hf.num_train_epochs=2"]
-    run = front(argv).argv
+    run = prepare_command_line(argv).argv
     shown = capsys.readouterr().out.strip()
-    copied = front(shlex.split(shown.removeprefix("hf: "))).argv
+    copied = prepare_command_line(shlex.split(shown.removeprefix("hf: "))).argv
     assert copied == run
     assert capsys.readouterr().out == ""
 
 
 def test_other_ranks_are_silent(monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert front(["hf.optim=sgd"]).argv
+    assert prepare_command_line(["hf.optim=sgd"]).argv
     assert capsys.readouterr().out == ""
 
 
 def test_own_keys_win():
     own = ["optimizer.eps=1e-6", "trainer.max_steps=110", "param_groups=single"]
-    argv = front([*own, "hf.warmup_ratio=0.07", "hf.max_steps=1000", "hf.seed=3"]).argv
-    cfg = composed(argv)
+    argv = prepare_command_line(
+        [*own, "hf.warmup_ratio=0.07", "hf.max_steps=1000", "hf.seed=3"]
+    ).argv
+    cfg = compose_config(argv)
     assert cfg.optimizer.eps == 1e-6
     assert cfg.trainer.max_steps == 110
     assert cfg.scheduler.warmup == 8  # of 110, not of 1000
     assert cfg.hydra.runtime.choices.param_groups == "single"
     assert cfg.seed == 3
     assert len({line.partition("=")[0] for line in argv}) == len(argv)
-    epochs = composed(front(["trainer.max_epochs=2", "hf.max_steps=1000"]).argv)
+    epochs = compose_config(
+        prepare_command_line(["trainer.max_epochs=2", "hf.max_steps=1000"]).argv
+    )
     assert (epochs.trainer.max_epochs, epochs.trainer.max_steps) == (2, -1)
 
 
 def test_what_hf_does_not_decide_may_be_chosen():
-    cfg = composed(front(["optimizer=rprop", "hf.lr_scheduler_type=cosine"]).argv)
+    cfg = compose_config(
+        prepare_command_line(["optimizer=rprop", "hf.lr_scheduler_type=cosine"]).argv
+    )
     assert cfg.hydra.runtime.choices.optimizer == "rprop"
     assert cfg.hydra.runtime.choices.scheduler == "cosine_warmup"
     assert cfg.trainer.gradient_clip_val == 1.0
-    cfg = composed(front(["scheduler=step", "hf.learning_rate=3e-4", "experiment=none"]).argv)
+    cfg = compose_config(
+        prepare_command_line(["scheduler=step", "hf.learning_rate=3e-4", "experiment=none"]).argv
+    )
     assert cfg.hydra.runtime.choices.scheduler == "step"
     assert cfg.optimizer.lr == 3e-4
 
 
 def test_presets_do_not_override_it():
     for data in ("mnist1d", "digits"):  # with a preset of another lr
-        assert composed(front([f"data={data}", "hf.max_steps=10"]).argv).optimizer.lr == 5e-5
-    assert composed(front(["hf.optim=adafactor"]).argv).optimizer.lr == 5e-5
+        assert (
+            compose_config(
+                prepare_command_line([f"data={data}", "hf.max_steps=10"]).argv
+            ).optimizer.lr
+            == 5e-5
+        )
+    assert compose_config(prepare_command_line(["hf.optim=adafactor"]).argv).optimizer.lr == 5e-5
 
 
 def test_sweeps():
-    argv = front(["-m", "hf.learning_rate=1e-4,3e-4", "hf.adam_beta1=0.8,0.9", "seed=1,2"]).argv
+    argv = prepare_command_line(
+        ["-m", "hf.learning_rate=1e-4,3e-4", "hf.adam_beta1=0.8,0.9", "seed=1,2"]
+    ).argv
     assert "++optimizer.lr=0.0001,0.0003" in argv
     assert "++optimizer.betas=[0.8,0.999],[0.9,0.999]" in argv
     assert "++seed=1,2" in argv
-    assert "++seed=1,2" in front(["-m", "hf.seed=range(1,3)", "hf.optim=sgd"]).argv
-    own = front(["-m", "optimizer=adamw,sgd", "hf.warmup_steps=0,10"]).argv
+    assert "++seed=1,2" in prepare_command_line(["-m", "hf.seed=range(1,3)", "hf.optim=sgd"]).argv
+    own = prepare_command_line(["-m", "optimizer=adamw,sgd", "hf.warmup_steps=0,10"]).argv
     assert "optimizer=adamw,sgd" in own
     assert "++scheduler.warmup=0,10" in own
 
 
 def test_config_and_help_know_it():
-    shown = front(["hf.optim=sgd", "--cfg", "job"]).argv
+    shown = prepare_command_line(["hf.optim=sgd", "--cfg", "job"]).argv
     assert shown[0] == "--cfg"
     assert "optimizer=sgd" in shown
-    assert "optimizer.momentum=0.0" in front(["hf.optim=sgd", "--help"]).text
-    assert "hf=args.yaml" in front(["--help"]).text
+    assert "optimizer.momentum=0.0" in prepare_command_line(["hf.optim=sgd", "--help"]).text
+    assert "hf=args.yaml" in prepare_command_line(["--help"]).text
 
 
 def test_nothing_heavy_is_imported():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.config.hints import ALIASES, MEANT, dotted_keys
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
@@ -49,12 +49,12 @@ TRIED = {
 @pytest.mark.parametrize("key", TRIED)
 def test_what_people_try(key):
     with pytest.raises(UsageError) as refused:
-        front([f"{key}=5"])
+        prepare_command_line([f"{key}=5"])
     assert str(refused.value).startswith(f"unknown key {key}; did you mean {TRIED[key]}")
 
 
 def known():
-    plain = to_plain(composed([]))
+    plain = to_plain(compose_config([]))
     return plain, dotted_keys(plain)
 
 
@@ -71,7 +71,7 @@ def test_any_key_is_found_by_its_last_part(key):
     if last in PLAIN:
         return  # it is a key at the top as well
     with pytest.raises(UsageError) as refused:
-        front([f"+{last}=5"])
+        prepare_command_line([f"+{last}=5"])
     others = [k for k in KEYS if k.rpartition(".")[2] == last]
     assert any(k in str(refused.value) for k in others)
 
@@ -84,4 +84,4 @@ def test_the_aliases_lead_to_keys_that_there_are():
 
 def test_nothing_is_made_up():
     with pytest.raises(UsageError, match=r"^unknown key qqqq$"):
-        front(["qqqq=3"])
+        prepare_command_line(["qqqq=3"])

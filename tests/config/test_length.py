@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import use_conf_dir
 from lit_optim.errors import UsageError
 
@@ -48,8 +48,8 @@ def write(conf, said):
 
 def compose_length(conf, *line):
     """max_steps and max_epochs, None where they do not count."""
-    cfg = composed([x for x in front(["--config-dir", str(conf), *line]).argv if "=" in x
-                    and not x.startswith("--")])  # fmt: skip
+    argv = prepare_command_line(["--config-dir", str(conf), *line]).argv
+    cfg = compose_config([x for x in argv if "=" in x and not x.startswith("--")])
     steps, epochs = cfg.trainer[STEPS], cfg.trainer[EPOCHS]
     return (None if steps == -1 else steps), (None if epochs == -1 else epochs)
 

@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from lit_optim.cli import main
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
-from lit_optim.config.lr import LIKE_ADAMW, is_far, origin_of_lr
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
+from lit_optim.config.lr import LIKE_ADAMW, is_far, lr_origin
 from lit_optim.config.places import shipped, use_conf_dir
 from lit_optim.reports.listing import entries
 
@@ -18,8 +18,10 @@ CHEAP = ("sgd", "muon", "adam", "adafactor_hf", "prodigy")
 
 
 def lr_and_origin(*line):
-    cfg = composed([x for x in front(list(line)).argv if not x.startswith("--")])
-    return cfg.optimizer.get("lr"), origin_of_lr(cfg.hydra)
+    cfg = compose_config(
+        [x for x in prepare_command_line(list(line)).argv if not x.startswith("--")]
+    )
+    return cfg.optimizer.get("lr"), lr_origin(cfg.hydra)
 
 
 def test_what_is_like_adamw_is_looked_for_where_adamw_is():
@@ -32,8 +34,8 @@ def test_what_is_like_adamw_is_looked_for_where_adamw_is():
 @pytest.mark.parametrize("name", sorted(shipped("optimizer")))
 def test_a_preset_is_for_what_is_like_adamw(name, data):
     own = OmegaConf.load(shipped("optimizer")[name]).lr
-    cfg = composed([f"optimizer={name}", f"data={data}"])
-    lr, origin = cfg.optimizer.lr, origin_of_lr(cfg.hydra)
+    cfg = compose_config([f"optimizer={name}", f"data={data}"])
+    lr, origin = cfg.optimizer.lr, lr_origin(cfg.hydra)
     if name in LIKE_ADAMW:
         assert (lr, origin) == (0.01, f"preset {data}")
     else:
@@ -48,7 +50,7 @@ def test_a_preset_is_for_what_is_like_adamw(name, data):
 def test_a_class_of_ones_own_takes_what_is_typed():
     assert lr_and_origin(*TORCHS) == (None, "default")
     assert lr_and_origin(*TORCHS, "optimizer.lr=2") == (2, "typed")
-    argv = front(["-m", *TORCHS, "seed=0,1"]).argv
+    argv = prepare_command_line(["-m", *TORCHS, "seed=0,1"]).argv
     assert not any("lr" in x for x in argv)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lit_optim.command_line.prepare import ONLY_WITH, front
-from lit_optim.config.check import made_schedule, to_plain
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import ONLY_WITH, prepare_command_line
+from lit_optim.config.check import make_schedule, to_plain
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
 
@@ -31,10 +31,10 @@ PAIRS = [
 def test_what_does_nothing_is_refused(line, more):
     key, _, wanted = more[0].partition("=")
     with pytest.raises(UsageError) as refused:
-        front(line)
+        prepare_command_line(line)
     assert str(refused.value).startswith(f"{line[0]} does nothing without {key}=")
     assert f"{key}={wanted}" in str(refused.value)
-    assert front([*(x for x in line if not x.startswith(f"{key}=")), *more]).argv
+    assert prepare_command_line([*(x for x in line if not x.startswith(f"{key}=")), *more]).argv
 
 
 def test_all_that_are_named_are_tried():
@@ -48,8 +48,10 @@ def test_those_of_schedules_do_nothing_indeed(line):
     """The curve is the same with and without the key."""
     curves = []
     for lines in (line, line[1:]):
-        plain = to_plain(composed([x if x.startswith("scheduler=") else f"++{x}" for x in lines]))
-        curve = made_schedule(plain["scheduler"]).curve(Horizon(60))
+        plain = to_plain(
+            compose_config([x if x.startswith("scheduler=") else f"++{x}" for x in lines])
+        )
+        curve = make_schedule(plain["scheduler"]).curve(Horizon(60))
         other = curve.others.get("momentum")
         values = []
         for step in range(60):
@@ -63,14 +65,14 @@ def test_those_of_schedules_do_nothing_indeed(line):
 def test_what_is_for_sweeps_is_refused_without_one(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="does nothing without -m"):
-        front([line])
-    assert front(["-m", line, "seed=0,1"]).argv
+        prepare_command_line([line])
+    assert prepare_command_line(["-m", line, "seed=0,1"]).argv
 
 
 def test_what_is_for_a_run_is_refused_with_a_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="does nothing with -m; the directory is"):
-        front(["-m", "hydra.run.dir=x", "seed=0,1"])
+        prepare_command_line(["-m", "hydra.run.dir=x", "seed=0,1"])
 
 
 @pytest.mark.parametrize(
@@ -85,4 +87,4 @@ def test_weights_beside_what_has_its_own(tmp_path, monkeypatch, line, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.pt").write_bytes(b"x")
     with pytest.raises(UsageError, match=message):
-        front(line)
+        prepare_command_line(line)

@@ -9,12 +9,12 @@ import sys
 import pytest
 
 from lit_optim.cli import main
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config import places
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir, groups, use_conf_dir
 from lit_optim.errors import UsageError
-from lit_optim.reports.lr_plan import planned
+from lit_optim.reports.lr_plan import plan_lr
 
 MINE = "# Ours, as we like it\n_target_: lit_optim.optimizers.sgd.SGD\nlr: 0.25\nmomentum: 0.5\n"
 
@@ -44,9 +44,11 @@ def write(directory, name, text):
 @pytest.mark.parametrize("path", ["my conf=1", "./my conf=1", "~/my conf=1"])
 def test_it_is_what_the_run_gets(own, monkeypatch, form, path):
     monkeypatch.setenv("HOME", str(own.parent))
-    argv = front([*(part.format(path) for part in form), "optimizer=mine", "seed=3"]).argv
+    argv = prepare_command_line(
+        [*(part.format(path) for part in form), "optimizer=mine", "seed=3"]
+    ).argv
     assert argv[0] == f"--config-dir={own}"  # which Hydra, and other processes, are given
-    cfg = composed(argv[1:])
+    cfg = compose_config(argv[1:])
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.seed) == (0.25, 0.5, 3)
 
 
@@ -59,10 +61,10 @@ def test_a_choice_of_any_group(own, group):
     text = (conf_dir() / group / f"{ours}.yaml").read_text()
     header = "# @package _global_\n" if "@package _global_" in text else ""
     write(own, f"{group}/another.yaml", f"{header}defaults:\n  - {ours}\n")
-    argv = front([f"--config-dir={own}", f"{group}=another"]).argv
-    assert composed(argv[1:]).hydra.runtime.choices[group] == "another"
+    argv = prepare_command_line([f"--config-dir={own}", f"{group}=another"]).argv
+    assert compose_config(argv[1:]).hydra.runtime.choices[group] == "another"
     with pytest.raises(UsageError, match=f"unknown {group} 'anothe'; did you mean another"):
-        front([f"--config-dir={own}", f"{group}=anothe"])
+        prepare_command_line([f"--config-dir={own}", f"{group}=anothe"])
 
 
 def test_its_keys_are_checked_like_ours(own):
@@ -71,18 +73,18 @@ def test_its_keys_are_checked_like_ours(own):
         "optimizer.lr=-1": "optimizer.lr must be a number > 0",
     }.items():
         with pytest.raises(UsageError, match=told):
-            front([f"--config-dir={own}", "optimizer=mine", line])
+            prepare_command_line([f"--config-dir={own}", "optimizer=mine", line])
     write(own, "optimizer/mine.yaml", MINE.replace("lit_optim.optimizers.sgd", "evil"))
     with pytest.raises(UsageError, match=r"say allow=\[evil\]"):
-        front([f"--config-dir={own}", "optimizer=mine"])
+        prepare_command_line([f"--config-dir={own}", "optimizer=mine"])
     write(own, "wrapper/mine.yaml", "_target_: evil.W\n")
     with pytest.raises(UsageError, match=r"say allow=\[evil\]"):
-        front([f"--config-dir={own}", "wrapper=mine"])
+        prepare_command_line([f"--config-dir={own}", "wrapper=mine"])
 
 
 def test_what_is_typed_wins_over_its_lr(own):
-    argv = front([f"--config-dir={own}", "optimizer=mine", "optimizer.lr=0.75"]).argv
-    assert composed(argv[1:]).optimizer.lr == 0.75
+    argv = prepare_command_line([f"--config-dir={own}", "optimizer=mine", "optimizer.lr=0.75"]).argv
+    assert compose_config(argv[1:]).optimizer.lr == 0.75
 
 
 def test_it_is_listed(own, capsys):
@@ -91,9 +93,9 @@ def test_it_is_listed(own, capsys):
     assert [line.split()[1] for line in lines if line.startswith("mine ")] == ["Ours,"]
     main(["optimizers", "mine", f"--config-dir={own}"])
     assert "optimizer.momentum=0.5" in capsys.readouterr().out
-    told = front([f"--config-dir={own}", "optimizer=mine", "--help"]).text
+    told = prepare_command_line([f"--config-dir={own}", "optimizer=mine", "--help"]).text
     assert "optimizer.momentum=0.5" in told
-    assert "  mine " in front([f"--config-dir={own}", "--help"]).text
+    assert "  mine " in prepare_command_line([f"--config-dir={own}", "--help"]).text
 
 
 def test_it_is_completed(tmp_path, monkeypatch, capsys):
@@ -106,7 +108,7 @@ def test_it_is_completed(tmp_path, monkeypatch, capsys):
 
 def test_it_is_planned_with(own):
     use_conf_dir(str(own))
-    [plan] = planned(["optimizer=mine", "scheduler=none", "trainer.max_steps=10"])
+    [plan] = plan_lr(["optimizer=mine", "scheduler=none", "trainer.max_steps=10"])
     assert plan.lr == 0.25
 
 
@@ -128,7 +130,7 @@ def test_a_directory_that_would_not_be_what_is_meant(tmp_path, files, told):
         for name in files:
             write(tmp_path / "c", name, MINE)
     with pytest.raises(UsageError, match=told.replace("?", r"\?")):
-        front([f"--config-dir={tmp_path / 'c'}"])
+        prepare_command_line([f"--config-dir={tmp_path / 'c'}"])
     with pytest.raises(SystemExit):
         main(["plot", f"--config-dir={tmp_path / 'c'}"])
     assert places.own_conf_dir() is None
@@ -137,9 +139,9 @@ def test_a_directory_that_would_not_be_what_is_meant(tmp_path, files, told):
 def test_a_launcher_of_the_users_own_is_chosen_by_name(own):
     basic = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
     write(own, "hydra/launcher/mine.yaml", basic)
-    assert front([f"--config-dir={own}", "hydra/launcher=mine"]).argv
+    assert prepare_command_line([f"--config-dir={own}", "hydra/launcher=mine"]).argv
     with pytest.raises(UsageError, match="unknown hydra/launcher"):
-        front(["hydra/launcher=mine"])
+        prepare_command_line(["hydra/launcher=mine"])
 
 
 def test_a_directory_does_not_bring_its_choices_along(own, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 
 from lit_optim.cli import first_line
 from lit_optim.command_line.completion import _node
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import transformers_arguments as hf
 from lit_optim.config.places import use_conf_dir
 from lit_optim.errors import LONGEST, UsageError, show
@@ -64,7 +64,7 @@ def own(tmp_path):
 def refusal(tmp_path, *argv):
     """The line in which a command line with that directory is refused."""
     with pytest.raises(UsageError) as caught:
-        front([f"--config-dir={tmp_path / 'cd'}", *argv])
+        prepare_command_line([f"--config-dir={tmp_path / 'cd'}", *argv])
     line = first_line(caught.value)
     assert len(line) <= LONGEST
     return line
@@ -97,7 +97,9 @@ def test_a_date_is_text_to_hydra_and_a_line_to_others(own, tmp_path, date):
 def test_files_of_no_use(own, tmp_path, name):
     own(SHAPES[name])
     assert "mine.yaml" in refusal(tmp_path, "optimizer=mine")
-    front([f"--config-dir={tmp_path / 'cd'}", "optimizer=adamw"])  # nobody has chosen it
+    prepare_command_line(
+        [f"--config-dir={tmp_path / 'cd'}", "optimizer=adamw"]
+    )  # nobody has chosen it
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)
@@ -128,7 +130,7 @@ def test_a_fifo_is_no_choice_and_stops_nobody(own, tmp_path):
 def test_help_lists_the_rest_beside_a_file_that_cannot_be_read(own, tmp_path):
     own("# \udcff\n", "latin")
     own("# mine\ndefaults: [sgd]\n", "good")
-    text = front([f"--config-dir={tmp_path / 'cd'}", "--help"]).text
+    text = prepare_command_line([f"--config-dir={tmp_path / 'cd'}", "--help"]).text
     rows = dict(line.split(None, 1) for line in text.splitlines() if line.startswith("  "))
     assert rows["latin"] == "(is not UTF-8)"
     assert rows["good"] == "mine"
@@ -136,7 +138,7 @@ def test_help_lists_the_rest_beside_a_file_that_cannot_be_read(own, tmp_path):
 
 def test_aliases_and_tags_of_ones_own_are_welcome(own, tmp_path):
     own(f"{SGD}lr: &a 0.5\nweight_decay: *a\nmomentum: !!float 0.5\n")
-    front([f"--config-dir={tmp_path / 'cd'}", "optimizer=mine"])
+    prepare_command_line([f"--config-dir={tmp_path / 'cd'}", "optimizer=mine"])
 
 
 def unprintable():

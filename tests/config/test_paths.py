@@ -10,13 +10,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lit_optim.cli import main
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import transformers_arguments as hf
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import composed
-from lit_optim.config.paths import LAST_PARTS, PATH_KEYS, quote, with_path_quoted
+from lit_optim.config.composing import compose_config
+from lit_optim.config.paths import (
+    LAST_PARTS,
+    PATH_KEYS,
+    quote,
+    quote_path_value,
+)
 from lit_optim.errors import UsageError
-from lit_optim.runs.resume import note
+from lit_optim.runs.resume import write_fingerprint
 from tests.test_untrusted import BOMB, KINDS, within_seconds
 
 #: Signs that mean something to Hydra, to a shell or to nobody.
@@ -63,7 +68,7 @@ def test_hydra_reads_what_was_typed(tmp_path, monkeypatch, key, name):
     Path(name).mkdir()
     for path in (name, f"./{name}/x.ckpt", str(tmp_path / name)):
         for sign in ("", "+", "++"):
-            assert read(with_path_quoted(f"{sign}{key}={path}", multirun=False)) == path
+            assert read(quote_path_value(f"{sign}{key}={path}", multirun=False)) == path
 
 
 @given(st.text(st.characters(exclude_characters="\x00\n\r", codec="utf-8"), min_size=1))
@@ -71,32 +76,32 @@ def test_hydra_reads_what_was_typed(tmp_path, monkeypatch, key, name):
 @example("'")
 def test_a_quoted_text_is_read_as_it_is(text):
     assert read(f"x={quote(text)}") == text
-    assert with_path_quoted(f"ckpt={quote('p' + text)}", False) == f"ckpt={quote('p' + text)}"
+    assert quote_path_value(f"ckpt={quote('p' + text)}", False) == f"ckpt={quote('p' + text)}"
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_home(monkeypatch, tmp_path, key):
     monkeypatch.setenv("HOME", str(tmp_path / "a=b"))
     for typed in ("~/x", "'~/x'", '"~/x"'):
-        assert read(with_path_quoted(f"{key}={typed}", False)) == f"{tmp_path}/a=b/x"
-    assert read(with_path_quoted(f"{key}=~", False)) == f"{tmp_path}/a=b"
-    assert read(with_path_quoted("data.anything=~/x", False)) == f"{tmp_path}/a=b/x"
-    assert with_path_quoted("~ckpt", False) == "~ckpt"
-    assert with_path_quoted("~logger.a=b", False) == "~logger.a=b"
+        assert read(quote_path_value(f"{key}={typed}", False)) == f"{tmp_path}/a=b/x"
+    assert read(quote_path_value(f"{key}=~", False)) == f"{tmp_path}/a=b"
+    assert read(quote_path_value("data.anything=~/x", False)) == f"{tmp_path}/a=b/x"
+    assert quote_path_value("~ckpt", False) == "~ckpt"
+    assert quote_path_value("~logger.a=b", False) == "~logger.a=b"
 
 
 @pytest.mark.parametrize(
     "value", ["null", "", "auto", "runs/${optimizer.lr}", "${now:%H}/x", "a/b"]
 )
 def test_what_hydra_reads_anyway_is_left_alone(value):
-    assert with_path_quoted(f"ckpt={value}", False) == f"ckpt={value}"
+    assert quote_path_value(f"ckpt={value}", False) == f"ckpt={value}"
 
 
 def test_what_is_escaped_for_hydra_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert with_path_quoted(r"ckpt=a\=b", False) == r"ckpt=a\=b"
+    assert quote_path_value(r"ckpt=a\=b", False) == r"ckpt=a\=b"
     Path(r"a\=b").touch()
-    assert read(with_path_quoted(r"ckpt=a\=b", False)) == r"a\=b"
+    assert read(quote_path_value(r"ckpt=a\=b", False)) == r"a\=b"
 
 
 def test_a_sweep_over_paths(tmp_path, monkeypatch):
@@ -105,14 +110,14 @@ def test_a_sweep_over_paths(tmp_path, monkeypatch):
         Path(name).touch()
 
     def swept(line):
-        override = OverridesParser.create().parse_override(with_path_quoted(line, multirun=True))
+        override = OverridesParser.create().parse_override(quote_path_value(line, multirun=True))
         return [*map(read, (f"x={v}" for v in override.sweep_string_iterator()))]
 
     assert swept("ckpt=a=1,b=2,a=3,b=4") == ["a=1,b=2", "a=3,b=4"]
     assert swept("ckpt=plain,a=3,b=4") == ["plain", "a=3,b=4"]
     assert swept("ckpt=x,y") == ["x", "y"]
     assert swept("ckpt=choice(x,y)") == ["x", "y"]
-    assert read(with_path_quoted("resume.from=a=1,b=2", multirun=True)) == "a=1,b=2"
+    assert read(quote_path_value("resume.from=a=1,b=2", multirun=True)) == "a=1,b=2"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,17 +125,22 @@ def test_a_run_goes_on_in_a_directory_of_any_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     run_dir = tmp_path / name
     (run_dir / "checkpoints").mkdir(parents=True)
-    note(run_dir, to_plain(composed([])))
+    write_fingerprint(run_dir, to_plain(compose_config([])))
     (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
     for typed in (run_dir, run_dir / "checkpoints" / "last.ckpt", f"./{name}"):
-        cfg = composed(front([f"resume={typed}"]).argv)
+        cfg = compose_config(prepare_command_line([f"resume={typed}"]).argv)
         assert Path(cfg.hydra.run.dir).resolve() == run_dir
         assert Path(cfg.resume["from"]).resolve() == run_dir
-    cfg = composed(front(["train=false", f"ckpt={run_dir / 'checkpoints' / 'last.ckpt'}"]).argv)
+    cfg = compose_config(
+        prepare_command_line(["train=false", f"ckpt={run_dir / 'checkpoints' / 'last.ckpt'}"]).argv
+    )
     assert cfg.ckpt == str(run_dir / "checkpoints" / "last.ckpt")
-    assert composed(front([f"hydra.run.dir={name}-new"]).argv).hydra.run.dir == f"{name}-new"
+    assert (
+        compose_config(prepare_command_line([f"hydra.run.dir={name}-new"]).argv).hydra.run.dir
+        == f"{name}-new"
+    )
     (tmp_path / f"{name}.json").write_text('{"learning_rate": 0.25}')
-    assert composed(front([f"hf={name}.json"]).argv).optimizer.lr == 0.25
+    assert compose_config(prepare_command_line([f"hf={name}.json"]).argv).optimizer.lr == 0.25
 
 
 def test_plots_go_home(tmp_path, monkeypatch):
@@ -143,7 +153,7 @@ def test_plots_go_home(tmp_path, monkeypatch):
 
 def test_what_cannot_be_read_is_told_in_plain_words():
     with pytest.raises(UsageError, match="where the value has characters such as"):
-        front(["model.name=a=b,[c"])
+        prepare_command_line(["model.name=a=b,[c"])
 
 
 @pytest.mark.parametrize("ending", ["yaml", "json", "txt"])

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from lit_optim.command_line.prepare import combinations, front
+from lit_optim.command_line.prepare import compose_combinations, prepare_command_line
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import composed
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
-from lit_optim.runs.resume import found, note
+from lit_optim.runs.resume import find_resumable, write_fingerprint
 
 
 def plain(*lines):
-    return to_plain(composed(list(lines)))
+    return to_plain(compose_config(list(lines)))
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
 def a_run(place, name, *lines, checkpoint=True, finished=False):
     run_dir = place / "runs" / name
     (run_dir / "checkpoints").mkdir(parents=True)
-    note(run_dir, plain(*lines))
+    write_fingerprint(run_dir, plain(*lines))
     if checkpoint:
         (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
     if finished:
@@ -37,33 +37,34 @@ def a_run(place, name, *lines, checkpoint=True, finished=False):
 def test_auto_takes_the_newest_of_the_same_configuration(place):
     a_run(place, "other", "optimizer=sgd")
     run_dir = a_run(place, "same", "optimizer=adamw", "optimizer.lr=0.1")
-    line = front(["optimizer=adamw", "optimizer.lr=0.1", "resume=auto"])
+    line = prepare_command_line(["optimizer=adamw", "optimizer.lr=0.1", "resume=auto"])
     assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in line.argv
     assert f"++resume.from='{run_dir.relative_to(place)}'" in line.argv
 
 
 def test_auto_without_one_begins_anew(place, capsys):
     a_run(place, "other", "optimizer=sgd")
-    line = front(["optimizer=adamw", "resume=auto"])
+    line = prepare_command_line(["optimizer=adamw", "resume=auto"])
     assert not any("hydra.run.dir" in argument for argument in line.argv)
     assert "there is no run of this configuration" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_told(place):
     a_run(place, "same", "optimizer=adamw", finished=True)
-    assert "is finished" in front(["optimizer=adamw", "resume=auto"]).text
-    assert "is finished" in front(["optimizer=adamw", "resume=runs/same"]).text
+    assert "is finished" in prepare_command_line(["optimizer=adamw", "resume=auto"]).text
+    assert "is finished" in prepare_command_line(["optimizer=adamw", "resume=runs/same"]).text
 
 
 def test_what_changes_no_result_may_differ(place):
     run_dir = a_run(place, "same", "optimizer=adamw")
     more = ["test=false", "trainer.enable_progress_bar=false", "resume=runs/same"]
     assert (
-        found(plain("optimizer=adamw", *more[:2], "resume.from=runs/same")).run_dir.name == "same"
+        find_resumable(plain("optimizer=adamw", *more[:2], "resume.from=runs/same")).run_dir.name
+        == "same"
     )
-    assert front(["optimizer=adamw", *more]).argv
+    assert prepare_command_line(["optimizer=adamw", *more]).argv
     checkpoint = run_dir / "checkpoints" / "last.ckpt"
-    assert found(plain("optimizer=adamw", f"resume.from={checkpoint}")).run_dir == run_dir
+    assert find_resumable(plain("optimizer=adamw", f"resume.from={checkpoint}")).run_dir == run_dir
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_another_run_is_refused(place, lines, line):
         text.partition("=")[0]: text for text in ["optimizer=adamw", "optimizer.lr=0.1", *lines]
     }
     with pytest.raises(UsageError) as refused:
-        front([*given.values(), "resume=runs/same"])
+        prepare_command_line([*given.values(), "resume=runs/same"])
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -100,19 +101,21 @@ def test_its_directory_alone_is_the_command_it_was_started_with(place, capsys):
     (run_dir / ".hydra").mkdir()
     before = [*lines, "++resume.from=runs/first", "++allow=[evil]"]
     (run_dir / ".hydra" / "overrides.yaml").write_text("".join(f"- {line}\n" for line in before))
-    line = front(["resume=runs/same"])
+    line = prepare_command_line(["resume=runs/same"])
     assert line.argv == [*lines, "++resume.from='runs/same'", "hydra.run.dir='runs/same'"]
     assert "optimizer=momentum ++optimizer.lr=0.1" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"optimizer.lr was 0.1, now 0.2; type it as it was"):
-        front(["resume=runs/same", "optimizer.lr=0.2"])
+        prepare_command_line(["resume=runs/same", "optimizer.lr=0.2"])
     with pytest.raises(
         UsageError, match=r"lr was 0.1, now 0.001, optimizer.momentum was 0.8, now 0.9"
     ):
-        front(["resume=runs/same", "optimizer=momentum"])  # with the lr it has by default
-    assert front(["--cfg", "job", "resume=runs/same"]).argv[2:-1] == lines
+        prepare_command_line(
+            ["resume=runs/same", "optimizer=momentum"]
+        )  # with the lr it has by default
+    assert prepare_command_line(["--cfg", "job", "resume=runs/same"]).argv[2:-1] == lines
     (run_dir / ".hydra" / "overrides.yaml").write_text("")
     with pytest.raises(UsageError, match=r"overrides.yaml cannot be read; delete it, and type"):
-        front(["resume=runs/same"])
+        prepare_command_line(["resume=runs/same"])
 
 
 def test_a_branch_is_not_gone_on_with(place):
@@ -120,19 +123,21 @@ def test_a_branch_is_not_gone_on_with(place):
     asked = json.loads((run_dir / "asked.json").read_text())
     (run_dir / "asked.json").write_text(json.dumps(asked | {"branch_from": "runs/x/last.ckpt"}))
     with pytest.raises(UsageError, match="a branch, which is not gone on with; branch again, with"):
-        front(["resume=runs/branch"])
+        prepare_command_line(["resume=runs/branch"])
 
 
 def test_other_commands_are_about_what_is_typed(place):
     a_run(place, "same")
     with pytest.raises(UsageError, match=r"resume is for train\.py"):
-        list(combinations(["resume.from=runs/same"]))
+        list(compose_combinations(["resume.from=runs/same"]))
 
 
 def test_what_may_change(place):
     a_run(place, "same", "optimizer=adamw", "optimizer.lr=0.1", finished=True)
     more = ["resume=runs/same", "resume.override=[optimizer.lr]", "resume.horizon=extend"]
-    line = front(["optimizer=adamw", "optimizer.lr=0.2", "trainer.max_steps=9000", *more])
+    line = prepare_command_line(
+        ["optimizer=adamw", "optimizer.lr=0.2", "trainer.max_steps=9000", *more]
+    )
     assert line.text is None
     assert "hydra.run.dir='runs/same'" in line.argv
 
@@ -153,14 +158,14 @@ def test_what_may_change(place):
 def test_mistakes(place, lines, line):
     a_run(place, "empty", "optimizer=adamw", checkpoint=False)
     with pytest.raises(UsageError) as refused:
-        front(lines)
+        prepare_command_line(lines)
     assert line in str(refused.value)
 
 
 def test_a_note_that_is_broken_is_no_run(place):
     run_dir = a_run(place, "same", "optimizer=adamw")
     (run_dir / "asked.json").write_text(json.dumps({"x": 1})[:-1])
-    assert found(plain("optimizer=adamw", "resume.from=auto")).run_dir is None
+    assert find_resumable(plain("optimizer=adamw", "resume.from=auto")).run_dir is None
 
 
 LENGTHS = {
@@ -178,11 +183,13 @@ def test_auto_never_begins_a_run_anew_that_is_only_longer(place, capsys, longer,
     as_before = ["trainer.max_steps=300"] if "max_time" in longer else []
     line = ["resume=auto", *as_before, longer]
     with pytest.raises(UsageError) as refused:
-        front(line)
+        prepare_command_line(line)
     assert f"runs/short differs in its length only: {LENGTHS[longer]}" in str(refused.value)
     for horizon in ("keep", "extend"):
-        argv = front([*line, f"resume.horizon={horizon}"]).argv
+        argv = prepare_command_line([*line, f"resume.horizon={horizon}"]).argv
         assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in argv
-    assert not any("hydra.run.dir" in x for x in front([*line, "resume=none"][1:]).argv)
+    assert not any(
+        "hydra.run.dir" in x for x in prepare_command_line([*line, "resume=none"][1:]).argv
+    )
     a_run(place, "same", *line[1:])
-    assert "hydra.run.dir='runs/same'" in front(line).argv
+    assert "hydra.run.dir='runs/same'" in prepare_command_line(line).argv

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_optim.command_line.prepare import front, rerun_line
+from lit_optim.command_line.prepare import prepare_command_line, rerun_arguments
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import composed
-from lit_optim.config.paths import with_path_quoted
+from lit_optim.config.composing import compose_config
+from lit_optim.config.paths import quote_path_value
 from lit_optim.config.places import groups
 from lit_optim.config.stored import LEFT_OUT, stored_overrides
 from lit_optim.errors import UsageError
-from lit_optim.runs.resume import check_files, note
+from lit_optim.runs.resume import check_links, write_fingerprint
 from tests.conftest import ROOT
 
 #: Every line here names code of a package `d`, or a place outside of the run's directory.
@@ -121,7 +121,7 @@ def foreign(tmp_path_factory):
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / ".hydra").mkdir()
     (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
-    note(run_dir, to_plain(composed([])))
+    write_fingerprint(run_dir, to_plain(compose_config([])))
 
     def write(lines: list[str]) -> Path:
         (run_dir / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(lines))
@@ -160,11 +160,11 @@ def test_no_line_of_a_directory_names_code_or_a_place(foreign, line, sign, quote
     line = spelled(nested(line, deep), sign, quote)
     where = foreign([*before, line])
     try:
-        argv = front([f"resume={where}"]).argv
+        argv = prepare_command_line([f"resume={where}"]).argv
     except UsageError:
         pass
     else:  # what is left of it must not be in what would run
-        text = OmegaConf.to_yaml(composed([x for x in argv if not x.startswith("-")]))
+        text = OmegaConf.to_yaml(compose_config([x for x in argv if not x.startswith("-")]))
         assert "evil" not in text
         assert "outside" not in text
     assert "d.evil" not in sys.modules
@@ -175,7 +175,7 @@ def test_no_line_that_is_run_again_does_either(foreign, line):
     if line == "scheduler=lambda" or line.partition(".")[0].partition("=")[0] in LEFT_OUT:
         return
     with pytest.raises(UsageError):
-        front(rerun_line(foreign([line]), []))
+        prepare_command_line(rerun_arguments(foreign([line]), []))
 
 
 VALUES = ["adamw", "1", "'a,b'", "'{a: 1}'", "[1,2]", "{a: 1}", "null", "a/b", "~/a", "'~/a'",
@@ -193,14 +193,14 @@ VALUES = ["adamw", "1", "'a,b'", "'{a: 1}'", "[1,2]", "{a: 1}", "null", "a/b", "
 def test_what_is_checked_is_what_is_run_again(foreign, key, values, multirun):
     line = f"{key}={','.join(values if multirun else values[:1])}"
     try:
-        [once] = stored_overrides([with_path_quoted(line, multirun)], "x", multirun=multirun)
+        [once] = stored_overrides([quote_path_value(line, multirun)], "x", multirun=multirun)
     except UsageError:
         return
     again = str(once.input_line)
-    [twice] = stored_overrides([with_path_quoted(again, multirun)], "x", multirun=multirun)
+    [twice] = stored_overrides([quote_path_value(again, multirun)], "x", multirun=multirun)
     assert (twice.type, twice.value()) == (once.type, once.value())
     if not multirun:
-        assert rerun_line(foreign([line]), []) == [again]
+        assert rerun_arguments(foreign([line]), []) == [again]
 
 
 #: What a run writes, and one more directory of a logger.
@@ -229,8 +229,8 @@ def test_no_link_leads_out_of_a_run(tmp_path, name, is_sweep, kind):
     top = tmp_path / "run"
     run_dir = a_run_with_links(top, is_sweep)
     (tmp_path / "linked").symlink_to(top)
-    check_files(top)
-    check_files(tmp_path / "linked")
+    check_links(top)
+    check_links(tmp_path / "linked")
     path = run_dir / name
     target = tmp_path / "outside" / path.name
     path.parent.mkdir(exist_ok=True, parents=True)
@@ -246,7 +246,7 @@ def test_no_link_leads_out_of_a_run(tmp_path, name, is_sweep, kind):
     path.symlink_to(target)
     for where in (top, tmp_path / "linked"):
         with pytest.raises(UsageError, match="is a link out of the directory"):
-            check_files(where)
+            check_links(where)
 
 
 @pytest.mark.parametrize("argv", [["resume={}"], ["-m", "resume={}"], ["resume=auto"]], ids=str)
@@ -254,12 +254,12 @@ def test_what_is_gone_on_with_has_no_such_link(tmp_path, argv, monkeypatch):
     monkeypatch.chdir(tmp_path)
     top = tmp_path / "runs" / "x"
     run_dir = a_run_with_links(top, "-m" in argv)
-    note(run_dir, to_plain(composed([])))
+    write_fingerprint(run_dir, to_plain(compose_config([])))
     argv = [one.format(top) for one in argv]
-    front(argv)
+    prepare_command_line(argv)
     (run_dir / "config.yaml").symlink_to(tmp_path / "mine.yaml")
     with pytest.raises(UsageError, match="is a link out of the directory"):
-        front(argv)
+        prepare_command_line(argv)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
 
 
@@ -270,7 +270,7 @@ def test_a_link_is_named_with_where_it_leads(tmp_path, foreign):
     try:
         told = f"{link} is a link out of the directory, to {tmp_path / 'mine.yaml'}"
         with pytest.raises(UsageError, match=re.escape(told)):
-            front([f"resume={where}"])
+            prepare_command_line([f"resume={where}"])
     finally:
         link.unlink()
 
@@ -280,7 +280,7 @@ def test_each_as_it_stands(foreign, line):
     if line == "scheduler=lambda" or line.partition(".")[0].partition("=")[0] in LEFT_OUT:
         return  # a choice of ours; and what is not even read
     with pytest.raises(UsageError):
-        front([f"resume={foreign([line])}"])
+        prepare_command_line([f"resume={foreign([line])}"])
 
 
 @pytest.mark.parametrize("group", groups())
@@ -328,8 +328,8 @@ def test_several_values_are_for_sweeps():
 
 def test_what_is_typed_takes_the_place_of_what_is_stored(foreign):
     where = foreign(["logger.tensorboard.save_dir=outside"])
-    argv = front([f"resume={where}", "logger.tensorboard.save_dir=mine"]).argv
-    assert composed(argv).logger.tensorboard.save_dir == "mine"
+    argv = prepare_command_line([f"resume={where}", "logger.tensorboard.save_dir=mine"]).argv
+    assert compose_config(argv).logger.tensorboard.save_dir == "mine"
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_overrides_of_another_kind(foreign, content, monkeypatch):
     where = foreign([])
     (where / ".hydra" / "overrides.yaml").write_text(content)
     with pytest.raises(UsageError, match="cannot be read; delete it"):
-        front([f"resume={where}"])
+        prepare_command_line([f"resume={where}"])
 
 
 @pytest.mark.parametrize("flags", [[], ["--cfg", "job"], ["--info", "all"]], ids=str)
@@ -348,14 +348,14 @@ def test_overrides_of_another_kind(foreign, content, monkeypatch):
 @pytest.mark.parametrize("name", ["../../d/evil", "/tmp/d/evil", "d/evil", "evil", "[default]", ""])
 def test_a_typed_choice_of_hydras_groups_is_a_plain_name(flags, group, name):
     with pytest.raises(UsageError, match=f"hydra/{group}"):
-        front([*flags, f"hydra/{group}={name}"])
+        prepare_command_line([*flags, f"hydra/{group}={name}"])
 
 
 @pytest.mark.parametrize(
     "line", ["hydra/launcher=basic", "hydra/sweeper=basic", "hydra/job_logging=none"]
 )
 def test_what_is_installed_can_be_chosen(line):
-    assert line in front([line]).argv
+    assert line in prepare_command_line([line]).argv
 
 
 @pytest.mark.parametrize(
@@ -375,14 +375,14 @@ def test_what_is_installed_can_be_chosen(line):
 )
 def test_hydras_own_part_is_not_for_the_command_line(line):
     with pytest.raises(UsageError, match="hydra"):
-        front([line])
+        prepare_command_line([line])
 
 
 @example("x")
 @given(st.text(max_size=5))
 def test_unpickling_a_directory_is_refused(path):
     with pytest.raises(UsageError):
-        front(["--experimental-rerun", path or "x"])
+        prepare_command_line(["--experimental-rerun", path or "x"])
 
 
 #: What a run writes again when it goes on, and the folders that these are in.
@@ -398,7 +398,7 @@ def test_what_a_run_writes_stays_in_its_directory(tmp_path, monkeypatch, name, k
     monkeypatch.chdir(tmp_path)
     run_dir = tmp_path / "runs" / "foreign"
     (run_dir / "checkpoints").mkdir(parents=True)
-    note(run_dir, to_plain(composed([])))
+    write_fingerprint(run_dir, to_plain(compose_config([])))
     (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
     outside = tmp_path / "outside"
     path = run_dir / name
@@ -412,10 +412,10 @@ def test_what_a_run_writes_stays_in_its_directory(tmp_path, monkeypatch, name, k
     else:
         path.symlink_to("/dev/zero" if kind == "device" else outside)
     if name == "result.json" and kind == "link":  # then it has ended, and nothing is written
-        assert "is finished" in front([f"resume={run_dir}"]).text
+        assert "is finished" in prepare_command_line([f"resume={run_dir}"]).text
         return
     with pytest.raises(UsageError) as refused:
-        front([f"resume={run_dir}"])
+        prepare_command_line([f"resume={run_dir}"])
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -423,20 +423,20 @@ def test_a_link_within_the_directory_is_left_alone(tmp_path):
     run_dir = tmp_path / "run"
     (run_dir / "logs").mkdir(parents=True)
     (run_dir / "latest").symlink_to("logs")
-    check_files(run_dir)
+    check_links(run_dir)
     (tmp_path / "named").symlink_to(run_dir)  # which the user has typed
-    check_files(tmp_path / "named")
+    check_links(tmp_path / "named")
 
 
 def test_a_sweep_starts_no_run_elsewhere(tmp_path):
     sweep = tmp_path / "sweep"
     sweep.mkdir()
     (sweep / "multirun.yaml").write_text("hydra: {overrides: {task: ['optimizer=adamw,sgd']}}")
-    assert front(["-m", f"resume={sweep}"]).argv
+    assert prepare_command_line(["-m", f"resume={sweep}"]).argv
     (tmp_path / "outside").mkdir()
     (sweep / "optimizer=adamw").symlink_to(tmp_path / "outside")
     with pytest.raises(UsageError, match="is a link out of the directory"):
-        front(["-m", f"resume={sweep}"])
+        prepare_command_line(["-m", f"resume={sweep}"])
 
 
 @settings(
@@ -448,7 +448,7 @@ def test_no_line_of_a_sweep_names_code_or_a_place(tmp_path_factory, line, sign):
     lines = ["optimizer=adamw,sgd", spelled(line, sign, "")]
     (sweep / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"overrides": {"task": lines}}}))
     try:
-        argv = front(["-m", f"resume={sweep}"]).argv
+        argv = prepare_command_line(["-m", f"resume={sweep}"]).argv
     except UsageError:
         return
     assert not any("evil" in one or "outside" in one for one in argv)

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import lit_optim
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
-from lit_optim.config.targets import build, deferred
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
+from lit_optim.config.targets import build, make_factory
 
 STEPS, BATCH = 20, 4
 WARM = {"warmup_steps": 5}
@@ -181,19 +181,19 @@ def typed(arguments):
 
 
 def ours(net, argv):
-    cfg = composed(front(argv).argv)
+    cfg = compose_config(prepare_command_line(argv).argv)
     module = Ours(net)
     module.configure_optimizers = partial(
         lit_optim.configure_optimizers,
         module,
-        deferred(cfg.optimizer),
+        make_factory(cfg.optimizer),
         build(cfg.scheduler),
-        deferred(cfg.param_groups),
+        make_factory(cfg.param_groups),
     )
     quiet = {"logger": False, "enable_checkpointing": False}
     cfg.trainer.enable_progress_bar = cfg.trainer.enable_model_summary = False
     train, validate = (DataLoader(Examples(seed), batch_size=BATCH) for seed in (1, 2))
-    deferred(cfg.trainer)(**quiet).fit(module, train, validate)
+    make_factory(cfg.trainer)(**quiet).fit(module, train, validate)
     return module
 
 

@@ -15,8 +15,8 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.hparams import api_pb2, backend_context, plugin_data_pb2
 
 from lit_optim.app import choices_of
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import TrainingFailed
 from lit_optim.lightning.hparams import run_name_argument
 from lit_optim.runs.run import Interrupted, run
@@ -88,7 +88,7 @@ def read(directory):
 
 def start(tmp_path, *argv, name="run"):
     where = tmp_path / name
-    cfg = composed(front([*QUICK, *argv]).argv)
+    cfg = compose_config(prepare_command_line([*QUICK, *argv]).argv)
     with read_write(cfg.hydra), open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(where)
         HydraConfig.instance().set_config(cfg)

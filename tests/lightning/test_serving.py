@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import lit_optim
 from lit_optim import AdamW, Muon
-from lit_optim.command_line.prepare import front
-from lit_optim.config.composing import composed
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.lightning.serving import ServedOptimizer, serve
 from lit_optim.param_groups import layer_decay, no_decay, single
-from lit_optim.runs.build import built
+from lit_optim.runs.build import build_run
 from lit_optim.schedules.library import constant_warmup, cosine_warmup, linear
 from lit_optim.wrappers import Ema
 from lit_optim.wrappers.wrapper import none
@@ -170,7 +170,7 @@ def test_on_the_command_line(tmp_path, optimizer, scheduler):
         "trainer.enable_progress_bar=false", "trainer.enable_checkpointing=false",
         "trainer.enable_model_summary=false", "trainer.num_sanity_val_steps=0",
     ]  # fmt: skip
-    parts = built(composed(front(argv).argv), tmp_path)
+    parts = build_run(compose_config(prepare_command_line(argv).argv), tmp_path)
     parts.trainer.fit(parts.model, parts.data)
     assert parts.trainer.global_step == 6
     lrs = [lrs[0] for lrs in parts.model.lrs]

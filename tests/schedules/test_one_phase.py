@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lit_optim.errors import UsageError
-from lit_optim.reports.lr_plan import Plan
-from lit_optim.reports.lr_plot import shown
+from lit_optim.reports.lr_plan import LrPlan
+from lit_optim.reports.lr_plot import draw_in_terminal
 from lit_optim.schedules import library
 from lit_optim.schedules.combinators import sequential
 from lit_optim.schedules.core import TICKS
@@ -113,7 +113,7 @@ def test_each_can_be_looked_at(shape, ticks, total):
         first = {"shape": shape, "from": 0.01, "to": 1.0, "for": "50%"} | levels
         schedule = phases([first, {"shape": "linear", "to": 0}], ticks=ticks)
         curve = schedule.curve(Horizon(total))
-        assert shown([Plan("it", curve, 0.1, total)], 60)
+        assert draw_in_terminal([LrPlan("it", curve, 0.1, total)], 60)
 
 
 @pytest.mark.parametrize(

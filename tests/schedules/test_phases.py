@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import torch_schedules
 from lit_optim.errors import UsageError
 from lit_optim.schedules import library, shapes
@@ -313,7 +313,7 @@ MISTAKES = {
 @pytest.mark.parametrize("written", MISTAKES)
 def test_a_mistake_is_answered_in_one_line(written):
     with pytest.raises(UsageError) as error:
-        front(["scheduler=phases", f"scheduler.phases={written}"])
+        prepare_command_line(["scheduler=phases", f"scheduler.phases={written}"])
     assert str(error.value).startswith("scheduler.")
     assert MISTAKES[written] in str(error.value)
     assert "\n" not in str(error.value)
@@ -322,9 +322,13 @@ def test_a_mistake_is_answered_in_one_line(written):
 @pytest.mark.parametrize("shape", ["1-sqrt", "power(0.3)", "staircase(4)", "power 2"])
 def test_a_shape_needs_no_quotes_but_the_shells(shape):
     list_ = f"[{{shape: {shape}, from: 1, to: 0.1, for: 50%}}, {{shape: constant}}]"
-    front(["scheduler=phases", f"scheduler.phases={list_}"])
-    front(["scheduler=wsd", f"scheduler.shape={shape}", "scheduler.min_lr_ratio=0.1"])
-    front(["-m", "scheduler=wsd", f"scheduler.shape={shape},linear", "scheduler.min_lr_ratio=0.1"])
+    prepare_command_line(["scheduler=phases", f"scheduler.phases={list_}"])
+    prepare_command_line(
+        ["scheduler=wsd", f"scheduler.shape={shape}", "scheduler.min_lr_ratio=0.1"]
+    )
+    prepare_command_line(
+        ["-m", "scheduler=wsd", f"scheduler.shape={shape},linear", "scheduler.min_lr_ratio=0.1"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -346,5 +350,7 @@ def test_a_shape_needs_no_quotes_but_the_shells(shape):
 def test_a_floor_above_the_peak_is_refused(typed, message):
     name, *keys = typed
     with pytest.raises(UsageError) as error:
-        front([f"scheduler={name}", "optimizer.lr=0.01", *(f"scheduler.{key}" for key in keys)])
+        prepare_command_line(
+            [f"scheduler={name}", "optimizer.lr=0.01", *(f"scheduler.{key}" for key in keys)]
+        )
     assert message in str(error.value)

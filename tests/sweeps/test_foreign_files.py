@@ -10,20 +10,27 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lit_optim.errors import UsageError
-from lit_optim.runs.resume import ASKED, LOG, RECORD, RESULT, SWEEP, found, read
+from lit_optim.runs.layout import (
+    FINGERPRINT,
+    JOB,
+    LOG,
+    RESULT,
+    SWEEP,
+)
+from lit_optim.runs.resume import find_resumable, read_fingerprint
 from lit_optim.sweeps import launcher
 from lit_optim.sweeps.records import existing_jobs, overrides_of, read_result
 from lit_optim.sweeps.table import _last_line, read_jobs, table
 from tests.test_untrusted import KINDS, within_seconds
 
 GOOD = {
-    RECORD: {"overrides": ["optimizer=sgd"], "exit_code": 0, "seconds": 1, "choices": {}},
+    JOB: {"overrides": ["optimizer=sgd"], "exit_code": 0, "seconds": 1, "choices": {}},
     RESULT: {
         "choices": {"optimizer": "sgd"}, "seed": 0, "monitor": "val/loss", "mode": "min",
         "run_dir": "x", "steps": 1, "seconds": 1.0,
         "final": {"val/loss": 1.0}, "best": {"val/loss": 0.5}, "test": {"test/loss": 2.0},
     },
-    ASKED: {"optimizer.lr": 0.1, "seed": 0},
+    FINGERPRINT: {"optimizer.lr": 0.1, "seed": 0},
 }  # fmt: skip
 NAMES = (*GOOD, LOG, ".lock")
 
@@ -51,7 +58,7 @@ def read_all(sweep_dir):
             launcher._is_held(run_dir)
             overrides_of(run_dir)
             read_result(run_dir)
-            read(run_dir)
+            read_fingerprint(run_dir)
     assert any(job.run_dir.name == "good" for job in jobs)
 
 
@@ -98,15 +105,15 @@ def test_no_value_in_a_record_stops_it(tmp_path_factory, name, data):
 def test_no_value_asked_for_stops_a_search_for_the_run(tmp_path_factory, value):
     runs = tmp_path_factory.mktemp("runs")
     (runs / "a").mkdir()
-    (runs / "a" / ASKED).write_text(json.dumps(value))
+    (runs / "a" / FINGERPRINT).write_text(json.dumps(value))
     plain = {"resume": {"from": "auto", "horizon": "error", "override": []}, "seed": 1}
-    assert found(plain, runs).run_dir is None
+    assert find_resumable(plain, runs).run_dir is None
     plain["resume"]["from"] = str(runs / "a")
     with pytest.raises(UsageError):
-        found(plain, runs)
+        find_resumable(plain, runs)
 
 
-@pytest.mark.parametrize("name", [LOG, ASKED, RECORD])
+@pytest.mark.parametrize("name", [LOG, FINGERPRINT, JOB])
 @pytest.mark.parametrize("kind", KINDS)
 def test_room_is_made_for_a_file(tmp_path, name, kind):
     outside = tmp_path / "outside"

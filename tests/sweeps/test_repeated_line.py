@@ -7,7 +7,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from lit_optim.command_line.prepare import front
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
 from lit_optim.sweeps.launcher import ProcessLauncher
 from lit_optim.sweeps.records import existing_jobs, planned_jobs
@@ -32,7 +32,7 @@ def cut_off(sweep):
 @pytest.mark.parametrize("write", [as_hydra, as_launcher, cut_off])
 def test_the_directory_alone_repeats_the_line(tmp_path, write, capsys):
     write(tmp_path)
-    line = front(["-m", f"resume={tmp_path}"])
+    line = prepare_command_line(["-m", f"resume={tmp_path}"])
     for override in ("optimizer=adamw,sgd", "data=digits", "++scheduler.warmup=5,10"):
         assert override in line.argv
     assert f"hydra.sweep.dir='{tmp_path}'" in line.argv
@@ -43,7 +43,9 @@ def test_the_directory_alone_repeats_the_line(tmp_path, write, capsys):
 
 def test_what_is_typed_beside_it_wins(tmp_path):
     as_hydra(tmp_path)
-    line = front(["-m", f"resume={tmp_path}", "optimizer=adamw,sgd,lion", "scheduler=wsd"])
+    line = prepare_command_line(
+        ["-m", f"resume={tmp_path}", "optimizer=adamw,sgd,lion", "scheduler=wsd"]
+    )
     assert "optimizer=adamw,sgd,lion" in line.argv
     assert "optimizer=adamw,sgd" not in line.argv
     assert "data=digits" in line.argv
@@ -58,15 +60,15 @@ def test_what_is_typed_beside_it_wins(tmp_path):
 def test_a_line_that_is_none_is_told(tmp_path, line, message):
     (tmp_path / "sweep.json").write_text(json.dumps({"line": line}))
     with pytest.raises(UsageError, match=message):
-        front(["-m", f"resume={tmp_path}"])
+        prepare_command_line(["-m", f"resume={tmp_path}"])
 
 
 def test_neither_is_taken_for_the_other(tmp_path):
     with pytest.raises(UsageError, match="must be the directory of a sweep"):
-        front(["-m", f"resume={tmp_path}", "seed=0,1"])
+        prepare_command_line(["-m", f"resume={tmp_path}", "seed=0,1"])
     as_hydra(tmp_path)
     with pytest.raises(UsageError, match="is the directory of a sweep: add -m"):
-        front([f"resume={tmp_path}"])
+        prepare_command_line([f"resume={tmp_path}"])
 
 
 def test_the_jobs_are_listed_before_the_first_one_starts(tmp_path, monkeypatch):

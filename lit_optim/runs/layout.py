@@ -1,0 +1,34 @@
+"""Every file name in the directory of a run or a sweep.
+
+    runs/<date>/<time>_<optimizer>_<scheduler>/
+        .lock           locked while a process is running there
+        run.json        how it was started: command, overrides, commit, versions
+        asked.json      its fingerprint: every value that makes it this run
+        config.yaml     the whole configuration, with what was filled in
+        .hydra/         the configuration as Hydra composed it, and the overrides
+        checkpoints/    last.ckpt, previous.ckpt, best.ckpt
+        result.json     what came out, once it has ended
+
+A sweep has `sweep.json` and Hydra's `multirun.yaml`, and a directory for each of its jobs: that of
+a run, with `job.json` and `log.txt` besides.
+"""
+
+from __future__ import annotations
+
+LOCK = ".lock"
+START = "run.json"
+FINGERPRINT = "asked.json"
+CONFIG = "config.yaml"
+OVERRIDES = ".hydra/overrides.yaml"
+RESULT = "result.json"
+
+CHECKPOINTS = "checkpoints"
+LAST_CHECKPOINT = "last.ckpt"
+PREVIOUS_CHECKPOINT = "previous.ckpt"
+
+#: Of a job of a sweep: how it ended, and what it printed.
+JOB = "job.json"
+LOG = "log.txt"
+#: Of a sweep: its overrides and jobs, written by our launcher; earlier, and less of it, by Hydra.
+SWEEP = "sweep.json"
+MULTIRUN = "multirun.yaml"
