@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"Optimizers, one by one": "optimizers", "Schedules, one by one": "schedules"}
 #: Pages that are listed as soon as they exist: section, title, file.
 OPTIONAL = [
-    ("Extend it", "Add your own", "contributing.md"),
-    ("Extend it", "How it works inside", "internals.md"),
+    ("Background", "How it works inside", "internals.md"),
+    ("Background", "Add your own", "contributing.md"),
 ]
 #: What a browser fetches by itself: scripts, style sheets, pictures, frames, imports of CSS.
 FETCHED = re.compile(

@@ -1,10 +1,11 @@
-"""Write the tables of the README and of docs/ that list what can be chosen.
+"""Write the tables of the README, of docs/ and of CHANGELOG.md that are made from the code.
 
     python scripts/tables.py            write them
     python scripts/tables.py --check    exit code 1 and one line if a table is out of date
 
-A table stands between `<!-- name -->` and `<!-- /name -->`. Its rows come from the YAML files of
-conf/ and from the docstrings of the classes and functions that they name. `make docs` runs this.
+A table stands between `<!-- name -->` and `<!-- /name -->`. Choices come from the YAML files of
+conf/ and from the docstrings of what they name, commands from their declarations, moved names from
+`lit_optim.moved_names`. `make docs` runs this.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lit_optim.command_line.command import Command, Section
+from lit_optim.commands import load_commands
 from lit_optim.config.places import groups
+from lit_optim.moved_names import MOVED
 from lit_optim.reports.listing import ARXIV, entries
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +90,36 @@ def make_reference(group: str, package: str) -> str:
     return "\n".join(f"::: {target}\n" for target in targets if target.startswith(package))
 
 
+def make_command_reference() -> str:
+    """Every subcommand of `lit-optim`: what it does, examples, arguments."""
+    parts = []
+    for section in Section:
+        parts.append(f"## {section.value[0].upper()}{section.value[1:]}")
+        parts += [_describe(command) for command in load_commands() if command.section is section]
+    return "\n\n".join(parts) + "\n"
+
+
+def _describe(command: Command) -> str:
+    parts = [f"### lit-optim {command.name}", f"{command.help[0].upper()}{command.help[1:]}."]
+    if command.description:
+        parts.append(f"```text\n{command.description.strip(chr(10))}\n```")
+    rows = [f"| `{_cell(one.name)}` | {_cell(one.help)} |" for one in command.arguments]
+    if rows:
+        parts.append("\n".join(["| argument | meaning |", "|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def make_moved_table() -> str:
+    """Modules and names that have moved; the old ones still work."""
+    rows = [f"| `{old}` | `{new}` |" for old, new in sorted(MOVED.items())]
+    return "\n".join(["| old name | new name |", "|---|---|", *rows]) + "\n"
+
+
 #: Page -> the tables in it, by the name of their markers.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "CHANGELOG.md": {"moved": make_moved_table},
     "README.md": {"groups": make_group_table},
+    "docs/commands.md": {"commands": make_command_reference},
     "docs/optimizers.md": {"optimizers": lambda: make_entry_table("optimizer", "optimizers")},
     "docs/schedules.md": {"schedules": lambda: make_entry_table("scheduler", "schedules")},
     "docs/reference_optimizers.md": {

@@ -23,7 +23,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*).*\n(?P<code>(?:.*\n)*?)(?P=indent)```$", re.M
 )
 #: A command that stands indented instead of fenced.
-INDENTED = re.compile(r"^    ((?:python (?:train|scripts/\w+)\.py|lit-optim)\b.*)$", re.M)
+INDENTED = re.compile(r"^(?:    |  )((?:python (?:train|scripts/\w+)\.py|lit-optim)\b.*)$", re.M)
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ def read_commands(text: str, page: str) -> list[Command]:
             for part in re.split(r"^\$ ", block.code, flags=re.M)[1:]:
                 line, _, output = part.partition("\n")
                 commands.append(Command(page, block.line, tuple(shlex.split(line)), output))
+        elif block.language == "text":
+            commands += [
+                Command(page, block.line, tuple(shlex.split(re.split(r" {2,}", line)[0])))
+                for line in INDENTED.findall(block.code)  # an explanation may stand beside it
+            ]
     outside = FENCE.sub("", text)
     commands += [
         Command(page, 0, tuple(shlex.split(line, comments=True)))

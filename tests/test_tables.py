@@ -13,7 +13,9 @@ from tests.conftest import ROOT
 
 TABLES = ROOT / "scripts" / "tables.py"
 PAGES = (
+    "CHANGELOG.md",
     "README.md",
+    "docs/commands.md",
     "docs/optimizers.md",
     "docs/schedules.md",
     "docs/reference_optimizers.md",
