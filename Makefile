@@ -17,7 +17,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed-docs  ## write the tables, then build the site into site/
+docs: $(VENV)/.installed-dev  ## write the tables, then build the site into site/
 	$(BIN)/python scripts/tables.py
 	$(BIN)/python scripts/counterparts.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
@@ -32,12 +32,8 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@ $(VENV)/.installed
-
-$(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
-	touch $@ $(VENV)/.installed-dev $(VENV)/.installed
+	touch $@ $(VENV)/.installed
 
 clean:
 	rm -rf site $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -36,11 +36,11 @@ def on_config(config: Any) -> Any:
     for section, title, file in OPTIONAL:
         if (docs / file).is_file():
             sections[section].insert(0, {title: file})
-    for section, folder in FOLDERS.items():
+    for place, (section, folder) in enumerate(FOLDERS.items(), start=2):
         pages = sorted((docs / folder).glob("*.md"), key=lambda page: (page.stem != "index", page))
         if pages:
             listed = [{page.stem: page.relative_to(docs).as_posix()} for page in pages]
-            config["nav"].insert(2, {section: listed})
+            config["nav"].insert(place, {section: listed})
     return config
 
 

@@ -353,7 +353,9 @@ def test_the_page_of_options_has_every_option():
     parameters = [set(read_signature(path).parameters) for path in paths]
     options = set.intersection(*parameters) - {"params", "lr", "weight_decay"}
     table = TEXTS["docs/options.md"].split("|---|---|\n")[1].split("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)=", table, re.M)) == options
+    assert set(re.findall(r"^\| `optimizer\.(\w+)=", table, re.M)) == options
+    for setting in re.findall(r"`(optimizer\.\w+=\w+)`", table):
+        assert prepare_command_line([setting])
 
 
 def test_the_readme_is_short():
