@@ -23,6 +23,7 @@ SMALL = {
         "adamw",
     ),
     "counterparts": (["--check"], ""),
+    "plot_rooms": (["rooms.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
     "tables": (["--check"], ""),
 }  # fmt: skip
