@@ -30,7 +30,9 @@ MOVED: dict[str, str] = {
     "lit_optim.schedules.torch_names": "lit_optim.compat.torch_schedules",
     "lit_optim.schedules.transformers_names": "lit_optim.compat.transformers_schedules",
     "lit_optim.schedules.written": "lit_optim.schedules.phase_parser",
-    "lit_optim.lightning.averaged": "lit_optim.callbacks.averaged",
+    "lit_optim.lightning.averaged.Averaged": (
+        "lit_optim.callbacks.averaged_weights.AveragedWeights"
+    ),
     "lit_optim.lightning.callbacks.LearningRates": (
         "lit_optim.callbacks.learning_rates.LearningRates"
     ),

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from lit_optim import app, cli
 from lit_optim.callbacks import resumable as resume
 from lit_optim.callbacks.health import _norm
-from lit_optim.callbacks.observer import Observer
+from lit_optim.callbacks.observer import MetricObserver
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.commands import load_commands
 from lit_optim.config.composing import compose_config
@@ -290,7 +290,7 @@ def test_a_followed_metric_is_read_without_float64(without_float64):
         callback_metrics = {"x": torch.tensor(0.5)}  # noqa: RUF012
 
     scheduler = Told()
-    Observer(scheduler)._observe(Alone)
+    MetricObserver(scheduler)._observe(Alone)
     assert scheduler.seen == 0.5
 
 

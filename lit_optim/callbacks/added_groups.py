@@ -1,4 +1,4 @@
-"""Lightning's fine-tuning callbacks, which unfreeze layers and add them to the optimizer."""
+"""Param groups that a fine-tuning callback adds get names, roles and an initial lr."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from torch.optim import Optimizer
 from lit_optim.param_groups import by_role
 from lit_optim.param_groups.describe import parameter_names
 from lit_optim.training.needs import needs_of
+from lit_optim.training.overrides import FitCallback
 from lit_optim.wrappers import Wrapper
 
 
-class AddedGroups(Callback):
-    """Gives groups that were added on the way their names and roles, and an lr to go on from.
+class AddedGroups(FitCallback):
+    """Gives param groups that were added during training their names, roles and `initial_lr`.
 
-    Such a group brings the lr that it is to have now, often a share of that of the first group. A
-    schedule moves every group by what it makes of the group's own lr, `initial_lr`; so that is set
-    such that the schedule gives the lr that was brought.
+    Such a group comes with the lr that it should have now, often a share of the first group's. A
+    schedule sets the lr of a group from its `initial_lr`, which is therefore set to the value from
+    which the schedule gives that lr.
 
-    For an optimizer that needs roles the group is divided by them. The last part is the group that
-    the callback goes on to change; the lr of the others keeps its ratio to that.
+    For an optimizer that needs roles the group is divided by them. The fine-tuning callback goes on
+    to change the last part; the lrs of the other parts keep their ratio to it.
 
     Args:
         optimizer: of the run.
     """
 
+    position = "after_finetuning"
+
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self._first = len(optimizer.param_groups)  # groups from here on are added
+        self._first = len(optimizer.param_groups)  # later groups are added ones
         self._known = self._first
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        groups = self.optimizer.param_groups  # a callback that goes on has put others here
+        groups = self.optimizer.param_groups  # a resumed fine-tuning callback has put others here
         within: Any = self.optimizer
         while isinstance(within, Wrapper):
             within = within.base
@@ -51,7 +54,7 @@ class AddedGroups(Callback):
             return
         if "roles" in needs_of(self.optimizer):
             added = [part for group in added for part in self._divide(group, pl_module)]
-            self._keep(trainer, pl_module)
+            self._save_parts(trainer, pl_module)
         names, first = parameter_names(pl_module), groups[0]
         for group in added:
             if "param_names" in group:
@@ -63,33 +66,33 @@ class AddedGroups(Callback):
         self._known = len(groups)
 
     def _parts(self) -> dict[str, list[dict[str, Any]]]:
-        """The parts of each group that was divided, by its name."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        """Return the parts of each group that was divided, by the name of the group."""
+        parts: dict[str, list[dict[str, Any]]] = {}
         for group in self.optimizer.param_groups[self._first : self._known]:
             if "role" in group:
-                found.setdefault(group["name"].rpartition(".")[0], []).append(group)
-        return found
+                parts.setdefault(group["name"].rpartition(".")[0], []).append(group)
+        return parts
 
     def _divide(self, group: dict[str, Any], module: LightningModule) -> list[dict[str, Any]]:
-        """Put groups by role in the place of one; hidden matrices come last."""
+        """Replace a group by one for each role; hidden matrices come last."""
         groups = self.optimizer.param_groups
         share = group["lr"] / groups[0]["lr"] if groups[0]["lr"] else 1.0
         lrs = {other.get("role"): other["lr"] for other in groups if other is not group}
-        usual = lrs.get("bias", next(iter(lrs.values())))  # of all that is no hidden matrix
+        default_lr = lrs.get("bias", next(iter(lrs.values())))  # of everything but hidden matrices
         groups[:] = [other for other in groups if other is not group]
         first = len(groups)
         parts = by_role([{"name": group["name"], "params": group["params"]}], module)
         for part in sorted(parts, key=lambda part: bool(part["role"] == "hidden")):
-            lr = share * lrs.get(part["role"], usual)
+            lr = share * lrs.get(part["role"], default_lr)
             self.optimizer.add_param_group(part | {"lr": lr})
         return groups[first:]
 
-    def _keep(self, trainer: Trainer, module: LightningModule) -> None:
-        """Have the callbacks keep the parts, to put them back where the run goes on."""
+    def _save_parts(self, trainer: Trainer, module: LightningModule) -> None:
+        """Let the fine-tuning callbacks save the parts, which a resumed run restores."""
         names = {p: name for name, p in module.named_parameters()}
-        place = next(i for i, one in enumerate(trainer.optimizers) if one is self.optimizer)
+        place = next(i for i, other in enumerate(trainer.optimizers) if other is self.optimizer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             if isinstance(callback, BaseFinetuning):
-                kept = callback._apply_mapping_to_param_groups(self.optimizer.param_groups, names)
-                callback._internal_optimizer_metadata[place] = kept
+                saved = callback._apply_mapping_to_param_groups(self.optimizer.param_groups, names)
+                callback._internal_optimizer_metadata[place] = saved

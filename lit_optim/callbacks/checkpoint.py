@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from lit_optim.callbacks.averaged import Averaged
+from lit_optim.callbacks.averaged_weights import AveragedWeights
 from lit_optim.errors import TrainingFailed
 from lit_optim.kernels.precision import as_real
 from lit_optim.metric_names import infer_direction
 from lit_optim.training.monitor import (
+    has_validation,
     is_settled,
     require_direction,
     require_logged,
     set_direction,
-    validates,
 )
 
 
@@ -79,7 +79,7 @@ class Checkpoint(ModelCheckpoint):
         self._finite_buffers = finite_buffers(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if not validates(trainer):
+        if not has_validation(trainer):
             self.monitor, self.save_top_k, self._validates = None, 0, False
         super().on_train_start(trainer, pl_module)
 
@@ -193,9 +193,9 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
         kept += [value for name in tensors for value in getattr(optimizer, name).values()]
     if not are_finite([*module.parameters(), *kept]):
         return False
-    averaged = [c for c in trainer.callbacks if isinstance(c, Averaged)]  # type: ignore[attr-defined]
+    averaged = [c for c in trainer.callbacks if isinstance(c, AveragedWeights)]  # type: ignore[attr-defined]
     for callback in averaged:
-        with callback.saving() as training:
+        with callback.average_in_model() as training:
             if not are_finite([*module.parameters(), *training.values()]):
                 return False
     return True

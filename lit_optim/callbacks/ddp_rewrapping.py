@@ -1,29 +1,30 @@
-"""DDP reduces the gradients of what is trained, also where that has changed since it was made."""
+"""DDP reduces the gradients of the trained parameters, also after others were (un)frozen."""
 
 from __future__ import annotations
 
 import gc
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_optim.training.overrides import FitCallback
 
 
-class FollowFrozen(Callback):
-    """Makes the DDP wrapper anew where parameters were frozen or unfrozen since it was made.
+class RewrapDDP(FitCallback):
+    """Wraps the module in DDP again after parameters were frozen or unfrozen.
 
-    DDP looks at `requires_grad` once. A parameter that is frozen later (by a rule in
-    `configure_optimizers`, in `on_fit_start`) never gets the gradient that DDP waits for; the
-    gradient of one that is unfrozen later (by a fine-tuning callback) is never reduced, so that the
-    ranks drift apart. All ranks come to the same conclusion at the same batch.
+    DDP reads `requires_grad` once. It waits forever for the gradient of a parameter that is frozen
+    later (by a rule in `configure_optimizers`, in `on_fit_start`), and never reduces the gradient
+    of one that is unfrozen later (by a fine-tuning callback), so that the ranks drift apart. All
+    ranks wrap again at the same batch.
 
     Args:
-        module: the model.
+        module: the model, just after DDP has wrapped it.
     """
 
     def __init__(self, module: LightningModule) -> None:
         trainable = _trainable(module)
-        #: as it was when DDP was made; None where that is not known
+        #: Which parameters were trainable when DDP wrapped them; None if that is unknown.
         self._at_wrapping = trainable if all(trainable) else None
 
     def on_train_batch_start(  # noqa: D102
@@ -35,20 +36,11 @@ class FollowFrozen(Callback):
             self._at_wrapping = now
 
 
-def follow_frozen(trainer: Trainer, module: LightningModule) -> None:
-    """Have the trainer look after its DDP wrapper, if it has one; called right after wrapping."""
-    if not isinstance(trainer.strategy, DDPStrategy):
-        return
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:] = [c for c in callbacks if not isinstance(c, FollowFrozen)]
-    callbacks.append(FollowFrozen(module))
-
-
 def _trainable(module: LightningModule) -> list[bool]:
     return [p.requires_grad for p in module.parameters()]
 
 
 def _wrap_again(strategy: Any) -> None:
     strategy.model = strategy.lightning_module
-    gc.collect()  # the reducer of the old wrapper takes its hooks off the parameters
+    gc.collect()  # the reducer of the old wrapper removes its hooks from the parameters
     strategy.configure_ddp()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.training.protocols import AllowsUnevenRanks
 
 #: Micro-batches per update while the length of an epoch is not known: longer than any. Lightning
 #: makes an update after the last batch of an epoch in any case.
@@ -38,9 +39,6 @@ class FullBatch(Callback):
             loss again within an update (LBFGS) and the epoch is more than one micro-batch.
     """
 
-    #: For the data: samples are weighed one by one, so devices need not have equally many.
-    weighs_samples = True
-
     def __init__(self) -> None:
         self._samples = 0  # of this micro-batch, here
         self._unit = 0  # samples in the very first one: weights near 1 overflow no float16
@@ -65,6 +63,22 @@ class FullBatch(Callback):
         if strategy.handles_gradient_accumulation:
             raise UsageError(f"a full batch cannot be accumulated by {type(strategy).__name__}")
         self._accumulate(trainer, LONGER)
+        self._allow_uneven_ranks(trainer, True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+        if stage == "fit":
+            self._allow_uneven_ranks(trainer, False)
+
+    def on_exception(  # noqa: D102
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._allow_uneven_ranks(trainer, False)
+
+    def _allow_uneven_ranks(self, trainer: Trainer, allowed: bool) -> None:
+        """Samples are weighed one by one, so the ranks need not have equally many."""
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, AllowsUnevenRanks):
+            data.allow_uneven_ranks(allowed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         # Lightning divides the loss by this number: the true one leaves it readable, and it does

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_optim.metric_names import Direction
+from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.training.monitor import find_direction
 
 
@@ -36,7 +37,7 @@ class MetricHistory(Callback):
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if 0 < trainer.max_steps <= trainer.global_step:  # several optimizers may pass it
+        if has_reached_max_steps(trainer):
             # at max_steps Lightning ends without a validation, but not when it is told to stop
             trainer.should_stop = True
 

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.callbacks.averaged import TRAINING_WEIGHTS
+from lit_optim.callbacks.averaged_weights import TRAINING_WEIGHTS
 from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
 from lit_optim.checkpoints.files import newest_good
 from lit_optim.errors import TrainingFailed, UsageError

@@ -1,29 +1,36 @@
-"""Schedules that follow a metric: they are told it after every validation or every few updates."""
+"""Schedules that follow a metric receive it after every validation or every few updates."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import accumulation_dtype
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import is_of_earlier_fit
-from lit_optim.training.monitor import is_settled, require_direction, require_logged, validates
+from lit_optim.training.monitor import has_validation, is_settled, require_direction, require_logged
+from lit_optim.training.overrides import FitCallback
 
 
-class Observer(Callback):
-    """Tells a schedule its metric, the mean over all ranks.
+class MetricObserver(FitCallback):
+    """Passes a schedule its metric, averaged over all ranks.
 
-    A metric that is not logged is found before the first update, by the validation that Lightning
-    tries then; one of training after the first update. Then too its direction is known, or refused.
+    A metric that is not logged is refused by the sanity check before the first update, a metric of
+    training after the first update. So is a metric whose direction is unknown.
+
+    Args:
+        scheduler: follows the metric.
 
     Raises:
-        ValueError: nothing is validated, the metric is not logged, or it has no known direction.
+        UsageError: the run does not validate, the metric is not logged, or its direction is
+            unknown.
     """
+
+    position = "first"
 
     def __init__(self, scheduler: ScheduledLR) -> None:
         follows = scheduler.curve.follows
@@ -32,18 +39,21 @@ class Observer(Callback):
         self.monitor = str(follows.monitor)
         self.mode = follows.mode
         self._validated: set[str] = set()
-        self._step = 0  # the updates made when it was looked last
+        self._step = 0  # the number of updates at the latest batch
 
     @property
     def every(self) -> int:
-        """How many updates lie between two observations; 0: a validation."""
+        """The updates between two observations; 0: one observation per validation."""
         return self.scheduler.curve.observed_every
+
+    def is_stale(self, trainer: Trainer) -> bool:  # noqa: D102
+        return is_of_earlier_fit(trainer, self.scheduler.optimizer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         self._step = self.scheduler.last_epoch
-        if self._step:  # it goes on: the metric was there, and comes again with the next validation
+        if self._step:  # resumed: the next validation logs the metric again
             self._validated.add(self.monitor)
-        if not self.every and not validates(trainer):
+        if not self.every and not has_validation(trainer):
             raise UsageError(f"the schedule follows {self.monitor}, but nothing is validated")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -51,8 +61,8 @@ class Observer(Callback):
             self._validated |= set(trainer.callback_metrics)
             return
         self._require(trainer)
-        fitting = trainer.state.fn == TrainerFn.FITTING  # else somebody validates for himself
-        if fitting and not trainer.sanity_checking:
+        is_fitting = trainer.state.fn == TrainerFn.FITTING  # not trainer.validate()
+        if is_fitting and not trainer.sanity_checking:
             self._observe(trainer)
 
     def on_train_batch_end(  # noqa: D102
@@ -62,7 +72,7 @@ class Observer(Callback):
         if not self.every or step == before:
             return
         self._step = step
-        if self.monitor not in self._validated:  # before the first validation it has no value yet
+        if self.monitor not in self._validated:  # those have no value before the first validation
             self._require(trainer)
         is_time = step // self.every > before // self.every  # a batch may make several updates
         if is_time and self.monitor in trainer.callback_metrics:
@@ -85,19 +95,3 @@ class Observer(Callback):
         precise = value.to(accumulation_dtype(value.device))
         mean = trainer.strategy.reduce(precise, reduce_op="mean")
         self.scheduler.observe(float(mean))
-
-
-def follow(trainer: Trainer, scheduler: ScheduledLR) -> None:
-    """Have the trainer tell `scheduler` its metric from now on, and no other one of an earlier fit.
-
-    At least one batch is validated before training, so that a wrong name costs none of it.
-    """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks[:] = [
-        c
-        for c in callbacks
-        if not (isinstance(c, Observer) and is_of_earlier_fit(trainer, c.scheduler.optimizer))
-    ]
-    callbacks.insert(0, Observer(scheduler))
-    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        trainer.num_sanity_val_steps = trainer.num_sanity_val_steps or 1

@@ -15,12 +15,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 
 from lit_optim.system import signal_name
+from lit_optim.training.overrides import stop_child_observer
 
 POLL_SECONDS = 0.5
 #: That the others have to notice by themselves, which tells more.
 GRACE_SECONDS = 4.0
 PARENT = os.getppid()
-LIGHTNINGS = "child-process-observer"
 #: What a broken connection says, in gloo's words and NCCL's.
 BROKEN = ("by peer", "Broken pipe", "remote process")
 #: What gloo says.
@@ -36,9 +36,7 @@ class Ranks(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         others = started(trainer)
         if others:
-            for thread in threading.enumerate():
-                if thread.name == LIGHTNINGS:  # which kills this process without a word
-                    thread._run = lambda: True  # type: ignore[attr-defined]
+            stop_child_observer()
             threading.Thread(target=_watch, args=(others,), daemon=True).start()
         elif trainer.world_size > 1 and trainer.local_rank and _by_lightning(trainer):
             threading.Thread(target=_watch_parent, daemon=True).start()

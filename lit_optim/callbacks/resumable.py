@@ -17,6 +17,8 @@ from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
 from lit_optim.checkpoints.plain import dotted, first_not_plain, keep_plain
 from lit_optim.errors import UsageError
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.training.overrides import restart_validation, restore_loop
+from lit_optim.training.protocols import SkipsBatches
 
 LOG = logging.getLogger("lit_optim")
 
@@ -118,14 +120,12 @@ class Resumable(Callback):
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ScheduledLR):
                 config.scheduler.refresh()
-        validation = trainer.fit_loop.epoch_loop.val_loop
-        if (
-            validation.restarted_mid_evaluation
-        ):  # its metrics are of all batches: again from the first
-            validation.batch_progress.current.reset()
+        restart_validation(trainer)
         batches = self._loaded["batches"]
         sampler = getattr(trainer.train_dataloader, "sampler", None)
-        if hasattr(sampler, "skip"):
+        if isinstance(sampler, SkipsBatches):
+            sampler.skip_batches(batches)
+        elif hasattr(sampler, "skip"):  # a user's, for an earlier version
             sampler.skip = batches  # type: ignore[union-attr]
         elif batches and trainer.is_global_zero:
             LOG.warning(
@@ -144,8 +144,7 @@ class Resumable(Callback):
     ) -> None:
         if self._loaded is not None:
             _set_chance(self._loaded["chance"])
-            loop = trainer.fit_loop.epoch_loop
-            loop._batches_that_stepped = self._loaded.get("stepped", loop._batches_that_stepped)
+            restore_loop(trainer, self._loaded.get("stepped"))
             self._loaded = None
 
 

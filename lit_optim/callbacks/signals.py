@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_optim.environment import is_first
+from lit_optim.training.lengths import has_reached_max_steps
 
 Handler = Callable[[int, "FrameType | None"], Any]
 #: That an update which has begun may take to be finished, where it takes several batches.
@@ -69,7 +70,7 @@ class Signals(Callback):
     def on_train_batch_end(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._terminate is not None and not is_last_update(trainer):
+        if self._terminate is not None and not has_reached_max_steps(trainer):
             self._end_by_lightning(not trainer.fit_loop.epoch_loop._should_accumulate())
 
     def on_validation_batch_start(  # noqa: D102
@@ -109,13 +110,9 @@ class Signals(Callback):
             signal.signal(signal.SIGINT, _at_once)
 
 
-def is_last_update(trainer: Trainer) -> bool:
-    """Whether the run is over but for a validation, which no resumed run would make again."""
-    return 0 < trainer.max_steps <= trainer.global_step
-
-
 def _is_between_updates(trainer: Trainer) -> bool:
-    return not (is_last_update(trainer) or trainer.fit_loop.epoch_loop._should_accumulate())
+    # after the last update only a validation is left, which a resumed run would not repeat
+    return not (has_reached_max_steps(trainer) or trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def _is_late(since: float | None) -> bool:

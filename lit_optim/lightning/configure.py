@@ -5,19 +5,22 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch.optim import Optimizer
 
-from lit_optim.callbacks.averaged import Averaging, average
-from lit_optim.callbacks.ddp_rewrapping import follow_frozen
+from lit_optim.callbacks.added_groups import AddedGroups
+from lit_optim.callbacks.averaged_weights import Averaging, average_weights
+from lit_optim.callbacks.ddp_rewrapping import RewrapDDP
 from lit_optim.callbacks.lazy_layers import initialize_lazy_layers
-from lit_optim.callbacks.observer import follow
-from lit_optim.callbacks.schedule_lengths import watch_length
+from lit_optim.callbacks.observer import MetricObserver
+from lit_optim.callbacks.schedule_lengths import ScheduleLengths
 from lit_optim.errors import UsageError
 from lit_optim.lightning.arguments import check_arguments, check_made
-from lit_optim.lightning.finetuning import adjust_added_groups, is_finetuned, keep_trainable
+from lit_optim.lightning.finetuning import has_finetuning, remove_frozen
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer, optimizer_class
 from lit_optim.optimizers import find_optimizer
@@ -30,12 +33,42 @@ from lit_optim.schedules.library import constant
 from lit_optim.training.lengths import global_batch, horizon_of
 from lit_optim.training.monitor import declared_monitor
 from lit_optim.training.needs import heed, needs_of, refuse_run
+from lit_optim.training.overrides import FitCallback, attach_callbacks, require_sanity_check
 from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
 #: A class, or a partial of one, that makes an optimizer of param groups.
 MakeOptimizer = Callable[[Any], Optimizer]
+
+
+@dataclass(frozen=True)
+class OptimizerSetup:
+    """An optimizer that is ready to train, and what has to go along with it.
+
+    Args:
+        optimizer: of the module.
+        scheduler: of its lr and of other hyperparameters; None: all stay constant.
+        callbacks: without which the optimizer or the schedule would not work in this fit.
+    """
+
+    optimizer: Optimizer
+    scheduler: ScheduledLR | None
+    callbacks: tuple[FitCallback, ...]
+
+    def as_lightning_expects(self) -> dict[str, Any]:
+        """Return what `LightningModule.configure_optimizers` returns."""
+        if self.scheduler is None:
+            return {"optimizer": self.optimizer}
+        return {
+            "optimizer": self.optimizer,
+            "lr_scheduler": {
+                "scheduler": self.scheduler,
+                "interval": "step",
+                "frequency": 1,
+                "name": "lr",
+            },
+        }
 
 
 def configure_optimizers(
@@ -47,86 +80,126 @@ def configure_optimizers(
     schedules: Mapping[str, Any] | None = None,
     horizon: OtherLength = "error",
 ) -> dict[str, Any]:
-    """What `LightningModule.configure_optimizers` returns, for a module attached to a trainer.
+    """Return what `LightningModule.configure_optimizers` of a module with a trainer returns.
 
         def configure_optimizers(self):
             return lit_optim.configure_optimizers(self, partial(AdamW, lr=3e-4), cosine_warmup())
 
-    The schedule follows the updates that the optimizer makes (docs/updates.md), never epochs; also
-    in manual optimization, where nobody steps it, and with several optimizers: call this for each
-    of them. Optimizer and schedule may be given by the names that they have on the command line,
-    with their defaults.
+    The schedule follows the updates of the optimizer (docs/updates.md), never epochs. It does so in
+    manual optimization too, where no code of yours steps it. A module with several optimizers calls
+    this function for each of them. An optimizer or a schedule may be given by its name on the
+    command line; it then has its defaults.
+
+    The callbacks that the optimizer or the schedule needs are added to the trainer;
+    `set_up_optimizer` returns them instead.
 
     Args:
-        module: its trainer tells the length of the run.
+        module: attached to a trainer, whose length the schedule gets.
         optimizer: called with the param groups; or a name, "adamw".
-        scheduler: from `lit_optim.schedules.library`; or a name; None keeps the lr as it is.
-        param_groups: module -> groups; by default norms, biases and 1-D parameters are not decayed.
-            For an optimizer that needs roles they are divided by them. Where a `BaseFinetuning`
-            callback adds what it unfreezes, they hold what is not frozen.
-        lr_rule: the lr by the global batch, from `lit_optim.lightning.lr_rule`; None leaves it.
-        schedules: of other hyperparameters, as `schedules.moved.movings` reads them:
+        scheduler: from `lit_optim.schedules.library`; or a name; None: a constant lr.
+        param_groups: module -> groups. By default norms, biases and other 1-D parameters have no
+            weight decay. For an optimizer that needs roles the groups are divided by role. If a
+            `BaseFinetuning` callback adds what it unfreezes, they leave out frozen parameters.
+        lr_rule: from `lit_optim.lightning.lr_rule`; scales the lr by the global batch size.
+        schedules: of other hyperparameters, as in
             {"weight_decay": "lr", "betas.0": [{"shape": "linear", "from": 0.85, "to": 0.95}]}.
-        horizon: where a run that is resumed has another length than it had, and the schedule
-            depends on it: "error" refuses, "keep" goes on with the old length, "extend" goes on
-            at the same update of a schedule over the new length.
+        horizon: if a resumed run has another length than before and the schedule depends on it,
+            "error" refuses, "keep" continues over the old length, "extend" continues at the same
+            update of a schedule over the new length.
 
     Raises:
-        ValueError: an unknown name, nothing to train, a schedule that does not fit or has a floor
-            above the lr, a run of unknown length, one that cannot give the optimizer what it
-            needs, or an argument that is something else than is asked for.
+        UsageError: an unknown name, no trainable parameter, a schedule that does not fit or whose
+            floor is above the lr, a run of unknown length, a run without what the optimizer
+            requires, or an argument of the wrong type.
+    """
+    setup = set_up_optimizer(
+        module, optimizer, scheduler, param_groups, lr_rule, schedules, horizon
+    )
+    attach_callbacks(module.trainer, setup.callbacks)
+    if setup.scheduler is not None and setup.scheduler.curve.follows is not None:
+        require_sanity_check(module.trainer)
+    return setup.as_lightning_expects()
+
+
+def set_up_optimizer(
+    module: LightningModule,
+    optimizer: MakeOptimizer | str,
+    scheduler: Schedule | str | None = None,
+    param_groups: MakeGroups | None = None,
+    lr_rule: LrRule | None = None,
+    schedules: Mapping[str, Any] | None = None,
+    horizon: OtherLength = "error",
+) -> OptimizerSetup:
+    """Make the optimizer and its schedule; the arguments are those of `configure_optimizers`.
+
+    Raises:
+        UsageError: as `configure_optimizers`.
     """
     make: MakeOptimizer = find_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
     if isinstance(scheduler, str):
         scheduler = find_schedule(scheduler)
     check_arguments(module, make, scheduler, param_groups, lr_rule, schedules)
-    follow_frozen(module.trainer, module)
+    trainer = module.trainer
+    callbacks: list[FitCallback] = []
+    if isinstance(trainer.strategy, DDPStrategy):
+        callbacks.append(RewrapDDP(module))
     initialize_lazy_layers(module)
-    groups = (param_groups or no_decay)(module)
-    if "roles" in needs_of(make):
-        refuse_run(needs_of(make), optimizer_class(make).__name__, module.trainer)
-        groups = by_role(groups, module)
-    if is_finetuned(module.trainer):
-        groups = keep_trainable(groups)
-    made = make_optimizer(make, groups)
-    check_made(made)
-    if "roles" in needs_of(unwrap(made)) and "roles" not in needs_of(make):
-        _check_roles(made, groups, module)
-    if is_finetuned(module.trainer):
-        adjust_added_groups(module.trainer, made)
+    made = _make_optimizer(make, (param_groups or no_decay)(module), module)
+    if has_finetuning(trainer):
+        callbacks.append(AddedGroups(made))
     if lr_rule is not None:
-        scale_lr(made, lr_rule, module.trainer)
+        scale_lr(made, lr_rule, trainer)
     if isinstance(made, Averaging):
-        average(module, made)
+        callbacks.append(average_weights(module, made))
     curve = None
     if scheduler is not None:
         scheduler.check(max(group["lr"] for group in made.param_groups))
-        curve = fitted(scheduler, module)
+        curve = curve_over_run(scheduler, module)
     heed(module, made, curve)
-    asked = movings(schedules or {})
-    if curve is None and not asked:
-        return {"optimizer": made}
+    adapter = _schedule_optimizer(module, made, curve, movings(schedules or {}), horizon)
+    if adapter is not None:
+        callbacks.append(ScheduleLengths([adapter]))
+        if adapter.curve.follows is not None:
+            callbacks.append(MetricObserver(adapter))
+    return OptimizerSetup(made, adapter, tuple(callbacks))
+
+
+def _make_optimizer(
+    make: MakeOptimizer, groups: list[dict[str, Any]], module: LightningModule
+) -> Optimizer:
+    needs = needs_of(make)
+    if "roles" in needs:
+        refuse_run(needs, optimizer_class(make).__name__, module.trainer)
+        groups = by_role(groups, module)
+    if has_finetuning(module.trainer):
+        groups = remove_frozen(groups)
+    made = make_optimizer(make, groups)
+    check_made(made)
+    if "roles" in needs_of(unwrap(made)) and "roles" not in needs:
+        _check_roles(made, groups, module)
+    optimizer: Optimizer = made
+    return optimizer
+
+
+def _schedule_optimizer(
+    module: LightningModule,
+    optimizer: Optimizer,
+    curve: Curve | None,
+    schedules: Sequence[Moving],
+    horizon: OtherLength,
+) -> ScheduledLR | None:
+    if curve is None and not schedules:
+        return None
     steady = constant()
-    moved = [Moved(one, _fitted_other(one, module.trainer), made) for one in asked]
-    if curve is None and (following := [one.path for one in asked if one.schedule is None]):
+    moved = [Moved(one, _curve_of(one, module.trainer), optimizer) for one in schedules]
+    if curve is None and (following := [one.path for one in schedules if one.schedule is None]):
         raise UsageError(f"{following[0]}=lr: there is no scheduler whose lr it could follow")
     curve = curve or steady.curve(horizon_of(module.trainer, steady))
-    adapter = ScheduledLR(made, curve, moved, horizon)
+    adapter = ScheduledLR(optimizer, curve, moved, horizon)
     adapter.checks_order = False  # Lightning calls it after a step that a loss scaler has skipped
     if not module.automatic_optimization:
         adapter.follow_updates()
-    watch_length(module.trainer, adapter)
-    if adapter.curve.follows is not None:
-        follow(module.trainer, adapter)
-    return {
-        "optimizer": made,
-        "lr_scheduler": {
-            "scheduler": adapter,
-            "interval": "step",
-            "frequency": 1,
-            "name": "lr",
-        },
-    }
+    return adapter
 
 
 def _check_roles(made: Optimizer, groups: list[dict[str, Any]], module: LightningModule) -> None:
@@ -182,7 +255,7 @@ class OptimizerMixin(LightningModule):
         super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
 
 
-def _fitted_other(moving: Moving, trainer: Trainer) -> Curve | None:
+def _curve_of(moving: Moving, trainer: Trainer) -> Curve | None:
     """Its schedule over the run; None: that of the lr."""
     if moving.schedule is None:
         return None
@@ -214,7 +287,7 @@ def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:
         LOG.info(f"lr_rule={rule.name}: lr = {before:g} x {share} = {lr:g}, by the global batch")
 
 
-def fitted(scheduler: Schedule, module: LightningModule) -> Curve:
+def curve_over_run(scheduler: Schedule, module: LightningModule) -> Curve:
     """The schedule over the run of this module, following what the module declares.
 
     Raises:

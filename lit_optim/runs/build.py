@@ -55,8 +55,6 @@ from lit_optim.errors import UsageError, first_line
 from lit_optim.kernels.precision import DEVICES_WITHOUT_FLOAT64
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
 from lit_optim.lightning.hparams import run_name_argument
-from lit_optim.lightning.lean import lean
-from lit_optim.lightning.loggers import let_fail
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.serving import ServedOptimizer, serve
@@ -65,6 +63,7 @@ from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import read_rule_settings, snapshot_groups
 from lit_optim.signatures import Signature, inspect_signature
 from lit_optim.training.monitor import declared_monitor
+from lit_optim.training.overrides import skip_noop_hooks, tolerate_io_errors
 from lit_optim.wrappers import Wrapped
 
 #: What a model may take from us instead of being given a configure_optimizers.
@@ -157,7 +156,7 @@ def build_run(
     callbacks += [_monitor_check(cfg, watchers), history]
     callbacks += [threads, Signals(), Ranks(), LazyLayers(), *more]
     for logger in loggers:
-        let_fail(logger)
+        tolerate_io_errors(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
     data = build(cfg.data)
     model = _build_model(cfg, classes["model"], data, made)
@@ -281,10 +280,12 @@ def _build_trainer(
     switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
     off = tuple(kind for key, kind in switches.items() if cfg.trainer.get(key) is False)
     kept = [callback for callback in callbacks if not isinstance(callback, off)]
+    arguments: dict[str, Any] = {"callbacks": kept, "default_root_dir": run_dir}
+    if cfg.trainer.get("num_sanity_val_steps") == 0:
+        # one batch is validated before training: a metric that is not logged is found there
+        arguments["num_sanity_val_steps"] = 1
     try:
-        trainer: Trainer = make_factory(cfg.trainer)(
-            logger=loggers or False, callbacks=kept, default_root_dir=run_dir
-        )
+        trainer: Trainer = make_factory(cfg.trainer)(logger=loggers or False, **arguments)
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
     device = trainer.strategy.root_device.type
@@ -301,10 +302,7 @@ def _build_trainer(
         )
     if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others write in parts
         trainer.strategy.checkpoint_io = CheckpointFiles()
-    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        # a batch is validated before training: a metric that is not logged is found there
-        trainer.num_sanity_val_steps = trainer.num_sanity_val_steps or 1
-    return lean(trainer)
+    return skip_noop_hooks(trainer)
 
 
 def _declare_monitor(cfg: DictConfig, model_class: type) -> Direction | None:

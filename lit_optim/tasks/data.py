@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,24 +12,27 @@ from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
 from lit_optim.errors import UsageError
 
+#: How many samples of a batch the ranks get: any number, equally many, or at least one each.
+Shares = Literal["any", "equal", "nonempty"]
+
 
 class Batches(DistributedSampler[list[int]], SequentialSampler):
-    """Whole batches of indices; each rank takes its share of the same global batch.
+    """Yields batches of indices; each rank takes its share of the same global batch.
 
-    The order is a pure function of (seed, epoch). It is both base classes by name, so that
-    Lightning leaves it as it is under DDP and under `overfit_batches`.
+    The order is a pure function of (seed, epoch). Both base classes are there for their names only:
+    Lightning does not replace such a sampler under DDP or with `overfit_batches`.
 
     Args:
         dataset: anything with a length.
         batch_size: samples in a global batch.
-        shuffle: a new order each epoch; else the data's own.
+        shuffle: whether each epoch has a new order; otherwise the order of the data.
         seed: of the order.
         rank: this process, of `world_size`.
         world_size: number of processes.
-        even: cut a last ragged batch to a multiple of `world_size`, so that the mean of the ranks'
-            gradients is the gradient of the batch; for evaluation every sample counts instead.
-        whole: every sample counts and every rank has one in each batch: batches of nearly equal
-            size, for who weighs the ranks by their samples.
+        shares: "equal" cuts the last batch to a multiple of `world_size`, so that the mean of the
+            ranks' gradients is the gradient of the batch. "nonempty" uses every sample, in batches
+            of nearly equal size of which every rank has a sample; the gradients of the ranks must
+            be weighed by their samples. "any" uses every sample, as an evaluation does.
     """
 
     def __init__(
@@ -40,15 +43,16 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        even: bool = False,
-        whole: bool = False,
+        shares: Shares = "any",
     ) -> None:
         super().__init__(dataset, world_size, rank, shuffle=shuffle, seed=seed)
         self.batch_size = batch_size
-        self.even = even
-        self.whole = whole
-        #: batches of the next epoch that have been seen already: a run that goes on begins there
-        self.skip = 0
+        self.shares = shares
+        self._skipped = 0  # batches at the beginning of the next epoch
+
+    def skip_batches(self, count: int) -> None:
+        """Begin the next epoch after its first `count` batches, which an earlier run has seen."""
+        self._skipped = count
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         count = len(self.dataset)  # type: ignore[arg-type]
@@ -57,36 +61,37 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
             order = torch.randperm(count, generator=generator)
         else:
             order = torch.arange(count)
-        if self.whole:
+        if self.shares == "nonempty":
             batches = torch.tensor_split(order, max(1, len(self)))
         else:
             batches = torch.split(order, self.batch_size)
-        skip, self.skip = self.skip, 0
-        for batch in batches[skip:]:
-            if self.even:
+        skipped, self._skipped = self._skipped, 0
+        for batch in batches[skipped:]:
+            if self.shares == "equal":
                 batch = batch[: len(batch) // self.num_replicas * self.num_replicas]
-            mine = batch[self.rank :: self.num_replicas]
-            if len(mine):
-                yield mine.tolist()
+            share = batch[self.rank :: self.num_replicas]
+            if len(share):
+                yield share.tolist()
 
     def __len__(self) -> int:
         count = len(self.dataset)  # type: ignore[arg-type]
         full, rest = divmod(count, self.batch_size)
-        if self.whole:
+        if self.shares == "nonempty":
             return int(min(full + (rest > 0), count // self.num_replicas))
-        return full + (rest > (self.num_replicas - 1 if self.even else self.rank))
+        return full + (rest > (self.num_replicas - 1 if self.shares == "equal" else self.rank))
 
 
 class TensorTask(LightningDataModule):
-    """A task whose data are tensors: batches are slices of them, without workers.
+    """A task whose data are tensors; batches are slices of them, loaded without workers.
 
     Args:
-        batch_size: samples per batch over all devices, so that more devices change no result.
-        shuffle: a new order of the training data each epoch.
+        batch_size: samples per batch over all devices, so that the number of devices changes no
+            result.
+        shuffle: whether each epoch has a new order of the training data.
         seed: of that order.
 
     Raises:
-        ValueError: the devices cannot share a batch evenly.
+        UsageError: the devices cannot share a batch equally.
     """
 
     def __init__(self, batch_size: int, shuffle: bool = True, seed: int = 0) -> None:
@@ -94,25 +99,31 @@ class TensorTask(LightningDataModule):
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self._train_shares: Shares = "equal"
+
+    def allow_uneven_ranks(self, allowed: bool) -> None:
+        """Say whether the gradient is weighed by the samples of each rank, before data are loaded.
+
+        Then every training sample is used, however many devices share a batch.
+        """
+        self._train_shares = "nonempty" if allowed else "equal"
 
     def train_set(self) -> Any:
-        """A dataset that takes a list of indices and returns the batch."""
+        """Return a dataset that takes a list of indices and returns the batch."""
         raise NotImplementedError
 
     def val_set(self) -> Any:
-        """As `train_set`; may be empty."""
+        """Return a dataset as `train_set` does; it may be empty."""
         raise NotImplementedError
 
     def test_set(self) -> Any:
-        """As `train_set`; may be empty."""
+        """Return a dataset as `train_set` does; it may be empty."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Called by Lightning."""
         shuffle = self.shuffle and not (self.trainer and self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        callbacks = self.trainer.callbacks if self.trainer else ()  # type: ignore[attr-defined]
-        whole = any(getattr(callback, "weighs_samples", False) for callback in callbacks)
-        return self._loader(self.train_set(), shuffle=shuffle, even=not whole, whole=whole)
+        return self._loader(self.train_set(), shuffle, self._train_shares)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Called by Lightning."""
@@ -122,7 +133,9 @@ class TensorTask(LightningDataModule):
         """Called by Lightning."""
         return self._loader(self.test_set()) if len(self.test_set()) else []
 
-    def _loader(self, dataset: Any, shuffle: bool = False, **kind: bool) -> DataLoader[Any]:
+    def _loader(
+        self, dataset: Any, shuffle: bool = False, shares: Shares = "any"
+    ) -> DataLoader[Any]:
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
@@ -133,8 +146,8 @@ class TensorTask(LightningDataModule):
             )
         if 0 < len(dataset) < world_size:
             raise UsageError(f"{len(dataset)} samples are too few for {world_size} devices")
-        sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, **kind)
-        # a generator of its own: a loader that starts draws a number, which would be the model's
+        sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, shares)
+        # its own generator: a loader that starts draws a number, from the model's otherwise
         return DataLoader(dataset, None, sampler=sampler, generator=torch.Generator())
 
 

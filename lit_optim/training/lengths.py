@@ -116,6 +116,11 @@ def global_batch(trainer: Trainer) -> int | None:
     return int(min(batch * accumulated_batches(trainer), epoch))
 
 
+def has_reached_max_steps(trainer: Trainer) -> bool:
+    """Whether the run has made all the updates of `max_steps`; several optimizers may pass it."""
+    return 0 < trainer.max_steps <= trainer.global_step
+
+
 def is_of_earlier_fit(trainer: Trainer, optimizer: Optimizer) -> bool:
     """Whether an optimizer was made for an earlier fit; asked while optimizers are configured."""
     innermost = innermost_optimizer(optimizer)

@@ -166,7 +166,7 @@ def _code_of(kind: type) -> Iterator[CodeType]:
                 yield code
 
 
-def validates(trainer: Trainer) -> bool:
+def has_validation(trainer: Trainer) -> bool:
     """Whether this fit validates at all, told before its first epoch."""
     if not trainer.enable_validation:
         return False

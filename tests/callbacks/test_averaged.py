@@ -90,7 +90,7 @@ def average_of(module):
     averaged = module.trainer.callbacks[0]
     optimizer = averaged.optimizer
     if isinstance(optimizer, Ema):
-        first, *after = [*module.seen["train"], list(averaged.kept.values())]
+        first, *after = [*module.seen["train"], list(averaged.training_weights.values())]
         average = [p.clone() for p in first]
         for weights in after:
             average = [0.9 * e + 0.1 * p for e, p in zip(average, weights, strict=True)]
@@ -100,7 +100,7 @@ def average_of(module):
     for group in optimizer.param_groups:
         weight = 1 - 1 / optimizer.beta(group)
         for p in group["params"]:
-            y = averaged.kept[names[p]]
+            y = averaged.training_weights[names[p]]
             found[names[p]] = y + weight * (optimizer.state[p]["z"] - y)
     return [found[name] for name in names.values()]
 
@@ -171,7 +171,7 @@ def test_an_exception_in_validation_leaves_nothing_swapped(tmp_path):
     trainer(tmp_path, max_epochs=3).fit(straight, Both())
     assert same(module.parameters(), straight.seen["train"][20])
     averaged = module.trainer.callbacks[0]
-    assert averaged.kept is None
+    assert averaged.training_weights is None
     assert all(group["train_mode"] for group in averaged.optimizer.param_groups)
 
 

@@ -20,9 +20,10 @@ from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.callbacks.resumable import Resumable
-from lit_optim.callbacks.signals import Signals, is_last_update
+from lit_optim.callbacks.signals import Signals
 from lit_optim.checkpoints.files import CheckpointFiles, newest_good
 from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
 from tests.callbacks.test_resumable import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
 from tests.lightning.modules import SineData
@@ -100,7 +101,7 @@ class Cut(Callback):
             loop = trainer.fit_loop.epoch_loop
             begun = loop.batch_progress.current.ready - (hook == "on_train_batch_start")
             is_between = begun % trainer.accumulate_grad_batches == 0
-            is_last = is_last_update(trainer)
+            is_last = has_reached_max_steps(trainer)
             if how == "error" and self.left <= 0 and is_between and not is_last:
                 raise Broken
 

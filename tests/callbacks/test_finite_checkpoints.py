@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 import lit_optim
-from lit_optim.callbacks.averaged import TRAINING_WEIGHTS
+from lit_optim.callbacks.averaged_weights import TRAINING_WEIGHTS
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.checkpoints.files import CheckpointFiles

@@ -270,7 +270,7 @@ def test_no_sample_is_left_out_on_several_devices(count, world_size):
     size = 2 * world_size
     ranks = []
     for rank in range(world_size):
-        sampler = Batches(range(count), size, True, 0, rank, world_size, whole=True)
+        sampler = Batches(range(count), size, True, 0, rank, world_size, "nonempty")
         ranks.append(list(sampler))
         assert len(ranks[-1]) == len(sampler)
     together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]

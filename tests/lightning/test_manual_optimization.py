@@ -14,7 +14,7 @@ from torch import nn
 
 import lit_optim
 from lit_optim import SGD, AdamW
-from lit_optim.callbacks.averaged import Averaged
+from lit_optim.callbacks.averaged_weights import AveragedWeights
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.health import Health
 from lit_optim.callbacks.learning_rates import LearningRates
@@ -235,7 +235,7 @@ def test_two_averages(tmp_path):
     module = Net(ema(SGD), ema(AdamW))
     callbacks = [Checkpoint(str(tmp_path), monitor="val/loss")]
     run = fit(tmp_path, module, callbacks, max_epochs=2)
-    [averaged] = [c for c in run.callbacks if isinstance(c, Averaged)]
+    [averaged] = [c for c in run.callbacks if isinstance(c, AveragedWeights)]
     assert averaged.optimizers == run.optimizers
     assert [optimizer.updates for optimizer in run.optimizers] == [20, 20]
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)

@@ -1,4 +1,4 @@
-"""What callbacks do at every batch, and what a lean trainer leaves out."""
+"""What callbacks do at every batch, and which empty hooks are skipped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.progress import RunProgress
-from lit_optim.lightning.lean import EVERY_BATCH, lean
+from lit_optim.training.overrides import BATCH_HOOKS, skip_noop_hooks
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 
@@ -20,7 +20,7 @@ class Called(Callback):
     """Counts the hooks that it has."""
 
     def __init__(self):
-        self.count = dict.fromkeys(EVERY_BATCH, 0)
+        self.count = dict.fromkeys(BATCH_HOOKS, 0)
 
 
 def counting(hook):
@@ -30,26 +30,26 @@ def counting(hook):
     return called
 
 
-@pytest.mark.parametrize("hook", EVERY_BATCH)
-def test_lean_leaves_a_hook_that_does_something(tmp_path, hook):
+@pytest.mark.parametrize("hook", BATCH_HOOKS)
+def test_a_hook_that_does_something_is_called(tmp_path, hook):
     """Overridden in a class, inherited from it, or put onto one object."""
     child = type("Child", (type("Parent", (Called,), {hook: counting(hook)}),), {})()
     lines: list[str] = []
     put = LambdaCallback(**{hook: lambda *args: lines.append(hook)})
-    run = lean(trainer(tmp_path, max_steps=3, callbacks=[child, put, Callback()]))
-    assert [hook for hook in EVERY_BATCH if callable(getattr(child, hook))] == [hook]
-    assert [hook for hook in EVERY_BATCH if callable(getattr(put, hook))] == [hook]
+    run = skip_noop_hooks(trainer(tmp_path, max_steps=3, callbacks=[child, put, Callback()]))
+    assert [hook for hook in BATCH_HOOKS if callable(getattr(child, hook))] == [hook]
+    assert [hook for hook in BATCH_HOOKS if callable(getattr(put, hook))] == [hook]
     module = attach(Plain())
     module.validation_step = lambda batch, batch_idx: None
     run.fit(module, Data(batches=3).train_dataloader(), Data(batches=3).train_dataloader())
     sanity = 2 if "validation" in hook else 0
-    assert child.count == dict.fromkeys(EVERY_BATCH, 0) | {hook: 3 + sanity}
+    assert child.count == dict.fromkeys(BATCH_HOOKS, 0) | {hook: 3 + sanity}
     assert len(lines) == 3 + sanity
 
 
-def test_lean_changes_no_result(tmp_path):
+def test_skipping_noop_hooks_changes_no_result(tmp_path):
     weights = []
-    for make in (lambda run: run, lean):
+    for make in (lambda run: run, skip_noop_hooks):
         torch.manual_seed(0)
         module = attach(Plain())
         kept = Checkpoint(str(tmp_path))
@@ -60,12 +60,12 @@ def test_lean_changes_no_result(tmp_path):
     assert torch.load(tmp_path / "last.ckpt")["global_step"] == 5
 
 
-def test_lean_keeps_a_profiler_that_was_asked_for(tmp_path):
-    run = lean(trainer(tmp_path, max_steps=3, profiler="simple"))
+def test_the_profiler_that_was_chosen_is_kept(tmp_path):
+    run = skip_noop_hooks(trainer(tmp_path, max_steps=3, profiler="simple"))
     run.fit(attach(Plain()), Data())
     assert isinstance(run.profiler, SimpleProfiler)
     assert len(run.profiler.recorded_durations["run_training_batch"]) == 3
-    with lean(trainer(tmp_path)).profiler.profile("nothing"):
+    with skip_noop_hooks(trainer(tmp_path)).profiler.profile("nothing"):
         pass
 
 

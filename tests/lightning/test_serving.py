@@ -150,7 +150,7 @@ def test_averages_are_validated(tmp_path):
     module = served(partial(AdamW, lr=LR), cosine_warmup(), None, wrap=Ema)
     run = fit(tmp_path, module)
     assert isinstance(run.optimizers[0], Ema)
-    assert any(type(callback).__name__ == "Averaged" for callback in run.callbacks)
+    assert any(type(callback).__name__ == "AveragedWeights" for callback in run.callbacks)
 
 
 def test_a_served_module_can_be_copied_and_pickled():

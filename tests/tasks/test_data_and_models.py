@@ -90,21 +90,21 @@ def test_models_take_any_length(name):
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_ranks_share_the_same_global_batches(world_size, shuffle):
-    def batches(rank, size, even):
-        sampler = Batches(range(103), 10, shuffle, seed=5, rank=rank, world_size=size, even=even)
+    def batches(rank, size, shares):
+        sampler = Batches(range(103), 10, shuffle, 5, rank, size, shares)
         sampler.set_epoch(3)
-        found = list(sampler)
-        assert len(found) == len(sampler)
-        return found
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        return batches
 
-    alone = batches(0, 1, even=False)
+    alone = batches(0, 1, "any")
     assert sorted(i for batch in alone for i in batch) == list(range(103))
-    exact = [batches(rank, world_size, even=False) for rank in range(world_size)]
+    exact = [batches(rank, world_size, "any") for rank in range(world_size)]
     for number, batch in enumerate(alone):
         together = [i for ranks in exact for i in (ranks[number] if number < len(ranks) else [])]
         assert sorted(together) == sorted(batch)
-    even = [batches(rank, world_size, even=True) for rank in range(world_size)]
-    for parts in zip(*even, strict=True):
+    equal = [batches(rank, world_size, "equal") for rank in range(world_size)]
+    for parts in zip(*equal, strict=True):
         assert len({len(part) for part in parts}) == 1  # every rank has as many
 
 

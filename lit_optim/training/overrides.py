@@ -1,0 +1,211 @@
+"""Everything that this package sets on objects of Lightning, and why no argument or hook would do.
+
+Whatever Lightning takes as an argument or offers as a hook is used as such elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, ClassVar, Literal
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
+
+LOG = logging.getLogger("lit_optim")
+
+Checkpoint = dict[str, Any]
+
+#: The hooks that Lightning calls on every callback for every batch.
+BATCH_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+)
+#: The methods of a logger that write.
+WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
+#: The name of the thread in which Lightning watches the processes that it started.
+CHILD_OBSERVER = "child-process-observer"
+
+
+class FitCallback(Callback):
+    """A callback that belongs to one fit; `configure_optimizers` makes it."""
+
+    #: Where it goes among the callbacks of the trainer.
+    position: ClassVar[Literal["first", "after_finetuning", "last"]] = "last"
+
+    def is_stale(self, trainer: Trainer) -> bool:
+        """Whether it belongs to an earlier fit, or the next one of its kind replaces it."""
+        return True
+
+    def merge(self, other: Any) -> bool:
+        """Take over the work of `other`, of the same class and fit; False if both are needed."""
+        return False
+
+
+def attach_callbacks(trainer: Trainer, callbacks: Iterable[FitCallback]) -> None:
+    """Add callbacks to a trainer whose optimizers are being configured.
+
+    Why: Lightning asks a module for callbacks (`configure_callbacks`) before it asks for
+    optimizers, and takes none from `configure_optimizers`. These depend on the optimizer or its
+    schedule.
+    """
+    present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        same_kind = [c for c in present if isinstance(c, type(callback))]
+        stale = [c for c in same_kind if c.is_stale(trainer)]
+        present[:] = [c for c in present if c not in stale]
+        if any(c.merge(callback) for c in same_kind if c not in stale):
+            continue
+        places = {
+            "first": 0,
+            "after_finetuning": 1 + max(
+                (i for i, c in enumerate(present) if isinstance(c, BaseFinetuning)), default=-1
+            ),
+            "last": len(present),
+        }  # fmt: skip
+        present.insert(places[callback.position], callback)
+
+
+def loaded_checkpoint(trainer: Trainer) -> Checkpoint:
+    """The checkpoint that the trainer resumes from; empty without one.
+
+    Why: Lightning calls `on_load_checkpoint` before it configures optimizers, so a callback that
+    `configure_optimizers` makes is not called.
+    """
+    return trainer._checkpoint_connector._loaded_checkpoint or {}
+
+
+def wrap_checkpoints(
+    trainer: Trainer, wrap: Callable[[Callable[[], Checkpoint], bool], Checkpoint]
+) -> None:
+    """Let `wrap` make every checkpoint of the trainer, from now on.
+
+    Why: the callbacks' `on_save_checkpoint` is called after the weights were read, and not at all
+    for checkpoints of the weights alone.
+
+    Args:
+        trainer: a wrapper from an earlier fit is replaced.
+        wrap: called with a function that returns Lightning's checkpoint, and with whether it has
+            the weights alone.
+    """
+    connector = trainer._checkpoint_connector
+    dump = type(connector).dump_checkpoint
+
+    def dump_checkpoint(weights_only: bool | None = None) -> Checkpoint:
+        return wrap(lambda: dump(connector, weights_only), bool(weights_only))
+
+    connector.dump_checkpoint = dump_checkpoint  # type: ignore[method-assign]
+
+
+def require_sanity_check(trainer: Trainer) -> None:
+    """Have at least one batch validated before the training.
+
+    Why: a metric that is missing would otherwise be noticed after the first epoch only, and the
+    trainer has been given its arguments when optimizers are configured.
+    """
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        trainer.num_sanity_val_steps = trainer.num_sanity_val_steps or 1
+
+
+def skip_noop_hooks(trainer: Trainer) -> Trainer:
+    """Skip the hooks that a callback leaves empty, and the profiler where there is none.
+
+    Why: Lightning calls all of them, each within a profiler's context; for a tiny model that is a
+    tenth of a step. It skips what is not callable, and has no other way to leave a hook out.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for hook in BATCH_HOOKS:
+            function = getattr(getattr(callback, hook), "__func__", None)
+            if function is getattr(Callback, hook):
+                setattr(callback, hook, None)
+    if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
+        trainer.profiler = NoProfiler()  # type: ignore[attr-defined]
+    return trainer
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning's own, except that its contexts are no generators: each step enters dozens."""
+
+    nothing = nullcontext("")
+
+    def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
+        """Return a context that does nothing."""
+        return self.nothing
+
+
+def tolerate_io_errors(logger: Logger) -> None:
+    """Let a logger fall silent, with one warning, where the disk is full or its directory is gone.
+
+    Why: Lightning ends the training with the logger's error, and a class around the logger would
+    not be the logger that callbacks look for.
+    """
+    errors: list[OSError] = []
+
+    def tolerate(write: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(write)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if errors:
+                return None
+            try:
+                return write(*args, **kwargs)
+            except OSError as error:
+                errors.append(error)
+                reason = error.strerror or error
+                LOG.warning(f"{type(logger).__name__} stops logging: {reason}; training continues")
+                return None
+
+        return call
+
+    threading.excepthook = _skip_writer_errors
+    for name in WRITES:
+        setattr(logger, name, tolerate(getattr(logger, name)))
+
+
+_default_excepthook = threading.excepthook
+
+
+def _skip_writer_errors(args: threading.ExceptHookArgs) -> None:
+    """Print no traceback of the thread in which TensorBoard writes: its logger warns."""
+    is_writer = type(args.thread).__name__ == "_AsyncWriterThread"
+    if not (is_writer and issubclass(args.exc_type, OSError)):
+        _default_excepthook(args)
+
+
+def stop_child_observer() -> None:
+    """Stop the thread in which Lightning watches the processes that it started.
+
+    Why: where one of them dies it kills this process without a message; `Ranks` says which one.
+    """
+    for thread in threading.enumerate():
+        if thread.name == CHILD_OBSERVER:
+            thread._run = lambda: True  # type: ignore[attr-defined]
+
+
+def restore_loop(trainer: Trainer, batches_that_stepped: int | None) -> None:
+    """Restore the count of batches that ended with a step, by which Lightning logs.
+
+    Why: a checkpoint from the middle of an epoch holds the count of the epoch's beginning.
+    """
+    if batches_that_stepped is not None:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = batches_that_stepped
+
+
+def restart_validation(trainer: Trainer) -> None:
+    """Begin a validation that was interrupted again with its first batch.
+
+    Why: its metrics are over all batches, and Lightning would resume in the middle without them.
+    """
+    validation = trainer.fit_loop.epoch_loop.val_loop
+    if validation.restarted_mid_evaluation:
+        validation.batch_progress.current.reset()
