@@ -10,9 +10,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.check import check_config
 from lit_optim.config.length import resolve_length
 from lit_optim.config.lr import lr_origin, resolve_lr
 from lit_optim.config.origin import typed_lines
@@ -64,6 +66,8 @@ def _job(cfg: DictConfig) -> None:
     resolve_length(cfg, hydra_cfg)
     resolve_lr(cfg, hydra_cfg)
     try:
+        if hydra_cfg.mode == RunMode.MULTIRUN:  # a launcher that stays in this process, or a
+            check_config(cfg)  # search: not every combination has been checked before
         run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(hydra_cfg))
     except UsageError as error:
         _end(error, USAGE_ERROR)

@@ -15,8 +15,9 @@ from hydra.utils import get_object
 
 import lit_optim.entry
 from lit_optim.cli import main
+from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.command_line.help import help_text
-from lit_optim.command_line.prepare import compose_combinations, prepare_command_line
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.commands import command_names
 from lit_optim.config.places import groups, headline, shipped
 from lit_optim.errors import UsageError

@@ -77,9 +77,9 @@ FAULTS = [
     (
         65,
         ["hydra.run.dir=/proc/runs"],
-        "nothing can be written into /proc: ",
+        "cannot write into /proc: ",
     ),
-    (65, ["hydra.run.dir=/dev/null/x"], "nothing can be written into /dev/null: Not a directory"),
+    (65, ["hydra.run.dir=/dev/null/x"], "cannot write into /dev/null: Not a directory"),
     (73, ["resume=runs/nowhere"], "resume=runs/nowhere: there is no run"),
 ]
 #: What needs torch to be loaded, or more: a device that is not there, data, a model.

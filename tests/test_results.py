@@ -12,7 +12,8 @@ import yaml
 
 from lit_optim import cli
 from lit_optim.command_line.command import Completion
-from lit_optim.command_line.prepare import prepare_command_line, rerun_arguments
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.command_line.translate import rerun_arguments
 from lit_optim.commands import load_command, load_commands
 from lit_optim.errors import UsageError
 from lit_optim.reports.results import find_runs
@@ -149,7 +150,7 @@ def test_what_cannot_be_run_again(tmp_path):
     with pytest.raises(UsageError, match="is no directory of a run or a sweep"):
         rerun_arguments(tmp_path, [])
     a_run(tmp_path / "run", ["model=mlp", "++branch_from='x/last.ckpt'"])
-    with pytest.raises(UsageError, match=r"is a branch; type branch_from='x/last.ckpt' beside it"):
+    with pytest.raises(UsageError, match=r"is a branch; type branch_from='x/last.ckpt' with it"):
         rerun_arguments(tmp_path / "run", [])
     assert "model=mlp" in rerun_arguments(tmp_path / "run", ["branch_from=x"])
 

@@ -71,7 +71,7 @@ def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train):
         lock_run_dir(run_dir)
     done = train(*argv, "resume=auto")
     assert done.returncode == 0, done.stderr
-    assert f"going on with {run_dir.relative_to(tmp_path)}" in done.stdout
+    assert f"resuming {run_dir.relative_to(tmp_path)}" in done.stdout
     assert list(tmp_path.glob("runs/*/*")) == [run_dir]
     again = train(*argv, "resume=auto")
     assert (again.returncode, "is finished" in again.stdout) == (0, True)

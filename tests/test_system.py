@@ -309,7 +309,7 @@ def test_double_precision_is_refused_where_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "DEVICES_WITHOUT_FLOAT64", ("cpu",))
     cfg = compose_config(prepare_command_line(["trainer.precision=64-true"]).argv)
     with pytest.raises(UsageError, match=r"trainer\.precision=64-true: cpu has no float64"):
-        build.built(cfg, tmp_path)
+        build.build_run(cfg, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps", "none"])

@@ -10,7 +10,7 @@ from lit_optim.command_line.command import OVERRIDES, Argument, Command, Complet
 
 def run(args: argparse.Namespace) -> int | None:
     """Print the command that started it, and run that in a new directory."""
-    from lit_optim.command_line.prepare import rerun_arguments
+    from lit_optim.command_line.translate import rerun_arguments
     from lit_optim.commands import load_command
     from lit_optim.errors import escape
 

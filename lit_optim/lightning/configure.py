@@ -283,7 +283,11 @@ def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:
     share = f"{batch} / {rule.base}"
     share = f"sqrt({share})" if rule.name == "sqrt" else share
     lr = optimizer.param_groups[0]["lr"]
-    if trainer.is_global_zero:
+    if trainer.is_global_zero and factor == 1:
+        LOG.info(
+            f"lr_rule={rule.name}: lr = {lr:g}, factor 1: the global batch is its base, {batch}"
+        )
+    elif trainer.is_global_zero:
         LOG.info(f"lr_rule={rule.name}: lr = {before:g} x {share} = {lr:g}, by the global batch")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.command_line.prepare import compose_combinations
+from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import make_schedule, to_plain
 from lit_optim.config.targets import make_factory
 from lit_optim.errors import UsageError

@@ -26,7 +26,7 @@ from lit_optim.callbacks.routing import (
     size_told,
     state_bytes,
 )
-from lit_optim.command_line.prepare import compose_combinations
+from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import to_plain
 from lit_optim.config.lr import is_far, lr_origin
 from lit_optim.errors import UsageError

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lit_optim.command_line.prepare import compose_combinations
+from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import lr_of, make_schedule, to_plain
 from lit_optim.errors import UsageError
 from lit_optim.schedules.core import Curve, Schedule

@@ -20,7 +20,7 @@ from rich.console import Console
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.callbacks.routing import Routing
-from lit_optim.command_line.prepare import compose_combinations
+from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
 from lit_optim.runs.build import build_run

@@ -41,7 +41,6 @@ from lit_optim.callbacks.summary import LayerSummary
 from lit_optim.callbacks.threads import CpuThreads
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.checkpoints.weights import load_weights
-from lit_optim.config.check import check_config
 from lit_optim.config.targets import (
     TARGET,
     build,
@@ -117,7 +116,8 @@ def build_run(
     """Build it; a mistake is told before data and model are, where that is possible.
 
     Args:
-        cfg: a composed configuration; `monitor` and `mode` are filled in.
+        cfg: a composed configuration that `check_config` has accepted; `monitor` and `mode` are
+            filled in.
         run_dir: the directory of this run.
         more: callbacks beside those of the configuration.
         without: kinds of callbacks that are left out.
@@ -128,7 +128,6 @@ def build_run(
     Raises:
         UsageError: a mistake in the configuration.
     """
-    check_config(cfg)
     threads = CpuThreads(cfg.get("threads"))
     _silence_warnings()
     classes = {name: _locate_class(name, cfg) for name in ("data", "model")}

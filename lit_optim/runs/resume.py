@@ -1,4 +1,4 @@
-"""Which run to go on with, and whether it is the same one; without torch."""
+"""Finds the run to resume and checks that it is the same one; without torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
 
 TRIES, SECONDS_BETWEEN = 10, 0.1
-#: What may differ without a word: it changes no result, or says what is done after training.
-FREE = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "threads", "logger", "callbacks")
-FREE_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
-#: How long the run is; `resume.horizon` says what a change of it means.
+#: May differ without a message: it changes no result, or says what is done after training.
+IGNORED = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "threads", "logger", "callbacks")
+IGNORED_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
+#: How long the run is; `resume.horizon` decides what a change of it means.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
-#: What no saved state fits if it is changed.
+#: If one of these changes, no saved state fits.
 FIXED = ("optimizer._target_", "wrapper._target_", "model", "param_groups")
 #: Characters of a value in a message.
-MOST_OF_VALUE = 60
+MAX_VALUE_CHARS = 60
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,24 @@ class ResumableRun:
     """What `resume` leads to.
 
     Args:
-        run_dir: of the run to go on with; None: a new one.
-        told: a line for the user.
-        finished: whether there is nothing left to do.
+        run_dir: of the run to resume; None: start a new one.
+        message: a line for the user.
+        is_finished: whether there is nothing left to do.
     """
 
     run_dir: Path | None
-    told: str
-    finished: bool = False
+    message: str
+    is_finished: bool = False
 
 
 def run_fingerprint(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run the same: every value by its key, without what may differ."""
-    flat = dict(flatten({k: v for k, v in plain.items() if k not in FREE}))
+    """Every value that makes a run this run, by its key; without those that may differ."""
+    flat = dict(flatten({k: v for k, v in plain.items() if k not in IGNORED}))
     return {
         key: value
         for key, value in flat.items()
-        # runs of earlier versions say nothing of weights
-        if key not in FREE_KEYS and (key, value) != ("weights", None)
+        # runs of earlier versions have no such key
+        if key not in IGNORED_KEYS and (key, value) != ("weights", None)
     }
 
 
@@ -66,26 +66,29 @@ def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def write_fingerprint(run_dir: Path, plain: Mapping[str, Any]) -> None:
-    """Write down what was asked for."""
+    """Write the fingerprint of a configuration into the directory of its run."""
     write_whole(run_dir / FINGERPRINT, json.dumps(run_fingerprint(plain), indent=1))
 
 
 def recorded_overrides(where: Path) -> tuple[list[str], Path]:
-    """The overrides that stand in the directory of a run that `resume` names, and their file.
+    """Read the overrides in a run's directory; also return their file.
 
-    They are a stranger's: `stored.stored_overrides` says which of them are taken.
+    They are untrusted: `stored.stored_overrides` decides which of them are accepted.
+
+    Args:
+        where: a run's directory or a checkpoint in it.
 
     Raises:
         UsageError: that cannot be read.
     """
     file = run_dir_of(where) / OVERRIDES
     if not os.path.exists(file):
-        return [], file  # what it was is held against what is typed now
-    return _lines_of(file), file
+        return [], file  # the fingerprints are compared
+    return _read_overrides(file), file
 
 
 def recorded_sweep_overrides(sweep_dir: Path) -> tuple[list[str], Path]:
-    """The line that a sweep was started with, as it was typed, and the file that says so.
+    """Read the overrides that a sweep was started with, as typed; also return their file.
 
     Raises:
         UsageError: it cannot be read.
@@ -108,13 +111,13 @@ def recorded_sweep_overrides(sweep_dir: Path) -> tuple[list[str], Path]:
 
 
 def is_sweep(path: Path) -> bool:
-    """Whether a directory is that of a sweep, also of one that was killed early."""
+    """Whether a directory is that of a sweep, even of one that was killed early."""
     known = any(os.path.isfile(path / name) for name in (SWEEP, MULTIRUN))
     return known or (os.path.isdir(path) and any(path.glob(f"*/{LOG}")))
 
 
-def _lines_of(file: Path) -> list[str]:
-    for _ in range(TRIES):  # the first of several ranks may be writing it
+def _read_overrides(file: Path) -> list[str]:
+    for _ in range(TRIES):  # the first of several ranks may be writing it now
         with contextlib.suppress(Unreadable):
             lines = read_yaml(file)
             if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
@@ -126,63 +129,77 @@ def _lines_of(file: Path) -> list[str]:
 
 
 def run_dir_of(where: Path) -> Path:
-    """The directory of a run, which may be named by a checkpoint in it."""
+    """The directory of a run; `where` may also be a checkpoint in it."""
     return where.parent.parent if os.path.isfile(where) else where
 
 
 def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> ResumableRun:
-    """The run that `resume.from` names or, for auto, the newest of the same configuration.
+    """Find the run that `resume.from` names or, for auto, the newest with this configuration.
 
     Raises:
-        UsageError: there is none of that name, it has no checkpoint, it was another run, or a
+        UsageError: there is no such run, it has no checkpoint, its configuration differs, or a
             link leads out of its directory.
     """
     settings, now = plain["resume"], run_fingerprint(plain)
     where = settings["from"]
     if where == AUTO:
-        newest = [path.parent for path in sorted(runs.glob(f"**/{FINGERPRINT}"), key=_age)]
-        same = [run_dir for run_dir in newest if read_fingerprint(run_dir) == now]
-        if not same:
-            same = [
-                run_dir for run_dir in newest if _differs_in_length(read_fingerprint(run_dir), now)
-            ]
-            if same and settings["horizon"] == "error":
-                raise UsageError(
-                    f"resume=auto: {same[0]} differs in its length only: "
-                    f"{_describe_changes(read_fingerprint(same[0]), now, LENGTH)}; say "
-                    "resume.horizon=keep to resume it with its schedule as it was, extend for one "
-                    "over the new length, or resume=none for a new run"
-                )
-        if not same:
-            return ResumableRun(
-                None, "resume=auto: there is no run of this configuration; a new one"
-            )
-        run_dir = same[0]
+        newest = _find_newest(now, settings["horizon"], runs)
+        if newest is None:
+            return ResumableRun(None, "resume=auto: no run has this configuration; starting one")
+        run_dir = newest
     else:
         run_dir = run_dir_of(Path(where))
-        if not os.path.isfile(run_dir / FINGERPRINT):
-            if is_sweep(run_dir):
-                raise UsageError(f"resume={where} is the directory of a sweep: add -m")
-            raise UsageError(f"resume={where}: there is no run, its {FINGERPRINT} is missing")
-        if (origin := read_fingerprint(run_dir).get("branch_from")) is not None:
-            raise UsageError(
-                f"resume={where}: it is a branch, which is not gone on with; branch again, with "
-                f"branch_from={origin}"
-            )
-        _check_same(read_fingerprint(run_dir), now, settings)
-    changed = read_fingerprint(run_dir) != now
-    if (run_dir / RESULT).is_file() and not changed:
+        _check_named(run_dir, where, now, settings)
+    has_changed = read_fingerprint(run_dir) != now
+    if (run_dir / RESULT).is_file() and not has_changed:
         return ResumableRun(run_dir, f"{run_dir} is finished; there is nothing left to do", True)
     if not any((run_dir / CHECKPOINTS).glob("*.ckpt")):
         if where == AUTO:
-            return ResumableRun(None, f"resume=auto: {run_dir} has no checkpoint yet; a new run")
+            return ResumableRun(None, f"resume=auto: {run_dir} has no checkpoint; starting anew")
         raise UsageError(f"resume={where}: it has no checkpoint")
     check_links(run_dir)
-    return ResumableRun(run_dir, f"going on with {run_dir}")
+    return ResumableRun(run_dir, f"resuming {run_dir}")
 
 
-def _differs_in_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether two runs differ in how long they are and in nothing else."""
+def _find_newest(now: Mapping[str, Any], horizon: str, runs: Path) -> Path | None:
+    """The newest run with this fingerprint; else, if `horizon` says how, one of another length."""
+    files = sorted(runs.glob(f"**/{FINGERPRINT}"), key=lambda path: -path.stat().st_mtime)
+    fingerprints = {path.parent: read_fingerprint(path.parent) for path in files}
+    same = [run_dir for run_dir, before in fingerprints.items() if before == now]
+    if same:
+        return same[0]
+    similar = [
+        run_dir for run_dir, before in fingerprints.items() if _differs_only_in_length(before, now)
+    ]
+    if similar and horizon == "error":
+        changes = _describe_changes(fingerprints[similar[0]], now, LENGTH)
+        raise UsageError(
+            f"resume=auto: {similar[0]} differs only in its length: {changes}; say "
+            "resume.horizon=keep to resume it with its schedule as it was, extend for one over the "
+            "new length, or resume=none for a new run"
+        )
+    return similar[0] if similar else None
+
+
+def _check_named(
+    run_dir: Path, where: str, now: dict[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Check that a directory is that of a run which can be resumed with this configuration."""
+    if not os.path.isfile(run_dir / FINGERPRINT):
+        if is_sweep(run_dir):
+            raise UsageError(f"resume={where} is the directory of a sweep: add -m")
+        raise UsageError(f"resume={where}: there is no run, its {FINGERPRINT} is missing")
+    before = read_fingerprint(run_dir)
+    if (origin := before.get("branch_from")) is not None:
+        raise UsageError(
+            f"resume={where}: it is a branch, and branches cannot be resumed; branch again, with "
+            f"branch_from={origin}"
+        )
+    _check_same(before, now, settings)
+
+
+def _differs_only_in_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two runs differ in their length and in nothing else."""
     keys = {key for key in (*before, *now) if before.get(key) != now.get(key)}
     return bool(keys) and keys <= set(LENGTH)
 
@@ -191,18 +208,18 @@ def _describe_changes(
     before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]
 ) -> str:
     return ", ".join(
-        f"{key} was {_shown(before.get(key))}, now {_shown(now.get(key))}"
+        f"{key} was {_format_value(before.get(key))}, now {_format_value(now.get(key))}"
         for key in keys
         if before.get(key) != now.get(key)
     )
 
 
 def check_links(directory: Path) -> None:
-    """Refuse a directory in which what a run writes would be written elsewhere, or wait forever.
+    """Refuse a directory with a link out of it, or with something that is no file or folder.
 
-    What is opened anywhere in it may be a link to any place or a FIFO, if somebody else has made
-    the directory. A link to another place in it is fine, as is one that it is reached by; hard
-    links look like any other file.
+    If somebody else made the directory, a file in it may be a link to any place, which the run
+    would overwrite, or a FIFO, for which it would wait forever. A link to another place in the
+    directory is fine, as is a link to the directory itself; hard links look like any other file.
 
     Raises:
         UsageError: naming the first such file.
@@ -221,17 +238,13 @@ def check_links(directory: Path) -> None:
                 raise UsageError(f"resume: {entry.path} is neither a file nor a folder; remove it")
 
 
-def _shown(value: Any) -> str:
-    """A value in a message that goes on after it."""
-    return printable(str(value), MOST_OF_VALUE)
-
-
-def _age(path: Path) -> float:
-    return -path.stat().st_mtime
+def _format_value(value: Any) -> str:
+    """A value, shortened, for the middle of a message."""
+    return printable(str(value), MAX_VALUE_CHARS)
 
 
 def read_fingerprint(run_dir: Path) -> dict[str, Any]:
-    """What a run was asked for; nothing where that cannot be read."""
+    """The fingerprint in a run's directory; empty if it cannot be read."""
     try:
         return read_json_mapping(run_dir / FINGERPRINT)
     except Unreadable:

@@ -85,7 +85,7 @@ MISTAKES = {
     "cooldown=5": "cooldown=5 does nothing without branch_from=...",
     "resume.horizon=keep": "resume.horizon=keep does nothing without resume=...",
     "resume.override=[optimizer.lr]": "does nothing without resume=...",
-    "callbacks.checkpoint={}": "an empty one changes nothing; to leave it out, say ~callbacks.chec",
+    "callbacks.checkpoint={}": "an empty one changes nothing; to remove it, say ~callbacks.chec",
     "monitor=": "monitor must be text or null, got ''",
     "optimizer.params=[1]": "optimizer.params is given by the run",
     "wrapper.base=1": "wrapper.base is given by the run",

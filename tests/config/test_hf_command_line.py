@@ -288,7 +288,8 @@ def test_config_and_help_know_it():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys; from lit_optim.command_line.prepare import front; front(['hf.optim=sgd'])\n"
+        "import sys; from lit_optim.command_line.prepare import prepare_command_line as prepare\n"
+        "prepare(['hf.optim=sgd'])\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
     )
     assert (

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lit_optim.command_line.prepare import ONLY_WITH, prepare_command_line
+from lit_optim.command_line.effects import ONLY_WITH
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import make_schedule, to_plain
 from lit_optim.config.composing import compose_config
+from lit_optim.config.places import use_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
 
@@ -88,3 +90,52 @@ def test_weights_beside_what_has_its_own(tmp_path, monkeypatch, line, message):
     (tmp_path / "a.pt").write_bytes(b"x")
     with pytest.raises(UsageError, match=message):
         prepare_command_line(line)
+
+
+NEVER = "trainer.limit_val_batches=0"
+UNUSED = [
+    (["trainer.min_steps=2"], "trainer.min_steps=2 changes nothing: no callback"),
+    (["trainer.min_epochs=1"], "trainer.min_epochs=1 changes nothing"),
+    (["mode=max", NEVER], f"mode=max changes nothing: with {NEVER} there is no validation metric"),
+    (["mode=max", "trainer.max_epochs=2", "trainer.check_val_every_n_epoch=3"],
+     "mode=max changes nothing: with trainer.check_val_every_n_epoch=3 and trainer.max_epochs=2"),
+]  # fmt: skip
+USED = [
+    ["trainer.min_steps=2", "trainer.max_time=00:01:00:00"],
+    ["trainer.min_steps=2", "callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+     "callbacks.stop.monitor=val/loss"],
+    ["trainer.min_epochs=1", "allow=[user_code]", "callbacks.mine._target_=user_code.Spy"],
+    ["mode=max"],
+    ["mode=max", "monitor=train/loss", NEVER],
+    [NEVER],
+    ["trainer=cpu"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "warning"), UNUSED, ids=lambda lines: str(lines))
+def test_a_typed_key_that_changes_nothing_is_named(capsys, line, warning):
+    assert prepare_command_line(line).argv
+    assert capsys.readouterr().err.startswith(f"lit_optim: warning: {warning}")
+
+
+@pytest.mark.parametrize("line", USED, ids=" ".join)
+def test_a_key_that_may_change_something_is_not(capsys, line):
+    assert prepare_command_line(line).argv
+    assert not capsys.readouterr().err
+
+
+def test_what_an_experiment_sets_is_not_named(capsys, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ntrainer:\n  min_steps: 2\n  limit_val_batches: 0\nmode: max\n"
+    )
+    assert prepare_command_line([f"--config-dir={tmp_path}", "experiment=mine"]).argv
+    assert not capsys.readouterr().err
+    use_conf_dir(None)
+
+
+def test_the_best_checkpoint_of_a_run_that_never_validates_is_refused_before_training():
+    message = f"ckpt=best needs a validation, and with {NEVER} there is none"
+    with pytest.raises(UsageError, match=message):
+        prepare_command_line(["ckpt=best", NEVER])
+    assert prepare_command_line(["ckpt=best"]).argv

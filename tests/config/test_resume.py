@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lit_optim.command_line.prepare import compose_combinations, prepare_command_line
+from lit_optim.command_line.combinations import compose_combinations
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
@@ -46,7 +47,7 @@ def test_auto_without_one_begins_anew(place, capsys):
     a_run(place, "other", "optimizer=sgd")
     line = prepare_command_line(["optimizer=adamw", "resume=auto"])
     assert not any("hydra.run.dir" in argument for argument in line.argv)
-    assert "there is no run of this configuration" in capsys.readouterr().out
+    assert "no run has this configuration" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_told(place):
@@ -122,7 +123,9 @@ def test_a_branch_is_not_gone_on_with(place):
     run_dir = a_run(place, "branch")
     asked = json.loads((run_dir / "asked.json").read_text())
     (run_dir / "asked.json").write_text(json.dumps(asked | {"branch_from": "runs/x/last.ckpt"}))
-    with pytest.raises(UsageError, match="a branch, which is not gone on with; branch again, with"):
+    with pytest.raises(
+        UsageError, match="a branch, and branches cannot be resumed; branch again, with"
+    ):
         prepare_command_line(["resume=runs/branch"])
 
 
@@ -184,7 +187,7 @@ def test_auto_never_begins_a_run_anew_that_is_only_longer(place, capsys, longer,
     line = ["resume=auto", *as_before, longer]
     with pytest.raises(UsageError) as refused:
         prepare_command_line(line)
-    assert f"runs/short differs in its length only: {LENGTHS[longer]}" in str(refused.value)
+    assert f"runs/short differs only in its length: {LENGTHS[longer]}" in str(refused.value)
     for horizon in ("keep", "extend"):
         argv = prepare_command_line([*line, f"resume.horizon={horizon}"]).argv
         assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in argv

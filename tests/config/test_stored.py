@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lit_optim.command_line.prepare import prepare_command_line, rerun_arguments
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.command_line.translate import rerun_arguments
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import compose_config
 from lit_optim.config.paths import quote_path_value

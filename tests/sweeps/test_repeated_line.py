@@ -38,7 +38,7 @@ def test_the_directory_alone_repeats_the_line(tmp_path, write, capsys):
     assert f"hydra.sweep.dir='{tmp_path}'" in line.argv
     assert not any("resume" in one for one in line.argv)
     told = capsys.readouterr().out
-    assert f"going on with {tmp_path}: optimizer=adamw,sgd data=digits" in told
+    assert f"resuming {tmp_path}: optimizer=adamw,sgd data=digits" in told
 
 
 def test_what_is_typed_beside_it_wins(tmp_path):
