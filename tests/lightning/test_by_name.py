@@ -14,8 +14,8 @@ from lit_optim.config.targets import locate
 from lit_optim.errors import UsageError
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import by_role, no_decay
-from lit_optim.schedules.combinators import find_schedule
 from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.registry import find_schedule
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 SCHEDULES = groups()["scheduler"]

@@ -14,7 +14,7 @@ from lit_optim.errors import UsageError
 from lit_optim.reports.listing import entries
 from lit_optim.requirements import NEEDS
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.formulas import lambda_
+from lit_optim.schedules.formula_schedules import lambda_
 from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
 from lit_optim.schedules.metric_schedules import plateau
 from lit_optim.training.needs import heed, warnings_of
