@@ -268,7 +268,7 @@ def sequential(
 ) -> Sequential:
     """Schedules in sequence, each starting at its milestone.
 
-    Percentages within a part are of that part. torch's SequentialLR.
+    torch's SequentialLR. Percentages within a part are of that part.
     """
     return Sequential(build_parts("schedules", schedules), tuple(milestones), total=total)
 

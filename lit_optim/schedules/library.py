@@ -41,7 +41,10 @@ from lit_optim.schedules.registry import schedule
 
 @schedule
 def none() -> None:
-    """No schedule: the lr stays as the optimizer was given it."""
+    """No schedule: the lr stays constant.
+
+    lit-optim.
+    """
 
 
 @schedule
@@ -136,9 +139,8 @@ def cosine_restarts(
 ) -> Phases:
     """Linear warmup, then cosine decay with warm restarts; cycles may grow and peaks decay.
 
-    Each cycle is `growth` times as long as the one before, and its height above the floor `decay`
-    times as high. Loshchilov & Hutter 2016, arXiv:1608.03983; transformers'
-    `cosine_with_restarts`.
+    Loshchilov & Hutter 2016, arXiv:1608.03983; transformers' `cosine_with_restarts`. Each cycle is
+    `growth` times as long as the one before, and its height above the floor `decay` times as high.
     """
     wave = Phase(1.0, min_lr_ratio, shapes.cosine)
     waves = Repeat((wave,), count=cycles, growth=growth, decay=decay, floor=min_lr_ratio)

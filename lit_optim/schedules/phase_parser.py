@@ -73,6 +73,8 @@ def phases(
 ) -> Phases:
     """A list of phases, each with its levels, its shape and its length.
 
+    lit-optim.
+
     Every schedule is such a list, except formulas and those that respond to a metric.
 
         - {shape: linear, from: 0, to: 1, for: 5%}

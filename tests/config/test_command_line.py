@@ -21,7 +21,7 @@ MISTAKES = {
     "optimizer=xyz": "unknown optimizer 'xyz'; it is one of ada",
     "++optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
     "optimizer.momentum=0.9": "unknown key optimizer.momentum (AdamW takes lr, betas, eps",
-    "scheduler.step_size=3": "unknown key scheduler.step_size (cosine_warmup takes warmup, min_lr",
+    "scheduler.step_size=3": "unknown key scheduler.step_size; did you mean step_alignment?",
     "trainer.max_stepz=4": "unknown key trainer.max_stepz; did you mean max_steps",
     "callbacks.checkpoint.moniter=x": "callbacks.checkpoint.moniter; did you mean monitor",
     "~optimizer": "optimizer is required",

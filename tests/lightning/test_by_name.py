@@ -80,7 +80,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_wrong_keyword_of_a_schedule_is_named(name):
     """Whatever the schedule: not in the words of the class behind it."""
-    known = [key for key in inspect.signature(FUNCTIONS[name]).parameters if key != "counting"]
+    known = [key for key in inspect.signature(FUNCTIONS[name]).parameters if key != "common"]
     with pytest.raises(UsageError) as refused:
         FUNCTIONS[name](no_such_key=5)
     message = str(refused.value)

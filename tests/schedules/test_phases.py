@@ -291,7 +291,7 @@ MISTAKES = {
     "[{shape: constant, for: 60%}, {shape: cosine, to: 0, for: 50%}]": "phases.1.for=50%: 2000 "
     "steps, but the run has 4000 and 2400 of them are taken",
     "[{shape: constant, to: 0}]": "phases.0: a constant has one level",
-    f"[{COSINE}, {COSINE}]": "phases.0 and phases.1 have no `for`: only one phase can take the rest",
+    f"[{COSINE}, {COSINE}]": "phases.0 and phases.1 have no `for`: only one phase can",
     "[{shape: exponential, to: 0}]": "phases.0.shape=exponential decays by a factor",
     "[{shape: inverse_sqrt, from: 0, to: 1}]": "phases.0.shape=inverse_sqrt decays by a factor",
     "[{shape: cosine, to: 0, timescale: 5}]": "phases.0.timescale is for {shape: inverse_sqrt",
@@ -308,7 +308,7 @@ MISTAKES = {
     f"[{{repeat: [{COSINE}], times: 99, growth: 3}}]": "99 rounds that grow by 3 fit no run",
     f"[{{repeat: [{{repeat: [{COSINE}]}}]}}]": "phases.0.repeat.0: a repeat cannot contain",
     "[{repeat: [{shape: cosine, to: 0, for: 9}], times: 2}]": "phases.0.repeat.0.for must be a %",
-    "[{repeat: [{shape: cosine, to: 0, for: 9%}], times: 2}]": "phases of a round must add up to 100%",
+    "[{repeat: [{shape: cosine, to: 0, for: 9%}], times: 2}]": "a round must add up to 100%",
 }
 
 
