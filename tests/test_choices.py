@@ -169,7 +169,7 @@ def by_hand(name, cfg, model):
 
 def grouped(name, model):
     """As `configure_optimizers` divides them."""
-    needs = getattr(class_of(name), "needs", ())
+    needs = getattr(class_of(name), "requirements", ())
     return by_role(no_decay(model), model) if "roles" in needs else no_decay(model)
 
 

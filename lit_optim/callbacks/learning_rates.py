@@ -196,5 +196,6 @@ def _effective_lr(optimizer: OptimizerBase, group: dict[str, Any], ahead: int) -
     """Of the parameter of the group that was stepped most."""
     states = [optimizer.state.get(p, {}) for p in group["params"]]
     state = max(states, key=lambda state: state.get("step", 0))
-    carried = {name: state.get(name, first) for name, first in optimizer.carried(group).items()}
-    return optimizer.effective_lr(group, max(1, state.get("step", 0) + ahead), carried)
+    kept = optimizer.initial_scalars(group)
+    kept = {name: state.get(name, initial) for name, initial in kept.items()}
+    return optimizer.effective_lr(group | kept, max(1, state.get("step", 0) + ahead))

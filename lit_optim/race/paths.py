@@ -43,7 +43,7 @@ class Entrant:
         make: an optimizer of parameters, with an lr in place of its own; None keeps its own.
         lrs: that are tried; the best one is kept.
         plain: its configuration.
-        needs: of its optimizer, as `lit_optim.optimizers.needs` explains them.
+        needs: of its optimizer, as `lit_optim.requirements` explains them.
     """
 
     name: str
@@ -135,7 +135,7 @@ def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:
             node.lr = lr
         return Wrapped(make_factory(node), wrap)(params)
 
-    needs = Wrapped(make_factory(cfg.optimizer), wrap).needs
+    needs = Wrapped(make_factory(cfg.optimizer), wrap).requirements
     is_own = own is None or "closure" in needs or "lr_of_1" in needs  # finds its step size itself
     lrs = (own,) if is_typed or is_own else LRS
     name = _name(combination, cfg.hydra.runtime.choices)

@@ -23,7 +23,7 @@ ABOUT_1 = (0.1, 10.0)
 
 def needs_of(optimizer: Any) -> tuple[str, ...]:
     """What a class, a partial of one, or an optimizer declares; nothing where it is not ours."""
-    return tuple(getattr(getattr(optimizer, "func", optimizer), "needs", ()))
+    return tuple(getattr(getattr(optimizer, "func", optimizer), "requirements", ()))
 
 
 def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> None:
