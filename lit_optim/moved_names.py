@@ -6,6 +6,7 @@ keeps its meaning. Nothing inside of the project uses an old name.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -113,6 +114,14 @@ def current_name(name: str) -> str:
     return f"{MOVED[module]}.{rest}" if module in MOVED else name
 
 
+def _is_module(name: str) -> bool:
+    """Whether a name is that of a module, not of something in one."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # what it would be in is no package
+        return False
+
+
 class _OldModule(ModuleType):
     """A module whose names went to several places: each is looked up where it is now."""
 
@@ -129,7 +138,8 @@ class _OldNames(MetaPathFinder, Loader):
     """Lets `import` find the modules of `MOVED`."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
-        if any(old == fullname or old.rpartition(".")[0] == fullname for old in MOVED):
+        has_names = any(old.rpartition(".")[0] == fullname for old in MOVED)
+        if has_names or (fullname in MOVED and _is_module(MOVED[fullname])):
             return ModuleSpec(fullname, self, is_package=True)
         return None
 
