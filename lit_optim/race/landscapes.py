@@ -44,6 +44,10 @@ class Landscape:
         """The value of the global minimum."""
         return float(self.value(*self.minima[0]))
 
+    def contains(self, point: Point) -> bool:
+        """Whether a point lies in the window."""
+        return all(low <= z <= high for z, (low, high) in zip(point, self.window, strict=True))
+
     def distance(self, point: Point) -> float:
         """How far the nearest minimum is."""
         return min(
@@ -145,7 +149,7 @@ LANDSCAPES: dict[str, Landscape] = {
             rosenbrock_gradient,
             ((1.0, 1.0),),
             (-1.5, 2.0),
-            ((-2.2, 2.2), (-1.2, 3.0)),
+            ((-2.2, 2.2), (-1.2, 2.8)),
         ),
         Landscape(
             "quadratic",

@@ -19,7 +19,7 @@ from lit_optim.errors import UsageError
 from lit_optim.race.landscapes import Landscape, Point
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
+from lit_optim.schedules.hyperparameter_schedules import Moved, movings
 from lit_optim.wrappers import Wrapped
 
 #: The lrs that are tried where none is typed: from 1e-4 to 100, about three times as large each.
@@ -39,11 +39,11 @@ class Entrant:
     """One combination of the choices that were typed.
 
     Args:
-        name: what sets it apart: "adam", "sgd lr=0.01", "muon cosine".
+        name: what sets it apart: "adam", "sgd momentum=0.9", "muon cosine".
         make: an optimizer of parameters, with an lr in place of its own; None keeps its own.
         lrs: that are tried; the best one is kept.
         plain: its configuration.
-        needs: of its optimizer, as `lit_optim.requirements` explains them.
+        needs: of its optimizer, as `lit_optim.optimizers.needs` explains them.
     """
 
     name: str
@@ -93,6 +93,11 @@ class Path:
         return high[-1] + 1 if high else 0
 
     @property
+    def leaves(self) -> bool:
+        """Whether it leaves the window of its landscape, to come back or not."""
+        return not all(map(self.landscape.contains, self.points))
+
+    @property
     def rank(self) -> tuple[float, float]:
         """Less is better: when it arrived, then its final loss."""
         arrival = math.inf if self.arrival is None else self.arrival
@@ -113,7 +118,7 @@ def find_entrants(lines: Sequence[str], steps: int) -> list[Entrant]:
             hint = "; --steps=N is its length" if key == "trainer.max_steps" else ""
             raise UsageError(f"{line} has no effect on a race, which takes {', '.join(USED)}{hint}")
     keys = [line.lstrip("+").partition("=")[0] for line in lines]
-    more = [f"trainer.max_steps={steps}", "trainer.max_epochs=-1"]
+    more = [f"trainer.max_steps={steps}", "trainer.max_epochs=-1", "preset=none"]
     more += [] if "scheduler" in keys else ["scheduler=none"]
     is_typed = "optimizer.lr" in keys
     found = [
@@ -135,7 +140,7 @@ def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:
             node.lr = lr
         return Wrapped(make_factory(node), wrap)(params)
 
-    needs = Wrapped(make_factory(cfg.optimizer), wrap).requirements
+    needs = Wrapped(make_factory(cfg.optimizer), wrap).needs
     is_own = own is None or "closure" in needs or "lr_of_1" in needs  # finds its step size itself
     lrs = (own,) if is_typed or is_own else LRS
     name = _name(combination, cfg.hydra.runtime.choices)
@@ -143,9 +148,13 @@ def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:
 
 
 def _name(combination: str, choices: Mapping[str, str]) -> str:
-    """The optimizer, a schedule and a wrapper where there are any, and what else was listed."""
+    """The optimizer, a schedule and a wrapper where there are any, and what else was listed.
+
+    An lr is not part of the name: it stands beside it.
+    """
     listed = combination.removeprefix(choices["scheduler"]).split()
-    listed = [one for one in listed if not re.match(r"(optimizer|scheduler|wrapper)=", one)]
+    by_itself = re.compile(r"(optimizer|optimizer\.lr|scheduler|wrapper)=")
+    listed = [one for one in listed if not by_itself.match(one)]
     listed = [one.removeprefix("optimizer.") for one in listed]
     around = [choices[group] for group in ("scheduler", "wrapper") if choices[group] != "none"]
     return " ".join([choices["optimizer"], *around, *listed])
@@ -154,11 +163,14 @@ def _name(combination: str, choices: Mapping[str, str]) -> str:
 def follow_path(entrant: Entrant, landscape: Landscape, start: Point, steps: int) -> Path:
     """The best path of an entrant, of those with the lrs that are tried.
 
+    One that leaves the window is taken only if all do: a first step that jumps over the hills may
+    land anywhere, also near a minimum.
+
     Raises:
         UsageError: no lr is one that the optimizer and its schedule take.
     """
     paths = list(_paths(entrant, landscape, start, steps))
-    return min(paths, key=lambda path: path.rank)
+    return min(paths, key=lambda path: (path.leaves, path.rank))
 
 
 def _paths(entrant: Entrant, landscape: Landscape, start: Point, steps: int) -> Iterator[Path]:
@@ -212,7 +224,7 @@ def trace(
             break
         if adapter is not None:
             adapter.step()
-            if adapter.curve.metric is not None:
+            if adapter.curve.follows is not None:
                 adapter.observe(losses[-1])
     return points, losses, evaluations
 
@@ -231,14 +243,14 @@ def _evaluated(optimizer: Any, point: Tensor) -> Point:
 def _make_adapter(optimizer: Any, plain: Mapping[str, Any], horizon: Horizon) -> ScheduledLR | None:
     """The schedules of the lr and of other hyperparameters, for one optimizer."""
     schedule = make_schedule(plain["scheduler"])
-    others = parse_hyperparameter_schedules(plain["schedules"])
+    others = movings(plain["schedules"])
     if schedule is None and not others:
         return None
     if schedule is None:
         raise UsageError("schedules needs a scheduler in a race; scheduler=constant keeps the lr")
     schedule.check(max(group["lr"] for group in optimizer.param_groups))
     moved = [
-        one.attach(None if one.schedule is None else one.schedule.curve(horizon), optimizer)
+        Moved(one, None if one.schedule is None else one.schedule.curve(horizon), optimizer)
         for one in others
     ]
     return ScheduledLR(optimizer, schedule.curve(horizon), moved)

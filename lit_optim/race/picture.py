@@ -281,7 +281,8 @@ def _make_palette(colors: Sequence[str]) -> Any:
 
 def _frames(figure: Any, lines: Sequence[Line]) -> Iterator[Any]:
     """The pixels of each picture; what does not move is drawn once."""
-    moving = [artist for line in lines for artist in (line.trail, line.loss, line.head)]
+    moving = [artist for line in lines for artist in (line.trail, line.loss)]
+    moving += [line.head for line in lines]  # above every trail
     for artist in moving:
         artist.set_animated(True)
     figure.canvas.draw()
@@ -293,8 +294,8 @@ def _frames(figure: Any, lines: Sequence[Line]) -> Iterator[Any]:
         figure.canvas.restore_region(still)
         for line in lines:
             line.show(step)
-            for artist in (line.trail, line.loss, line.head):
-                artist.axes.draw_artist(artist)
+        for artist in moving:
+            artist.axes.draw_artist(artist)
         yield _pixels(figure).copy()
     for artist in moving:
         artist.set_animated(False)

@@ -57,10 +57,11 @@ def race(
             write_picture(paths, to, lambda: progress.advance(task))
     for landscape in landscapes:
         own = [path for path in paths if path.landscape is landscape]
-        console.print(_heading(landscape, own[0], steps), style="bold", markup=False)
+        heading = _heading(landscape, own[0], steps)
+        console.print(heading, style="bold", markup=False, highlight=False)
         console.print(_make_table(own))
     for note in _notes(entrants, paths):
-        console.print(escape(note), style="dim", markup=False, soft_wrap=True)
+        console.print(escape(note), style="dim", markup=False, highlight=False, soft_wrap=True)
     return paths
 
 
@@ -91,8 +92,8 @@ def _notes(entrants: Sequence[Entrant], paths: Sequence[Path]) -> list[str]:
     notes = []
     if any(path.tried > 1 for path in paths):
         notes.append(
-            f"lr: the best of {len(LRS)} from {LRS[0]:g} to {LRS[-1]:g} for this landscape; "
-            "optimizer.lr=... sets it"
+            f"lr: the best of {len(LRS)} from {LRS[0]:g} to {LRS[-1]:g} for this landscape, "
+            "without those that leave its window; optimizer.lr=... sets it"
         )
     notes.append(
         f"steps to {TOLERANCE:.1%}: after which the loss stays within that share of its way down "

@@ -46,7 +46,7 @@ def test_sgd_is_gradient_descent():
 
 def test_schedule_runs_over_the_steps_of_the_race():
     path = path_of(
-        "optimizer=sgd", "optimizer.lr=1e-3", "scheduler=linear", "scheduler.step_alignment=start"
+        "optimizer=sgd", "optimizer.lr=1e-3", "scheduler=linear", "scheduler.ticks=start"
     )
     assert_same(path.points, gradient_descent(ROSENBROCK, [1e-3 * (1 - t / 20) for t in range(20)]))
 
@@ -131,7 +131,18 @@ def test_best_lr_is_kept_where_none_is_typed():
     for lr in LRS:
         quadratic = LANDSCAPES["quadratic"]
         other = Path("", quadratic, lr, 1, *trace(entrant, lr, quadratic, quadratic.start, 50))
-        assert path.rank <= other.rank
+        assert other.leaves or path.rank <= other.rank
+    assert not path.leaves
+
+
+def test_a_path_that_leaves_the_window_is_taken_only_if_all_do():
+    inside = path_of("optimizer=adagrad", steps=50)
+    assert not inside.leaves
+    [entrant] = find_entrants(["optimizer=adagrad"], 50)
+    jump = Path("", ROSENBROCK, 3.0, 1, *trace(entrant, 3.0, ROSENBROCK, ROSENBROCK.start, 50))
+    assert jump.leaves
+    assert jump.rank < inside.rank
+    assert path_of("optimizer=adagrad", start=(9.0, 9.0), steps=5).leaves
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "prodigy", "adafactor_hf"])
@@ -141,17 +152,13 @@ def test_one_that_finds_its_step_size_keeps_its_own_lr(name):
 
 
 def test_a_path_for_each_combination():
-    lines = ["optimizer=sgd,adam", "optimizer.lr=0.1,0.01", "scheduler=none,cosine"]
-    names = [entrant.name for entrant in find_entrants(lines, 10)]
-    assert names == [
-        "sgd lr=0.1",
-        "sgd cosine lr=0.1",
-        "sgd lr=0.01",
-        "sgd cosine lr=0.01",
-        "adam lr=0.1",
-        "adam cosine lr=0.1",
-        "adam lr=0.01",
-        "adam cosine lr=0.01",
+    lines = ["optimizer=sgd,adam", "optimizer.lr=0.1,0.01", "optimizer.weight_decay=0,0.5"]
+    found = [(one.name, one.lrs) for one in find_entrants([*lines, "scheduler=cosine"], 10)]
+    assert found == [
+        (f"{name} cosine weight_decay={decay}", (lr,))
+        for name in ("sgd", "adam")
+        for lr in (0.1, 0.01)
+        for decay in ("0", "0.5")
     ]
 
 
