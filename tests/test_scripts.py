@@ -23,6 +23,7 @@ SMALL = {
         "adamw",
     ),
     "counterparts": (["--check"], ""),
+    "pages": (["--check"], ""),
     "plot_rooms": (["rooms.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
     "tables": (["--check"], ""),

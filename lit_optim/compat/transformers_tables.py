@@ -124,7 +124,7 @@ class Row:
     ignores: bool = False
 
 
-START = {"step_alignment": "start"}
+START = {"ticks": "start"}
 SCHEDULES = {
     "linear": Row("linear_warmup", "warmup", fixed=START),
     "cosine": Row("cosine_warmup", "warmup", same("num_cycles"), START),

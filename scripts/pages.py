@@ -1,0 +1,386 @@
+"""The pages of the documentation on each optimizer and on each family of schedules.
+
+    python scripts/pages.py                     write the pages, and draw what is missing
+    python scripts/pages.py --redraw adam,wsd   draw those of these choices again; all: every one
+    python scripts/pages.py --check             code 1 and a line for each page that is out of date
+
+A page is made of what the code says (docstring, YAML, the state measured after a step) and of what
+only a person can say, in docs/notes/optimizers.yaml and docs/notes/schedules.yaml. An optimizer or
+a schedule without notes gets a page without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from lit_optim.config.places import shipped, text_of
+from lit_optim.race.paths import LRS, Entrant, find_entrants
+from lit_optim.reports.listing import ARXIV, Entry, entries
+from lit_optim.requirements import NEEDS
+from lit_optim.untrusted import read_yaml
+
+DOCS = Path(__file__).parent.parent / "docs"
+IMAGES = "images"
+#: The user's own class has no rule that could be told.
+LEFT_OUT = ("custom",)
+#: A matrix of this many rows and columns is the one whose state is measured.
+SIDE = 256
+SETTING = re.compile(r"^(\w+): (.*?)(?: # (.*))?$", re.MULTILINE)
+FURTHER = "further"
+GENERATED = "<!-- Written by scripts/pages.py; edit docs/notes, the docstring or the YAML file. -->"
+
+Notes = Mapping[str, Any]
+
+
+def join(parts: list[str]) -> str:
+    """Parts with empty lines between them."""
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def paragraph(text: str) -> str:
+    """Text on one line."""
+    return escape(" ".join(text.split()))
+
+
+def escape(text: str) -> str:
+    """Text in which Markdown sees no emphasis and no tags."""
+    return re.sub(r"(?<!`)([*<])", r"\\\1", text)
+
+
+def sentence(text: str) -> str:
+    """A headline as a sentence."""
+    text = escape(text)
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def code(text: str, language: str = "text") -> str:
+    """A block of code."""
+    return f"```{language}\n{text}\n```"
+
+
+def dedent(text: str) -> str:
+    """An indented paragraph of a docstring without the margin."""
+    lines = text.rstrip().splitlines()
+    margin = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+    return "\n".join(line[margin:] for line in lines)
+
+
+def cell(text: str) -> str:
+    """Text in a table."""
+    return text.replace("|", r"\|").replace("*", r"\*")
+
+
+def link(text: str) -> str:
+    """The numbers of arXiv as links."""
+    return ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("docs", nargs="?", type=Path, default=DOCS, help="the directory (docs)")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--redraw", metavar="NAMES", help="names with commas, or all")
+    args = parser.parse_args()
+    pages = write_pages()
+    if args.check:
+        stale = [name for name, text in pages.items() if _read(args.docs / name) != text]
+        missing = [name for name in pictures() if not (args.docs / name).is_file()]
+        for name in (*stale, *missing):
+            print(f"pages: docs/{name} is out of date or missing; run python scripts/pages.py")
+        sys.exit(bool(stale or missing))
+    for name, text in pages.items():
+        (args.docs / name).parent.mkdir(parents=True, exist_ok=True)
+        (args.docs / name).write_text(text, "utf-8")
+    known = set(pages)
+    for folder in ("optimizers", "schedules"):  # pages of what is gone
+        for path in (args.docs / folder).glob("*.md"):
+            if f"{folder}/{path.name}" not in known:
+                path.unlink()
+    redraw_pictures(args.docs, (args.redraw or "").split(","))
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def redraw_pictures(docs: Path, names: list[str]) -> None:
+    """Draw what is missing, and what belongs to these names."""
+    drawn = {
+        file: draw
+        for file, (name, draw) in pictures().items()
+        if not (docs / file).is_file() or name in names or names == ["all"]
+    }
+    console = Console(stderr=True)
+    for file, draw in track(drawn.items(), "drawing", console=console, transient=True):
+        (docs / file).parent.mkdir(parents=True, exist_ok=True)
+        draw(docs / file)
+
+
+def pictures() -> dict[str, tuple[str, Callable[[Path], None]]]:
+    """Every picture: its choice, and what draws it into a file."""
+
+    def draw(function: str, *arguments: str) -> Callable[[Path], None]:
+        def into(file: Path) -> None:
+            import page_pictures  # matplotlib and scikit-learn, which a check does without
+
+            getattr(page_pictures, function)(*arguments, file)
+
+        return into
+
+    found = {f"{IMAGES}/race.{ending}": ("race", draw("draw_race")) for ending in ("gif", "png")}
+    for entry in optimizers():
+        base = f"{IMAGES}/optimizers/{entry.name}"
+        found[f"{base}-paths.png"] = (entry.name, draw("draw_paths", entry.name))
+        found[f"{base}-lr.svg"] = (entry.name, draw("draw_sweep", entry.name))
+    for entry in entries("scheduler"):
+        file = f"{IMAGES}/schedules/{entry.name}.svg"
+        found[file] = (entry.name, draw("draw_schedule", entry.name))
+    return found
+
+
+def optimizers() -> list[Entry]:
+    """Those that have a page."""
+    return [entry for entry in entries("optimizer") if entry.name not in LEFT_OUT]
+
+
+def read_notes(group: str) -> Notes:
+    """What stands in docs/notes; empty without the file."""
+    path = DOCS / "notes" / f"{group}.yaml"
+    notes: Notes = read_yaml(path) if path.is_file() else {}
+    return notes
+
+
+def write_pages() -> dict[str, str]:
+    """The text of every page, by its path below docs."""
+    notes = read_notes("optimizers")
+    pages = {
+        f"optimizers/{entry.name}.md": optimizer_page(entry, notes.get(entry.name, {}))
+        for entry in optimizers()
+    }
+    pages["optimizers/index.md"] = optimizer_index()
+    families = read_families()
+    for name, (title, text, members) in families.items():
+        pages[f"schedules/{name}.md"] = family_page(title, text, members)
+    pages["schedules/index.md"] = schedule_index(families)
+    return pages
+
+
+def optimizer_page(entry: Entry, notes: Notes) -> str:
+    """The page of one optimizer."""
+    name = entry.name
+    parts = [GENERATED, f"# {name}", f"{sentence(entry.headline)}", *explain(entry)]
+    if "history" in notes:
+        parts += ["## History", link(paragraph(notes["history"]))]
+    parts.append("## When to use it")
+    parts += [paragraph(notes["when"])] if "when" in notes else []
+    parts += [f"It {NEEDS[one]}." for one in NEEDS if one in entry.needs and one != "dense"]
+    words = ["lit-optim train", f"optimizer={name}", *notes.get("overrides", "").split()]
+    parts.append(code(" ".join(words), "bash"))
+    parts += [
+        "## On two landscapes",
+        f"![Paths of {name} on two landscapes](../{IMAGES}/optimizers/{name}-paths.png)",
+        paths_caption(name),
+        code(
+            f"lit-optim race optimizer=sgd,{name} on=rosenbrock,styblinski --to {name}.gif", "bash"
+        ),
+        "## Learning rate",
+        f"![Loss of {name} against the lr](../{IMAGES}/optimizers/{name}-lr.svg)",
+        SWEEP_CAPTION + (" " + FULL_BATCHES) * ("closure" in entry.needs),
+    ]
+    if entry.lr_range is not None:
+        low, high = entry.lr_range
+        parts.append(f"A search for its lr usually looks from {low:g} to {high:g}.")
+    parts += ["## Memory", cost(name, notes), "## Arguments", *arguments(entry)]
+    return join(parts)
+
+
+SWEEP_CAPTION = paragraph("""
+    The loss over the training set of scikit-learn's digits after 200 updates of an MLP of width
+    32, batches of 64, at a constant lr and one seed; adamw and sgd in grey. Where a point is
+    missing the training diverged. The best lr differs from task to task; how wide the valley is,
+    and whether its edge is steep, says more.
+""")
+FULL_BATCHES = "This one takes 10 steps on the whole training set instead."
+
+
+def paths_caption(name: str) -> str:
+    """What the picture of the paths shows."""
+    entrant = entrant_of(name)
+    lr = f"the best lr of {len(LRS)} for each landscape"
+    if len(entrant.lrs) == 1:
+        lr = "its default lr" if entrant.lrs[0] is not None else "the step size it finds itself"
+    text = f"300 steps with {lr}, from the black point; stars are minima, the larger ones global."
+    if "roles" in entrant.needs:
+        text += " The two coordinates are one matrix of shape [1, 2]."
+    return text if name == "sgd" else f"{text} In grey: sgd."
+
+
+def explain(entry: Entry) -> Iterator[str]:
+    """The docstring: its words, formulas as code, and the source with links."""
+    first, *others = entry.explained.split("\n\n")
+    yield "## Update rule" if "/optimizer/" in entry.path.as_posix() else ""
+    yield paragraph(first)
+    has_source = bool(others) and not others[0].startswith(" ")
+    for part in others[has_source:]:
+        yield code(dedent(part)) if part.startswith(" ") else escape(part)
+    if has_source:
+        yield f"Source: {link(paragraph(others[0]))}"
+
+
+def cost(name: str, notes: Notes) -> str:
+    """The bytes of state for each parameter."""
+    if "cost" in notes:
+        return paragraph(notes["cost"])
+    tensors = measure_state(name)
+    total = sum(tensors.values())
+    if not total:
+        return "No state: only the parameters and their gradients are kept."
+    several = ", ".join(f"`{key}` {size:.2g}" for key, size in tensors.items())
+    unit = "byte" if total == 1 else "bytes"
+    return (
+        f"State: {total:.2g} {unit} per parameter in float32 ({several}), measured on a matrix of "
+        f"{SIDE} × {SIDE}. A parameter and its gradient take 4 bytes each."
+    )
+
+
+@cache
+def entrant_of(name: str) -> Entrant:
+    """An optimizer with its defaults, made by the configuration."""
+    [entrant] = find_entrants([f"optimizer={name}"], 1)
+    return entrant
+
+
+@cache
+def measure_state(name: str) -> dict[str, float]:
+    """The bytes of each tensor of the state of a matrix after two steps, per parameter."""
+    generator = torch.Generator().manual_seed(0)
+    entrant = entrant_of(name)
+    p = torch.randn(SIDE, SIDE, generator=generator).requires_grad_()
+    optimizer = entrant.make([{"params": [p], "param_names": ["weight"]}], None)
+
+    def closure() -> torch.Tensor:
+        gradient = p.detach().clone()
+        p.grad = gradient.to_sparse(1) if "sparse" in entrant.needs else gradient
+        return gradient.square().sum() / 2
+
+    for _ in range(2):
+        optimizer.step(closure)
+    tensors = {k: v for k, v in optimizer.state[p].items() if isinstance(v, torch.Tensor)}
+    sizes = {k: v.numel() * v.element_size() / p.numel() for k, v in tensors.items()}
+    return {key: size for key, size in sizes.items() if tensors[key].numel() > 1}
+
+
+def arguments(entry: Entry) -> Iterator[str]:
+    """The keys of a YAML file as a table; nothing where there are none."""
+    group = entry.path.parent.name
+    text = text_of(entry.path)
+    rows = [
+        f"| `{group}.{key}` | `{cell(value)}` | {cell(comment or '')} |"
+        for key, value, comment in SETTING.findall(text)
+        if key not in ("_target_", "defaults")
+    ]
+    if rows:
+        yield "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows])
+    if "options/" in text:
+        shared = "every optimizer" + (" and every matrix optimizer" * ("options/matrix" in text))
+        listed = f"`lit-optim optimizers {entry.name}` lists them"
+        yield f"It also takes the options of {shared}; {listed}."
+
+
+def optimizer_index() -> str:
+    """A table of all optimizers, with their memory."""
+    notes = read_notes("optimizers")
+    rows = []
+    for entry in optimizers():
+        own = notes.get(entry.name, {})
+        size = "-" if "cost" in own else f"{sum(measure_state(entry.name).values()):.2g}"
+        name = f"[{entry.name}]({entry.name}.md)"
+        rows.append(f"| {name} | {cell(entry.headline)} | {size} | {link(cell(entry.cited))} |")
+    head = "| optimizer | what it does | state, bytes per parameter | source |\n|---|---|--:|---|"
+    return join(
+        [
+            GENERATED,
+            "# Each optimizer",
+            "A page for each: its rule, its history, when to use it, its path on two landscapes, "
+            "and how its result depends on the lr. How they compare on real tasks is in "
+            "[Optimizers compared](../optimizers.md).",
+            f"![Paths of four optimizers in a narrow valley](../{IMAGES}/race.gif)",
+            "Watch any of them side by side:",
+            code(
+                "lit-optim race optimizer=sgd,momentum,adam,muon on=rosenbrock --to race.gif", "sh"
+            ),
+            f"{head}\n" + "\n".join(rows),
+        ]
+    )
+
+
+Families = dict[str, tuple[str, str, dict[str, str]]]
+
+
+def read_families() -> Families:
+    """By family: its title, its text, and when to use each member; the rest comes last."""
+    known = dict.fromkeys(shipped("scheduler"), "")
+    families: Families = {}
+    for name, family in read_notes("schedules").items():
+        members = {one: when for one, when in family["schedules"].items() if one in known}
+        families[name] = (family["title"], family["text"], members)
+    placed = {one for _, _, members in families.values() for one in members}
+    rest = {one: when for one, when in known.items() if one not in placed}
+    if rest:
+        families[FURTHER] = ("Further schedules", "", rest)
+    return families
+
+
+def family_page(title: str, text: str, members: Mapping[str, str]) -> str:
+    """The page of a family of schedules."""
+    known = {entry.name: entry for entry in entries("scheduler")}
+    parts = [GENERATED, f"# {title}", link(paragraph(text))]
+    for name, when in members.items():
+        entry = known[name]
+        parts += [
+            f"## {name}",
+            f"![The lr of {name} over a run](../{IMAGES}/schedules/{name}.svg)",
+            sentence(entry.headline) + " " + link(paragraph(when)),
+            *explain(entry),
+            code(f"lit-optim plot scheduler={name} trainer.max_steps=1000", "bash"),
+            *arguments(entry),
+        ]
+    return join(parts)
+
+
+def schedule_index(families: Families) -> str:
+    """Every schedule with its picture."""
+    headlines = {entry.name: entry.headline for entry in entries("scheduler")}
+    parts = [
+        GENERATED,
+        "# Each schedule",
+        "The lr over a run, by the functions that train; the dashed line is the momentum, where a "
+        "schedule moves it. Lengths of torch's schedules are made to fit the pictures. How updates "
+        "are counted and how to write your own is in [Schedules in detail](../schedules.md).",
+    ]
+    for page, (title, _, members) in families.items():
+        rows = [
+            f"| [{name}]({page}.md#{name.lower()}) "
+            f"| ![The lr of {name}](../{IMAGES}/schedules/{name}.svg) | {cell(headlines[name])} |"
+            for name in members
+        ]
+        parts += [
+            f"## {title}",
+            "\n".join(["| schedule | lr | what it does |", "|---|---|---|", *rows]),
+        ]
+    return join(parts)
+
+
+if __name__ == "__main__":
+    main()

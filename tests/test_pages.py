@@ -1,0 +1,108 @@
+"""The pages on optimizers and schedules are what `scripts/pages.py` writes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+import pytest
+
+from lit_optim.config.places import shipped
+from lit_optim.reports.listing import Entry, entries
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+PICTURE = re.compile(r"!\[[^]]+\]\(\.\./(images/[^)]+)\)")
+
+
+@pytest.fixture(scope="module")
+def pages():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        yield importlib.import_module("pages")
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+        sys.modules.pop("pages", None)
+
+
+@pytest.fixture(scope="module")
+def texts(pages):
+    return pages.write_pages()
+
+
+def test_pages_are_up_to_date(texts):
+    written = {path.relative_to(DOCS).as_posix() for path in DOCS.glob("*/*.md")}
+    assert written == set(texts), "run python scripts/pages.py"
+    stale = [name for name, text in texts.items() if (DOCS / name).read_text("utf-8") != text]
+    assert stale == [], "run python scripts/pages.py"
+
+
+def test_every_choice_has_a_page(texts):
+    for name in set(shipped("optimizer")) - {"custom"}:
+        assert f"# {name}\n" in texts[f"optimizers/{name}.md"]
+        assert f"]({name}.md)" in texts["optimizers/index.md"]
+    schedules = "".join(text for page, text in texts.items() if page.startswith("schedules/"))
+    for name in shipped("scheduler"):
+        assert schedules.count(f"\n## {name}\n") == 1
+        assert f"#{name.lower()})" in texts["schedules/index.md"]
+
+
+def test_pictures_are_there_and_each_is_shown(texts, pages):
+    shown = {file for text in texts.values() for file in PICTURE.findall(text)}
+    drawn = set(pages.pictures())
+    assert shown - drawn == set()
+    assert drawn - shown <= {"images/race.png"}  # the README's
+    for file in drawn:
+        assert (DOCS / file).stat().st_size > 1000, "run python scripts/pages.py"
+    there = {path.relative_to(DOCS).as_posix() for path in (DOCS / "images").glob("*/*")}
+    assert there == {file for file in drawn if file.count("/") == 2}
+    assert sum((DOCS / file).stat().st_size for file in drawn) < 6 << 20
+
+
+def test_notes_are_about_choices_that_exist(pages):
+    """And a history has three sentences: what it fixed, its strength, its weakness."""
+    notes = pages.read_notes("optimizers")
+    assert set(notes) <= set(shipped("optimizer"))
+    for name, own in notes.items():
+        assert set(own) <= {"history", "when", "cost", "overrides"}, name
+        sentences = re.split(r"\.\s+(?=[A-Z0-9])", own["history"].replace("et al.", "et al"))
+        assert len(sentences) == 3, name
+    families = pages.read_notes("schedules")
+    members = [name for family in families.values() for name in family["schedules"]]
+    assert len(members) == len(set(members))
+    assert set(members) <= set(shipped("scheduler"))
+
+
+def test_an_optimizer_without_notes_has_a_page(pages):
+    [entry] = [entry for entry in entries("optimizer") if entry.name == "adam"]
+    text = pages.optimizer_page(entry, {})
+    assert "## Update rule" in text
+    assert "## History" not in text
+    assert "lit-optim train optimizer=adam\n" in text
+
+
+def test_a_schedule_without_a_family_has_a_page(pages, monkeypatch):
+    monkeypatch.setattr(pages, "read_notes", lambda group: {})
+    assert set(pages.read_families()[pages.FURTHER][2]) == set(shipped("scheduler"))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("sgd", 0), ("lion", 4), ("adamw", 8), ("adan", 16), ("muon", 4), ("soap", 24)],
+)
+def test_measured_state(pages, name, size):
+    """Bytes for each parameter, as the papers count them."""
+    assert sum(pages.measure_state(name).values()) == size
+
+
+def test_markup(pages, tmp_path):
+    explained = "p * q < r.\n\nA & B 2020, T, arXiv:2001.00001.\n\n    x = 1\n      y = 2\n\nMore."
+    entry = Entry("mine", "does it", "", tmp_path / "optimizer/mine.yaml", explained)
+    assert list(pages.explain(entry)) == [
+        "## Update rule",
+        r"p \* q \< r.",
+        "```text\nx = 1\n  y = 2\n```",
+        "More.",
+        "Source: A & B 2020, T, [arXiv:2001.00001](https://arxiv.org/abs/2001.00001).",
+    ]
