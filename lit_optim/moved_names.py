@@ -22,12 +22,57 @@ MOVED: dict[str, str] = {
     ),
     "lit_optim.optimizers.elementwise.State": "lit_optim.optimizers.base.elementwise.State",
     "lit_optim.optimizers.walk.Walk": "lit_optim.optimizers.base.optimizer.OptimizerBase",
-    "lit_optim.schedules.composed": "lit_optim.schedules.combinators",
-    "lit_optim.schedules.followers": "lit_optim.schedules.metric_schedules",
-    "lit_optim.schedules.items": "lit_optim.schedules.phase_spec",
-    "lit_optim.schedules.moved": "lit_optim.schedules.hyperparameter_schedules",
-    "lit_optim.schedules.pieces": "lit_optim.schedules.phase_curve",
-    "lit_optim.schedules.schedule": "lit_optim.schedules.core",
+    "lit_optim.schedules.composed.Chained": "lit_optim.schedules.combinators.Chained",
+    "lit_optim.schedules.composed.ChainedCurve": "lit_optim.schedules.combinators.ChainedCurve",
+    "lit_optim.schedules.composed.Sequential": "lit_optim.schedules.combinators.Sequential",
+    "lit_optim.schedules.composed.SequentialCurve": (
+        "lit_optim.schedules.combinators.SequentialCurve"
+    ),
+    "lit_optim.schedules.composed.chained": "lit_optim.schedules.combinators.chained",
+    "lit_optim.schedules.composed.sequential": "lit_optim.schedules.combinators.sequential",
+    "lit_optim.schedules.composed.find_schedule": "lit_optim.schedules.registry.find_schedule",
+    "lit_optim.schedules.composed.ChainedScheduler": (
+        "lit_optim.compat.torch_schedules.ChainedScheduler"
+    ),
+    "lit_optim.schedules.composed.SequentialLR": "lit_optim.compat.torch_schedules.SequentialLR",
+    "lit_optim.schedules.expressions.Formula": "lit_optim.schedules.formula.Formula",
+    "lit_optim.schedules.expressions.Lambda": (
+        "lit_optim.schedules.formula_schedules.FormulaSchedule"
+    ),
+    "lit_optim.schedules.followers.Greedy": "lit_optim.schedules.metric_schedules.Greedy",
+    "lit_optim.schedules.followers.Plateau": "lit_optim.schedules.metric_schedules.Plateau",
+    "lit_optim.schedules.followers.greedy": "lit_optim.schedules.metric_schedules.greedy",
+    "lit_optim.schedules.followers.plateau": "lit_optim.schedules.metric_schedules.plateau",
+    "lit_optim.schedules.followers.ReduceLROnPlateau": (
+        "lit_optim.compat.torch_schedules.ReduceLROnPlateau"
+    ),
+    "lit_optim.schedules.formulas.lambda_": "lit_optim.schedules.formula_schedules.lambda_",
+    "lit_optim.schedules.formulas.multiplicative": (
+        "lit_optim.schedules.formula_schedules.multiplicative"
+    ),
+    "lit_optim.schedules.formulas.LambdaLR": "lit_optim.compat.torch_schedules.LambdaLR",
+    "lit_optim.schedules.formulas.MultiplicativeLR": (
+        "lit_optim.compat.torch_schedules.MultiplicativeLR"
+    ),
+    "lit_optim.schedules.items.Absolute": "lit_optim.schedules.phase_spec.AbsoluteLevel",
+    "lit_optim.schedules.items.Free": "lit_optim.schedules.phase_spec.FormulaSegment",
+    "lit_optim.schedules.items.Geometric": "lit_optim.schedules.phase_spec.Geometric",
+    "lit_optim.schedules.items.InverseSqrt": "lit_optim.schedules.phase_spec.InverseSqrt",
+    "lit_optim.schedules.items.Phase": "lit_optim.schedules.phase_spec.Phase",
+    "lit_optim.schedules.items.Repeat": "lit_optim.schedules.phase_spec.Repeat",
+    "lit_optim.schedules.moved.Moving": (
+        "lit_optim.schedules.hyperparameter_schedules.HyperparameterSchedule"
+    ),
+    "lit_optim.schedules.moved.movings": (
+        "lit_optim.schedules.hyperparameter_schedules.parse_hyperparameter_schedules"
+    ),
+    "lit_optim.schedules.moved.Moved": (
+        "lit_optim.schedules.scheduled_hyperparameter.ScheduledHyperparameter"
+    ),
+    "lit_optim.schedules.pieces.PhasesCurve": "lit_optim.schedules.phase_curve.PhasesCurve",
+    "lit_optim.schedules.schedule.Schedule": "lit_optim.schedules.core.Schedule",
+    "lit_optim.schedules.schedule.Curve": "lit_optim.schedules.curve.Curve",
+    "lit_optim.schedules.schedule.Follow": "lit_optim.schedules.curve.MonitoredMetric",
     "lit_optim.schedules.torch_names": "lit_optim.compat.torch_schedules",
     "lit_optim.schedules.transformers_names": "lit_optim.compat.transformers_schedules",
     "lit_optim.schedules.written": "lit_optim.schedules.phase_parser",
@@ -56,6 +101,9 @@ MOVED: dict[str, str] = {
     "lit_optim.lightning.threads": "lit_optim.callbacks.threads",
     "lit_optim.lightning.weights": "lit_optim.checkpoints.weights",
 }
+
+#: A key of the configuration, and its name now.
+MOVED_KEYS = {"scheduler.ticks": "scheduler.step_alignment"}
 
 
 def current_name(name: str) -> str:

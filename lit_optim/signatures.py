@@ -1,7 +1,8 @@
 """The arguments of a constructor, read from its source or from the object itself.
 
-Reading the source with `ast` imports nothing, so that a typo on the command line is answered before
-torch is loaded. Names are followed through imports, base classes and `Unpack` of a TypedDict.
+Reading the source with `ast` imports nothing, so that a typo on the command line is reported before
+torch is loaded. Names are resolved through imports, base classes, the fields of classes whose
+constructor is made from them, and `Unpack` of a TypedDict.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ class Signature:
 
 
 def inspect_signature(function: Callable[..., Any]) -> Signature:
-    """The signature of a class or function that is imported; see `read_signature`."""
+    """The signature of an imported class or function; see `read_signature`."""
     init = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     try:
         hints = hints_of(init)
-    except Exception:  # a name that only a type checker knows: not ours to judge
+    except Exception:  # a name that only a type checker knows: do not judge it
         hints = {}
     signature = Signature()
     for name, parameter in inspect.signature(function).parameters.items():
@@ -181,6 +182,8 @@ def _load(name: str) -> _Module | None:
 
 
 def _of_class(module: _Module, node: ast.ClassDef) -> Signature:
+    if _is_declared(module, node):
+        return _of_declared(module, node)
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             signature = _of_function(module, statement, skip=1)
@@ -194,11 +197,51 @@ def _of_class(module: _Module, node: ast.ClassDef) -> Signature:
     return _of_bases(module, node)
 
 
-def _of_bases(module: _Module, node: ast.ClassDef) -> Signature:
+def _of_declared(module: _Module, node: ast.ClassDef) -> Signature:
+    """A class that writes `__init__` itself takes its fields by `**keywords` of it only."""
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            signature = _of_function(module, statement, skip=1)
+            if signature.open:
+                fields = _declared_fields(module, node)
+                return Signature(fields | signature.parameters)
+            return signature
+    return Signature(_declared_fields(module, node))
+
+
+def _is_declared(module: _Module, node: ast.ClassDef) -> bool:
+    """Whether a class declares its constructor's arguments as fields, as optimizers do."""
+    decorators = map(ast.unparse, node.decorator_list)
+    if any("dataclass_transform" in decorator for decorator in decorators):
+        return True
+    return any(_is_declared(*base) for base in _bases(module, node))
+
+
+def _bases(module: _Module, node: ast.ClassDef) -> Iterator[tuple[_Module, ast.ClassDef]]:
+    """The base classes whose source can be found."""
     for base in node.bases:
-        found = _find(f"{module.name}.{ast.unparse(base)}")
-        if found is not None and isinstance(found[1], ast.ClassDef):
-            return _of_class(found[0], found[1])
+        match _find(f"{module.name}.{ast.unparse(base)}"):
+            case (where, ast.ClassDef() as found):
+                yield where, found
+
+
+def _declared_fields(module: _Module, node: ast.ClassDef) -> dict[str, Parameter]:
+    """The fields that a class declares, those of its bases first."""
+    fields: dict[str, Parameter] = {}
+    for base in _bases(module, node):
+        if _is_declared(*base):
+            fields |= _declared_fields(*base)
+    for statement in node.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
+                if not name.startswith("_") and "ClassVar" not in ast.unparse(annotation):
+                    fields[name] = Parameter(_evaluate(module, annotation), value is None)
+    return fields
+
+
+def _of_bases(module: _Module, node: ast.ClassDef) -> Signature:
+    for base in _bases(module, node):
+        return _of_class(*base)
     return Signature(open=bool(node.bases))
 
 
@@ -238,10 +281,8 @@ def _unpacked(module: _Module, annotation: ast.expr | None) -> dict[str, Paramet
 def _fields(module: _Module, node: ast.ClassDef) -> dict[str, Parameter]:
     """The fields of a dataclass or a TypedDict, those of its bases first."""
     fields: dict[str, Parameter] = {}
-    for base in node.bases:
-        match _find(f"{module.name}.{ast.unparse(base)}"):
-            case (where, ast.ClassDef() as found):
-                fields |= _fields(where, found)
+    for base in _bases(module, node):
+        fields |= _fields(*base)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             annotation = _evaluate(module, statement.annotation)
@@ -250,19 +291,19 @@ def _fields(module: _Module, node: ast.ClassDef) -> dict[str, Parameter]:
 
 
 def _evaluate(module: _Module, annotation: ast.expr | None) -> Any:
-    """The annotation as a type; Any for what is not built of the plain types."""
+    """The annotation as a type; Any if it is not built from plain types."""
     if annotation is None:
         return Any
     try:
         return eval(
             compile(ast.Expression(annotation), str(module.path), "eval"), {}, _Names(module)
         )
-    except Exception:  # a type of somebody else's: not ours to judge
+    except Exception:  # a type of another library: do not judge it
         return Any
 
 
 class _Names(dict[str, Any]):
-    """What an annotation may name: plain types, `typing`'s, and the module's own aliases."""
+    """The names of an annotation: plain types, those of `typing`, and aliases of the module."""
 
     def __init__(self, module: _Module) -> None:
         self.module = module

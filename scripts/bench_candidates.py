@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pkgutil import resolve_name
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from hydra.utils import get_class
@@ -17,15 +17,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn import Parameter, ParameterList
 from torch.optim import Optimizer
-from typing_extensions import Unpack
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from lit_optim.config.places import shipped
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import hints_of
-from lit_optim.optimizers.base.elementwise import Elementwise, State
+from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 Shape = tuple[int, ...]
 Make = Callable[[list[Parameter]], Optimizer]
@@ -248,7 +247,7 @@ def ours(text: str, executors: list[str]) -> list[list[Candidate]]:
         if name not in known:
             near = suggest(name, known) or f"; allowed are {', '.join(known)}, all-elementwise"
             raise UsageError(f"--optimizers: there is no {name}{near}")
-        taken = hints_of(known[name].__init__).keys() - {"params", "options", "return"}
+        taken = hints_of(known[name].__init__).keys() - {"params", "return"}
         for key in settings.keys() - taken:
             near = suggest(key, taken) or f"; it takes {', '.join(sorted(taken))}"
             raise UsageError(f"--optimizers: {name} has no {key}{near}")
@@ -293,22 +292,14 @@ class Limit(Elementwise):
     One pass, as most rules need: one that asks for a sum over its tensor first cannot get there.
     """
 
-    declared: ClassVar[dict[str, State]]
+    lr: float = 1e-6
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-6, **options: Unpack[Options]) -> None:
-        super().__init__(params, lr=lr, **options)
-
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return self.declared
-
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
+    def scalars(self, group: Group, t: int) -> Scalars:  # noqa: D102
         return {"tiny": 1e-9}
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:  # noqa: D102
         u, new = g, {}
-        for name in self.declared:
+        for name in self.states:
             old = getattr(s, name)
             u, new[name] = u + h.tiny * old, old + g
         return u, new
@@ -322,7 +313,7 @@ def limit(make: Callable[[list[Parameter]], Elementwise], params: list[Parameter
     """
     like = make(params)
     group = like.param_groups[0]
-    declared, coded = like.states(group), 0
+    declared, coded = like.states_for(group), 0
     plain = {}
     for p in params:
         for name, tensor in like.new_state(p, group).items():
@@ -335,5 +326,5 @@ def limit(make: Callable[[list[Parameter]], Elementwise], params: list[Parameter
         floats.grad = floats.detach()  # the same memory: it is read and written, and nothing else
         params = [*params, floats]
     # a class of its own, as kernels are kept by class
-    made: type[Limit] = type("Limit", (Limit,), {"declared": plain})
+    made: type[Limit] = type("Limit", (Limit,), {"states": plain})
     return made(params, executor="native")

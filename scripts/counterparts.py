@@ -28,7 +28,7 @@ TABLES = {
 }
 LIBRARIES = {"hf": "transformers'", "torchs": "torch's"}
 MODULES = re.compile(
-    r"\b(hf|torchs|library|decays|phase_parser|combinators|formulas|"
+    r"\b(hf|torchs|library|decays|phase_parser|combinators|formula_schedules|"
     r"torch_schedules|transformers_schedules)\."
 )
 

@@ -204,7 +204,7 @@ def draw_schedule(name: str, file: Path) -> None:
     draw(axes, plan)
     for line in axes.lines:
         line.set(color=COLOR, linewidth=1.8)
-    for what, curve in ({} if plan.curve is None else plan.curve.others).items():
+    for what, curve in ({} if plan.curve is None else plan.curve.hyperparameter_curves).items():
         values = [curve(t) for t in range(0, STEPS, 5)]
         axes.plot(range(0, STEPS, 5), values, "--", color=GREY, label=what, linewidth=1.2)
         axes.legend(fontsize=8, labelcolor=INK, frameon=False)

@@ -26,7 +26,7 @@ from rich.progress import track
 from lit_optim.config.places import shipped, text_of
 from lit_optim.race.paths import LRS, Entrant, find_entrants
 from lit_optim.reports.listing import ARXIV, Entry, entries
-from lit_optim.requirements import NEEDS
+from lit_optim.requirements import REQUIREMENTS
 from lit_optim.untrusted import read_yaml
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -184,7 +184,11 @@ def optimizer_page(entry: Entry, notes: Notes) -> str:
         parts += ["## History", link(paragraph(notes["history"]))]
     parts.append("## When to use it")
     parts += [paragraph(notes["when"])] if "when" in notes else []
-    parts += [f"It {NEEDS[one]}." for one in NEEDS if one in entry.needs and one != "dense"]
+    parts += [
+        f"It {REQUIREMENTS[one]}."
+        for one in REQUIREMENTS
+        if one in entry.requirements and one != "dense"
+    ]
     words = ["lit-optim train", f"optimizer={name}", *notes.get("overrides", "").split()]
     parts.append(code(" ".join(words), "bash"))
     parts += [
@@ -196,7 +200,7 @@ def optimizer_page(entry: Entry, notes: Notes) -> str:
         ),
         "## Learning rate",
         f"![Loss of {name} against the lr](../{IMAGES}/optimizers/{name}-lr.svg)",
-        SWEEP_CAPTION + (" " + FULL_BATCHES) * ("closure" in entry.needs),
+        SWEEP_CAPTION + (" " + FULL_BATCHES) * ("closure" in entry.requirements),
     ]
     if entry.lr_range is not None:
         low, high = entry.lr_range

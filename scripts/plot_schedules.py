@@ -63,7 +63,7 @@ def main() -> None:
 def draw(axes: Any, plan: LrPlan) -> None:
     """One panel."""
     curve = plan.curve
-    if curve is None or curve.follows is None:
+    if curve is None or curve.metric is None:
         draw_curve(axes, plan)
         return
     values = []

@@ -143,7 +143,7 @@ def by_hand(name, cfg, model):
     step = 0
     while step < STEPS:
         for batch in batches():
-            for key, other in curve.others.items():
+            for key, other in curve.hyperparameter_curves.items():
                 for group in optimizer.param_groups:
                     group["betas"] = (other(step), group["betas"][1])
                     assert key == "momentum"
@@ -169,7 +169,7 @@ def by_hand(name, cfg, model):
 
 def grouped(name, model):
     """As `configure_optimizers` divides them."""
-    needs = getattr(class_of(name), "needs", ())
+    needs = getattr(class_of(name), "requirements", ())
     return by_role(no_decay(model), model) if "roles" in needs else no_decay(model)
 
 

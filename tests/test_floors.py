@@ -83,6 +83,56 @@ def test_imports_point_down(path):
             assert here in KNOW_LIGHTNING, f"{here} imports lightning"
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path, modules: set[str]) -> set[str]:
+    """The modules of the package that a file imports anywhere, also within functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            # `from package import module` imports that module
+            found |= inner & modules if inner <= modules else (inner & modules) | {node.module}
+    return found & modules
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other (strongly connected components)."""
+
+    def reachable(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    reach = {module: reachable(module) for module in graph}
+    groups = {
+        tuple(sorted(other for other in reach[module] if module in reach[other]))
+        for module in graph
+        if module in reach[module]
+    }
+    return sorted(map(list, groups))
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "e"}, "e": set()}
+    assert circles(graph) == [["b", "c"]]
+
+
+def test_no_modules_import_each_other():
+    modules = {module_name(path): path for path in FILES}
+    graph = {name: imported_modules(path, set(modules)) for name, path in modules.items()}
+    assert circles(graph) == []
+
+
 def test_every_room_has_a_floor():
     assert {room(path) for path in FILES} - {"__init__"} == set(FLOOR)
 

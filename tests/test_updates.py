@@ -79,7 +79,7 @@ def test_a_schedule_moves_with_the_updates(name, seed, with_closure):
     params, by_hand = parameters(), parameters()
     optimizer = OTHERS[name](params, lr=LR)
     from_0 = name != "in_tensor_hooks"  # at lr 0 nothing shows that those have updated
-    schedule = linear_warmup("20%", ticks="start") if from_0 else linear()
+    schedule = linear_warmup("20%", step_alignment="start") if from_0 else linear()
     curve = schedule.curve(Horizon(STEPS))
     scheduler = ScheduledLR(optimizer, curve)
     done = 0

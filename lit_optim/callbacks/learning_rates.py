@@ -62,7 +62,9 @@ class LearningRates(Callback):
         if batches in (None, self._batches) or before == self._length or not trainer.is_global_zero:
             return
         for schedule in schedules_of(trainer):
-            if schedule.curve.total == before and schedule.curve.bounded:  # made for this run
+            if (
+                schedule.curve.total == before and schedule.curve.depends_on_length
+            ):  # made for this run
                 LOG.warning(
                     f"an epoch has {self._batches} batches now, and had {batches}: the run has "
                     f"{self._length} updates, and its schedule was made for {before}"
@@ -145,10 +147,10 @@ class _Used:
 def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
     values: dict[str, float] = {}
     schedule, optimizer = tracked.schedule, unwrap(tracked.optimizer)
-    for one in schedule.moved if schedule is not None else ():
-        for place in one.own:
-            tag = f"{one.key}/{tracked.tag_of(place)}"
-            values[tag] = one.value(tracked.optimizer, place)
+    for scheduled in schedule.hyperparameters if schedule is not None else ():
+        for index in scheduled.base_values:
+            tag = f"{scheduled.key}/{tracked.tag_of(index)}"
+            values[tag] = scheduled.current_value(tracked.optimizer, index)
     for tag, group in tracked.groups():
         values[f"lr/{tag}"] = lr = float(group["lr"])
         if isinstance(optimizer, OptimizerBase):
@@ -161,11 +163,12 @@ def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
 def _plans(tracked: Tracked, schedule: ScheduledLR, t: int) -> dict[str, float]:
     """What other hyperparameters are going to be at update t."""
     values = {}
-    for one in schedule.moved:
-        for place in one.own:
-            own = float(schedule.optimizer.param_groups[place]["initial_lr"])
-            of_lr = schedule.curve(t, own) / own if own else 1.0
-            values[f"plan/{one.key}/{tracked.tag_of(place)}"] = one.at(t, place, of_lr)
+    for scheduled in schedule.hyperparameters:
+        for index in scheduled.base_values:
+            base = float(schedule.optimizer.param_groups[index]["initial_lr"])
+            lr_factor = schedule.curve(t, base) / base if base else 1.0
+            tag = f"plan/{scheduled.key}/{tracked.tag_of(index)}"
+            values[tag] = scheduled.value_at(t, index, lr_factor)
     return values
 
 
@@ -193,5 +196,6 @@ def _effective_lr(optimizer: OptimizerBase, group: dict[str, Any], ahead: int) -
     """Of the parameter of the group that was stepped most."""
     states = [optimizer.state.get(p, {}) for p in group["params"]]
     state = max(states, key=lambda state: state.get("step", 0))
-    carried = {name: state.get(name, first) for name, first in optimizer.carried(group).items()}
-    return optimizer.effective_lr(group, max(1, state.get("step", 0) + ahead), carried)
+    kept = optimizer.initial_scalars(group)
+    kept = {name: state.get(name, initial) for name, initial in kept.items()}
+    return optimizer.effective_lr(group | kept, max(1, state.get("step", 0) + ahead))

@@ -274,8 +274,8 @@ def _copied(state: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluates_again(optimizer: Optimizer) -> bool:
     """Whether a step calls the closure again after the weights have moved."""
-    innermost = innermost_optimizer(optimizer)
-    return "closure" in getattr(optimizer, "needs", ()) or isinstance(innermost, torch.optim.LBFGS)
+    is_lbfgs = isinstance(innermost_optimizer(optimizer), torch.optim.LBFGS)
+    return is_lbfgs or "closure" in getattr(optimizer, "requirements", ())
 
 
 def _scales(trainer: Trainer) -> bool:

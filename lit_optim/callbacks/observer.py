@@ -33,7 +33,7 @@ class MetricObserver(FitCallback):
     position = "first"
 
     def __init__(self, scheduler: ScheduledLR) -> None:
-        follows = scheduler.curve.follows
+        follows = scheduler.curve.metric
         assert follows is not None
         self.scheduler = scheduler
         self.monitor = str(follows.monitor)
@@ -44,7 +44,7 @@ class MetricObserver(FitCallback):
     @property
     def every(self) -> int:
         """The updates between two observations; 0: one observation per validation."""
-        return self.scheduler.curve.observed_every
+        return self.scheduler.curve.observe_every
 
     def is_stale(self, trainer: Trainer) -> bool:  # noqa: D102
         return is_of_earlier_fit(trainer, self.scheduler.optimizer)
@@ -86,7 +86,7 @@ class MetricObserver(FitCallback):
     def _set_direction(self, trainer: Trainer) -> None:
         if self.mode is None:
             self.mode = require_direction(trainer, self.monitor)
-            self.scheduler.curve.set_direction(self.mode)
+            self.scheduler.curve.set_mode(self.mode)
 
     def _observe(self, trainer: Trainer) -> None:
         self._set_direction(trainer)

@@ -111,7 +111,7 @@ def state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
     if not isinstance(optimizer, OptimizerBase):
         return sum(x.nbytes for x in optimizer.state.get(p, {}).values() if torch.is_tensor(x))
     owner = optimizer.owner(group)
-    state = owner.new_state(torch.empty_like(p, device="meta"), owner.seen_by(p, group))
+    state = owner.new_state(torch.empty_like(p, device="meta"), owner.hyperparameters_for(p, group))
     return sum(x.nbytes for x in state.values())
 
 

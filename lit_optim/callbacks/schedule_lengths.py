@@ -52,7 +52,7 @@ class ScheduleLengths(FitCallback):
             if _is_replaced(trainer, scheduler):
                 continue
             updates, total = scheduler.last_epoch, scheduler.curve.total
-            if abs(updates - total) > TOLERANCE * total and scheduler.curve.bounded:
+            if abs(updates - total) > TOLERANCE * total and scheduler.curve.depends_on_length:
                 name = type(innermost_optimizer(scheduler.optimizer)).__name__
                 LOG.warning(
                     f"the schedule of {name} was made for {total} updates, but the run made "
@@ -62,7 +62,7 @@ class ScheduleLengths(FitCallback):
 
 def _has_length_of_run(scheduler: ScheduledLR) -> bool:
     """Whether the schedule has the length of the run, not one that the user has set."""
-    made_of = scheduler.curve.made_of
+    made_of = scheduler.curve.source
     return made_of is not None and made_of[0].total is None and scheduler.horizon != "keep"
 
 

@@ -124,7 +124,7 @@ class Row:
     ignores: bool = False
 
 
-START = {"ticks": "start"}
+START = {"step_alignment": "start"}
 SCHEDULES = {
     "linear": Row("linear_warmup", "warmup", fixed=START),
     "cosine": Row("cosine_warmup", "warmup", same("num_cycles"), START),

@@ -34,9 +34,11 @@ from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.moved_names import current_name
 from lit_optim.schedules.core import Schedule
-from lit_optim.schedules.durations import Horizon, parse
-from lit_optim.schedules.expressions import FORMULAS, function_in
-from lit_optim.schedules.hyperparameter_schedules import check_values, movings, read
+from lit_optim.schedules.durations import Horizon, parse_duration
+from lit_optim.schedules.formula import FORMULA_ARGUMENTS, dotted_function
+from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
+from lit_optim.schedules.registry import is_schedule
+from lit_optim.schedules.scheduled_hyperparameter import check_range, read_value
 from lit_optim.signatures import Signature, read_attribute, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
@@ -120,7 +122,7 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
         raise UsageError("branch_from goes on with the weights of a run: without weights")
     if plain["resume"]["from"] not in (None, NONE) or not plain["train"]:
         raise UsageError("branch_from starts a run of its own: without resume and train=false")
-    amount, unit = parse("cooldown", plain["cooldown"])
+    amount, unit = parse_duration("cooldown", plain["cooldown"])
     if unit not in ("step", "%") or amount <= 0 or (unit == "%" and amount >= 100):
         raise UsageError(
             f"cooldown must be updates, or a share < 100%, got {show(plain['cooldown'])}"
@@ -253,7 +255,7 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         # epochs and samples get their length from the data, later
         if schedule.units <= {"step", "%"}:
             total = schedule.total
-            steps = run_length(trainer) if total is None else int(parse("total", total)[0])
+            steps = run_length(trainer) if total is None else int(parse_duration("total", total)[0])
             if steps > 0:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
@@ -264,7 +266,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
     """Those of other hyperparameters, as far as they can be told before there is an optimizer."""
     optimizer, steps = plain["optimizer"], run_length(plain["trainer"])
     signature = read_signature(optimizer[TARGET])
-    for one in movings(plain["schedules"]):
+    for one in parse_hyperparameter_schedules(plain["schedules"]):
         name = one.key.split(".")[0]
         if name == class_name(plain["wrapper"]).lower():
             continue
@@ -272,7 +274,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
         if name not in known:
             near = suggest(name, known) or f"; it has {', '.join(known)}"
             raise UsageError(f"{one.path}: {class_name(optimizer)} has no {name}{near}")
-        own = read(optimizer, one.key, one.path)
+        own = read_value(optimizer, one.key, one.path)
         if one.schedule is None or not one.schedule.units <= {"step", "%"} or steps < 1:
             continue
         try:
@@ -281,7 +283,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
             raise UsageError(f"{one.path}.{error}") from None
         if curve is not None and signature is not None and isinstance(own, int | float):
             hint = narrowed(optimizer[TARGET], signature).parameters[name].annotation
-            check_values(one.path, one.key, curve, own, optimizer[name], hint)
+            check_range(one.path, one.key, curve, own, optimizer[name], hint)
 
 
 def make_schedule(node: Mapping[str, Any]) -> Schedule | None:
@@ -291,8 +293,7 @@ def make_schedule(node: Mapping[str, Any]) -> Schedule | None:
         UsageError: its target is no schedule, or refuses its arguments.
     """
     make = locate("scheduler", node[TARGET])
-    own = getattr(make, "__module__", "") == current_name(node[TARGET]).rpartition(".")[0]
-    if not (own and (hasattr(make, "__wrapped__") or class_name(node) == "none")):
+    if not is_schedule(make):
         raise UsageError(f"{TARGET}={node[TARGET]} is no schedule")
     schedule = make(**{key: value for key, value in node.items() if key != TARGET})
     assert schedule is None or isinstance(schedule, Schedule)
@@ -321,7 +322,7 @@ def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:
     """Every value that would be imported: the functions that schedules may name."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            dotted = function_in(value) if key in FORMULAS else None
+            dotted = dotted_function(value) if key in FORMULA_ARGUMENTS else None
             if dotted is not None:
                 yield f"{path}.{key}", dotted
             yield from _functions(f"{path}.{key}", value)

@@ -11,9 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Sweep
 from hydra.errors import HydraException
 
+from lit_optim.config.old_keys import rename_override
 from lit_optim.config.places import conf_dir, groups, own_conf_dir
 from lit_optim.errors import UsageError
-from lit_optim.schedules.expressions import FORMULAS
+from lit_optim.schedules.formula import FORMULA_ARGUMENTS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
 #: Of an argument, its key, its lists and mappings within each other, and its whole numbers; what
@@ -39,7 +40,7 @@ def parse_overrides(lines: list[str]) -> list[Override]:
     """
     parser = OverridesParser.create(ConfigLoaderImpl(search_path()))  # which glob() asks
     overrides = []
-    for line in lines:
+    for line in map(rename_override, lines):
         key = line.partition("=")[0]
         if len(line) > MOST_CHARACTERS:
             raise UsageError(
@@ -97,7 +98,11 @@ def _quoted(line: str) -> str:
     listed = key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers")
     if listed or key.startswith("schedules."):
         return key + equals + SHAPE.sub(r"\1'\2'", value)
-    if key.rpartition(".")[2] not in FORMULAS or not value.strip() or value.startswith("choice("):
+    if (
+        key.rpartition(".")[2] not in FORMULA_ARGUMENTS
+        or not value.strip()
+        or value.startswith("choice(")
+    ):
         return line
     parts, depth = [""], 0
     for sign in value:  # at a comma outside of brackets a sweep has its next value

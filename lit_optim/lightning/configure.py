@@ -25,11 +25,15 @@ from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer, optimizer_class
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
-from lit_optim.schedules.adapter import OtherLength, ScheduledLR
-from lit_optim.schedules.combinators import find_schedule
-from lit_optim.schedules.core import Curve, Follow, Schedule
-from lit_optim.schedules.hyperparameter_schedules import Moved, Moving, movings
+from lit_optim.schedules.adapter import HorizonPolicy, ScheduledLR
+from lit_optim.schedules.core import Schedule
+from lit_optim.schedules.curve import Curve, MonitoredMetric
+from lit_optim.schedules.hyperparameter_schedules import (
+    HyperparameterSchedule,
+    parse_hyperparameter_schedules,
+)
 from lit_optim.schedules.library import constant
+from lit_optim.schedules.registry import find_schedule
 from lit_optim.training.lengths import global_batch, horizon_of
 from lit_optim.training.monitor import declared_monitor
 from lit_optim.training.needs import heed, needs_of, refuse_run
@@ -78,7 +82,7 @@ def configure_optimizers(
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
     schedules: Mapping[str, Any] | None = None,
-    horizon: OtherLength = "error",
+    horizon: HorizonPolicy = "error",
 ) -> dict[str, Any]:
     """Return what `LightningModule.configure_optimizers` of a module with a trainer returns.
 
@@ -116,7 +120,7 @@ def configure_optimizers(
         module, optimizer, scheduler, param_groups, lr_rule, schedules, horizon
     )
     attach_callbacks(module.trainer, setup.callbacks)
-    if setup.scheduler is not None and setup.scheduler.curve.follows is not None:
+    if setup.scheduler is not None and setup.scheduler.curve.metric is not None:
         require_sanity_check(module.trainer)
     return setup.as_lightning_expects()
 
@@ -128,7 +132,7 @@ def set_up_optimizer(
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
     schedules: Mapping[str, Any] | None = None,
-    horizon: OtherLength = "error",
+    horizon: HorizonPolicy = "error",
 ) -> OptimizerSetup:
     """Make the optimizer and its schedule; the arguments are those of `configure_optimizers`.
 
@@ -156,10 +160,12 @@ def set_up_optimizer(
         scheduler.check(max(group["lr"] for group in made.param_groups))
         curve = curve_over_run(scheduler, module)
     heed(module, made, curve)
-    adapter = _schedule_optimizer(module, made, curve, movings(schedules or {}), horizon)
+    adapter = _schedule_optimizer(
+        module, made, curve, parse_hyperparameter_schedules(schedules or {}), horizon
+    )
     if adapter is not None:
         callbacks.append(ScheduleLengths([adapter]))
-        if adapter.curve.follows is not None:
+        if adapter.curve.metric is not None:
             callbacks.append(MetricObserver(adapter))
     return OptimizerSetup(made, adapter, tuple(callbacks))
 
@@ -185,20 +191,21 @@ def _schedule_optimizer(
     module: LightningModule,
     optimizer: Optimizer,
     curve: Curve | None,
-    schedules: Sequence[Moving],
-    horizon: OtherLength,
+    schedules: Sequence[HyperparameterSchedule],
+    horizon: HorizonPolicy,
 ) -> ScheduledLR | None:
     if curve is None and not schedules:
         return None
     steady = constant()
-    moved = [Moved(one, _curve_of(one, module.trainer), optimizer) for one in schedules]
+    hyperparameters = [one.attach(_curve_of(one, module.trainer), optimizer) for one in schedules]
     if curve is None and (following := [one.path for one in schedules if one.schedule is None]):
         raise UsageError(f"{following[0]}=lr: there is no scheduler whose lr it could follow")
     curve = curve or steady.curve(horizon_of(module.trainer, steady))
-    adapter = ScheduledLR(optimizer, curve, moved, horizon)
-    adapter.checks_order = False  # Lightning calls it after a step that a loss scaler has skipped
+    adapter = ScheduledLR(optimizer, curve, hyperparameters, horizon)
+    # Lightning calls it after a step that a loss scaler has skipped
+    adapter.warns_about_order = False
     if not module.automatic_optimization:
-        adapter.follow_updates()
+        adapter.step_after_updates()
     return adapter
 
 
@@ -255,7 +262,7 @@ class OptimizerMixin(LightningModule):
         super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
 
 
-def _curve_of(moving: Moving, trainer: Trainer) -> Curve | None:
+def _curve_of(moving: HyperparameterSchedule, trainer: Trainer) -> Curve | None:
     """Its schedule over the run; None: that of the lr."""
     if moving.schedule is None:
         return None
@@ -297,11 +304,11 @@ def curve_over_run(scheduler: Schedule, module: LightningModule) -> Curve:
     Raises:
         ValueError: as `configure_optimizers`.
     """
-    follows = scheduler.follows
-    if follows is not None:
+    metric = scheduler.metric
+    if metric is not None:
         declared, direction = declared_monitor(module)
-        monitor = follows.monitor or declared
+        monitor = metric.monitor or declared
         # None: known when it is logged
-        mode = follows.mode or (direction if monitor == declared else None)
-        scheduler = scheduler.following(Follow(monitor, mode, follows.every))
+        mode = metric.mode or (direction if monitor == declared else None)
+        scheduler = scheduler.with_metric(MonitoredMetric(monitor, mode, metric.every))
     return scheduler.curve(horizon_of(module.trainer, scheduler))

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lit_optim.lightning.configure import configure_optimizers
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.core import SERVED, Schedule
+from lit_optim.schedules.core import SCHEDULER_FACTORY, Schedule
 from lit_optim.wrappers import Wrapped
 
 #: What serves the module whose configure_optimizers is being called.
@@ -78,12 +78,12 @@ class Serving:
 
     def call(self, own: Callable[[], Any]) -> Any:
         """What the module's `configure_optimizers` returns, its schedules at every update."""
-        tokens = SERVING.set(self), SERVED.set(self.make_scheduler)
+        tokens = SERVING.set(self), SCHEDULER_FACTORY.set(self.make_scheduler)
         try:
             return self._finish(own())
         finally:
             SERVING.reset(tokens[0])
-            SERVED.reset(tokens[1])
+            SCHEDULER_FACTORY.reset(tokens[1])
 
     def make_optimizer(self, make: Wrapped, params: list[Tensor]) -> Optimizer:
         """An optimizer of these parameters of the module."""

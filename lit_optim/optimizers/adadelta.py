@@ -1,19 +1,12 @@
 """Adadelta."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
-
-from typing_extensions import Unpack
-
 from lit_optim.kernels.arithmetic import average_squares, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.base.types import NonNegative, Share, Update, Value
 
 
 class Adadelta(Elementwise):
-    """Steps as large as the recent ones, in the gradient's direction: no lr to find.
+    """Steps scaled by the recent steps, divided by the recent gradients: there is no lr to tune.
 
     Zeiler 2012, ADADELTA: An Adaptive Learning Rate Method, arXiv:1212.5701, Alg. 1.
 
@@ -26,36 +19,24 @@ class Adadelta(Elementwise):
 
     Args:
         params: parameters, or param groups.
-        lr: a factor on the step that it finds itself; the paper has 1.
-        rho: both averages remember about 1 / (1 - rho) updates.
-        eps: in units of squared gradient and of squared step: the first steps are about
-            sqrt(eps / (1 - rho)), so a larger one starts faster.
-        weight_decay: coupled: an L2 penalty's gradient.
+        lr: a factor on the step, which the paper does not have.
+        rho: decay rate of both averages.
+        eps: added to both averages; the first steps are about sqrt(eps / (1 - rho)), so a larger
+            eps starts faster.
+        weight_decay: coupled: added to g as weight_decay p, like an L2 penalty.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1.0, 1e2)
+    lr: NonNegative = 1.0
+    rho: Share = 0.9
+    eps: NonNegative = 1e-6
+    weight_decay: NonNegative = 0.0
+
+    lr_range = (1.0, 1e2)
     coupled_weight_decay = True
+    states = {"square_avg": State("non-negative"), "acc_delta": State("non-negative")}
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1.0,
-        rho: Annotated[float, "in [0, 1]"] = 0.9,
-        eps: Annotated[float, ">= 0"] = 1e-6,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(params, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, **options)
-
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {"square_avg": State("non-negative"), "acc_delta": State("non-negative")}
-
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        return {"rho": group["rho"], "eps": group["eps"]}
-
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         v = average_squares(s.square_avg, g, h.rho)
         u = sqrt(s.acc_delta + h.eps) / sqrt(v + h.eps) * g
-        return u, {"square_avg": v, "acc_delta": average_squares(s.acc_delta, u, h.rho)}
+        d = average_squares(s.acc_delta, u, h.rho)
+        return u, {"square_avg": v, "acc_delta": d}

@@ -1,30 +1,32 @@
 """Adafactor, as transformers has it."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from math import inf
-from math import sqrt as host_sqrt
+from math import inf, sqrt
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.base.groups import accepted
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Factored, accepted, mean_rows, mean_squares, zeros_for
+from lit_optim.optimizers.base.types import (
+    Beta,
+    Group,
+    NonNegative,
+    Params,
+    Positive,
+    Scalars,
+    TensorUpdate,
+)
 
 
 class AdafactorHF(Factored):
-    """Adafactor that needs no lr, or takes one: the usual optimizer of T5.
+    """Adafactor with or without an lr, in the version of transformers: the usual choice for T5.
 
     Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost,
-    arXiv:1804.04235, Alg. 4 and 5; in the dialect of transformers and fairseq.
+    arXiv:1804.04235, Alg. 4 and 5; in the version of transformers and fairseq.
 
         b2 = 1 - t^decay_rate
         r = b2 r + (1 - b2) mean of (g² + eps1) over columns;   c the same over rows
@@ -38,26 +40,25 @@ class AdafactorHF(Factored):
     A tensor of more dimensions is a batch of matrices: its last two are rows and columns.
 
     Differs: with relative_step the lr of a group is 1 and multiplies the relative step, so that a
-    schedule reaches it; transformers leaves it None and schedules do nothing. Under a constant
-    schedule both are equal.
+    schedule has an effect; in transformers the lr is None, and schedules have none. Both are equal
+    under a constant schedule.
 
     State: `exp_avg_sq_row` (r) and `exp_avg_sq_col` (c), of the parameter's shape without the last,
     or the last but one, dimension; `exp_avg_sq` (v) of a vector or a single number; with beta1 also
-    `exp_avg` (m); `RMS`, the size that p had.
+    `exp_avg` (m); `RMS`, the size of p.
 
     Args:
         params: parameters, or param groups.
-        lr: the step, relative to the size of the parameter if scale_parameter; to be given with
-            relative_step=false, and only then.
-        eps: eps1, in units of squared gradient, is added to g²; eps2 is the least size that a
-            parameter is taken to have.
+        lr: the step size, relative to the size of the parameter if scale_parameter; required with
+            relative_step=false, and allowed only then.
+        eps: eps1, in units of squared gradient, is added to g²; eps2 is a lower bound on the
+            size of a parameter.
         clip_threshold: updates whose root mean square is larger are scaled down to it.
-        decay_rate: how fast the memory of g² grows with t; -0.8 is about t^0.8 updates.
-        beta1: averages the updates over about 1 / (1 - beta1) steps; null does without, and
-            without the memory.
-        weight_decay: decoupled: multiplied by the whole step a.
-        scale_parameter: steps in proportion to the size of the parameter.
-        relative_step: a step of 1 / sqrt(t), 1e-2 at most, instead of lr.
+        decay_rate: exponent of the growing average of g²; -0.8 averages over about t^0.8 updates.
+        beta1: decay rate of an average of the updates; null: no average, which saves its memory.
+        weight_decay: decoupled: multiplied by the step a.
+        scale_parameter: make steps proportional to the size of the parameter.
+        relative_step: use a step size of 1 / sqrt(t), at most 1e-2, instead of lr.
         warmup_init: the relative step starts at 1e-6 and grows by that much per update.
 
     Raises:
@@ -65,44 +66,25 @@ class AdafactorHF(Factored):
             relative_step.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
-    row: ClassVar[str] = "exp_avg_sq_row"
-    column: ClassVar[str] = "exp_avg_sq_col"
-    vector: ClassVar[str] = "exp_avg_sq"
-    average: ClassVar[str | None] = "exp_avg"
-    size: ClassVar[str | None] = "RMS"
+    lr: NonNegative | None = None
+    eps: Annotated[tuple[float, float], ">= 0"] = (1e-30, 1e-3)
+    clip_threshold: Positive = 1.0
+    decay_rate: Annotated[float, "<= 0"] = -0.8
+    beta1: Beta | None = None
+    weight_decay: NonNegative = 0.0
+    scale_parameter: bool = True
+    relative_step: bool = True
+    warmup_init: bool = False
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] | None = None,
-        eps: Annotated[tuple[float, float], ">= 0"] = (1e-30, 1e-3),
-        clip_threshold: Annotated[float, "> 0"] = 1.0,
-        decay_rate: Annotated[float, "<= 0"] = -0.8,
-        beta1: Annotated[float, "in [0, 1)"] | None = None,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        scale_parameter: bool = True,
-        relative_step: bool = True,
-        warmup_init: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            eps=eps,
-            clip_threshold=clip_threshold,
-            decay_rate=decay_rate,
-            beta1=beta1,
-            weight_decay=weight_decay,
-            scale_parameter=scale_parameter,
-            relative_step=relative_step,
-            warmup_init=warmup_init,
-            **options,
-        )
-        if lr is not None and relative_step:
+    row, column, vector = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
+    average, size = "exp_avg", "RMS"
+
+    def set_up(self, params: Params, values: Scalars) -> None:
+        super().set_up(params, values)
+        if (lr := values["lr"]) is not None and values["relative_step"]:
             raise UsageError(f"lr={lr} must go with relative_step=false: one of them sets the step")
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Add a group; with relative_step its lr is a factor, 1 unless given."""
         group = self.defaults | accepted(self, param_group)
         if group["warmup_init"] and not group["relative_step"]:
@@ -113,84 +95,50 @@ class AdafactorHF(Factored):
             group["lr"] = 1.0
         super().add_param_group(group)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Group) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:
-            if group["lr"] is None:  # of a state dict of transformers
-                group["lr"] = 1.0
+        for group in self.param_groups:  # a state dict of transformers may have lr None
+            group["lr"] = 1.0 if group["lr"] is None else group["lr"]
 
-    def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
-        state = {"RMS": p.new_zeros((), dtype=compute_dtype(p))}
+    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
+        state = super().new_state(p, group) | {"RMS": p.new_zeros((), dtype=compute_dtype(p))}
         if group["beta1"] is not None:
-            state["exp_avg"] = torch.zeros_like(p, dtype=compute_dtype(p))
-        if p.ndim < 2:
-            return state | {"exp_avg_sq": torch.zeros_like(p, dtype=compute_dtype(p))}
-        *batch, rows, columns = p.shape
-        return state | {
-            "exp_avg_sq_row": p.new_zeros((*batch, rows), dtype=compute_dtype(p)),
-            "exp_avg_sq_col": p.new_zeros((*batch, columns), dtype=compute_dtype(p)),
-        }
+            state["exp_avg"] = zeros_for(p)
+        return state
 
-    def effective_lr(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> float:
+    def effective_lr(self, group: Group, t: int) -> float:
         lr = float(group["lr"])
         if not group["relative_step"]:
             return lr
-        return lr * min(1e-6 * t if group["warmup_init"] else 1e-2, 1 / host_sqrt(t))
+        return lr * min(1e-6 * t if group["warmup_init"] else 1e-2, 1 / sqrt(t))
 
-    def coefficients(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> tuple[float, float]:
-        return 1.0, 1.0  # the step depends on p, so the direction has it
+    def coefficients(self, group: Group, t: int) -> tuple[float, float]:
+        return 1.0, 1.0  # the step depends on p, so it is a part of the direction
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        eps1, eps2 = group["eps"]
-        return {
-            "step": self.effective_lr(group, t, carried),
-            "take": t ** group["decay_rate"],
-            "eps1": eps1,
-            "eps2": eps2,
-            "clip_threshold": group["clip_threshold"],
-            "beta1": group["beta1"],
-            "weight_decay": group["weight_decay"],
-            "scale_parameter": group["scale_parameter"],
-        }
+    def scalars(self, group: Group, t: int) -> Scalars:
+        return {"step": self.effective_lr(group, t), "take": t ** group["decay_rate"]}
 
-    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> dict[str, Any]:  # noqa: D102
-        return {
-            "take": h.take,
-            "add": h.eps1,
-            "least_mean": 0.0,
-            "most": inf,
-            "a": 1.0,
-            "b": h.step,
-            "least_size": h.eps2,
-            "scaled": h.scale_parameter,
-            "d": h.clip_threshold,
-            "average": 0.0 if h.beta1 is None else 1 - h.beta1,
-            "weight_decay": h.weight_decay,
-            "spreads": True,
-        }
+    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> Scalars:
+        of_u = {"add": h.eps[0], "least_mean": 0.0, "most": inf, "d": h.clip_threshold}
+        of_step = {"a": 1.0, "b": h.step, "least_size": h.eps[1], "scaled": h.scale_parameter}
+        average = 0.0 if h.beta1 is None else 1 - h.beta1
+        of_average = {"average": average, "weight_decay": h.weight_decay, "spreads": True}
+        return of_u | of_step | of_average | {"take": h.take}
 
-    def direction(  # noqa: D102
-        self, g: Tensor, p: Tensor, s: Any, h: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        new = {"RMS": rms(p)}
+    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+        new, (eps1, eps2) = {"RMS": rms(p)}, h.eps
         if g.ndim < 2:
-            v = average_squares(s.exp_avg_sq, g, 1 - h.take) + h.take * h.eps1
+            v = average_squares(s.exp_avg_sq, g, 1 - h.take) + h.take * eps1
             new["exp_avg_sq"] = v
             u = g / v.sqrt()
         else:
-            r = lerp(s.exp_avg_sq_row, mean_squares(g, -1)[..., 0] + h.eps1, h.take)
-            c = lerp(s.exp_avg_sq_col, mean_squares(g, -2)[..., 0, :] + h.eps1, h.take)
+            r = lerp(s.exp_avg_sq_row, mean_squares(g, -1)[..., 0] + eps1, h.take)
+            c = lerp(s.exp_avg_sq_col, mean_squares(g, -2)[..., 0, :] + eps1, h.take)
             new |= {"exp_avg_sq_row": r, "exp_avg_sq_col": c}
             # two divisions: the product of two small means might underflow
             u = g / (r / mean_rows(r, -1)).sqrt().unsqueeze(-1) / c.sqrt().unsqueeze(-2)
         u = u / clip(rms(u) / h.clip_threshold, 1.0, inf)
-        size = where(new["RMS"] > h.eps2, new["RMS"], h.eps2)
+        size = where(new["RMS"] > eps2, new["RMS"], eps2)
         a = h.step * size if h.scale_parameter else h.step
         u = a * u
         if h.beta1 is not None:

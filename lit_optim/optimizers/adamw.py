@@ -1,23 +1,15 @@
 """AdamW."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from math import sqrt as host_sqrt
-from typing import Annotated, Any
-
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
-from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, maximum, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.optimizer import Batch
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Batch, Elementwise, State, bias_corrections, run_fused
+from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, Update, Value
 
 
 class AdamW(Elementwise):
-    """Each coordinate moves by about lr, its gradient divided by its own recent size.
+    """Adam with decoupled weight decay: steps of about lr per coordinate.
 
     Loshchilov & Hutter 2017, Decoupled Weight Decay Regularization, arXiv:1711.05101, Alg. 2;
     Adam: Kingma & Ba 2014, arXiv:1412.6980; amsgrad: Reddi et al. 2018, arXiv:1904.09237.
@@ -31,71 +23,35 @@ class AdamW(Elementwise):
 
     Args:
         params: parameters, or param groups.
-        lr: the size of a step of a coordinate.
-        betas: b1 averages the gradient over about 1 / (1 - b1) steps, b2 its square.
-        eps: keeps the denominator from zero; larger is closer to SGD with momentum.
-        weight_decay: decoupled: multiplied by lr, not seen by the averages.
-        amsgrad: never let a step grow because v shrank.
+        lr: the step size of each coordinate.
+        betas: decay rates of the averages of g and g².
+        eps: added to the denominator for numerical stability; a larger eps is closer to
+            SGD with momentum.
+        weight_decay: decoupled: p shrinks by lr weight_decay in each update.
+        amsgrad: use the largest v so far, so that no step grows because v shrinks.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-3,
-        betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, ">= 0"] = 1e-8,
-        weight_decay: Annotated[float, ">= 0"] = 1e-2,
-        amsgrad: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            amsgrad=amsgrad,
-            **options,
-        )
+    lr: NonNegative = 1e-3
+    betas: Betas = (0.9, 0.999)
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 1e-2
+    amsgrad: bool = False
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
+    def states_for(self, group: Group) -> dict[str, State]:
         states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
         return states | ({"max_exp_avg_sq": State("non-negative")} if group["amsgrad"] else {})
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        return {
-            "b1": b1,
-            "b2": b2,
-            "eps": group["eps"],
-            "debias1": 1 - b1**t,
-            "sqrt_debias2": host_sqrt(1 - b2**t),
-            "amsgrad": group["amsgrad"],
-        }
+    def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
+        names = ("exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * group["amsgrad"])
+        states = [batch.column(name) for name in names]
+        states += [] if group["amsgrad"] else [[]]
+        function = adam if self.is_coupled(group) else adamw
+        return run_fused(function, group, batch.params, batch.grads, *states, batch.steps(t))
 
-    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:  # noqa: D102
-        step = adam if self.couples(group) else adamw
-        step(
-            batch.params,
-            batch.grads,
-            batch.column("exp_avg"),
-            batch.column("exp_avg_sq"),
-            batch.column("max_exp_avg_sq") if group["amsgrad"] else [],
-            batch.steps(t),
-            fused=True,
-            amsgrad=group["amsgrad"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=group["maximize"],
-        )
-        return True
+    def scalars(self, group: Group, t: int) -> Scalars:
+        return bias_corrections(group, t)
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         m = lerp(s.exp_avg, g, 1 - h.b1)
         v = average_squares(s.exp_avg_sq, g, h.b2)
         new = {"exp_avg": m, "exp_avg_sq": v}

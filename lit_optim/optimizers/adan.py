@@ -1,20 +1,14 @@
 """Adan."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
 from math import sqrt as host_sqrt
-from typing import Annotated, Any, ClassVar
-
-from typing_extensions import Unpack
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, ThreeBetas, Update, Value
 
 
 class Adan(Elementwise):
-    """Adam with Nesterov momentum, made from the gradient's change since the last update.
+    """Adam with Nesterov momentum, computed from the change of the gradient.
 
     Xie et al. 2022, Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models,
     arXiv:2208.06677, Alg. 1.
@@ -27,71 +21,45 @@ class Adan(Elementwise):
     State: `exp_avg` (m), `exp_avg_diff` (q), `exp_avg_sq` (v) and `last_grad` (h), each of the
     parameter's shape: twice Adam's.
 
-    Differs: the paper calls 1 - b what is b here; its Alg. 1 has no bias correction, which its
-    authors' code has. A global clip of gradients is the trainer's: trainer.gradient_clip_val.
+    Differs: b is 1 - b in the paper; its Alg. 1 has no bias correction, but its authors' code has.
+    Global gradient clipping is left to the trainer: trainer.gradient_clip_val.
 
     Args:
         params: parameters, or param groups.
-        lr: the size of a step of a coordinate; the paper takes 5 to 10 times AdamW's.
-        betas: memory of the gradient, of its change, and of their squared sum.
-        eps: keeps the denominator from zero.
-        weight_decay: the parameter is divided by 1 + lr weight_decay after the step.
-        no_prox: shrink the parameter by lr weight_decay before the step instead, as AdamW does.
+        lr: the step size of each coordinate; the paper uses 5 to 10 times AdamW's.
+        betas: decay rates of the averages of g, of its change d, and of (g + b2 d)².
+        eps: added to the denominator for numerical stability.
+        weight_decay: p is divided by 1 + lr weight_decay after the step.
+        no_prox: let p shrink by lr weight_decay before the step instead, as in AdamW.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
+    lr: NonNegative = 1e-3
+    betas: ThreeBetas = (0.98, 0.92, 0.99)
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    no_prox: bool = False
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-3,
-        betas: Annotated[tuple[float, float, float], "in [0, 1)"] = (0.98, 0.92, 0.99),
-        eps: Annotated[float, ">= 0"] = 1e-8,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        no_prox: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            no_prox=no_prox,
-            **options,
-        )
+    lr_range = (1e-3, 1.0)
+    states = {
+        "exp_avg": State(),
+        "exp_avg_diff": State(),
+        "exp_avg_sq": State("non-negative"),
+        "last_grad": State(),
+    }
 
-    def effective_lr(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> float:
+    def effective_lr(self, group: Group, t: int) -> float:
         lr, wd = group["lr"], group["weight_decay"]
         # (p - lr u) / (1 + lr wd) is a step of this size with its decay: 1 - wd b = 1 / (1 + lr wd)
         return float(lr if group["no_prox"] else lr / (1 + lr * wd))
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {
-            "exp_avg": State(),
-            "exp_avg_diff": State(),
-            "exp_avg_sq": State("non-negative"),
-            "last_grad": State(),
-        }
-
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
+    def scalars(self, group: Group, t: int) -> Scalars:
         b1, b2, b3 = group["betas"]
-        return {
-            "b1": b1,
-            "b2": b2,
-            "b3": b3,
-            "eps": group["eps"],
-            "has_last": 0.0 if t == 1 else 1.0,
-            "debias1": 1 - b1**t,
-            "of_q": b2 / (1 - b2**t),
-            "sqrt_debias3": host_sqrt(1 - b3**t),
-        }
+        debias1, sqrt_debias3 = 1 - b1**t, host_sqrt(1 - b3**t)
+        of_q, has_last = b2 / (1 - b2**t), float(t > 1)
+        corrections = {"debias1": debias1, "sqrt_debias3": sqrt_debias3}
+        return corrections | {"of_q": of_q, "has_last": has_last}
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         d = h.has_last * (g - s.last_grad)
         m = lerp(s.exp_avg, g, 1 - h.b1)
         q = lerp(s.exp_avg_diff, d, 1 - h.b2)

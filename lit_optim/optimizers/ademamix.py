@@ -1,21 +1,15 @@
 """AdEMAMix."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
 from math import exp, log
-from math import sqrt as host_sqrt
-from typing import Annotated, Any
-
-from typing_extensions import Unpack
+from typing import Annotated
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State, bias_corrections
+from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, ThreeBetas, Update, Value
 
 
 class AdEMAMix(Elementwise):
-    """AdamW with a second momentum, which remembers ten thousand updates.
+    """AdamW with a second momentum, whose average spans ten thousand updates.
 
     Pagliardini, Ablin & Grangier 2024, The AdEMAMix Optimizer: Better, Faster, Older,
     arXiv:2409.03137, Alg. 1.
@@ -32,59 +26,31 @@ class AdEMAMix(Elementwise):
 
     Args:
         params: parameters, or param groups.
-        lr: the size of a step of a coordinate is up to 1 + alpha times this.
-        betas: b1 and b2 as in AdamW; b3 averages over about 1 / (1 - b3) updates.
+        lr: the step size of each coordinate is up to 1 + alpha times this.
+        betas: decay rates of the fast average of g, of that of g², and of the slow one of g.
         alpha: the weight of the slow momentum; 4 to 10 in long runs.
-        t_alpha_beta3: T, in updates, best the length of the run; null: no warmup of the two.
-        eps: keeps the denominator from zero.
-        weight_decay: decoupled: multiplied by lr, not seen by the averages.
+        t_alpha_beta3: T, the updates of the warmup of alpha and b3, ideally those of the run; null:
+            no warmup.
+        eps: added to the denominator for numerical stability.
+        weight_decay: decoupled: p shrinks by lr weight_decay in each update.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-3,
-        betas: Annotated[tuple[float, float, float], "in [0, 1)"] = (0.9, 0.999, 0.9999),
-        alpha: Annotated[float, ">= 0"] = 2.0,
-        t_alpha_beta3: Annotated[int, "> 0"] | None = None,
-        eps: Annotated[float, ">= 0"] = 1e-8,
-        weight_decay: Annotated[float, ">= 0"] = 1e-2,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            alpha=alpha,
-            t_alpha_beta3=t_alpha_beta3,
-            eps=eps,
-            weight_decay=weight_decay,
-            **options,
-        )
+    lr: NonNegative = 1e-3
+    betas: ThreeBetas = (0.9, 0.999, 0.9999)
+    alpha: NonNegative = 2.0
+    t_alpha_beta3: Annotated[int, "> 0"] | None = None
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 1e-2
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {
-            "exp_avg": State(),
-            "exp_avg_slow": State(),
-            "exp_avg_sq": State("non-negative"),
-        }
+    states = {"exp_avg": State(), "exp_avg_slow": State(), "exp_avg_sq": State("non-negative")}
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        b1, b2, _ = group["betas"]
+    def scalars(self, group: Group, t: int) -> Scalars:
+        b1, _, b3 = group["betas"]
         share = min(1.0, t / (group["t_alpha_beta3"] or 1))
-        return {
-            "b1": b1,
-            "b2": b2,
-            "b3": _between(b1, group["betas"][2], share),
-            "alpha": group["alpha"] * share,
-            "eps": group["eps"],
-            "debias1": 1 - b1**t,
-            "sqrt_debias2": host_sqrt(1 - b2**t),
-        }
+        warmed = {"b3": _interpolate(b1, b3, share), "alpha": group["alpha"] * share}
+        return bias_corrections(group, t) | warmed
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         m1 = lerp(s.exp_avg, g, 1 - h.b1)
         m2 = lerp(s.exp_avg_slow, g, 1 - h.b3)
         v = average_squares(s.exp_avg_sq, g, h.b2)
@@ -92,10 +58,10 @@ class AdEMAMix(Elementwise):
         return u, {"exp_avg": m1, "exp_avg_slow": m2, "exp_avg_sq": v}
 
 
-def _between(b1: float, b3: float, share: float) -> float:
-    """The beta whose half-life lies at `share` of the way from b1's to b3's."""
+def _interpolate(b1: float, b3: float, share: float) -> float:
+    """The beta whose half-life is at `share` of the way from b1's to b3's."""
     if share >= 1:
         return b3
-    if b1 == 0 or b3 == 0:  # no half-life to go from
+    if b1 == 0 or b3 == 0:  # they have no half-life
         return b3 * share
     return exp(1 / ((1 - share) / log(b1) + share / log(b3)))

@@ -1,25 +1,19 @@
 """ADOPT."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
-
-from typing_extensions import Unpack
+from math import inf
 
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.optimizer import power
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State, power
+from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, Update, Value
 
 
 class Adopt(Elementwise):
-    """Adam that converges with any b2: a gradient is divided by what its predecessors were.
+    """Adam that converges with any b2: g is divided by the average of earlier g² only.
 
     Taniguchi et al. 2024, ADOPT: Modified Adam Can Converge with Any β2 with the Optimal Rate,
     arXiv:2411.02853, Alg. 2.
 
-        at the first update v = g², and nothing moves; then
+        at the first update v = g², and p does not change; then
         c = (t - 1)^clip_exp
         m = b1 m + (1 - b1) clip(g / max(sqrt(v), eps), -c, c)
         p = p - lr (m + weight_decay p)
@@ -32,58 +26,34 @@ class Adopt(Elementwise):
 
     Args:
         params: parameters, or param groups.
-        lr: the size of a step of a coordinate.
-        betas: b1 averages the directions over about 1 / (1 - b1) steps, b2 the squared gradient.
-        eps: the least that a gradient is divided by.
-        clip_exp: how fast the bound on a divided gradient grows; null: no bound, as in Alg. 1,
-            where a coordinate whose first gradient was about 0 leaps.
-        weight_decay: decoupled: multiplied by lr, not seen by the averages.
+        lr: the step size of each coordinate.
+        betas: decay rates of the averages of directions and of g².
+        eps: the smallest denominator.
+        clip_exp: exponent of the growing bound on normalized gradients; null: no bound, as in
+            Alg. 1, where a coordinate whose first gradient is about 0 makes a huge step.
+        weight_decay: decoupled: p shrinks by lr weight_decay in each update.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
+    lr: NonNegative = 1e-3
+    betas: Betas = (0.9, 0.9999)
+    eps: NonNegative = 1e-6
+    clip_exp: NonNegative | None = 0.25
+    weight_decay: NonNegative = 0.0
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-3,
-        betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.9999),
-        eps: Annotated[float, ">= 0"] = 1e-6,
-        clip_exp: Annotated[float, ">= 0"] | None = 0.25,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            clip_exp=clip_exp,
-            weight_decay=weight_decay,
-            **options,
-        )
+    states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
 
-    def effective_lr(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> float:
+    def effective_lr(self, group: Group, t: int) -> float:
         return 0.0 if t == 1 else float(group["lr"])
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
-
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
+    def scalars(self, group: Group, t: int) -> Scalars:
         (b1, b2), bounded = group["betas"], group["clip_exp"] is not None
-        return {
-            "take1": 0.0 if t == 1 else 1 - b1,
-            "keep2": 0.0 if t == 1 else b2,
-            "eps": group["eps"],
-            "bounded": bounded,
-            "bound": power(t - 1, group["clip_exp"]) if bounded else 0.0,
-        }
+        take1, keep2 = (0.0, 0.0) if t == 1 else (1 - b1, b2)
+        bound = power(t - 1, group["clip_exp"]) if bounded else inf
+        return {"take1": take1, "keep2": keep2, "bounded": bounded, "bound": bound}
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
-        n = g / clip(sqrt(s.exp_avg_sq), h.eps, float("inf"))
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+        n = g / clip(sqrt(s.exp_avg_sq), h.eps, inf)
         n = clip(n, -h.bound, h.bound) if h.bounded else n
         m = lerp(s.exp_avg, n, h.take1)
-        return m, {"exp_avg": m, "exp_avg_sq": average_squares(s.exp_avg_sq, g, h.keep2)}
+        v = average_squares(s.exp_avg_sq, g, h.keep2)
+        return m, {"exp_avg": m, "exp_avg_sq": v}

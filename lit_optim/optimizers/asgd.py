@@ -1,93 +1,62 @@
 """Averaged stochastic gradient descent."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
-
-from typing_extensions import Unpack
-
 from lit_optim.kernels.arithmetic import lerp
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.optimizer import power
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State, power
+from lit_optim.optimizers.base.types import Group, NonNegative, Update, Value
 
 
 class ASGD(Elementwise):
-    """Gradient descent with slowly falling steps, and beside it the average of where it has been.
+    """SGD that also keeps a running average of the weights.
 
     Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging, SIAM Journal on
     Control and Optimization 30(4); with the step sizes of Xu 2011, Towards Optimal One Pass Large
-    Scale Learning with Averaged Stochastic Gradient Descent, arXiv:1107.2490, as torch has them.
+    Scale Learning with Averaged Stochastic Gradient Descent, arXiv:1107.2490, in torch's version.
 
         g = g + weight_decay p
         p = (1 - lambd eta) p - eta g
         ax = ax + mu (p - ax)
         eta = lr / (1 + lambd lr t)^alpha;   mu = 1 / max(1, t - t0)
 
-    at the first update with eta = lr and mu = 1. As in torch an update uses the eta that the update
-    before has left, so a new lr acts one update late.
+    with eta = lr and mu = 1 in the first update. As in torch an update uses the eta of the previous
+    one, so a new lr has an effect one update late.
 
     State: `ax`, the average of p since update t0 (before that p itself), of the parameter's shape,
-    and the numbers `eta` and `mu`. The model trains and evaluates p; who wants the average copies
-    it from the state.
+    and the numbers `eta` and `mu`. The model is trained and evaluated with p; copy the average
+    from the state to use it.
 
     Args:
         params: parameters, or param groups.
-        lr: step per unit of gradient at the start.
-        lambd: steps fall after about 1 / (lambd lr) updates; p shrinks by lambd eta in each.
-        alpha: the power by which steps fall; the paper has 0.75.
-        t0: updates before the average starts; about the first half of the run.
-        weight_decay: coupled: an L2 penalty's gradient.
+        lr: the initial step size, per unit of gradient.
+        lambd: steps decay after about 1 / (lambd lr) updates; p shrinks by lambd eta in each.
+        alpha: exponent of the decay of steps; 0.75 in the paper.
+        t0: the update at which averaging starts; about half of the run.
+        weight_decay: coupled: added to g as weight_decay p, like an L2 penalty.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-3, 1.0)
+    lr: NonNegative = 1e-2
+    lambd: float = 1e-4
+    alpha: float = 0.75
+    t0: float = 1e6
+    weight_decay: NonNegative = 0.0
+
+    lr_range = (1e-3, 1.0)
     coupled_weight_decay = True
+    states = {"ax": State("weight-like")}
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-2,
-        lambd: float = 1e-4,
-        alpha: float = 0.75,
-        t0: float = 1e6,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params, lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, **options
-        )
-
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {"ax": State("weight-like")}
-
-    def carried(self, group: dict[str, Any]) -> dict[str, float]:  # noqa: D102
+    def initial_scalars(self, group: Group) -> dict[str, float]:
         return {"eta": group["lr"], "mu": 1.0}
 
-    def carry(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, float]:
+    def next_scalars(self, group: Group, t: int) -> dict[str, float]:
         lr = group["lr"]
-        return {
-            "eta": lr / power(1 + group["lambd"] * lr * t, group["alpha"]),
-            "mu": 1 / max(1, t - group["t0"]),
-        }
+        eta = lr / power(1 + group["lambd"] * lr * t, group["alpha"])
+        return {"eta": eta, "mu": 1 / max(1, t - group["t0"])}
 
-    def effective_lr(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> float:
-        return carried["eta"]
+    def effective_lr(self, group: Group, t: int) -> float:
+        return float(group["eta"])
 
-    def coefficients(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> tuple[float, float]:
-        return 1 - group["lambd"] * carried["eta"], carried["eta"]
+    def coefficients(self, group: Group, t: int) -> tuple[float, float]:
+        return 1 - group["lambd"] * group["eta"], group["eta"]
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        return {"mu": carried["mu"]}
-
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         after = h.a * p - h.b * g
         return g, {"ax": lerp(s.ax, after, h.mu)}

@@ -1,20 +1,12 @@
 """LaProp."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from math import sqrt as host_sqrt
-from typing import Annotated, Any, ClassVar
-
-from typing_extensions import Unpack
-
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State, bias_corrections
+from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, Update, Value
 
 
 class LaProp(Elementwise):
-    """Adam in the other order: gradients are divided by their size first, and then averaged.
+    """Adam in the other order: gradients are normalized first, and then averaged.
 
     Ziyin, Wang & Ueda 2020, LaProp: Separating Momentum and Adaptivity in Adam, arXiv:2002.04839,
     Alg. 1.
@@ -24,50 +16,35 @@ class LaProp(Elementwise):
         u = m / (1 - b1^t)
         p = p - lr (u + weight_decay p)
 
-    So no b1 is too large for a b2, and a step stays bounded whatever the two are.
+    Steps are bounded for any b1 and b2, so b1 cannot be too large for b2.
 
     State: `exp_avg` (m) and `exp_avg_sq` (v), each of the parameter's shape.
 
-    Differs: the authors' code averages lr times the gradient, so that a new lr acts slowly, and
-    decays after the step; here lr acts at once, as in the paper, and the decay comes first.
+    Differs: the authors' code averages lr times the gradient, so that a new lr takes effect slowly,
+    and decays after the step; here lr takes effect at once, as in the paper, and the decay comes
+    first.
 
     Args:
         params: parameters, or param groups.
-        lr: the size of a step of a coordinate.
-        betas: b1 averages the directions over about 1 / (1 - b1) steps, b2 the squared gradient.
-        eps: keeps the denominator from zero.
-        weight_decay: decoupled: multiplied by lr, not seen by the averages.
+        lr: the step size of each coordinate.
+        betas: decay rates of the averages of directions and of g².
+        eps: added to the denominator for numerical stability.
+        weight_decay: decoupled: p shrinks by lr weight_decay in each update.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
+    lr: NonNegative = 4e-4
+    betas: Betas = (0.9, 0.999)
+    eps: NonNegative = 1e-15
+    weight_decay: NonNegative = 0.0
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 4e-4,
-        betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, ">= 0"] = 1e-15,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
+    states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
+    def scalars(self, group: Group, t: int) -> Scalars:
+        return bias_corrections(group, t)
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        return {
-            "b1": b1,
-            "b2": b2,
-            "eps": group["eps"],
-            "debias1": 1 - b1**t,
-            "sqrt_debias2": host_sqrt(1 - b2**t),
-        }
-
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         v = average_squares(s.exp_avg_sq, g, h.b2)
-        m = lerp(s.exp_avg, g / (sqrt(v) / h.sqrt_debias2 + h.eps), 1 - h.b1)
-        return m / h.debias1, {"exp_avg": m, "exp_avg_sq": v}
+        n = g / (sqrt(v) / h.sqrt_debias2 + h.eps)
+        m = lerp(s.exp_avg, n, 1 - h.b1)
+        u = m / h.debias1
+        return u, {"exp_avg": m, "exp_avg_sq": v}

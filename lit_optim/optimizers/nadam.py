@@ -1,20 +1,12 @@
 """NAdam."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from math import sqrt as host_sqrt
-from typing import Annotated, Any
-
-from typing_extensions import Unpack
-
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State, bias_corrections
+from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, Update, Value
 
 
 class NAdam(Elementwise):
-    """Adam that looks ahead along its momentum, which it warms up.
+    """Adam with Nesterov momentum, whose weight is warmed up.
 
     Dozat 2016, Incorporating Nesterov Momentum into Adam, ICLR workshop.
 
@@ -29,71 +21,45 @@ class NAdam(Elementwise):
 
     Args:
         params: parameters, or param groups.
-        lr: the size of a step of a coordinate.
-        betas: b1 averages the gradient over about 1 / (1 - b1) steps, b2 its square.
-        eps: keeps the denominator from zero.
-        weight_decay: an L2 penalty's gradient, unless decoupled.
-        momentum_decay: how fast mu warms up from b1 / 2 to b1; half of the way takes about
+        lr: the step size of each coordinate.
+        betas: decay rates of the averages of g and g².
+        eps: added to the denominator for numerical stability.
+        weight_decay: added to g as weight_decay p, like an L2 penalty, unless decoupled.
+        momentum_decay: the speed of the warmup of mu from b1 / 2 to b1; half of it takes about
             17 / momentum_decay updates.
-        decoupled_weight_decay: shrink the parameter by lr weight_decay instead, as AdamW does.
+        decoupled_weight_decay: let p shrink by lr weight_decay instead, as in AdamW.
     """
 
+    lr: NonNegative = 2e-3
+    betas: Betas = (0.9, 0.999)
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.0
+    momentum_decay: NonNegative = 4e-3
+    decoupled_weight_decay: bool = False
+
     coupled_weight_decay = True
+    states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 2e-3,
-        betas: Annotated[tuple[float, float], "in [0, 1)"] = (0.9, 0.999),
-        eps: Annotated[float, ">= 0"] = 1e-8,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        momentum_decay: Annotated[float, ">= 0"] = 4e-3,
-        decoupled_weight_decay: bool = False,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum_decay=momentum_decay,
-            decoupled_weight_decay=decoupled_weight_decay,
-            **options,
-        )
-
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
-        return {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
-
-    def carried(self, group: dict[str, Any]) -> dict[str, float]:  # noqa: D102
+    def initial_scalars(self, group: Group) -> dict[str, float]:
         return {"mu_product": 1.0}
 
-    def carry(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, float]:
-        return {"mu_product": carried["mu_product"] * _mu(group, t)}
+    def next_scalars(self, group: Group, t: int) -> dict[str, float]:
+        return {"mu_product": group["mu_product"] * _mu(group, t)}
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        b1, b2 = group["betas"]
+    def scalars(self, group: Group, t: int) -> Scalars:
         mu, ahead = _mu(group, t), _mu(group, t + 1)
-        product = carried["mu_product"] * mu
-        return {
-            "b1": b1,
-            "b2": b2,
-            "eps": group["eps"],
-            "of_g": (1 - mu) / (1 - product),
-            "of_m": ahead / (1 - product * ahead),
-            "sqrt_debias2": host_sqrt(1 - b2**t),
-        }
+        product = group["mu_product"] * mu
+        of_g = (1 - mu) / (1 - product)
+        of_m = ahead / (1 - product * ahead)
+        return bias_corrections(group, t) | {"of_g": of_g, "of_m": of_m}
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         m = lerp(s.exp_avg, g, 1 - h.b1)
         v = average_squares(s.exp_avg_sq, g, h.b2)
         n = h.of_g * g + h.of_m * m
-        return n / (sqrt(v) / h.sqrt_debias2 + h.eps), {"exp_avg": m, "exp_avg_sq": v}
+        u = n / (sqrt(v) / h.sqrt_debias2 + h.eps)
+        return u, {"exp_avg": m, "exp_avg_sq": v}
 
 
-def _mu(group: dict[str, Any], t: int) -> float:
+def _mu(group: Group, t: int) -> float:
     return float(group["betas"][0] * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])))

@@ -1,21 +1,15 @@
 """Resilient backpropagation."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Annotated, Any
-
-from typing_extensions import Unpack
+from typing import Annotated
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, sign, where
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.groups import accepted
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State, accepted
+from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
 
 
 class Rprop(Elementwise):
-    """Each coordinate has its own step size, which grows while its gradient keeps its sign.
+    """A step size per coordinate, which grows while its gradient keeps its sign; for full batches.
 
     Riedmiller & Braun 1993, A direct adaptive method for faster backpropagation learning: the RPROP
     algorithm; without weight backtracking: Igel & Hüsken 2000, Improving the Rprop Learning
@@ -25,57 +19,48 @@ class Rprop(Elementwise):
         g = 0 if g h < 0
         p = p - sign(g) d;   h = g
 
-    It is for full batches: with mini-batches the sign changes by chance, and d shrinks.
+    It is for full batches: with mini-batches the sign changes at random, and d shrinks.
 
     State: `prev` (h) and `step_size` (d), each of the parameter's shape.
 
     Args:
         params: parameters, or param groups.
-        lr: the first step size d. It is read at the first update only, so a schedule does nothing.
+        lr: the initial step size d. It is read in the first update only, so a schedule has no
+            effect.
         etas: factors on d after a change of sign, in (0, 1), and without one, > 1.
         step_sizes: the smallest and the largest d.
 
     Raises:
-        ValueError: etas or step_sizes that are out of order.
+        ValueError: etas or step_sizes are out of order.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-2,
-        etas: Annotated[tuple[float, float], "> 0"] = (0.5, 1.2),
-        step_sizes: Annotated[tuple[float, float], ">= 0"] = (1e-6, 50.0),
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(params, lr=lr, etas=etas, step_sizes=step_sizes, **options)
+    lr: NonNegative = 1e-2
+    etas: Annotated[tuple[float, float], "> 0"] = (0.5, 1.2)
+    step_sizes: Annotated[tuple[float, float], ">= 0"] = (1e-6, 50.0)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:  # noqa: D102
+    def add_param_group(self, param_group: Group) -> None:
         group = self.defaults | accepted(self, param_group)
         low, high = group["etas"]
         if not low < 1 < high:
             raise UsageError(f"etas must be one below 1 and one above it, got {[low, high]}")
-        smallest, largest = group["step_sizes"]
-        if smallest > largest:
+        least, most = group["step_sizes"]
+        if least > most:
             raise UsageError(
-                f"step_sizes must be the smallest and the largest, got {[smallest, largest]}"
+                f"step_sizes must be the smallest and the largest, got {[least, most]}"
             )
         super().add_param_group(group)
 
-    def coefficients(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> tuple[float, float]:
-        return 1.0, 1.0
-
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
+    def states_for(self, group: Group) -> dict[str, State]:
         return {"prev": State(), "step_size": State("non-negative", group["lr"])}
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
+    def coefficients(self, group: Group, t: int) -> tuple[float, float]:
+        return 1.0, 1.0
+
+    def scalars(self, group: Group, t: int) -> Scalars:
         (shrink, grow), (smallest, largest) = group["etas"], group["step_sizes"]
         return {"shrink": shrink, "grow": grow, "smallest": smallest, "largest": largest}
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         agree = g * s.prev
         d = where(agree < 0, h.shrink * s.step_size, s.step_size)
         d = clip(where(agree > 0, h.grow * s.step_size, d), h.smallest, h.largest)

@@ -1,20 +1,13 @@
 """Signum."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
-
-from typing_extensions import Unpack
-
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import lerp, sign
-from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
+from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Params, Scalars, Update, Value
 
 
 class Signum(Elementwise):
-    """Every coordinate moves by exactly lr, in the sign of the momentum.
+    """The sign of the momentum: every coordinate moves by exactly lr.
 
     Bernstein et al. 2018, signSGD: Compressed Optimisation for Non-Convex Problems,
     arXiv:1802.04434, Alg. 1 (signSGD: momentum 0) and 2.
@@ -27,52 +20,36 @@ class Signum(Elementwise):
 
     Args:
         params: parameters, or param groups.
-        lr: the size of every step of every coordinate; 3 to 10 times smaller than AdamW's.
-        momentum: averages the gradient over about 1 / (1 - momentum) steps.
-        nesterov: count the gradient once more; wants momentum > 0.
-        weight_decay: decoupled: multiplied by lr, so 3 to 10 times larger than AdamW's.
+        lr: the step size of every coordinate; 3 to 10 times smaller than AdamW's.
+        momentum: decay rate of the average of gradients.
+        nesterov: average the gradient in once more; needs momentum > 0.
+        weight_decay: decoupled: p shrinks by lr weight_decay, so 3 to 10 times larger than AdamW's.
 
     Raises:
         ValueError: nesterov without momentum.
     """
 
-    lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
+    lr: NonNegative = 1e-4
+    momentum: Beta = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegative = 0.0
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: Annotated[float, ">= 0"] = 1e-4,
-        momentum: Annotated[float, "in [0, 1)"] = 0.9,
-        nesterov: bool = False,
-        weight_decay: Annotated[float, ">= 0"] = 0.0,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            **options,
-        )
-        if nesterov and momentum == 0:
+    lr_range = (1e-5, 1e-2)
+
+    def set_up(self, params: Params, values: Scalars) -> None:
+        super().set_up(params, values)
+        if values["nesterov"] and values["momentum"] == 0:
             raise UsageError("nesterov must go with momentum > 0")
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:  # noqa: D102
+    def states_for(self, group: Group) -> dict[str, State]:
         return {"momentum_buffer": State()} if group["momentum"] > 0 else {}
 
-    def scalars(  # noqa: D102
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> dict[str, Any]:
-        momentum = group["momentum"]
-        return {
-            "momentum": momentum,
-            "keeps_momentum": momentum > 0,
-            "nesterov": group["nesterov"],
-        }
+    def scalars(self, group: Group, t: int) -> Scalars:
+        return {"keeps_momentum": group["momentum"] > 0}
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:  # noqa: D102
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         if not h.keeps_momentum:
             return sign(g), {}
         m = lerp(s.momentum_buffer, g, 1 - h.momentum)
-        return sign(lerp(m, g, 1 - h.momentum) if h.nesterov else m), {"momentum_buffer": m}
+        u = sign(lerp(m, g, 1 - h.momentum) if h.nesterov else m)
+        return u, {"momentum_buffer": m}

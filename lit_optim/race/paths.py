@@ -19,7 +19,7 @@ from lit_optim.errors import UsageError
 from lit_optim.race.landscapes import Landscape, Point
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.hyperparameter_schedules import Moved, movings
+from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
 from lit_optim.wrappers import Wrapped
 
 #: The lrs that are tried where none is typed: from 1e-4 to 100, about three times as large each.
@@ -43,7 +43,7 @@ class Entrant:
         make: an optimizer of parameters, with an lr in place of its own; None keeps its own.
         lrs: that are tried; the best one is kept.
         plain: its configuration.
-        needs: of its optimizer, as `lit_optim.optimizers.needs` explains them.
+        needs: of its optimizer, as `lit_optim.requirements` explains them.
     """
 
     name: str
@@ -140,7 +140,7 @@ def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:
             node.lr = lr
         return Wrapped(make_factory(node), wrap)(params)
 
-    needs = Wrapped(make_factory(cfg.optimizer), wrap).needs
+    needs = Wrapped(make_factory(cfg.optimizer), wrap).requirements
     is_own = own is None or "closure" in needs or "lr_of_1" in needs  # finds its step size itself
     lrs = (own,) if is_typed or is_own else LRS
     name = _name(combination, cfg.hydra.runtime.choices)
@@ -224,7 +224,7 @@ def trace(
             break
         if adapter is not None:
             adapter.step()
-            if adapter.curve.follows is not None:
+            if adapter.curve.metric is not None:
                 adapter.observe(losses[-1])
     return points, losses, evaluations
 
@@ -243,14 +243,14 @@ def _evaluated(optimizer: Any, point: Tensor) -> Point:
 def _make_adapter(optimizer: Any, plain: Mapping[str, Any], horizon: Horizon) -> ScheduledLR | None:
     """The schedules of the lr and of other hyperparameters, for one optimizer."""
     schedule = make_schedule(plain["scheduler"])
-    others = movings(plain["schedules"])
+    others = parse_hyperparameter_schedules(plain["schedules"])
     if schedule is None and not others:
         return None
     if schedule is None:
         raise UsageError("schedules needs a scheduler in a race; scheduler=constant keeps the lr")
     schedule.check(max(group["lr"] for group in optimizer.param_groups))
     moved = [
-        Moved(one, None if one.schedule is None else one.schedule.curve(horizon), optimizer)
+        one.attach(None if one.schedule is None else one.schedule.curve(horizon), optimizer)
         for one in others
     ]
     return ScheduledLR(optimizer, schedule.curve(horizon), moved)

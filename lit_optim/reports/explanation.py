@@ -34,8 +34,8 @@ from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import notable_updates, sparkline
 from lit_optim.runs.build import build_run
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.core import Curve
-from lit_optim.schedules.durations import Duration, parse
+from lit_optim.schedules.curve import Curve
+from lit_optim.schedules.durations import Duration, parse_duration
 from lit_optim.training.lengths import run_length
 from lit_optim.training.needs import needs_of, warnings_of
 from lit_optim.wrappers import unwrap
@@ -129,11 +129,12 @@ def _describe_run(
     marks = notable_updates(lr, [t for t in curve.milestones() if t < steps])
     for t in marks:
         yield "", f"update {t:>7,}  lr {lr(t):.4g}"
-    if curve.follows is not None:
-        yield "", f"as long as {curve.follows.monitor} does not change it"
-    for one in adapter.moved:
-        place, own_value = next(iter(one.own.items()))
-        ends = [one.at(t, place, lr(t) / own if own else 1.0) for t in (0, steps // 2, steps - 1)]
+    if curve.metric is not None:
+        yield "", f"as long as {curve.metric.monitor} does not change it"
+    for one in adapter.hyperparameters:
+        place, own_value = next(iter(one.base_values.items()))
+        updates = (0, steps // 2, steps - 1)
+        ends = [one.value_at(t, place, lr(t) / own if own else 1.0) for t in updates]
         told = ", ".join(f"{value:.4g}" for value in ends)
         yield one.key, f"{told} at the first, middle and last update (its own is {own_value:g})"
 
@@ -219,7 +220,7 @@ def _mistakes(
         return
     steps = run_length(trainer)
     every = getattr(curve, "every", 1)  # updates of an epoch, where these are counted
-    if curve.bounded and curve.total != every * math.ceil(steps / every):
+    if curve.depends_on_length and curve.total != every * math.ceil(steps / every):
         yield (
             f"the schedule has {curve.total:,} updates and the run {steps:,}: "
             + ("it ends before its floor" if curve.total > steps else "the rest stays at its end")
@@ -230,7 +231,7 @@ def _mistakes(
 def _no_warmup(trainer: Trainer, warmup: Duration | None, curve: Curve) -> Iterator[str]:
     if warmup is None or warmup_of(curve) is None:
         return
-    if parse("warmup", warmup)[0] > 0 and warmup_of(curve) == 0:
+    if parse_duration("warmup", warmup)[0] > 0 and warmup_of(curve) == 0:
         yield (
             f"scheduler.warmup={warmup} of {curve.total:,} updates is less than one: "
             "there is no warmup"

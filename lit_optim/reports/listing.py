@@ -26,7 +26,7 @@ from rich.text import Text
 from lit_optim.command_line.help import keys
 from lit_optim.config.places import headline, shipped, target_of
 from lit_optim.errors import UsageError, suggest
-from lit_optim.requirements import NEEDS
+from lit_optim.requirements import REQUIREMENTS
 from lit_optim.signatures import read_attribute, read_docstring
 from lit_optim.untrusted import Unreadable
 
@@ -57,9 +57,9 @@ class Entry:
     explained: str
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """What an optimizer asks of a run, as `requirements` explains."""
-        return tuple(read_attribute(self.target, "needs") or ())
+    def requirements(self) -> tuple[str, ...]:
+        """What an optimizer requires of a run; see `lit_optim.requirements`."""
+        return tuple(read_attribute(self.target, "requirements") or ())
 
     @property
     def lr_range(self) -> tuple[float, float] | None:
@@ -175,7 +175,7 @@ def _describe(entry: Entry) -> str:
 
 def _requirements(entry: Entry) -> str:
     """What an optimizer requires of a run, and the range in which to search for its lr."""
-    lines = [f"It {NEEDS[need]}." for need in NEEDS if need in entry.needs]
+    lines = [f"It {text}." for name, text in REQUIREMENTS.items() if name in entry.requirements]
     if entry.lr_range is not None:
         lines.append("A search for its lr looks from {:g} to {:g}.".format(*entry.lr_range))
     return "\n".join(lines)

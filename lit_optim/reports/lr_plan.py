@@ -9,7 +9,8 @@ from typing import Any
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import lr_of, make_schedule, to_plain
 from lit_optim.errors import UsageError
-from lit_optim.schedules.core import Curve, Schedule
+from lit_optim.schedules.core import Schedule
+from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import Horizon
 
 

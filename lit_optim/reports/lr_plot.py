@@ -62,10 +62,10 @@ def _describe_milestones(plan: LrPlan) -> list[tuple[str, str]]:
     told = [("", _at(notable_updates(plan.at, plan.milestones()), plan.at))]
     if plan.curve is None:
         return told
-    for name, other in plan.curve.others.items():
+    for name, other in plan.curve.hyperparameter_curves.items():
         marks = [mark for mark in other.milestones() if mark < plan.steps]
         told.append(("", f"{name}: {_at(notable_updates(other, marks), other)}"))
-    if plan.curve.follows is not None:
+    if plan.curve.metric is not None:
         told.append(("", "as long as its metric does not change it"))
     return told
 
@@ -126,7 +126,7 @@ def _curves(plans: Sequence[LrPlan]) -> list[tuple[str, str, LrPlan, Callable[[i
     found: list[tuple[str, str, LrPlan, Callable[[int], float]]] = []
     for plan in plans:
         found.append(("lr", plan.name, plan, plan.at))
-        others = {} if plan.curve is None else plan.curve.others
+        others = {} if plan.curve is None else plan.curve.hyperparameter_curves
         found += [(what, plan.name, plan, other) for what, other in others.items()]
     return found
 

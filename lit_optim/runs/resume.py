@@ -14,6 +14,7 @@ from typing import Any
 
 from lit_optim.config.resume_settings import AUTO
 from lit_optim.errors import UsageError, printable, suggest
+from lit_optim.moved_names import MOVED_KEYS, current_name
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, LOG, MULTIRUN, OVERRIDES, RESULT, SWEEP
 from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
@@ -49,7 +50,7 @@ def run_fingerprint(plain: Mapping[str, Any]) -> dict[str, Any]:
     """Every value that makes a run this run, by its key; without those that may differ."""
     flat = dict(flatten({k: v for k, v in plain.items() if k not in IGNORED}))
     return {
-        key: value
+        key: _current_value(key, value)
         for key, value in flat.items()
         # runs of earlier versions have no such key
         if key not in IGNORED_KEYS and (key, value) != ("weights", None)
@@ -246,9 +247,16 @@ def _format_value(value: Any) -> str:
 def read_fingerprint(run_dir: Path) -> dict[str, Any]:
     """The fingerprint in a run's directory; empty if it cannot be read."""
     try:
-        return read_json_mapping(run_dir / FINGERPRINT)
+        recorded = read_json_mapping(run_dir / FINGERPRINT)
     except Unreadable:
         return {}
+    return {MOVED_KEYS.get(key, key): _current_value(key, recorded[key]) for key in recorded}
+
+
+def _current_value(key: str, value: Any) -> Any:
+    """A recorded value; the name of a class under which it is defined today."""
+    is_name = key.endswith("_target_") and isinstance(value, str)
+    return current_name(value) if is_name else value
 
 
 def _is_under(key: str, one: str) -> bool:

@@ -22,7 +22,7 @@ from lit_optim.errors import UsageError
 from lit_optim.runs.layout import CHECKPOINTS, CONFIG, LOCK, RESULT
 from lit_optim.runs.record import record_start
 from lit_optim.runs.resume import write_fingerprint
-from lit_optim.schedules.durations import parse
+from lit_optim.schedules.durations import parse_duration
 from lit_optim.system import lock_file
 from lit_optim.temporary import remove_leftovers
 
@@ -161,7 +161,7 @@ def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
     if not done:
         raise UsageError(f"branch_from={cfg.branch_from}: it has made no update")
     level = group["lr"] / group.get("initial_lr", group["lr"])
-    amount, unit = parse("cooldown", cfg.cooldown)
+    amount, unit = parse_duration("cooldown", cfg.cooldown)
     more = max(1, round(done * amount / (100 - amount)) if unit == "%" else int(amount))
     stable = {"shape": "constant", "from": level, "for": done}
     with open_dict(cfg):

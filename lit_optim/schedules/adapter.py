@@ -1,4 +1,4 @@
-"""The one torch scheduler: a curve drives the lr of every group, and what moves along with it."""
+"""`ScheduledLR`: the torch scheduler that sets lrs and other hyperparameters along curves."""
 
 from __future__ import annotations
 
@@ -13,65 +13,68 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
 from lit_optim.errors import UsageError, show
-from lit_optim.schedules.core import Curve
-from lit_optim.schedules.hyperparameter_schedules import Moved
+from lit_optim.schedules.curve import Curve
+from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
 
-#: What happens to a schedule that goes on in a run of another length; see `ScheduledLR`.
-OtherLength = Literal["error", "keep", "extend"]
-#: So many calls of the optimizer's step without any gradient are a mistake.
-MOST_WITHOUT_GRADIENT = 3
+#: What to do when a schedule resumes in a run of another length; see `ScheduledLR`.
+HorizonPolicy = Literal["error", "keep", "extend"]
+#: After this many steps of the optimizer without any gradient, warn that it makes no updates.
+MAX_STEPS_WITHOUT_GRADIENT = 3
+#: What `momentum` means in the groups of different optimizers.
+MOMENTUM = ("momentum", "betas.0")
 
 
 class ScheduledLR(LRScheduler):
-    """lr of a group = what the curve makes of its own lr, after the updates made so far.
+    """Sets the lr of every group to curve(updates so far, base lr).
 
-    `step` takes the count of updates from the optimizer itself, see `lit_optim.updates`. So a
-    skipped step (None loss, GradScaler overflow) does not move the schedule, several calls after
-    one update move it once, and one call after several updates moves it by all of them.
+    `step` reads the number of updates from the optimizer; see `lit_optim.updates`. So a skipped
+    step (None loss, GradScaler overflow) does not advance the schedule, several calls after one
+    update advance it once, and one call after several updates advances it by all of them.
 
-    What others have made of the lr (another scheduler in torch's ChainedScheduler, a callback) is
-    kept as a factor, as among torch's own schedulers; a factor that comes where the curve is 0 is
-    lost. An lr that was set to 0 and is set again later is relative to the curve as any other.
+    If other code changes the lr (another scheduler in torch's ChainedScheduler, a callback), the
+    change is kept as a factor, as torch's own schedulers do. A change made while the curve is 0 is
+    lost. If an lr was set to 0 and is set again later, the new value is relative to the curve.
 
     Args:
-        optimizer: the ratios between its groups are kept.
-        curve: the lr of each update. Where it moves `momentum` along, that is the momentum of a
-            group, if it has one > 0, else the first of its betas; a group with neither is left.
-        moved: other hyperparameters, at the same updates.
-        horizon: what `load_state_dict` does where the saved schedule had another length, on which
-            its values depend: "error" refuses, "keep" goes on with the saved length, "extend" goes
-            on at the saved update with this length.
+        optimizer: the ratios between the lrs of its groups are preserved.
+        curve: the lr at each update. If it also sets `momentum`, that is the momentum of a group
+            if it has one > 0, otherwise the first of its betas; other groups are left unchanged.
+        hyperparameters: other hyperparameters, set at the same updates.
+        horizon: what `load_state_dict` does if the saved schedule had another length, and its
+            values depend on the length: "error" raises, "keep" resumes with the saved length,
+            "extend" resumes at the saved update with the new length.
 
     Raises:
-        ValueError: curve and `moved` move the same.
+        ValueError: the curve and `hyperparameters` set the same hyperparameter.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         curve: Curve,
-        moved: Sequence[Moved] = (),
-        horizon: OtherLength = "error",
+        hyperparameters: Sequence[ScheduledHyperparameter] = (),
+        horizon: HorizonPolicy = "error",
     ) -> None:
-        self.curve, self.moved = curve, tuple(moved)
-        if "momentum" in curve.others and any(one.key in MOMENTUM for one in moved):
+        self.curve, self.hyperparameters = curve, tuple(hyperparameters)
+        keys = {scheduled.key for scheduled in hyperparameters}
+        if "momentum" in curve.hyperparameter_curves and keys & set(MOMENTUM):
             raise UsageError(
-                "schedules.momentum: the scheduler moves momentum itself; scheduler.momentum=null "
-                "leaves it alone"
+                "schedules.momentum: the scheduler already sets momentum; scheduler.momentum=null "
+                "turns that off"
             )
-        if horizon not in get_args(OtherLength):
-            allowed = ", ".join(get_args(OtherLength))
+        if horizon not in get_args(HorizonPolicy):
+            allowed = ", ".join(get_args(HorizonPolicy))
             raise UsageError(f"horizon must be one of {allowed}, got {show(horizon)}")
         self.horizon = horizon
-        #: whether `step` warns where it is called before the optimizer's
-        self.checks_order = True
-        self._follows = False
+        #: whether `step` warns if it is called before the optimizer's
+        self.warns_about_order = True
+        self._steps_after_updates = False
         self._has_warned = False
-        #: by place of a group: what others have multiplied its lr by
+        #: by index of a group: the factor by which other code changed its lr
         self._factors: dict[int, float] = {}
-        #: the lrs as they were last set here; None where they are not looked at
-        self._set: list[float | None] = []
+        #: the lrs as set by the last step; None for a tensor on a GPU
+        self._set_lrs: list[float | None] = []
         self.optimizer = optimizer
         self._attach(waiting=0)
         super().__init__(optimizer)
@@ -80,297 +83,297 @@ class ScheduledLR(LRScheduler):
         """Count the updates of the optimizer.
 
         Args:
-            waiting: so many of those made were not taken by `step` yet.
+            waiting: the number of updates that `step` has not seen yet.
         """
         self._updates = count_updates(self.optimizer)
-        self._taken = self._updates.count - waiting
-        real, me = innermost_optimizer(self.optimizer), ref(self)
+        self._seen = self._updates.count - waiting
+        innermost, weak_self = innermost_optimizer(self.optimizer), ref(self)
 
-        def loaded(_: Optimizer) -> None:
-            scheduler = me()
+        def record_loaded_lrs(_: Optimizer) -> None:
+            scheduler = weak_self()
             if scheduler is not None:
-                scheduler._remember()
+                scheduler._record_lrs()
 
-        if hasattr(real, "_optimizer_load_state_dict_post_hooks"):
-            real.register_load_state_dict_post_hook(loaded)
+        if hasattr(innermost, "_optimizer_load_state_dict_post_hooks"):
+            innermost.register_load_state_dict_post_hook(record_loaded_lrs)
 
     @property
     def updates(self) -> Updates:
         """The counter of the optimizer's updates."""
         return self._updates
 
-    def follow_updates(self) -> None:
-        """Move by itself right after each update, for a loop that does not call `step`."""
-        self._follows = True
+    def step_after_updates(self) -> None:
+        """Step automatically after each update, for a loop that does not call `step`."""
+        self._steps_after_updates = True
         self._updates.listen(self)
 
     def before_update(self, updates: Updates) -> None:
-        """Nothing: see `Listener`."""
+        """Do nothing; see `Listener`."""
 
     def after_update(self, updates: Updates) -> None:
-        """Move on; see `follow_updates`."""
+        """Step; see `step_after_updates`."""
         self._advance()
 
     def step(self, epoch: int | None = None) -> None:
-        """Move to the next update, if the last one happened.
+        """Advance by the updates that the optimizer has made since the last call.
 
         Args:
-            epoch: the update to go to, whatever has happened; torch's deprecated argument.
+            epoch: the update to go to instead; torch's deprecated argument.
 
         Raises:
-            ValueError: `epoch` is no whole number >= 0.
+            ValueError: `epoch` is not a whole number >= 0.
         """
         is_initial = self._step_count == 0
-        if not is_initial and self.checks_order:
+        if not is_initial and self.warns_about_order:
             self._check_order()
         self._step_count += 1
         if epoch is not None:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
             self._update_lr(epoch)
         elif is_initial:
-            self._factors = self._factors_of_others()
-            self._move_to(self.last_epoch + 1)
+            self._factors = self._initial_factors()
+            self._go_to(self.last_epoch + 1)
         else:
             self._updates.settle()
             self._advance()
 
     def _check_order(self) -> None:
-        """Warn as torch does of a `step` that comes first, and of updates that never come."""
-        made = self._updates.count + self._updates.calls
+        """Warn as torch does about a `step` that comes first, and about updates that never come."""
+        attempts = self._updates.count + self._updates.calls
         message = None
         if self._step_count == 1 and not hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
             message = (
                 "Seems like `optimizer.step()` has been overridden after learning rate scheduler "
-                "initialization: updates that it makes are not counted, and do not move the "
-                "schedule"
+                "initialization: its updates are not counted, and do not advance the schedule"
             )
-        elif self._step_count == 1 and not made:
+        elif self._step_count == 1 and not attempts:
             message = (
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`: it does not "
-                "move the schedule, which follows the updates that the optimizer has made"
+                "advance the schedule, which counts the updates that the optimizer has made"
             )
-        elif not self._updates.count and self._updates.calls >= MOST_WITHOUT_GRADIENT:
+        elif not self._updates.count and self._updates.calls >= MAX_STEPS_WITHOUT_GRADIENT:
             message = (
                 f"optimizer.step() was called {self._updates.calls} times, but no parameter had a "
-                "gradient: the optimizer has made no update, so the schedule has not moved"
+                "gradient: the optimizer has made no update, so the schedule has not advanced"
             )
         if message is not None and not (self._step_count > 1 and self._has_warned):
             self._has_warned = self._step_count > 1
             warnings.warn(message, UserWarning, stacklevel=3)
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """Go to an update; torch's SequentialLR calls it where a schedule begins."""
+        """Go to an update; torch's SequentialLR calls this where a schedule begins."""
         if epoch is None:
-            self._move_to(self.last_epoch + 1)
+            self._go_to(self.last_epoch + 1)
             return
         if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
             raise UsageError(f"step(epoch): epoch must be a whole number >= 0, got {show(epoch)}")
         self._factors = {}
-        self._move_to(epoch)
+        self._go_to(epoch)
 
     def _advance(self) -> None:
-        made = self._updates.count - self._taken
-        if made:
-            self._take_changes()
-            self._move_to(self.last_epoch + made)
+        new = self._updates.count - self._seen
+        if new:
+            self._keep_changes()
+            self._go_to(self.last_epoch + new)
 
-    def _move_to(self, t: int) -> None:
-        self._taken = self._updates.count
+    def _go_to(self, t: int) -> None:
+        self._seen = self._updates.count
         self.last_epoch = t
         self._apply()
 
     def refresh(self) -> None:
-        """Put the values of this update into the groups again, whose own may have changed."""
+        """Set the values of this update again, after base values of groups have changed."""
         self._apply()
 
     def observe(self, metric: float) -> None:
-        """Tell a curve that follows a metric its new value."""
-        self._take_changes()  # relative to the curve as it was when the lrs were set
+        """Pass a new value of the metric to a curve that responds to one."""
+        self._keep_changes()  # relative to the curve as it was when the lrs were set
         self.curve.observe(metric)
         self._apply()
 
     def get_lr(self) -> list[float | Tensor]:
-        """The lr of each group at this update; as tensors where the groups have tensors."""
-        found: list[float | Tensor] = []
+        """The lr of each group at this update; a tensor if the group has a tensor."""
+        values: list[float | Tensor] = []
         lrs = self.lrs_at(self.last_epoch)
         for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             now = group["lr"]
-            found.append(now.new_full((), lr) if isinstance(now, Tensor) else lr)
-        return found
+            values.append(now.new_full((), lr) if isinstance(now, Tensor) else lr)
+        return values
 
     def lrs_at(self, t: int) -> list[float]:
-        """The lr of each group at the update t = 0, 1, ..."""
-        lrs: dict[float, float] = {}  # by a group's own: most groups share it
-        found = []
-        for place, group in enumerate(self.optimizer.param_groups):
-            if "initial_lr" not in group:  # a group added on the way has its own lr
-                group["initial_lr"] = _copied(group["lr"])
-            own = float(group["initial_lr"])
-            if own not in lrs:
-                lrs[own] = self.curve(t, own)
-            found.append(lrs[own] * self._factors.get(place, 1.0))
-        return found
+        """The lr of each group at update t = 0, 1, ..."""
+        by_base: dict[float, float] = {}  # most groups share a base lr
+        lrs = []
+        for index, group in enumerate(self.optimizer.param_groups):
+            if "initial_lr" not in group:  # a group that was added later
+                group["initial_lr"] = _copy_lr(group["lr"])
+            base = float(group["initial_lr"])
+            if base not in by_base:
+                by_base[base] = self.curve(t, base)
+            lrs.append(by_base[base] * self._factors.get(index, 1.0))
+        return lrs
 
     def _apply(self) -> None:
         t = self.last_epoch
-        others = {name: curve(t) for name, curve in self.curve.others.items()}
+        values = {name: curve(t) for name, curve in self.curve.hyperparameter_curves.items()}
         for group, lr in zip(self.optimizer.param_groups, self.lrs_at(t), strict=True):
-            if isinstance(group["lr"], Tensor):  # somebody else may hold it
+            if isinstance(group["lr"], Tensor):  # other code may hold a reference to it
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
-            for name, value in others.items():
-                _put(group, name, value)
-        if self.moved:
-            of_lr = [factor(group) for group in self.optimizer.param_groups]
-            for one in self.moved:
-                one.put(self.optimizer, t, of_lr)
-        self._remember()
+            for name, value in values.items():
+                _set_hyperparameter(group, name, value)
+        if self.hyperparameters:
+            lr_factors = [_lr_factor(group) for group in self.optimizer.param_groups]
+            for scheduled in self.hyperparameters:
+                scheduled.apply(self.optimizer, t, lr_factors)
+        self._record_lrs()
 
-    def _remember(self) -> None:
-        """The lrs as they are now, to see what others make of them."""
+    def _record_lrs(self) -> None:
+        """Record the current lrs, to notice later if other code changes them."""
         lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._last_lr = list(map(_copied, lrs))
-        self._set = list(map(_looked_at, lrs))
+        self._last_lr = list(map(_copy_lr, lrs))
+        self._set_lrs = list(map(_read_lr, lrs))
 
-    def _take_changes(self) -> None:
-        """Keep as a factor what others have made of the lrs since they were set here."""
-        self._factors = self._factors_now()
+    def _keep_changes(self) -> None:
+        """Keep changes that other code made to the lrs since the last step."""
+        self._factors = self._current_factors()
 
-    def _factors_now(self) -> dict[int, float]:
+    def _current_factors(self) -> dict[int, float]:
         factors = dict(self._factors)
         groups = self.optimizer.param_groups
-        for place, (before, group) in enumerate(zip(self._set, groups, strict=False)):
-            now = _looked_at(group["lr"])
+        for index, (before, group) in enumerate(zip(self._set_lrs, groups, strict=False)):
+            now = _read_lr(group["lr"])
             if before is None or now is None or now == before:
                 continue
             if before:
-                factors[place] = factors.get(place, 1.0) * now / before
-            elif factors.get(place) == 0:  # set to 0 before: only the curve tells relative to what
+                factors[index] = factors.get(index, 1.0) * now / before
+            elif factors.get(index) == 0:  # other code had set it to 0: compare with the curve
                 level = self.curve(self.last_epoch, float(group["initial_lr"]))
-                factors[place] = now / level if level else 1.0
+                factors[index] = now / level if level else 1.0
         return factors
 
-    def _factors_of_others(self) -> dict[int, float]:
-        """By place of a group: what a scheduler made before this one has multiplied its lr by.
+    def _initial_factors(self) -> dict[int, float]:
+        """By index of a group: the factor of a scheduler that was created before this one.
 
-        Once the optimizer has made updates, it is one whose time is over.
+        If the optimizer has already made updates, that scheduler is taken as finished.
         """
-        real = innermost_optimizer(self.optimizer)
-        used = self._updates.calls or getattr(real, "_opt_called", False) or real.state
+        innermost = innermost_optimizer(self.optimizer)
+        was_used = self._updates.calls or getattr(innermost, "_opt_called", False)
+        if was_used or innermost.state:
+            return {}
         factors = {}
-        for place, group in enumerate(self.optimizer.param_groups):
-            lr, own = _looked_at(group["lr"]), _looked_at(group.get("initial_lr", group["lr"]))
-            if lr and own and lr != own and not used:
-                factors[place] = lr / own
+        for index, group in enumerate(self.optimizer.param_groups):
+            lr, base = _read_lr(group["lr"]), _read_lr(group.get("initial_lr", group["lr"]))
+            if lr and base and lr != base:
+                factors[index] = lr / base
         return factors
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values: how many updates were made, of how many, and what the curve remembers."""
+        """Return plain values: updates so far, the length, and the memory of the curve."""
         state: dict[str, Any] = {"last_epoch": self.last_epoch, "total": self.curve.total}
-        if self.moved:
-            state["moved"] = self._lengths()
-        if factors := self._factors_now():
+        if self.hyperparameters:
+            state["moved"] = self._lengths()  # the key of earlier versions
+        if factors := self._current_factors():
             state["factors"] = factors
-        remembered = self.curve.state_dict()
-        return state | ({"curve": remembered} if remembered else {})
+        memory = self.curve.state_dict()
+        return state | ({"curve": memory} if memory else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the saved update.
+        """Resume at the saved update.
 
         Raises:
-            ValueError: the schedule that was saved had another length, and `horizon` is "error".
+            ValueError: the saved schedule had another length, and `horizon` is "error".
         """
         self._load_lengths(state_dict)
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = self.last_epoch + 1
         self._factors = dict(state_dict.get("factors", {}))
-        self._taken = self._updates.count
+        self._seen = self._updates.count
         if "curve" in state_dict:
             self.curve.load_state_dict(state_dict["curve"])
-        self._remember()
+        self._record_lrs()
 
     def _load_lengths(self, state_dict: dict[str, Any]) -> None:
-        """Hold the saved lengths against these, or take them over."""
+        """Compare the saved lengths with the new ones, or restore them."""
         total = state_dict["total"]
-        if total is None or self.horizon == "extend":  # any other length is meant
+        if total is None or self.horizon == "extend":  # another length is intended
             return
-        saved, here = state_dict.get("moved", {}), self._lengths()
-        if saved.keys() != here.keys():
+        saved, new = state_dict.get("moved", {}), self._lengths()
+        if saved.keys() != new.keys():
             raise UsageError(
                 f"the checkpoint's schedules are {saved or 'none'} (with their steps), "
-                f"these {here or 'none'}"
+                f"these {new or 'none'}"
             )
-        if total != self.curve.total and self.curve.bounded:
-            self.curve = self._kept("schedule", self.curve, total)
-        for one in self.moved:
-            length = saved[one.path]
-            if one.curve is not None and length != one.curve.total and one.curve.bounded:
-                one.curve = self._kept(one.path, one.curve, length)
+        if total != self.curve.total and self.curve.depends_on_length:
+            self.curve = self._restore_length("schedule", self.curve, total)
+        for scheduled in self.hyperparameters:
+            length, curve = saved[scheduled.path], scheduled.curve
+            if curve is not None and length != curve.total and curve.depends_on_length:
+                scheduled.curve = self._restore_length(scheduled.path, curve, length)
 
-    def _kept(self, what: str, curve: Curve, total: int) -> Curve:
+    def _restore_length(self, what: str, curve: Curve, total: int) -> Curve:
         if self.horizon == "keep":
             return curve.with_length(total)
         raise UsageError(
             f"the checkpoint's {what} has {total} steps, this one {curve.total}; in Python "
-            f'horizon="keep" (an argument of configure_optimizers and ScheduledLR) goes on with '
+            f'horizon="keep" (an argument of configure_optimizers and ScheduledLR) resumes with '
             f'{total}, horizon="extend" with {curve.total}'
         )
 
     def set_length(self, steps: int) -> None:
-        """Fit the schedule anew, and those beside it that had its length.
+        """Fit the schedule to another length, and every hyperparameter's that had its length.
 
         Args:
-            steps: updates in all.
+            steps: the updates in the run.
 
         Raises:
             ValueError: it does not fit.
         """
         before = self.curve.total
-        for one in self.moved:
-            if one.curve is not None and one.curve.total == before:
-                one.curve = one.curve.with_length(steps)
+        for scheduled in self.hyperparameters:
+            if scheduled.curve is not None and scheduled.curve.total == before:
+                scheduled.curve = scheduled.curve.with_length(steps)
         self.curve = self.curve.with_length(steps)
         self._apply()
 
     def _lengths(self) -> dict[str, int]:
-        """The steps of each other schedule; of one that follows the lr, the lr's."""
-        return {one.path: (one.curve or self.curve).total for one in self.moved}
+        """The steps of each hyperparameter's schedule; without one, of the lr's."""
+        return {
+            scheduled.path: (scheduled.curve or self.curve).total
+            for scheduled in self.hyperparameters
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "_updates"}
-        return state | {"_taken": self._updates.count - self._taken}  # as it is kept: waiting
+        return state | {"_seen": self._updates.count - self._seen}  # stored as `waiting`
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._attach(waiting=state["_taken"])
-        if self._follows:
-            self.follow_updates()
+        self._attach(waiting=state["_seen"])
+        if self._steps_after_updates:
+            self.step_after_updates()
 
 
-#: What a curve moves along with the lr as `momentum`.
-MOMENTUM = ("momentum", "betas.0")
+def _lr_factor(group: dict[str, Any]) -> float:
+    """The lr as a multiple of the group's base lr."""
+    base = group["initial_lr"]
+    return float(group["lr"] / base) if base else 1.0
 
 
-def factor(group: dict[str, Any]) -> float:
-    """The lr as a multiple of the group's own."""
-    own = group["initial_lr"]
-    return float(group["lr"] / own) if own else 1.0
-
-
-def _copied(lr: float | Tensor) -> float | Tensor:
+def _copy_lr(lr: float | Tensor) -> float | Tensor:
     return lr.clone() if isinstance(lr, Tensor) else lr
 
 
-def _looked_at(lr: float | Tensor) -> float | None:
-    """An lr as a number; None on a GPU, where to look means to wait."""
+def _read_lr(lr: float | Tensor) -> float | None:
+    """An lr as a number; None for a tensor on a GPU, where reading would synchronize."""
     if isinstance(lr, Tensor):
         return float(lr) if lr.device.type == "cpu" else None
     return float(lr)
 
 
-def _put(group: dict[str, Any], name: str, value: float) -> None:
-    if math.isnan(value):  # a part of a sequence that moves nothing else than the lr
+def _set_hyperparameter(group: dict[str, Any], name: str, value: float) -> None:
+    if math.isnan(value):  # a part of a sequence that sets only the lr
         return
     if group.get(name):
         group[name] = value

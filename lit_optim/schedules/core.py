@@ -1,4 +1,4 @@
-"""What a schedule is: something that fits itself to a run and then gives a value per update."""
+"""Schedules: they are written before the length of a run is known, then fitted to a run."""
 
 from __future__ import annotations
 
@@ -6,199 +6,137 @@ import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from lit_optim.errors import UsageError, show
-from lit_optim.schedules.durations import Duration, Horizon, parse
+from lit_optim.schedules.curve import Curve, MonitoredMetric
+from lit_optim.schedules.durations import Duration, Horizon, parse_duration
 
-#: Makes the torch scheduler of a schedule and an optimizer, where the run is known.
-SERVED: ContextVar[Callable[[Schedule, Any], Any] | None] = ContextVar("SERVED", default=None)
+#: Where the run is known: builds the torch scheduler of a schedule and an optimizer.
+SCHEDULER_FACTORY: ContextVar[Callable[[Schedule, Any], Any] | None] = ContextVar(
+    "SCHEDULER_FACTORY", default=None
+)
 
-Ticks = Literal["end", "start", "both"]
-TICKS = ("end", "start", "both")
-#: So many updates, evenly over a run, tell whether a curve depends on its length.
-LOOKS = 200
-
-#: The metric that a schedule follows and whether it is best when low or high; None: the run's.
-Monitor = Annotated[str | None, "the name of a logged metric"]
-Mode = Literal["min", "max"]
-
-
-class Curve:
-    """The value of each update of a run.
-
-    Closed form where a subclass says nothing else; one that remembers something overrides
-    `state_dict`, `load_state_dict` and, if it follows a metric, `observe`.
-
-    Args:
-        total: the updates of the schedule; past them the value stays.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        #: curves of other hyperparameters that move along, such as `momentum`; values, not factors
-        self.others: dict[str, Curve] = {}
-        #: the schedule and the run that it was made of, where it was made by one
-        self.made_of: tuple[Schedule, Horizon] | None = None
-        #: what it follows: a `Follow`, or None
-        self.follows: Follow | None = None
-        #: how many updates lie between two observations of that; 0: a validation
-        self.observed_every = 0
-
-    def __call__(self, t: int, lr: float = 1.0) -> float:
-        """The lr at the update with index t = 0, 1, ... of a group whose own lr is `lr`."""
-        raise NotImplementedError
-
-    @property
-    def bounded(self) -> bool:
-        """Whether its values depend on the length, so that a run cannot go on with another one."""
-        return self.made_of is None or self.made_of[0].depends_on_length(self.made_of[1])
-
-    def with_length(self, steps: int) -> Curve:
-        """The curve of the same schedule over a run of another length.
-
-        Raises:
-            ValueError: it does not fit.
-        """
-        if self.made_of is None:
-            raise UsageError(f"a curve of {self.total} steps was given, so it cannot have {steps}")
-        schedule, horizon = self.made_of
-        return schedule.curve(replace(horizon, steps=steps))
-
-    def sample(self, t: int) -> float:
-        """A number to compare with that of another curve: its value, if that is cheap."""
-        return self(t)
-
-    def milestones(self) -> list[int]:
-        """The updates at which something begins or ends, the first and the last among them."""
-        return sorted({0, self.total - 1})
-
-    def observe(self, metric: float) -> None:
-        """Take note of a new value of the metric that is followed."""
-
-    def set_direction(self, mode: Mode) -> None:
-        """Take note of whether the metric that is followed is best when low or high."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What is remembered, in plain values."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what was remembered."""
-
-
-@dataclass(frozen=True)
-class Follow:
-    """A metric to follow.
-
-    Args:
-        monitor: its name; None: the run's.
-        mode: is it best when min or max; None: as the run or its name says.
-        every: how many updates lie between two observations; None: a validation.
-    """
-
-    monitor: str | None
-    mode: Mode | None
-    every: Duration | None = None
+StepAlignment = Literal["end", "start", "both"]
+STEP_ALIGNMENTS = ("end", "start", "both")
+#: The number of updates, evenly spaced over a run, at which curves of two lengths are compared.
+COMPARED_UPDATES = 200
+#: Fields that had other names in earlier versions, for schedules that were pickled then.
+OLD_FIELDS = {
+    "ticks": "step_alignment",
+    "follows": "metric",
+    "others": "hyperparameters",
+    "whole": "must_fit",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What was asked for, before the length of the run is known; `curve` fits it to a run.
+    """A schedule that is not yet fitted to a run; `curve` does that.
 
     Args:
-        total: the length of the schedule if it is not the length of the run.
-        ticks: how updates are counted; see `phases`.
-        follows: the metric it follows, for one that does.
+        total: the length of the schedule, if it is not the length of the run.
+        step_alignment: where an update lies within its step; see `phases`.
+        metric: the metric that the schedule responds to, if any.
 
     Raises:
-        ValueError: `total` is not a duration, or `ticks` is not one of the three.
+        ValueError: `total` is not a duration, or `step_alignment` is not one of the three.
     """
 
     total: Duration | None = None
-    ticks: Ticks = "end"
-    follows: Follow | None = None
+    step_alignment: StepAlignment = "end"
+    metric: MonitoredMetric | None = None
 
     def __call__(self, optimizer: Any) -> Any:
-        """The torch scheduler of an optimizer, for code that is given a torch scheduler's class.
+        """Build the torch scheduler of an optimizer, for code that expects a scheduler class.
 
-        Its length is `total` in steps, or that of the run in a module whose configure_optimizers
-        the command line serves.
+        Its length is `total` in steps. In a module whose `configure_optimizers` the command line
+        calls, it is the length of the run.
 
         Raises:
             ValueError: the length is not known.
         """
-        if (serve := SERVED.get()) is not None:
-            return serve(self, optimizer)
-        if self.total is None or self.units - {"step", "%"} or self.follows is not None:
+        if (build_scheduler := SCHEDULER_FACTORY.get()) is not None:
+            return build_scheduler(self, optimizer)
+        if self.total is None or self.units - {"step", "%"} or self.metric is not None:
             raise UsageError(
                 "scheduler(optimizer=...) does not know the run: give its length in steps as the "
                 "schedule's total, or return lit_optim.configure_optimizers(self, optimizer, "
                 "scheduler)"
             )
-        from lit_optim.schedules.adapter import ScheduledLR  # torch, which takes seconds
+        from lit_optim.schedules.adapter import ScheduledLR  # torch takes seconds to import
 
         steps = int(Horizon(1).resolve("total", self.total))
         return ScheduledLR(optimizer, self.curve(Horizon(steps)))
 
     def __post_init__(self) -> None:
-        if self.ticks not in TICKS:
-            raise UsageError(f"ticks must be one of {', '.join(TICKS)}, got {show(self.ticks)}")
+        if self.step_alignment not in STEP_ALIGNMENTS:
+            raise UsageError(
+                f"step_alignment must be one of {', '.join(STEP_ALIGNMENTS)}, "
+                f"got {show(self.step_alignment)}"
+            )
         if self.total is not None:
-            amount, unit = parse("total", self.total)
+            amount, unit = parse_duration("total", self.total)
             if unit == "%" or amount <= 0:
                 raise UsageError(
                     f"total must be steps, epochs or samples > 0, got {show(self.total)}"
                 )
 
-    def following(self, follow: Follow) -> Schedule:
-        """The same schedule, following this."""
-        return replace(self, follows=follow)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({OLD_FIELDS.get(name, name): value for name, value in state.items()})
+
+    def with_metric(self, metric: MonitoredMetric) -> Schedule:
+        """The same schedule, responding to this metric."""
+        return replace(self, metric=metric)
 
     def durations(self) -> list[Duration]:
-        """The durations it is written in, beside `total`."""
+        """The durations that it is written in, except `total`."""
         return []
 
     @property
     def units(self) -> set[str]:
         """The units that the horizon must know: "step", "%", "epoch", "sample"."""
         total = [] if self.total is None else [self.total]
-        return {parse("length", duration)[1] for duration in (*total, *self.durations())}
+        return {parse_duration("length", duration)[1] for duration in (*total, *self.durations())}
 
     def check(self, lr: float) -> None:
-        """Hold its floors against the largest lr of the optimizer.
+        """Check that no floor is above `lr`, the largest lr of the optimizer.
 
         Raises:
-            ValueError: one of them is above it, so that the lr would rise.
+            ValueError: a floor is above it, so that the lr would rise.
         """
 
     def curve(self, horizon: Horizon) -> Curve:
-        """This schedule over a run of known length.
+        """Fit this schedule to a run of known length.
 
         Raises:
             ValueError: it does not fit.
         """
-        curve = self.fit(horizon)
-        curve.made_of = self, horizon
+        curve = self.build_curve(horizon)
+        curve.source = self, horizon
         return curve
 
-    def fit(self, horizon: Horizon) -> Curve:
-        """What `curve` gives; written by a subclass."""
+    def build_curve(self, horizon: Horizon) -> Curve:
+        """Build what `curve` returns; each subclass implements this."""
         raise NotImplementedError
 
     def depends_on_length(self, horizon: Horizon) -> bool:
-        """Whether the values in a run would be others if the run were longer."""
+        """Whether the values within this run would change if the run were longer."""
         try:
-            here, longer = self.fit(horizon), self.fit(replace(horizon, steps=2 * horizon.steps))
+            curve = self.build_curve(horizon)
+            longer = self.build_curve(replace(horizon, steps=2 * horizon.steps))
         except UsageError:
             return True
         steps = horizon.steps
-        evenly = {round(k * (steps - 1) / (LOOKS - 1)) for k in range(LOOKS)}
-        marks = evenly | {t for t in (*here.milestones(), *longer.milestones()) if t < steps}
-        curves = [(here, longer)]
-        curves += [(curve, longer.others[name]) for name, curve in here.others.items()]
+        evenly = {round(k * (steps - 1) / (COMPARED_UPDATES - 1)) for k in range(COMPARED_UPDATES)}
+        marks = evenly | {t for t in (*curve.milestones(), *longer.milestones()) if t < steps}
+        pairs = [(curve, longer)]
+        pairs += [
+            (inner, longer.hyperparameter_curves[name])
+            for name, inner in curve.hyperparameter_curves.items()
+        ]
         return any(
-            not math.isclose(one.sample(t), other.sample(t), rel_tol=1e-12)
-            for one, other in curves
+            not math.isclose(first.sample(t), second.sample(t), rel_tol=1e-12)
+            for first, second in pairs
             for t in sorted(marks)
         )

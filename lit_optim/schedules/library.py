@@ -1,29 +1,34 @@
-"""The schedules by name: one short function each, a name for a list of phases.
+"""Schedules by name: each is a short function that returns a list of phases.
 
-All take `total` (the length of the schedule if not that of the run) and `ticks` (`end`, or `start`
-to count as transformers and torch do) beside their own arguments. Factors multiply the optimizer's
-lr, group by group. Durations are `500` (optimizer steps), "5%" of the run, "2 epochs" or
-"1000 samples".
+All of them take `total` (the length of the schedule, if it is not that of the run) and
+`step_alignment` (`end`, or `start` to count as transformers and torch do). Factors multiply the
+lr of each parameter group. Durations are `500` (optimizer steps), "5%" of the run, "2 epochs" or
+"1000 samples". In the formulas x goes from 0 to 1 over the phase, and min is `min_lr_ratio`.
 
-Raises (all of them): ValueError naming the argument, what was given and what is allowed.
+Raises (all of them): ValueError naming the argument, the value given and what is allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Annotated, Literal, ParamSpec, TypedDict, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from typing_extensions import Unpack
 
-from lit_optim.errors import UsageError, suggest
-from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.schedules import shapes
-from lit_optim.schedules.core import Schedule, Ticks
+from lit_optim.schedules.arguments import (
+    CommonArguments,
+    Fraction,
+    Gamma,
+    NonNegative,
+    Positive,
+    floor_level,
+    warmup_phase,
+)
 from lit_optim.schedules.durations import Duration
 from lit_optim.schedules.phase_spec import (
-    Absolute,
-    Free,
+    AbsoluteLevel,
+    FormulaSegment,
     Geometric,
     InverseSqrt,
     Level,
@@ -31,287 +36,253 @@ from lit_optim.schedules.phase_spec import (
     Repeat,
 )
 from lit_optim.schedules.phases import Phases
-
-Share = Annotated[float, "in [0, 1]"]
-Positive = Annotated[float, "> 0"]
-Gamma = Annotated[float, "in (0, 1]"]
-P = ParamSpec("P")
-S = TypeVar("S", bound=Schedule)
+from lit_optim.schedules.registry import schedule
 
 
-class Counting(TypedDict, total=False):
-    """The arguments that every schedule takes."""
+@schedule
+def none() -> None:
+    """No schedule: the lr stays constant.
 
-    total: Duration | None
-    ticks: Ticks
-
-
-def checked(schedule: Callable[P, S]) -> Callable[P, S]:
-    """Hold the keyword arguments against their annotations before the phases are made."""
-
-    @wraps(schedule)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> S:
-        known = [name for name in hints_of(schedule) if name not in ("counting", "return")]
-        for key in kwargs:
-            if key not in known:
-                near = suggest(key, known)
-                raise UsageError(
-                    f"{schedule.__name__.rstrip('_')} takes no {key}{near} (it takes "
-                    f"{', '.join(known)})"
-                )
-        check(schedule, kwargs)
-        return schedule(*map(plain, args), **plain_values(kwargs))
-
-    return wrapper
-
-
-def warm(warmup: Duration) -> Phase:
-    """The first phase of anything: from 0 to the peak in a straight line."""
-    return Phase(0.0, 1.0, length=warmup, name="warmup")
-
-
-def floor_of(min_lr_ratio: float | None, min_lr: float | None) -> Level:
-    """The floor, given as a share of the optimizer's lr or as a lr; by default 0.
-
-    Raises:
-        ValueError: it is given twice.
+    lit-optim.
     """
-    if min_lr is None:
-        return min_lr_ratio or 0.0
-    if min_lr_ratio:
-        raise UsageError(f"min_lr={min_lr:g} and min_lr_ratio={min_lr_ratio:g}: give one of them")
-    return Absolute(min_lr)
 
 
-@checked
-def constant(warmup: Duration = 0, **counting: Unpack[Counting]) -> Phases:
-    """1 all the way.
+@schedule
+def constant(warmup: Duration = 0, **common: Unpack[CommonArguments]) -> Phases:
+    """Constant lr, optionally after a linear warmup.
 
-    transformers' `constant`; with a warmup its `constant_with_warmup`.
+    transformers' `constant`; with a warmup, its `constant_with_warmup`.
     """
-    return Phases((warm(warmup), Phase(1.0, 1.0)), **counting)
+    return Phases((warmup_phase(warmup), Phase(1.0, 1.0)), **common)
 
 
-@checked
-def constant_warmup(warmup: Duration = "5%", **counting: Unpack[Counting]) -> Phases:
-    """Up in a straight line, then 1.
+@schedule
+def constant_warmup(warmup: Duration = "5%", **common: Unpack[CommonArguments]) -> Phases:
+    """Linear warmup, then constant lr.
 
     transformers' `constant_with_warmup`.
     """
-    return Phases((warm(warmup), Phase(1.0, 1.0)), **counting)
+    return Phases((warmup_phase(warmup), Phase(1.0, 1.0)), **common)
 
 
-@checked
-def linear(warmup: Duration = 0, min_lr_ratio: Share = 0.0, **counting: Unpack[Counting]) -> Phases:
-    """1 - (1 - min) x.
+@schedule
+def linear(
+    warmup: Duration = 0, min_lr_ratio: Fraction = 0.0, **common: Unpack[CommonArguments]
+) -> Phases:
+    """Linear decay to 0 or a floor: 1 - (1 - min) x.
 
     Defazio et al. 2023, When, Why and How Much? Adaptive Learning Rate Scheduling by Refinement,
     arXiv:2310.07831.
     """
-    return Phases((warm(warmup), Phase(1.0, min_lr_ratio)), **counting)
+    return Phases((warmup_phase(warmup), Phase(1.0, min_lr_ratio)), **common)
 
 
-@checked
+@schedule
 def linear_warmup(
-    warmup: Duration = "5%", min_lr_ratio: Share = 0.0, **counting: Unpack[Counting]
+    warmup: Duration = "5%", min_lr_ratio: Fraction = 0.0, **common: Unpack[CommonArguments]
 ) -> Phases:
-    """Warmup, then 1 - (1 - min) x.
+    """Linear warmup, then linear decay to 0 or a floor: 1 - (1 - min) x.
 
     Defazio et al. 2023, arXiv:2310.07831; transformers' `linear`.
     """
-    return Phases((warm(warmup), Phase(1.0, min_lr_ratio)), **counting)
+    return Phases((warmup_phase(warmup), Phase(1.0, min_lr_ratio)), **common)
 
 
-@checked
-def cosine(warmup: Duration = 0, min_lr_ratio: Share = 0.0, **counting: Unpack[Counting]) -> Phases:
-    """Down: min + (1 - min) (1 + cos πx) / 2.
+@schedule
+def cosine(
+    warmup: Duration = 0, min_lr_ratio: Fraction = 0.0, **common: Unpack[CommonArguments]
+) -> Phases:
+    """Cosine decay to 0 or a floor: min + (1 - min) (1 + cos πx) / 2.
 
     Loshchilov & Hutter 2016, SGDR: Stochastic Gradient Descent with Warm Restarts,
-    arXiv:1608.03983, one cycle of it.
+    arXiv:1608.03983, with a single cycle.
     """
-    return Phases((warm(warmup), Phase(1.0, min_lr_ratio, shapes.cosine)), **counting)
+    return Phases((warmup_phase(warmup), Phase(1.0, min_lr_ratio, shapes.cosine)), **common)
 
 
-@checked
+@schedule
 def cosine_warmup(
-    warmup: Duration = "5%", min_lr_ratio: Share = 0.0, **counting: Unpack[Counting]
+    warmup: Duration = "5%", min_lr_ratio: Fraction = 0.0, **common: Unpack[CommonArguments]
 ) -> Phases:
-    """Warmup, then min + (1 - min) (1 + cos πx) / 2.
+    """Linear warmup, then cosine decay to 0 or a floor: min + (1 - min) (1 + cos πx) / 2.
 
     Loshchilov & Hutter 2016, arXiv:1608.03983; transformers' `cosine`.
     """
-    return Phases((warm(warmup), Phase(1.0, min_lr_ratio, shapes.cosine)), **counting)
+    return Phases((warmup_phase(warmup), Phase(1.0, min_lr_ratio, shapes.cosine)), **common)
 
 
-@checked
+@schedule
 def cosine_min_lr(
     warmup: Duration = "5%",
-    min_lr_ratio: Share | None = None,
-    min_lr: Annotated[float, ">= 0"] | None = None,
-    **counting: Unpack[Counting],
+    min_lr_ratio: Fraction | None = None,
+    min_lr: NonNegative | None = None,
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """Warmup, then a cosine to a floor: a tenth, or `min_lr_ratio`, or the lr `min_lr` itself.
+    """Linear warmup, then cosine decay to a floor: a tenth, `min_lr_ratio`, or the lr `min_lr`.
 
     Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556 (a
     tenth); transformers' `cosine_with_min_lr`.
     """
-    floor = floor_of(0.1 if min_lr_ratio is None and min_lr is None else min_lr_ratio, min_lr)
-    return Phases((warm(warmup), Phase(1.0, floor, shapes.cosine)), **counting)
+    has_default = min_lr_ratio is None and min_lr is None
+    floor = floor_level(0.1 if has_default else min_lr_ratio, min_lr)
+    return Phases((warmup_phase(warmup), Phase(1.0, floor, shapes.cosine)), **common)
 
 
-@checked
+@schedule
 def cosine_restarts(
     cycles: Annotated[int, "> 0"] = 4,
     growth: Annotated[float, ">= 1"] = 1.0,
     decay: Gamma = 1.0,
     warmup: Duration = "5%",
-    min_lr_ratio: Share = 0.0,
-    **counting: Unpack[Counting],
+    min_lr_ratio: Fraction = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """Warmup, then so many cosines; each is `growth` times as long, its peak `decay` times as high.
+    """Linear warmup, then cosine decay with warm restarts; cycles may grow and peaks decay.
 
-    Loshchilov & Hutter 2016, arXiv:1608.03983; transformers' `cosine_with_restarts`. What `decay`
-    multiplies is the height over the floor.
+    Loshchilov & Hutter 2016, arXiv:1608.03983; transformers' `cosine_with_restarts`. Each cycle is
+    `growth` times as long as the one before, and its height above the floor `decay` times as high.
     """
     wave = Phase(1.0, min_lr_ratio, shapes.cosine)
-    fall = Repeat((wave,), count=cycles, growth=growth, decay=decay, floor=min_lr_ratio)
-    return Phases((warm(warmup), fall), **counting)
+    waves = Repeat((wave,), count=cycles, growth=growth, decay=decay, floor=min_lr_ratio)
+    return Phases((warmup_phase(warmup), waves), **common)
 
 
-@checked
+@schedule
 def polynomial(
     power: Positive = 1.0,
     warmup: Duration = 0,
-    min_lr_ratio: Share = 0.0,
-    min_lr: Annotated[float, ">= 0"] | None = None,
-    **counting: Unpack[Counting],
+    min_lr_ratio: Fraction = 0.0,
+    min_lr: NonNegative | None = None,
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """Min + (1 - min) (1 - x)^power.
+    """Polynomial decay: min + (1 - min) (1 - x)^power.
 
     transformers' `polynomial`, torch's PolynomialLR; Chen et al. 2016, arXiv:1606.00915 (0.9).
     """
-    fall = Phase(1.0, floor_of(min_lr_ratio, min_lr), shapes.polynomial(power))
-    return Phases((warm(warmup), fall), **counting)
+    decay = Phase(1.0, floor_level(min_lr_ratio, min_lr), shapes.polynomial(power))
+    return Phases((warmup_phase(warmup), decay), **common)
 
 
-@checked
+@schedule
 def inverse_sqrt(
-    warmup: Duration = "5%", timescale: Duration | None = None, **counting: Unpack[Counting]
+    warmup: Duration = "5%", timescale: Duration | None = None, **common: Unpack[CommonArguments]
 ) -> Phases:
-    """Warmup, then 1 / √(1 + s / timescale), s steps after it; needs no end of the run.
+    """Linear warmup, then decay by 1 / √(1 + s / timescale), s steps later; needs no run length.
 
     Zhai et al. 2021, Scaling Vision Transformers, arXiv:2106.04560; transformers' `inverse_sqrt`.
     """
-    if timescale is None:  # the curve of Vaswani et al. 2017; transformers' number without a warmup
+    if timescale is None:  # Vaswani et al. 2017; without a warmup, transformers' number
         timescale = 10_000 if str(warmup).strip() in ("0", "0%") else warmup
-    fall = Free(InverseSqrt(), timescale, name="timescale")
-    return Phases((warm(warmup), fall), **counting)
+    decay = FormulaSegment(InverseSqrt(), timescale, name="timescale")
+    return Phases((warmup_phase(warmup), decay), **common)
 
 
-@checked
+@schedule
 def wsd(
     warmup: Duration = "5%",
     cooldown: Duration = "20%",
     shape: shapes.ShapeName = "1-sqrt",
-    min_lr_ratio: Share = 0.0,
-    **counting: Unpack[Counting],
+    min_lr_ratio: Fraction = 0.0,
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """Warmup, stable at the peak, then down in the last part of the run.
+    """Warmup, stable, decay: linear warmup, constant lr, then a cooldown at the end of the run.
 
     Hu et al. 2024, MiniCPM, arXiv:2404.06395; Hägele et al. 2024, Scaling Laws and Compute-Optimal
-    Training Beyond Fixed Training Durations, arXiv:2405.18392 (1 - √x). The cooldown may have any
-    shape of phases; one that falls by a factor, as `exponential` does, needs a min_lr_ratio > 0.
+    Training Beyond Fixed Training Durations, arXiv:2405.18392 (1 - √x). The cooldown may have the
+    shape of any phase; one that decays by a factor, such as `exponential`, needs min_lr_ratio > 0.
     """
-    form = shapes.named("shape", shape)
-    fall = Phase(1.0, min_lr_ratio, length=cooldown, name="cooldown", **form)
-    return Phases((warm(warmup), Phase(1.0, 1.0), fall), **counting)
+    form = shapes.parse_shape("shape", shape)
+    decay = Phase(1.0, min_lr_ratio, length=cooldown, name="cooldown", **form)
+    return Phases((warmup_phase(warmup), Phase(1.0, 1.0), decay), **common)
 
 
-@checked
+@schedule
 def step(
     step_size: Duration = "30%",
     gamma: Gamma = 0.1,
     warmup: Duration = 0,
-    **counting: Unpack[Counting],
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """gamma^floor(t / step_size): down by a factor every step_size.
+    """Multiply by gamma every step_size: gamma^floor(t / step_size).
 
     He et al. 2015, Deep Residual Learning, arXiv:1512.03385; torch's StepLR.
     """
-    steps = Repeat((Phase(1.0, 1.0, length=step_size, name="step_size"),), decay=gamma)
-    return Phases((warm(warmup), steps), **counting)
+    level = Phase(1.0, 1.0, length=step_size, name="step_size")
+    return Phases((warmup_phase(warmup), Repeat((level,), decay=gamma)), **common)
 
 
-@checked
+@schedule
 def multistep(
     milestones: Sequence[Duration] = ("50%", "75%"),
     gamma: Gamma = 0.1,
     warmup: Duration = 0,
-    **counting: Unpack[Counting],
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """gamma^(milestones passed): down by a factor at each of them, counted from the run's start.
+    """Multiply by gamma at each milestone, counted from the start of the run.
 
     He et al. 2015, arXiv:1512.03385; torch's MultiStepLR.
     """
-    return Phases((warm(warmup), *stairs(milestones, gamma)), **counting)
+    return Phases((warmup_phase(warmup), *milestone_phases(milestones, gamma)), **common)
 
 
-def stairs(milestones: Sequence[Duration], gamma: float) -> list[Phase]:
-    """A level until each milestone, and one after the last."""
+def milestone_phases(milestones: Sequence[Duration], gamma: float) -> list[Phase]:
+    """A constant level until each milestone, and one after the last."""
     levels = [gamma**index for index in range(len(milestones) + 1)]
-    steps = [
+    phases = [
         Phase(level, level, until=milestone, name="milestones")
         for level, milestone in zip(levels, milestones, strict=False)
     ]
-    return [*steps, Phase(levels[-1], levels[-1])]
+    return [*phases, Phase(levels[-1], levels[-1])]
 
 
-@checked
+@schedule
 def exponential(
     gamma: Gamma = 0.95,
     every: Duration = "1%",
     warmup: Duration = 0,
-    **counting: Unpack[Counting],
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """gamma^(t / every), smoothly.
+    """Exponential decay: gamma^(t / every), smoothly.
 
     torch's ExponentialLR, where `every` is one epoch or step.
     """
-    fall = Free(Geometric(gamma), every, name="every")
-    return Phases((warm(warmup), fall), **counting)
+    decay = FormulaSegment(Geometric(gamma), every, name="every")
+    return Phases((warmup_phase(warmup), decay), **common)
 
 
 Momentum = Annotated[tuple[float, float], "in [0, 1)"]
 
 
-@checked
+@schedule
 def cyclic(
     step_size_up: Duration = "10%",
     step_size_down: Duration | None = None,
     mode: Literal["triangular", "triangular2", "exp_range"] = "triangular",
     gamma: Gamma = 1.0,
-    min_lr_ratio: Share = 0.1,
+    min_lr_ratio: Fraction = 0.1,
     momentum: Momentum | None = None,
-    **counting: Unpack[Counting],
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """Up and down between a floor and the peak, in straight lines.
+    """Triangular cycles between a floor and the peak lr.
 
     Smith 2015, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186; torch's
-    CyclicLR. triangular2 halves the height with each cycle, exp_range multiplies it by gamma^t.
-    `momentum` (low, high) goes the other way where the optimizer has momentum or betas.
+    CyclicLR. `triangular2` halves the height after each cycle; `exp_range` multiplies it by
+    gamma^t. `momentum` (low, high) cycles in the opposite direction, in optimizers that have
+    momentum or betas.
     """
-    others = {}
+    hyperparameters = {}
     if momentum is not None:
-        low, high = map(Absolute, momentum)
-        others["momentum"] = (triangles(high, low, step_size_up, step_size_down, mode, gamma),)
-    waves = triangles(min_lr_ratio, 1.0, step_size_up, step_size_down, mode, gamma)
-    return Phases((waves,), others=others, **counting)
+        low, high = map(AbsoluteLevel, momentum)
+        cycles = triangle_cycles(high, low, step_size_up, step_size_down, mode, gamma)
+        hyperparameters["momentum"] = (cycles,)
+    cycles = triangle_cycles(min_lr_ratio, 1.0, step_size_up, step_size_down, mode, gamma)
+    return Phases((cycles,), hyperparameters=hyperparameters, **common)
 
 
-def triangles(
+def triangle_cycles(
     base: Level, peak: Level, up: Duration, down: Duration | None, mode: str, gamma: float
 ) -> Repeat:
-    """From the base to the peak and back, again and again, lower each time as `mode` says."""
+    """Cycles from the base to the peak and back, whose height shrinks according to `mode`."""
     down = up if down is None else down
     return Repeat(
         (
@@ -324,21 +295,21 @@ def triangles(
     )
 
 
-@checked
+@schedule
 def one_cycle(
     warmup: Duration = "30%",
-    start_ratio: Share = 0.04,
-    end_ratio: Share = 4e-6,
+    start_ratio: Fraction = 0.04,
+    end_ratio: Fraction = 4e-6,
     shape: Literal["cosine", "linear"] = "cosine",
     three_phase: bool = False,
     momentum: Momentum | None = (0.85, 0.95),
-    **counting: Unpack[Counting],
+    **common: Unpack[CommonArguments],
 ) -> Phases:
-    """Up from a start to the peak, then down to almost nothing; momentum the other way.
+    """Warmup to the peak lr, then decay to almost 0, while momentum does the opposite.
 
     Smith & Topin 2017, Super-Convergence, arXiv:1708.07120; torch's OneCycleLR. `momentum`
-    (low, high) is set where the optimizer has momentum or betas; null leaves them alone. With three
-    phases the way down ends at the start after another `warmup`, and then goes on to the end.
+    (low, high) is set in optimizers that have momentum or betas; null leaves them unchanged. With
+    `three_phase` the lr returns to its start within another `warmup`, then decays to its end.
     """
     form = shapes.cosine if shape == "cosine" else shapes.linear
 
@@ -348,15 +319,8 @@ def one_cycle(
             return up, Phase(peak, end, form)
         return up, Phase(peak, start, form, length=warmup, name="warmup"), Phase(start, end, form)
 
-    others = {}
+    hyperparameters = {}
     if momentum is not None:
-        low, high = map(Absolute, momentum)
-        others["momentum"] = cycle(high, low, high)
-    return Phases(cycle(start_ratio, 1.0, end_ratio), others=others, **counting)
-
-
-def none() -> None:
-    """No scheduler: the lr stays what the optimizer was given.
-
-    Ours.
-    """
+        low, high = map(AbsoluteLevel, momentum)
+        hyperparameters["momentum"] = cycle(high, low, high)
+    return Phases(cycle(start_ratio, 1.0, end_ratio), hyperparameters=hyperparameters, **common)

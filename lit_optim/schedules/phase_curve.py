@@ -1,4 +1,4 @@
-"""Phases fitted to a run: each has its place, and the whole is a pure function of the update."""
+"""Segments placed in a run, which together are a pure function of the update."""
 
 from __future__ import annotations
 
@@ -8,207 +8,221 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from lit_optim.errors import UsageError
-from lit_optim.schedules.core import Curve, Ticks
-from lit_optim.schedules.durations import Duration, Horizon, Share, parse
+from lit_optim.schedules.core import StepAlignment
+from lit_optim.schedules.curve import Curve
+from lit_optim.schedules.durations import Duration, Horizon, RunFraction, parse_duration
 from lit_optim.schedules.phase_spec import (
-    Absolute,
-    Free,
-    Item,
+    AbsoluteLevel,
+    FormulaSegment,
     Level,
     Phase,
     Repeat,
-    phases_of,
-    value_of,
+    Segment,
+    inner_phases,
+    level_value,
 )
 
-#: More rounds or levels than these are no milestones.
-MANY = 100
+#: Rounds or levels beyond this number are not listed as milestones.
+MAX_LISTED = 100
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A phase at its place in a run: `length` steps from `begin`."""
+class PlacedSegment:
+    """A segment that takes `length` steps of a run from `begin`."""
 
     begin: float
     length: float
-    item: Item
-    #: the lengths of the phases of the first round, or the scale of a formula
+    segment: Segment
+    #: lengths of the phases of the first round, or the scale of a formula, in steps
     parts: tuple[Fraction, ...] = ()
-    #: whether the update before `begin` is its own too, and at its start; see `ticks: both`
-    early: bool = False
+    #: whether it also has the update before `begin`, at its start; see `step_alignment: both`
+    is_early: bool = False
 
     @property
     def end(self) -> float:
-        """Where the next one begins."""
+        """Where the next segment begins."""
         return self.begin + self.length
 
-    def at(self, position: float, owner: int, lr: float) -> float:
-        """The value at a position in the run, for the update that owns it."""
-        offset, owned = position - self.begin, owner - self.begin + self.early
-        if isinstance(self.item, Phase):
-            return self.item.at(offset, owned, self.length, self.length + self.early, lr)
-        if isinstance(self.item, Free):
-            return self.item.formula(offset / float(self.parts[0])) * lr
-        return self._repeated(self.item, offset, owned, lr)
+    def value_at(self, position: float, owner: int, lr: float) -> float:
+        """The value at a position in the run, for the update `owner` of this segment."""
+        offset, owned = position - self.begin, owner - self.begin + self.is_early
+        if isinstance(self.segment, Phase):
+            updates = self.length + self.is_early
+            return self.segment.value_at(offset, owned, self.length, updates, lr)
+        if isinstance(self.segment, FormulaSegment):
+            return self.segment.formula(offset / float(self.parts[0])) * lr
+        return self._repeat_value(self.segment, offset, owned, lr)
 
-    def _repeated(self, repeat: Repeat, offset: float, owned: float, lr: float) -> float:
-        rounds = self._round(repeat, owned)
-        begin, last = self._begin(repeat, rounds), len(self.parts) - 1
+    def _repeat_value(self, repeat: Repeat, offset: float, owned: float, lr: float) -> float:
+        rounds = self._round_at(repeat, owned)
+        begin, last = self._round_begin(repeat, rounds), len(self.parts) - 1
         for index, (phase, part) in enumerate(zip(repeat.phases, self.parts, strict=True)):
-            length = part * _whole(float(repeat.growth)) ** rounds
+            length = part * _exact_if_whole(float(repeat.growth)) ** rounds
             if owned < begin + length or index == last:
-                floor = value_of(repeat.floor, lr)
+                floor = level_value(repeat.floor, lr)
                 place = Fraction(offset) - begin
-                value = phase.at(place, owned - begin, length, length, lr)  # type: ignore[arg-type]
+                value = phase.value_at(place, owned - begin, length, length, lr)  # type: ignore[arg-type]
                 return floor + (value - floor) * float(repeat.decay**rounds * repeat.fade**offset)
             begin += length
         raise AssertionError("a round has phases")
 
-    def _begin(self, repeat: Repeat, rounds: int) -> Fraction | float:
-        """Where a round begins; exact where `growth` is whole."""
-        period, growth = sum(self.parts, Fraction(0)), _whole(float(repeat.growth))
+    def _round_begin(self, repeat: Repeat, rounds: int) -> Fraction | float:
+        """Where a round begins; exact if `growth` is a whole number."""
+        period, growth = sum(self.parts, Fraction(0)), _exact_if_whole(float(repeat.growth))
         return period * (rounds if growth == 1 else (growth**rounds - 1) / (growth - 1))
 
-    def _round(self, repeat: Repeat, owned: float) -> int:
-        """The number of the round that has begun last: 0, 1, ..."""
+    def _round_at(self, repeat: Repeat, owned: float) -> int:
+        """The index of the round that an update is in."""
         period, growth = float(sum(self.parts)), repeat.growth
         if growth == 1:
             rounds = int(owned // sum(self.parts))
         else:
             rounds = int(math.log(1 + owned * (growth - 1) / period, growth))
-            while self._begin(repeat, rounds + 1) <= owned:  # a logarithm may be one off
+            while self._round_begin(repeat, rounds + 1) <= owned:  # a logarithm may be one off
                 rounds += 1
-            while self._begin(repeat, rounds) > owned:
+            while self._round_begin(repeat, rounds) > owned:
                 rounds -= 1
         return rounds if repeat.count is None else min(rounds, repeat.count - 1)
 
     def milestones(self) -> Iterator[float]:
-        """Where it begins, and each of its levels, or rounds and their phases."""
-        first, updates = self.begin - self.early, self.length + self.early
+        """Where the segment begins, and each of its levels, rounds, and phases of a round."""
+        first, updates = self.begin - self.is_early, self.length + self.is_early
         yield first
-        if isinstance(self.item, Phase) and self.item.levels <= MANY:
-            for level in range(1, self.item.levels):
-                yield first + updates * level / self.item.levels
-        if isinstance(self.item, Repeat):
-            count = 1 + self._round(self.item, math.ceil(self.length) - 1)
-            for rounds in range(count if count <= MANY else 0):
-                begin = self._begin(self.item, rounds)
+        if isinstance(self.segment, Phase) and self.segment.levels <= MAX_LISTED:
+            for level in range(1, self.segment.levels):
+                yield first + updates * level / self.segment.levels
+        if isinstance(self.segment, Repeat):
+            count = 1 + self._round_at(self.segment, math.ceil(self.length) - 1)
+            for rounds in range(count if count <= MAX_LISTED else 0):
+                begin = self._round_begin(self.segment, rounds)
                 for part in self.parts:
                     yield self.begin + float(begin)
-                    begin += part * _whole(float(self.item.growth)) ** rounds
+                    begin += part * _exact_if_whole(float(self.segment.growth)) ** rounds
 
 
 class PhasesCurve(Curve):
-    """A pure function of the update, in constant time.
+    """The curve of a list of phases: a pure function of the update, in constant time.
 
     Args:
-        pieces: without gaps.
-        length: of the run, in what is counted.
-        ticks: see the head of `phases`.
-        every: so many updates share a value.
+        segments: without gaps.
+        length: the length of the run, in the unit that `step_alignment` counts.
+        step_alignment: see `phases`.
+        every: the number of updates that share a value.
     """
 
     def __init__(
-        self, pieces: tuple[Piece, ...], length: int, ticks: Ticks, every: int = 1
+        self,
+        segments: tuple[PlacedSegment, ...],
+        length: int,
+        step_alignment: StepAlignment,
+        every: int = 1,
     ) -> None:
         super().__init__(length * every)
-        first = pieces[0]
-        if ticks == "both" and isinstance(first.item, Phase):
-            # the first update is at the start: one interval less
-            shorter = Piece(first.begin + 1, first.length - 1, first.item, first.parts, True)
-            pieces = (shorter, *pieces[1:])
-        self.pieces = pieces
+        first = segments[0]
+        if step_alignment == "both" and isinstance(first.segment, Phase):
+            # the first update is at the start, so the phase has one interval less
+            begin, length_left = first.begin + 1, first.length - 1
+            shorter = PlacedSegment(begin, length_left, first.segment, first.parts, is_early=True)
+            segments = (shorter, *segments[1:])
+        self.segments = segments
         self.length = length
-        self.lead = 0 if ticks == "start" else 1
+        self.lead = 0 if step_alignment == "start" else 1
         self.every = every
 
     def __call__(self, t: int, lr: float = 1.0) -> float:
-        """The value at the update with index t = 0, 1, ...; what follows the end stays there."""
+        """The value at update t = 0, 1, ...; after the end it stays constant."""
         t //= self.every
         owner = min(t, self.length - 1)
-        # boundaries may lie between two updates; on whole steps both comparisons are the same
-        owned = (
-            (p for p in self.pieces if owner + 1 <= p.end)
+        # a boundary may lie between two updates; at whole steps both comparisons agree
+        candidates = (
+            (segment for segment in self.segments if owner + 1 <= segment.end)
             if self.lead
-            else (p for p in self.pieces if owner < p.end)
+            else (segment for segment in self.segments if owner < segment.end)
         )
-        piece = next(owned, self.pieces[-1])
-        return piece.at(min(t + self.lead, self.length), owner, lr)
+        segment = next(candidates, self.segments[-1])
+        return segment.value_at(min(t + self.lead, self.length), owner, lr)
 
     def milestones(self) -> list[int]:
-        """The first update of each phase, round and level, and the one before it."""
-        begins = {math.ceil(begin) for piece in self.pieces for begin in piece.milestones()}
+        """The first update of each phase, round and level, and the update before it."""
+        begins = {math.ceil(begin) for segment in self.segments for begin in segment.milestones()}
         marks = {0, self.length - 1} | begins | {begin - 1 for begin in begins}
         return sorted(mark * self.every for mark in marks if 0 <= mark < self.length)
 
 
-def fit(items: tuple[Item, ...], horizon: Horizon, whole: bool) -> tuple[Piece, ...]:
-    """Give every phase its place; the one without a length gets what the others leave.
+def place_segments(
+    segments: tuple[Segment, ...], horizon: Horizon, must_fit: bool
+) -> tuple[PlacedSegment, ...]:
+    """Place every segment in the run; the one without a length takes what the others leave.
 
     Raises:
-        ValueError: they are longer than the run, which `whole` forbids.
+        ValueError: they are longer than the run and `must_fit` is set.
     """
-    fits = sum(_exact(item, horizon) for item in items) <= horizon.steps
-    pieces: list[Piece] = []
+    fits = sum(_exact_length(segment, horizon) for segment in segments) <= horizon.steps
+    placed: list[PlacedSegment] = []
     begin: float = 0
     level: Level = 1.0
-    ends = _ends(items, horizon)
-    for index, item in enumerate(items):
+    ends = _fixed_ends(segments, horizon)
+    for index, segment in enumerate(segments):
         fixed = ends[index] - (ends[index - 1] if index else 0)
-        length = _length(item, begin, fixed, ends[-1] - ends[index], horizon, whole)
-        if fits and begin + length > horizon.steps:  # rounding alone has made them too long
+        length = _length(segment, begin, fixed, ends[-1] - ends[index], horizon, must_fit)
+        if fits and begin + length > horizon.steps:  # only rounding made them too long
             length = horizon.steps - begin
-        if isinstance(item, Phase) and item.start is None:
-            item = replace(item, start=level)
-        piece = Piece(begin, length, item, _parts(item, length, horizon))
+        if isinstance(segment, Phase) and segment.start is None:
+            segment = replace(segment, start=level)
+        one = PlacedSegment(begin, length, segment, _parts(segment, length, horizon))
         if length > 0:
-            pieces.append(piece)
-            level = _last(piece)
-        elif isinstance(item, Phase):
-            level = item.end
+            placed.append(one)
+            level = _end_level(one)
+        elif isinstance(segment, Phase):
+            level = segment.end
         begin += length
-    rest = Piece(0, horizon.steps, item, _parts(item, horizon.steps, horizon))
-    return tuple(pieces) or (rest,)
+    everything = PlacedSegment(0, horizon.steps, segment, _parts(segment, horizon.steps, horizon))
+    return tuple(placed) or (everything,)
 
 
-def _last(piece: Piece) -> Level:
-    """The level at the end of a piece."""
-    if isinstance(piece.item, Phase):
-        return piece.item.end
-    value = piece.at(piece.end, math.ceil(piece.end) - 1, 1.0)
-    absolute = any(isinstance(phase.end, Absolute) for phase in phases_of(piece.item))
-    return Absolute(value) if absolute else value
+def _end_level(placed: PlacedSegment) -> Level:
+    if isinstance(placed.segment, Phase):
+        return placed.segment.end
+    value = placed.value_at(placed.end, math.ceil(placed.end) - 1, 1.0)
+    is_absolute = any(
+        isinstance(phase.end, AbsoluteLevel) for phase in inner_phases(placed.segment)
+    )
+    return AbsoluteLevel(value) if is_absolute else value
 
 
-def _is_share(item: Item) -> bool:
-    name, length, _ = _asked(item)
-    return isinstance(length, str) and parse(name, length)[1] == "%"
+def _is_percentage(segment: Segment) -> bool:
+    name, length, _ = _given_length(segment)
+    return isinstance(length, str) and parse_duration(name, length)[1] == "%"
 
 
-def _exact(item: Item, horizon: Horizon) -> float:
-    """Its length before it is rounded to whole steps; 0 where it has none of its own."""
-    name, length, _ = _asked(item)
-    if length is None or isinstance(length, Share):
+def _exact_length(segment: Segment, horizon: Horizon) -> float:
+    """Its length before it is rounded to whole steps; 0 if it has none of its own."""
+    name, length, _ = _given_length(segment)
+    if length is None or isinstance(length, RunFraction):
         return 0
     return horizon.exact(name, length)
 
 
-def _asked(item: Item) -> tuple[str, Duration | Share | None, Duration | None]:
-    """What its length is called, the length, and until when."""
-    if isinstance(item, Phase):
-        return item.name, item.length, item.until
-    return item.length_name if isinstance(item, Free) else item.name, item.length, None
+def _given_length(segment: Segment) -> tuple[str, Duration | RunFraction | None, Duration | None]:
+    """The name of its length, the length, and the position where it ends."""
+    if isinstance(segment, Phase):
+        return segment.name, segment.length, segment.until
+    name = segment.length_name if isinstance(segment, FormulaSegment) else segment.name
+    return name, segment.length, None
 
 
-def _ends(items: tuple[Item, ...], horizon: Horizon) -> list[float]:
-    """Where each would end if those without a length had none; shares in a row round together."""
+def _fixed_ends(segments: tuple[Segment, ...], horizon: Horizon) -> list[float]:
+    """Where each would end if those without a length had length 0.
+
+    Consecutive percentages are rounded together, so that their sum is right.
+    """
     ends: list[float] = []
     end: float = 0
     exact: float = 0
-    for item in items:
-        name, length, _ = _asked(item)
-        if _is_share(item):
-            exact += _exact(item, horizon)
+    for segment in segments:
+        name, length, _ = _given_length(segment)
+        if _is_percentage(segment):
+            exact += _exact_length(segment, horizon)
             end = math.floor(exact + 0.5)
         else:
             end += 0 if length is None else horizon.resolve(name, length)
@@ -218,58 +232,60 @@ def _ends(items: tuple[Item, ...], horizon: Horizon) -> list[float]:
 
 
 def _length(
-    item: Item, begin: float, fixed: float, later: float, horizon: Horizon, whole: bool
+    segment: Segment, begin: float, fixed: float, later: float, horizon: Horizon, must_fit: bool
 ) -> float:
     left = horizon.steps - begin
-    name, given, until = _asked(item)
+    name, given, until = _given_length(segment)
     if given is None and until is None:
         return max(0, left - later)
     length = fixed if until is None else horizon.resolve(name, until) - begin
     if length < 0 and until is None:
-        if isinstance(given, Share) and given.less and later >= 0:
-            return length  # as in torch: over before it begins, and the next one begins earlier
-        raise UsageError(f"{name} leaves nothing of a run of {horizon.steps} steps")
+        if isinstance(given, RunFraction) and given.steps_less and later >= 0:
+            return length  # as in torch: it ends before it begins, and the next begins earlier
+        raise UsageError(f"{name} leaves no steps in a run of {horizon.steps}")
     if length < 0:
-        raise UsageError(f"{name} must rise, got {until} after {begin:g} steps")
-    if not whole or length <= left:
+        raise UsageError(f"{name} must increase, got {until} after {begin:g} steps")
+    if not must_fit or length <= left:
         return length
-    asked, end = (given, length) if until is None else (until, length + begin)
+    value, end = (given, length) if until is None else (until, length + begin)
     taken = f" and {begin:g} of them are taken" if begin and until is None else ""
-    if isinstance(asked, Share):
-        asked = f"{asked.value:g}"
-    raise UsageError(f"{name}={asked}: {end:g} steps, but the run has {horizon.steps}{taken}")
+    if isinstance(value, RunFraction):
+        value = f"{value.value:g}"
+    raise UsageError(f"{name}={value}: {end:g} steps, but the run has {horizon.steps}{taken}")
 
 
-def _parts(item: Item, length: float, horizon: Horizon) -> tuple[Fraction, ...]:
-    if isinstance(item, Free):
-        return (Fraction(max(1, horizon.resolve(item.name, item.scale))),)
-    if isinstance(item, Phase):
+def _parts(segment: Segment, length: float, horizon: Horizon) -> tuple[Fraction, ...]:
+    if isinstance(segment, FormulaSegment):
+        return (Fraction(max(1, horizon.resolve(segment.name, segment.scale))),)
+    if isinstance(segment, Phase):
         return ()
-    if item.count is not None:
-        return _shares(item, _first_round(item.growth, item.count, length))
-    parts = [horizon.resolve(phase.name, phase.length or 1) for phase in item.phases]
-    return tuple(
-        Fraction(max(1, part)) for part in parts
-    )  # a share of a short run may round to nothing
+    if segment.count is not None:
+        return _round_parts(segment, _first_round(segment.growth, segment.count, length))
+    parts = [horizon.resolve(phase.name, phase.length or 1) for phase in segment.phases]
+    # a percentage of a short run may round to 0
+    return tuple(Fraction(max(1, part)) for part in parts)
 
 
 def _first_round(growth: float, count: int, length: float) -> Fraction:
-    """The length of the first of so many rounds that fill a length."""
+    """The length of the first of `count` rounds that fill `length`."""
     if growth == 1:
         return Fraction(length) / count
     return Fraction(length) * Fraction(growth - 1) / Fraction(growth**count - 1)
 
 
-def _whole(growth: float) -> float:
-    """2 for 2.0: powers of a whole number are exact."""
+def _exact_if_whole(growth: float) -> float:
+    """2 for 2.0: powers of an integer are exact."""
     return int(growth) if growth.is_integer() else growth
 
 
-def _shares(repeat: Repeat, period: Fraction) -> tuple[Fraction, ...]:
+def _round_parts(repeat: Repeat, period: Fraction) -> tuple[Fraction, ...]:
+    """The lengths of the phases of a round of this length."""
     given = [
-        None if phase.length is None else Fraction(parse(phase.name, phase.length)[0]) / 100  # type: ignore[arg-type]
+        None
+        if phase.length is None
+        else Fraction(parse_duration(phase.name, phase.length)[0]) / 100  # type: ignore[arg-type]
         for phase in repeat.phases
     ]
-    left = Fraction(1) - sum((share for share in given if share is not None), Fraction(0))
+    left = Fraction(1) - sum((part for part in given if part is not None), Fraction(0))
     each = left / max(1, given.count(None))
-    return tuple(period * (each if share is None else share) for share in given)
+    return tuple(period * (each if part is None else part) for part in given)

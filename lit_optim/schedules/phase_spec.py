@@ -1,6 +1,6 @@
-"""What a schedule is made of: phases, rounds of them, and formulas.
+"""Segments, of which a schedule is a list: phases, repeats of phases, and formulas.
 
-Levels are factors of a group's own lr, or `Absolute` ones.
+Levels are factors of a group's base lr, or absolute values.
 """
 
 from __future__ import annotations
@@ -10,111 +10,116 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lit_optim.errors import UsageError
-from lit_optim.schedules.durations import Duration, Share
-from lit_optim.schedules.shapes import Ratio, Shape, linear
+from lit_optim.schedules.durations import Duration, RunFraction
+from lit_optim.schedules.shapes import RatioShape, Shape, linear
 
 
 @dataclass(frozen=True)
-class Absolute:
-    """A level that is no factor of a group's lr but the value itself.
+class AbsoluteLevel:
+    """A level that is the value itself, not a factor of a group's lr.
 
     Args:
-        value: of the lr, or of whatever is scheduled.
-        name: what messages call it: the key a user has written.
+        value: the lr, or the value of another scheduled hyperparameter.
+        name: its name in messages: the key that the user wrote.
     """
 
     value: float
     name: str = "min_lr"
 
 
-Level = float | Absolute
-#: A logarithm: the last of some rounds is no more than so many times as long as the first.
-LONGEST = 40
+Level = float | AbsoluteLevel
+#: The largest ln(last round / first round) of a repeat.
+MAX_LOG_GROWTH = 40
 
 
-def value_of(level: Level, lr: float) -> float:
-    """The level for a group whose own lr is `lr`."""
-    return level.value if isinstance(level, Absolute) else level * lr
+def level_value(level: Level, lr: float) -> float:
+    """The level for a group whose base lr is `lr`."""
+    return level.value if isinstance(level, AbsoluteLevel) else level * lr
 
 
 @dataclass(frozen=True)
 class Phase:
-    """From `start` to `end` in the given shape; without a length it takes what is left.
+    """A change from `start` to `end` in the given shape; without a length it takes what is left.
 
     Args:
-        start: the level at x = 0; None: where the phase before it has ended.
+        start: the level at x = 0; None: where the previous phase ended.
         end: the level at x = 1.
-        shape: between them.
-        length: how long.
-        until: instead of a length, the place in the run where it ends.
-        name: what a message calls the length: the key a user has written.
-        levels: so many equal parts of one level each, from `start` to `end`; 0: smoothly.
+        shape: how the value moves between them.
+        length: how long it lasts.
+        until: the position in the run at which it ends, instead of a length.
+        name: the name of the length in messages: the key that the user wrote.
+        levels: the number of equal parts with one level each, from `start` to `end`; 0: smooth.
 
     Raises:
-        ValueError: a shape that depends on the ratio of the ends, and one of them is 0.
+        ValueError: the shape depends on the ratio of the two levels, and one of them is 0.
     """
 
     start: Level | None
     end: Level
-    shape: Shape | Ratio = linear
-    length: Duration | Share | None = None
+    shape: Shape | RatioShape = linear
+    length: Duration | RunFraction | None = None
     until: Duration | None = None
     name: str = "length"
     levels: int = 0
 
     def __post_init__(self) -> None:
-        ends = [value_of(level, 1.0) for level in (self.start, self.end) if level is not None]
-        if isinstance(self.shape, Ratio) and min(ends) <= 0:
+        levels = [level_value(level, 1.0) for level in (self.start, self.end) if level is not None]
+        if isinstance(self.shape, RatioShape) and min(levels) <= 0:
             raise UsageError(
-                f"shape={self.shape.name} falls by a factor, so it must start and end above 0; "
-                "exponential(0.01), power(2) and the others need not"
+                f"shape={self.shape.name} decays by a factor, so it must start and end above "
+                "0; exponential(0.01), power(2) and the other shapes may reach 0"
             )
 
-    def at(self, offset: float, owned: float, length: float, updates: float, lr: float) -> float:
-        """The value at a place in the phase; its ends are exact.
+    def value_at(
+        self, offset: float, owned: float, length: float, updates: float, lr: float
+    ) -> float:
+        """The value at a position within the phase; exact at both ends.
 
         Args:
-            offset: steps since its beginning.
-            owned: updates since the first that it owns; levels change there, under all ticks.
+            offset: steps since the phase began.
+            owned: updates since the first one of this phase; `levels` change by it, whatever the
+                step alignment.
             length: in steps.
-            updates: that it owns: one more than steps, if the first is at its start.
-            lr: the group's own.
+            updates: the updates of this phase: `length`, or one more if the first update is at
+                its start.
+            lr: the base lr of the group.
         """
         assert self.start is not None
-        start, end = value_of(self.start, lr), value_of(self.end, lr)
-        if length <= 0:  # it is one update, at its start; see `ticks: both`
+        start, end = level_value(self.start, lr), level_value(self.end, lr)
+        if length <= 0:  # a single update, at the start; see `step_alignment: both`
             x = 0.0
         elif self.levels:
-            # what is at the end has the last level, also with fewer updates than levels
+            # the end of the phase has the last level, even with fewer updates than levels
             last = self.levels - 1
             x = min(owned * self.levels // updates, last) / last if offset < length else 1.0
         else:
             x = min(float(offset / length), 1.0)
         shape = self.shape
-        if isinstance(shape, Ratio):  # of a group whose own lr is 0 there is none
-            shape = shape.of(math.log(end) - math.log(start)) if start and end else linear
+        if isinstance(shape, RatioShape):  # a group whose base lr is 0 has no ratio
+            log_ratio = math.log(end) - math.log(start) if start and end else None
+            shape = linear if log_ratio is None else shape.for_log_ratio(log_ratio)
         s = shape(x)
         value = end if s == 1 else start + (end - start) * s
-        return min(max(value, min(start, end)), max(start, end))  # rounding may pass an end
+        return min(max(value, min(start, end)), max(start, end))  # rounding may overshoot
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Phases again and again.
+    """Phases repeated in rounds.
 
     Args:
-        phases: one round of them.
-        decay: each round is so many times as high over the floor as the one before.
-        growth: each round is so many times as long.
-        fade: what the height is multiplied by at each step.
+        phases: the phases of one round.
+        decay: the height above the floor is multiplied by this after each round.
+        growth: the length is multiplied by this after each round.
+        fade: the height above the floor is multiplied by this after each step.
         floor: the level that `decay` and `fade` approach.
-        count: so many rounds in all of its length. Then the length of a phase is a share of its
-            round, and those without one share what is left of it.
-        length: how long in all; None: it takes what is left.
-        name: what a message calls the length.
+        count: the number of rounds in its length. Then the length of a phase is a percentage of
+            its round, and the phases without one share the rest of the round.
+        length: how long all rounds last; None: it takes what is left.
+        name: the name of the length in messages.
 
     Raises:
-        ValueError: the first of so many rounds would be next to nothing.
+        ValueError: `growth` and `count` would make the first round vanishingly short.
     """
 
     phases: tuple[Phase, ...]
@@ -127,42 +132,42 @@ class Repeat:
     name: str = "length"
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count * math.log(self.growth) > LONGEST:
+        if self.count is not None and self.count * math.log(self.growth) > MAX_LOG_GROWTH:
             raise UsageError(f"{self.count} rounds that grow by {self.growth:g} fit no run")
 
 
 @dataclass(frozen=True)
 class InverseSqrt:
-    """A formula: peak / √(1 + x)."""
+    """The formula peak / √(1 + x)."""
 
     peak: float = 1.0
 
     def __call__(self, x: float) -> float:
-        """Its value."""
+        """The factor at x."""
         return float(self.peak / (1 + x) ** 0.5)
 
 
 @dataclass(frozen=True)
 class Geometric:
-    """A formula: gamma^x."""
+    """The formula gamma^x."""
 
     gamma: float
 
     def __call__(self, x: float) -> float:
-        """Its value."""
+        """The factor at x."""
         return float(self.gamma**x)
 
 
 @dataclass(frozen=True)
-class Free:
-    """A formula of its own: of the steps since its start, over `scale`.
+class FormulaSegment:
+    """A formula of x = (steps since its start) / scale.
 
     Args:
-        formula: gives a factor; an object that can be pickled.
-        scale: in what its argument is counted.
-        name: what a message calls the scale.
-        length: how long; None: it takes what is left.
-        length_name: what a message calls the length.
+        formula: returns a factor; must be picklable.
+        scale: the duration that is x = 1.
+        name: the name of the scale in messages.
+        length: how long it lasts; None: it takes what is left.
+        length_name: the name of the length in messages.
     """
 
     formula: Callable[[float], float]
@@ -172,22 +177,22 @@ class Free:
     length_name: str = "length"
 
 
-Item = Phase | Repeat | Free
+Segment = Phase | Repeat | FormulaSegment
 
 
-def phases_of(item: Item) -> Iterator[Phase]:
-    """The phases in it."""
-    if isinstance(item, Phase):
-        yield item
-    elif isinstance(item, Repeat):
-        yield from item.phases
+def inner_phases(segment: Segment) -> Iterator[Phase]:
+    """The phases that a segment contains."""
+    if isinstance(segment, Phase):
+        yield segment
+    elif isinstance(segment, Repeat):
+        yield from segment.phases
 
 
-def floor_below(floor: Level, lr: float) -> None:
-    """Refuse a floor that is a lr above this one.
+def check_floor(floor: Level, lr: float) -> None:
+    """Check that an absolute floor is not above `lr`.
 
     Raises:
-        ValueError: naming both.
+        ValueError: it is.
     """
-    if isinstance(floor, Absolute) and floor.value > lr:
+    if isinstance(floor, AbsoluteLevel) and floor.value > lr:
         raise UsageError(f"{floor.name}={floor.value:g} is above the optimizer's lr, {lr:g}")

@@ -1,16 +1,17 @@
-"""A schedule is a sequence of phases: from where, to where, in which shape, for how long.
+"""A schedule that is a list of phases: from which level, to which level, in which shape, how long.
 
-Ends are decided here, once:
+`step_alignment` says where an update lies within its step:
 
-- `ticks: end` (default): the first update of a phase is already under way and its last one is at
-  its end. A warmup of W steps gives 1/W, 2/W ... 1, and the last update of the run is at the floor.
-- `ticks: start`: the first update of a phase is at its start (warmup 0, 1/W ...), and the floor is
-  reached one step after the end. Most of transformers, torch and optax count this way.
-- `ticks: both`: as `end`, but the first update of the run is at the start of its phase. torch's
-  OneCycleLR counts this way.
+- `end` (default): at the end. The first update of a phase has already moved, and its last update
+  is at its end. A warmup of W steps is 1/W, 2/W ... 1, and the last update of the run is at the
+  floor.
+- `start`: at the start. A warmup is 0, 1/W ..., and the floor is reached one step after the end.
+  Most schedules of transformers, torch and optax do this.
+- `both`: like `end`, but the first update of the run is at the start of its phase. torch's
+  OneCycleLR does this.
 
-Under all a jump acts on the first update after its boundary, and past the end the curve stays
-where it ended.
+With all three, a jump affects the first update after its boundary, and after the end of the
+schedule the value stays constant.
 """
 
 from __future__ import annotations
@@ -21,73 +22,86 @@ from typing import Literal
 
 from lit_optim.errors import UsageError, show
 from lit_optim.schedules.core import Schedule
-from lit_optim.schedules.durations import Duration, Horizon, Share, parse
-from lit_optim.schedules.phase_curve import PhasesCurve, fit
-from lit_optim.schedules.phase_spec import Absolute, Free, Item, Repeat, floor_below, phases_of
+from lit_optim.schedules.durations import Duration, Horizon, RunFraction, parse_duration
+from lit_optim.schedules.phase_curve import PhasesCurve, place_segments
+from lit_optim.schedules.phase_spec import (
+    AbsoluteLevel,
+    FormulaSegment,
+    Repeat,
+    Segment,
+    check_floor,
+    inner_phases,
+)
 
 Interval = Literal["step", "epoch"]
 
 
 @dataclass(frozen=True)
 class Phases(Schedule):
-    """A sequence of phases.
+    """A list of phases.
 
     Args:
-        phases: in order; one of them may take what the others leave of the run.
-        interval: whether updates or epochs are counted; of epochs each keeps one value.
-        others: phases of other hyperparameters that move along, such as `momentum`.
-        whole: the phases must fit into the run; else its end cuts them, as in torch.
+        phases: in order; one of them may have no length and takes what the others leave.
+        interval: whether updates or epochs are counted; within an epoch the value is constant.
+        hyperparameters: phases of other hyperparameters set along with the lr, such as `momentum`.
+        must_fit: whether phases longer than the run are an error; otherwise the end of the run
+            cuts them off, as in torch.
 
     Raises:
         ValueError: a length is not a duration.
     """
 
-    phases: tuple[Item, ...]
+    phases: tuple[Segment, ...]
     interval: Interval = "step"
-    others: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
-    whole: bool = True
+    hyperparameters: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
+    must_fit: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, duration in self._named():
-            parse(name, duration)
-        for item in self.phases:
-            lengths = [(item.name, item.scale)] if isinstance(item, Free) else []
-            if isinstance(item, Repeat) and item.count is None:
-                lengths = [(p.name, p.length or 0) for p in item.phases]  # type: ignore[misc]
+        for name, duration in self._named_durations():
+            parse_duration(name, duration)
+        for segment in self.phases:
+            lengths = []
+            if isinstance(segment, FormulaSegment):
+                lengths = [(segment.name, segment.scale)]
+            elif isinstance(segment, Repeat) and segment.count is None:
+                lengths = [(p.name, p.length or 0) for p in segment.phases]  # type: ignore[misc]
             for name, duration in lengths:
-                if parse(name, duration)[0] == 0:
+                if parse_duration(name, duration)[0] == 0:
                     raise UsageError(f"{name} must be more than 0, got {show(duration)}")
 
-    def _named(self) -> list[tuple[str, Duration]]:
-        named: list[tuple[str, Duration | Share | None]] = []
-        for item in self.phases:
-            if isinstance(item, Free):
-                named += [(item.name, item.scale), (item.length_name, item.length)]
-            elif isinstance(item, Repeat):
-                named.append((item.name, item.length))
+    def _named_durations(self) -> list[tuple[str, Duration]]:
+        named: list[tuple[str, Duration | RunFraction | None]] = []
+        for segment in self.phases:
+            if isinstance(segment, FormulaSegment):
+                named += [
+                    (segment.name, segment.scale),
+                    (segment.length_name, segment.length),
+                ]
+            elif isinstance(segment, Repeat):
+                named.append((segment.name, segment.length))
             named += [
                 (phase.name, phase.until if phase.length is None else phase.length)
-                for phase in phases_of(item)
+                for phase in inner_phases(segment)
             ]
-        return [(n, d) for n, d in named if d is not None and not isinstance(d, Share)]
+        return [(n, d) for n, d in named if d is not None and not isinstance(d, RunFraction)]
 
     def check(self, lr: float) -> None:  # noqa: D102
-        for item in self.phases:
-            for phase in phases_of(item):
+        for segment in self.phases:
+            for phase in inner_phases(segment):
                 for floor, peak in ((phase.end, phase.start), (phase.start, phase.end)):
-                    if isinstance(floor, Absolute) and isinstance(peak, float | int):
-                        floor_below(floor, peak * lr)
+                    if isinstance(floor, AbsoluteLevel) and isinstance(peak, float | int):
+                        check_floor(floor, peak * lr)
 
     def durations(self) -> list[Duration]:  # noqa: D102
         epoch: list[Duration] = ["1 epoch"] if self.interval == "epoch" else []
-        return [duration for _, duration in self._named()] + epoch
+        return [duration for _, duration in self._named_durations()] + epoch
 
-    def fit(self, horizon: Horizon) -> PhasesCurve:
-        """This schedule over a run of known length.
+    def build_curve(self, horizon: Horizon) -> PhasesCurve:
+        """Fit this schedule to a run of known length.
 
         Raises:
-            ValueError: the phases are longer than the run, or epochs have no known length.
+            ValueError: the phases are longer than the run, or the length of an epoch is not known.
         """
         every = 1
         if self.interval == "epoch":
@@ -96,8 +110,13 @@ class Phases(Schedule):
             every = horizon.steps_per_epoch
             horizon = Horizon(-(-horizon.steps // every), 1)
         curve, *others = (
-            PhasesCurve(fit(phases, horizon, self.whole), horizon.steps, self.ticks, every)
-            for phases in (self.phases, *self.others.values())
+            PhasesCurve(
+                place_segments(phases, horizon, self.must_fit),
+                horizon.steps,
+                self.step_alignment,
+                every,
+            )
+            for phases in (self.phases, *self.hyperparameters.values())
         )
-        curve.others.update(zip(self.others, others, strict=True))
+        curve.hyperparameter_curves.update(zip(self.hyperparameters, others, strict=True))
         return curve

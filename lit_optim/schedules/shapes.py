@@ -1,8 +1,8 @@
-"""The shapes of phases: how much of the way has been made at x, both from 0 to 1.
+"""The shapes of phases: the fraction of a phase's change that is done at x; both go from 0 to 1.
 
-A shape is the same on the way up and on the way down. Where a paper names a cooldown by what is
-left, that is said: a fall of `sqrt` is 1 - √x, so it is also called `1-sqrt`. A shape with a number
-is an object, so that a schedule can be copied and pickled.
+A shape is the same for a rise and for a decay. Papers name a cooldown after the fraction that is
+left: a decay with shape `sqrt` is 1 - √x, so it is also called `1-sqrt`. A shape with a number is
+an object, so that a schedule can be copied and pickled.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Shape = Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A shape that depends on the ratio of its ends; neither may be 0.
+class RatioShape:
+    """A shape that depends on the ratio of the phase's two levels; neither may be 0.
 
     Args:
-        of: the shape for ln(end / start), which any two numbers have.
-        name: what messages call it.
+        for_log_ratio: the shape for ln(end / start).
+        name: its name in messages.
     """
 
-    of: Callable[[float], Shape]
+    for_log_ratio: Callable[[float], Shape]
     name: str
 
 
@@ -37,17 +37,17 @@ def linear(x: float) -> float:
 
 
 def cosine(x: float) -> float:
-    """Half a wave: slow, fast, slow."""
+    """Half a cosine wave: slow, fast, slow."""
     return (1 - math.cos(math.pi * x)) / 2
 
 
 def mirror_cosine(x: float) -> float:
-    """`cosine` mirrored in the straight line: fast, slow, fast."""
+    """`cosine` mirrored at the straight line: fast, slow, fast."""
     return 2 * x - cosine(x)
 
 
 def sqrt(x: float) -> float:
-    """√x: fast, then slow. A cooldown of this shape is 1 - √x."""
+    """√x: fast, then slow. A decay of this shape is 1 - √x."""
     return math.sqrt(x)
 
 
@@ -57,12 +57,12 @@ def mirror_sqrt(x: float) -> float:
 
 
 def square(x: float) -> float:
-    """x²: slow, then fast. A cooldown of this shape is 1 - x²."""
+    """x²: slow, then fast. A decay of this shape is 1 - x²."""
     return x * x
 
 
 def rex(x: float) -> float:
-    """Slow, then fast: x / (2 - x). A fall of this shape is (1 - x) / (1 - x / 2)."""
+    """X / (2 - x): slow, then fast. A decay of this shape is (1 - x) / (1 - x / 2)."""
     return x / (2 - x)
 
 
@@ -78,7 +78,7 @@ class power:
 
 @dataclass(frozen=True)
 class polynomial:
-    """1 - (1 - x)^k: what is left falls as a polynomial."""
+    """1 - (1 - x)^k. A decay of this shape is (1 - x)^k."""
 
     k: float
 
@@ -88,7 +88,7 @@ class polynomial:
 
 @dataclass(frozen=True)
 class exponential_by:
-    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives.
+    """(1 - r^x) / (1 - r): exponential decay by the factor r, shifted to reach its end.
 
     It takes the logarithm of r.
     """
@@ -96,17 +96,17 @@ class exponential_by:
     log: float
 
     def __call__(self, x: float) -> float:  # noqa: D102
-        return _share_of_fall(self.log * x, self.log) if self.log else x
+        return _decayed_fraction(self.log * x, self.log) if self.log else x
 
 
 def exponential(ratio: float) -> exponential_by:
-    """(1 - r^x) / (1 - r): falls by the factor r on its way, shifted so that it arrives."""
+    """(1 - r^x) / (1 - r): exponential decay by the factor r, shifted to reach its end."""
     return exponential_by(math.log(ratio))
 
 
 @dataclass(frozen=True)
 class inverse_sqrt_by:
-    """As 1 / √(1 + t), over that stretch of it that falls by the factor r.
+    """1 / √(1 + t), from t = 0 to where it has decayed by the factor r, shifted to reach its end.
 
     It takes the logarithm of r.
     """
@@ -114,19 +114,19 @@ class inverse_sqrt_by:
     log: float
 
     def __call__(self, x: float) -> float:  # noqa: D102
-        if not self.log or x in (0, 1):  # at the end exactly 1, which rounding would miss
+        if not self.log or x in (0, 1):  # exact at the ends, where rounding would miss
             return x
         # with c = 1 / r² - 1 it is 1 / √(1 + c x) at x, and r at 1
         of_c = -2 * self.log
         grown = of_c + math.log(x) if of_c > HUGE else math.log1p(math.expm1(of_c) * x)
-        return _share_of_fall(-grown / 2, self.log)
+        return _decayed_fraction(-grown / 2, self.log)
 
 
-#: Of a logarithm: e to this is near the largest number.
+#: A logarithm whose exponential is near the largest float.
 HUGE = 600
 
 
-def _share_of_fall(part: float, whole: float) -> float:
+def _decayed_fraction(part: float, whole: float) -> float:
     """(1 - e^part) / (1 - e^whole), where `part` lies between 0 and `whole`."""
     if whole > HUGE:
         return math.exp(part - whole) * math.expm1(-part) / math.expm1(-whole)
@@ -135,7 +135,7 @@ def _share_of_fall(part: float, whole: float) -> float:
 
 @dataclass(frozen=True)
 class waves:
-    """So many whole waves; half a one is `cosine`."""
+    """A number of whole cosine waves; half a wave is `cosine`."""
 
     cycles: float
 
@@ -143,8 +143,8 @@ class waves:
         return (1 - math.cos(math.pi * self.cycles * 2.0 * x)) / 2
 
 
-#: By the names that a configuration uses.
-NAMED: dict[str, Shape | Ratio] = {
+#: Shapes by the names that a configuration uses.
+NAMED: dict[str, Shape | RatioShape] = {
     "linear": linear,
     "cosine": cosine,
     "sqrt": sqrt,
@@ -153,10 +153,10 @@ NAMED: dict[str, Shape | Ratio] = {
     "square": square,
     "rex": rex,
     "mirror_cosine": mirror_cosine,
-    "exponential": Ratio(exponential_by, "exponential"),
-    "inverse_sqrt": Ratio(inverse_sqrt_by, "inverse_sqrt"),
+    "exponential": RatioShape(exponential_by, "exponential"),
+    "inverse_sqrt": RatioShape(inverse_sqrt_by, "inverse_sqrt"),
 }
-#: Those with a number > 0 in brackets, as in power(1.5).
+#: Shapes with a number > 0 in parentheses, as in power(1.5).
 NUMBERED: dict[str, Callable[[float], Shape]] = {
     "power": power,
     "polynomial": polynomial,
@@ -165,17 +165,17 @@ NUMBERED: dict[str, Callable[[float], Shape]] = {
 STAIRCASE = "staircase"
 CALL = re.compile(r"([\w-]+?) ?\(? ?(\d+(?:\.\d*)?(?:e-?\d+)?|\.\d+) ?\)?")
 
-#: As a configuration writes it.
+#: A shape as a configuration writes it.
 ShapeName = Annotated[str, "such as linear, cosine, 1-sqrt or power(1.5)"]
 
 
-def named(key: str, text: Any) -> dict[str, Any]:
-    """What a configuration calls a shape, as arguments of a phase: `shape`, and `levels`.
+def parse_shape(key: str, text: Any) -> dict[str, Any]:
+    """Convert the name of a shape to arguments of a phase: `shape`, and `levels` for a staircase.
 
     Args:
-        key: what messages call it.
-        text: a name, or one with a number, "power(1.5)"; on a command line "power 1.5" needs no
-            quotes.
+        key: its name in messages.
+        text: a name, or a name with a number such as "power(1.5)"; on a command line "power 1.5"
+            needs no quotes.
 
     Raises:
         ValueError: there is no such shape.

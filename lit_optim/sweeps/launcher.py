@@ -27,6 +27,7 @@ from lit_optim.config.check import to_plain
 from lit_optim.config.composing import set_hydra_config
 from lit_optim.config.length import resolve_length
 from lit_optim.config.lr import resolve_lr
+from lit_optim.config.old_keys import rename_old_keys
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
@@ -175,6 +176,7 @@ class ProcessLauncher(Launcher):
         """All values of a job and its choices, by the YAML files as they are now."""
         cfg = self.compose(self.config, overrides)
         try:
+            rename_old_keys(cfg)
             resolve_length(cfg, cfg.hydra)
             resolve_lr(cfg, cfg.hydra)
             set_hydra_config(cfg)

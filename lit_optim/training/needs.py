@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
-from lit_optim.schedules.core import Curve
+from lit_optim.schedules.curve import Curve
 from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
@@ -23,7 +23,7 @@ ABOUT_1 = (0.1, 10.0)
 
 def needs_of(optimizer: Any) -> tuple[str, ...]:
     """What a class, a partial of one, or an optimizer declares; nothing where it is not ours."""
-    return tuple(getattr(getattr(optimizer, "func", optimizer), "needs", ()))
+    return tuple(getattr(getattr(optimizer, "func", optimizer), "requirements", ()))
 
 
 def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> None:
@@ -142,6 +142,6 @@ def warnings_of(
 
 def _values(curve: Curve | None) -> list[float]:
     """A hundred of its values, the last among them; none where they are not known before."""
-    if curve is None or curve.follows is not None or curve.state_dict():
+    if curve is None or curve.metric is not None or curve.state_dict():
         return []
     return [curve(step) for step in sorted({round(k * (curve.total - 1) / 99) for k in range(100)})]

@@ -65,7 +65,7 @@ class Wrapper(Optimizer):
             raise UsageError(
                 f"wrapper: {name} cannot be around {type(base).__name__}, which averages itself"
             )
-        if not self.around_closures and "closure" in getattr(base, "needs", ()):
+        if not self.around_closures and "closure" in getattr(base, "requirements", ()):
             raise UsageError(
                 f"wrapper: {name} cannot be around {type(base).__name__}: both evaluate the loss "
                 "again within a step"
@@ -81,9 +81,9 @@ class Wrapper(Optimizer):
         self.param_groups, self.state = self.base.param_groups, self.base.state
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def requirements(self) -> tuple[str, ...]:
         """What `base` and the wrapper need."""
-        return (*getattr(self.base, "needs", ()), *self.own_needs)
+        return (*getattr(self.base, "requirements", ()), *self.own_needs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "base" not in self.__dict__:
@@ -184,9 +184,9 @@ class Wrapped:
         self.make, self.wrap = make, wrap
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def requirements(self) -> tuple[str, ...]:
         """What the optimizer needs; its groups are made by that."""
-        return tuple(getattr(getattr(self.make, "func", self.make), "needs", ()))
+        return tuple(getattr(getattr(self.make, "func", self.make), "requirements", ()))
 
     def __call__(self, params: Any, **more: Any) -> Optimizer:
         """Made, and wrapped."""

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, ExponentialLR, StepLR
 from lit_optim.callbacks.learning_rates import MARKS, POINTS, LearningRates, plan_steps
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.formulas import multiplicative
+from lit_optim.schedules.formula_schedules import multiplicative
 from lit_optim.schedules.library import cosine_min_lr, one_cycle, wsd
 from lit_optim.schedules.metric_schedules import plateau
 from lit_optim.schedules.phase_parser import phases

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from lit_optim.compat.torch_schedules import ReduceLROnPlateau
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.sgd import SGD
-from lit_optim.schedules.metric_schedules import ReduceLROnPlateau, greedy, plateau
+from lit_optim.schedules.metric_schedules import greedy, plateau
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 

@@ -21,7 +21,7 @@ MISTAKES = {
     "optimizer=xyz": "unknown optimizer 'xyz'; it is one of ada",
     "++optmizer=adamw": "unknown key optmizer; did you mean optimizer?",
     "optimizer.momentum=0.9": "unknown key optimizer.momentum (AdamW takes lr, betas, eps",
-    "scheduler.step_size=3": "unknown key scheduler.step_size (cosine_warmup takes warmup, min_lr",
+    "scheduler.step_size=3": "unknown key scheduler.step_size; did you mean step_alignment?",
     "trainer.max_stepz=4": "unknown key trainer.max_stepz; did you mean max_steps",
     "callbacks.checkpoint.moniter=x": "callbacks.checkpoint.moniter; did you mean monitor",
     "~optimizer": "optimizer is required",
@@ -36,7 +36,7 @@ MISTAKES = {
     "scheduler.warmup=5000": "scheduler.warmup=5000: 5000 steps, but the run has 4000",
     "scheduler.warmup='5 weeks'": "scheduler.warmup must be a whole number or text such as 500",
     "scheduler.min_lr_ratio=1.5": "scheduler.min_lr_ratio must be a number in [0, 1], got 1.5",
-    "scheduler.ticks=middle": "scheduler.ticks must be one of end, start, both, got 'middle'",
+    "scheduler.step_alignment=middle": "must be one of end, start, both, got 'middle'",
     "trainer.max_steps=-1": "the run has no end: set trainer.max_steps or trainer.max_epochs",
     "trainer.logger=false": "trainer.logger is made of the group logger; choose logger=...",
     "trainer.default_root_dir=x": "trainer.default_root_dir is the run's directory",
@@ -154,13 +154,13 @@ def test_a_mistake_is_answered_in_one_line(argument):
             ["scheduler=sequential", "scheduler.schedules=[{name: constan},{name: cosine}]"],
             "scheduler.schedules.0 must be a schedule such as {name: cosine, warmup: 5%}",
         ),
-        (["scheduler=sequential", "scheduler.milestones=[30%,60%]"], "one less than the 2 sched"),
-        (["scheduler=sequential", "scheduler.schedules=[{name: plateau}]"], "follows a metric"),
+        (["scheduler=sequential", "scheduler.milestones=[30%,60%]"], "one fewer than the 2 sched"),
+        (["scheduler=sequential", "scheduler.schedules=[{name: plateau}]"], "responds to a metric"),
         (["scheduler=chained", "scheduler.schedules=[{name: step, x: 1}]"], "unknown key x"),
         # formulas: arithmetic only, and functions only of allowed packages
         (["scheduler=lambda", 'scheduler.expr=__import__("os")'], "unknown '__import__'"),
         (["scheduler=lambda", "scheduler.expr=max(0,1-stp)"], "'stp' in 'max(0,1-stp)'; did you"),
-        (["scheduler=lambda", "scheduler.expr=1-2*progress"], "at step 2000, no factor >= 0"),
+        (["scheduler=lambda", "scheduler.expr=1-2*progress"], "at step 2000, not a factor >= 0"),
         (["scheduler=lambda", "scheduler.expr=os.system"], "scheduler.expr=os.system is not allo"),
         (
             ["scheduler=sequential", "scheduler.schedules=[{name: lambda, expr: os.system}]"],
@@ -173,14 +173,14 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (
             [
                 "scheduler=none",
-                "scheduler._target_=lit_optim.schedules.expressions.Lambda",
+                "scheduler._target_=lit_optim.schedules.formula_schedules.FormulaSchedule",
                 "scheduler.text=evil.f",
             ],
-            "lit_optim.schedules.expressions.Lambda is no schedule",
+            "lit_optim.schedules.formula_schedules.FormulaSchedule is no schedule",
         ),
         (
-            ["scheduler._target_=lit_optim.schedules.expressions.import_module"],
-            "scheduler._target_=lit_optim.schedules.expressions.import_module is not allowed",
+            ["scheduler._target_=lit_optim.schedules.formula_schedules.import_module"],
+            "scheduler._target_=lit_optim.schedules.formula_schedules.import_module is not allowed",
         ),
         (
             ["optimizer._target_=torch.optim.lr_scheduler.partial"],

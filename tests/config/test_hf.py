@@ -31,7 +31,7 @@ ADAMW = [
     "optimizer.eps=1e-08",
     "optimizer.weight_decay=0.0",
 ]
-LINEAR = ["scheduler=linear_warmup", "scheduler.warmup=0", "scheduler.ticks=start"]
+LINEAR = ["scheduler=linear_warmup", "scheduler.warmup=0", "scheduler.step_alignment=start"]
 GROUPS = ["param_groups=transformers", "trainer.gradient_clip_val=1.0"]
 
 
@@ -108,7 +108,7 @@ def test_every_schedule_is_here(name, warmup):
     cfg = compose_config(prepare_command_line([*argv, f"hf.warmup_steps={warmup}"]).argv)
     ours = cfg.hydra.runtime.choices.scheduler
     assert ours == SCHEDULES[name].ours
-    assert ours == name or cfg.scheduler.get("ticks") == "start"
+    assert ours == name or cfg.scheduler.get("step_alignment") == "start"
 
 
 def test_a_floor_above_the_lr_is_refused():

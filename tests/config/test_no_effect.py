@@ -54,7 +54,7 @@ def test_those_of_schedules_do_nothing_indeed(line):
             compose_config([x if x.startswith("scheduler=") else f"++{x}" for x in lines])
         )
         curve = make_schedule(plain["scheduler"]).curve(Horizon(60))
-        other = curve.others.get("momentum")
+        other = curve.hyperparameter_curves.get("momentum")
         values = []
         for step in range(60):
             values.append((curve(step, 0.1), other(step) if other else None))

@@ -6,17 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
-from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu
 from lit_optim.kernels.arithmetic import absolute
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise, State
-from lit_optim.optimizers.base.options import Options
 from tests.kernels import requirements
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
@@ -127,14 +126,13 @@ def test_options_may_change_between_steps():
 class Keep(Elementwise):
     """Stores what it is given."""
 
-    def __init__(self, params, lr: float = 1e-9, **options: Unpack[Options]):
-        super().__init__(params, lr=lr, **options)
+    lr: float = 1e-9
 
-    def states(self, group):
-        return {"signed": State(), "positive": State("non-negative"), "third": State()}
-
-    def scalars(self, group, t, carried):
-        return {}
+    states: ClassVar[dict[str, State]] = {
+        "signed": State(),
+        "positive": State("non-negative"),
+        "third": State(),
+    }
 
     def rule(self, g, p, s, h):
         return 0.0 * p, {"signed": g, "positive": absolute(g), "third": g}
@@ -316,11 +314,7 @@ def test_a_rule_that_branches_on_a_number_is_refused():
         def __init__(self, params, lr: float = 0.1, **options):
             super().__init__(params, lr=lr, **options)
 
-        def states(self, group):
-            return {"m": State()}
-
-        def scalars(self, group, t, carried):
-            return {"lr": group["lr"]}
+        states: ClassVar[dict[str, State]] = {"m": State()}
 
         def rule(self, g, p, s, h):
             return (g if h.lr > 0 else p), {"m": s.m}

@@ -46,11 +46,11 @@ def traced(name, dtype=torch.float32, **settings):
 
     class Traced(cls):
         def update(self, group, batch, h, t):
-            names, [state] = tuple(self.states(group)), batch.states
+            names, [state] = tuple(self.states_for(group)), batch.states
             keys = [*names, *[n + SCALE for n in names if n + SCALE in state]]
             keys += [LOW_BITS] * (LOW_BITS in state)
             row = [*batch.params, *batch.grads, *(state[key] for key in keys)]
-            program = trace_rule(self._walked, names, vars(h))
+            program = trace_rule(self._traced_update, names, vars(h))
             found.append((program, [FORMATS[tensor.dtype] for tensor in row]))
 
     p = torch.nn.Parameter(torch.ones(4, 4, dtype=dtype))
@@ -234,7 +234,7 @@ from lit_optim.optimizers.adamw import AdamW
 p = torch.nn.Parameter(torch.ones(3))
 p.grad = torch.ones(3)
 AdamW([p]).step()
-print(cuda.refusal([p, p.grad]))
+print(cuda.unsupported_reason([p, p.grad]))
 """
 
 
@@ -250,10 +250,17 @@ def adamw_step(step=cuda.step):
 
     class Stepped(AdamW):
         def update(self, group, batch, h, t):
-            [state], names = batch.states, tuple(self.states(group))
+            [state], names = batch.states, tuple(self.states_for(group))
             row = [p, p.grad, *(state[n] for n in names)]
             results.append(
-                step((Stepped, names), self._walked, cuda.PointerTable([row], [0]), names, h, t)
+                step(
+                    (Stepped, names),
+                    self._traced_update,
+                    cuda.PointerTable([row], [0]),
+                    names,
+                    h,
+                    t,
+                )
             )
 
     p.grad = torch.ones(3)

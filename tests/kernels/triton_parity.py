@@ -16,7 +16,7 @@ from lit_optim.kernels.arithmetic import total, where
 from lit_optim.kernels.precision import LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise
-from lit_optim.optimizers.base.schedule_free import _towards
+from lit_optim.optimizers.base.schedule_free import _swap_rule
 from tests.kernels import reductions
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
@@ -44,7 +44,7 @@ def native(cls):
         tables = None
 
         def update(self, group, batch, h, t):
-            names, numbers = tuple(self.states(group)), self._numbers()
+            names, numbers = tuple(self.states_for(group)), self._numbers()
             keys = [
                 *names,
                 *[n + SCALE for n in names if n + SCALE in batch.states[0]],
@@ -60,7 +60,7 @@ def native(cls):
             if table is None or not table.follow(batch.grads, [batch.params, *columns]):
                 table = cuda.PointerTable(rows, [numbers[id(p)] for p in batch.params])
                 self.tables[first] = table
-            assert cuda.step((cls, names), self._walked, table, names, h, t) is None
+            assert cuda.step((cls, names), self._traced_update, table, names, h, t) is None
 
     return Native
 
@@ -69,7 +69,7 @@ def eager(cls):
     """The optimizer with every update done by the rule on whole torch tensors."""
 
     class Eager(cls):
-        def torchs(self, group, batch, t):
+        def fused_torch_step(self, group, batch, t):
             return False
 
     return lambda params, **settings: Eager(params, **settings, executor="torch")
@@ -144,7 +144,7 @@ def test_all_equal_it_in_other_precision(name, settings, dtype):
 def test_equals_it_at_every_magnitude(name):
     """Each element of a gradient at another one, then normal ones."""
     sizes = torch.tensor([0.0, 1e-30, 1e-20, 1e-10, 1e10, 1e19, 1e20, 1e30, float("inf")])
-    if "whole" in class_of(name).needs:
+    if "whole" in class_of(name).requirements:
         sizes = sizes[:-1]  # infinite sums are tried elsewhere
     found = []
     for make in (native(class_of(name)), eager(class_of(name))):
@@ -324,9 +324,9 @@ def test_schedule_free_parameters_turn_as_in_torch(dtype, halves):
     other = p.clone()
     h = SimpleNamespace(weight=-0.25)
     table = cuda.PointerTable([[p, z, *low]], [0])
-    assert cuda.step(("turn", ()), _towards, table, (), h, 1) is None
+    assert cuda.step(("turn", ()), _swap_rule, table, (), h, 1) is None
     row = {LOW_BITS: torch.zeros_like(low[0])} if halves else {}
-    torch_executor.step(_towards, other, z, row, (), h, 1)
+    torch_executor.step(_swap_rule, other, z, row, (), h, 1)
     torch.testing.assert_close(p, other, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)
 
 

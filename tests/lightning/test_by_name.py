@@ -14,8 +14,8 @@ from lit_optim.config.targets import locate
 from lit_optim.errors import UsageError
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import by_role, no_decay
-from lit_optim.schedules.combinators import find_schedule
 from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.registry import find_schedule
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 SCHEDULES = groups()["scheduler"]
@@ -80,7 +80,7 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_wrong_keyword_of_a_schedule_is_named(name):
     """Whatever the schedule: not in the words of the class behind it."""
-    known = [key for key in inspect.signature(FUNCTIONS[name]).parameters if key != "counting"]
+    known = [key for key in inspect.signature(FUNCTIONS[name]).parameters if key != "common"]
     with pytest.raises(UsageError) as refused:
         FUNCTIONS[name](no_such_key=5)
     message = str(refused.value)

@@ -368,7 +368,7 @@ def test_an_optimizer_that_is_kept_between_fits(tmp_path):
             self.kept = self.kept or SGD(list(self.parameters()), lr=LR)
             curve = linear(min_lr_ratio=0.1).curve(Horizon(run_length(self.trainer)))
             scheduler = ScheduledLR(self.kept, curve)
-            scheduler.follow_updates()
+            scheduler.step_after_updates()
             return [self.kept], [scheduler]
 
     module = Keeps(SGD)

@@ -10,7 +10,9 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lit_optim.config.places import groups, shipped
+from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.optimizers.base.options import OPTIONS
 
 SHAPES = [(), (7,), (4, 5), (3, 2, 3, 3)]
 NAMES = sorted(shipped("optimizer"))
@@ -26,7 +28,7 @@ WALKS = [name for name in NAMES if issubclass(class_of(name), OptimizerBase)]
 def made_by(name):
     """What makes one of plain params: the class, told roles where it needs them."""
     make = class_of(name)
-    if "roles" not in getattr(make, "needs", ()):
+    if "roles" not in getattr(make, "requirements", ()):
         return make
 
     def with_roles(params, **settings):
@@ -47,9 +49,11 @@ def _by_shape(group):
 
 
 def defaults_of(make):
-    """The arguments of a constructor but params and the options of all, with their defaults."""
+    """The hyperparameters of an optimizer and their defaults, without params and common options."""
     parameters = list(inspect.signature(make).parameters.values())[1:]
-    return {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD}
+    is_ours = isinstance(make, type) and issubclass(make, OptimizerBase)
+    others = {*OPTIONS, *Matrixwise.fields} if is_ours else ()
+    return {p.name: p.default for p in parameters if p.name not in others}
 
 
 def parameters(dtype=torch.float64, seed=2):
@@ -93,6 +97,6 @@ def two_groups(params, name, settings):
     """The second has half the lr and a weight decay, where the optimizer has them."""
     hyper = defaults_of(class_of(name)) | settings
     second = {"weight_decay": 0.05} if "weight_decay" in hyper else {}
-    if hyper["lr"] is not None and "one_lr" not in class_of(name).needs:
+    if hyper["lr"] is not None and "one_lr" not in class_of(name).requirements:
         second["lr"] = hyper["lr"] / 2
     return [{"params": params[:2]}, {"params": params[2:], **second}]

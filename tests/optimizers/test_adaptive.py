@@ -139,7 +139,7 @@ def test_who_looks_at_whole_tensors_refuses_shards(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if issubclass(class_of(n), Elementwise)])
 def test_who_takes_a_sum_needs_the_whole(name):
     """And nobody else but prodigy, whose sums are of all tensors together, before the rule."""
-    whole = "whole" in class_of(name).needs and name != "prodigy"
+    whole = "whole" in class_of(name).requirements and name != "prodigy"
     assert bool(traced(name)[0].sums) == whole
 
 

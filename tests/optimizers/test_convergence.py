@@ -98,7 +98,7 @@ IN_THE_VALLEY = {"adafactor", "adagrad", "asgd", "prodigy", "radam", "schedule_f
 def test_finds_the_minimum(name, problem):
     it, make = problem(), class_of(name)
     lr = OWN.get(name, {}).get(problem, USUAL[problem])
-    steps, falls = it.steps, "steady_lr" not in getattr(make, "needs", ())
+    steps, falls = it.steps, "steady_lr" not in getattr(make, "requirements", ())
     if issubclass(make, torch.optim.LBFGS):
         lr, steps, falls = 1.0, 10, False  # each of them is of up to 20
     optimizer = make(it.params, lr=lr, **SETTINGS.get(name, {}))

@@ -28,7 +28,7 @@ BY_DEFAULT = [1e-30, 1e20, 1e30, math.nan]
 REPRESENTABLE = [0.0, 1e-10, 1.0, 1e10, 1e18]
 SHAPES = [(4, 3), (5,), (2, 2, 3, 3)]
 SETTINGS = [(name, settings) for name in WALKS for settings in CASES[name][2]]
-MATRIX = {name for name in WALKS if "roles" in class_of(name).needs}
+MATRIX = {name for name in WALKS if "roles" in class_of(name).requirements}
 #: adafactor's default eps differs between float32 and float64
 IN_COMMON = {"adafactor": {"eps": (1e-7, 1e-3)}}
 

@@ -262,7 +262,7 @@ def test_only_the_matrix_that_failed_keeps_its_own(monkeypatch):
 @pytest.mark.parametrize("coefficients", sorted(linalg.POLYNOMIALS))
 def test_singular_values_come_near_one(coefficients, shape):
     x = drawn(3, *shape, seed=5).detach()
-    out = linalg.orthogonalized(x, coefficients, None, 1e-7)
+    out = linalg.orthogonalize(x, coefficients, None, 1e-7)
     spectrum = torch.linalg.svdvals(out)
     low, high = {
         "original": (0.6, 1.25),
@@ -349,9 +349,9 @@ def test_factors_follow_in_strips(monkeypatch):
     monkeypatch.setattr(linalg, "STRIP", 3)
     x, factor = drawn(2, 8, 5).detach(), torch.zeros(2, 8, 8, dtype=torch.float64)
     for weight in (1.0, 0.25):
-        linalg.follow_(factor, x * weight, weight)
+        linalg.update_factor_(factor, x * weight, weight)
     expected = 0.75 * (x @ x.mT) + 0.25 * (x @ x.mT) / 16
-    assert np.allclose(linalg.symmetric(factor), expected, atol=1e-12)
+    assert np.allclose(linalg.fill_symmetric_(factor), expected, atol=1e-12)
 
 
 def test_every_method_is_tested_here():

@@ -67,11 +67,11 @@ def last(name, settings):
 
 def by_coordinate(name):
     """Whether its oracle is about one number."""
-    return issubclass(class_of(name), Elementwise) and "whole" not in class_of(name).needs
+    return issubclass(class_of(name), Elementwise) and "whole" not in class_of(name).requirements
 
 
 def shapes_of(name):
-    if "roles" in class_of(name).needs:
+    if "roles" in class_of(name).requirements:
         return MATRICES
     return [()] if by_coordinate(name) else SHAPES
 
@@ -193,7 +193,7 @@ def test_gradients_are_not_written(name):
 
 @pytest.mark.parametrize("name", WALKS)
 def test_blocks_and_layout_change_nothing(name, monkeypatch):
-    monkeypatch.setattr(class_of(name), "torchs", lambda *args: False, raising=False)
+    monkeypatch.setattr(class_of(name), "fused_torch_step", lambda *args: False, raising=False)
 
     def trained(block, channels_last):
         monkeypatch.setattr(torch_executor, "PART_SIZE", block)
@@ -216,11 +216,11 @@ FUSED = ["adamw", "adam", "sgd", "momentum", "nag", "adagrad"]
     ("name", "settings"), [(name, s) for name in FUSED for s in CASES[name][2]], ids=str
 )
 def test_torchs_own_fused_step_is_the_same(name, settings, monkeypatch):
-    own, taken = class_of(name).torchs, []
+    own, taken = class_of(name).fused_torch_step, []
 
     def trained(step, channels_last=False):
         taken.clear()
-        monkeypatch.setattr(class_of(name), "torchs", step)
+        monkeypatch.setattr(class_of(name), "fused_torch_step", step)
         params = parameters()
         if channels_last:  # torch's kernels would pair it with other elements of its gradient
             params[3].data = params[3].data.to(memory_format=torch.channels_last)

@@ -105,7 +105,7 @@ def test_radam_starts_as_momentum():
 def effective(name, t, **settings):
     optimizer = class_of(name)(parameters(), **settings)
     group = optimizer.param_groups[0]
-    return optimizer.effective_lr(group, t, optimizer.carried(group))
+    return optimizer.effective_lr(group | optimizer.initial_scalars(group), t)
 
 
 def test_effective_lrs():
@@ -121,7 +121,7 @@ def test_effective_lrs():
     optimizer = class_of("asgd")(params, lr=0.1, lambd=0.5)
     run(optimizer, params, 5, 8)
     state, group = optimizer.state[params[0]], optimizer.param_groups[0]
-    assert optimizer.effective_lr(group, 4, state) == pytest.approx(0.1 / 1.15**0.75)
+    assert optimizer.effective_lr(group | state, 4) == pytest.approx(0.1 / 1.15**0.75)
 
 
 # transformers' Adafactor

@@ -107,7 +107,7 @@ def test_the_environment_decides(kind, cache, measured, monkeypatch):
     x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     seen = []
     monkeypatch.setattr(torch, "addmm", lambda a, *_, **__: seen.append(a.dtype) or a)
-    linalg.orthogonalized(x, "original", 1, 1e-7)
+    linalg.orthogonalize(x, "original", 1, 1e-7)
     assert {str(dtype).removeprefix("torch.") for dtype in seen} == {kind}
 
 

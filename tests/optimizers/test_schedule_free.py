@@ -230,7 +230,7 @@ def test_executors_turn_alike(name, dtype, master, monkeypatch):
 def test_the_lr_that_acts_is_told():
     optimizer = made("schedule_free_sgd", parameters())
     group = optimizer.param_groups[0]
-    found = [optimizer.effective_lr(group, t, {}) for t in (1, 3, 5, 100)]
+    found = [optimizer.effective_lr(group, t) for t in (1, 3, 5, 100)]
     assert found == pytest.approx([0.01, 0.03, 0.05, 0.05])
 
 

@@ -7,10 +7,8 @@ from contextlib import suppress
 
 import pytest
 import torch
-from typing_extensions import Unpack
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.base.options import Options
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 from tests.optimizers.running import class_of
 
@@ -191,16 +189,11 @@ def test_the_oracle_without_options_is_torchs_adamw():
 class Momentum(Tensorwise):
     """A direction of one size for each tensor."""
 
-    def __init__(
-        self, params, lr: float = 0.1, weight_decay: float = 0.0, **options: Unpack[Options]
-    ):
-        super().__init__(params, lr=lr, weight_decay=weight_decay, **options)
+    lr: float = 0.1
+    weight_decay: float = 0.0
 
     def new_state(self, p, group):
         return {"m": torch.zeros_like(p)}
-
-    def scalars(self, group, t, carried):
-        return {}
 
     def direction(self, g, p, s, h):
         m = 0.5 * s.m + g

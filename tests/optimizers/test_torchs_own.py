@@ -13,6 +13,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.optimizers.base.torch_own import TorchOptimizer
 from lit_optim.optimizers.lbfgs import LBFGS
 from lit_optim.optimizers.muon_torch import MuonTorch
 from lit_optim.optimizers.sparse_adam import SparseAdam
@@ -36,7 +37,8 @@ def one_line(error):
 def test_they_are_torchs():
     own = [name for name in NAMES if not issubclass(class_of(name), OptimizerBase)]
     for name in own:
-        assert class_of(name).__bases__ == (CASES[name][0],), f"{name}: neither ours nor torch's"
+        bases = (TorchOptimizer, CASES[name][0])
+        assert class_of(name).__bases__ == bases, f"{name}: neither ours nor torch's"
 
 
 # Muon

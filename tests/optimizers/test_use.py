@@ -52,7 +52,7 @@ def test_closure_deepcopy_and_pickle(name):
 
 
 #: each group, and each parameter, is stepped as if it were the only one, and may be that
-APART_FROM_OTHERS = [n for n in WALKS if not {"one_lr", "roles"} & set(class_of(n).needs)]
+APART_FROM_OTHERS = [n for n in WALKS if not {"one_lr", "roles"} & set(class_of(n).requirements)]
 
 
 @pytest.mark.parametrize("name", APART_FROM_OTHERS)

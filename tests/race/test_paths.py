@@ -46,7 +46,7 @@ def test_sgd_is_gradient_descent():
 
 def test_schedule_runs_over_the_steps_of_the_race():
     path = path_of(
-        "optimizer=sgd", "optimizer.lr=1e-3", "scheduler=linear", "scheduler.ticks=start"
+        "optimizer=sgd", "optimizer.lr=1e-3", "scheduler=linear", "scheduler.step_alignment=start"
     )
     assert_same(path.points, gradient_descent(ROSENBROCK, [1e-3 * (1 - t / 20) for t in range(20)]))
 

@@ -15,7 +15,7 @@ from typing import Any
 import transformers.optimization as hf
 from torch.optim import lr_scheduler as torchs
 
-from lit_optim.schedules import combinators, formulas, library
+from lit_optim.schedules import combinators, formula_schedules, library
 from lit_optim.schedules.core import Schedule
 
 Theirs = Callable[[Any, int, int], Any]
@@ -76,7 +76,7 @@ ROWS: dict[str, list[Row]] = {
     "constant_warmup": [
         Row(
             lambda o, T, W: hf.get_constant_schedule_with_warmup(o, W),
-            lambda T, W: library.constant_warmup(warmup=W, ticks="start"),
+            lambda T, W: library.constant_warmup(warmup=W, step_alignment="start"),
             warmups=True,
             past=3,
         ),
@@ -84,19 +84,19 @@ ROWS: dict[str, list[Row]] = {
     "linear": [
         Row(
             lambda o, T, W: hf.get_linear_schedule_with_warmup(o, 0, T),
-            lambda T, W: library.linear(ticks="start"),
+            lambda T, W: library.linear(step_alignment="start"),
             past=3,
         ),
         Row(
             lambda o, T, W: torchs.LinearLR(o, 1.0, 0.25, total_iters=T),
-            lambda T, W: library.linear(min_lr_ratio=0.25, ticks="start"),
+            lambda T, W: library.linear(min_lr_ratio=0.25, step_alignment="start"),
             past=3,
         ),
     ],
     "linear_warmup": [
         Row(
             lambda o, T, W: hf.get_linear_schedule_with_warmup(o, W, T),
-            lambda T, W: library.linear_warmup(warmup=W, ticks="start"),
+            lambda T, W: library.linear_warmup(warmup=W, step_alignment="start"),
             warmups=True,
             past=3,
         ),
@@ -104,14 +104,14 @@ ROWS: dict[str, list[Row]] = {
     "cosine": [
         Row(
             lambda o, T, W: torchs.CosineAnnealingLR(o, T_max=T),
-            lambda T, W: library.cosine(ticks="start"),
+            lambda T, W: library.cosine(step_alignment="start"),
             differs=CLIMBS,
         ),
     ],
     "cosine_warmup": [
         Row(
             lambda o, T, W: hf.get_cosine_schedule_with_warmup(o, W, T),
-            lambda T, W: library.cosine_warmup(warmup=W, ticks="start"),
+            lambda T, W: library.cosine_warmup(warmup=W, step_alignment="start"),
             differs=CLIMBS,
             warmups=True,
         ),
@@ -121,13 +121,13 @@ ROWS: dict[str, list[Row]] = {
             lambda o, T, W: hf.get_cosine_with_min_lr_schedule_with_warmup(
                 o, W, T, min_lr_rate=0.1
             ),
-            lambda T, W: library.cosine_min_lr(warmup=W, ticks="start"),
+            lambda T, W: library.cosine_min_lr(warmup=W, step_alignment="start"),
             differs=CLIMBS,
             warmups=True,
         ),
         Row(
             lambda o, T, W: hf.get_cosine_with_min_lr_schedule_with_warmup(o, W, T, min_lr=0.003),
-            lambda T, W: library.cosine_min_lr(warmup=W, min_lr=0.003, ticks="start"),
+            lambda T, W: library.cosine_min_lr(warmup=W, min_lr=0.003, step_alignment="start"),
             differs=CLIMBS + "; " + ABSOLUTE,
             first_group=True,
             warmups=True,
@@ -138,7 +138,7 @@ ROWS: dict[str, list[Row]] = {
             lambda o, T, W: hf.get_cosine_with_hard_restarts_schedule_with_warmup(
                 o, W, T, num_cycles=3
             ),
-            lambda T, W: library.cosine_restarts(cycles=3, warmup=W, ticks="start"),
+            lambda T, W: library.cosine_restarts(cycles=3, warmup=W, step_alignment="start"),
             warmups=True,
             past=3,
         ),
@@ -149,7 +149,7 @@ ROWS: dict[str, list[Row]] = {
                 o, min(W, T - 1), T, lr_end=1e-3, power=2.0
             ),
             lambda T, W: library.polynomial(
-                power=2.0, warmup=min(W, T - 1), min_lr=1e-3, ticks="start"
+                power=2.0, warmup=min(W, T - 1), min_lr=1e-3, step_alignment="start"
             ),
             differs=ABSOLUTE + "; " + PULLED_UP,
             first_group=True,
@@ -158,19 +158,19 @@ ROWS: dict[str, list[Row]] = {
         ),
         Row(
             lambda o, T, W: torchs.PolynomialLR(o, total_iters=T, power=0.9),
-            lambda T, W: library.polynomial(power=0.9, ticks="start"),
+            lambda T, W: library.polynomial(power=0.9, step_alignment="start"),
             past=3,
         ),
     ],
     "inverse_sqrt": [
         Row(
             lambda o, T, W: hf.get_inverse_sqrt_schedule(o, W),
-            lambda T, W: library.inverse_sqrt(warmup=W, ticks="start"),
+            lambda T, W: library.inverse_sqrt(warmup=W, step_alignment="start"),
             warmups=True,
         ),
         Row(
             lambda o, T, W: hf.get_inverse_sqrt_schedule(o, W, timescale=40),
-            lambda T, W: library.inverse_sqrt(warmup=W, timescale=40, ticks="start"),
+            lambda T, W: library.inverse_sqrt(warmup=W, timescale=40, step_alignment="start"),
             warmups=True,
         ),
     ],
@@ -178,7 +178,7 @@ ROWS: dict[str, list[Row]] = {
         Row(
             lambda o, T, W, shape=shape: wsd(o, T, W, decay_type=shape),
             lambda T, W, shape=shape: library.wsd(
-                warmup=W, cooldown=(T - W) // 3, shape=shape, ticks="start"
+                warmup=W, cooldown=(T - W) // 3, shape=shape, step_alignment="start"
             ),
             warmups=True,
             shortest=4,
@@ -188,22 +188,26 @@ ROWS: dict[str, list[Row]] = {
     "step": [
         Row(
             lambda o, T, W: torchs.StepLR(o, step_size=3, gamma=0.5),
-            lambda T, W, ticks=ticks: library.step(step_size=3, gamma=0.5, ticks=ticks),
+            lambda T, W, step_alignment=step_alignment: library.step(
+                step_size=3, gamma=0.5, step_alignment=step_alignment
+            ),
         )
-        for ticks in ("end", "start")  # a jump acts at the same update under both
+        for step_alignment in ("end", "start")  # a jump acts at the same update under both
     ],
     "multistep": [
         Row(
             lambda o, T, W: torchs.MultiStepLR(o, [3, 7, 7], gamma=0.5),
-            lambda T, W, ticks=ticks: library.multistep([3, 7, 7], gamma=0.5, ticks=ticks),
+            lambda T, W, step_alignment=step_alignment: library.multistep(
+                [3, 7, 7], gamma=0.5, step_alignment=step_alignment
+            ),
             shortest=7,
         )
-        for ticks in ("end", "start")
+        for step_alignment in ("end", "start")
     ],
     "exponential": [
         Row(
             lambda o, T, W: torchs.ExponentialLR(o, 0.97),
-            lambda T, W: library.exponential(gamma=0.97, every=1, ticks="start"),
+            lambda T, W: library.exponential(gamma=0.97, every=1, step_alignment="start"),
         ),
     ],
     "cyclic": [
@@ -215,7 +219,7 @@ ROWS: dict[str, list[Row]] = {
                 gamma=0.99,
                 min_lr_ratio=0.2,
                 momentum=(0.8, 0.9),
-                ticks="start",
+                step_alignment="start",
             ),
             differs="theirs sets the same lr in every group; ours keeps the groups' ratios",
             first_group=True,
@@ -226,7 +230,7 @@ ROWS: dict[str, list[Row]] = {
     "one_cycle": [
         Row(
             lambda o, T, W: one_cycle(o, T, W, pct_start=0.5),
-            lambda T, W: library.one_cycle(warmup="50%", ticks="both"),
+            lambda T, W: library.one_cycle(warmup="50%", step_alignment="both"),
             differs="theirs sets the same lr in every group; ours keeps the groups' ratios",
             first_group=True,
             momentum=True,
@@ -237,17 +241,17 @@ ROWS: dict[str, list[Row]] = {
     "lambda": [
         Row(
             lambda o, T, W: torchs.LambdaLR(o, lambda t: 1 / (1 + t / 10)),
-            lambda T, W: formulas.lambda_(expr="1 / (1 + step / 10)"),
+            lambda T, W: formula_schedules.lambda_(expr="1 / (1 + step / 10)"),
         ),
         Row(
             lambda o, T, W: hf.get_linear_schedule_with_warmup(o, 0, T),
-            lambda T, W: formulas.lambda_(expr="1 - progress", ticks="start"),
+            lambda T, W: formula_schedules.lambda_(expr="1 - progress", step_alignment="start"),
         ),
     ],
     "multiplicative": [
         Row(
             lambda o, T, W: torchs.MultiplicativeLR(o, lambda t: 1 - 1 / (t + 2)),
-            lambda T, W: formulas.multiplicative(expr="1 - 1 / (step + 2)"),
+            lambda T, W: formula_schedules.multiplicative(expr="1 - 1 / (step + 2)"),
         ),
     ],
     "sequential": [
@@ -260,7 +264,7 @@ ROWS: dict[str, list[Row]] = {
             lambda T, W: combinators.sequential(
                 [
                     {"name": "ConstantLR", "factor": 0.1, "total_iters": 3},
-                    {"name": "exponential", "gamma": 0.9, "every": 1, "ticks": "start"},
+                    {"name": "exponential", "gamma": 0.9, "every": 1, "step_alignment": "start"},
                 ],
                 milestones=[3],
             ),
@@ -275,7 +279,7 @@ ROWS: dict[str, list[Row]] = {
             lambda T, W: combinators.chained(
                 [
                     {"name": "ConstantLR", "factor": 0.1, "total_iters": 5},
-                    {"name": "exponential", "gamma": 0.9, "every": 1, "ticks": "start"},
+                    {"name": "exponential", "gamma": 0.9, "every": 1, "step_alignment": "start"},
                 ]
             ),
             shortest=5,

@@ -6,7 +6,6 @@ import transformers.optimization as hf
 from torch.optim import lr_scheduler as torchs
 
 from lit_optim.compat import torch_schedules, transformers_schedules
-from lit_optim.schedules import combinators, formulas
 from tests.schedules.counterparts import ABSOLUTE, CLIMBS, Row, one_cycle, triangle, wsd
 
 TRANSFORMERS: dict[str, list[Row]] = {
@@ -201,13 +200,13 @@ TORCH: dict[str, list[Row]] = {
     "LambdaLR": [
         Row(
             lambda o, T, W: torchs.LambdaLR(o, lambda epoch: 0.95**epoch),
-            lambda T, W: formulas.LambdaLR("lambda epoch: 0.95 ** epoch"),
+            lambda T, W: torch_schedules.LambdaLR("lambda epoch: 0.95 ** epoch"),
         ),
     ],
     "MultiplicativeLR": [
         Row(
             lambda o, T, W: torchs.MultiplicativeLR(o, lambda epoch: 0.95),
-            lambda T, W: formulas.MultiplicativeLR("lambda epoch: 0.95"),
+            lambda T, W: torch_schedules.MultiplicativeLR("lambda epoch: 0.95"),
         ),
     ],
     "SequentialLR": [
@@ -217,7 +216,7 @@ TORCH: dict[str, list[Row]] = {
                 [torchs.LinearLR(o, 0.1, total_iters=4), torchs.StepLR(o, 2)],
                 milestones=[4],
             ),
-            lambda T, W: combinators.SequentialLR(
+            lambda T, W: torch_schedules.SequentialLR(
                 [
                     {"name": "LinearLR", "start_factor": 0.1, "total_iters": 4},
                     {"name": "StepLR", "step_size": 2},
@@ -232,7 +231,7 @@ TORCH: dict[str, list[Row]] = {
             lambda o, T, W: torchs.ChainedScheduler(
                 [torchs.LinearLR(o, 0.1, total_iters=4), torchs.StepLR(o, 2)]
             ),
-            lambda T, W: combinators.ChainedScheduler(
+            lambda T, W: torch_schedules.ChainedScheduler(
                 [
                     {"name": "LinearLR", "start_factor": 0.1, "total_iters": 4},
                     {"name": "StepLR", "step_size": 2},

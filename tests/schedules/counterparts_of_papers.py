@@ -137,7 +137,9 @@ def stairs(t: int, T: int, W: int) -> float:
 
 PAPERS: dict[str, list[Row]] = {
     "rex": [
-        paper(rex, lambda T, W: decays.rex(warmup=W, ticks="start"), warmups=True, leaves=1),
+        paper(
+            rex, lambda T, W: decays.rex(warmup=W, step_alignment="start"), warmups=True, leaves=1
+        ),
     ],
     "noam": [
         paper(noam, lambda T, W: decays.noam(warmup=max(1, W), d_model=512), warmups=True),
@@ -145,14 +147,14 @@ PAPERS: dict[str, list[Row]] = {
     "power_decay": [
         paper(
             power_decay,
-            lambda T, W: decays.power_decay(beta=1.7, warmup=W, ticks="start"),
+            lambda T, W: decays.power_decay(beta=1.7, warmup=W, step_alignment="start"),
             warmups=True,
             leaves=1,
         ),
         paper(
             power_cooldown,
             lambda T, W: decays.power_decay(
-                beta=1.7, warmup=W, cooldown=(T - W) // 3, ticks="start"
+                beta=1.7, warmup=W, cooldown=(T - W) // 3, step_alignment="start"
             ),
             warmups=True,
             leaves=3,
@@ -161,14 +163,16 @@ PAPERS: dict[str, list[Row]] = {
     "powercool": [
         paper(
             powercool,
-            lambda T, W: decays.powercool(cooldown=(T + 20) // 2, total=T + 20, ticks="start"),
+            lambda T, W: decays.powercool(
+                cooldown=(T + 20) // 2, total=T + 20, step_alignment="start"
+            ),
             multiple=2,
         ),
     ],
     "cosine_inf": [
         paper(
             cosine_inf,
-            lambda T, W: decays.cosine_inf(warmup=W, hold=(T - W) // 3, ticks="start"),
+            lambda T, W: decays.cosine_inf(warmup=W, hold=(T - W) // 3, step_alignment="start"),
             warmups=True,
             past=3,
         ),
@@ -177,7 +181,11 @@ PAPERS: dict[str, list[Row]] = {
         paper(
             formula,
             lambda T, W, shape=shape: library.wsd(
-                warmup=W, cooldown=(T - W) // 3, shape=shape, min_lr_ratio=0.1, ticks="start"
+                warmup=W,
+                cooldown=(T - W) // 3,
+                shape=shape,
+                min_lr_ratio=0.1,
+                step_alignment="start",
             ),
             warmups=True,
             leaves=3,
@@ -188,20 +196,22 @@ PAPERS: dict[str, list[Row]] = {
         paper(
             restarts,
             lambda T, W: library.cosine_restarts(
-                cycles=3, growth=2.0, decay=0.7, warmup=0, min_lr_ratio=0.1, ticks="start"
+                cycles=3, growth=2.0, decay=0.7, warmup=0, min_lr_ratio=0.1, step_alignment="start"
             ),
             past=3,
         ),
         Row(
             lambda o, T, W: torchs.CosineAnnealingWarmRestarts(o, T_0=T // 7, T_mult=2),
-            lambda T, W: library.cosine_restarts(cycles=3, growth=2, warmup=0, ticks="start"),
+            lambda T, W: library.cosine_restarts(
+                cycles=3, growth=2, warmup=0, step_alignment="start"
+            ),
             multiple=7,
         ),
     ],
     "one_cycle": [
         paper(
             three_phases,
-            lambda T, W: library.one_cycle(warmup=T // 4, three_phase=True, ticks="start"),
+            lambda T, W: library.one_cycle(warmup=T // 4, three_phase=True, step_alignment="start"),
             differs="torch's phases end an update earlier each; OneCycleLR here has them so",
             past=3,
             multiple=4,
@@ -216,7 +226,7 @@ PAPERS: dict[str, list[Row]] = {
                     {"shape": "constant"},
                     {"shape": "1-sqrt", "to": 0, "for": (T - 2) // 3},
                 ],
-                ticks="start",
+                step_alignment="start",
             ),
             shortest=7,
             past=3,
@@ -226,7 +236,7 @@ PAPERS: dict[str, list[Row]] = {
                 o, 0, T, lr_end=0.001, power=3.0
             ),
             lambda T, W: phase_parser.phases(
-                [{"shape": "polynomial(3)", "to": 0.1}], ticks="start"
+                [{"shape": "polynomial(3)", "to": 0.1}], step_alignment="start"
             ),
             first_group=True,
             past=3,
@@ -235,7 +245,7 @@ PAPERS: dict[str, list[Row]] = {
             lambda o, T, W: torchs.CosineAnnealingWarmRestarts(o, T_0=3, T_mult=2),
             lambda T, W: phase_parser.phases(
                 [{"repeat": [{"shape": "cosine", "to": 0, "for": 3}], "growth": 2}],
-                ticks="start",
+                step_alignment="start",
             ),
         ),
         Row(
@@ -256,7 +266,7 @@ PAPERS: dict[str, list[Row]] = {
                         "floor": 0.1,
                     }
                 ],
-                ticks="start",
+                step_alignment="start",
             ),
             past=3,
         ),
@@ -268,7 +278,7 @@ PAPERS: dict[str, list[Row]] = {
                     {"shape": "inverse_sqrt", "timescale": 5},
                     {"shape": "linear", "to": 0, "for": 4},
                 ],
-                ticks="start",
+                step_alignment="start",
             ),
             past=3,
             shortest=7,

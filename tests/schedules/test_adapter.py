@@ -14,9 +14,9 @@ from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.combinators import chained, sequential
-from lit_optim.schedules.core import Curve
+from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.formulas import multiplicative
+from lit_optim.schedules.formula_schedules import multiplicative
 from lit_optim.schedules.library import cosine, one_cycle
 from lit_optim.schedules.metric_schedules import greedy, plateau
 
@@ -41,7 +41,7 @@ def parameter():
 
 def test_momentum_moves_where_there_is_one():
     curve = one_cycle(momentum=(0.8, 0.9)).curve(HORIZON)
-    expected = [curve.others["momentum"](t) for t in range(20)]
+    expected = [curve.hyperparameter_curves["momentum"](t) for t in range(20)]
     assert min(expected) == 0.8
     groups = [{"params": [parameter()], "momentum": 0.5}, {"params": [parameter()]}]
     sgd = SGD(groups, lr=0.1)
@@ -119,13 +119,13 @@ def test_another_length_is_refused():
 
 def test_parts_of_a_sequence_move_momentum_too():
     parts = [{"name": "OneCycleLR", "max_lr": 0.1}, {"name": "cosine"}]
-    whole = OneCycleLR(max_lr=0.1).curve(Horizon(10)).others["momentum"]
+    whole = OneCycleLR(max_lr=0.1).curve(Horizon(10)).hyperparameter_curves["momentum"]
     sgd = SGD([parameter()], lr=0.1, momentum=0.9)
     seen = stepped(sgd, ScheduledLR(sgd, sequential(parts, milestones=[10]).curve(HORIZON)), 20)
     expected = [whole(t) for t in range(10)]
     assert [g[0]["momentum"] for g in seen] == expected + [expected[-1]] * 10
     curve = chained([{"name": "cosine"}, {"name": "one_cycle"}]).curve(HORIZON)
-    assert curve.others.keys() == {"momentum"}
+    assert curve.hyperparameter_curves.keys() == {"momentum"}
 
 
 def test_a_schedule_without_length_goes_on_in_a_longer_run():

@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 
 from lit_optim.config.places import groups
 from lit_optim.optimizers.sgd import SGD
-from lit_optim.schedules import combinators
+from lit_optim.schedules import registry
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.core import Follow
+from lit_optim.schedules.curve import MonitoredMetric
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.hyperparameter_schedules import Moved, movings
+from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
 from lit_optim.schedules.phase_parser import phases
 from lit_optim.wrappers import Ema
 
@@ -41,7 +41,11 @@ MORE = {
 def every_schedule():
     """Those of conf/scheduler, and every function of the rooms, found and not listed."""
     found = {f"conf:{name}": path for name, path in CHOICES.items()}
-    found |= {f"function:{name}": {"name": name} for name in combinators._names()}
+    found |= {
+        f"function:{name}": {"name": name}
+        for name in registry.schedules_by_name()
+        if name != "none"
+    }
     return found | {f"more:{name}": node for name, node in MORE.items()}
 
 
@@ -50,14 +54,18 @@ EVERY = every_schedule()
 
 def schedule_of(given):
     if isinstance(given, dict):
-        function = combinators._find(given["name"])
+        function = registry.schedules_by_name()[given["name"]]
         made = function(**{k: v for k, v in given.items() if k != "name"})
     else:
         node = OmegaConf.load(given)
         node = OmegaConf.merge({"monitor": "val/loss", "mode": "min"}, {"node": node})
         made = instantiate(node.node, _convert_="all")
-    follows = made.follows
-    return made if follows is None else made.following(Follow("val/loss", "min", follows.every))
+    metric = made.metric
+    return (
+        made
+        if metric is None
+        else made.with_metric(MonitoredMetric("val/loss", "min", metric.every))
+    )
 
 
 def model_and_optimizer(wrap=lambda o: o):
@@ -75,7 +83,7 @@ def go_on(model, optimizer, scheduler, steps):
         model(torch.ones(2, 3, dtype=torch.float64)).square().sum().backward()
         optimizer.step()
         scheduler.step()
-        if scheduler.curve.follows is not None:
+        if scheduler.curve.metric is not None:
             scheduler.observe(1.0 if t % 3 else 2.0)
     return seen
 
@@ -127,10 +135,12 @@ def test_a_copy_of_the_scheduler_alone_drives_the_same_optimizer():
 def test_what_is_wrapped_and_beside_it(twin):
     """Ema around it, another hyperparameter on its way, and a scheduler that moves by itself."""
     model, optimizer = model_and_optimizer(lambda o: Ema(o, decay=0.9))
-    [moving] = movings({"ema.decay": [{"shape": "linear", "from": 0.5, "to": 0.9}]})
-    moved = Moved(moving, moving.schedule.curve(HORIZON), optimizer)
-    scheduler = ScheduledLR(optimizer, phases().curve(HORIZON), [moved])
-    scheduler.follow_updates()
+    [parsed] = parse_hyperparameter_schedules(
+        {"ema.decay": [{"shape": "linear", "from": 0.5, "to": 0.9}]}
+    )
+    momentum = parsed.attach(parsed.schedule.curve(HORIZON), optimizer)
+    scheduler = ScheduledLR(optimizer, phases().curve(HORIZON), [momentum])
+    scheduler.step_after_updates()
     go_on(model, optimizer, scheduler, 5)
     other_model, other, other_scheduler = twin((model, optimizer, scheduler))
     expected = go_on(model, optimizer, scheduler, 10)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lit_optim.compat.torch_schedules import LambdaLR
 from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.expressions import Formula, Lambda
-from lit_optim.schedules.formulas import LambdaLR, lambda_, multiplicative
+from lit_optim.schedules.formula import Formula
+from lit_optim.schedules.formula_schedules import FormulaSchedule, lambda_, multiplicative
 
 HORIZON = Horizon(100, steps_per_epoch=10)
 
@@ -23,9 +24,9 @@ def values(schedule, count=100):
     return [curve(t) for t in range(count)]
 
 
-def test_names_and_ticks():
+def test_names_and_step_alignment():
     assert values(lambda_("progress"))[::99] == [0.01, 1.0]
-    assert values(lambda_("progress", ticks="start"))[::99] == [0.0, 0.99]
+    assert values(lambda_("progress", step_alignment="start"))[::99] == [0.0, 0.99]
     assert values(lambda_("step / total"))[50] == 0.5
     assert values(lambda_("0.5 ** epoch"))[:30:10] == [1, 0.5, 0.25]
     assert values(lambda_("exp(-e) + cos(pi / 2)"))[3] == pytest.approx(math.exp(-math.e))
@@ -110,7 +111,7 @@ def test_a_numpy_function_leaves_plain_numbers(tmp_path, monkeypatch):
 def test_a_factor_between_the_samples_is_checked_when_it_comes():
     curve = lambda_("1 if step != 7 else -50").curve(Horizon(4000))
     assert curve(6) == 1
-    with pytest.raises(UsageError, match="gives -50 at step 7, no factor >= 0"):
+    with pytest.raises(UsageError, match="gives -50 at step 7, not a factor >= 0"):
         curve(7)
     assert multiplicative("1 - 1 / (2 * step)").curve(HORIZON)(1) == 0.5  # never asked for step 0
 
@@ -150,7 +151,7 @@ def combined(parts):
 def test_any_arithmetic_is_a_number_or_one_line_at_once(text):
     start = time.process_time()
     try:
-        value = Lambda(text).curve(Horizon(100))(50)
+        value = FormulaSchedule(text).curve(Horizon(100))(50)
     except UsageError:
         value = 0.0
     assert 0 <= value < math.inf

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers.optimization import GreedyLR
 
+from lit_optim.compat.torch_schedules import ReduceLROnPlateau
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.metric_schedules import ReduceLROnPlateau, greedy, plateau
+from lit_optim.schedules.metric_schedules import greedy, plateau
 
 
 def optimizer():

@@ -13,7 +13,7 @@ from lit_optim.optimizers.ademamix import AdEMAMix
 from lit_optim.optimizers.muon import Muon
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.hyperparameter_schedules import Moved, movings
+from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
 from lit_optim.schedules.library import constant, cosine, one_cycle
 from lit_optim.wrappers import Ema
 
@@ -27,8 +27,8 @@ def params(count=1):
 def scheduled(optimizer, schedules, schedule=None, steps=STEPS):
     horizon = Horizon(steps)
     moved = [
-        Moved(one, one.schedule and one.schedule.curve(horizon), optimizer)
-        for one in movings(schedules)
+        one.attach(one.schedule and one.schedule.curve(horizon), optimizer)
+        for one in parse_hyperparameter_schedules(schedules)
     ]
     return ScheduledLR(optimizer, (schedule or constant()).curve(horizon), moved)
 
@@ -168,18 +168,18 @@ def test_a_skipped_step_moves_nothing_and_saving_keeps_the_place():
     [
         ({"weight_decai": "lr"}, "schedules.weight_decai: AdamW has no weight_decai; did you mean"),
         ({"lr": "cosine"}, "schedules.lr: the lr has a schedule of its own, scheduler="),
-        ({"betas": "cosine"}, "say which, as in schedules.betas.0"),
+        ({"betas": "cosine"}, "name one, such as schedules.betas.0"),
         ({"betas.2": "cosine"}, "which has no part '2'"),
-        ({"amsgrad": "cosine"}, "amsgrad is False, not a number that could move"),
+        ({"amsgrad": "cosine"}, "amsgrad is False; only a number has a schedule"),
         ({"weight_decay": "cosin"}, "did you mean cosine"),
         ({"weight_decay": 0.1}, "schedules.weight_decay must be a schedule such as"),
-        ({"weight_decay": "plateau"}, "follows a metric"),
+        ({"weight_decay": "plateau"}, "responds to a metric"),
         (
             {"betas.0": [{"shape": "linear", "from": 0.9, "to": 1.5}]},
             "schedules.betas.0 is 1.02 at update 3, but betas must be",
         ),
         ({"weight_decay": {"groups": {"hed": "lr"}}}, "no group 'hed'; did you mean head?"),
-        ({"weight_decay": {"groups": {}, "x": 1}}, "and nothing beside it"),
+        ({"weight_decay": {"groups": {}, "x": 1}}, "without other keys"),
         ({"weight_decay": [{"shape": "linear", "to": 1}]}, "phases.0.from must be given"),
     ],
     ids=["key", "lr", "betas", "part", "bool", "name", "number", "metric", "range", "group", "more",

@@ -38,7 +38,7 @@ def test_short_runs_equal_torchs(pct_start, three_phase, anneal_strategy):
         except ZeroDivisionError:  # torch's own: a phase of exactly no length
             continue
         curve = OneCycleLR(**settings).curve(Horizon(total))
-        momentum = curve.others["momentum"]
+        momentum = curve.hyperparameter_curves["momentum"]
         for step, (lr, beta) in enumerate(expected):
             assert curve(step, 0.1) == pytest.approx(lr, abs=1e-12)
             assert momentum(step) == pytest.approx(beta, abs=1e-12)

@@ -1,4 +1,4 @@
-"""One phase: every shape, all ticks, smooth and in levels, against closed forms."""
+"""One phase: every shape, all step_alignment, smooth and in levels, against closed forms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_optim.reports.lr_plan import LrPlan
 from lit_optim.reports.lr_plot import draw_in_terminal
 from lit_optim.schedules import library
 from lit_optim.schedules.combinators import sequential
-from lit_optim.schedules.core import TICKS
+from lit_optim.schedules.core import STEP_ALIGNMENTS
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phase_parser import phases
 
@@ -50,19 +50,19 @@ def _log_of_sum(of_rest, x, a, b):
     return top + math.log(math.exp(of_rest - top) + math.exp(of_x - top))
 
 
-def place(t, total, ticks, levels):
+def place(t, total, step_alignment, levels):
     """Where on its way the update with this index is."""
     if levels:
-        is_last = t == total - 1 and ticks != "start"
+        is_last = t == total - 1 and step_alignment != "start"
         return 1.0 if is_last and total > 1 else (t * levels // total) / (levels - 1)
-    if ticks == "both":
+    if step_alignment == "both":
         return t / (total - 1) if total > 1 else 0.0
-    return t / total if ticks == "start" else (t + 1) / total
+    return t / total if step_alignment == "start" else (t + 1) / total
 
 
 @given(
     shape=st.sampled_from([*CLOSED, *BY_RATIO]),
-    ticks=st.sampled_from(TICKS),
+    step_alignment=st.sampled_from(STEP_ALIGNMENTS),
     levels=st.none() | st.integers(2, 7),
     total=st.integers(1, 2000),
     start=st.floats(1e-3, 2),
@@ -71,17 +71,17 @@ def place(t, total, ticks, levels):
 )
 @example("cosine", "both", 4, 100, 1.0, 0.001, 0.0)
 @example("staircase(3)", "both", None, 3, 1.0, 0.5, 0.5)
-def test_each_update_is_where_it_should_be(shape, ticks, levels, total, start, end, share):
+def test_each_update_is_where_it_should_be(shape, step_alignment, levels, total, start, end, share):
     given_phase = {"shape": shape, "from": start, "to": end}
     if shape == "staircase(3)":
         levels = 3
     elif levels is not None:
         given_phase["levels"] = levels
-    curve = phases([given_phase], ticks=ticks).curve(Horizon(total))
+    curve = phases([given_phase], step_alignment=step_alignment).curve(Horizon(total))
     for t in {0, int(share * (total - 1)), total - 1}:
-        if total == 1 and levels and ticks == "end":
+        if total == 1 and levels and step_alignment == "end":
             continue  # its only update is at the end
-        x = place(t, total, ticks, levels)
+        x = place(t, total, step_alignment, levels)
         expected = (
             BY_RATIO[shape](x, start, end)
             if shape in BY_RATIO
@@ -92,26 +92,26 @@ def test_each_update_is_where_it_should_be(shape, ticks, levels, total, start, e
     steps = [b - a for a, b in pairwise(values)]
     assert all(step * (end - start) >= 0 for step in steps)  # never back
     assert levels is None or len(set(values)) <= levels
-    if ticks != "end" and total > 1:
+    if step_alignment != "end" and total > 1:
         assert values[0] == start
-    if ticks != "start" and total > 1:
+    if step_alignment != "start" and total > 1:
         assert values[-1] == end
     if levels:  # a jump acts at the same update, however updates are counted
-        other = phases([given_phase], ticks="end").curve(Horizon(total))
+        other = phases([given_phase], step_alignment="end").curve(Horizon(total))
         assert values[:-1] == [other(t) for t in range(total - 1)]
         marks = set(curve.milestones())
         assert all(k + 1 in marks for k in range(total - 2) if steps[k])
 
 
-@pytest.mark.parametrize("ticks", TICKS)
+@pytest.mark.parametrize("step_alignment", STEP_ALIGNMENTS)
 @pytest.mark.parametrize("shape", [*CLOSED, *BY_RATIO])
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 100])
-def test_each_can_be_looked_at(shape, ticks, total):
+def test_each_can_be_looked_at(shape, step_alignment, total):
     for levels in ({}, {"levels": 4}):
         if shape.startswith("staircase") and levels:
             continue
         first = {"shape": shape, "from": 0.01, "to": 1.0, "for": "50%"} | levels
-        schedule = phases([first, {"shape": "linear", "to": 0}], ticks=ticks)
+        schedule = phases([first, {"shape": "linear", "to": 0}], step_alignment=step_alignment)
         curve = schedule.curve(Horizon(total))
         assert draw_in_terminal([LrPlan("it", curve, 0.1, total)], 60)
 
@@ -120,14 +120,16 @@ def test_each_can_be_looked_at(shape, ticks, total):
     ("start", "end"),
     [(1e-300, 1e12), (1e12, 1e-300), (1e-300, 1e-299), (1e300, 1e-300), (5e-324, 1.0), (1.0, 1e-9)],
 )
-@pytest.mark.parametrize("ticks", TICKS)
+@pytest.mark.parametrize("step_alignment", STEP_ALIGNMENTS)
 @pytest.mark.parametrize("shape", BY_RATIO)
-def test_levels_of_any_size(shape, ticks, start, end):
+def test_levels_of_any_size(shape, step_alignment, start, end):
     total = 100
-    curve = phases([{"shape": shape, "from": start, "to": end}], ticks=ticks).curve(Horizon(total))
+    curve = phases(
+        [{"shape": shape, "from": start, "to": end}], step_alignment=step_alignment
+    ).curve(Horizon(total))
     values = [curve(t) for t in range(total)]
     for t in range(total):
-        expected = BY_RATIO[shape](place(t, total, ticks, None), start, end)
+        expected = BY_RATIO[shape](place(t, total, step_alignment, None), start, end)
         # near the smaller end the rounding of the larger one shows, as in any sum
         assert values[t] == pytest.approx(expected, rel=1e-6, abs=1e-9 * max(start, end))
         assert min(start, end) <= values[t] <= max(start, end)

@@ -13,7 +13,7 @@ from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import torch_schedules
 from lit_optim.errors import UsageError
 from lit_optim.schedules import library, shapes
-from lit_optim.schedules.core import TICKS
+from lit_optim.schedules.core import STEP_ALIGNMENTS
 from lit_optim.schedules.decays import noam
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phase_parser import phases
@@ -45,15 +45,15 @@ def lists(draw):
     return total, given
 
 
-@given(run=lists(), t=st.integers(0, 2 * 10**6), ticks=st.sampled_from(["end", "start"]))
-def test_any_list(run, t, ticks):
+@given(run=lists(), t=st.integers(0, 2 * 10**6), step_alignment=st.sampled_from(["end", "start"]))
+def test_any_list(run, t, step_alignment):
     """Inside its range, at each end exactly there, and held after the last one."""
     total, given = run
-    curve = phases(given, ticks=ticks).curve(Horizon(total))
+    curve = phases(given, step_alignment=step_alignment).curve(Horizon(total))
     levels = [1.0] + [phase[key] for phase in given for key in ("from", "to") if key in phase]
     assert min(levels) <= curve(t) <= max(levels)
     assert curve(total + t) == curve(total) == given[-1]["to"]
-    if ticks == "start":
+    if step_alignment == "start":
         assert curve(0) == given[0]["from"]
         return
     assert curve(total - 1) == given[-1]["to"]
@@ -116,10 +116,10 @@ def test_shares_of_short_runs_fit(total, parts):
     times=st.integers(1, 12),
     growth=st.sampled_from([1, 1.0, 2, 1.5, 3, 1.0625]),
     decay=st.floats(0.1, 1),
-    ticks=st.sampled_from(TICKS),
+    step_alignment=st.sampled_from(STEP_ALIGNMENTS),
     t=st.integers(0, 10**6),
 )
-def test_rounds_grow_and_decay(total, times, growth, decay, ticks, t):
+def test_rounds_grow_and_decay(total, times, growth, decay, step_alignment, t):
     """So many rounds fill the run; each lies between the floor and its own peak."""
     given = [
         {
@@ -130,7 +130,7 @@ def test_rounds_grow_and_decay(total, times, growth, decay, ticks, t):
             "floor": 0.1,
         }
     ]
-    curve = phases(given, ticks=ticks).curve(Horizon(total))
+    curve = phases(given, step_alignment=step_alignment).curve(Horizon(total))
     t = min(t, total - 1)
     unit = total / sum(growth**k for k in range(times))
     ends = [unit * sum(growth**k for k in range(n + 1)) for n in range(times)]
@@ -138,7 +138,7 @@ def test_rounds_grow_and_decay(total, times, growth, decay, ticks, t):
     sure = [n for n, end in enumerate(ends) if t < end - 1e-6]
     peaks = [0.1 + 0.9 * decay**n for n in {min(near), min(sure, default=times - 1)}]
     assert 0.1 - 1e-12 <= curve(t) <= max(peaks) + 1e-12
-    if ticks == "end":
+    if step_alignment == "end":
         assert curve(total - 1) == pytest.approx(0.1, abs=1e-9)
 
 
@@ -220,7 +220,9 @@ def test_absolute_levels_begin_somewhere():
         [{"shape": "cosine", "to": 0}],
         [{"repeat": [{"shape": "cosine", "to": 0}], "times": 2}],
     ):
-        with pytest.raises(UsageError, match=r"\.0\.from must be given, for levels are absolute"):
+        with pytest.raises(
+            UsageError, match=r"\.0\.from must be given, because levels are absolute"
+        ):
             phases(written, absolute=True)
 
 
@@ -289,9 +291,9 @@ MISTAKES = {
     "[{shape: constant, for: 60%}, {shape: cosine, to: 0, for: 50%}]": "phases.1.for=50%: 2000 "
     "steps, but the run has 4000 and 2400 of them are taken",
     "[{shape: constant, to: 0}]": "phases.0: a constant has one level",
-    f"[{COSINE}, {COSINE}]": "phases.0 and phases.1 say no `for`: only one phase can take the rest",
-    "[{shape: exponential, to: 0}]": "phases.0.shape=exponential falls by a factor",
-    "[{shape: inverse_sqrt, from: 0, to: 1}]": "phases.0.shape=inverse_sqrt falls by a factor",
+    f"[{COSINE}, {COSINE}]": "phases.0 and phases.1 have no `for`: only one phase can",
+    "[{shape: exponential, to: 0}]": "phases.0.shape=exponential decays by a factor",
+    "[{shape: inverse_sqrt, from: 0, to: 1}]": "phases.0.shape=inverse_sqrt decays by a factor",
     "[{shape: cosine, to: 0, timescale: 5}]": "phases.0.timescale is for {shape: inverse_sqrt",
     "[{shape: cosine, to: 0, levels: 1}]": "phases.0.levels must be a whole number > 1, got 1",
     "[{shape: null, to: 0}]": "phases.0 must be a phase such as",
@@ -299,14 +301,14 @@ MISTAKES = {
     "[{repeat: null}]": "phases.0 must be a phase such as",
     "[{repeat: 3}]": "phases.0.repeat must be a list, got 3",
     "[{repeat: []}]": "phases.0.repeat must have at least one phase",
-    f"[{{repeat: [{COSINE}]}}]": "phases.0.repeat.0.for must be given, or `times` beside",
+    f"[{{repeat: [{COSINE}]}}]": "phases.0.repeat.0.for must be given, or `times` in the repeat",
     f"[{{repeat: [{COSINE}], times: 0}}]": "phases.0.times must be a whole number > 0, got 0",
     f"[{{repeat: [{COSINE}], times: 2, growth: 0.5}}]": "phases.0.growth must be a number >= 1",
     f"[{{repeat: [{COSINE}], times: 2, decay: 2}}]": "phases.0.decay must be a number in (0, 1]",
     f"[{{repeat: [{COSINE}], times: 99, growth: 3}}]": "99 rounds that grow by 3 fit no run",
-    f"[{{repeat: [{{repeat: [{COSINE}]}}]}}]": "phases.0.repeat.0: a repeat cannot stand in",
+    f"[{{repeat: [{{repeat: [{COSINE}]}}]}}]": "phases.0.repeat.0: a repeat cannot contain",
     "[{repeat: [{shape: cosine, to: 0, for: 9}], times: 2}]": "phases.0.repeat.0.for must be a %",
-    "[{repeat: [{shape: cosine, to: 0, for: 9%}], times: 2}]": "phases of a round must be 100%",
+    "[{repeat: [{shape: cosine, to: 0, for: 9%}], times: 2}]": "a round must add up to 100%",
 }
 
 

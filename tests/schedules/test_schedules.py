@@ -15,7 +15,7 @@ from lit_optim.compat import transformers_schedules
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 from lit_optim.schedules import library
-from lit_optim.schedules.core import TICKS, Schedule
+from lit_optim.schedules.core import STEP_ALIGNMENTS, Schedule
 from lit_optim.schedules.durations import Horizon
 
 NAMES = sorted(set(groups()["scheduler"]) - {"none"})
@@ -35,9 +35,9 @@ def values(schedule, total, count=None):
     return [curve(t) for t in range(count or total)]
 
 
-def test_step_jumps_at_the_same_update_under_both_ticks():
-    for ticks in ("end", "start"):
-        assert values(library.step(step_size=2, gamma=0.5, ticks=ticks), 6) == [
+def test_step_jumps_at_the_same_update_with_both_step_alignments():
+    for step_alignment in ("end", "start"):
+        assert values(library.step(step_size=2, gamma=0.5, step_alignment=step_alignment), 6) == [
             1,
             1,
             0.5,
@@ -47,9 +47,9 @@ def test_step_jumps_at_the_same_update_under_both_ticks():
         ]
 
 
-def test_ends_under_both_ticks():
+def test_ends_with_both_step_alignments():
     end = library.cosine_warmup(warmup=4, min_lr_ratio=0.1)
-    start = library.cosine_warmup(warmup=4, min_lr_ratio=0.1, ticks="start")
+    start = library.cosine_warmup(warmup=4, min_lr_ratio=0.1, step_alignment="start")
     assert values(end, 20)[:4] == [0.25, 0.5, 0.75, 1.0]
     assert values(end, 20, 25)[19:] == [0.1] * 6
     assert values(start, 20)[:5] == [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -104,10 +104,16 @@ def test_wsd_is_stable_until_its_cooldown(total, cooldown, t):
         assert curve(total - 1) == 0.2
 
 
-@given(total=st.integers(1, 10**5), cycles=st.integers(1, 20), ticks=st.sampled_from(TICKS))
-def test_restarts_have_so_many_falls(total, cycles, ticks):
+@given(
+    total=st.integers(1, 10**5),
+    cycles=st.integers(1, 20),
+    step_alignment=st.sampled_from(STEP_ALIGNMENTS),
+)
+def test_restarts_have_so_many_falls(total, cycles, step_alignment):
     """Each cycle falls, and only at a boundary between two does the lr rise."""
-    curve = library.cosine_restarts(cycles=cycles, warmup=0, ticks=ticks).curve(Horizon(total))
+    curve = library.cosine_restarts(cycles=cycles, warmup=0, step_alignment=step_alignment).curve(
+        Horizon(total)
+    )
     if total < 3 * cycles:
         return
     seen = [curve(t) for t in range(total)] if total < 2000 else []
@@ -136,7 +142,9 @@ def test_defaults_of_yaml_and_function_are_the_same(name):
     function = get_method(node.pop("_target_"))
     parameters = inspect.signature(function).parameters
     counting = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    common = {"total": Schedule.total, "ticks": Schedule.ticks} if counting else {}
+    common = (
+        {"total": Schedule.total, "step_alignment": Schedule.step_alignment} if counting else {}
+    )
     defaults = {
         key: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for key, parameter in parameters.items()
@@ -154,19 +162,19 @@ def test_one_cycle_like_momentum_moves_the_other_way(name):
     """Where a schedule moves momentum along, it is lowest where the lr is highest."""
     curve = function_of(name)().curve(Horizon(1000))
     if name == "cyclic":
-        assert not curve.others
+        assert not curve.hyperparameter_curves
         curve = library.cyclic(momentum=[0.8, 0.9]).curve(Horizon(1000))
-    if not curve.others:
+    if not curve.hyperparameter_curves:
         assert name not in ("one_cycle", "OneCycleLR", "CyclicLR")
         return
-    momentum = curve.others["momentum"]
+    momentum = curve.hyperparameter_curves["momentum"]
     lrs = [curve(t) for t in range(1000)]
     top = lrs.index(max(lrs))
     assert momentum(top) == min(momentum(t) for t in range(1000)) < momentum(0)
 
 
 def test_milestones_must_rise_and_fit():
-    with pytest.raises(UsageError, match=r"milestones must rise, got 10% after 50 steps"):
+    with pytest.raises(UsageError, match=r"milestones must increase, got 10% after 50 steps"):
         library.multistep(milestones=["50%", "10%"]).curve(Horizon(100))
     with pytest.raises(UsageError, match=r"milestones=500: 500 steps, but the run has 100"):
         library.multistep(milestones=[20, 500]).curve(Horizon(100))
@@ -183,7 +191,7 @@ def test_shares_of_transformers_are_rounded_up():
     """TrainingArguments' warmup_ratio: ceil(T * ratio)."""
     for schedule in (
         transformers_schedules.constant_with_warmup(num_warmup_steps=0.05),
-        library.constant_warmup(warmup="5%+", ticks="start"),
+        library.constant_warmup(warmup="5%+", step_alignment="start"),
     ):
         curve = schedule.curve(Horizon(101))
         assert curve(5) < 1 == curve(6)
@@ -245,8 +253,8 @@ def test_what_does_not_fit_is_refused():
         library.cosine_warmup(min_lr_ratio=1.5)
     with pytest.raises(UsageError, match="total must be steps, epochs or samples > 0"):
         library.linear(total=0)
-    with pytest.raises(UsageError, match="ticks must be one of end, start, both"):
-        library.linear(ticks="middle")
+    with pytest.raises(UsageError, match="step_alignment must be one of end, start, both"):
+        library.linear(step_alignment="middle")
     for bad in (0, -5, 2.5, math.inf, True):
         with pytest.raises(UsageError, match="whole number of steps > 0"):
             Horizon(bad)

@@ -21,7 +21,6 @@ from torch.optim.lr_scheduler import (
 from lit_optim import AdamW
 from lit_optim.compat import torch_schedules as ours
 from lit_optim.errors import UsageError
-from lit_optim.schedules import formulas
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine, inverse_sqrt, linear, wsd
@@ -259,8 +258,8 @@ LENGTHS = [
     (ours.StepLR("10%"), True),
     (ours.ExponentialLR(0.9), False),
     (ours.LinearLR(), False),
-    (formulas.LambdaLR(), False),
-    (formulas.MultiplicativeLR(), False),
+    (ours.LambdaLR(), False),
+    (ours.MultiplicativeLR(), False),
     (ours.OneCycleLR(), True),
     (ours.CyclicLR(step_size_up=5), False),
     (cosine(), True),

@@ -12,9 +12,9 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lit_optim import LBFGS, AdamW, Lamb, ScheduleFreeSGD, SparseAdam
 from lit_optim.errors import UsageError
 from lit_optim.reports.listing import entries
-from lit_optim.requirements import NEEDS
+from lit_optim.requirements import REQUIREMENTS
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.formulas import lambda_
+from lit_optim.schedules.formula_schedules import lambda_
 from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
 from lit_optim.schedules.metric_schedules import plateau
 from lit_optim.training.needs import heed, warnings_of
@@ -25,10 +25,10 @@ from tests.optimizers.running import class_of
 @pytest.mark.parametrize("entry", entries("optimizer"), ids=lambda entry: entry.name)
 def test_what_is_read_is_what_the_class_says(entry):
     made = class_of(entry.name)
-    assert entry.needs == made.needs
+    assert entry.requirements == made.requirements
     assert entry.lr_range == made.lr_range
-    assert entry.needs or made.takes_sparse
-    assert set(entry.needs) <= set(NEEDS)
+    assert entry.requirements or made.takes_sparse
+    assert set(entry.requirements) <= set(REQUIREMENTS)
     low, high = entry.lr_range
     assert 10 <= high / low <= 1000.1
 

@@ -1,1 +1,34 @@
-"""What the algorithms are built on: the step, the executors' dispatch, param groups, options."""
+"""What the algorithms are built on: constructors, the step, executors, param groups, options.
+
+This is the vocabulary of a file of `optimizers`; `types` and `matrixwise` complete it.
+"""
+
+from lit_optim.kernels.precision import State
+from lit_optim.optimizers.base.declared import option, setting
+from lit_optim.optimizers.base.elementwise import Elementwise, run_fused
+from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
+from lit_optim.optimizers.base.groups import accepted
+from lit_optim.optimizers.base.optimizer import Batch, bias_corrections, peak_lr, power, zeros_for
+from lit_optim.optimizers.base.schedule_free import ScheduleFree
+from lit_optim.optimizers.base.tensorwise import Tensorwise
+from lit_optim.optimizers.base.torch_own import TorchOptimizer
+
+__all__ = [
+    "Batch",
+    "Elementwise",
+    "Factored",
+    "ScheduleFree",
+    "State",
+    "Tensorwise",
+    "TorchOptimizer",
+    "accepted",
+    "bias_corrections",
+    "mean_rows",
+    "mean_squares",
+    "option",
+    "peak_lr",
+    "power",
+    "run_fused",
+    "setting",
+    "zeros_for",
+]

@@ -1,9 +1,12 @@
-"""Algorithms that look at one coordinate at a time: a rule in scalar arithmetic."""
+"""The base of algorithms that compute each coordinate by itself: a rule in scalar arithmetic."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,38 +15,39 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels import cpu, cuda, precision, torch_executor
 from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
-from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
-from lit_optim.optimizers.base.options import OPTIONS, moved
+from lit_optim.optimizers.base.optimizer import BETAS, Batch, OptimizerBase
+from lit_optim.optimizers.base.options import apply_update_options, chosen_options
+from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 __all__ = ["Elementwise", "State"]
 
-NOBODY = Batch()
-#: So many sets of parameters with gradients are remembered; more come with experts or frozen parts.
+EMPTY = Batch()
+#: How many sets of parameters with gradients have a plan; experts and frozen parts make several.
 MOST_PLANS = 16
 
 
 class Plan:
-    """Which parameters of a batch are stepped natively, in which tables, and which are not.
+    """Which parameters of a batch native kernels step, in which tables, and which torch steps.
 
     Args:
-        names: of the states.
-        batch: of parameters.
-        numbers: of all parameters, by id.
+        names: the names of the states.
+        batch: the parameters.
+        numbers: the number of each parameter of the optimizer, by id.
     """
 
     def __init__(self, names: tuple[str, ...], batch: Batch, numbers: dict[int, int]) -> None:
         self.names = names
-        self.others: list[int] = []
-        self.why_not: str | None = None
+        self.fallback: list[int] = []
+        self.reason: str | None = None
         kinds: dict[Any, list[int]] = {}
         rows = {}
-        everyone = zip(batch.params, batch.grads, batch.states, strict=True)
-        for i, (p, g, state) in enumerate(everyone):
+        columns = zip(batch.params, batch.grads, batch.states, strict=True)
+        for i, (p, g, state) in enumerate(columns):
             engine = cuda if p.is_cuda else cpu
             refusal = self._refusal(batch, i)
             if refusal is not None:
-                self.others.append(i)
-                self.why_not = refusal
+                self.fallback.append(i)
+                self.reason = refusal
                 continue
             scales = [name + SCALE for name in names if name + SCALE in state]
             keys = (
@@ -53,7 +57,7 @@ class Plan:
             )
             rows[i] = [p, g, *(state[key] for key in keys)]
             kinds.setdefault((engine, p.device, keys, *(x.dtype for x in rows[i])), []).append(i)
-        #: who steps them, their tensors, which of the batch they are, and what is kept for them
+        #: the engine, its table of tensors, their places in the batch, and the names of the states
         self.calls: list[tuple[Any, cpu.PointerTable, list[int], tuple[str, ...]]] = []
         for (engine, _, keys, *_), members in kinds.items():
             ids = [numbers[id(batch.params[i])] for i in members]
@@ -61,13 +65,13 @@ class Plan:
             self.calls.append((engine, table, members, keys))
 
     def follow(self, batch: Batch) -> bool:
-        """Whether this batch is like the one before; takes in where its gradients are now."""
+        """Whether this batch has the tensors of the last one; updates the places of gradients."""
         for _, table, members, keys in self.calls:
-            part = batch if len(members) == len(batch.params) else batch.part(members)
+            part = batch if len(members) == len(batch.params) else batch.select(members)
             kept = [part.params, *map(part.column, keys)]
             if not table.follow(part.grads, kept):
                 return False
-        return not any(self._refusal(batch, i) is None for i in self.others)
+        return not any(self._refusal(batch, i) is None for i in self.fallback)
 
     def _refusal(self, batch: Batch, i: int) -> str | None:
         p, state = batch.params[i], batch.states[i]
@@ -81,34 +85,48 @@ class Plan:
 class Elementwise(OptimizerBase):
     """An optimizer whose rule is written once, in scalar arithmetic.
 
-    A subclass declares `states` and writes `scalars` and `rule`.
+    A subclass declares `states` and writes `rule`, and `scalars` for what it derives.
     """
 
     takes_complex = True
+    #: The states of a parameter, by torch's names for them.
+    states: ClassVar[dict[str, State]] = {}
 
-    def states(self, group: dict[str, Any]) -> dict[str, State]:
-        """The states of a parameter of this group, by torch's names for them."""
-        raise NotImplementedError
+    def states_for(self, group: Group) -> dict[str, State]:
+        """The states of a parameter of this group, where they depend on its hyperparameters."""
+        return self.states
 
-    def rule(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, dict[str, Any]]:
-        """The algorithm, pure: old states `s` in, direction u and new states out.
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+        """The algorithm as a pure function: returns the direction u and the new states.
 
-        Python `if` only on the bools of `h`, which stay the same for a group; never on a number
-        that a tensor carries. Who takes a `total` or `mean` has "whole" among its `needs`.
+        It may branch (`if`) on the bools of `h`, which are constant for a group, but not on
+        numbers. A rule that uses `total` or `mean` has "whole" among its `requirements`.
+
+        Args:
+            g: the gradient.
+            p: the parameter.
+            s: the states, by name.
+            h: the hyperparameters, and what `scalars` derives from them, by name.
         """
         raise NotImplementedError
 
-    def torchs(self, group: dict[str, Any], batch: Batch, t: int) -> bool:
-        """Do the t-th update by torch's own fused step, if there is one for these; whether it was.
+    def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
+        """Make the t-th update by torch's fused step; False if torch has none for these.
 
-        Asked only where torch is to step, on tensors of one dtype and without options that torch
-        does not have.
+        Called only for the torch executor, with tensors of one dtype, and without options that
+        torch does not have.
         """
         return False
 
-    def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:  # noqa: D102
+    def rule_scalars(self, group: Group) -> Scalars:
+        """The hyperparameters that are numbers or bools: a kernel takes no others."""
+        h = {name: x for name in self._rule_names() if hasattr(x := group[name], "__float__")}
+        h.update(zip(BETAS, group.get("betas", ()), strict=False))
+        return h
+
+    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
         tensors = {}
-        for name, state in self.states(group).items():
+        for name, state in self.states_for(group).items():
             tensors[name] = precision.create_state(p, state, group["state_dtype"])
             if tensors[name].dtype in precision.EIGHT_BIT_DTYPES:
                 tensors[name + SCALE] = precision.create_scales(tensors[name], state.initial or 0.0)
@@ -116,12 +134,10 @@ class Elementwise(OptimizerBase):
             tensors[LOW_BITS] = torch.zeros_like(p, dtype=torch.int16)
         return tensors
 
-    def loaded(
-        self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The tensors kept for p from a saved state, which may be stored at another precision."""
+    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make the tensors kept for p from a saved state, which may have another precision."""
         tensors = self.new_state(p, group)
-        for name in self.states(group).keys() & saved.keys():
+        for name in self.states_for(group).keys() & saved.keys():
             now, value = tensors[name], saved[name].to(p.device)
             scale = saved.get(name + SCALE)
             if scale is not None:
@@ -141,39 +157,40 @@ class Elementwise(OptimizerBase):
             tensors[LOW_BITS].copy_(saved[LOW_BITS])
         return tensors
 
-    def update(  # noqa: D102
-        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
-    ) -> None:
-        names = tuple(self.states(group))
+    def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
+        names = tuple(self.states_for(group))
         if self.takes_sparse:
             batch = self._without_sparse(group, batch, names, h, t)
         if batch.params and group["executor"] != "torch":
-            batch = self.natively(group, batch, self._walked, names, h, t)
-        if batch.params and not self._by_torch(group, batch, h, t):
-            whole = "whole" in self.needs
+            batch = self.run_native(group, batch, self._traced_update, names, h, t)
+        if batch.params and not self._try_fused_torch(group, batch, h, t):
+            whole = "whole" in self.requirements
             in_parts = not (whole or h.cautious or h.clipped or h.trusting or h.on_ball)
             for p, g in zip(batch.params, batch.grads, strict=True):
-                self.refuse_sparse(g)
+                self.reject_sparse(g)
                 if not in_parts and hasattr(p, "to_local"):
                     who = "cautious, clip_update, trust_ratio and hyperball look"
                     who = f"{type(self).__name__} looks" if whole else who
                     raise UsageError(f"{who} at whole tensors: not for sharded parameters")
-            self.in_torch(batch, self._walked, names, h, t, in_parts)
+            self.run_torch(batch, self._traced_update, names, h, t, in_parts)
 
     def _without_sparse(
         self,
-        group: dict[str, Any],
+        group: Group,
         batch: Batch,
         names: tuple[str, ...],
         h: SimpleNamespace,
         t: int,
     ) -> Batch:
-        """The batch with its sparse gradients made dense, or done here where rows are enough."""
+        """Make sparse gradients dense, or update only their rows where that is equivalent.
+
+        Returns:
+            the batch that is left to update.
+        """
         sparse = [i for i, g in enumerate(batch.grads) if g.layout is torch.sparse_coo]
         if not sparse:
             return batch
-        asked = {key for key in OPTIONS if group[key] != OPTIONS[key]}  # type: ignore[literal-required]
-        rows = self.stays_without_gradient(group) and not asked - {"executor", "maximize"}
+        rows = self.is_still_without_gradient(group) and not self._has_other_options(group)
         if not rows or h.coupled or h.a != 1.0 or group["executor"] == "native":
             grads = [g.to_dense() if g.layout is torch.sparse_coo else g for g in batch.grads]
             return Batch(batch.params, grads, batch.states)
@@ -181,43 +198,43 @@ class Elementwise(OptimizerBase):
             p, g, state = batch.params[i], batch.grads[i].coalesce(), batch.states[i]
             place = tuple(g.indices())
             part = Batch([p[place]], [g.values()], [{n: state[n][place] for n in names}])
-            self.in_torch(part, self._walked, names, h, t)
+            self.run_torch(part, self._traced_update, names, h, t)
             p[place] = part.params[0]
             for name in names:
                 state[name][place] = part.states[0][name]
-        return batch.part([i for i in range(len(batch.params)) if i not in sparse])
+        return batch.select([i for i in range(len(batch.params)) if i not in sparse])
 
-    def stays_without_gradient(self, group: dict[str, Any]) -> bool:
+    def is_still_without_gradient(self, group: Group) -> bool:
         """Whether a gradient of 0 changes neither the parameter nor a state, options aside."""
         return False
 
-    def go_over(
+    def run_rule(
         self,
-        group: dict[str, Any],
+        group: Group,
         batch: Batch,
         rule: Rule,
         names: tuple[str, ...],
         h: SimpleNamespace,
     ) -> dict[str, list[Any]]:
-        """Do a rule of another kind than the update: natively what can be, the others in torch.
+        """Run another rule than the update: natively where possible, the rest in torch.
 
         Args:
-            group: whose executor is asked.
+            group: the group, which has the executor.
             batch: parameters of the group.
             rule: as an executor calls it.
-            names: of the states that it knows.
+            names: the names of the states that it uses.
             h: its scalars.
 
         Returns:
-            What it tells, which are sums beside new states: each of them, tensor by tensor.
+            the reductions that the rule returns beside new states: for each, its value by tensor.
         """
-        found: dict[str, list[Any]] = {}
+        reductions: dict[str, list[Any]] = {}
         if batch.params and group["executor"] != "torch":
-            batch = self.natively(group, batch, rule, names, h, 1, found)
-        self.in_torch(batch, rule, names, h, 1, found=found)
-        return found
+            batch = self.run_native(group, batch, rule, names, h, 1, reductions)
+        self.run_torch(batch, rule, names, h, 1, reductions=reductions)
+        return reductions
 
-    def in_torch(
+    def run_torch(
         self,
         batch: Batch,
         rule: Rule,
@@ -225,63 +242,82 @@ class Elementwise(OptimizerBase):
         h: SimpleNamespace,
         t: int,
         in_parts: bool = True,
-        found: dict[str, list[Any]] | None = None,
+        reductions: dict[str, list[Any]] | None = None,
     ) -> None:
-        """Let the torch executor go over the batch; see `torch_executor.step`."""
+        """Run a rule on the batch by the torch executor; see `torch_executor.step`."""
         numbers = self._numbers()
         for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
-            here = {k: _parts(_here(v)) for k, v in state.items() if isinstance(v, Tensor)}
+            local = {k: _as_real(_local(v)) for k, v in state.items() if isinstance(v, Tensor)}
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
-                here.pop(LOW_BITS, None)
-            number = numbers.get(id(p), 0)  # rows of a parameter are none of them
-            told = torch_executor.step(
-                rule, _parts(_here(p)), as_real(_here(g)), here, names, h, t, number, in_parts
+                local.pop(LOW_BITS, None)
+            number = numbers.get(id(p), 0)  # rows of a parameter have no number
+            found = torch_executor.step(
+                rule,
+                _as_real(_local(p)),
+                as_real(_local(g)),
+                local,
+                names,
+                h,
+                t,
+                number,
+                in_parts,
             )
-            if found is not None:
-                for name, value in told.items():
-                    found.setdefault(name, []).append(value)
+            if reductions is not None:
+                for name, value in found.items():
+                    reductions.setdefault(name, []).append(value)
 
-    def _walked(self, g: Any, p: Any, s: Any, h: Any) -> tuple[Any, Any, Any, dict[str, Any]]:
-        """The rule and the walk's options: a, b and u of p = a p − b u, and the new states."""
+    def _traced_update(
+        self, g: Value, p: Value, s: Value, h: Value
+    ) -> tuple[Value, Value, Value, dict[str, Value]]:
+        """The rule with the options applied: a, b and u of p = a p − b u, and the new states."""
         g = -g if h.maximize else g
         g = g + h.l2 * p if h.coupled else g
         u, new = self.rule(g, p, s, h)
-        return *moved(u, g, p, h), new
+        return *apply_update_options(u, g, p, h), new
 
-    def natively(
+    def run_native(
         self,
-        group: dict[str, Any],
+        group: Group,
         batch: Batch,
         rule: Rule,
         names: tuple[str, ...],
         h: SimpleNamespace,
         t: int,
-        found: dict[str, list[Any]] | None = None,
+        reductions: dict[str, list[Any]] | None = None,
     ) -> Batch:
-        """Go over what can be natively, all of one kind in one call; returns the others.
+        """Run a rule by native kernels, all tensors of one kind in one call.
 
-        Another rule knows other states, by `names`, than those that `states` gives. What it tells
-        goes into `found`.
+        Args:
+            group: the group, which has the executor.
+            batch: parameters of the group.
+            rule: as an executor calls it.
+            names: the names of the states that it uses.
+            h: its scalars.
+            t: the number of the update.
+            reductions: takes the reductions that the rule returns, tensor by tensor.
+
+        Returns:
+            the batch that is left for torch.
         """
         plan = self._plan(names, batch)
-        others, why_not = plan.others, plan.why_not
+        fallback, reason = plan.fallback, plan.reason
         must = group["executor"] == "native"
-        if must and others:
-            self.refuse(why_not)
+        if must and fallback:
+            self.reject_native(reason)
         for engine, table, members, _ in plan.calls:
             refusal = engine.step((type(self), names), rule, table, names, h, t)
             if refusal is not None:
-                others, why_not = others + members, refusal
-            elif found is not None:
+                fallback, reason = fallback + members, refusal
+            elif reductions is not None:
                 for name, values in table.told.items():
-                    found.setdefault(name, []).extend(values)
-        if must and others:
-            self.refuse(why_not)
-        self.tell(len(batch.params), len(others), why_not)
-        return batch.part(others) if others else NOBODY
+                    reductions.setdefault(name, []).extend(values)
+        if must and fallback:
+            self.reject_native(reason)
+        self.log_executor(len(batch.params), len(fallback), reason)
+        return batch.select(fallback) if fallback else EMPTY
 
     def _plan(self, names: tuple[str, ...], batch: Batch) -> Plan:
-        """Who is stepped with whom; kept, for the next step mostly asks for the same."""
+        """The plan of a batch, kept for the next step, which is most often the same."""
         plans: dict[Any, Plan] = self.__dict__.setdefault("_plans", {})
         key = names, id(batch.params[0]), len(batch.params)
         plan = plans.get(key)
@@ -292,14 +328,17 @@ class Elementwise(OptimizerBase):
         return plan
 
     def _numbers(self) -> dict[int, int]:
-        """The place of each parameter among all, by its id."""
+        """The number of each parameter of the optimizer, by its id."""
         params = [p for group in self.param_groups for p in group["params"]]
         return {id(p): k for k, p in enumerate(params)}
 
-    def _by_torch(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> bool:
-        """Let torch's own fused step do it, where there is one for just this."""
-        asked = {key for key in OPTIONS if group[key] != OPTIONS[key]}  # type: ignore[literal-required]
-        if asked - {"executor", "maximize"}:
+    def _has_other_options(self, group: Group) -> bool:
+        """Whether the group sets an option that torch does not have."""
+        return bool(set(chosen_options(group)) - {"executor", "maximize"})
+
+    def _try_fused_torch(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> bool:
+        """Make the update by torch's fused step, where torch computes exactly the same."""
+        if self._has_other_options(group):
             return False
         kinds = set()
         for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
@@ -310,14 +349,37 @@ class Elementwise(OptimizerBase):
         [(dtype, device), *more] = kinds
         if more or dtype not in (torch.float32, torch.float64):  # in 16 bits torch rounds midway
             return False
-        return device.type in ("cpu", "cuda") and self.torchs(group, batch, t)
+        return device.type in ("cpu", "cuda") and self.fused_torch_step(group, batch, t)
 
 
-def _here(x: Tensor) -> Tensor:
-    """The part of a sharded tensor that lies here; any other tensor itself."""
+def run_fused(function: Callable[..., Any], group: Group, *tensors: list[Any]) -> bool:
+    """Make an update by one of torch's functional optimizers, fused.
+
+    Args:
+        function: the optimizer; its hyperparameters are those of the group of the same names.
+        group: the hyperparameters.
+        tensors: its lists of tensors, in order.
+
+    Returns:
+        True: the update is made.
+    """
+    hyper = {name: group[name] for name in _keyword_only(function) if name in group}
+    hyper.update(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))
+    function(*tensors, fused=True, **hyper)
+    return True
+
+
+@cache
+def _keyword_only(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _local(x: Tensor) -> Tensor:
+    """The local shard of a sharded tensor; any other tensor itself."""
     return x.to_local() if hasattr(x, "to_local") else x
 
 
-def _parts(x: Tensor) -> Tensor:
-    """The parts of a complex tensor as a real one that shares its memory; any other itself."""
+def _as_real(x: Tensor) -> Tensor:
+    """A complex tensor as a real one that shares its memory; any other tensor itself."""
     return torch.view_as_real(x) if x.is_complex() else x

@@ -1,4 +1,4 @@
-"""Algorithms whose second moment is kept as row and column means, on a kernel of their own."""
+"""The base of Adafactor: the second moment is factored into row and column means."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from torch import Tensor
 
 from lit_optim.kernels import factored_cpu
 from lit_optim.kernels.factored_cpu import Row
-from lit_optim.kernels.precision import accumulation_dtype
-from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.kernels.precision import accumulation_dtype, compute_dtype
+from lit_optim.optimizers.base.optimizer import Batch, zeros_for
 from lit_optim.optimizers.base.tensorwise import Tensorwise
+from lit_optim.optimizers.base.types import Group, Scalars
 
 
 class Factored(Tensorwise):
-    """An optimizer in the way of Adafactor.
+    """An optimizer with a factored second moment, and a kernel of its own.
 
-    A subclass writes what those of `Tensorwise` write, and beside it, for the kernel, the names of
-    its states and `numbers`.
+    A subclass writes `direction`, and for the kernel the names of its states and `numbers`.
     """
 
     has_kernel: ClassVar[bool] = True
-    #: Row means, column means, and the second moment of what is no matrix.
+    #: The names of the states: row means, column means, and the second moment of a vector.
     row: ClassVar[str]
     column: ClassVar[str]
     vector: ClassVar[str]
-    #: The average of the updates, and the size of the parameter; where they are kept.
+    #: Whether row and column means keep the dimension that they are means over, with length 1.
+    keeps_dimension: ClassVar[bool] = False
+    #: The names of the average of the updates and of the size of the parameter, if kept.
     average: ClassVar[str | None] = None
     size: ClassVar[str | None] = None
 
-    def numbers(self, h: SimpleNamespace, dtype: Any) -> dict[str, Any]:
-        """What the kernel needs to know.
+    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> Scalars:
+        """The scalars of the kernel.
 
-        With squares s = g² + add, means r and c of rows and columns, EMAs by `take`:
+        With squares s = g² + add, and r and c the averages of its row and column means, which
+        take in `take` of the new ones:
 
             v = r c / max(mean of r, least_mean);   u = g min(1 / sqrt(v), most)
             b = b max(RMS(p), least_size) if scaled;   u = u / max(1, RMS(u) / d)
@@ -45,41 +48,49 @@ class Factored(Tensorwise):
 
         Args:
             h: the scalars of this update.
-            dtype: in which is computed.
+            dtype: the dtype of the computation.
         """
         raise NotImplementedError
 
-    def update(  # noqa: D102
-        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
-    ) -> None:
+    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
+        if p.ndim < 2:
+            return {self.vector: zeros_for(p)}
+        *batch, rows, columns = p.shape
+        one = [1] if self.keeps_dimension else []
+        return {
+            self.row: p.new_zeros((*batch, rows, *one), dtype=compute_dtype(p)),
+            self.column: p.new_zeros((*batch, *one, columns), dtype=compute_dtype(p)),
+        }
+
+    def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         if group["executor"] != "torch":
-            batch = self._natively(group, batch, h)
+            batch = self._run_native(group, batch, h)
         if batch.params:
             super().update(group, batch, h, t)
 
-    def _natively(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace) -> Batch:
-        """Go over what the kernel can; returns the others."""
+    def _run_native(self, group: Group, batch: Batch, h: SimpleNamespace) -> Batch:
+        """Update the parameters that the kernel takes; returns a batch of the remaining ones."""
         kinds: dict[Any, list[int]] = {}
-        others: list[int] = []
-        why_not: str | None = None
+        fallback: list[int] = []
+        reason: str | None = None
         rows = [self._row(batch, i) for i in range(len(batch.params))]
         for i, row in enumerate(rows):
             why = factored_cpu.unsupported_reason(row)
             if why is None:
                 kinds.setdefault((row.p.dtype, row.g.dtype), []).append(i)
             else:
-                others, why_not = [*others, i], why
-        if others and group["executor"] == "native":
-            self.refuse(why_not)
+                fallback, reason = [*fallback, i], why
+        if fallback and group["executor"] == "native":
+            self.reject_native(reason)
         for members in kinds.values():
             numbers = self.numbers(h, rows[members[0]].r.dtype)
             why = factored_cpu.step([rows[i] for i in members], numbers | {"maximize": h.maximize})
             if why is not None:
-                others, why_not = others + members, why
-        if others and group["executor"] == "native":
-            self.refuse(why_not)
-        self.tell(len(batch.params), len(others), why_not)
-        return batch.part(others)
+                fallback, reason = fallback + members, why
+        if fallback and group["executor"] == "native":
+            self.reject_native(reason)
+        self.log_executor(len(batch.params), len(fallback), reason)
+        return batch.select(fallback)
 
     def _row(self, batch: Batch, i: int) -> Row:
         p, g, state = batch.params[i], batch.grads[i], batch.states[i]
@@ -95,10 +106,10 @@ class Factored(Tensorwise):
 
 
 def mean_squares(x: Tensor, dim: int) -> Tensor:
-    """The means of x² along a dimension, which stays, with 1 element; as the kernel stores them.
+    """The means of x² along a dimension, which stays with length 1; as the kernel stores them.
 
-    Of a float32 x they may be larger than a float32 can be. They are then the largest float32, for
-    infinite means would leave nothing of their ratios. Those of an infinite x stay infinite.
+    The means of a float32 x may overflow. They are then the largest float32, because the ratios of
+    infinite means would be lost. The means of an infinite x stay infinite.
     """
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True, dtype=accumulation_dtype(x.device))
     mean = length * length / x.shape[dim]
@@ -107,5 +118,5 @@ def mean_squares(x: Tensor, dim: int) -> Tensor:
 
 
 def mean_rows(r: Tensor, dim: int) -> Tensor:
-    """The mean of row means along a dimension, which stays, with 1 element; added up as doubles."""
+    """The mean of row means along a dimension, which stays with length 1; summed as doubles."""
     return r.mean(dim, keepdim=True, dtype=accumulation_dtype(r.device)).to(r.dtype)

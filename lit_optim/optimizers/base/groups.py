@@ -1,4 +1,4 @@
-"""What a param group may hold, for our optimizers and for torch's own alike."""
+"""What a param group may hold, for these optimizers and for torch's."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
 from lit_optim.optimizers.base.options import OPTIONS
 
-#: Keys of a param group that are no hyperparameters. `role` is what its parameters are in the model
-#: (hidden, embedding, head, ...); `split`, into how many matrices of equal height each of them is
-#: to be cut, as for a fused projection to queries, keys and values.
+#: Keys of a param group that are not hyperparameters. `role` is what its parameters are in the
+#: model (hidden, embedding, head, ...); `split` is the number of matrices of equal height stacked
+#: in each of them, as in a fused projection to queries, keys and values.
 BOOKKEEPING = {"params", "name", "param_names", "initial_lr", "role", "split"}
 
-#: What torch's schedulers and averages write into a group.
+#: Keys that torch's schedulers and averages write into a group.
 TORCHS_SCHEDULERS = {"max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
-#: How hyperparameters are called elsewhere.
+#: Names of hyperparameters in other libraries.
 ELSEWHERE = {
     "learningrate": "lr", "wd": "weight_decay", "l2": "weight_decay", "epsilon": "eps",
     "beta": "betas", "beta1": "betas", "beta2": "betas", "mom": "momentum",
 }  # fmt: skip
-#: So much of a name is left by a typo.
+#: How similar a misspelled name is to the right one.
 ALIKE = 0.78
 
 
 def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
-    """A group as `optimizer` takes it; the caller's stays as it is.
+    """Check a group and convert it for `optimizer`; the caller's group is not changed.
 
-    A weight decay of 0 asks for nothing, so it is dropped where the optimizer has none: groups that
-    were made for any optimizer then fit. What the class has `fixed` is not for a group to set. An
-    `lr_mult` goes into the lr. Numbers of numpy and torch become Python's. A key that means nothing
-    to any optimizer is kept as it is, as torch does: it is for somebody else.
+    A weight decay of 0 is dropped if the optimizer has no weight decay, so that groups made for any
+    optimizer fit. A group cannot set what the class has `fixed`. An `lr_mult` is multiplied into
+    the lr. Numbers of numpy and torch become Python numbers. A key that is no optimizer's
+    hyperparameter is kept, as in torch: other code may use it.
 
     Raises:
-        ValueError: a hyperparameter that the optimizer has not, one that is misspelled, or a value
-            out of its range.
+        ValueError: the optimizer does not have the hyperparameter, its name is misspelled, or its
+            value is out of range.
     """
     check_is_group(group)
     known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
@@ -69,7 +69,7 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _misspelled(key: str, known: list[str]) -> str | None:
-    """The hyperparameter that is meant by a key that is none."""
+    """The hyperparameter that a key that is not one is likely to mean."""
     if key in TORCHS_SCHEDULERS:
         return None
     folded = {"".join(filter(str.isalnum, name.casefold())): name for name in known}
@@ -83,7 +83,7 @@ def _misspelled(key: str, known: list[str]) -> str | None:
 
 
 def is_hyperparameter(key: str) -> bool:
-    """Whether an optimizer of torch's or of ours has a hyperparameter of this name."""
+    """Whether an optimizer of torch or of this package has a hyperparameter of this name."""
     return key in _hyperparameters()
 
 
@@ -99,11 +99,12 @@ def _hyperparameters() -> frozenset[str]:
         if inspect.isclass(found) and issubclass(found, Optimizer)
     }
     taken = {name for found in classes for name in inspect.signature(found.__init__).parameters}
-    return frozenset(taken | set(OPTIONS)) - {"self", "params", "defaults", "args", "kwargs"}
+    others = {"self", "params", "defaults", "args", "kwargs", "values"}
+    return frozenset(taken | set(OPTIONS)) - others
 
 
 def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
-    """A group that comes to others whose parameters have names: torch wants them of all or none."""
+    """Name the parameters of a group that joins named ones: torch wants names for all or none."""
     group = with_names(group)
     name: str = group.setdefault("name", f"group{index}")
     group.setdefault("param_names", [f"{name}.{k}" for k in range(len(group["params"]))])
@@ -111,14 +112,14 @@ def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
-    """A group whose `lr_mult` has become a part of its lr.
+    """Multiply the `lr_mult` of a group into its lr.
 
     Args:
-        group: any.
-        lr: of the optimizer, for a group that has none of its own.
+        group: a param group.
+        lr: the optimizer's, for a group that does not set one.
 
     Raises:
-        UsageError: neither has an lr.
+        UsageError: neither sets an lr.
     """
     if "lr_mult" not in group:
         return group
@@ -133,7 +134,7 @@ def listed(params: Any) -> list[Any]:
     """Parameters or param groups in a list.
 
     Raises:
-        TypeError: they are one tensor, as in torch.
+        TypeError: they are a single tensor, as in torch.
     """
     if isinstance(params, Tensor):
         raise TypeError(
@@ -144,7 +145,7 @@ def listed(params: Any) -> list[Any]:
 
 
 def check_is_group(group: Any) -> None:
-    """Refuse what is no param group.
+    """Reject what is not a param group.
 
     Raises:
         TypeError: as in torch.
@@ -154,11 +155,11 @@ def check_is_group(group: Any) -> None:
 
 
 def with_names(group: dict[str, Any]) -> dict[str, Any]:
-    """A group with its params in a list; names of (name, tensor) pairs go to `param_names`.
+    """List the params of a group; names of (name, tensor) pairs become its `param_names`.
 
     Raises:
-        TypeError: as in torch, for what are no tensors, or in no order.
-        ValueError: as in torch, where some have names and others not.
+        TypeError: as in torch, some are not tensors, or they have no order.
+        ValueError: as in torch, some have names and some have none.
     """
     check_is_group(group)
     params = group["params"]
@@ -177,3 +178,32 @@ def with_names(group: dict[str, Any]) -> dict[str, Any]:
             raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {kind}")
     names = {"param_names": [p[0] for p in pairs]} if pairs else {}
     return group | {"params": tensors} | names
+
+
+def join_groups(owner: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Join groups into one of all parameters, for an optimizer that has one group only.
+
+    Args:
+        owner: the name of the optimizer, for messages.
+        groups: groups that set no hyperparameters.
+
+    Raises:
+        UsageError: a group sets a hyperparameter.
+        ValueError: a parameter is in several groups.
+    """
+    params: list[Tensor] = []
+    names: list[str] = []
+    for index, group in enumerate(map(with_names, groups)):
+        for key, value in group.items():
+            if key in BOOKKEEPING or (key == "weight_decay" and not value):
+                continue
+            name = group.get("name", index)
+            raise UsageError(
+                f"{owner} has one group of all parameters, but group {name} sets {key}"
+            )
+        params += group["params"]
+        names += group.get("param_names", ())
+    if len(groups) > 1 and len(set(map(id, params))) < len(params):
+        raise ValueError("some parameters appear in more than one parameter group")
+    named = {"param_names": names} if len(names) == len(params) else {}
+    return {"name": "all", "params": params, **named}

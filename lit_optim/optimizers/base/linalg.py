@@ -1,4 +1,4 @@
-"""What algorithms for matrices share: pure functions of batches of matrices, [..., m, n]."""
+"""Linear algebra of the algorithms for matrices: pure functions of batches [..., m, n]."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lit_optim.optimizers.base.products import prefers_bfloat16
 
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
 
-#: Odd polynomials a x + b x³ + c x⁵ that carry singular values towards 1, one after the other.
+#: Odd polynomials a x + b x³ + c x⁵ that move singular values towards 1, applied in turn.
 POLYNOMIALS: dict[str, tuple[tuple[float, float, float], ...]] = {
     # Jordan et al. 2024: steep at 0, and then between 0.7 and 1.2
     "original": ((3.4445, -4.7750, 2.0315),) * 5,
-    # You 2024, as published with Muon's derivation: each step another one
+    # You 2024, as published with Muon's derivation: a different one in each step
     "quintic": (
         (4.0848, -6.8946, 2.9270),
         (3.9505, -6.3029, 2.6377),
@@ -36,26 +36,26 @@ POLYNOMIALS: dict[str, tuple[tuple[float, float, float], ...]] = {
     ),
     "precise": ((2.0, -1.5, 0.5),) * 12,
 }
-#: The first of these polynomials is steeper than others just above 1, so values stay below it.
+#: The norm is enlarged by this: the first polynomial is steep just above 1.
 SAFETY = {"polar_express": 1.02}
 
 
-def orthogonalized(
+def orthogonalize(
     x: Tensor,
     coefficients: Coefficients | tuple[float, float, float],
     steps: int | None,
     eps: float,
 ) -> Tensor:
-    """About U Vᵀ of x = U S Vᵀ: the matrix with the same directions, all of them alike.
+    """Approximate U Vᵀ of x = U S Vᵀ: the same singular vectors, with singular values of about 1.
 
-    Newton and Schulz' iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. float32
-    goes in bfloat16 where products of that are faster, as `optimizers.base.products` has measured.
+    The Newton-Schulz iteration: x / |x|, then x <- a x + (b A + c A²) x with A = x xᵀ. float32 is
+    computed in bfloat16 where its products are faster, as measured by `optimizers.base.products`.
 
     Args:
-        x: of shape [..., m, n].
+        x: matrices, [..., m, n].
         coefficients: of the iteration: a name of POLYNOMIALS, or a, b, c for all steps.
-        steps: how many; None: as many as the name has, or 5.
-        eps: the least norm that x is divided by.
+        steps: the number of iterations; None: as many as the name has, or 5.
+        eps: the smallest norm that x is divided by.
     """
     if isinstance(coefficients, str):
         known, safety = POLYNOMIALS[coefficients], SAFETY.get(coefficients, 1.0)
@@ -77,24 +77,26 @@ def orthogonalized(
 
 
 def frobenius(x: Tensor) -> Tensor:
-    """The norms of matrices [..., m, n], [..., 1, 1]; of float32 they overflow only as results."""
+    """The Frobenius norms of matrices [..., m, n] as [..., 1, 1], accumulated in float64."""
     norms: Tensor = torch.linalg.vector_norm(
         x, dim=(-2, -1), keepdim=True, dtype=accumulation_dtype(x.device)
     )
     return norms.to(x.dtype)
 
 
-#: Rows of a factor that are computed at a time.
+#: How many rows of a factor are computed at a time.
 STRIP = 512
 
 
-def follow_(factor: Tensor, x: Tensor, weight: float) -> Tensor:
-    """Factor <- (1 - weight) factor + weight x xᵀ in place, its part above the diagonal left aside.
+def update_factor_(factor: Tensor, x: Tensor, weight: float) -> Tensor:
+    """Average x xᵀ into a factor in place, on and below its diagonal only.
+
+        factor <- (1 - weight) factor + weight x xᵀ
 
     Args:
-        factor: symmetric, [batch, m, m]; read it through `symmetric`.
-        x: of shape [batch, m, n].
-        weight: of the new product.
+        factor: symmetric, [batch, m, m]; read it through `fill_symmetric_`.
+        x: matrices, [batch, m, n].
+        weight: the weight of the new product.
     """
     for start in range(0, x.shape[-2], STRIP):
         end = start + STRIP
@@ -103,8 +105,8 @@ def follow_(factor: Tensor, x: Tensor, weight: float) -> Tensor:
     return factor
 
 
-def symmetric(factor: Tensor) -> Tensor:
-    """A factor of `follow_` as it is, its part above the diagonal made good in place."""
+def fill_symmetric_(factor: Tensor) -> Tensor:
+    """Fill the part of a factor of `update_factor_` above its diagonal, in place."""
     for start in range(STRIP, factor.shape[-1], STRIP):
         end = start + STRIP
         factor[:, :start, start:end] = factor[:, start:end, :start].mT
@@ -115,7 +117,7 @@ def eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, smallest first, and eigenvectors, as columns, of symmetric matrices [b, m, m].
 
     Returns:
-        NaN for a matrix of which they cannot be found in the widest dtype either.
+        NaN for a matrix whose decomposition fails in float64 too.
     """
     try:
         return torch.linalg.eigh(a)  # type: ignore[no-any-return]
@@ -134,22 +136,22 @@ def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(a[0], torch.nan), torch.full_like(a, torch.nan)
 
 
-def eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvectors of symmetric matrices, of the largest eigenvalue first; see `refreshed`."""
+def compute_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvectors of symmetric matrices, as `refresh_eigenbasis` returns them."""
     vectors = eigen(a)[1].flip(-1)
     return vectors, torch.arange(a.shape[-1], device=a.device).expand(a.shape[:-1])
 
 
-def refreshed(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """One power iteration and QR: the basis follows the eigenvectors of symmetric matrices.
+def refresh_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Move a basis towards the eigenvectors of symmetric matrices: one power iteration and QR.
 
     Args:
-        a: of shape [batch, m, m], symmetric.
-        basis: of the same shape, its columns near to the eigenvectors.
+        a: symmetric matrices, [batch, m, m].
+        basis: of the same shape, its columns near the eigenvectors.
 
     Returns:
-        the new basis, NaN where a is not finite, and the places that its columns had in the old
-        one, the largest eigenvalue first, [batch, m].
+        the new basis, largest eigenvalue first and NaN where a is not finite, and the places of its
+        columns in the old basis, [batch, m].
     """
     product = a @ basis
     order = (basis * product).sum(-2).argsort(-1, descending=True)

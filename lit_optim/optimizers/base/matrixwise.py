@@ -1,8 +1,8 @@
-"""Algorithms that look at matrices; AdamW, as a part of the same optimizer, takes what is none.
+"""The base of algorithms for hidden matrices; AdamW, within the same optimizer, updates the rest.
 
-Which is which, the `role` of a param group says: hidden (or no role) is the algorithm's, every
-other AdamW's. Both parts share the param groups and the state of the one optimizer, so that a
-schedule reaches all of them and the state dict is one.
+The `role` of a param group decides: the algorithm updates hidden groups and those without a role,
+AdamW the others. Both share the param groups and the state of one optimizer, so that a schedule
+reaches every group and there is one state dict.
 """
 
 from __future__ import annotations
@@ -11,102 +11,81 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.hyperparameters import check, plain, plain_values
 from lit_optim.kernels.precision import clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.base.declared import setting
 from lit_optim.optimizers.base.groups import check_is_group, listed, with_names
 from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
-from lit_optim.optimizers.base.options import OPTIONS, Options, moved
-from lit_optim.requirements import Need
+from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
+from lit_optim.optimizers.base.types import Betas, Group, NonNegative, TensorUpdate
+from lit_optim.requirements import Requirement
 
 LOG = logging.getLogger("lit_optim")
 
 HIDDEN = "hidden"
-#: Elements of matrices of one shape that are computed with at once, on a CPU and elsewhere.
+#: How many elements a batch of matrices of one shape has at most, on a CPU and elsewhere.
 AT_ONCE = {True: 1 << 19, False: 1 << 26}
 
 
-class MatrixOptions(Options, total=False):
-    """What every optimizer of matrices takes beside its own arguments.
-
-    adamw_lr: of the parameters that are no hidden matrices; null: a share of lr that the
-        optimizer's class has.
-    adamw_betas: likewise.
-    adamw_eps: likewise.
-    adamw_weight_decay: likewise.
-    roles: patterns of parameter names and who takes them, whatever the model says: hidden, the
-        matrix method, or other, AdamW: {"*.gate.weight": other}.
-    """
-
-    adamw_lr: Annotated[float, ">= 0"] | None
-    adamw_betas: Annotated[tuple[float, float], "in [0, 1)"]
-    adamw_eps: Annotated[float, ">= 0"]
-    adamw_weight_decay: Annotated[float, ">= 0"]
-    roles: Mapping[str, Literal["hidden", "other"]] | None
-
-
 class Matrixwise(OptimizerBase):
-    """An optimizer of matrices, many of one shape at a time.
+    """An optimizer of matrices, which updates many of one shape at a time.
 
-    A subclass writes `new_state`, `scalars` and `direction`. A convolution is the matrix of shape
-    [out, in * height * width]; a parameter of a group with `split` is so many matrices, one below
-    the other.
+    A subclass writes `new_state` and `direction`, and `scalars` for what it derives. A convolution
+    is the matrix of shape [out, in * height * width]; a parameter of a group with `split` is that
+    many matrices, stacked.
+
+    Args:
+        adamw_lr: the lr of AdamW's parameters; null: a multiple of lr that depends on the class.
+        adamw_betas: the betas of AdamW.
+        adamw_eps: the eps of AdamW.
+        adamw_weight_decay: the weight decay of AdamW's parameters.
+        roles: patterns of parameter names and who updates them, whatever the model says: hidden,
+            the matrix method, or other, AdamW: {"*.gate.weight": other}.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = ("dense", "roles", "whole")
+    adamw_lr: NonNegative | None = setting(default=None, kw_only=True)
+    adamw_betas: Betas = setting(default=(0.9, 0.95), kw_only=True)
+    adamw_eps: NonNegative = setting(default=1e-8, kw_only=True)
+    adamw_weight_decay: NonNegative = setting(default=0.01, kw_only=True)
+    roles: Mapping[str, Literal["hidden", "other"]] | None = setting(default=None, kw_only=True)
+
+    requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "roles", "whole")
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 
-    def __init__(
-        self,
-        params: Iterable[Any],
-        adamw_lr: float | None = None,
-        adamw_betas: tuple[float, float] = (0.9, 0.95),
-        adamw_eps: float = 1e-8,
-        adamw_weight_decay: float = 0.01,
-        roles: Mapping[str, str] | None = None,
-        **hyper: Any,
-    ) -> None:
-        aside = {
-            "adamw_lr": adamw_lr,
-            "adamw_betas": adamw_betas,
-            "adamw_eps": adamw_eps,
-            "adamw_weight_decay": adamw_weight_decay,
-            "roles": roles,
-        }
-        check(type(self).__init__, aside | hyper)
-        hyper = plain_values(hyper)
-        adamw_lr, adamw_weight_decay = plain(adamw_lr), plain(adamw_weight_decay)
-        lr = self.adamw_share * hyper["lr"] if adamw_lr is None else adamw_lr
-        decided = {"lr": lr, "betas": adamw_betas, "weight_decay": adamw_weight_decay}
-        options = {key: value for key, value in hyper.items() if key in OPTIONS}
-        self._aside: dict[str, Any] = decided | {"eps": adamw_eps} | options
+    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+        of_adamw = {name: values.pop(f"adamw_{name}") for name in ("lr", "betas", "eps")}
+        of_adamw["weight_decay"] = values.pop("adamw_weight_decay")
+        if of_adamw["lr"] is None:
+            of_adamw["lr"] = self.adamw_share * values["lr"]
+        roles = values.pop("roles") or {}
+        self._adamw_defaults = of_adamw | {k: v for k, v in values.items() if k in OPTIONS}
         #: AdamW, for the groups that are not hidden; None where there are none.
-        self.rest: AdamW | None = None
-        #: Decompositions that failed even in float64; what was there before was kept.
+        self.adamw: AdamW | None = None
+        #: How many decompositions failed even in float64; the previous result was kept.
         self.failures = 0
-        super().__init__(_with_roles(params, roles or {}), **hyper)
+        super().set_up(_with_roles(params, roles), values)
         if not any(self.owner(group) is self for group in self.param_groups):
             raise UsageError(
                 f"{type(self).__name__} is for hidden matrices, and there are none among "
                 "these parameters; AdamW (optimizer=adamw) is for any"
             )
 
-    def owner(self, group: dict[str, Any]) -> OptimizerBase:  # noqa: D102
+    def owner(self, group: Group) -> OptimizerBase:
         hidden = group.get("role", HIDDEN) == HIDDEN
-        return self if hidden or self.rest is None else self.rest
+        return self if hidden or self.adamw is None else self.adamw
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group: to the algorithm's part, or to AdamW's by its `role`.
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, to the matrix method or to AdamW, by its `role`.
 
         Raises:
-            ValueError: it asks for states or parameters at another precision.
+            ValueError: it sets another precision of states or parameters.
         """
         check_is_group(param_group)
         if param_group.get("role", HIDDEN) == HIDDEN:
@@ -121,24 +100,24 @@ class Matrixwise(OptimizerBase):
         known = {id(p) for group in self.param_groups for p in group["params"]}
         if any(id(p) in known for p in with_names(param_group)["params"]):
             raise ValueError("some parameters appear in more than one parameter group")
-        if self.rest is None:
-            self.rest = AdamW([param_group], **self._aside)
+        if self.adamw is None:
+            self.adamw = AdamW([param_group], **self._adamw_defaults)
             self._join()
         else:
-            self.rest.add_param_group(param_group)
-        self.param_groups.append(self.rest.param_groups[-1])
+            self.adamw.add_param_group(param_group)
+        self.param_groups.append(self.adamw.param_groups[-1])
 
     def _join(self) -> None:
-        """The part that is AdamW's knows the groups that are its own, and the state of all."""
-        if self.rest is not None:
-            self.rest.state = self.state
-            self.rest.__dict__["label"] = f"{type(self).__name__}'s AdamW"  # in messages
+        """Let AdamW share the state; its own param groups are those that are not hidden."""
+        if self.adamw is not None:
+            self.adamw.state = self.state
+            self.adamw.__dict__["label"] = f"{type(self).__name__}'s AdamW"  # in messages
 
-    def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Give p its state.
+    def start(self, p: Tensor, group: Group) -> dict[str, Any]:
+        """Create the state of p.
 
         Raises:
-            ValueError: it is no matrix, or cannot be split as the group says.
+            ValueError: it is not a matrix, or cannot be split as the group says.
         """
         if p.ndim < 2 or p.shape[0] % group.get("split", 1):
             raise UsageError(
@@ -148,47 +127,45 @@ class Matrixwise(OptimizerBase):
             )
         return super().start(p, group)
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The algorithm: old states `s` in, direction u and new states out; s may be overwritten.
+    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+        """The algorithm: returns the direction u and the new states; may overwrite the old ones.
 
         Args:
             g: the gradients, [batch, m, n], at least float32.
-            p: the parameters, likewise.
-            s: the tensors of `new_state` by name, one below the other along the first dimension.
-            h: the numbers of `scalars`, by name.
+            p: the parameters, of the same shape and dtype.
+            s: the tensors of `new_state` by name, stacked along the first dimension.
+            h: the hyperparameters, and what `scalars` derives from them, by name.
         """
         raise NotImplementedError
 
-    def update(  # noqa: D102
-        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
-    ) -> None:
+    def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         split = group.get("split", 1)
         alike: dict[Any, list[int]] = {}
         for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
-            self.refuse_sparse(g)
+            self.reject_sparse(g)
             rows, columns = p.shape[0] // split, p[0].numel()
             alike.setdefault((rows, columns, p.dtype, p.device), []).append(i)
         for (rows, columns, _, device), members in alike.items():
             size = max(1, AT_ONCE[device.type == "cpu"] // (split * rows * columns or 1))
             for first in range(0, len(members), size):
-                self._update_alike(batch.part(members[first : first + size]), split, h)
+                self._update_stack(batch.select(members[first : first + size]), split, h)
 
-    def _update_alike(self, batch: Batch, split: int, h: SimpleNamespace) -> None:
+    def _update_stack(self, batch: Batch, split: int, h: SimpleNamespace) -> None:
         xs = [p.to(compute_dtype(p)) for p in batch.params]
         gs = [g.to(x.dtype) for g, x in zip(batch.grads, xs, strict=True)]
         gs = [-g for g in gs] if h.maximize else gs
         gs = [g + h.l2 * x for g, x in zip(gs, xs, strict=True)] if h.coupled else gs
         names = [name for name, value in batch.states[0].items() if isinstance(value, Tensor)]
-        s = {name: _below(batch.column(name), batch.params, split) for name in names}
+        s = {name: _stack_matrices(batch.column(name), batch.params, split) for name in names}
         u, new = self.direction(
-            _below(gs, batch.params, split),
-            _below(xs, batch.params, split),
+            _stack_matrices(gs, batch.params, split),
+            _stack_matrices(xs, batch.params, split),
             SimpleNamespace(**s),
             h,
         )
         for k, (p, x, g) in enumerate(zip(batch.params, xs, gs, strict=True)):
             own = slice(k * split, (k + 1) * split)
-            a, b, step = moved(u[own].reshape(p.shape), g, x, h)
+            a, b, step = apply_update_options(u[own].reshape(p.shape), g, x, h)
             if x is p and isinstance(b, float):
                 p.mul_(a).sub_(step, alpha=clamp_to_dtype(b, p.dtype))
             else:
@@ -198,16 +175,16 @@ class Matrixwise(OptimizerBase):
                 if after.data_ptr() != state.data_ptr():  # else it was written in place
                     state.copy_(after.reshape(state.shape))
 
-    def unless_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
-        """The new matrices, or an old one where the new could not be found; that is counted.
+    def keep_if_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+        """Replace results that failed by the previous ones, and count the failures.
 
         Args:
-            what: they are, for the warning, which comes once.
-            new: of shape [batch, k, k], not finite where it failed.
-            old: likewise.
+            what: what failed, for the warning, which is logged once.
+            new: results of shape [batch, k, k], not finite where the computation failed.
+            old: the previous results, of the same shape.
 
         Returns:
-            the matrices, and which of them are new, [batch].
+            the results, and which of them are new, [batch].
         """
         ok = new.isfinite().flatten(1).all(1)
         failed = int((~ok).sum())
@@ -218,28 +195,32 @@ class Matrixwise(OptimizerBase):
         return torch.where(ok[:, None, None], new, old) if failed else new, ok
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"rest": self.rest, "_aside": self._aside, "failures": self.failures}
-        return super().__getstate__() | kept
+        names = ("adamw", "_adamw_defaults", "failures")
+        return super().__getstate__() | {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({k: state[k] for k in ("rest",) if k in state})
+        for old, new in (("rest", "adamw"), ("_aside", "_adamw_defaults")):  # of earlier pickles
+            if old in state:
+                state[new] = state.pop(old)
+        if "adamw" in state:
+            self.adamw = state["adamw"]
         super().__setstate__(state)
-        if self.rest is not None:
+        if self.adamw is not None:
             self._join()
-            aside = [group for group in self.param_groups if self.owner(group) is self.rest]
-            self.rest.param_groups = aside
+            own = [group for group in self.param_groups if self.owner(group) is self.adamw]
+            self.adamw.param_groups = own
 
 
-def sides(p: Tensor, group: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
-    """The sides of a matrix that are short enough for a factor: name, number of them, size."""
+def sides(p: Tensor, group: Group) -> Iterator[tuple[str, int, int]]:
+    """The sides of a matrix that are short enough for a factor: name, number of matrices, size."""
     parts = group.get("split", 1)
     for side, size in (("left", p.shape[0] // parts), ("right", p[0].numel())):
         if size <= group["max_precondition_dim"]:
             yield side, parts, size
 
 
-def _below(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:
-    """The matrices of some parameters, or states of them, one below the other: [batch, m, n]."""
+def _stack_matrices(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:
+    """The matrices of some parameters, or of states of them, stacked: [batch, m, n]."""
     matrices = [
         x.reshape(split, p.shape[0] // split, -1) if x.shape == p.shape else x
         for x, p in zip(xs, params, strict=True)
@@ -247,7 +228,7 @@ def _below(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:
     return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
 
 
-def _split(group: dict[str, Any]) -> str:
+def _split(group: Group) -> str:
     parts = group.get("split", 1)
     return f" in {parts} parts" if parts > 1 else ""
 
@@ -256,7 +237,7 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
     """Params or groups, with the roles that patterns of names give them.
 
     Raises:
-        UsageError: a pattern that fits no name.
+        UsageError: a pattern matches no name.
     """
     given = listed(params)
     if not roles:
@@ -265,7 +246,7 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
         given = [{"params": given}]
     groups = [with_names(group) for group in given]
     names = [name for group in groups for name in group.get("param_names", ())]
-    # as torch has a compiled module's names; ours are those that its author wrote
+    # torch prefixes the names of a compiled module; ours are those of the source
     roles = {pattern.replace("_orig_mod.", ""): role for pattern, role in roles.items()}
     for pattern in roles:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -274,7 +255,7 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
     return [part for group in groups for part in _by_name(group, roles)]
 
 
-def _by_name(group: dict[str, Any], roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _by_name(group: Group, roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     members: dict[str, list[int]] = {}
     own = group.get("role", HIDDEN)
     for i, name in enumerate(group.get("param_names", ())):

@@ -1,8 +1,8 @@
-"""The base walks, the algorithm points.
+"""The base of the optimizers: everything about a step that is not the algorithm.
 
-The walk owns everything that is no algorithm's own: the loop over groups and parameters, the step
-count of each parameter, weight decay, p = a p − b u, and the state dict. What the direction u is,
-`elementwise` and `tensorwise` ask of the algorithm.
+The base loops over groups and parameters, counts the updates of each parameter, applies the weight
+decay and p = a p − b u, and keeps the state dict. `Elementwise`, `Tensorwise` and `Matrixwise` ask
+the algorithm for the direction u.
 """
 
 from __future__ import annotations
@@ -20,15 +20,23 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import options
 from lit_optim.optimizers.base.groups import BOOKKEEPING, accepted, is_hyperparameter
-from lit_optim.optimizers.base.options import HOW, OPTIONS
-from lit_optim.requirements import Need
+from lit_optim.optimizers.base.options import (
+    HOW,
+    OPTIONS,
+    Options,
+    check_options,
+    option_scalars,
+)
+from lit_optim.optimizers.base.types import Group, Scalars
+from lit_optim.requirements import Requirement
 
 LOG = logging.getLogger("lit_optim")
 
-#: Keys of torch's groups that say how it computes, not what; the last one is AdamW's usual.
+#: Keys of torch's groups that say how a step is computed, and AdamW's `decoupled_weight_decay`.
 TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+#: How rules call the betas.
+BETAS = ("b1", "b2", "b3")
 
 
 @dataclass
@@ -39,48 +47,50 @@ class Batch:
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
 
-    def part(self, members: list[int]) -> Batch:
-        """Those at these places."""
+    def select(self, places: list[int]) -> Batch:
+        """The batch of the parameters at these places."""
         columns = self.params, self.grads, self.states
-        return Batch(*([column[i] for i in members] for column in columns))  # type: ignore[arg-type]
+        return Batch(*([column[i] for i in places] for column in columns))  # type: ignore[arg-type]
 
     def column(self, name: str) -> list[Tensor]:
-        """A state of each of them."""
+        """The state of this name of each parameter."""
         return [state[name] for state in self.states]
 
     def steps(self, t: int) -> list[Tensor]:
-        """The counts of t - 1 updates as torch keeps them."""
+        """A count of t - 1 updates for each parameter, as torch keeps it."""
         return list(torch.full((len(self.params),), t - 1.0, device=self.params[0].device))
 
 
-class OptimizerBase(torch.optim.Optimizer):
-    """What all our optimizers share.
+class OptimizerBase(Options, torch.optim.Optimizer):
+    """The base of all optimizers that are implemented here.
 
-    A subclass names its hyperparameters in `__init__`, with their ranges as annotations, and
-    passes them on.
+    A subclass declares its hyperparameters as annotated attributes, with their ranges.
     """
 
     #: True where the paper adds weight_decay * p to the gradient; decoupled decay otherwise. A
     #: hyperparameter `decoupled_weight_decay` lets the user choose.
     coupled_weight_decay: ClassVar[bool] = False
-    #: Hyperparameters of a base class that are not left to the user, and what they are.
+    #: Keys of the param groups that the user cannot set, and their values.
     fixed: ClassVar[dict[str, Any]] = {}
-    #: What it asks of those who use it, as `requirements` explains.
-    needs: ClassVar[tuple[Need, ...]] = ("dense",)
-    #: Whether gradients may be sparse: coordinates without an entry then stay as they are.
+    #: What the optimizer requires of a training loop; see `lit_optim.requirements`.
+    requirements: ClassVar[tuple[Requirement, ...]] = ("dense",)
+    #: Whether gradients may be sparse; coordinates without an entry are then left unchanged.
     takes_sparse: ClassVar[bool] = False
-    #: Whether parameters may be complex: each is then two real ones.
+    #: Whether parameters may be complex; each is computed as two real ones.
     takes_complex: ClassVar[bool] = False
-    #: Where a search for its lr looks.
+    #: The range in which to search for its lr.
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
-    def __init__(self, params: Iterable[Any], **hyper: Any) -> None:
-        known = hints_of(type(self).__init__).keys() | self.fixed.keys()
-        for key in hyper.keys() - known:
+    def __init__(self, params: Iterable[Any], **values: Any) -> None:
+        known = hints_of(type(self).__init__).keys() | self.fixed.keys() | OPTIONS.keys()
+        for key in values.keys() - known:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
-        check(type(self).__init__, hyper)
-        hyper = plain_values(hyper)
-        super().__init__(params, hyper | {k: v for k, v in OPTIONS.items() if k not in hyper})
+        check(type(self).__init__, values)
+        self.set_up(params, plain_values(values))
+
+    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+        options = {name: value for name, value in OPTIONS.items() if name not in values}
+        torch.optim.Optimizer.__init__(self, params, values | self.fixed | options)
         self._check_masters()
 
     def _check_masters(self) -> None:
@@ -89,31 +99,33 @@ class OptimizerBase(torch.optim.Optimizer):
             names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
             raise UsageError(f"master=split is for bfloat16 parameters, these are {names}")
 
-    def scalars(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> dict[str, Any]:
-        """What the rule needs to know on the t-th update of a parameter (t = 1, 2, ...)."""
-        raise NotImplementedError
+    def scalars(self, group: Group, t: int) -> Scalars:
+        """Numbers and switches of the t-th update (t = 1, 2, ...), derived from hyperparameters.
 
-    def carried(self, group: dict[str, Any]) -> dict[str, float]:
-        """Numbers kept for each parameter beside its tensors, as they are before the first update.
-
-        Only for what is no closed form of t, such as a product over past hyperparameters.
+        A rule finds them in h, beside the hyperparameters of the group.
         """
         return {}
 
-    def carry(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> dict[str, float]:
-        """`carried` after the t-th update."""
+    def initial_scalars(self, group: Group) -> dict[str, float]:
+        """Numbers kept for each parameter beside its tensors, before the first update.
+
+        For what has no closed form in t, such as a product over past hyperparameters. The group
+        that other methods are given has their current values.
+        """
         return {}
 
-    def effective_lr(self, group: dict[str, Any], t: int, carried: dict[str, float]) -> float:
-        """The step size of the t-th update: lr, unless the algorithm scales it itself."""
+    def next_scalars(self, group: Group, t: int) -> dict[str, float]:
+        """The numbers of `initial_scalars` after the t-th update."""
+        return {}
+
+    def effective_lr(self, group: Group, t: int) -> float:
+        """The step size of the t-th update: lr, unless the algorithm scales it."""
         return float(group["lr"])
 
-    def coefficients(
-        self, group: dict[str, Any], t: int, carried: dict[str, float]
-    ) -> tuple[float, float]:
-        """A and b of p = a p − b u on the t-th update."""
-        b = self.effective_lr(group, t, carried)
-        if self.couples(group):
+    def coefficients(self, group: Group, t: int) -> tuple[float, float]:
+        """The coefficients a and b of p = a p − b u in the t-th update."""
+        b = self.effective_lr(group, t)
+        if self.is_coupled(group):
             return 1.0, b
         strength = b
         if group["decay"] != "decoupled":
@@ -121,27 +133,50 @@ class OptimizerBase(torch.optim.Optimizer):
             strength *= (b if group["decay"] == "corrected" else 1.0) / peak if peak else 0.0
         return 1.0 - strength * group.get("weight_decay", 0.0), b
 
-    def couples(self, group: dict[str, Any]) -> bool:
-        """Whether weight decay goes through the gradient."""
+    def is_coupled(self, group: Group) -> bool:
+        """Whether weight decay is a part of the gradient."""
         return self.coupled_weight_decay and not group.get("decoupled_weight_decay", False)
 
-    def for_vectors(self, group: dict[str, Any]) -> dict[str, Any]:
-        """The hyperparameters of what is no matrix; the group itself unless the paper has others.
+    def vector_hyperparameters(self, group: Group) -> Group:
+        """The hyperparameters of vectors and scalars: the group, unless the paper has others.
 
-        They may hold further keys: whatever is asked for vectors and scalars is asked with these.
+        They may have further keys; all methods are then given them in place of the group.
         """
         return group
 
-    def seen_by(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The hyperparameters of a parameter."""
-        return group if p.ndim > 1 else self.for_vectors(group)
+    def hyperparameters_for(self, p: Tensor, group: Group) -> Group:
+        """The hyperparameters of one parameter."""
+        return group if p.ndim > 1 else self.vector_hyperparameters(group)
 
-    def new_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
+    def rule_scalars(self, group: Group) -> Scalars:
+        """What h has without `scalars`: the declared hyperparameters, and betas as b1, b2, ..."""
+        h = {name: group[name] for name in self._rule_names()}
+        h.update(zip(BETAS, group.get("betas", ()), strict=False))
+        return h
+
+    def _rule_names(self) -> list[str]:
+        """The keys of a group that h has."""
+        names: list[str] | None = self.__dict__.get("_names_of_rule")
+        if names is None:
+            known = hints_of(type(self).__init__)
+            own = [name for name in self.defaults if name in known and name not in OPTIONS]
+            names = [*own, *self.fixed, *self.initial_scalars(self.defaults)]
+            self.__dict__["_names_of_rule"] = names
+        return names
+
+    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
         """The tensors kept for p, by torch's names, before its first update."""
         raise NotImplementedError
 
-    def update(self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int) -> None:
-        """The t-th update of parameters of a group and of their tensors; h: scalars and options."""
+    def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
+        """Make the t-th update of parameters of a group and of their states.
+
+        Args:
+            group: their hyperparameters.
+            batch: the parameters.
+            h: scalars and options.
+            t: the number of the update.
+        """
         raise NotImplementedError
 
     @torch.no_grad()
@@ -155,27 +190,26 @@ class OptimizerBase(torch.optim.Optimizer):
             self.owner(group).step_group(group)
         return loss
 
-    def owner(self, group: dict[str, Any]) -> OptimizerBase:
-        """Who steps this group: another one where several optimizers are one."""
+    def owner(self, group: Group) -> OptimizerBase:
+        """The optimizer that steps this group: itself, or a part of it."""
         return self
 
-    def step_group(self, group: dict[str, Any]) -> None:
+    def step_group(self, group: Group) -> None:
         """Update every parameter of a group that has a gradient."""
-        names = list(self.carried(group))
-        found = [(p, g) for p in group["params"] if (g := p.grad) is not None]
-        params, grads = [p for p, _ in found], [g for _, g in found]
+        kept = list(self.initial_scalars(group))
+        pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+        params, grads = [p for p, _ in pairs], [g for _, g in pairs]
         states = [self.state[p] or self.start(p, group) for p in params]
-        batch = Batch(params, grads, states)
-        for alike in self._alike(group, batch, names):
-            self._step_batch(group, alike, names)
+        for batch in self._split_by_step(group, Batch(params, grads, states), kept):
+            self._step_batch(group, batch, kept)
 
-    def _alike(self, group: dict[str, Any], batch: Batch, names: list[str]) -> list[Batch]:
-        """The batch in parts for which all numbers are the same; mostly it is one."""
+    def _split_by_step(self, group: Group, batch: Batch, kept: list[str]) -> list[Batch]:
+        """Batches within which all scalars are equal; most often there is one."""
         keys = [state["step"] for state in batch.states]
-        apart = group["hyperball"] or self.for_vectors(group) is not group
-        if names or apart:
+        by_shape = group["hyperball"] or self.vector_hyperparameters(group) is not group
+        if kept or by_shape:
             keys = [
-                (state["step"], apart and p.ndim > 1, *[state[name] for name in names])
+                (state["step"], by_shape and p.ndim > 1, *[state[name] for name in kept])
                 for p, state in zip(batch.params, batch.states, strict=True)
             ]
         if len(set(keys)) == 1:
@@ -183,34 +217,37 @@ class OptimizerBase(torch.optim.Optimizer):
         kinds: dict[Any, list[int]] = {}
         for i, key in enumerate(keys):
             kinds.setdefault(key, []).append(i)
-        return [batch.part(members) for members in kinds.values()]
+        return [batch.select(places) for places in kinds.values()]
 
-    def _step_batch(self, group: dict[str, Any], batch: Batch, names: list[str]) -> None:
-        one, group = batch.states[0], self.seen_by(batch.params[0], group)
-        t, carried = one["step"] + 1, {name: one[name] for name in names}
-        a, b = self.coefficients(group, t, carried)
-        l2 = group.get("weight_decay", 0.0) if self.couples(group) else 0.0
-        walks = options.switches(group, b) | {"l2": l2, "coupled": l2 != 0}
-        walks["on_ball"] = group["hyperball"] and batch.params[0].ndim > 1
-        walks |= {"a": a, "b": b, "wd": (1.0 - a) / b if b else 0.0}
-        h = SimpleNamespace(**self.scalars(group, t, carried), **walks)
-        self.update(group, batch, h, t)
-        if names:
-            after = self.carry(group, t, carried)
+    def _step_batch(self, group: Group, batch: Batch, kept: list[str]) -> None:
+        p, state = batch.params[0], batch.states[0]
+        group, t = self.hyperparameters_for(p, group), state["step"] + 1
+        if kept:
+            group = group | {name: state[name] for name in kept}
+        a, b = self.coefficients(group, t)
+        l2 = group.get("weight_decay", 0.0) if self.is_coupled(group) else 0.0
+        on_ball, wd = group["hyperball"] and p.ndim > 1, (1.0 - a) / b if b else 0.0
+        scalars = self.rule_scalars(group)
+        scalars.update(self.scalars(group, t))
+        scalars.update(option_scalars(group, b))
+        scalars.update(a=a, b=b, wd=wd, l2=l2, coupled=l2 != 0, on_ball=on_ball)
+        self.update(group, batch, SimpleNamespace(**scalars), t)
+        if kept:
+            after = self.next_scalars(group, t)
             for state in batch.states:
                 state.update(after)
         for state in batch.states:
             state["step"] = t
 
-    def start(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """Give p its state.
+    def start(self, p: Tensor, group: Group) -> dict[str, Any]:
+        """Create the state of p.
 
         Raises:
-            RuntimeError: its gradient is sparse, or it is no floating-point number.
-            ValueError: hyperball is to keep its norm, which is 0.
+            RuntimeError: its gradient is sparse, or its dtype is not a floating-point one.
+            ValueError: hyperball should keep its norm, which is 0.
         """
         if p.grad is not None:
-            self.refuse_sparse(p.grad)
+            self.reject_sparse(p.grad)
         if not (p.is_floating_point() or p.is_complex()):
             kind = str(p.dtype).removeprefix("torch.")
             raise RuntimeError(f"{type(self).__name__} does not take {kind} parameters")
@@ -221,51 +258,55 @@ class OptimizerBase(torch.optim.Optimizer):
             )
         state: dict[str, Any] = self.state[p]
         state["step"] = 0
-        group = self.seen_by(p, group)
-        state.update(self.carried(group))
+        group = self.hyperparameters_for(p, group)
+        state.update(self.initial_scalars(group))
         state.update(self.new_state(p, group))
         return state
 
-    def refuse_sparse(self, g: Tensor) -> None:
-        """Raise if a gradient is sparse, and the optimizer does not take it."""
-        taken = self.takes_sparse and g.layout is torch.sparse_coo
-        if g.layout is not torch.strided and not taken:
+    def reject_sparse(self, g: Tensor) -> None:
+        """Raise an error for a sparse gradient that the optimizer does not take."""
+        is_taken = self.takes_sparse and g.layout is torch.sparse_coo
+        if g.layout is not torch.strided and not is_taken:
             raise RuntimeError(
                 f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
             )
 
-    def refuse(self, why_not: str | None) -> NoReturn:
-        """Refuse executor=native, which cannot be."""
-        raise UsageError(f"executor=native: {type(self).__name__} cannot: {why_not}")
+    def reject_native(self, reason: str | None) -> NoReturn:
+        """Raise the error of executor=native where that is impossible."""
+        raise UsageError(f"executor=native: {type(self).__name__} cannot: {reason}")
 
-    def tell(self, all_: int, others: int, why_not: str | None) -> None:
-        """One line about who steps what; again only where that changes."""
-        if self.__dict__.get("_told") != bool(others):
-            self.__dict__["_told"] = bool(others)
+    def log_executor(self, total: int, in_torch: int, reason: str | None) -> None:
+        """Log how many parameters have native kernels, at first and when that changes.
+
+        Args:
+            total: the number of parameters.
+            in_torch: how many of them torch steps.
+            reason: why torch steps these.
+        """
+        if self.__dict__.get("_logged") != bool(in_torch):
+            self.__dict__["_logged"] = bool(in_torch)
             label = self.__dict__.get("label", type(self).__name__)
             line = f"{label}: native kernels"
-            if others:
-                line += f" for {all_ - others} of {all_} parameters"
-                line += f"; torch for the others, because {why_not}"
+            if in_torch:
+                line += f" for {total - in_torch} of {total} parameters"
+                line += f"; torch for the others, because {reason}"
             LOG.info(line)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; a key that is no hyperparameter of this optimizer is refused.
+        """Add a group.
 
         Raises:
-            ValueError: naming the key and what is allowed.
+            ValueError: a key is not a hyperparameter of this optimizer, or out of range.
         """
         super().add_param_group(accepted(self, param_group))
         group = self.param_groups[-1]
         if any(p.is_complex() for p in group["params"]):
             self._check_complex(group)
-        own = (
-            type(self).coefficients is not OptimizerBase.coefficients
-        )  # it steps in a way of its own
-        decoupled = "weight_decay" in group and not self.couples(group)
-        options.refuse(type(self).__name__, group, own, decoupled)
+        own_step = type(self).coefficients is not OptimizerBase.coefficients
+        decoupled = "weight_decay" in group and not self.is_coupled(group)
+        check_options(type(self).__name__, group, own_step, decoupled)
 
-    def _check_complex(self, group: dict[str, Any]) -> None:
+    def _check_complex(self, group: Group) -> None:
         if not self.takes_complex:
             raise UsageError(f"{type(self).__name__} takes no complex parameters")
         for key in ("state_dtype", "master"):
@@ -275,7 +316,7 @@ class OptimizerBase(torch.optim.Optimizer):
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load ours or torch's state dict of the same algorithm, states at their own precision."""
+        """Load a state dict of this class or of torch's class, with states at full precision."""
         how = [{key: group[key] for key in HOW} for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, kept in zip(self.param_groups, how, strict=True):
@@ -293,24 +334,23 @@ class OptimizerBase(torch.optim.Optimizer):
             state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
             self.state[p] = state
             owner = self.owner(group)
-            numbers = {name for name in owner.carried(group) if name in saved}
+            numbers = {name for name in owner.initial_scalars(group) if name in saved}
             state.update({name: float(saved.pop(name)) for name in numbers})
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-            state.update(owner.loaded(p, owner.seen_by(p, group), tensors))
+            group = owner.hyperparameters_for(p, group)
+            state.update(owner.load_tensors(p, group, tensors))
 
-    def loaded(
-        self, p: Tensor, group: dict[str, Any], saved: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The tensors kept for p, from a saved state."""
+    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make the tensors kept for p from those of a saved state."""
         # torch casts states to the parameter's dtype: bfloat16 would lose them
         return {
             name: value.to(p.device, compute_dtype(p), copy=True) for name, value in saved.items()
         }
 
-    def _drop_foreign(self, group: dict[str, Any]) -> None:
-        """Leave out of a loaded group what torch has and we do not; refuse what would matter.
+    def _drop_foreign(self, group: Group) -> None:
+        """Remove torch's own keys from a loaded group; reject those that would have an effect.
 
-        What is no hyperparameter stays: schedulers keep their own there.
+        Keys that are not hyperparameters stay: schedulers keep values there.
         """
         for key in set(group) - set(self.defaults) - BOOKKEEPING:
             if key not in TORCHS_OWN and not is_hyperparameter(key):
@@ -333,14 +373,29 @@ class OptimizerBase(torch.optim.Optimizer):
                 group.setdefault(key, value)
 
 
+def zeros_for(p: Tensor) -> Tensor:
+    """A state of zeros for a parameter, in the dtype of its computation."""
+    return torch.zeros_like(p, dtype=compute_dtype(p))
+
+
 def peak_lr(group: dict[str, Any]) -> float:
-    """The lr that the group was given, before any schedule; 0 only where the lr is 0 too."""
+    """The lr of the group before any schedule; 0 only if the lr is 0 too."""
     return float(group.get("initial_lr") or group["lr"])
 
 
 def power(base: float, exponent: float) -> float:
-    """The power, infinite where Python raises OverflowError."""
+    """The power; infinity where Python raises OverflowError."""
     try:
         return float(base**exponent)
     except OverflowError:
         return math.inf
+
+
+def bias_corrections(group: Group, t: int) -> Scalars:
+    """How much averages that start at 0 have seen after t updates, for betas b1 and b2.
+
+    Returns:
+        debias1 = 1 - b1^t, and sqrt_debias2 = sqrt(1 - b2^t).
+    """
+    b1, b2 = group["betas"][:2]
+    return {"debias1": 1 - b1**t, "sqrt_debias2": math.sqrt(1 - b2**t)}

@@ -1,4 +1,4 @@
-"""Algorithms that look at a whole tensor: norms, rows and columns."""
+"""The base of algorithms that need a whole tensor at once: its norm, its rows and columns."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
-from lit_optim.optimizers.base.options import OPTIONS, moved
+from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
+from lit_optim.optimizers.base.types import Group, TensorUpdate
 
 
 class Tensorwise(OptimizerBase):
-    """An optimizer whose direction needs the whole tensor.
+    """An optimizer that computes its direction from a whole tensor.
 
-    A subclass writes `new_state`, `scalars` and `direction`.
+    A subclass writes `new_state` and `direction`, and `scalars` for what it derives.
     """
 
-    #: Whether there are native kernels for it.
+    #: Whether it has native kernels.
     has_kernel: ClassVar[bool] = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group.
 
         Raises:
-            ValueError: it asks for what is for one coordinate at a time: states or parameters at
-                another precision, or kernels where there are none.
+            ValueError: it sets an option for optimizers that compute each coordinate by itself:
+                another precision of states or parameters, or kernels that do not exist.
         """
         super().add_param_group(param_group)
         group, name = self.param_groups[-1], type(self).__name__
@@ -40,27 +41,25 @@ class Tensorwise(OptimizerBase):
                     f"which {name} does not"
                 )
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The algorithm, pure: old states `s` in, direction u and new states out.
+    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+        """The algorithm as a pure function: returns the direction u and the new states.
 
         Args:
             g: the gradient, at least float32.
             p: the parameter, at least float32.
             s: the tensors of `new_state`, by name.
-            h: the numbers of `scalars`, by name.
+            h: the hyperparameters, and what `scalars` derives from them, by name.
         """
         raise NotImplementedError
 
-    def update(  # noqa: D102
-        self, group: dict[str, Any], batch: Batch, h: SimpleNamespace, t: int
-    ) -> None:
+    def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         for p, gradient, state in zip(batch.params, batch.grads, batch.states, strict=True):
-            self.refuse_sparse(gradient)
+            self.reject_sparse(gradient)
             x, g = p.to(compute_dtype(p)), gradient.to(compute_dtype(p))
             g = -g if h.maximize else g
             g = g + h.l2 * x if h.coupled else g
             u, new = self.direction(g, x, SimpleNamespace(**state), h)
-            a, b, u = moved(u, g, x, h)
+            a, b, u = apply_update_options(u, g, x, h)
             p.copy_(a * x - b * u)
             for name, value in new.items():
                 state[name].copy_(value)

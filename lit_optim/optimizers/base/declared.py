@@ -1,0 +1,141 @@
+"""Constructors from annotated class attributes: an optimizer declares its hyperparameters once.
+
+    class Lion(Elementwise):
+        lr: NonNegative = 1e-4
+        betas: Betas = (0.9, 0.99)
+        weight_decay: NonNegative = 0.0
+
+is `Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, *, executor="auto", ...)`: the
+hyperparameters in the order of their declaration, then, by keyword only, the options that every
+optimizer has. `inspect.signature`, `help`, type checkers and editors see that constructor.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast, get_origin
+
+from typing_extensions import dataclass_transform
+
+from lit_optim.hyperparameters import check, plain_values
+
+CLASS_VAR: Any = ClassVar
+#: Marks an argument without a default.
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True)
+class Field:
+    """One argument of a constructor, as a class declares it.
+
+    Args:
+        annotation: its type and range.
+        default: REQUIRED where it has none.
+        kw_only: whether it is passed by keyword only.
+        in_groups: whether it is a key of the param groups, which a group may set for itself.
+    """
+
+    annotation: Any = Any
+    default: Any = REQUIRED
+    kw_only: bool = False
+    in_groups: bool = True
+
+
+def option(*, default: Any, kw_only: bool = False) -> Any:
+    """Declare a hyperparameter that may be passed by keyword only."""
+    return Field(default=default, kw_only=kw_only)
+
+
+def setting(*, default: Any, kw_only: bool = False) -> Any:
+    """Declare an argument of the constructor that is not a key of the param groups."""
+    return Field(default=default, kw_only=kw_only, in_groups=False)
+
+
+@dataclass_transform(field_specifiers=(option, setting))
+class Declared:
+    """Builds the constructor of a subclass from its annotated attributes.
+
+    A subclass inherits the fields of its bases, in order; it may add some, or declare one again
+    with another default or range. A class that writes `__init__` itself keeps it. Fields are not
+    attributes of the class: their values belong to the param groups.
+    """
+
+    #: The arguments of the constructor by name.
+    fields: ClassVar[dict[str, Field]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {
+            name: _take_field(cls, name, annotation)
+            for name, annotation in _evaluate_annotations(cls).items()
+            if annotation is not CLASS_VAR and get_origin(annotation) is not CLASS_VAR
+        }
+        inherited: dict[str, Field] = {}
+        for base in reversed(cls.__mro__[1:]):
+            inherited |= vars(base).get("fields", {})
+        cls.fields = inherited | own
+        if own and "__init__" not in vars(cls):
+            cls.__init__ = _make_init(cls)  # type: ignore[method-assign]
+
+    def set_up(self, params: Any, values: dict[str, Any]) -> None:
+        """Construct the optimizer.
+
+        Args:
+            params: parameters, or param groups.
+            values: of all fields, checked against their annotations.
+        """
+        raise NotImplementedError
+
+
+def _evaluate_annotations(cls: type) -> dict[str, Any]:
+    """The annotations of public names, evaluated; others may name what only a checker knows."""
+    module = vars(sys.modules[cls.__module__])
+    return {
+        name: eval(hint, module, dict(vars(cls))) if isinstance(hint, str) else hint
+        for name, hint in inspect.get_annotations(cls).items()
+        if not name.startswith("_")
+    }
+
+
+def _take_field(cls: type, name: str, annotation: Any) -> Field:
+    """Make a field of an annotated attribute, and delete the attribute."""
+    value = vars(cls).get(name, REQUIRED)
+    if name in vars(cls):
+        delattr(cls, name)
+    if isinstance(value, Field):
+        return Field(annotation, value.default, value.kw_only, value.in_groups)
+    return Field(annotation, value)
+
+
+def _make_init(cls: type[Declared]) -> Callable[..., None]:
+    """A function with the arguments that the fields say.
+
+    As in `dataclasses` it is compiled from text, so that Python itself binds the arguments and
+    words its usual errors.
+    """
+    positional = [name for name, field in cls.fields.items() if not field.kw_only]
+    by_keyword = [name for name, field in cls.fields.items() if field.kw_only]
+    names = [*positional, *(["*"] if by_keyword else []), *by_keyword]
+    defaults = {f"_{name}": field.default for name, field in cls.fields.items()}
+    arguments = [
+        name if name == "*" or defaults[f"_{name}"] is REQUIRED else f"{name}=_{name}"
+        for name in names
+    ]
+    values = ", ".join(f"{name!r}: {name}" for name in names if name not in ("*", "params"))
+    text = (
+        f"def __init__(self, {', '.join(arguments)}):\n"
+        f"    values = {{{values}}}\n"
+        f"    check(type(self).__init__, values)\n"
+        f"    self.set_up(params, plain_values(values))\n"
+    )
+    scope: dict[str, Any] = defaults | {"check": check, "plain_values": plain_values}
+    exec(text, scope)
+    init = cast("Callable[..., None]", scope["__init__"])
+    init.__annotations__ = {name: field.annotation for name, field in cls.fields.items()}
+    init.__annotations__["return"] = None
+    init.__module__ = cls.__module__
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    return init

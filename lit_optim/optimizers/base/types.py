@@ -1,0 +1,32 @@
+"""Types and ranges of hyperparameters, and what a rule is given and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from torch import Tensor
+
+#: Parameters, or param groups.
+Params = Iterable[Any]
+Positive = Annotated[float, "> 0"]
+NonNegative = Annotated[float, ">= 0"]
+#: A share of a whole.
+Share = Annotated[float, "in [0, 1]"]
+#: The decay rate of an exponential moving average.
+Beta = Annotated[float, "in [0, 1)"]
+#: Decay rates of two averages; rules see them as h.b1 and h.b2.
+Betas = Annotated[tuple[float, float], "in [0, 1)"]
+#: Decay rates of three averages; rules see them as h.b1, h.b2 and h.b3.
+ThreeBetas = Annotated[tuple[float, float, float], "in [0, 1)"]
+
+#: The values of a param group: hyperparameters, options, and numbers kept for a parameter.
+Group = dict[str, Any]
+#: Numbers and switches by name.
+Scalars = dict[str, Any]
+#: A tensor, or, while a kernel is made of the rule, a symbol in its place.
+Value = Any
+#: What a rule returns: the direction u, and the new states by name.
+Update = tuple[Value, dict[str, Value]]
+#: The same of a rule of whole tensors.
+TensorUpdate = tuple[Tensor, dict[str, Tensor]]

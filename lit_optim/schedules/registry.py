@@ -1,0 +1,102 @@
+"""`@schedule` marks a function as a schedule; schedules are found by their names.
+
+A schedule is a function that returns a `Schedule`. It is in one of the modules listed here, and
+has a YAML file of its name in conf/scheduler.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar
+
+from lit_optim.errors import UsageError, suggest
+from lit_optim.hyperparameters import check, hints_of, plain, plain_values
+from lit_optim.schedules.core import Schedule
+
+#: Modules that define schedules. They are imported when a schedule is looked up by its name, so
+#: that schedules made of other schedules find these without importing them.
+MODULES = (
+    "lit_optim.schedules.library",
+    "lit_optim.schedules.decays",
+    "lit_optim.schedules.phase_parser",
+    "lit_optim.schedules.formula_schedules",
+    "lit_optim.schedules.metric_schedules",
+    "lit_optim.schedules.combinators",
+    "lit_optim.compat.torch_schedules",
+    "lit_optim.compat.transformers_schedules",
+)
+#: Arguments that had other names in earlier versions; configurations may still use these.
+OLD_ARGUMENTS = {"ticks": "step_alignment"}
+
+#: Every schedule whose module has been imported, by name.
+_SCHEDULES: dict[str, Callable[..., Schedule | None]] = {}
+
+P = ParamSpec("P")
+S = TypeVar("S", bound=Schedule | None)
+
+
+def schedule(function: Callable[P, S]) -> Callable[P, S]:
+    """Mark a function as a schedule, and check its keyword arguments against its annotations."""
+
+    @functools.wraps(function)
+    def build_schedule(*args: P.args, **kwargs: P.kwargs) -> S:
+        known = argument_names(function)
+        given = {
+            OLD_ARGUMENTS[key] if key in OLD_ARGUMENTS and key not in known else key: value
+            for key, value in kwargs.items()
+        }
+        if len(given) < len(kwargs):
+            old, new = next(pair for pair in OLD_ARGUMENTS.items() if pair[0] in kwargs)
+            raise UsageError(f"{old} and {new} are the same argument: give one of them")
+        for key in given:
+            if key not in known:
+                raise UsageError(
+                    f"{schedule_name(function)} takes no {key}{suggest(key, known)} (it takes "
+                    f"{', '.join(known)})"
+                )
+        check(function, given)
+        return function(*map(plain, args), **plain_values(given))
+
+    _SCHEDULES[schedule_name(function)] = build_schedule
+    return build_schedule
+
+
+def schedule_name(function: Callable[..., Any]) -> str:
+    """The name in a configuration: `lambda` for `lambda_`, since Python reserves the word."""
+    return function.__name__.rstrip("_")
+
+
+def argument_names(function: Callable[..., Any]) -> list[str]:
+    """The names of a schedule's arguments, those of `**common` included."""
+    function = getattr(function, "__wrapped__", function)
+    return [name for name in hints_of(function) if name not in ("common", "return")]
+
+
+def is_schedule(function: Any) -> bool:
+    """Whether `@schedule` marked this function."""
+    return any(function is known for known in _SCHEDULES.values())
+
+
+def schedules_by_name() -> dict[str, Callable[..., Schedule | None]]:
+    """Every schedule, `none` included, by its name in a configuration."""
+    for module in MODULES:
+        import_module(module)
+    return dict(_SCHEDULES)
+
+
+def find_schedule(name: str) -> Schedule | None:
+    """The schedule of a name as on the command line, with its defaults; None for `none`.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
+    functions = schedules_by_name()
+    plain_names = {key.replace("_", "").lower(): key for key in functions}
+    if name not in functions:
+        name = plain_names.get(name.replace("_", "").lower(), name)
+    if name not in functions:
+        near = suggest(name, functions) or "; lit-optim schedules lists them"
+        raise UsageError(f"unknown schedule {name!r}{near}")
+    return functions[name]()
