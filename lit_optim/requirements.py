@@ -6,6 +6,7 @@ A class lists its requirements as `requirements`, and the range in which to sear
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 Requirement = Literal[
@@ -26,3 +27,12 @@ REQUIREMENTS: dict[Requirement, str] = {
     "sparse": "is for sparse gradients, such as those of nn.Embedding(sparse=True)",
     "whole": "computes norms or means of whole tensors, so parameters must not be sharded",
 }
+
+#: By what factor an lr may miss the range that is worth searching before it looks like a slip.
+FAR_LR_FACTOR = 10.0
+
+
+def is_far_lr(lr: float, lr_range: tuple[float, float] | None) -> bool:
+    """Whether an lr is far from the range that is worth searching."""
+    low, high = lr_range or (0.0, math.inf)
+    return not low / FAR_LR_FACTOR < lr < high * FAR_LR_FACTOR

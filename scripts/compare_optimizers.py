@@ -42,7 +42,7 @@ from lit_optim.schedules.library import constant_warmup, cosine_warmup
 from lit_optim.tasks.char_lm import GPT, CharText
 from lit_optim.tasks.classification import Mnist1d
 from lit_optim.tasks.classifiers import CNN
-from lit_optim.training.needs import needs_of
+from lit_optim.training.requirements import requirements_of
 
 DOCS = Path(__file__).parent.parent / "docs" / "optimizers.md"
 #: Not comparable here, and why.
@@ -158,7 +158,7 @@ def trained(task: Task, name: str, lr: float, seed: int, steps: int) -> dict[str
         node[key] = value
     make = make_factory(node)
     groups_ = no_decay(model)
-    needs = needs_of(make)
+    needs = requirements_of(make)
     optimizer: Any = make(by_role(groups_, model) if "roles" in needs else groups_)
     schedule = constant_warmup() if "steady_lr" in needs else cosine_warmup()
     scheduler = ScheduledLR(optimizer, schedule.curve(Horizon(steps)))

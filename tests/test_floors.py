@@ -10,7 +10,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a room imports only from the floors below it, never its neighbours.
 FLOORS = (
-    ("environment", "errors", "missing", "moved_names", "runs.layout", "system", "temporary"),
+    (
+        "environment",
+        "errors",
+        "group_fields",
+        "missing",
+        "moved_names",
+        "runs.layout",
+        "system",
+        "temporary",
+    ),
     (
         "hyperparameters",
         "interrupts",
@@ -18,6 +27,7 @@ FLOORS = (
         "metric_names",
         "printing",
         "requirements",
+        "run_length",
         "threads",
         "untrusted",
         "updates",

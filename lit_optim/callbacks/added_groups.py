@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from lit_optim.param_groups import by_role
 from lit_optim.param_groups.describe import parameter_names
-from lit_optim.training.needs import needs_of
 from lit_optim.training.overrides import FitCallback
+from lit_optim.training.requirements import requirements_of
 from lit_optim.wrappers import Wrapper
 
 
@@ -52,7 +52,7 @@ class AddedGroups(FitCallback):
         added = groups[self._known :]
         if not added:
             return
-        if "roles" in needs_of(self.optimizer):
+        if "roles" in requirements_of(self.optimizer):
             added = [part for group in added for part in self._divide(group, pl_module)]
             self._save_parts(trainer, pl_module)
         names, first = parameter_names(pl_module), groups[0]

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.training.lengths import total_updates
 from lit_optim.training.tracked import Tracked, find_tracked, schedules_of, track_optimizers
 from lit_optim.updates import Updates
 from lit_optim.wrappers import unwrap
@@ -51,14 +52,11 @@ class LearningRates(Callback):
         self._tracked: list[Tracked] = []
         self._used: dict[int, _Used] = {}  # by place of the optimizer
         self._batches: float | None = None  # of an epoch
-        self._length: float = 0  # of the run, in updates
+        self._length: int | None = None  # of the run, in updates
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         before, batches = self._length, self._batches
-        self._length, self._batches = (
-            trainer.estimated_stepping_batches,
-            trainer.num_training_batches,
-        )
+        self._length, self._batches = total_updates(trainer), trainer.num_training_batches
         if batches in (None, self._batches) or before == self._length or not trainer.is_global_zero:
             return
         for schedule in schedules_of(trainer):
@@ -86,12 +84,11 @@ class LearningRates(Callback):
         tracked: Tracked,
         schedule: ScheduledLR,
     ) -> None:
-        run = trainer.estimated_stepping_batches
-        several = len(self._tracked) > 1  # then the length of the run is that of all of them
-        known = math.isfinite(run) and run > 0 and not several
+        # with several optimizers the length of the run counts the updates of all
+        length = total_updates(trainer) if len(self._tracked) == 1 else None
         first = schedule.last_epoch
         before = tracked.made - first  # updates of earlier fits
-        total = int(run) - before if known else schedule.curve.total
+        total = schedule.curve.total if length is None else length - before
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         for t in plan_steps(first, total, every, schedule.curve.milestones()):
             values = {

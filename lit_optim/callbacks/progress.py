@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from lit_optim.training.lengths import total_updates
 
 
 class RunProgress(ProgressBar):
@@ -47,7 +48,6 @@ class RunProgress(ProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if not self._enabled or self._progress is not None:
             return  # not before: other callbacks print tables when the training starts
-        steps = trainer.estimated_stepping_batches  # the smaller of max_steps and max_epochs
         self._progress = Progress(
             TextColumn("train"),
             BarColumn(),
@@ -59,8 +59,7 @@ class RunProgress(ProgressBar):
             refresh_per_second=4,  # drawing takes a millisecond of the training
             redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
         )
-        total = steps if math.isfinite(steps) and steps > 0 else None
-        self._task = self._progress.add_task("", total=total)
+        self._task = self._progress.add_task("", total=total_updates(trainer))
         self._redirected.enter_context(logs_above(self._progress.console))
         self._progress.start()
 

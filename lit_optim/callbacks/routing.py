@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
 
+from lit_optim.group_fields import initial_lr
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import describe_parameters
 from lit_optim.wrappers import unwrap
@@ -84,7 +85,7 @@ def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
             table.append([name, role, "frozen", "-", "-", count, "-"])
             continue
         owner = optimizer.owner(group) if isinstance(optimizer, OptimizerBase) else optimizer
-        lr, decay = float(group.get("initial_lr", group["lr"])), float(group.get("weight_decay", 0))
+        lr, decay = float(initial_lr(group)), float(group.get("weight_decay", 0))
         size = size_told(sum(state_bytes(optimizer, group, p) for p in params))
         table.append([name, role, type(owner).__name__, f"{lr:g}", f"{decay:g}", count, size])
     return table

@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lit_optim.config.hints import dotted_keys, suggest_key
-from lit_optim.config.lr import is_far
 from lit_optim.config.places import conf_dir, groups, target_of
 from lit_optim.config.resume_settings import NONE, check_resume
 from lit_optim.config.settings import Settings
@@ -33,6 +32,7 @@ from lit_optim.config.typed_ranges import narrowed
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.moved_names import current_name
+from lit_optim.requirements import is_far_lr
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon, parse_duration
 from lit_optim.schedules.formula import FORMULA_ARGUMENTS, dotted_function
@@ -256,7 +256,7 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         if schedule.units <= {"step", "%"}:
             total = schedule.total
             steps = run_length(trainer) if total is None else int(parse_duration("total", total)[0])
-            if steps > 0:
+            if steps is not None:
                 schedule.curve(Horizon(steps))
     except UsageError as error:
         raise UsageError(f"scheduler.{error}") from None
@@ -275,7 +275,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
             near = suggest(name, known) or f"; it has {', '.join(known)}"
             raise UsageError(f"{one.path}: {class_name(optimizer)} has no {name}{near}")
         own = read_value(optimizer, one.key, one.path)
-        if one.schedule is None or not one.schedule.units <= {"step", "%"} or steps < 1:
+        if one.schedule is None or not one.schedule.units <= {"step", "%"} or not steps:
             continue
         try:
             curve = one.schedule.curve(Horizon(steps)) if one.schedule.total is None else None
@@ -310,7 +310,7 @@ def unusual_lr_warning(optimizer: Mapping[str, Any]) -> str | None:
     """A line where the lr of an optimizer's node is far from where anybody would search for it."""
     low, high = read_attribute(optimizer[TARGET], "lr_range") or (0.0, math.inf)
     lr = optimizer.get("lr")
-    if not isinstance(lr, int | float) or not is_far(lr, (low, high)):
+    if not isinstance(lr, int | float) or not is_far_lr(lr, (low, high)):
         return None
     return (
         f"optimizer.lr={lr} is far from the usual range of "

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from lit_optim.config.origin import files_setting, is_typed
 from lit_optim.config.places import groups, text_of
+from lit_optim.run_length import UNLIMITED
 
 #: Who may set the length of a run, from the least to the most specific: the trainer that others are
 #: made from, what suits the data, the trainer that was chosen, and so on to what was typed.
@@ -18,7 +19,6 @@ GROUPS = {"preset": PRESET, "batch": 3, "experiment": 4, "debug": 5}
 TYPED = 6
 BASE = "cpu"  # the trainer that the others are made from
 STEPS, EPOCHS = "max_steps", "max_epochs"
-NONE: tuple[Any, ...] = (None, -1)
 LENGTH = re.compile(rf"^ *({STEPS}|{EPOCHS}) *:", re.MULTILINE)
 
 #: How specific a value is, and the value.
@@ -41,14 +41,14 @@ def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
     values = {key: trainer.get(key) for key in (STEPS, EPOCHS)}
     typed = _typed(cfg, hydra)
     is_endless = typed == {EPOCHS: -1}
-    both = values[STEPS] not in NONE and values[EPOCHS] not in NONE
+    both = values[STEPS] not in UNLIMITED and values[EPOCHS] not in UNLIMITED
     said: dict[str, Said] = {}
     if _may_be_overruled(hydra) or (both and not typed) or is_endless:
         said = _said(hydra)
     said |= {key: ((TYPED, 0), value) for key, value in typed.items()}
     values |= {key: value for key, (_, value) in said.items()}
     ranks = {key: said[key][0] if key in said else (INHERITED, 0) for key in (STEPS, EPOCHS)}
-    if all(value not in NONE for value in values.values()) and ranks[STEPS] != ranks[EPOCHS]:
+    if all(value not in UNLIMITED for value in values.values()) and ranks[STEPS] != ranks[EPOCHS]:
         values |= {STEPS: -1} if ranks[STEPS] < ranks[EPOCHS] else {EPOCHS: None}
     if is_endless and ranks[STEPS] <= (PRESET, sys.maxsize):  # a default is not what ends it
         values[STEPS] = -1

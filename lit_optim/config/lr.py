@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -28,8 +27,6 @@ LIKE_ADAMW = (
     "sparse_adam",
     "stable_adamw",
 )
-#: An lr so many times outside of where a search would look is most likely a slip.
-FAR = 10.0
 SETS_LR = re.compile(r"^ +lr *:", re.MULTILINE)
 #: A file that takes another one in, beside `override /group: choice`.
 INCLUDES = re.compile(r"^ *- (?!override\b)\S", re.MULTILINE)
@@ -70,12 +67,6 @@ def lr_origin(hydra: DictConfig) -> str:
         if group != "preset" or choice in LIKE_ADAMW:
             found = f"{group} {hydra.runtime.choices[group]}"
     return found
-
-
-def is_far(lr: float, lr_range: tuple[float, float] | None) -> bool:
-    """Whether an lr is far from where a search for it would look."""
-    low, high = lr_range or (0.0, math.inf)
-    return not low / FAR < lr < high * FAR
 
 
 def _who_may_set(hydra: DictConfig) -> list[str]:

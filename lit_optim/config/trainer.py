@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from lit_optim.config.targets import MULTI_GROUPS
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
+from lit_optim.run_length import UNLIMITED, count_updates_of_run, require_updates
 
 Count = Annotated[int, "> 0"]
 OrNone = Annotated[int, ">= 0"]
@@ -56,8 +57,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     if "default_root_dir" in trainer:
         raise UsageError("trainer.default_root_dir is the run's directory: set hydra.run.dir")
     steps, epochs = trainer.get("max_steps", -1), trainer.get("max_epochs")
-    if steps == 0 or epochs == 0:
-        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
+    require_updates(steps, epochs)
     for key, annotation in TAKES.items():
         if key in trainer and not accepts(trainer[key], annotation):
             raise UsageError(
@@ -65,10 +65,10 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             )
     for key in ("max_time", "val_check_interval"):
         _check_time(f"trainer.{key}", trainer.get(key), counts=key != "max_time")
-    if steps == -1 and epochs in (None, -1) and trainer.get("max_time") is None:
+    if steps in UNLIMITED and epochs in UNLIMITED and trainer.get("max_time") is None:
         raise UsageError("the run has no end: set trainer.max_steps or trainer.max_epochs")
     for least, most in (("min_steps", steps), ("min_epochs", epochs)):
-        if trainer.get(least) is not None and most not in (None, -1) and trainer[least] > most:
+        if trainer.get(least) is not None and most not in UNLIMITED and trainer[least] > most:
             key = least.replace("min", "max")
             raise UsageError(f"trainer.{least}={trainer[least]}, but trainer.{key}={most}")
     if trainer.get("gradient_clip_algorithm") == "value" and not trainer.get("gradient_clip_val"):
@@ -103,7 +103,8 @@ def _check_time(path: str, value: Any, counts: bool) -> None:
     )
 
 
-def run_length(trainer: Mapping[str, Any]) -> int:
-    """In steps, where that can be told already; else -1."""
-    in_steps = trainer.get("max_epochs") in (None, -1) and not trainer.get("fast_dev_run")
-    return int(trainer.get("max_steps", -1)) if in_steps else -1
+def run_length(trainer: Mapping[str, Any]) -> int | None:
+    """Count the updates of a run; None if that takes its data."""
+    if trainer.get("fast_dev_run"):
+        return None
+    return count_updates_of_run(trainer.get("max_steps", -1), trainer.get("max_epochs"))

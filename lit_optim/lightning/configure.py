@@ -35,9 +35,9 @@ from lit_optim.schedules.hyperparameter_schedules import (
 from lit_optim.schedules.library import constant
 from lit_optim.schedules.registry import find_schedule
 from lit_optim.training.lengths import global_batch, horizon_of
-from lit_optim.training.monitor import declared_monitor
-from lit_optim.training.needs import heed, needs_of, refuse_run
+from lit_optim.training.monitor import resolve_monitor
 from lit_optim.training.overrides import FitCallback, attach_callbacks, require_sanity_check
+from lit_optim.training.requirements import check_requirements, reject_run, requirements_of
 from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
@@ -159,7 +159,7 @@ def set_up_optimizer(
     if scheduler is not None:
         scheduler.check(max(group["lr"] for group in made.param_groups))
         curve = curve_over_run(scheduler, module)
-    heed(module, made, curve)
+    check_requirements(module, made, curve)
     adapter = _schedule_optimizer(
         module, made, curve, parse_hyperparameter_schedules(schedules or {}), horizon
     )
@@ -173,15 +173,15 @@ def set_up_optimizer(
 def _make_optimizer(
     make: MakeOptimizer, groups: list[dict[str, Any]], module: LightningModule
 ) -> Optimizer:
-    needs = needs_of(make)
+    needs = requirements_of(make)
     if "roles" in needs:
-        refuse_run(needs, optimizer_class(make).__name__, module.trainer)
+        reject_run(needs, optimizer_class(make).__name__, module.trainer)
         groups = by_role(groups, module)
     if has_finetuning(module.trainer):
         groups = remove_frozen(groups)
     made = make_optimizer(make, groups)
     check_made(made)
-    if "roles" in needs_of(unwrap(made)) and "roles" not in needs:
+    if "roles" in requirements_of(unwrap(made)) and "roles" not in needs:
         _check_roles(made, groups, module)
     optimizer: Optimizer = made
     return optimizer
@@ -306,9 +306,7 @@ def curve_over_run(scheduler: Schedule, module: LightningModule) -> Curve:
     """
     metric = scheduler.metric
     if metric is not None:
-        declared, direction = declared_monitor(module)
-        monitor = metric.monitor or declared
-        # None: known when it is logged
-        mode = metric.mode or (direction if monitor == declared else None)
+        # a direction that stays None is known when the metric is logged
+        monitor, mode = resolve_monitor(module, metric.monitor, metric.mode)
         scheduler = scheduler.with_metric(MonitoredMetric(monitor, mode, metric.every))
     return scheduler.curve(horizon_of(module.trainer, scheduler))

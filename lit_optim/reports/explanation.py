@@ -28,16 +28,18 @@ from lit_optim.callbacks.routing import (
 )
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import to_plain
-from lit_optim.config.lr import is_far, lr_origin
+from lit_optim.config.lr import lr_origin
 from lit_optim.errors import UsageError
+from lit_optim.group_fields import initial_lr
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import notable_updates, sparkline
+from lit_optim.requirements import is_far_lr
 from lit_optim.runs.build import build_run
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import Duration, parse_duration
 from lit_optim.training.lengths import run_length
-from lit_optim.training.needs import needs_of, warnings_of
+from lit_optim.training.requirements import find_warnings, requirements_of
 from lit_optim.wrappers import unwrap
 
 BARS = 60
@@ -207,14 +209,14 @@ def _mistakes(
     within = unwrap(optimizer)
     groups = optimizer.param_groups
     curve = adapter.curve if adapter is not None else None
-    yield from warnings_of(needs_of(within), type(within).__name__, groups, curve)
+    yield from find_warnings(requirements_of(within), type(within).__name__, groups, curve)
     steppers = [
         within.owner(group) if isinstance(within, OptimizerBase) else within for group in groups
     ]
-    lrs = [group.get("initial_lr", group["lr"]) for group in groups]
+    lrs = [initial_lr(group) for group in groups]
     for kind, lr in dict.fromkeys(zip(map(type, steppers), lrs, strict=True)):
         low, high = getattr(kind, "lr_range", (0.0, math.inf))
-        if lr and is_far(lr, (low, high)):
+        if lr and is_far_lr(lr, (low, high)):
             yield f"lr={lr:g} is far from where {kind.__name__} mostly has it, {low:g} to {high:g}"
     if curve is None:
         return

@@ -61,7 +61,7 @@ from lit_optim.metric_names import Direction
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import read_rule_settings, snapshot_groups
 from lit_optim.signatures import Signature, inspect_signature
-from lit_optim.training.monitor import declared_monitor
+from lit_optim.training.monitor import resolve_monitor
 from lit_optim.training.overrides import skip_noop_hooks, tolerate_io_errors
 from lit_optim.wrappers import Wrapped
 
@@ -312,10 +312,8 @@ def _declare_monitor(cfg: DictConfig, model_class: type) -> Direction | None:
     Returns:
         The direction that was typed or declared; None: the metric itself will say.
     """
-    declared, direction = declared_monitor(model_class)
     with open_dict(cfg):
-        cfg.monitor = cfg.monitor or declared
-        cfg.mode = cfg.mode or (direction if cfg.monitor == declared else None)
+        cfg.monitor, cfg.mode = resolve_monitor(model_class, cfg.monitor, cfg.mode)
         mode: Direction | None = cfg.mode
         for node in (cfg.scheduler, *cfg.callbacks.values()):
             if node.get("monitor") not in (None, cfg.monitor) and _refers_to_setting(node, "mode"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -45,7 +44,7 @@ from lit_optim.runs.start import (
 )
 from lit_optim.temporary import write_whole
 from lit_optim.tensorboard import open_command, shown
-from lit_optim.training.lengths import global_batch
+from lit_optim.training.lengths import global_batch, total_updates
 
 LOG = logging.getLogger("lit_optim")
 #: Says how a run is started or watched, not what it is.
@@ -193,8 +192,8 @@ def _fit(
 
 def early_stop(trainer: Trainer) -> str:
     """Why a run has ended before its length; empty where it has not."""
-    planned = trainer.estimated_stepping_batches
-    if not math.isfinite(planned) or trainer.global_step >= planned:
+    planned = total_updates(trainer)
+    if planned is None or trainer.global_step >= planned:
         return ""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch:

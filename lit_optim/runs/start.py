@@ -19,6 +19,7 @@ from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
+from lit_optim.group_fields import initial_lr
 from lit_optim.runs.layout import CHECKPOINTS, CONFIG, LOCK, RESULT
 from lit_optim.runs.record import record_start
 from lit_optim.runs.resume import write_fingerprint
@@ -160,7 +161,7 @@ def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
     group, done = saved["optimizer_states"][0]["param_groups"][0], int(saved["global_step"])
     if not done:
         raise UsageError(f"branch_from={cfg.branch_from}: it has made no update")
-    level = group["lr"] / group.get("initial_lr", group["lr"])
+    level = group["lr"] / initial_lr(group)
     amount, unit = parse_duration("cooldown", cfg.cooldown)
     more = max(1, round(done * amount / (100 - amount)) if unit == "%" else int(amount))
     stable = {"shape": "constant", "from": level, "for": done}

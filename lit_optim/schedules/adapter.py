@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
 from lit_optim.errors import UsageError, show
+from lit_optim.group_fields import initial_lr
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
@@ -264,7 +265,7 @@ class ScheduledLR(LRScheduler):
             return {}
         factors = {}
         for index, group in enumerate(self.optimizer.param_groups):
-            lr, base = _read_lr(group["lr"]), _read_lr(group.get("initial_lr", group["lr"]))
+            lr, base = _read_lr(group["lr"]), _read_lr(initial_lr(group))
             if lr and base and lr != base:
                 factors[index] = lr / base
         return factors

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lit_optim.errors import UsageError, show, suggest
+from lit_optim.group_fields import group_name
 from lit_optim.hyperparameters import accepts, describe, hints_of
 from lit_optim.schedules.curve import Curve
 
@@ -48,7 +49,7 @@ class ScheduledHyperparameter:
         self._wrapper = _find_wrapper(optimizer, self.key)
         #: base values by index of the group; a wrapper's has index 0
         self.base_values: dict[int, float] = {}
-        names = [str(g.get("name", f"group{k}")) for k, g in enumerate(optimizer.param_groups)]
+        names = [group_name(group, k) for k, group in enumerate(optimizer.param_groups)]
         if group is not None and group not in names:
             near = suggest(group, names) or f"; the groups are {', '.join(names)}"
             raise UsageError(f"{self.path}: there is no group {group!r}{near}")

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.run_length import UNLIMITED, count_updates_of_run, require_updates
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
 from lit_optim.updates import innermost_optimizer
@@ -40,39 +41,48 @@ def horizon_of(trainer: Trainer, scheduler: Schedule) -> Horizon:
 
 
 def run_length(trainer: Trainer, optimizers: int = 1) -> int:
-    """The updates that the trainer will make of an optimizer from now on.
+    """Count the updates that the trainer will make with an optimizer from now on.
 
-    A trainer that fits again goes on counting, so that what it has done is taken off; not where it
-    resumes, for then the schedule is restored, too.
+    A trainer that fits again continues its counters, so what it has done is subtracted; but not
+    where it resumes, since the schedule is restored too.
 
     Args:
-        trainer: before it begins to train.
-        optimizers: of how many, in manual optimization, where its `max_steps` and `global_step`
-            are of all of them.
+        trainer: before the training.
+        optimizers: how many share the updates, in manual optimization, where `max_steps` and
+            `global_step` count those of all optimizers.
 
     Raises:
-        ValueError: none, or it cannot tell.
+        UsageError: there are none, or their number is unknown.
     """
-    if trainer.max_steps == 0 or trainer.max_epochs == 0:
-        raise UsageError("nothing to train: trainer.max_steps or trainer.max_epochs is 0")
-    again = trainer.ckpt_path is None
-    left = math.inf
-    if trainer.max_steps > 0:
-        left = math.ceil((trainer.max_steps - again * trainer.global_step) / optimizers)
-    if trainer.max_epochs in (None, -1) and trainer.max_steps > 0:
-        return max(1, int(left))
-    if any(len(callback.scheduling) > 1 for callback in _accumulation_callbacks(trainer)):
-        raise UsageError("accumulation changes during the run: give its length as scheduler.total")
-    trainer.estimated_stepping_batches  # noqa: B018  # it sets the loader up, and refuses some
-    steps, epochs = _steps_per_epoch(trainer), trainer.max_epochs
-    if steps is not None and epochs is not None and epochs > 0:
-        left = min(left, steps * (epochs - again * trainer.current_epoch))
-    if not math.isfinite(left):
+    require_updates(trainer.max_steps, trainer.max_epochs)
+    fits_again = trainer.ckpt_path is None
+    steps: float | None = None
+    if trainer.max_steps not in UNLIMITED:
+        left = max(0, trainer.max_steps - fits_again * trainer.global_step)
+        steps = math.ceil(left / optimizers)
+    epochs, per_epoch = trainer.max_epochs, None
+    if epochs not in UNLIMITED or steps is None:
+        if any(len(callback.scheduling) > 1 for callback in _accumulation_callbacks(trainer)):
+            raise UsageError(
+                "accumulation changes during the run: give its length as scheduler.total"
+            )
+        trainer.estimated_stepping_batches  # noqa: B018  # it sets up the loader, or refuses it
+        per_epoch = _steps_per_epoch(trainer) or math.inf
+    if epochs is not None and epochs > 0:
+        epochs = max(0, epochs - fits_again * trainer.current_epoch)
+    updates = count_updates_of_run(steps, epochs, per_epoch)
+    if updates is None:
         raise UsageError(
             "cannot tell how long this run is (a loader without length, or a limit in time): "
             "set trainer.max_steps or scheduler.total"
         )
-    return max(1, int(left))
+    return max(1, updates)
+
+
+def total_updates(trainer: Trainer) -> int | None:
+    """Count all updates of this fit and of those before, as Lightning does; None if unknown."""
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if math.isfinite(steps) and steps > 0 else None
 
 
 def accumulated_batches(trainer: Trainer) -> int:

@@ -34,6 +34,21 @@ def declared_monitor(module: LightningModule | type) -> tuple[str, Direction | N
     return "val/loss", None
 
 
+def resolve_monitor(
+    module: LightningModule | type, monitor: str | None, mode: Direction | None
+) -> tuple[str, Direction | None]:
+    """Fill in the metric and its direction, as far as the module declares them.
+
+    Args:
+        module: may declare a `monitor`.
+        monitor: what was set; None: the declared one.
+        mode: what was set; None: the declared one, if the metric is the declared one.
+    """
+    declared, direction = declared_monitor(module)
+    monitor = monitor or declared
+    return monitor, mode or (direction if monitor == declared else None)
+
+
 def require_logged(trainer: Trainer, name: str, key: str = "monitor") -> bool:
     """Refuse a metric that has not been logged when it should have been.
 

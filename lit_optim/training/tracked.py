@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
+from lit_optim.group_fields import group_name
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.updates import Listener, Updates, count_updates, innermost_optimizer
 
@@ -39,13 +40,13 @@ class Tracked:
         """Its param groups that have parameters, each with the end of its tags."""
         filled = [group for group in self.optimizer.param_groups if group["params"]]
         return [
-            (f"{self.prefix}{group.get('name', f'group{index}')}", group)
+            (f"{self.prefix}{group_name(group, index)}", group)
             for index, group in enumerate(filled)
         ]
 
     def tag_of(self, place: int) -> str:
         """The end of the tags of the group at a place among all."""
-        return f"{self.prefix}{self.optimizer.param_groups[place].get('name', f'group{place}')}"
+        return f"{self.prefix}{group_name(self.optimizer.param_groups[place], place)}"
 
 
 def track_optimizers(trainer: Trainer, listener: Listener) -> list[Tracked]:

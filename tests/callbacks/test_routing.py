@@ -21,7 +21,7 @@ from lit_optim.callbacks.routing import (
     state_bytes,
 )
 from lit_optim.param_groups import by_role, by_rules, no_decay, single
-from lit_optim.training.needs import needs_of
+from lit_optim.training.requirements import requirements_of
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 
@@ -106,7 +106,7 @@ def test_what_is_counted_is_what_a_step_trains_and_keeps(data):
         groups = [{"params": found} for found in kept if found]
         groups = [g | {"param_names": [f"{k}.{i}" for i in range(len(g["params"]))]}
                   for k, g in enumerate(groups)]  # fmt: skip
-    if "roles" in needs_of(make):
+    if "roles" in requirements_of(make):
         groups = by_role(groups, module)
     optimizer = make(groups, lr=0.01)
     told = sum(state_bytes(optimizer, g, p) for g in optimizer.param_groups for p in g["params"])

@@ -8,9 +8,10 @@ from omegaconf import OmegaConf
 from lit_optim.cli import main
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
-from lit_optim.config.lr import LIKE_ADAMW, is_far, lr_origin
+from lit_optim.config.lr import LIKE_ADAMW, lr_origin
 from lit_optim.config.places import shipped, use_conf_dir
 from lit_optim.reports.listing import entries
+from lit_optim.requirements import is_far_lr
 
 OPTIMIZERS = {entry.name: entry for entry in entries("optimizer")}
 TORCHS = ["optimizer=custom", "optimizer._target_=torch.optim.AdamW"]
@@ -40,7 +41,7 @@ def test_a_preset_is_for_what_is_like_adamw(name, data):
         assert (lr, origin) == (0.01, f"preset {data}")
     else:
         assert (lr, origin) == (own, "default")
-        assert own is None or not is_far(own, OPTIMIZERS[name].lr_range)
+        assert own is None or not is_far_lr(own, OPTIMIZERS[name].lr_range)
     if name in CHEAP:
         line = [f"optimizer={name}", f"data={data}", "optimizer.lr=0.5"]
         assert lr_and_origin(*line) == (0.5, "typed")
@@ -76,14 +77,14 @@ def test_an_experiment_decides_before_a_preset(tmp_path, optimizer):
 
 
 @pytest.mark.parametrize("name", sorted(name for name, e in OPTIMIZERS.items() if e.lr_range))
-def test_ten_times_outside_of_its_range_is_far(name):
+def test_ten_times_outside_of_its_range_is_far_lr(name):
     low, high = OPTIMIZERS[name].lr_range
-    assert is_far(low / 10, (low, high))
-    assert is_far(high * 10, (low, high))
-    assert not any(is_far(lr, (low, high)) for lr in (low, high, (low * high) ** 0.5, low / 5))
+    assert is_far_lr(low / 10, (low, high))
+    assert is_far_lr(high * 10, (low, high))
+    assert not any(is_far_lr(lr, (low, high)) for lr in (low, high, (low * high) ** 0.5, low / 5))
 
 
-def test_explain_says_where_the_lr_comes_from_and_that_it_is_far(capsys, tmp_path, monkeypatch):
+def test_explain_says_where_the_lr_comes_from_and_that_it_is_far_lr(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = ["explain", "data=digits", "model=linear"]
     main([*line, "optimizer=lars", "optimizer.lr=0.01"])

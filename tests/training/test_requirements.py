@@ -17,7 +17,7 @@ from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.formula_schedules import lambda_
 from lit_optim.schedules.library import constant, constant_warmup, cosine_warmup
 from lit_optim.schedules.metric_schedules import plateau
-from lit_optim.training.needs import heed, warnings_of
+from lit_optim.training.requirements import check_requirements, find_warnings
 from tests.lightning.modules import Data, Plain, attach, trainer
 from tests.optimizers.running import class_of
 
@@ -53,7 +53,7 @@ def test_a_schedule_that_falls_is_warned_of_once(make, schedule, warned, tmp_pat
     run.fit(module, Data())
     caplog.clear()  # what training has said is not asked
     with caplog.at_level(logging.WARNING, "lit_optim"):
-        heed(module, run.optimizers[0], curve)
+        check_requirements(module, run.optimizers[0], curve)
     said = [record.getMessage() for record in caplog.records if record.name == "lit_optim"]
     assert len(said) == warned
     assert not said or said[0].startswith("ScheduleFreeSGD averages its way")
@@ -63,10 +63,10 @@ def test_a_schedule_that_falls_is_warned_of_once(make, schedule, warned, tmp_pat
 def test_lrs_that_mean_something_else_are_warned_of():
     groups = [{"lr": 1.0}, {"lr": 0.5, "initial_lr": 0.5}]
     one, scale = ("one_lr",), ("lr_of_1",)
-    assert "differ in lr (0.5, 1)" in warnings_of(one, "Prodigy", groups, None)[0]
-    assert warnings_of(one, "Prodigy", groups[:1], None) == []
-    assert warnings_of(scale, "Prodigy", groups, None) == []
-    (said,) = warnings_of(scale, "Prodigy", [{"lr": 1e-3}], None)
+    assert "differ in lr (0.5, 1)" in find_warnings(one, "Prodigy", groups, None)[0]
+    assert find_warnings(one, "Prodigy", groups[:1], None) == []
+    assert find_warnings(scale, "Prodigy", groups, None) == []
+    (said,) = find_warnings(scale, "Prodigy", [{"lr": 1e-3}], None)
     assert "lr=0.001" in said
     assert "set optimizer.lr=1" in said
 
@@ -90,7 +90,7 @@ def test_whole_tensors_are_refused_where_they_are_cut(tmp_path, monkeypatch):
     run.fit(module, Data())
     monkeypatch.setattr(type(run), "strategy", FSDPStrategy())
     with pytest.raises(UsageError, match="Lamb looks at whole tensors, and FSDP cuts them"):
-        heed(module, Lamb(module.parameters()), None)
+        check_requirements(module, Lamb(module.parameters()), None)
 
 
 def test_somebody_elses_optimizer_needs_nothing_that_is_known(tmp_path):

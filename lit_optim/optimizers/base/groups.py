@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.group_fields import group_name
 from lit_optim.hyperparameters import check, plain
 from lit_optim.optimizers.base.options import OPTIONS
 
@@ -106,7 +107,7 @@ def _hyperparameters() -> frozenset[str]:
 def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
     """Name the parameters of a group that joins named ones: torch wants names for all or none."""
     group = with_names(group)
-    name: str = group.setdefault("name", f"group{index}")
+    name = group["name"] = group_name(group, index)
     group.setdefault("param_names", [f"{name}.{k}" for k in range(len(group["params"]))])
     return group
 

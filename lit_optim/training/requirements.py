@@ -12,21 +12,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.group_fields import initial_lr
+from lit_optim.requirements import FAR_LR_FACTOR
 from lit_optim.schedules.curve import Curve
 from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
-#: How far from 1 the lr of an optimizer may be that finds its step size itself.
-ABOUT_1 = (0.1, 10.0)
 
-
-def needs_of(optimizer: Any) -> tuple[str, ...]:
+def requirements_of(optimizer: Any) -> tuple[str, ...]:
     """What a class, a partial of one, or an optimizer declares; nothing where it is not ours."""
     return tuple(getattr(getattr(optimizer, "func", optimizer), "requirements", ()))
 
 
-def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> None:
+def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> None:
     """Refuse a run that cannot work, and warn, a line each, of what will work otherwise than meant.
 
     Args:
@@ -39,9 +38,9 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
             model, or a layer whose gradients are sparse.
     """
     within, trainer = unwrap(optimizer), module.trainer
-    needs, name = needs_of(within), type(within).__name__
-    refuse_run(needs, name, trainer)
-    refuse_run(needs_of(optimizer), type(optimizer).__name__, trainer)
+    needs, name = requirements_of(within), type(within).__name__
+    reject_run(needs, name, trainer)
+    reject_run(requirements_of(optimizer), type(optimizer).__name__, trainer)
     if "dense" in needs and (layer := _sparse_layer(module)):
         raise UsageError(
             f"{name} takes no sparse gradients, and the layer {layer} has them: set sparse=False "
@@ -50,11 +49,11 @@ def heed(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> 
     _let_clip(within, trainer)
     if not trainer.is_global_zero:
         return
-    for warning in warnings_of(needs, name, optimizer.param_groups, curve):
+    for warning in find_warnings(needs, name, optimizer.param_groups, curve):
         LOG.warning(warning)
 
 
-def refuse_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
+def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
     """Refuse a run that cannot give an optimizer what it needs.
 
     Raises:
@@ -104,7 +103,7 @@ def _let_clip(optimizer: Optimizer, trainer: Trainer) -> None:
         )
 
 
-def warnings_of(
+def find_warnings(
     needs: tuple[str, ...], name: str, groups: list[dict[str, Any]], curve: Curve | None
 ) -> list[str]:
     """What will work otherwise than meant, a line each.
@@ -115,7 +114,7 @@ def warnings_of(
         groups: its param groups.
         curve: the schedule over this run, if there is one.
     """
-    lrs = sorted({float(group.get("initial_lr", group["lr"])) for group in groups})
+    lrs = sorted({float(initial_lr(group)) for group in groups})
     values, found = _values(curve), []
     peak = max(values, default=1.0)
     if peak == 0:
@@ -132,7 +131,7 @@ def warnings_of(
             f"{name} finds one step size for all parameters, but groups differ in lr ({told}): "
             "their ratio is kept, and the step size found fits the largest"
         )
-    if "lr_of_1" in needs and not all(ABOUT_1[0] <= lr <= ABOUT_1[1] for lr in lrs):
+    if "lr_of_1" in needs and not all(1 / FAR_LR_FACTOR <= lr <= FAR_LR_FACTOR for lr in lrs):
         found.append(
             f"{name} finds its step size itself, and lr only scales it: lr={lrs[-1]:g} trains "
             f"{lrs[-1]:g} times as fast as meant; set optimizer.lr=1"
