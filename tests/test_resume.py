@@ -127,8 +127,8 @@ def test_sigterm_leaves_a_checkpoint(tmp_path):
     ("scheduler", "steps", "name", "better"),
     [
         ("scheduler=wsd", 48, "last", "previous.ckpt, of update 20"),
-        ("scheduler=cosine_warmup", 60, "last", "no checkpoint from before is kept"),
-        ("scheduler=linear", 60, "last", "no checkpoint from before is kept"),
+        ("scheduler=cosine_warmup", 60, "last", "no earlier checkpoint is kept"),
+        ("scheduler=linear", 60, "last", "no earlier checkpoint is kept"),
         ("scheduler=wsd", 48, "previous", None),
         ("scheduler=none", 60, "last", None),
         ("scheduler=step", 48, "previous", None),

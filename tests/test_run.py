@@ -157,7 +157,7 @@ def test_what_is_seen_when_it_is_built(refusal, argv, message):
     [
         (("trainer=gpu",), "No supported gpu backend found"),
         (("trainer.val_check_interval=1000",), "`val_check_interval` (1000) must be less than"),
-        (("data.val_share=0", "ckpt=best"), "ckpt=best: this run has validated nothing"),
+        (("data.val_share=0", "ckpt=best"), "ckpt=best: this run has not validated"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""One run: what the configuration names is built, trained, tested and reported."""
+"""One run: builds what the configuration names, trains, tests and reports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from lit_optim.tensorboard import open_command, shown
 from lit_optim.training.lengths import global_batch, total_updates
 
 LOG = logging.getLogger("lit_optim")
-#: Says how a run is started or watched, not what it is.
+#: Settings of how a run is started or watched, not of what it is.
 NOT_HPARAMS = ("resume", "allow", "n_jobs", "callbacks", "logger", "hydra")
 MISFIT = "Error(s) in loading state_dict"  # torch's words
 
@@ -56,8 +56,8 @@ class Interrupted(Exception):
     """A signal has ended the training; the newest checkpoint is written.
 
     Args:
-        message: what was reached, and where it is kept.
-        code: that the process ends with: 130 after Ctrl-C, 143 after SIGTERM.
+        message: the step that was reached, and the checkpoint.
+        code: the exit code of the process: 130 after Ctrl-C, 143 after SIGTERM.
     """
 
     def __init__(self, message: str, code: int) -> None:
@@ -67,7 +67,7 @@ class Interrupted(Exception):
 
 @dataclass
 class Result:
-    """What came out of a run; `result.json` in its directory."""
+    """What came out of a run, as in its `result.json`."""
 
     choices: dict[str, str]
     seed: int
@@ -79,7 +79,7 @@ class Result:
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
-    stopped: str = ""  # why the run has ended before its length, if it has
+    stopped: str = ""  # why it ended early, if it did
 
 
 def run(
@@ -89,14 +89,14 @@ def run(
     overrides: Sequence[str] = (),
     lr_origin: str = "",
 ) -> Result:
-    """Train and test as configured; print a table of what came out and write it down.
+    """Train and test as configured; print and record what came out.
 
     Args:
         cfg: a composed configuration; `monitor` and `mode` are filled in.
         run_dir: the directory of this run.
         choices: the name of the choice of each group.
         overrides: as typed.
-        lr_origin: where the lr comes from, in a word or two.
+        lr_origin: where the lr comes from, such as `typed` or `preset digits`.
 
     Raises:
         UsageError: a mistake in the configuration, if possible before data and model are built.
@@ -137,13 +137,13 @@ def _run(
                 trainer.global_step, history.final, history.best,
             )  # fmt: skip
         log_end(loggers, hparams, first, _metrics(result), result.steps, succeeded)
-    of_lr = 1.0
+    lr_factor = 1.0
     if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
-        of_lr = parts.lr_rule.factor(batch)
+        lr_factor = parts.lr_rule.factor(batch)
     if trainer.is_global_zero:
         if writes:
             write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
-        _print(result, trainer, cfg, of_lr, lr_origin)
+        _print(result, trainer, cfg, lr_factor, lr_origin)
         check_saved(trainer)
     return result
 
@@ -156,13 +156,15 @@ def _train_and_test(cfg: DictConfig, parts: RunParts, start: Start, result: Resu
         if ckpt == BEST:
             ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None)
             if not ckpt:
-                raise UsageError("ckpt=best: this run has validated nothing, so none is the best")
+                raise UsageError(
+                    "ckpt=best: this run has not validated, so no checkpoint is the best"
+                )
     if cfg.test:
         _test(trainer, model, data, ckpt, result)
 
 
 def check_saved(trainer: Trainer) -> None:
-    """Fail where a run should have been saved and never was.
+    """Fail if a run should have been saved and no checkpoint could be written.
 
     Raises:
         TrainingFailed: naming the reason.
@@ -191,7 +193,7 @@ def _fit(
 
 
 def early_stop(trainer: Trainer) -> str:
-    """Why a run has ended before its length; empty where it has not."""
+    """Why a run ended early; empty if it did not."""
     planned = total_updates(trainer)
     if planned is None or trainer.global_step >= planned:
         return ""
@@ -201,7 +203,7 @@ def early_stop(trainer: Trainer) -> str:
         left = callback.time_remaining() if isinstance(callback, Timer) else None
         if left is not None and left <= 0:
             return "trainer.max_time has passed"
-    return "a callback or the model has told the trainer to" if trainer.should_stop else ""
+    return "by a callback or the model" if trainer.should_stop else ""
 
 
 def _test(
@@ -211,7 +213,7 @@ def _test(
     ckpt: str | None,
     result: Result,
 ) -> None:
-    """Test `ckpt`, or the weights as they are; a file without a test set is validated."""
+    """Test `ckpt` or the present weights; where there is no test set, validate a file."""
     has_test = is_overridden("test_step", model) and is_overridden("test_dataloader", data)
     evaluate = trainer.test if has_test else trainer.validate
     if not has_test and result.steps:
@@ -231,27 +233,27 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
     except SystemExit as end:
         by_user = isinstance(end.__context__, KeyboardInterrupt)
         if not by_user and not isinstance(end, SIGTERMException):
-            raise  # somebody's own
+            raise  # the user's own
         # Lightning's answer to a signal, after the callbacks have saved
         raise _interrupted(trainer, by_user) from None
     except (UsageError, TrainingFailed):
         end_others(trainer)
         raise
     except Exception as error:
-        if is_interrupted(trainer):  # a worker or a rank that the same signal has ended
+        if is_interrupted(trainer):  # a worker or rank that the same signal ended
             raise _interrupted(trainer, by_user=True) from None
         if (text := str(error)).startswith(MISFIT):
             raise UsageError(
                 f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
             ) from error
-        told = in_a_line(error, trainer)
+        message = in_a_line(error, trainer)
         end_others(trainer)
-        if told is None:
+        if message is None:
             if trainer.state.fn == TrainerFn.FITTING:
                 batch = trainer.fit_loop.epoch_loop.batch_idx
                 LOG.error(f"failed in epoch {trainer.current_epoch}, at or after its batch {batch}")
             raise
-        raise TrainingFailed(told) from error
+        raise TrainingFailed(message) from error
 
 
 def _interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
@@ -264,7 +266,7 @@ def _interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
 def _hparams(
     cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
 ) -> tuple[dict[str, Value], list[str]]:
-    """What a run is: choices, what was typed, all other values; and which of it to show first."""
+    """Choices, typed values and all other values of a run; and the keys to show first."""
     plain = to_plain(cfg)
     values = {
         key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
@@ -286,15 +288,17 @@ def _metrics(result: Result) -> dict[str, float]:
     return metrics
 
 
-def _print(result: Result, trainer: Trainer, cfg: DictConfig, of_lr: float, lr_origin: str) -> None:
-    lr, around = cfg.optimizer.get("lr"), result.choices.get("wrapper", "none")
-    told = {"optimizer": "" if around == "none" else f" in {around}"}
-    told["optimizer"] += "" if lr is None else f"  lr {lr * of_lr:g}"
-    told["optimizer"] += f" ({lr_origin})" if lr is not None and lr_origin else ""
+def _print(
+    result: Result, trainer: Trainer, cfg: DictConfig, lr_factor: float, lr_origin: str
+) -> None:
+    lr, wrapper = cfg.optimizer.get("lr"), result.choices.get("wrapper", "none")
+    details = {"optimizer": "" if wrapper == "none" else f" in {wrapper}"}
+    details["optimizer"] += "" if lr is None else f"  lr {lr * lr_factor:g}"
+    details["optimizer"] += f" ({lr_origin})" if lr is not None and lr_origin else ""
     rows: list[tuple[str, str]] = []
     groups = ("optimizer", "scheduler", "model", "data")
     for group in groups if result.steps else groups[2:]:
-        rows.append((group, f"{result.choices.get(group, '-')}{told.get(group, '')}"))
+        rows.append((group, f"{result.choices.get(group, '-')}{details.get(group, '')}"))
     for name, value in result.final.items():
         best = result.best.get(name)
         rows.append((name, f"{value:.4f}" + ("" if best is None else f"  (best {best:.4f})")))

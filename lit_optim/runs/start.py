@@ -1,4 +1,4 @@
-"""Where a run begins: anew, at a checkpoint of its own, or at that of another run."""
+"""Where a run starts: from scratch, at its own checkpoint, or at that of another run."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from lit_optim.schedules.durations import parse_duration
 from lit_optim.system import lock_file
 from lit_optim.temporary import remove_leftovers
 
-#: A branch whose lr is such a share of its peak would hardly train; and where the peak is near.
+#: A branch below the first fraction of the peak lr would hardly train; above the other, an lr is
+#: at its peak.
 FAR_BELOW, NEAR_PEAK = 0.05, 0.9
 
 
 @dataclass
 class Start:
-    """Where a run begins: anew, or at a checkpoint.
+    """Where a run starts.
 
     Args:
-        checkpoint: to go on from; None: anew.
-        callback: that keeps and restores what Lightning does not.
+        checkpoint: to resume from; None: start from scratch.
+        callback: saves and restores what Lightning does not.
     """
 
     checkpoint: Path | None
@@ -45,20 +46,20 @@ class Start:
 
 
 def lock_run_dir(run_dir: Path) -> AbstractContextManager[Any]:
-    """The directory of a run for this process alone, as long as the context lasts or it lives.
+    """Lock the directory of a run for this process, until the context or the process ends.
 
     Raises:
-        UsageError: another process is at it, or nothing can be written there.
+        UsageError: another process runs there, or nothing can be written there.
     """
     if not is_first():
         return nullcontext()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        # not "w": that would wait for the other end of a FIFO, and empty what a link leads to
+        # not "w": that would wait for the other end of a FIFO, and empty the target of a link
         handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         file = os.fdopen(handle, "rb+", buffering=0)
     except OSError as error:
-        raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None
+        raise UsageError(f"{run_dir}: cannot write there: {error.strerror}") from None
     try:
         is_ours = lock_file(file)
     except OSError:  # a file system without locks
@@ -72,10 +73,10 @@ def lock_run_dir(run_dir: Path) -> AbstractContextManager[Any]:
 
 
 def find_start(cfg: DictConfig, run_dir: Path) -> Start:
-    """What `resume` and `branch_from` ask for; the schedule is changed as they say.
+    """Find where a run starts by `resume` and `branch_from`, and adapt its schedule to that.
 
     Raises:
-        UsageError: there is no checkpoint that can be read, or another version has written it.
+        UsageError: no checkpoint can be read, or another version has written it.
     """
     if cfg.branch_from is not None:
         path = Path(cfg.branch_from)
@@ -98,7 +99,7 @@ def find_start(cfg: DictConfig, run_dir: Path) -> Start:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint that is whole, without its tensors."""
+    """Read a checkpoint without its tensors."""
     saved: dict[str, Any] = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     check_written(saved)
     return saved
@@ -112,20 +113,20 @@ def _schedule_total(schedule: Any) -> int | None:
 
 
 def lr_fraction(saved: Mapping[str, Any]) -> float:
-    """The lr of a checkpoint as a share of what its schedule multiplies."""
+    """The lr in a checkpoint as a fraction of the lr that its schedule scales."""
     try:
         groups = saved["optimizer_states"][0]["param_groups"]
         levels = [group["lr"] / own for group in groups if (own := group.get("initial_lr"))]
         return float(max(levels, default=1.0))
-    except (LookupError, TypeError, AttributeError, ValueError):  # whoever has written it
-        raise UsageError("the checkpoint has no lr of an optimizer to go on from") from None
+    except (LookupError, TypeError, AttributeError, ValueError):  # of an unknown writer
+        raise UsageError("the checkpoint has no optimizer lr to start from") from None
 
 
 def _check_lr_fraction(path: Path, saved: Mapping[str, Any]) -> None:
-    """Refuse to cool down from where the lr has already come down.
+    """Refuse a cooldown from a checkpoint whose lr has already decayed.
 
     Raises:
-        UsageError: naming the newest checkpoint beside it that is from before.
+        UsageError: naming the newest checkpoint in its directory that is from before the decay.
     """
     level = lr_fraction(saved)
     if level >= FAR_BELOW or not saved["global_step"]:
@@ -140,7 +141,7 @@ def _check_lr_fraction(path: Path, saved: Mapping[str, Any]) -> None:
     where = (
         f"; branch from {better}, of update {step}"
         if better
-        else "; no checkpoint from before is kept, so train one with scheduler=constant_warmup"
+        else "; no earlier checkpoint is kept, so train one with scheduler=constant_warmup"
     )
     raise UsageError(
         f"branch_from={path}: its lr is {100 * level:.3g} % of its peak, so there is nothing to "
@@ -149,7 +150,7 @@ def _check_lr_fraction(path: Path, saved: Mapping[str, Any]) -> None:
 
 
 def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
-    """Let a run go on from a checkpoint at the lr it has, and down to 0.
+    """Let a run continue from a checkpoint at its lr, and decay it to 0.
 
     Args:
         cfg: its scheduler and its length are changed.
@@ -176,7 +177,7 @@ def cool_down(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
 def record_config(
     cfg: DictConfig, run_dir: Path, plain: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> None:
-    """Write down the configuration, as it was asked for and as it was filled in, and the command.
+    """Write the fingerprint, the completed configuration and the command that started the run.
 
     Raises:
         UsageError: nothing can be written there.
@@ -188,4 +189,4 @@ def record_config(
         record_start(run_dir, overrides, resumed)
         (run_dir / RESULT).unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"{run_dir}: nothing can be written there: {error.strerror}") from None
+        raise UsageError(f"{run_dir}: cannot write there: {error.strerror}") from None
