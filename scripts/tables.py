@@ -11,8 +11,10 @@ conf/ and from the docstrings of what they name, commands from their declaration
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from lit_optim.command_line.command import Command, Section
@@ -115,11 +117,27 @@ def make_moved_table() -> str:
     return "\n".join(["| old name | new name |", "|---|---|", *rows]) + "\n"
 
 
+def make_room_table() -> str:
+    """The rooms of the package, top first, with the first paragraph of their docstrings."""
+    sys.path.insert(0, str(ROOT))  # where the tests are
+    levels = import_module("tests.test_floors").FLOORS
+    rows = ["| room | purpose |", "|---|---|"]
+    for rooms in reversed(levels):
+        for room in sorted(rooms):
+            path = ROOT / "lit_optim" / room.replace(".", "/")
+            file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            purpose = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n\n")[0]
+            rows.append(f"| `{room}` | {_cell(' '.join(purpose.split()))} |")
+        rows.append("| | |")
+    return "\n".join(rows[:-1]) + "\n"
+
+
 #: Page -> the tables in it, by the name of their markers.
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "CHANGELOG.md": {"moved": make_moved_table},
     "README.md": {"groups": make_group_table},
     "docs/commands.md": {"commands": make_command_reference},
+    "docs/internals.md": {"rooms": make_room_table},
     "docs/optimizers.md": {"optimizers": lambda: make_entry_table("optimizer", "optimizers")},
     "docs/schedules.md": {"schedules": lambda: make_entry_table("scheduler", "schedules")},
     "docs/reference_optimizers.md": {

@@ -16,6 +16,7 @@ PAGES = (
     "CHANGELOG.md",
     "README.md",
     "docs/commands.md",
+    "docs/internals.md",
     "docs/optimizers.md",
     "docs/schedules.md",
     "docs/reference_optimizers.md",
