@@ -322,7 +322,8 @@ def optimizer_index() -> str:
             f"![Paths of four optimizers in a narrow valley](../{IMAGES}/race.gif)",
             "Watch any of them side by side:",
             code(
-                "lit-optim race optimizer=sgd,momentum,adam,muon on=rosenbrock --to race.gif", "sh"
+                "lit-optim race optimizer=sgd,momentum,adam,muon on=rosenbrock --to race.gif",
+                "bash",
             ),
             f"{head}\n" + "\n".join(rows),
         ]
