@@ -1,4 +1,4 @@
-"""A composed configuration, held against what its parts accept; without importing torch."""
+"""Checks a composed configuration against what its parts accept; without importing torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from lit_optim.config.hints import dotted_keys, suggest_key
 from lit_optim.config.places import conf_dir, groups, target_of
@@ -54,7 +58,7 @@ SINGLE_GROUPS = (
     "data",
     "trainer",
 )
-#: What a constructor is given by the run, and nobody else.
+#: Arguments that the run passes to a constructor; nobody else may.
 PASSED_BY_RUN = {
     "optimizer": ("params", "roles"),
     "wrapper": ("base",),
@@ -63,10 +67,10 @@ PASSED_BY_RUN = {
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Refuse what would train something else than what was typed.
+    """Refuse a configuration that would train something other than what was typed.
 
-    Names, keys, types and ranges are judged by the constructors' annotations, read from their
-    source; schedules are made, for they need nothing.
+    Names, keys, types and ranges are checked against the annotations of the constructors, which
+    are read from source; schedules are built, as that needs no data.
 
     Raises:
         UsageError: the first thing that is wrong, in one line.
@@ -83,8 +87,7 @@ def check_config(cfg: DictConfig) -> None:
             raise UsageError(f"allow={package} is refused: it is no package of yours")
     for name in (*SINGLE_GROUPS, *MULTI_GROUPS):
         for path, node in find_targets(name, plain[name]):
-            whole = path.count(".") == (name in MULTI_GROUPS)  # not a part of what a group chooses
-            known = KINDS.get(name) or _shipped_targets(name) if whole else ()
+            known = KINDS.get(name) or _shipped_targets(name) if _is_choice(path, name) else ()
             check_allowed(f"{path}.{TARGET}", node[TARGET], known, allow)
     for name in SINGLE_GROUPS:
         _check_node(name, plain[name], plain)
@@ -100,8 +103,14 @@ def check_config(cfg: DictConfig) -> None:
     _check_job(plain)
 
 
+def _is_choice(path: str, group: str) -> bool:
+    """Whether a node is what a group chooses, not a part of that."""
+    chosen_in = path.rpartition(".")[0] if group in MULTI_GROUPS else path
+    return chosen_in == group
+
+
 def _check_batch(choice: str | None, plain: Mapping[str, Any]) -> None:
-    """What an experiment or the command line says beside batch=... must not undo it."""
+    """Refuse values of an experiment or the command line that contradict batch=..."""
     for path, choices, wanted in (
         ("data.batch_size", ("single",), 1),
         ("trainer.accumulate_grad_batches", ("single", "full"), 1),
@@ -119,9 +128,9 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
     if not os.path.isfile(where):
         raise UsageError(f"branch_from={where} is no file; give runs/.../checkpoints/last.ckpt")
     if plain["weights"] is not None:
-        raise UsageError("branch_from goes on with the weights of a run: without weights")
+        raise UsageError("branch_from continues from the weights of a run; leave out weights")
     if plain["resume"]["from"] not in (None, NONE) or not plain["train"]:
-        raise UsageError("branch_from starts a run of its own: without resume and train=false")
+        raise UsageError("branch_from starts a new run; leave out resume and train=false")
     amount, unit = parse_duration("cooldown", plain["cooldown"])
     if unit not in ("step", "%") or amount <= 0 or (unit == "%" and amount >= 100):
         raise UsageError(
@@ -154,7 +163,7 @@ def _check_job(plain: Mapping[str, Any]) -> None:
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain containers, interpolations resolved, without Hydra's own part.
+    """Convert a configuration to plain containers, interpolations resolved, without Hydra's part.
 
     Raises:
         UsageError: a key without a value, or an interpolation that leads nowhere.
@@ -164,10 +173,9 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
         plain = OmegaConf.to_container(visible, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = error.full_key or error.key
-        what = str(error.msg or error).splitlines()[0]
-        raise UsageError(
-            f"{key}: must be given" if "issing" in what else f"{key}: {what}"
-        ) from None
+        is_missing = isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError)
+        why = "must be given" if is_missing else str(error.msg or error).splitlines()[0]
+        raise UsageError(f"{key}: {why}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -199,7 +207,7 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
 
 
 def _shipped_targets(name: str) -> tuple[str, ...]:
-    """What our choices of a group make; a class of the user's own wants `allow`."""
+    """The classes of the shipped choices of a group; the user's own classes need `allow`."""
     return tuple(
         target_of(path) for path in groups()[name].values() if path.is_relative_to(conf_dir())
     )
@@ -232,7 +240,7 @@ def _check_node(path: str, node: Any, plain: Mapping[str, Any]) -> None:
             raise UsageError(f"{path}.{key} is given by the run")
     given = {k: v for k, v in node.items() if k not in passed}
     check_arguments(path, given, signature, dotted_keys(plain))
-    if path not in ("model", "data"):  # which may take what is missing from each other
+    if path not in ("model", "data"):  # these may take what is missing from each other
         check_required(path, node, signature, given=set())
 
 
@@ -252,7 +260,7 @@ def _check_schedule(plain: dict[str, Any]) -> None:
         as_given = class_name(plain["lr_rule"]) == "none"  # else it depends on the batch
         if lr is not None and as_given:
             schedule.check(lr)
-        # epochs and samples get their length from the data, later
+        # the data, which are read later, give epochs and samples their length
         if schedule.units <= {"step", "%"}:
             total = schedule.total
             steps = run_length(trainer) if total is None else int(parse_duration("total", total)[0])
@@ -263,7 +271,7 @@ def _check_schedule(plain: dict[str, Any]) -> None:
 
 
 def _check_schedules(plain: Mapping[str, Any]) -> None:
-    """Those of other hyperparameters, as far as they can be told before there is an optimizer."""
+    """Check the schedules of other hyperparameters, before there is an optimizer."""
     optimizer, steps = plain["optimizer"], run_length(plain["trainer"])
     signature = read_signature(optimizer[TARGET])
     for one in parse_hyperparameter_schedules(plain["schedules"]):
@@ -287,7 +295,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
 
 
 def make_schedule(node: Mapping[str, Any]) -> Schedule | None:
-    """What a checked node of the group asks for; None for no schedule.
+    """Build the schedule of a checked node; None for no schedule.
 
     Raises:
         UsageError: its target is no schedule, or refuses its arguments.
@@ -307,7 +315,7 @@ def lr_of(optimizer: Mapping[str, Any]) -> float | None:
 
 
 def unusual_lr_warning(optimizer: Mapping[str, Any]) -> str | None:
-    """A line where the lr of an optimizer's node is far from where anybody would search for it."""
+    """A warning if the lr of an optimizer's node is far outside of its usual range, or None."""
     low, high = read_attribute(optimizer[TARGET], "lr_range") or (0.0, math.inf)
     lr = optimizer.get("lr")
     if not isinstance(lr, int | float) or not is_far_lr(lr, (low, high)):
@@ -319,7 +327,7 @@ def unusual_lr_warning(optimizer: Mapping[str, Any]) -> str | None:
 
 
 def _functions(path: str, node: Any) -> Iterator[tuple[str, str]]:
-    """Every value that would be imported: the functions that schedules may name."""
+    """Every value that would be imported: the functions that schedules may name, by key."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             dotted = dotted_function(value) if key in FORMULA_ARGUMENTS else None

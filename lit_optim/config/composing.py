@@ -1,4 +1,4 @@
-"""Overrides, composed into configurations: of one run, or of those that a sweep would make."""
+"""Composes overrides into the configuration of a run, or into those of a sweep."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONG = 100  # values of a range
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
-    """The configuration of these overrides, with Hydra's own part.
+    """Compose the configuration of these overrides, with Hydra's own part.
 
     Raises:
         UsageError: it does not compose.
@@ -47,7 +47,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     except RecursionError:
         if OwnFiles.last is None:
             raise
-        # each file is read once, so that the last one is where the circle closes
+        # each file is read once, so the last one closes the circle
         raise UsageError(f"{OwnFiles.last}: its defaults lead back to itself") from None
     except MarkedYAMLError as error:
         where = error.problem_mark
@@ -57,17 +57,22 @@ def compose_config(overrides: list[str]) -> DictConfig:
         raise UsageError(f"{error.name}: {first_line(error)}") from None
     except UnicodeDecodeError:
         for path in [*conf_dir().rglob("*.yaml"), *(own_conf_dir() or conf_dir()).rglob("*.yaml")]:
-            text_of(path)  # raises where it is this one
+            text_of(path)  # raises if it is this one
         raise
     except InterpolationResolutionError as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UsageError(f"{key}{first_line(error)}") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(first_line(error)) from None
-    except (ValueError, TypeError, AttributeError, IndexError) as error:  # of OmegaConf's own doing
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:  # raised by OmegaConf itself
         if not overrides:
             raise
-        compose_config(overrides[:-1])  # raises where one of these is to blame
+        compose_config(overrides[:-1])  # raises if one of these is to blame
         raise UsageError(
             f"{overrides[-1].lstrip('+')} cannot be put there; a list is given whole, as in "
             "key=[a,b]"
@@ -75,20 +80,20 @@ def compose_config(overrides: list[str]) -> DictConfig:
 
 
 def _own_choices() -> list[str]:
-    """What tells Hydra of a directory of the user's own choices."""
+    """The override that adds a directory of the user's own choices to Hydra's search path."""
     own = own_search_path()
     return [] if own is None else [f"hydra.searchpath=[{quote(own)}]"]
 
 
 def set_hydra_config(cfg: DictConfig) -> None:
-    """Have a configuration that is not run yet answer interpolations of the form `${hydra:...}`."""
+    """Let a configuration that is not running yet resolve `${hydra:...}`."""
     with read_write(cfg), open_dict(cfg):
-        cfg.hydra.runtime.output_dir = "."  # only a run has one; which is of no matter here
+        cfg.hydra.runtime.output_dir = "."  # only a run has one, and its value is not used here
     HydraConfig.instance().set_config(cfg)
 
 
 def compose_each_value(overrides: list[Override]) -> Iterator[DictConfig]:
-    """Configurations of runs in which every swept value occurs; not their whole product."""
+    """Compose configurations in which every swept value occurs; not all combinations."""
     fixed = [
         as_hydra_override(override) for override in overrides if not override.is_sweep_override()
     ]
@@ -100,7 +105,7 @@ def compose_each_value(overrides: list[Override]) -> Iterator[DictConfig]:
         for line in lines[1:]:
             if key in groups():
                 yield compose_config([*fixed, *(first | {key: line}).values()])
-            else:  # put in its place: composing anew for each of many values would take long
+            else:  # set in place: composing again for each of many values takes long
                 before = OmegaConf.select(cfg, key)
                 value = OverridesParser.create().parse_override(line).value()
                 OmegaConf.update(cfg, key, value, merge=False, force_add=True)
@@ -109,7 +114,7 @@ def compose_each_value(overrides: list[Override]) -> Iterator[DictConfig]:
 
 
 def _lines(override: Override) -> list[str]:
-    """An override for each of its values; of a long range for its two ends."""
+    """An override for each value of a sweep; of a long range for its two ends."""
     values = list(override.sweep_string_iterator())
     if isinstance(override.value(), RangeSweep) and len(values) > LONG:
         values = [values[0], values[-1]]
@@ -117,7 +122,7 @@ def _lines(override: Override) -> list[str]:
 
 
 def check_run_count(overrides: list[Override]) -> None:
-    """Hold the number of runs of a sweep against what can be meant.
+    """Refuse a sweep of too many runs.
 
     Raises:
         UsageError: too many, with their number.
@@ -130,7 +135,7 @@ def check_run_count(overrides: list[Override]) -> None:
 
 
 def override_values(override: Override) -> list[object]:
-    """What an override says, once or, where it is swept, for each of the runs.
+    """The value of an override, or all values that it sweeps over.
 
     Raises:
         UsageError: nothing to sweep over, or too much, or what only a search could draw.
@@ -152,7 +157,7 @@ def override_values(override: Override) -> list[object]:
 
 
 def as_hydra_override(override: Override) -> str:
-    """An override that Hydra takes whichever `+` it was typed with."""
+    """An override in a form that Hydra takes, whichever `+` it was typed with."""
     if override.is_delete():
         return str(override.input_line)
     typed = str(override.input_line).partition("=")[2]
@@ -160,7 +165,7 @@ def as_hydra_override(override: Override) -> str:
 
 
 def hydra_key(override: Override) -> str:
-    """The key as Hydra shall see it: groups plain, values forced; `check` decides what may be."""
+    """The key for Hydra: of a group as it is, of a value forced; `check_config` decides later."""
     key = override.get_key_element().lstrip("+")
     name = override.key_or_group
     hydras = name in groups() or "/" in name or name.startswith("hydra.")

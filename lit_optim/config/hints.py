@@ -1,4 +1,4 @@
-"""Which key was meant by one that there is not: names of other tools, and keys of other groups."""
+"""Suggests a key for an unknown one: by the names of other tools, and in other groups."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ALIASES = {
     "hydra.run.dir": "outputdir outdir output savedir logdir rundir dir workdir",
 }
 MEANT = {alias: key for key, names in ALIASES.items() for alias in names.split()}
-#: A key that a run has under this name in many places is meant only where nothing else is.
+#: A key of these groups is suggested only if no other group has one of that name.
 PARTS = ("callbacks", "logger")
 MOST = 3
 
@@ -65,11 +65,11 @@ def _dotted(path: str, node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def suggest_other_group(key: str, keys: Sequence[str]) -> str:
-    """The end of a message: where a key of this name stands, as a question; or nothing.
+    """The end of a message: a key of this name in another group, as a question; or nothing.
 
     Args:
-        key: that there is not.
-        keys: that there are.
+        key: the unknown one.
+        keys: all known ones.
     """
     last = _folded(key.rpartition(".")[2])
     same = [known for known in keys if _folded(known.rpartition(".")[2]) == last and known != key]
@@ -82,7 +82,7 @@ def suggest_other_group(key: str, keys: Sequence[str]) -> str:
 
 
 def suggest_key(key: str, names: Sequence[str], keys: Sequence[str]) -> str:
-    """The same for a key at the top, which may be misspelled too."""
+    """The same for a top-level key, which may also be misspelled."""
     near = suggest_other_group(key, keys) or suggest(key, names)
     if near:
         return near

@@ -1,7 +1,7 @@
-"""Hydra's own keys and groups: those that a command line may set, and to what.
+"""Hydra's own keys and groups that a command line may set, and to which values.
 
-They can name code to run and places to write, so what may be typed stands here; a file that was
-read may set none of them (see `stored`).
+They can name code to run and places to write, so only those listed here may be typed. A file may
+set none of them (see `stored`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAME = re.compile(r"[\w-]+")
 
 
 def check_hydra_key(override: Override) -> None:
-    """Refuse an override of Hydra's own part that is not for the command line.
+    """Refuse an override of Hydra's own part that may not be typed.
 
     Raises:
         UsageError: it could name code to run, or has a value that Hydra does not take.
@@ -87,6 +87,6 @@ def _check_group(override: Override) -> None:
 
 @cache
 def _installed(group: str, own: Path | None) -> list[str]:
-    """The choices of one of Hydra's groups; all are in the search path, none beside it."""
+    """The choices of one of Hydra's groups that its search path has."""
     loader: Any = ConfigLoaderImpl(search_path())
     return [name for name in loader.get_group_options(group) if NAME.fullmatch(name)]

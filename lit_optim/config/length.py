@@ -1,4 +1,4 @@
-"""How long a run is, where several files and the command line say so: the most specific decides."""
+"""The length of a run: of several files and the command line the most specific one decides."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lit_optim.config.origin import files_setting, is_typed
 from lit_optim.config.places import groups, text_of
 from lit_optim.run_length import UNLIMITED
 
-#: Who may set the length of a run, from the least to the most specific: the trainer that others are
-#: made from, what suits the data, the trainer that was chosen, and so on to what was typed.
+#: What may set the length of a run, from the least to the most specific: the base trainer, the
+#: preset of the data, the chosen trainer, and so on up to the command line.
 INHERITED, PRESET, CHOSEN = 0, 1, 2
 GROUPS = {"preset": PRESET, "batch": 3, "experiment": 4, "debug": 5}
 TYPED = 6
-BASE = "cpu"  # the trainer that the others are made from
+BASE = "cpu"  # the trainer that the others inherit from
 STEPS, EPOCHS = "max_steps", "max_epochs"
 LENGTH = re.compile(rf"^ *({STEPS}|{EPOCHS}) *:", re.MULTILINE)
 
@@ -28,11 +28,11 @@ Said = tuple[tuple[int, int], Any]
 def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
     """Let the more specific of `trainer.max_steps` and `trainer.max_epochs` decide alone.
 
-    Typed is more specific than an experiment, an experiment more than the trainer that is chosen,
-    and that more than what it is made from. Where one place sets both, the run ends at the first.
+    The command line is more specific than an experiment, an experiment than the chosen trainer, and
+    that one than its base. Where one place sets both, the run ends at whichever comes first.
 
     Args:
-        cfg: a configuration that Hydra, which is initialized, has composed.
+        cfg: a configuration that Hydra has composed, and is still initialized for; changed.
         hydra: Hydra's own part of it.
     """
     trainer = cfg.get("trainer")
@@ -50,7 +50,7 @@ def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
     ranks = {key: said[key][0] if key in said else (INHERITED, 0) for key in (STEPS, EPOCHS)}
     if all(value not in UNLIMITED for value in values.values()) and ranks[STEPS] != ranks[EPOCHS]:
         values |= {STEPS: -1} if ranks[STEPS] < ranks[EPOCHS] else {EPOCHS: None}
-    if is_endless and ranks[STEPS] <= (PRESET, sys.maxsize):  # a default is not what ends it
+    if is_endless and ranks[STEPS] <= (PRESET, sys.maxsize):  # a default must not end it
         values[STEPS] = -1
     with read_write(cfg), open_dict(cfg):
         for key, value in values.items():
@@ -59,20 +59,20 @@ def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
 
 
 def _typed(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
-    """What the command line says; null where it takes a key out."""
+    """What was typed; None where a key is removed."""
     keys = (STEPS, EPOCHS)
     return {key: cfg.trainer.get(key) for key in keys if is_typed(f"trainer.{key}", hydra)}
 
 
 def _may_be_overruled(hydra: DictConfig) -> bool:
-    """Whether what suits the data may have taken the place of what the chosen trainer says."""
+    """Whether a preset may have overridden what the chosen trainer says."""
     choice = str(hydra.runtime.choices.get("trainer"))
     path = groups().get("trainer", {}).get(choice)
     return choice != BASE and path is not None and bool(LENGTH.search(text_of(path)))
 
 
 def _said(hydra: DictConfig) -> dict[str, Said]:
-    """What the most specific file says of each key."""
+    """The value of each key in the most specific file that has it."""
     choice = str(hydra.runtime.choices.get("trainer"))
     said: dict[str, Said] = {}
     for one in files_setting([f"trainer.{key}" for key in (STEPS, EPOCHS)], hydra):

@@ -1,4 +1,4 @@
-"""The optimizer's lr: where it comes from, and for whom that of a preset is."""
+"""The optimizer's lr: where it comes from, and which optimizers take that of a preset."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lit_optim.config.places import groups, mapping_of, text_of
 
 KEY = "optimizer.lr"
 MORE_SPECIFIC = ("batch", "experiment", "debug")  # than a preset
-#: What a preset says is an lr for AdamW. These take steps of the same size, about lr per
-#: coordinate; other optimizers keep their own lr.
+#: The lr of a preset is one for AdamW. These optimizers take steps of the same size, about lr per
+#: coordinate; the others keep their own lr.
 LIKE_ADAMW = (
     "adam",
     "adam_weight_decay",
@@ -28,15 +28,15 @@ LIKE_ADAMW = (
     "stable_adamw",
 )
 SETS_LR = re.compile(r"^ +lr *:", re.MULTILINE)
-#: A file that takes another one in, beside `override /group: choice`.
+#: A file that includes another one, other than by `override /group: choice`.
 INCLUDES = re.compile(r"^ *- (?!override\b)\S", re.MULTILINE)
 
 
 def resolve_lr(cfg: DictConfig, hydra: DictConfig) -> None:
-    """Let an optimizer that is not like AdamW keep its own lr where a preset has set it.
+    """Let an optimizer that is not like AdamW keep its own lr, not that of a preset.
 
     Args:
-        cfg: a configuration that Hydra, which is initialized, has composed.
+        cfg: a configuration that Hydra has composed, and is still initialized for; changed.
         hydra: Hydra's own part of it.
     """
     choice = str(hydra.runtime.choices.get("optimizer"))
@@ -48,7 +48,7 @@ def resolve_lr(cfg: DictConfig, hydra: DictConfig) -> None:
     with read_write(cfg), open_dict(cfg):
         if known:
             cfg.optimizer.lr = value
-        else:  # the user's own class takes what is typed
+        else:  # a class of the user's own gets only what is typed
             cfg.optimizer.pop("lr", None)
 
 
@@ -70,7 +70,7 @@ def lr_origin(hydra: DictConfig) -> str:
 
 
 def _who_may_set(hydra: DictConfig) -> list[str]:
-    """The groups whose choice sets the lr, the last of which decides."""
+    """The groups whose choice sets the lr; the last one decides."""
     found = []
     for group in ("preset", *MORE_SPECIFIC):
         path = groups().get(group, {}).get(str(hydra.runtime.choices.get(group)))
@@ -82,10 +82,10 @@ def _who_may_set(hydra: DictConfig) -> list[str]:
 
 
 def _without_preset(choice: str, hydra: DictConfig) -> tuple[bool, Any]:
-    """Whether a file but the preset sets the lr, and to what."""
+    """Whether a file other than the preset sets the lr, and the value."""
     path, texts = groups()["optimizer"].get(choice), _texts(hydra)
     if path is not None and not any(SETS_LR.search(x) or INCLUDES.search(x) for x in texts):
-        own = mapping_of(path)  # most often: no need to ask Hydra
+        own = mapping_of(path)  # the usual case, without Hydra
         if "lr" in own:
             return True, own["lr"]
     found = files_setting([KEY], hydra)
@@ -94,6 +94,6 @@ def _without_preset(choice: str, hydra: DictConfig) -> tuple[bool, Any]:
 
 
 def _texts(hydra: DictConfig) -> list[str]:
-    """The files that are chosen in place of what an optimizer says itself."""
+    """The texts of the chosen files that override an optimizer's own."""
     chosen = {group: str(hydra.runtime.choices.get(group)) for group in MORE_SPECIFIC}
     return [text_of(groups()[g][name]) for g, name in chosen.items() if name in groups().get(g, {})]

@@ -1,4 +1,4 @@
-"""Which file, or the command line, a value of a composed configuration comes from."""
+"""Finds where a value of a composed configuration comes from: a file, or the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GLOBAL = ("preset", "batch", "experiment", "debug")
 
 @dataclass(frozen=True)
 class Setting:
-    """What a file says of a key.
+    """The value of a key in a file.
 
     Args:
         place: of the file among all, in the order in which they are merged.
@@ -36,7 +36,7 @@ class Setting:
 
 
 def files_setting(keys: Sequence[str], hydra: DictConfig) -> Iterator[Setting]:
-    """What the files say of these keys, in the order in which they are merged.
+    """The values of these keys in all files, in the order in which they are merged.
 
     Args:
         keys: of one group.
@@ -65,12 +65,12 @@ def files_setting(keys: Sequence[str], hydra: DictConfig) -> Iterator[Setting]:
 
 
 def is_typed(key: str, hydra: DictConfig) -> bool:
-    """Whether the command line sets a key, or takes it out."""
+    """Whether the command line sets or removes a key."""
     return key in {line.lstrip("+~").partition("=")[0] for line in typed_lines(hydra)}
 
 
 def typed_lines(hydra: DictConfig, part: str = "task") -> list[str]:
-    """The overrides as they were typed: an interpolation in one is not resolved here.
+    """The overrides as typed; interpolations in them are not resolved.
 
     Args:
         hydra: Hydra's own part of a configuration.

@@ -1,4 +1,4 @@
-"""The files of --config-dir, each read within bounds before Hydra composes it."""
+"""The files of --config-dir, each checked before Hydra composes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEME = "lit-optim"
 
 
 class OwnFiles(FileConfigSource):
-    """Hydra's source of files, which refuses in one line what Hydra would choke on."""
+    """Hydra's source of files; refuses in one line what Hydra would fail on."""
 
     last: str | None = None  #: The file that was read last.
 
@@ -30,7 +30,7 @@ class OwnFiles(FileConfigSource):
         """As of the base class.
 
         Raises:
-            UsageError: the file cannot be read, or holds something else than keys and values.
+            UsageError: the file cannot be read, or does not hold keys and values.
         """
         path = Path(self.path, self._normalize_file_name(config_path))
         OwnFiles.last = str(path)
@@ -40,7 +40,7 @@ class OwnFiles(FileConfigSource):
 
 
 def own_search_path() -> str | None:
-    """What --config-dir adds to Hydra's search path; None where it is not given."""
+    """What --config-dir adds to Hydra's search path; None if it is not given."""
     SourcesRegistry.instance().register(OwnFiles)
     OwnFiles.last = None
     own = own_conf_dir()

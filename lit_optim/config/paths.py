@@ -1,8 +1,8 @@
-"""Paths on the command line: any that the shell hands over are taken, as they are.
+"""Paths on the command line, taken literally, whatever characters they have.
 
-To Hydra's grammar `=`, `,`, brackets and quotes mean something, and a run's directory such as
-`optimizer=muon,seed=0` has them. So the values of keys that are paths are put into quotes before
-Hydra reads them. And `~` is the home directory, which a shell expands at the start of a word only.
+In Hydra's grammar `=`, `,`, brackets and quotes have a meaning, and a run's directory such as
+`optimizer=muon,seed=0` contains them. So the values of path keys are quoted before Hydra parses
+them. `~` is expanded here, as a shell expands it only at the start of a word.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ PATH_KEYS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
 )
-#: Names of keys that say where something is, whoever takes them.
+#: Names of keys that are places of files, in any group.
 OF_A_PLACE = re.compile(
     r"(.*_)?(path|file|root|folder|directory|dir|(dir|log|sub)_?(path|name|dir))"
 )
 LAST_PARTS = ("path", "dir", "root", "file", "save_dir", "dirpath", "data_dir", "root_dir")
 MOST_OF_NAME = 255
-MOST_PATHS = 100  # with commas between, of which each may be a part of a path
+MOST_PATHS = 100  # with commas between; each comma may also be part of a path
 SWEEP = re.compile(r"(choice|glob|sort|shuffle|tag)\(")
 
 
 def quote(path: str | os.PathLike[str]) -> str:
-    """A path, or any text, in quotes as Hydra reads it."""
+    """A path, or any text, quoted for Hydra."""
     return QuotedString(os.fspath(path), Quote.single).with_quotes()
 
 
@@ -47,12 +47,12 @@ def expand_home(path: str) -> str:
 
 
 def quote_path_value(line: str, multirun: bool) -> str:
-    """An override whose value Hydra reads as the path that was typed; others as they are.
+    """Quote the value of an override whose key is a path; return others unchanged.
 
     Args:
         line: `ckpt=runs/optimizer=muon,seed=0/checkpoints/best.ckpt`.
-        multirun: whether a comma may stand between several paths. It does where each of them
-            exists, and is a part of a path where that exists.
+        multirun: whether commas may separate several paths. They do if each of these exists; a
+            comma is part of a path if that exists.
 
     Raises:
         UsageError: a name in the path is too long for any file system.
@@ -80,7 +80,7 @@ def quote_path_value(line: str, multirun: bool) -> str:
 
 
 def _as_read(value: str) -> str:
-    """One path so that Hydra reads it as it was typed; unchanged where it does so anyway."""
+    """One path, quoted unless Hydra reads it as typed anyway."""
     path, read = expand_home(unquoted(value)), _read(value)
     is_hydras = value == "" or read is None or isinstance(read, str)  # null, or with escapes
     if read == path or (is_hydras and path == value and not os.path.exists(path)):
@@ -89,7 +89,7 @@ def _as_read(value: str) -> str:
 
 
 def unquoted(value: str) -> str:
-    """A value without quotes around it, unless they are a part of a path that exists."""
+    """A value without the quotes around it, unless a path with these quotes exists."""
     if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0] or os.path.exists(value):
         return value
     read = _read(value)
@@ -97,7 +97,7 @@ def unquoted(value: str) -> str:
 
 
 def _read(value: str) -> object:
-    """What Hydra makes of a value; of what it cannot read, ()."""
+    """The value as Hydra parses it; () if it cannot."""
     try:
         override = OverridesParser.create().parse_override(f"x={value}")
         return () if override.is_sweep_override() else override.value()
@@ -106,7 +106,7 @@ def _read(value: str) -> object:
 
 
 def _listed(value: str) -> list[str]:
-    """The paths in a value with commas between, where those in quotes count for none."""
+    """Split a value at its commas, but not at those in quotes."""
     try:
         override = OverridesParser.create().parse_override(f"x={value}")
     except (HydraException, ValueError, RecursionError):
@@ -126,7 +126,7 @@ def _written(one: object) -> str:
 
 
 def _existing(value: str) -> list[str] | None:
-    """The existing paths that a value lists with commas between; None where it lists no such."""
+    """Split a value into paths that exist; None if that is impossible."""
     if os.path.exists(expand_home(value)):
         return [value]
     if value.count(",") > MOST_PATHS:

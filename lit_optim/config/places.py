@@ -1,4 +1,4 @@
-"""Where the YAML files are."""
+"""The directories with the YAML files, and what those files hold."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lit_optim.untrusted import Unreadable, read_text, read_yaml
 
 #: The choice of a group that is a class of the user's own.
 CUSTOM = "custom"
-#: What chooses a directory of the user's own choices, which stand beside ours.
+#: The option that adds a directory with the user's own choices.
 OPTION = "--config-dir"
 PRIMARY = "train.yaml"
-_own: list[Path] = []  # that directory, once it is known; one of a process
+_own: list[Path] = []  # that directory, one per process
 
 
 def conf_dir() -> Path:
@@ -31,7 +31,7 @@ def conf_dir() -> Path:
 
 
 def own_conf_dir() -> Path | None:
-    """The directory that was given by --config-dir; None where there is none."""
+    """The directory given by --config-dir, or None."""
     return _own[0] if _own else None
 
 
@@ -39,10 +39,10 @@ def use_conf_dir(directory: str | None) -> None:
     """Add a directory of the user's own choices, such as `optimizer/mine.yaml` in it.
 
     Args:
-        directory: in place of an earlier one; None for none.
+        directory: replaces an earlier one; None for none.
 
     Raises:
-        UsageError: it is none, has no group that we know, or hides a choice of ours.
+        UsageError: it does not exist, has no known group, or hides a shipped choice.
     """
     _own.clear()
     if directory is None:
@@ -89,7 +89,7 @@ def split_conf_dir(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def conf_dir_option() -> list[str]:
-    """The option for that directory, as another process is to be given it."""
+    """The option for that directory, for the command line of another process."""
     own = own_conf_dir()
     return [] if own is None else [f"{OPTION}={own}"]
 
@@ -97,7 +97,7 @@ def conf_dir_option() -> list[str]:
 def groups() -> dict[str, dict[str, Path]]:
     """The choices of each group, by name: {"optimizer": {"adamw": .../adamw.yaml, ...}, ...}.
 
-    Names of classes, which are torch's, come last. With --config-dir the user's own stand beside.
+    Class names, which are torch's, come last. With --config-dir the user's own are included.
     """
     found, own = _choices_in(conf_dir()), own_conf_dir()
     if own is not None:
@@ -123,12 +123,12 @@ def _order(path: Path) -> tuple[bool, str]:
 
 
 def shipped(group: str) -> dict[str, Path]:
-    """The choices of a group that can be listed: all but `custom`."""
+    """The choices of a group that are listed: all but `custom`."""
     return {name: path for name, path in groups()[group].items() if name != CUSTOM}
 
 
 def text_of(path: Path) -> str:
-    """What a YAML file says.
+    """Read a YAML file as text.
 
     Raises:
         UsageError: it cannot be read.
@@ -150,16 +150,16 @@ def mapping_of(path: Path) -> dict[str, Any]:
 
 
 def as_hydra_loads(text: str) -> Any:
-    """YAML as plain values; 5e-5 is a number and a date text, which plain YAML takes otherwise."""
+    """Parse YAML as Hydra does: unlike in plain YAML, 5e-5 is a number and a date is text."""
     from omegaconf import OmegaConf  # the listings need it only for --config-dir
 
     return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def target_of(path: Path) -> str:
-    """The class or function that a choice is; empty where it is none.
+    """The class or function of a choice; empty if it has none.
 
-    A choice of the user's own may have that of another one, as by `defaults: [adamw]`.
+    A choice of the user's own may inherit it, as by `defaults: [adamw]`.
     """
     text = text_of(path)
     found = re.search(r"^_target_: *(\S+)", text, re.MULTILINE)
@@ -176,7 +176,7 @@ def target_of(path: Path) -> str:
 def headline(path: Path) -> str:
     """The first comment line of a YAML file that is not an instruction to Hydra.
 
-    Of one that cannot be read, why: it stands in a list, from which nobody has chosen it.
+    Of a file that cannot be read, the reason: it is only listed, not chosen.
     """
     try:
         text = text_of(path)

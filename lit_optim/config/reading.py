@@ -1,4 +1,4 @@
-"""Arguments of the command line, read as overrides."""
+"""Parses arguments of the command line as overrides."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lit_optim.errors import UsageError
 from lit_optim.schedules.formula import FORMULA_ARGUMENTS
 from lit_optim.schedules.shapes import NUMBERED, STAIRCASE
 
-#: Of an argument, its key, its lists and mappings within each other, and its whole numbers; what
-#: goes beyond is a slip, and would be too much for Hydra, the file system or torch.
+#: Limits of an argument, its key, its nesting and its whole numbers. Beyond them it is a slip, and
+#: too much for Hydra, the file system or torch.
 MOST_CHARACTERS, MOST_OF_KEY, MOST_DEPTH, MOST_WHOLE = 1 << 16, 255, 32, 2**63 - 1
-#: A shape with a number, which to Hydra would be a call.
+#: A shape with a number, which Hydra would parse as a function call.
 SHAPE = re.compile(rf"(^|[\s:,\[{{])((?:{'|'.join([*NUMBERED, STAIRCASE])})\([^()'\"]*\))")
 
 
 def search_path() -> Any:
-    """Where Hydra looks for choices: in ours, in Hydra's, and in a directory of the user's own."""
+    """Where Hydra looks for choices: in conf/, in its own, and in the user's directory."""
     path = create_config_search_path(str(conf_dir()))
     if (own := own_conf_dir()) is not None:
         path.append("command-line", f"file://{own}")
@@ -33,12 +33,12 @@ def search_path() -> Any:
 
 
 def parse_overrides(lines: list[str]) -> list[Override]:
-    """What these arguments say.
+    """Parse arguments as overrides.
 
     Raises:
         UsageError: one cannot be read.
     """
-    parser = OverridesParser.create(ConfigLoaderImpl(search_path()))  # which glob() asks
+    parser = OverridesParser.create(ConfigLoaderImpl(search_path()))  # used by glob()
     overrides = []
     for line in map(rename_override, lines):
         key = line.partition("=")[0]
@@ -66,7 +66,7 @@ def parse_overrides(lines: list[str]) -> list[Override]:
 
 
 def _choices_named(word: str) -> list[str]:
-    """The overrides that choose what has this name, in whatever group."""
+    """The overrides that choose something of this name, in any group."""
     return [f"{group}={word}" for group, choices in groups().items() if word in choices]
 
 
@@ -75,7 +75,7 @@ TOO_DEEP = f"more than {MOST_DEPTH} lists or mappings within each other"
 
 
 def _check_size(key: str, value: Any, depth: int) -> None:
-    """Refuse what no key takes, wherever it stands in a value."""
+    """Refuse, anywhere in a value, what no key takes."""
     if isinstance(value, int) and abs(value) > MOST_WHOLE:
         raise UsageError(f"{key}: {TOO_LARGE}")
     if isinstance(value, Sweep):
@@ -90,9 +90,9 @@ def _check_size(key: str, value: Any, depth: int) -> None:
 
 
 def _quoted(line: str) -> str:
-    """A formula as the shell hands it on, in the quotes that Hydra would want around it.
+    """Put a formula into the quotes that Hydra needs, and that the shell has removed.
 
-    The same for a shape with a number, as power(1.5).
+    The same for a shape with a number, such as power(1.5).
     """
     key, equals, value = line.partition("=")
     listed = key.rpartition(".")[2] in ("phases", "shape", "schedules", "schedulers")
@@ -105,7 +105,7 @@ def _quoted(line: str) -> str:
     ):
         return line
     parts, depth = [""], 0
-    for sign in value:  # at a comma outside of brackets a sweep has its next value
+    for sign in value:  # a comma outside of brackets separates values of a sweep
         depth += {"(": 1, ")": -1}.get(sign, 0)
         if sign == "," and depth == 0:
             parts.append("")
@@ -116,6 +116,6 @@ def _quoted(line: str) -> str:
 
 
 def check_multirun(override: Override, multirun: bool) -> None:
-    """Refuse several values where one is asked for."""
+    """Refuse several values for a key in a single run."""
     if override.is_sweep_override() and not multirun:
         raise UsageError(f"{override.input_line}: several values; to run each of them, add -m")

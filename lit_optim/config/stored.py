@@ -1,10 +1,10 @@
-"""The one door for overrides that were read from a file, as `resume=<directory>` does.
+"""The only way by which overrides from a file enter, as for `resume=<directory>`.
 
-A run's directory may have been made by somebody else, so what it says is data: it may choose among
-what the groups offer and set what our constructors take, each value checked as on the command line.
-It may not say which other code runs, where else anything is written, or what is looked up outside
-of the configuration. What it may say stands here; everything else is refused in one line, and the
-user can still type it. docs/trust.md explains it to the user.
+A run's directory may come from someone else, so its overrides are untrusted data: they may choose
+among the choices of the groups and set arguments of our constructors, each value checked as on the
+command line. They may not name other code to run or other places to write, or look anything up
+outside of the configuration. This module lists what is accepted; everything else is refused in one
+line, and the user can still type it. docs/trust.md explains it to the user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lit_optim.errors import UsageError
 
 #: A key of the configuration: dotted names, or positions in a list.
 KEY = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*", re.ASCII)
-#: What belongs to one start of a run, or is a matter of trust: never taken from a file.
+#: Belongs to one start of a run, or is a matter of trust: never taken from a file.
 LEFT_OUT = ("resume", "branch_from", "cooldown", "allow")
 #: A reference to another key of the configuration; no resolver, which has a colon.
 REFERENCE = re.compile(r"\$\{(\w+)(\.[\w-]+)*\}", re.ASCII)
@@ -40,9 +40,9 @@ WORDS = re.compile(r"[\w./-]+", re.ASCII)  # of a metric: val/loss
 #: A key within a mapping of those groups.
 INNER_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
 
-#: In the groups whose parts write files or open connections, text is taken under these keys only,
-#: and if it looks like this. Numbers, true, false and null are taken under any key that does not
-#: name a place: a directory may be called 123.
+#: Groups whose objects write files or open connections: text is accepted only for these keys, and
+#: only in this form. Numbers, true, false and null are accepted for any key that is not a place: a
+#: directory may be called 123.
 TEXT: dict[str, dict[str, re.Pattern[str]]] = {
     "trainer": {
         "accelerator": PLAIN,
@@ -84,7 +84,7 @@ def stored_overrides(
     Args:
         lines: such as `optimizer=adamw`, as Hydra's `overrides.yaml` lists them.
         source: the file, for messages.
-        is_replaced: whether what was typed takes the place of what the file says about a key.
+        is_replaced: whether a key of the file is replaced by what was typed.
         multirun: whether several values of a key are allowed, as in the line of a sweep.
 
     Returns:
@@ -113,7 +113,7 @@ def stored_overrides(
 
 
 def _objection(override: Override, multirun: bool) -> str | None:
-    """What of an override a file may not say; None where it may say all of it."""
+    """Why a file may not make an override; None if it may."""
     key, offered = override.key_or_group, groups()
     root, last = key.split(".")[0], key.rpartition(".")[2]
     known = {*offered, *signature(Settings).parameters}
@@ -126,9 +126,9 @@ def _objection(override: Override, multirun: bool) -> str | None:
             return "several values"
         if not override.is_discrete_sweep():
             return "values to search for"
-        override_values(override)  # refuses what is too many
+        override_values(override)  # refuses too many
         parse = OverridesParser.create().parse_override
-        try:  # with the quotes, without which it may be another value
+        try:  # in quotes: without them it may be another value
             lines = [f"x={value}" for value in override.sweep_string_iterator()]
             values: list[Any] = [parse(line).value() for line in lines]
         except (HydraException, RecursionError):
@@ -148,7 +148,7 @@ def _objection(override: Override, multirun: bool) -> str | None:
 
 
 def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A value and all within it, each with the name of the key that it stands under."""
+    """A value and all values within it, each with the name of its key."""
     yield key, value
     if isinstance(value, Mapping):
         for inner, content in value.items():
@@ -159,7 +159,7 @@ def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _objection_to_value(root: str, key: str, value: Any, known: Collection[str]) -> str | None:
-    """What of a part of a value a file may not say, the keys of a mapping included."""
+    """Why a file may not have a part of a value, including the keys of a mapping."""
     if isinstance(value, Mapping):
         for inner in value:
             if "${" in str(inner) or (root in TEXT and not INNER_KEY.fullmatch(str(inner))):

@@ -1,4 +1,4 @@
-"""Which classes a configuration may name, and how they become objects."""
+"""Which classes a configuration may name, and how their objects are built."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def find_targets(path: str, node: Any) -> Iterator[tuple[str, Mapping[str, Any]]
 def check_allowed(path: str, target: Any, known: tuple[str, ...], allow: list[str]) -> None:
     """Refuse a target that is neither known to belong here nor of a package that is allowed.
 
-    A target is a name that its module defines, or takes over from its own package: whatever else
-    can be reached through the attributes of a module, as `that.module.os.system`, is not meant.
+    A target is a name that its module defines, or imports from its own package. Anything else that
+    can be reached through attributes of a module, such as `that.module.os.system`, is refused.
 
     Args:
         path: its key.
@@ -67,13 +67,13 @@ def check_allowed(path: str, target: Any, known: tuple[str, ...], allow: list[st
     new = current_name(target)
     fits = [n for n in names if new == n or (n.endswith(".") and new.startswith(n))]
     home = defined_in(new)
-    # nor may a room hand on what is of another one
+    # nor may a package pass on a name of another one
     own = fits[0] if fits and fits[0].endswith(".") else new.split(".")[0]
     borrowed = home is not None and not f"{home}.".startswith(own)
     if not fits or borrowed:
         raise UsageError(f"{path}={target} is not allowed{_how_to_allow(target)}")
     if fits[0] in known and home is None:
-        locate(path.removesuffix(f".{TARGET}"), target)  # says what is missing
+        locate(path.removesuffix(f".{TARGET}"), target)  # raises with what is missing
         raise UsageError(f"{path}={target} is not a class of that module")
 
 
@@ -94,7 +94,7 @@ def _how_to_allow(dotted: str) -> str:
 
 
 def may_be_allowed(package: str) -> bool:
-    """Whether `allow` may name it: not what can run anything."""
+    """Whether `allow` may name a package: not one whose functions can run anything."""
     return package.split(".")[0] not in {
         *sys.stdlib_module_names,
         "lit_optim",
@@ -108,9 +108,9 @@ def may_be_allowed(package: str) -> bool:
 def check_arguments(
     path: str, node: Mapping[str, Any], signature: Signature, keys: Sequence[str] = ()
 ) -> None:
-    """Hold the keys and values of a node against the constructor it is for.
+    """Check the keys and values of a node against the signature of its constructor.
 
-    A null passes here where the data may still fill it in; see `require`.
+    A null passes here if the data may still fill it in; see `check_required`.
 
     Raises:
         UsageError: an unknown key, or a value outside of what the annotation allows.
@@ -140,13 +140,13 @@ def check_arguments(
 def check_required(
     path: str, node: Mapping[str, Any], signature: Signature, given: set[str]
 ) -> None:
-    """Refuse a node that lacks an argument its constructor must have.
+    """Refuse a node that lacks a required argument of its constructor.
 
     Args:
         path: of the node.
         node: its keys and values.
         signature: of its constructor.
-        given: what is passed from elsewhere.
+        given: arguments that are passed from elsewhere.
 
     Raises:
         UsageError: naming the argument.
@@ -169,8 +169,8 @@ def locate(path: str, target: str) -> Any:
     """Import what `target` names.
 
     Raises:
-        UsageError: there is no such module, or nothing of that name in it, or it is the work of
-            another package. What the module itself raises while it is imported is not caught.
+        UsageError: there is no such module, or no such name in it, or another package defines it.
+            What the module itself raises during its import is not caught.
     """
     module_name, _, name = target.rpartition(".")
     try:
@@ -196,15 +196,15 @@ def locate(path: str, target: str) -> Any:
 
 
 def _is_of(module_name: str, value: Any) -> bool:
-    """Whether it is defined in a module or below it, not imported from elsewhere."""
+    """Whether a value is defined in a module or below it, not imported from elsewhere."""
     return f"{getattr(value, '__module__', '')}.".startswith(f"{module_name}.")
 
 
 def make_factory(node: DictConfig) -> Callable[..., Any]:
-    """What makes the object of a checked node; containers arrive as plain lists and dicts.
+    """A function that builds the object of a checked node; it gets plain lists and dicts.
 
     Raises:
-        UsageError: a target, at any depth, that is not what its name says.
+        UsageError: a target, at any depth, cannot be imported.
     """
     plain = OmegaConf.to_container(node, resolve=True)
     for path, inner in find_targets(node._get_full_key(None), plain):
@@ -214,5 +214,5 @@ def make_factory(node: DictConfig) -> Callable[..., Any]:
 
 
 def build(node: DictConfig) -> Any:
-    """The object of a checked node. What its constructor raises comes through as it is."""
+    """Build the object of a checked node; exceptions of its constructor are not caught."""
     return make_factory(node)()

@@ -1,4 +1,4 @@
-"""What Lightning's Trainer takes, more narrowly than it says itself; without importing it."""
+"""The arguments of Lightning's Trainer, with narrower ranges than its own; without importing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Count = Annotated[int, "> 0"]
 OrNone = Annotated[int, ">= 0"]
 Share = Annotated[float, "in (0, 1]"]
 
-#: Where Lightning would divide by zero, complain after the data are loaded, or do nothing.
+#: Outside of these Lightning divides by zero, complains after the data are loaded, or does nothing.
 TAKES: dict[str, Any] = {
     "accelerator": str,
     "strategy": str | dict[str, Any],
@@ -46,7 +46,7 @@ UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """Refuse what the Trainer would take and not do.
+    """Refuse what the Trainer accepts and does not do.
 
     Raises:
         UsageError: naming the key, what was given and what is allowed.

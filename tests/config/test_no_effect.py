@@ -82,7 +82,7 @@ def test_what_is_for_a_run_is_refused_with_a_sweep(tmp_path, monkeypatch):
     [
         (["weights=none.pt"], "weights=none.pt is no file"),
         (["weights=a.pt", "train=false", "ckpt=a.pt"], "begins a training; with train=false, give"),
-        (["weights=a.pt", "branch_from=a.pt"], "branch_from goes on with the weights of a run"),
+        (["weights=a.pt", "branch_from=a.pt"], "branch_from continues from the weights of a run"),
     ],
 )
 def test_weights_beside_what_has_its_own(tmp_path, monkeypatch, line, message):
