@@ -1,10 +1,10 @@
-"""The tables of docs/schedules.md: what each schedule equals, and the shapes of phases.
+"""Write the tables of docs/schedules.md: what each schedule equals, and the shapes of phases.
 
-    python scripts/counterparts.py            write them
-    python scripts/counterparts.py --check    code 1 and one line if they are out of date
+    python scripts/counterparts.py            write the tables
+    python scripts/counterparts.py --check    exit with 1 and a message if they are out of date
 
-The pairs are those that tests/schedules compares over whole runs; they are read from their source,
-so that what stands in the table is what is run.
+The pairs are the ones that tests/schedules compares over whole runs. They are read from the source
+of the tests, so that the table shows what is tested.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ MODULES = re.compile(
 
 
 def main() -> None:
-    """Write the tables, or check them."""
+    """Write the tables, or check that they are up to date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT))  # where the tests are
+    sys.path.insert(0, str(ROOT))  # to import the tests
     old = PAGE.read_text("utf-8")
-    new = between(between(old, "counterparts", counterparts()), "shapes", shapes())
+    new = replace_between(
+        replace_between(old, "counterparts", counterparts_table()), "shapes", shapes_table()
+    )
     if new == old:
         return
     if args.check:
@@ -48,8 +50,8 @@ def main() -> None:
     PAGE.write_text(new, "utf-8")
 
 
-def between(page: str, name: str, table: str) -> str:
-    """The page with the table between its two marks."""
+def replace_between(page: str, name: str, table: str) -> str:
+    """Put a table between its two marks in a page."""
     before, begin, rest = page.partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     if not end:
@@ -57,9 +59,9 @@ def between(page: str, name: str, table: str) -> str:
     return before + begin + table + end + after
 
 
-def counterparts() -> str:
+def counterparts_table() -> str:
     """A row for each pair that is compared."""
-    lines = ["| ours | with | equals | but |", "|---|---|---|---|"]
+    lines = ["| schedule | settings | equals | difference |", "|---|---|---|---|"]
     for module_name, tables in TABLES.items():
         module = import_module(f"tests.schedules.{module_name}")
         for table in tables:
@@ -69,45 +71,48 @@ def counterparts() -> str:
 
 
 def row_of(module: Any, row: Any) -> str:
-    """The settings, their side, and the deviation."""
+    """The settings, the counterpart, and how they differ."""
     ours = call_of(module, row.ours)
     given = [ast.unparse(argument) for argument in ours.args]
-    given += [f"{keyword.arg}={bare(keyword.value)}" for keyword in ours.keywords]
-    cells = [code(MODULES.sub("", " ".join(given)).replace("\n", " ")), theirs_of(module, row)]
+    given += [f"{keyword.arg}={format_value(keyword.value)}" for keyword in ours.keywords]
+    cells = [
+        format_code(MODULES.sub("", " ".join(given)).replace("\n", " ")),
+        theirs_of(module, row),
+    ]
     return " | ".join([*cells, row.differs])
 
 
 def theirs_of(module: Any, row: Any) -> str:
-    """A library's call, or what a paper's formula is."""
+    """The call of a library, or the formula of a paper."""
     if row.formula is not None:
-        told = inspect.getdoc(row.formula)
-        assert told is not None
-        word = told.split()[0]  # a sentence, or a formula
-        told = told[0].lower() + told[1:] if word.isalpha() else told
-        return f"the formula: {told.rstrip('.')}"
+        text = inspect.getdoc(row.formula)
+        assert text is not None
+        first_word = text.split()[0]  # of a sentence, or of a formula
+        text = text[0].lower() + text[1:] if first_word.isalpha() else text
+        return f"the formula: {text.rstrip('.')}"
     call = call_of(module, row.theirs)
     root = ast.unparse(call.func).partition(".")[0]
-    return f"{LIBRARIES[root]} {code(MODULES.sub('', ast.unparse(call)))}"
+    return f"{LIBRARIES[root]} {format_code(MODULES.sub('', ast.unparse(call)))}"
 
 
-def code(text: str) -> str:
-    """As code in a cell."""
+def format_code(text: str) -> str:
+    """Format text as code in a table cell."""
     return f"`{text}`".replace("|", r"\|") if text else ""
 
 
-def bare(value: ast.expr) -> str:
-    """A value as on a command line: text without quotes."""
-    constant = isinstance(value, ast.Constant) and isinstance(value.value, str)
-    return ast.unparse(value).strip("'") if constant else ast.unparse(value).replace("'", "")
+def format_value(value: ast.expr) -> str:
+    """Format a value as on a command line: strings without quotes."""
+    is_text = isinstance(value, ast.Constant) and isinstance(value.value, str)
+    return ast.unparse(value).strip("'") if is_text else ast.unparse(value).replace("'", "")
 
 
 def call_of(module: Any, function: Any) -> ast.Call:
-    """What a lambda of the module returns: its loop variables and helpers put in their places."""
+    """The call that a lambda of the module returns, with loop variables and helpers inlined."""
     source, arguments = function.__code__, inspect.signature(function).parameters
     key = (source.co_firstlineno, tuple(arguments))
     node = next(n for n in nodes(module.__file__, ast.Lambda) if signature(n) == key)
     given = {n: p.default for n, p in arguments.items() if p.default is not p.empty}
-    call = Given(given).visit(ast.parse(ast.unparse(node.body), mode="eval").body)
+    call = InlineValues(given).visit(ast.parse(ast.unparse(node.body), mode="eval").body)
     assert isinstance(call, ast.Call)
     helper = getattr(module, ast.unparse(call.func), None)
     if helper is None:
@@ -129,12 +134,12 @@ def nodes(path: str, kind: type[ast.AST]) -> list[Any]:
 
 
 def signature(node: ast.Lambda) -> tuple[int, tuple[str, ...]]:
-    """The line of a lambda and its arguments, which together tell it from others."""
+    """The line and the arguments of a lambda, which together identify it."""
     return node.lineno, tuple(argument.arg for argument in node.args.args)
 
 
-class Given(ast.NodeTransformer):
-    """Puts values in the place of names."""
+class InlineValues(ast.NodeTransformer):
+    """Replaces names by their values."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
@@ -143,7 +148,7 @@ class Given(ast.NodeTransformer):
         return ast.Constant(self.values[node.id]) if node.id in self.values else node
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
-        """Also `**more`, a dict among the values."""
+        """Expand `**more`, a dict among the values."""
         self.generic_visit(node)
         keywords = []
         for keyword in node.keywords:
@@ -157,13 +162,16 @@ class Given(ast.NodeTransformer):
         return node
 
 
-def shapes() -> str:
+def shapes_table() -> str:
     """A row for each shape of phases."""
     module = import_module("lit_optim.schedules.shapes")
-    found = {name: getattr(shape, "of", shape) for name, shape in module.NAMED.items()}
-    found |= {f"{name}(k)": shape for name, shape in module.NUMBERED.items()}
-    lines = ["| shape | how much of the way is made at x |", "|---|---|"]
-    lines += [f"| `{name}` | {inspect.getdoc(shape)} |" for name, shape in found.items()]
+    shapes = {name: getattr(shape, "for_log_ratio", shape) for name, shape in module.NAMED.items()}
+    shapes |= {f"{name}(k)": shape for name, shape in module.NUMBERED.items()}
+    lines = ["| shape | fraction of the change that is done at x |", "|---|---|"]
+    lines += [
+        f"| `{name}` | {(inspect.getdoc(shape) or '').splitlines()[0]} |"
+        for name, shape in shapes.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

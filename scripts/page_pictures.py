@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from plot_schedules import SEEN, STEPS, draw
+from plot_schedules import SHOWN_SETTINGS, STEPS, draw
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -197,7 +197,7 @@ def draw_sweep(name: str, file: Path) -> None:
 def draw_schedule(name: str, file: Path) -> None:
     """The lr over a run, and the momentum where it moves along."""
     lines = [f"scheduler={name}", f"trainer.max_steps={STEPS}", "optimizer.lr=1"]
-    [plan] = plan_lr(lines + SEEN.get(name, []))
+    [plan] = plan_lr(lines + SHOWN_SETTINGS.get(name, []))
     figure = new_figure(5.2, 1.5)
     axes = figure.subplots()
     style_axes(axes, INK)

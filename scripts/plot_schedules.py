@@ -1,9 +1,9 @@
-"""docs/schedules.png: every schedule over 1,000 updates, drawn by the function that trains.
+"""Draw docs/schedules.png: every schedule over 1,000 updates, with the code used in training.
 
     python scripts/plot_schedules.py
 
-With its defaults, but for the few in SEEN. For those that follow a metric it falls until update 400
-and then stands still.
+Schedules have their defaults, except those in SHOWN_SETTINGS. For schedules that respond to a
+metric, the metric improves until update 400 and then stays constant.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lit_optim.reports.lr_plot import draw_curve
 
 PICTURE = Path(__file__).parent.parent / "docs" / "schedules.png"
 STEPS = 1000
-#: What torch means by default is over after a few updates.
-SEEN = {
+#: Settings for schedules whose defaults, as in torch, would end after a few updates.
+SHOWN_SETTINGS = {
     "ConstantLR": ["scheduler.total_iters=40%"],
     "LinearLR": ["scheduler.total_iters=40%"],
     "PolynomialLR": ["scheduler.total_iters=80%"],
@@ -32,14 +32,14 @@ SEEN = {
     ],
 }
 COLUMNS = 7
-EVERY, STILL = 10, 400  # updates between two validations, and when the metric stops falling
+EVERY, PLATEAU = 10, 400  # updates between two validations, and when the metric stops improving
 
 
 def main() -> None:
-    """Draw them."""
+    """Draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", nargs="?", type=Path, default=PICTURE)
-    parser.add_argument("--schedules", help="names with commas; without it all")
+    parser.add_argument("--schedules", help="comma-separated names; default: all")
     args = parser.parse_args()
     names = [name for name in groups()["scheduler"] if name != "none"]
     if args.schedules:
@@ -49,7 +49,7 @@ def main() -> None:
     panels = list(figure.subplots(rows, COLUMNS, sharex=True, sharey=True).flat)
     for name, axes in zip(names, panels, strict=False):
         lines = [f"scheduler={name}", f"trainer.max_steps={STEPS}", "optimizer.lr=1"]
-        (plan,) = plan_lr(lines + SEEN.get(name, []))
+        (plan,) = plan_lr(lines + SHOWN_SETTINGS.get(name, []))
         draw(axes, plan)
         axes.set_title(name, fontsize=7, pad=2)
         axes.set_xticks([])
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def draw(axes: Any, plan: LrPlan) -> None:
-    """One panel."""
+    """Draw one panel."""
     curve = plan.curve
     if curve is None or curve.metric is None:
         draw_curve(axes, plan)
@@ -70,7 +70,7 @@ def draw(axes: Any, plan: LrPlan) -> None:
     for t in range(plan.steps):
         values.append(plan.at(t))
         if t % EVERY == 0:
-            curve.observe(1.0 - min(t, STILL) / plan.steps)
+            curve.observe(1.0 - min(t, PLATEAU) / plan.steps)
     axes.plot([value / max(values) for value in values])
 
 

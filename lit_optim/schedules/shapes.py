@@ -62,7 +62,7 @@ def square(x: float) -> float:
 
 
 def rex(x: float) -> float:
-    """X / (2 - x): slow, then fast. A decay of this shape is (1 - x) / (1 - x / 2)."""
+    """Slow, then fast: x / (2 - x). A decay of this shape is (1 - x) / (1 - x / 2)."""
     return x / (2 - x)
 
 
