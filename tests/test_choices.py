@@ -1,13 +1,15 @@
-"""Every optimizer and every schedule that has a YAML, in a real run and beside every other.
+"""Every optimizer and every schedule that has a YAML file, in a real run and in every combination.
 
-Each trains 20 updates under Lightning as it does for a user, and is compared with a loop written by
-hand around torch's optimizer of that name and a LambdaLR.
+Each trains for 20 updates under Lightning as it does for a user. Optimizers are compared with a
+loop written by hand around torch's optimizer of that name, schedules with their counterparts in
+torch, transformers or a paper.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from functools import cache
 
 import lightning.pytorch as pl
 import pytest
@@ -26,10 +28,13 @@ from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from tests.optimizers.running import class_of
+from tests.schedules.all_counterparts import first_row
 
 OPTIMIZERS = sorted(shipped("optimizer"))
 SCHEDULES = sorted(set(groups()["scheduler"]) - {"none"})
-STEPS, PER_EPOCH = 20, 5
+STEPS, PER_EPOCH, WARMUP = 20, 5, 4
+#: The lr that counterparts with absolute lrs, such as CyclicLR, expect.
+PEAK = 0.01
 #: torch's class under another name than ours, or with arguments that ours has fixed
 ELSEWHERE = {
     "momentum": lambda groups, **hyper: torch.optim.SGD(groups, **hyper),
@@ -42,7 +47,7 @@ ELSEWHERE = {
     "sparse_adam": None,  # torch's takes no dense gradients; where all are non-zero it is Adam
 }
 TORCHS = {name.lower(): value for name, value in vars(torch.optim).items()}
-#: told by metrics, and compared in tests/callbacks/test_observer.py
+#: respond to metrics, and are compared in tests/callbacks/test_observer.py
 FOLLOWERS = {"plateau", "greedy", "reduce_lr_on_plateau", "ReduceLROnPlateau"}
 
 
@@ -102,9 +107,11 @@ def as_written(optimizer, scheduler):
 
 
 def trained(cfg, model):
-    model.configure_optimizers = lambda: lit_optim.configure_optimizers(
-        model, make_factory(cfg.optimizer), build(cfg.scheduler)
-    )
+    return fit(model, make_factory(cfg.optimizer), build(cfg.scheduler))
+
+
+def fit(model, optimizer, scheduler):
+    model.configure_optimizers = lambda: lit_optim.configure_optimizers(model, optimizer, scheduler)
     trainer = pl.Trainer(
         max_steps=STEPS,
         accelerator="cpu",
@@ -167,6 +174,20 @@ def by_hand(name, cfg, model):
     return model
 
 
+@cache
+def counterpart_lrs(name):
+    """The first three lrs that the counterpart of a schedule sets on torch's SGD."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK, momentum=0.5)
+    scheduler = first_row(name, STEPS).theirs(optimizer, STEPS, WARMUP)
+    lrs = []
+    for _ in range(3):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.param_groups[0]["params"][0].grad = torch.zeros(1)
+        optimizer.step()
+        scheduler.step()
+    return tuple(lrs)
+
+
 def grouped(name, model):
     """As `configure_optimizers` divides them."""
     needs = getattr(class_of(name), "requirements", ())
@@ -198,25 +219,50 @@ def test_every_optimizer_trains(name):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.filterwarnings("ignore")
 def test_every_schedule_trains(name):
-    cfg = choices("adamw", name)
+    """With its own defaults."""
     model = Net()
-    twin, before = copy.deepcopy(model), whole_loss(model)
-    trained(cfg, model)
+    before = whole_loss(model)
+    trained(choices("adamw", name), model)
     assert whole_loss(model) < before
-    if name not in FOLLOWERS:  # in tests/callbacks/test_observer.py
-        assert same(model, by_hand("adamw", cfg, twin)) <= 1e-12
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - FOLLOWERS))
+@pytest.mark.filterwarnings("ignore")
+def test_every_schedule_trains_as_its_counterpart(name):
+    """Their scheduler on torch's AdamW, in a loop written by hand."""
+    row = first_row(name, STEPS)
+    model = Net()
+    twin = copy.deepcopy(model)
+    fit(model, lambda groups: lit_optim.AdamW(groups, lr=PEAK), row.ours(STEPS, WARMUP))
+    given = [{k: v for k, v in g.items() if k != "param_names"} for g in no_decay(twin)]
+    optimizer = torch.optim.AdamW(given, lr=PEAK)
+    scheduler = row.theirs(optimizer, STEPS, WARMUP)
+    for _ in range(STEPS // PER_EPOCH):
+        for batch in batches():
+            optimizer.zero_grad()
+            twin.loss(batch).backward()
+            optimizer.step()
+            scheduler.step()
+    assert same(model, twin) <= 1e-10
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.filterwarnings("ignore")
 def test_every_pair_steps(name):
+    """Each schedule sets the lr of each optimizer to the one that its counterpart sets on SGD."""
     for schedule in SCHEDULES:
         cfg = as_written(name, schedule)
         model = Net(bias=name != "muon_torch")
         optimizer = make_factory(cfg.optimizer)(grouped(name, model))
-        own = [group["lr"] for group in optimizer.param_groups]
-        curve = build(cfg.scheduler).curve(Horizon(STEPS, PER_EPOCH, 16))
-        scheduler = ScheduledLR(optimizer, curve)
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK
+        if schedule in FOLLOWERS:
+            expected, ours = (PEAK, PEAK, PEAK), build(cfg.scheduler)
+        else:
+            expected = counterpart_lrs(schedule)
+            ours = first_row(schedule, STEPS).ours(STEPS, WARMUP)
+        horizon = Horizon(ours.total or STEPS, PER_EPOCH, 16)
+        scheduler = ScheduledLR(optimizer, ours.curve(horizon))
         batch = next(iter(batches()))
 
         def closure(model=model, optimizer=optimizer, batch=batch):
@@ -226,9 +272,9 @@ def test_every_pair_steps(name):
             return loss
 
         before = [p.detach().clone() for p in model.parameters()]
-        for t in range(3):
-            for group, lr in zip(optimizer.param_groups, own, strict=True):
-                assert group["lr"] == curve(t, lr), schedule
+        for lr in expected:
+            for group in optimizer.param_groups:
+                assert group["lr"] == pytest.approx(lr, abs=1e-12), schedule
             optimizer.step(closure)
             scheduler.step()
         assert all(math.isfinite(p.sum()) for p in model.parameters()), schedule

@@ -24,20 +24,20 @@ Ours = Callable[[int, int], Schedule]
 
 @dataclass(frozen=True)
 class Row:
-    """A counterpart.
+    """A schedule of this project and its counterpart.
 
     Args:
-        theirs: their scheduler of (optimizer, T, W).
-        ours: our schedule of (T, W).
-        differs: what theirs does else, and we do not.
-        first_group: compare the first group only, where theirs knows no other lr.
-        momentum: compare it too.
-        past: go on so many updates after the end.
-        warmups: False where W has no meaning.
-        shortest: the shortest run that theirs can take.
-        multiple: what a run's length must be a multiple of, where theirs does not round.
-        leaves: so many updates that a warmup must leave.
-        formula: a paper's, in place of a library's scheduler.
+        theirs: builds the counterpart of (optimizer, T, W).
+        ours: builds our schedule of (T, W).
+        differs: how the counterpart differs, for the table in the documentation.
+        first_group: compare only the first group, because theirs sets one lr for all groups.
+        momentum: also compare momentum.
+        past: updates to compare after the end.
+        warmups: whether to compare several warmups; otherwise W is 0.
+        shortest: the shortest run that theirs supports.
+        multiple: the length of a run must be a multiple of this, because theirs does not round.
+        leaves: the fewest updates that must be left after the warmup.
+        formula: the formula of a paper, if no library has the schedule.
     """
 
     theirs: Theirs
@@ -65,8 +65,10 @@ def one_cycle(o: Any, T: int, W: int, **more: Any) -> Any:
     return torchs.OneCycleLR(o, 0.01, total_steps=T, **more)
 
 
-CLIMBS = "past its end theirs climbs again; ours stays at the floor"
-ABSOLUTE = "theirs turns the floor into a ratio of the first lr, ours is the floor of every group"
+RISES_AGAIN = "past the end theirs rises again; ours stays at the floor"
+ABSOLUTE = (
+    "theirs converts the floor to a ratio of the first group's lr; ours is the floor of every group"
+)
 PULLED_UP = "theirs is 0/0 without a step to decay in; ours is the peak"
 
 ROWS: dict[str, list[Row]] = {
@@ -105,14 +107,14 @@ ROWS: dict[str, list[Row]] = {
         Row(
             lambda o, T, W: torchs.CosineAnnealingLR(o, T_max=T),
             lambda T, W: library.cosine(step_alignment="start"),
-            differs=CLIMBS,
+            differs=RISES_AGAIN,
         ),
     ],
     "cosine_warmup": [
         Row(
             lambda o, T, W: hf.get_cosine_schedule_with_warmup(o, W, T),
             lambda T, W: library.cosine_warmup(warmup=W, step_alignment="start"),
-            differs=CLIMBS,
+            differs=RISES_AGAIN,
             warmups=True,
         ),
     ],
@@ -122,13 +124,13 @@ ROWS: dict[str, list[Row]] = {
                 o, W, T, min_lr_rate=0.1
             ),
             lambda T, W: library.cosine_min_lr(warmup=W, step_alignment="start"),
-            differs=CLIMBS,
+            differs=RISES_AGAIN,
             warmups=True,
         ),
         Row(
             lambda o, T, W: hf.get_cosine_with_min_lr_schedule_with_warmup(o, W, T, min_lr=0.003),
             lambda T, W: library.cosine_min_lr(warmup=W, min_lr=0.003, step_alignment="start"),
-            differs=CLIMBS + "; " + ABSOLUTE,
+            differs=RISES_AGAIN + "; " + ABSOLUTE,
             first_group=True,
             warmups=True,
         ),
@@ -221,7 +223,7 @@ ROWS: dict[str, list[Row]] = {
                 momentum=(0.8, 0.9),
                 step_alignment="start",
             ),
-            differs="theirs sets the same lr in every group; ours keeps the groups' ratios",
+            differs="theirs sets the same lr in every group; ours keeps the ratios between groups",
             first_group=True,
             momentum=True,
         )
@@ -231,7 +233,7 @@ ROWS: dict[str, list[Row]] = {
         Row(
             lambda o, T, W: one_cycle(o, T, W, pct_start=0.5),
             lambda T, W: library.one_cycle(warmup="50%", step_alignment="both"),
-            differs="theirs sets the same lr in every group; ours keeps the groups' ratios",
+            differs="theirs sets the same lr in every group; ours keeps the ratios between groups",
             first_group=True,
             momentum=True,
             shortest=4,  # theirs divides by zero where the way up is one update

@@ -6,7 +6,7 @@ import transformers.optimization as hf
 from torch.optim import lr_scheduler as torchs
 
 from lit_optim.compat import torch_schedules, transformers_schedules
-from tests.schedules.counterparts import ABSOLUTE, CLIMBS, Row, one_cycle, triangle, wsd
+from tests.schedules.counterparts import ABSOLUTE, RISES_AGAIN, Row, one_cycle, triangle, wsd
 
 TRANSFORMERS: dict[str, list[Row]] = {
     "constant_with_warmup": [
@@ -40,13 +40,13 @@ TRANSFORMERS: dict[str, list[Row]] = {
             lambda T, W: transformers_schedules.cosine_with_min_lr(
                 W, min_lr_rate=0.2, num_cycles=1.5
             ),
-            differs="past its end theirs swings on; ours stays",
+            differs="past the end theirs oscillates; ours stays constant",
             warmups=True,
         ),
         Row(
             lambda o, T, W: hf.get_cosine_with_min_lr_schedule_with_warmup(o, W, T, min_lr=1e-3),
             lambda T, W: transformers_schedules.cosine_with_min_lr(W, min_lr=1e-3),
-            differs=CLIMBS + "; " + ABSOLUTE,
+            differs=RISES_AGAIN + "; " + ABSOLUTE,
             first_group=True,
             warmups=True,
         ),
@@ -59,7 +59,7 @@ TRANSFORMERS: dict[str, list[Row]] = {
             lambda T, W, rate=rate: transformers_schedules.cosine_warmup_with_min_lr(
                 W, min_lr_rate=0.2, warmup_lr_rate=rate
             ),
-            differs=CLIMBS,
+            differs=RISES_AGAIN,
             warmups=True,
         )
         for rate in (None, 0.3)
@@ -72,7 +72,7 @@ TRANSFORMERS: dict[str, list[Row]] = {
             lambda T, W, rate=rate: transformers_schedules.cosine_warmup_with_min_lr(
                 1, num_cycles=0.75, min_lr=1e-3, warmup_lr_rate=rate
             ),
-            differs=CLIMBS + "; " + ABSOLUTE,
+            differs=RISES_AGAIN + "; " + ABSOLUTE,
             first_group=True,
         )
         for rate in (None, 0.0, 0.3)
@@ -161,7 +161,7 @@ TORCH: dict[str, list[Row]] = {
         Row(
             lambda o, T, W: torchs.CosineAnnealingLR(o, T, eta_min=1e-3),
             lambda T, W: torch_schedules.CosineAnnealingLR(eta_min=1e-3),
-            differs=CLIMBS,
+            differs=RISES_AGAIN,
         ),
     ],
     "CosineAnnealingWarmRestarts": [
@@ -187,7 +187,7 @@ TORCH: dict[str, list[Row]] = {
         Row(
             lambda o, T, W, more=more: one_cycle(o, T, W, **more),
             lambda T, W, more=more: torch_schedules.OneCycleLR(0.01, **more),
-            differs="past its end theirs raises; ours stays",
+            differs="past the end theirs raises an error; ours stays constant",
             momentum=True,
             shortest=7,
         )
@@ -237,7 +237,7 @@ TORCH: dict[str, list[Row]] = {
                     {"name": "StepLR", "step_size": 2},
                 ]
             ),
-            differs="with an absolute floor in a part theirs, a recursion, is no product",
+            differs="if a part has an absolute floor, theirs is a recursion, not a product",
             shortest=6,
         ),
     ],

@@ -1,6 +1,6 @@
-"""The schedules that no library has right, beside their formulas as the papers write them.
+"""Schedules that no library implements correctly, with the formulas of their papers.
 
-A formula is a factor of (t, T, W), t = 0, 1, ..., as its authors count; torch's LambdaLR drives it.
+A formula is a function of (t, T, W), t = 0, 1, ..., which torch's LambdaLR applies to the lr.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Formula = Callable[[int, int, int], float]
 
 
 def paper(formula: Formula, ours: Ours, **more: Any) -> Row:
-    """A row whose other side is a formula."""
+    """A row whose counterpart is a formula."""
     return Row(
         lambda o, T, W: torchs.LambdaLR(o, lambda t: formula(t, T, W)),
         ours,
@@ -212,7 +212,7 @@ PAPERS: dict[str, list[Row]] = {
         paper(
             three_phases,
             lambda T, W: library.one_cycle(warmup=T // 4, three_phase=True, step_alignment="start"),
-            differs="torch's phases end an update earlier each; OneCycleLR here has them so",
+            differs="each of torch's phases ends one update earlier, as in OneCycleLR here",
             past=3,
             multiple=4,
         ),

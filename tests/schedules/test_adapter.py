@@ -1,4 +1,4 @@
-"""What a curve drives: the lr of every group, and the momentum of those that have one."""
+"""ScheduledLR sets the lr of every group, and momentum in groups that have it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parameter():
     return torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
 
 
-def test_momentum_moves_where_there_is_one():
+def test_momentum_is_set_in_optimizers_that_have_it():
     curve = one_cycle(momentum=(0.8, 0.9)).curve(HORIZON)
     expected = [curve.hyperparameter_curves["momentum"](t) for t in range(20)]
     assert min(expected) == 0.8
@@ -56,8 +56,8 @@ def test_momentum_moves_where_there_is_one():
     assert "momentum" not in seen[-1][0]
 
 
-def test_groups_of_one_lr_share_its_value():
-    """A curve that counts its calls, which a formula of the user's may make dear."""
+def test_groups_with_the_same_lr_share_one_evaluation():
+    """The curve may be an expensive formula of the user."""
     asked = []
 
     class Halves(Curve):
@@ -74,7 +74,7 @@ def test_groups_of_one_lr_share_its_value():
     assert asked == [(t, lr) for t in range(5) for lr in (0.1, 0.4)]
 
 
-def test_null_leaves_momentum_alone():
+def test_null_leaves_momentum_unchanged():
     sgd = SGD([parameter()], lr=0.1, momentum=0.5)
     seen = stepped(sgd, ScheduledLR(sgd, one_cycle(momentum=None).curve(HORIZON)), 20)
     assert {g[0]["momentum"] for g in seen} == {0.5}
@@ -89,7 +89,7 @@ def test_null_leaves_momentum_alone():
     ],
     ids=["multiplicative", "chained", "one_cycle"],
 )
-def test_a_saved_scheduler_goes_on_where_it_was(schedule):
+def test_a_saved_scheduler_resumes(schedule):
     straight = SGD([parameter()], lr=0.1, momentum=0.9)
     expected = stepped(straight, ScheduledLR(straight, schedule.curve(HORIZON)), 20)
     first = SGD([parameter()], lr=0.1, momentum=0.9)
@@ -110,14 +110,14 @@ def test_a_saved_scheduler_goes_on_where_it_was(schedule):
     ]
 
 
-def test_another_length_is_refused():
+def test_another_length_is_an_error():
     sgd = SGD([parameter()], lr=0.1)
     saved = ScheduledLR(sgd, cosine().curve(Horizon(30))).state_dict()
     with pytest.raises(UsageError, match="has 30 steps, this one 20"):
         ScheduledLR(sgd, cosine().curve(HORIZON)).load_state_dict(saved)
 
 
-def test_parts_of_a_sequence_move_momentum_too():
+def test_parts_of_a_sequence_set_momentum():
     parts = [{"name": "OneCycleLR", "max_lr": 0.1}, {"name": "cosine"}]
     whole = OneCycleLR(max_lr=0.1).curve(Horizon(10)).hyperparameter_curves["momentum"]
     sgd = SGD([parameter()], lr=0.1, momentum=0.9)
@@ -128,7 +128,7 @@ def test_parts_of_a_sequence_move_momentum_too():
     assert curve.hyperparameter_curves.keys() == {"momentum"}
 
 
-def test_a_schedule_without_length_goes_on_in_a_longer_run():
+def test_a_schedule_without_a_length_resumes_in_a_longer_run():
     for schedule, bounded in [(plateau(), False), (greedy(), False), (plateau(warmup="10%"), True)]:
         sgd = SGD([parameter()], lr=0.1)
         saved = ScheduledLR(sgd, schedule.curve(HORIZON)).state_dict()

@@ -1,4 +1,4 @@
-"""Every schedule, copied and pickled: the twin follows the copied optimizer."""
+"""Copies and pickles of every schedule continue with the copied optimizer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MORE = {
 
 
 def every_schedule():
-    """Those of conf/scheduler, and every function of the rooms, found and not listed."""
+    """Every choice of conf/scheduler, and every registered function."""
     found = {f"conf:{name}": path for name, path in CHOICES.items()}
     found |= {
         f"function:{name}": {"name": name}
@@ -94,7 +94,7 @@ def pickled(x):
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, pickled])
 @pytest.mark.parametrize("name", EVERY)
-def test_a_twin_goes_on_alike_and_alone(name, twin):
+def test_a_copy_continues_alike_and_independently(name, twin):
     model, optimizer = model_and_optimizer()
     scheduler = ScheduledLR(optimizer, schedule_of(EVERY[name]).curve(HORIZON))
     go_on(model, optimizer, scheduler, 10)
@@ -109,7 +109,7 @@ def test_a_twin_goes_on_alike_and_alone(name, twin):
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, pickled])
 @pytest.mark.parametrize("name", EVERY)
-def test_schedules_and_curves_are_copied(name, twin):
+def test_schedules_and_curves_can_be_copied(name, twin):
     schedule = schedule_of(EVERY[name])
     curve, other = schedule.curve(HORIZON), twin(schedule).curve(HORIZON)
     third = twin(schedule.curve(HORIZON))
@@ -117,8 +117,8 @@ def test_schedules_and_curves_are_copied(name, twin):
         assert curve(t, 0.1) == other(t, 0.1) == third(t, 0.1)
 
 
-def test_a_copy_of_the_scheduler_alone_drives_the_same_optimizer():
-    """`copy.copy`: and an update that was not taken yet is not lost."""
+def test_a_shallow_copy_sets_the_lr_of_the_same_optimizer():
+    """`copy.copy` also keeps an update that the scheduler has not seen yet."""
     model, optimizer = model_and_optimizer()
     scheduler = ScheduledLR(optimizer, schedule_of({"name": "linear"}).curve(HORIZON))
     go_on(model, optimizer, scheduler, 3)
@@ -132,8 +132,8 @@ def test_a_copy_of_the_scheduler_alone_drives_the_same_optimizer():
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, pickled])
-def test_what_is_wrapped_and_beside_it(twin):
-    """Ema around it, another hyperparameter on its way, and a scheduler that moves by itself."""
+def test_a_wrapper_and_a_scheduled_hyperparameter_are_copied(twin):
+    """With Ema, a scheduled hyperparameter, and a scheduler that steps after updates."""
     model, optimizer = model_and_optimizer(lambda o: Ema(o, decay=0.9))
     [parsed] = parse_hyperparameter_schedules(
         {"ema.decay": [{"shape": "linear", "from": 0.5, "to": 0.9}]}

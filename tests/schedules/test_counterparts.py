@@ -1,4 +1,4 @@
-"""Every schedule against torch's, transformers' or a paper's, over the whole run, to 1e-12."""
+"""Every schedule equals its counterpart in torch, transformers or a paper, to 1e-12."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from lit_optim.compat.torch_schedules import CosineAnnealingLR, StepLR
 from lit_optim.config.places import groups
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
+from tests.schedules.all_counterparts import ROWS
 from tests.schedules.counterparts import FOLLOWERS
-from tests.schedules.counterparts import ROWS as OURS
-from tests.schedules.counterparts_by_name import TORCH, TRANSFORMERS
-from tests.schedules.counterparts_of_papers import PAPERS
-
-ROWS = {
-    name: [row for table in (OURS, TRANSFORMERS, TORCH, PAPERS) for row in table.get(name, [])]
-    for name in OURS | TRANSFORMERS | TORCH | PAPERS
-}
 
 NAMES = sorted(set(groups()["scheduler"]) - {"none"})
 LENGTHS = (1, 2, 7, 50, 333)
@@ -53,13 +46,13 @@ def driven(scheduler_of, count):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_has_a_counterpart(name):
+def test_every_schedule_has_a_counterpart(name):
     assert name in ROWS.keys() | FOLLOWERS, f"pair {name} with a counterpart in counterparts.py"
 
 
 @pytest.mark.parametrize(("row", "length", "share"), CASES)
 @pytest.mark.filterwarnings("ignore")
-def test_equals_theirs(row, length, share):
+def test_every_schedule_equals_its_counterparts(row, length, share):
     warmup = int(share * length)
     # past a run that was all warmup, ours stays at the peak
     count = length + (row.past if warmup < length else 0)
@@ -75,8 +68,8 @@ def test_equals_theirs(row, length, share):
                 assert mine[group][1] == pytest.approx(other[group][1], abs=1e-12)
 
 
-def test_what_differs_does():
-    """The deviations that the table tells of are there."""
+def test_documented_differences_exist():
+    """torch's cosine rises again after its end; ours stays at the floor."""
     climbing = driven(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10), 20)
     curve = CosineAnnealingLR(T_max=10).curve(Horizon(20))
     assert climbing[19][0][0] > 0.009
@@ -92,8 +85,8 @@ def test_what_differs_does():
     ],
     ids=["StepLR", "CosineAnnealingLR"],
 )
-def test_counts_epochs_when_asked(theirs, ours, interval):
-    """Of a run of 6 epochs of 5 updates, theirs stepped per epoch or per update."""
+def test_interval_counts_steps_or_epochs(theirs, ours, interval):
+    """In a run of 6 epochs with 5 updates each."""
     from dataclasses import replace
 
     count = 6 if interval == "epoch" else 30
@@ -107,7 +100,7 @@ def test_counts_epochs_when_asked(theirs, ours, interval):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_yaml_names_the_function_that_the_table_tests(name):
+def test_a_yaml_file_names_the_function_of_its_counterpart(name):
     target = OmegaConf.load(groups()["scheduler"][name])._target_
     function = target.rpartition(".")[2].rstrip("_")
     assert function == {"reduce_lr_on_plateau": "ReduceLROnPlateau"}.get(name, name)

@@ -1,4 +1,4 @@
-"""Formulas: what they may say, what is refused, and functions by name."""
+"""Formulas: their syntax, invalid formulas, and functions by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_names_and_step_alignment():
     assert values(lambda_("1 - progress"), 120)[99:] == [0.0] * 21
 
 
-def test_epochs_are_asked_for_where_they_are_used():
+def test_epochs_are_required_only_by_formulas_that_use_them():
     assert "epoch" in lambda_("0.5 ** epoch").units
     assert "epoch" not in lambda_("lambda epoch: 0.5 ** epoch").units
     assert "epoch" in LambdaLR("lambda epoch: 0.5 ** epoch", interval="epoch").units
@@ -42,7 +42,7 @@ def test_epochs_are_asked_for_where_they_are_used():
     assert by_epoch[:30:5] == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_the_product_does_not_depend_on_what_was_asked_before():
+def test_a_product_does_not_depend_on_the_order_of_calls():
     straight = values(multiplicative("1 - 1 / (step + 2)"))
     curve = multiplicative("1 - 1 / (step + 2)").curve(HORIZON)
     assert [curve(t) for t in (70, 3, 99, 0)] == [straight[t] for t in (70, 3, 99, 0)]
@@ -75,7 +75,7 @@ def test_the_product_does_not_depend_on_what_was_asked_before():
         "1j",
     ],
 )
-def test_code_is_refused_in_one_line(text):
+def test_code_is_an_error_in_one_line(text):
     with pytest.raises(UsageError, match=r"^expr: ") as error:
         lambda_(text)
     assert "\n" not in str(error.value)
@@ -84,13 +84,13 @@ def test_code_is_refused_in_one_line(text):
 @pytest.mark.parametrize(
     "text", ["1 / step", "-1", "1 - 2 * progress", "log(0 * step)", "9 ** 9 ** 9", "1e308 * 10"]
 )
-def test_what_is_no_factor_is_found_before_training(text):
+def test_an_invalid_factor_is_found_before_training(text):
     with pytest.raises(UsageError, match=r"^expr: '.*step 0|gives -") as error:
         lambda_(text).curve(HORIZON)
     assert "\n" not in str(error.value)
 
 
-def test_a_function_by_its_name(tmp_path, monkeypatch):
+def test_a_function_by_name(tmp_path, monkeypatch):
     (tmp_path / "my_schedules.py").write_text("def halve(step):\n    return 0.5 ** step\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert values(lambda_("my_schedules.halve"))[:3] == [1, 0.5, 0.25]
@@ -101,14 +101,14 @@ def test_a_function_by_its_name(tmp_path, monkeypatch):
             lambda_(bad).curve(HORIZON)
 
 
-def test_a_numpy_function_leaves_plain_numbers(tmp_path, monkeypatch):
+def test_numbers_of_numpy_become_python_floats(tmp_path, monkeypatch):
     text = "import numpy\n\ndef f(step):\n    return numpy.float32(0.5)\n"
     (tmp_path / "numpy_schedules.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     assert type(values(lambda_("numpy_schedules.f"))[0]) is float
 
 
-def test_a_factor_between_the_samples_is_checked_when_it_comes():
+def test_a_factor_that_was_not_checked_in_advance_is_checked_in_training():
     curve = lambda_("1 if step != 7 else -50").curve(Horizon(4000))
     assert curve(6) == 1
     with pytest.raises(UsageError, match="gives -50 at step 7, not a factor >= 0"):
@@ -148,7 +148,7 @@ def combined(parts):
 @example("1 << 10**9")
 @example("0 * 9**3000000")
 @example("*".join(["10**18"] * 3000))
-def test_any_arithmetic_is_a_number_or_one_line_at_once(text):
+def test_any_arithmetic_gives_a_number_or_an_error_quickly(text):
     start = time.process_time()
     try:
         value = FormulaSchedule(text).curve(Horizon(100))(50)
@@ -159,7 +159,7 @@ def test_any_arithmetic_is_a_number_or_one_line_at_once(text):
 
 
 @given(st.integers(-(2**15), 2**15), st.integers(-(2**15), 2**15), st.integers(0, 3))
-def test_small_whole_numbers_are_exact(a, b, n):
+def test_small_integers_are_exact(a, b, n):
     expected = a**n * b - a // (b or 1) + a % (b or 1)
     formula = Formula(f"({a})**{n}*({b})-({a})//({b or 1})+({a})%({b or 1})")
     assert formula(step=0, total=1, progress=0) == expected

@@ -1,4 +1,4 @@
-"""Schedules of other hyperparameters: what they ask for, set, and refuse."""
+"""Schedules of hyperparameters other than the lr."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def stepped(optimizer, adapter, read, steps=STEPS):
 
 
 def falling(t, first, last):
-    """A cosine whose last of STEPS updates is at the end."""
+    """A cosine that reaches its end at the last update."""
     return last + (first - last) * (1 + math.cos(math.pi * (t + 1) / STEPS)) / 2
 
 
-def test_a_weight_decay_that_falls_equals_a_loop_by_hand():
+def test_scheduled_weight_decay_equals_a_loop_written_by_hand():
     ours, theirs = params(), params()
     hyper = {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.5}
     optimizer = AdamW(ours, **hyper)
@@ -80,7 +80,7 @@ def test_a_weight_decay_that_falls_equals_a_loop_by_hand():
     ],
     ids=["as the lr", "name", "arguments", "values", "factors", "object"],
 )
-def test_what_a_schedule_of_a_value_may_be(given, expected):
+def test_forms_of_a_schedule(given, expected):
     optimizer = AdamW(params(), weight_decay=0.3)
     adapter = scheduled(optimizer, {"weight_decay": given}, cosine())
     values = stepped(optimizer, adapter, lambda o: o.param_groups[0]["weight_decay"])
@@ -118,13 +118,13 @@ def test_what_a_schedule_of_a_value_may_be(given, expected):
     ],
     ids=["momentum", "betas.0", "nested", "alpha", "a wrapper's"],
 )
-def test_every_hyperparameter_moves(optimizer, schedules, read):
+def test_every_hyperparameter_can_be_scheduled(optimizer, schedules, read):
     made = optimizer()
     values = stepped(made, scheduled(made, schedules), read)
     assert values == pytest.approx([0.8 + 0.1 * (t + 1) / STEPS for t in range(STEPS)], abs=1e-12)
 
 
-def test_a_group_by_name():
+def test_a_schedule_for_one_group():
     first, second = params(2)
     groups = [{"params": [first], "name": "body"}, {"params": [second], "name": "head"}]
     optimizer = AdamW(groups, weight_decay=0.2)
@@ -136,7 +136,7 @@ def test_a_group_by_name():
     assert decays == [pytest.approx([0.2, falling(t, 0.2, 0)]) for t in range(STEPS)]
 
 
-def test_a_skipped_step_moves_nothing_and_saving_keeps_the_place():
+def test_a_skipped_step_changes_nothing_and_saving_keeps_the_position():
     given = {"weight_decay": [{"shape": "linear", "from": 1, "to": 0}]}
     whole, parts = params(), params()
     one = AdamW(whole)
@@ -192,6 +192,6 @@ def test_mistakes(schedules, line):
     assert line in str(refused.value)
 
 
-def test_one_cycle_and_schedules_do_not_fight():
+def test_momentum_set_by_the_scheduler_and_by_schedules_is_an_error():
     with pytest.raises(UsageError, match=r"scheduler\.momentum=null"):
         scheduled(AdamW(params()), {"betas.0": "cosine"}, one_cycle())

@@ -1,4 +1,4 @@
-"""An lr that the user sets while the schedule goes on, to 0 too: what follows is relative to it."""
+"""If other code sets an lr, also to 0, the schedule continues relative to it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def resumed(optimizer, scheduler, schedule, tensors):
     how=st.sampled_from(["whole", "resumed", "copied"]),
     tensors=st.booleans(),
 )
-def test_what_follows_is_relative_to_the_lr_that_was_set(name, changes, cut, how, tensors):
+def test_later_lrs_are_relative_to_an_lr_that_was_set(name, changes, cut, how, tensors):
     schedule = SCHEDULES[name]
     curve = schedule.curve(HORIZON)
     optimizer, scheduler = made(schedule, tensors)
@@ -97,8 +97,8 @@ def test_what_follows_is_relative_to_the_lr_that_was_set(name, changes, cut, how
         scheduler.step()
 
 
-def test_as_among_torchs_recursive_schedulers():
-    """Set to 0 at update 2 and to the lr of before at update 4."""
+def test_torchs_recursive_schedulers_agree():
+    """The lr is set to 0 at update 2, and back at update 4."""
     found = []
     for make in (
         lambda o: ScheduledLR(o, torch_schedules.ExponentialLR(0.9).curve(HORIZON)),
@@ -120,7 +120,7 @@ def test_as_among_torchs_recursive_schedulers():
     assert found[0][2:5] == [0.0, 0.0, 0.1]
 
 
-def test_a_metric_that_lowers_the_curve_lowers_what_was_set():
+def test_a_drop_of_the_curve_also_lowers_an_lr_that_was_set():
     schedule = plateau(patience=0, factor=0.5)
     optimizer, scheduler = made(schedule)
     for value in (0.0, 0.4):

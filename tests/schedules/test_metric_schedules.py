@@ -1,4 +1,4 @@
-"""Schedules that follow a metric, against torch's and transformers' over the same metrics."""
+"""Schedules that respond to a metric equal those of torch and transformers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def optimizer():
 
 
 def metrics(seed, count=400):
-    """Falls, stands still, climbs, and falls again, with noise and a NaN."""
+    """Falling, flat, rising and falling again, with noise and a NaN."""
     noise = random.Random(seed)
     shape = [abs(math.sin(t / 60)) + 0.05 * noise.random() for t in range(count)]
     shape[50] = math.nan
@@ -93,7 +93,7 @@ def test_greedy_equals_transformers(settings, mode):
 
 
 @pytest.mark.parametrize("schedule", [plateau(patience=1), greedy(patience=1, smooth=True)])
-def test_their_state_is_saved(schedule):
+def test_state_is_saved(schedule):
     sequence = metrics(2, 60)
     assert followed(schedule, sequence, reload_at=31) == followed(schedule, sequence)
 

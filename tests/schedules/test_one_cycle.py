@@ -1,4 +1,4 @@
-"""OneCycleLR against torch's, however short the run and its phases."""
+"""OneCycleLR equals torch's, even in very short runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lit_optim.schedules.durations import Horizon
 @pytest.mark.parametrize("three_phase", [True, False])
 @pytest.mark.parametrize("pct_start", [0.05, 0.1, 0.25, 0.3, 0.35, 0.5])
 def test_short_runs_equal_torchs(pct_start, three_phase, anneal_strategy):
-    """A phase of less than an update is over before it begins."""
+    """A phase shorter than an update ends before it begins."""
     settings = {
         "pct_start": pct_start, "three_phase": three_phase, "anneal_strategy": anneal_strategy,
     }  # fmt: skip

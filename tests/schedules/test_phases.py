@@ -1,4 +1,4 @@
-"""Lists of phases as users write them: what must hold for any, and what is refused."""
+"""Lists of phases: properties of every list, and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEVELS = st.floats(1e-3, 2)
 
 @st.composite
 def lists(draw):
-    """A run, and phases with a start and an end each that fit it."""
+    """A run, and phases that fit it, each with a start and an end."""
     total = draw(LENGTHS)
     count = draw(st.integers(1, 5))
     given, left = [], total
@@ -46,8 +46,8 @@ def lists(draw):
 
 
 @given(run=lists(), t=st.integers(0, 2 * 10**6), step_alignment=st.sampled_from(["end", "start"]))
-def test_any_list(run, t, step_alignment):
-    """Inside its range, at each end exactly there, and held after the last one."""
+def test_properties_of_any_list(run, t, step_alignment):
+    """Values are in range, exact at the end of each phase, and constant after the last one."""
     total, given = run
     curve = phases(given, step_alignment=step_alignment).curve(Horizon(total))
     levels = [1.0] + [phase[key] for phase in given for key in ("from", "to") if key in phase]
@@ -69,8 +69,8 @@ def test_any_list(run, t, step_alignment):
     shape=st.sampled_from([*SMOOTH, "staircase(3)"]),
     floor=st.floats(1e-4, 0.5),
 )
-def test_joins_meet(total, share, shape, floor):
-    """A warmup, a stable phase and a cooldown: no update goes further than its own shape does."""
+def test_phases_join_without_jumps(total, share, shape, floor):
+    """With a warmup, a stable phase and a cooldown."""
     given = [
         {"shape": "linear", "from": 0, "to": 1, "for": f"{share / 2}%"},
         {"shape": "constant"},
@@ -94,14 +94,14 @@ def test_joins_meet(total, share, shape, floor):
 
 
 @pytest.mark.parametrize(("steps", "values"), [(1, [0.1]), (2, [1, 0.1]), (3, [1, 0.55, 0.1])])
-def test_stairs_of_few_updates_reach_the_floor(steps, values):
+def test_a_staircase_of_few_updates_reaches_the_floor(steps, values):
     curve = phases([{"shape": "staircase(3)", "to": 0.1}]).curve(Horizon(steps))
     assert [curve(t) for t in range(steps)] == pytest.approx(values)
 
 
 @given(total=st.integers(12, 200), parts=st.integers(1, 12))
-def test_shares_of_short_runs_fit(total, parts):
-    """Rounded together: equal shares differ by a step, and the last one ends with the run."""
+def test_percentages_of_short_runs_fit(total, parts):
+    """Equal percentages differ by at most a step, and the last phase ends with the run."""
     given = [{"shape": "constant", "from": k + 1, "for": f"{100 / parts}%"} for k in range(parts)]
     curve = phases(given).curve(Horizon(total))
     seen = [curve(t) for t in range(total)]
@@ -120,7 +120,7 @@ def test_shares_of_short_runs_fit(total, parts):
     t=st.integers(0, 10**6),
 )
 def test_rounds_grow_and_decay(total, times, growth, decay, step_alignment, t):
-    """So many rounds fill the run; each lies between the floor and its own peak."""
+    """The rounds fill the run; each lies between the floor and its own peak."""
     given = [
         {
             "repeat": [{"shape": "cosine", "to": 0.1}],
@@ -143,7 +143,7 @@ def test_rounds_grow_and_decay(total, times, growth, decay, step_alignment, t):
 
 
 def lines_of(curve, t):
-    """How many lines of Python are run for one value."""
+    """The number of lines of Python that run to compute one value."""
     count = 0
 
     def trace(frame, event, argument):
@@ -173,8 +173,8 @@ def lines_of(curve, t):
     ],
     ids=["phases", "step", "cyclic", "restarts", "doubling", "equal", "noam"],
 )
-def test_any_step_takes_constant_time_and_memory(schedule):
-    """Counted in lines, not seconds; nothing is kept between two steps."""
+def test_every_step_takes_constant_time_and_memory(schedule):
+    """Counted in lines of code, not in seconds."""
     curve = schedule.curve(Horizon(10**6))
     kept = dict(vars(curve))
     counts = [lines_of(curve, t) for t in (0, 1, 999, 123_456, 999_999, 10**7)]
@@ -191,13 +191,13 @@ def test_milestones_are_few():
     assert library.step(step_size=1).curve(Horizon(10**6)).milestones() == [0, 999_999]
 
 
-def test_a_constant_lasts_and_the_next_starts_there():
+def test_a_phase_starts_where_the_constant_before_it_ended():
     given = [{"shape": "constant", "from": 0.5, "for": 2}, {"shape": "linear", "to": 0}]
     curve = phases(given).curve(Horizon(6))
     assert [curve(t) for t in range(7)] == [0.5, 0.5, 0.375, 0.25, 0.125, 0, 0]
 
 
-def test_an_open_phase_hands_its_level_on():
+def test_a_phase_starts_where_an_open_ended_phase_stopped():
     given = [{"shape": "inverse_sqrt", "timescale": 1}, {"shape": "linear", "to": 0, "for": 4}]
     curve = phases(given).curve(Horizon(7))
     assert [curve(t) for t in range(2, 7)] == pytest.approx([0.5, 0.375, 0.25, 0.125, 0])
@@ -210,12 +210,12 @@ def test_absolute_levels_are_the_same_for_every_group():
         assert [curve(0, lr), curve(1, lr), curve(9, lr)] == pytest.approx([0.015, 0.02, 0])
 
 
-def test_every_shape_is_named_where_the_user_looks():
+def test_every_shape_is_documented():
     for name in [*shapes.NAMED, *(f"{name}(" for name in [*shapes.NUMBERED, shapes.STAIRCASE])]:
         assert name in phases.__doc__
 
 
-def test_absolute_levels_begin_somewhere():
+def test_absolute_levels_need_a_first_level():
     for written in (
         [{"shape": "cosine", "to": 0}],
         [{"repeat": [{"shape": "cosine", "to": 0}], "times": 2}],
@@ -226,16 +226,16 @@ def test_absolute_levels_begin_somewhere():
             phases(written, absolute=True)
 
 
-def test_levels_say_more_than_a_staircase():
+def test_levels_override_a_staircase():
     curve = phases([{"shape": "staircase(9)", "levels": 2, "to": 0}]).curve(Horizon(4))
     assert [curve(t) for t in range(4)] == [1, 1, 0, 0]
 
 
-def test_a_group_without_an_lr_has_none():
+def test_a_group_with_lr_0_stays_at_0():
     assert phases([{"shape": "exponential", "to": 0.1}]).curve(Horizon(9))(4, 0.0) == 0
 
 
-def test_rounds_and_what_follows_them():
+def test_phases_after_a_repeat():
     given = [
         {"repeat": [{"shape": "constant"}, {"shape": "linear", "to": 0, "for": "50%"}],
          "times": 2, "for": 8},
@@ -313,7 +313,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("written", MISTAKES)
-def test_a_mistake_is_answered_in_one_line(written):
+def test_a_mistake_is_an_error_in_one_line(written):
     with pytest.raises(UsageError) as error:
         prepare_command_line(["scheduler=phases", f"scheduler.phases={written}"])
     assert str(error.value).startswith("scheduler.")
@@ -322,7 +322,7 @@ def test_a_mistake_is_answered_in_one_line(written):
 
 
 @pytest.mark.parametrize("shape", ["1-sqrt", "power(0.3)", "staircase(4)", "power 2"])
-def test_a_shape_needs_no_quotes_but_the_shells(shape):
+def test_a_shape_needs_only_the_quotes_of_the_shell(shape):
     list_ = f"[{{shape: {shape}, from: 1, to: 0.1, for: 50%}}, {{shape: constant}}]"
     prepare_command_line(["scheduler=phases", f"scheduler.phases={list_}"])
     prepare_command_line(
@@ -349,7 +349,7 @@ def test_a_shape_needs_no_quotes_but_the_shells(shape):
     ],
     ids=lambda typed: " ".join(typed) if isinstance(typed, list) else "",
 )
-def test_a_floor_above_the_peak_is_refused(typed, message):
+def test_a_floor_above_the_peak_is_an_error(typed, message):
     name, *keys = typed
     with pytest.raises(UsageError) as error:
         prepare_command_line(

@@ -1,4 +1,4 @@
-"""What must hold for every schedule. What they equal stands in `counterparts`."""
+"""Properties of every schedule; test_counterparts.py compares their values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(schedule, total, count=None):
     return [curve(t) for t in range(count or total)]
 
 
-def test_step_jumps_at_the_same_update_with_both_step_alignments():
+def test_step_jumps_at_the_same_update_with_each_step_alignment():
     for step_alignment in ("end", "start"):
         assert values(library.step(step_size=2, gamma=0.5, step_alignment=step_alignment), 6) == [
             1,
@@ -47,7 +47,7 @@ def test_step_jumps_at_the_same_update_with_both_step_alignments():
         ]
 
 
-def test_ends_with_both_step_alignments():
+def test_first_and_last_values_with_each_step_alignment():
     end = library.cosine_warmup(warmup=4, min_lr_ratio=0.1)
     start = library.cosine_warmup(warmup=4, min_lr_ratio=0.1, step_alignment="start")
     assert values(end, 20)[:4] == [0.25, 0.5, 0.75, 1.0]
@@ -68,7 +68,7 @@ WARMING = [name for name in HOUSE if "warmup" in inspect.signature(function_of(n
     t=st.integers(0, 2 * 10**6),
 )
 def test_properties(name, total, warmup, t):
-    """The first update trains, nothing leaves [0, 1], joins meet, and the end is held."""
+    """The first lr is above 0, all are in [0, 1], without jumps, and the last one stays."""
     # durations that would not fit beside any warmup
     more = {"wsd": {"cooldown": 0}, "powercool": {"cooldown": 0}, "cosine_inf": {"hold": 0}}
     more |= {"multistep": {"milestones": [max(total - 1, warmup)]}}
@@ -109,8 +109,8 @@ def test_wsd_is_stable_until_its_cooldown(total, cooldown, t):
     cycles=st.integers(1, 20),
     step_alignment=st.sampled_from(STEP_ALIGNMENTS),
 )
-def test_restarts_have_so_many_falls(total, cycles, step_alignment):
-    """Each cycle falls, and only at a boundary between two does the lr rise."""
+def test_restarts_have_the_given_number_of_cycles(total, cycles, step_alignment):
+    """The lr decays within each cycle, and rises only between two cycles."""
     curve = library.cosine_restarts(cycles=cycles, warmup=0, step_alignment=step_alignment).curve(
         Horizon(total)
     )
@@ -158,8 +158,8 @@ def test_defaults_of_yaml_and_function_are_the_same(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"greedy", "plateau"}))
-def test_one_cycle_like_momentum_moves_the_other_way(name):
-    """Where a schedule moves momentum along, it is lowest where the lr is highest."""
+def test_momentum_is_lowest_where_the_lr_is_highest(name):
+    """In schedules that also set momentum."""
     curve = function_of(name)().curve(Horizon(1000))
     if name == "cyclic":
         assert not curve.hyperparameter_curves
@@ -173,21 +173,21 @@ def test_one_cycle_like_momentum_moves_the_other_way(name):
     assert momentum(top) == min(momentum(t) for t in range(1000)) < momentum(0)
 
 
-def test_milestones_must_rise_and_fit():
+def test_milestones_must_increase_and_fit():
     with pytest.raises(UsageError, match=r"milestones must increase, got 10% after 50 steps"):
         library.multistep(milestones=["50%", "10%"]).curve(Horizon(100))
     with pytest.raises(UsageError, match=r"milestones=500: 500 steps, but the run has 100"):
         library.multistep(milestones=[20, 500]).curve(Horizon(100))
 
 
-def test_floors_are_given_once():
+def test_a_floor_given_twice_is_an_error():
     with pytest.raises(UsageError, match=r"min_lr=0.1 and min_lr_ratio=0.2: give one of them"):
         library.cosine_min_lr(min_lr=0.1, min_lr_ratio=0.2)
     with pytest.raises(UsageError, match="give one of them"):
         transformers_schedules.cosine_with_min_lr(min_lr=0.1, min_lr_rate=0.1)
 
 
-def test_shares_of_transformers_are_rounded_up():
+def test_fractions_of_transformers_are_rounded_up():
     """TrainingArguments' warmup_ratio: ceil(T * ratio)."""
     for schedule in (
         transformers_schedules.constant_with_warmup(num_warmup_steps=0.05),
@@ -236,7 +236,7 @@ def test_units():
         "2 weeks",
     ],
 )
-def test_nonsense_is_answered_in_one_line(bad):
+def test_invalid_values_are_an_error_in_one_line(bad):
     with pytest.raises(
         UsageError, match=r"^warmup must be a whole number or text such as 500"
     ) as error:
@@ -244,7 +244,7 @@ def test_nonsense_is_answered_in_one_line(bad):
     assert "\n" not in str(error.value)
 
 
-def test_what_does_not_fit_is_refused():
+def test_schedules_that_do_not_fit_are_an_error():
     with pytest.raises(UsageError, match="warmup=500: 500 steps, but the run has 100"):
         library.cosine_warmup(warmup=500).curve(Horizon(100))
     with pytest.raises(UsageError, match="epochs have no known length"):

@@ -1,4 +1,4 @@
-"""One phase: every shape, all step_alignment, smooth and in levels, against closed forms."""
+"""Every shape equals its closed form, for every step alignment, smooth and in levels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _log_of_sum(of_rest, x, a, b):
 
 
 def place(t, total, step_alignment, levels):
-    """Where on its way the update with this index is."""
+    """The position within the phase of the update with this index."""
     if levels:
         is_last = t == total - 1 and step_alignment != "start"
         return 1.0 if is_last and total > 1 else (t * levels // total) / (levels - 1)
@@ -71,7 +71,9 @@ def place(t, total, step_alignment, levels):
 )
 @example("cosine", "both", 4, 100, 1.0, 0.001, 0.0)
 @example("staircase(3)", "both", None, 3, 1.0, 0.5, 0.5)
-def test_each_update_is_where_it_should_be(shape, step_alignment, levels, total, start, end, share):
+def test_every_update_equals_the_closed_form(
+    shape, step_alignment, levels, total, start, end, share
+):
     given_phase = {"shape": shape, "from": start, "to": end}
     if shape == "staircase(3)":
         levels = 3
@@ -106,7 +108,7 @@ def test_each_update_is_where_it_should_be(shape, step_alignment, levels, total,
 @pytest.mark.parametrize("step_alignment", STEP_ALIGNMENTS)
 @pytest.mark.parametrize("shape", [*CLOSED, *BY_RATIO])
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 100])
-def test_each_can_be_looked_at(shape, step_alignment, total):
+def test_milestones_are_within_the_run(shape, step_alignment, total):
     for levels in ({}, {"levels": 4}):
         if shape.startswith("staircase") and levels:
             continue
@@ -122,7 +124,7 @@ def test_each_can_be_looked_at(shape, step_alignment, total):
 )
 @pytest.mark.parametrize("step_alignment", STEP_ALIGNMENTS)
 @pytest.mark.parametrize("shape", BY_RATIO)
-def test_levels_of_any_size(shape, step_alignment, start, end):
+def test_levels_of_any_magnitude(shape, step_alignment, start, end):
     total = 100
     curve = phases(
         [{"shape": shape, "from": start, "to": end}], step_alignment=step_alignment
@@ -136,14 +138,14 @@ def test_levels_of_any_size(shape, step_alignment, start, end):
     assert values == sorted(values, reverse=end < start)
 
 
-def test_a_shape_that_falls_by_a_factor_needs_levels_above_0():
+def test_a_shape_that_decays_by_a_factor_needs_levels_above_0():
     for shape in BY_RATIO:
         for start, end in ((0, 1), (1, 0), (-1, 1), (1, -1e-300)):
             with pytest.raises(UsageError, match=r"above 0|must be"):
                 phases([{"shape": shape, "from": start, "to": end}])
 
 
-def test_a_sequence_may_be_a_part_of_another():
+def test_nested_sequences():
     inner = {
         "name": "sequential",
         "schedules": [{"name": "constant"}, {"name": "linear"}],

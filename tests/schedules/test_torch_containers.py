@@ -1,4 +1,4 @@
-"""Our schedules among torch's: in its containers, by its attributes, with its warnings."""
+"""Our schedules in torch's containers, with torch's attributes and warnings."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ PAIRS = {
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("place", range(3))
 def test_in_a_sequence(name, place):
-    """Wherever it stands, as torch's own does."""
+    """At any place in torch's SequentialLR."""
     theirs, schedule = PAIRS[name]
     results = []
     for one in (theirs, ours_of(schedule)):
@@ -98,7 +98,7 @@ def test_in_a_chain(name, place):
         assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_ours_alone_in_both():
+def test_only_our_schedules_in_both_containers():
     pair = [ours.ExponentialLR(0.9), ours.StepLR(4, 0.5)]
     optimizer = optimizer_of()
     chain = ChainedScheduler([ours_of(schedule)(optimizer) for schedule in pair])
@@ -110,7 +110,7 @@ def test_ours_alone_in_both():
         assert lr == pytest.approx(0.5 * (0.9**t if t < 7 else 0.5 ** ((t - 7) // 4)), rel=1e-12)
 
 
-def test_a_chain_goes_on_after_saving():
+def test_a_saved_chain_resumes():
     def chain(o):
         return ChainedScheduler([ours_of(cosine())(o), ExponentialLR(o, 0.8)])
 
@@ -132,15 +132,15 @@ def test_a_chain_goes_on_after_saving():
             assert found == pytest.approx(one, rel=1e-12)
 
 
-def test_another_schedule_over_the_same_optimizer_begins_anew():
-    """The first one has ended at a tenth, which is no factor of the second."""
+def test_a_second_schedule_of_an_optimizer_starts_from_its_base_lr():
+    """The final lr of the first schedule is not a factor of the second."""
     optimizer = optimizer_of()
     first = run(ours_of(linear(min_lr_ratio=0.1))(optimizer), optimizer)
     assert run(ours_of(linear(min_lr_ratio=0.1))(optimizer), optimizer) == first
 
 
-def test_an_lr_that_somebody_changes_is_scaled_from_there():
-    """As torch's schedulers do."""
+def test_a_changed_lr_is_kept_as_a_factor():
+    """As in torch's schedulers."""
     optimizer = optimizer_of()
     curve = linear().curve(HORIZON)
     scheduler = ScheduledLR(optimizer, curve)
@@ -170,7 +170,7 @@ def test_step_with_an_epoch(epoch):
 
 
 @pytest.mark.parametrize("epoch", [-1, 1.5, True, "3"])
-def test_step_with_an_epoch_that_is_none(epoch):
+def test_step_with_an_invalid_epoch(epoch):
     optimizer = optimizer_of()
     scheduler = ours_of(linear())(optimizer)
     with (
@@ -180,8 +180,8 @@ def test_step_with_an_epoch_that_is_none(epoch):
         scheduler.step(epoch)
 
 
-def test_get_lr_and_what_torch_gives():
-    """Types too: of a tensor a tensor."""
+def test_get_lr_equals_torchs():
+    """Also its types: a tensor for a tensor."""
     for as_tensor in (False, True):
         theirs, mine = optimizer_of(as_tensor=as_tensor), optimizer_of(as_tensor=as_tensor)
         pairs = [(LambdaLR(theirs, lambda t: 0.9**t), theirs)]
@@ -198,7 +198,7 @@ def test_get_lr_and_what_torch_gives():
         assert pairs[0][0].last_epoch == pairs[1][0].last_epoch == 4
 
 
-def test_a_tensor_is_filled_in_place():
+def test_a_tensor_lr_is_set_in_place():
     optimizer = optimizer_of(as_tensor=True)
     held = [group["lr"] for group in optimizer.param_groups]
     scheduler = ours_of(linear())(optimizer)
@@ -211,7 +211,7 @@ def test_a_tensor_is_filled_in_place():
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, AdamW])
-def test_step_before_the_optimizers(make):
+def test_step_before_the_optimizer_warns(make):
     optimizer = optimizer_of(make)
     scheduler = ours_of(linear())(optimizer)
     before = optimizer.param_groups[0]["lr"]
@@ -220,7 +220,7 @@ def test_step_before_the_optimizers(make):
     assert optimizer.param_groups[0]["lr"] == before
 
 
-def test_a_step_that_is_replaced():
+def test_a_replaced_step_warns():
     optimizer = optimizer_of()
     scheduler = ours_of(linear())(optimizer)
     optimizer.step = lambda: None
@@ -229,8 +229,8 @@ def test_a_step_that_is_replaced():
         scheduler.step()
 
 
-def test_no_gradient_at_all_is_told():
-    """A loop that forgets `backward`, as it may, would stand still without a word."""
+def test_updates_without_gradients_warn():
+    """Such as in a loop that forgets `backward`."""
     optimizer = optimizer_of()
     scheduler = ours_of(linear())(optimizer)
     with warnings.catch_warnings(record=True) as told:
@@ -241,7 +241,7 @@ def test_no_gradient_at_all_is_told():
     assert ["no parameter had a gradient" in str(one.message) for one in told] == [True]
 
 
-def test_the_right_order_warns_of_nothing():
+def test_the_right_order_does_not_warn():
     optimizer = optimizer_of()
     scheduler = ours_of(linear())(optimizer)
     with warnings.catch_warnings():
@@ -270,7 +270,7 @@ LENGTHS = [
 
 @pytest.mark.parametrize(("schedule", "bounded"), LENGTHS)
 @pytest.mark.parametrize("horizon", ["error", "keep", "extend"])
-def test_in_a_longer_run(schedule, bounded, horizon):
+def test_resuming_in_a_longer_run(schedule, bounded, horizon):
     first = optimizer_of()
     scheduler = ScheduledLR(first, schedule.curve(HORIZON))
     run(scheduler, first, 10)
@@ -290,6 +290,6 @@ def test_in_a_longer_run(schedule, bounded, horizon):
     assert not math.isnan(lr)
 
 
-def test_a_horizon_that_is_none():
+def test_an_invalid_horizon():
     with pytest.raises(UsageError, match="horizon must be one of error, keep, extend"):
         ScheduledLR(optimizer_of(), linear().curve(HORIZON), horizon="longer")
