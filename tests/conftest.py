@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 
-from tests.yours import USER_CODE
+from tests.user_code import USER_CODE
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -65,11 +65,11 @@ def train(tmp_path):
 
 
 @pytest.fixture
-def yours(tmp_path):
-    """`yours.py` where train.py is started, read anew: other tests ask for a missing one."""
+def user_code(tmp_path):
+    """`user_code.py` where train.py is started, read anew: other tests ask for a missing one."""
     from lit_optim import signatures
 
-    (tmp_path / "yours.py").write_text(textwrap.dedent(USER_CODE))
+    (tmp_path / "user_code.py").write_text(textwrap.dedent(USER_CODE))
     for remembered in (signatures.read_signature, signatures._load):
         remembered.cache_clear()
 

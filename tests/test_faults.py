@@ -95,7 +95,11 @@ LATER = [
         ["optimizer=lbfgs", "trainer.accumulate_grad_batches=2", "trainer.max_steps=2"],
         "LBFGS eval",
     ),
-    (44, ["allow=[yours]", SGD, "optimizer._target_=yours.Opt"], "there is no module yours"),
+    (
+        44,
+        ["allow=[user_code]", SGD, "optimizer._target_=user_code.Opt"],
+        "there is no module user_code",
+    ),
     (46, ["trainer.devices=999"], "trainer.devices=999, but this machine has "),
     (46, ["trainer.accelerator=gpuu"], "invalid accelerator name: `accelerator='gpuu'`"),
 ]

@@ -13,7 +13,7 @@ from lit_optim.errors import UsageError
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from tests.events import hparams, scalars
-from tests.yours import CUSTOM
+from tests.user_code import CUSTOM
 
 QUICK = (
     "data=digits",
@@ -200,9 +200,9 @@ def assert_same_parameters(a, b):
         assert (a[name] - b[name]).abs().max() <= 1e-10
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_two_processes_equal_one(train, tmp_path):
-    spy = ("callbacks.spy._target_=yours.Spy", "allow=[yours]")
+    spy = ("callbacks.spy._target_=user_code.Spy", "allow=[user_code]")
     one, two = run_pair(
         train, tmp_path, *QUICK, "trainer.precision=64-true", "data.batch_size=64", *spy
     )
@@ -232,7 +232,7 @@ def test_two_processes_equal_one(train, tmp_path):
     assert_same_parameters(one, two)
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_a_sweep_survives_its_jobs(train, tmp_path):
     done = train(
         "-m", *CUSTOM, "model.width=5", "model.crash=no,raise,segfault,kill", "seed=1,2", "n_jobs=2"

@@ -93,15 +93,15 @@ YOURS = """
                 shutil.rmtree(trainer.default_root_dir, ignore_errors=True)
 """
 LINE = [
-    "allow=[yours]", "model=custom", "model._target_=yours.Net", "data=custom",
-    "data._target_=yours.Data", "test=false", "preset=none", "trainer.max_steps=64",
+    "allow=[user_code]", "model=custom", "model._target_=user_code.Net", "data=custom",
+    "data._target_=user_code.Data", "test=false", "preset=none", "trainer.max_steps=64",
     "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
 ]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _yours(tmp_path):
-    (tmp_path / "yours.py").write_text(textwrap.dedent(YOURS))
+    (tmp_path / "user_code.py").write_text(textwrap.dedent(YOURS))
 
 
 def complaints(done):
@@ -260,7 +260,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path, number, code):
 def test_a_log_that_cannot_be_written_ends_nothing(train, tmp_path, logger):
     done = train(
         *LINE, f"logger={logger}", "hydra.run.dir=here", "trainer.log_every_n_steps=1",
-        "callbacks.cleaner._target_=yours.Cleaner",
+        "callbacks.cleaner._target_=user_code.Cleaner",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = [line for line in (done.stdout + done.stderr).splitlines() if "stops logging" in line]

@@ -167,7 +167,10 @@ def test_a_mistake_is_answered_in_one_line(argument):
             "scheduler.schedules.0.expr=os.system is not allowed",
         ),
         (["scheduler=LambdaLR", "scheduler.lr_lambda=subprocess.run"], "=subprocess.run is not a"),
-        (["scheduler=lambda", "scheduler.expr=yours.f", "allow=[yours]"], "no module yours"),
+        (
+            ["scheduler=lambda", "scheduler.expr=user_code.f", "allow=[user_code]"],
+            "no module user_code",
+        ),
         (["scheduler.expr=1", "scheduler=lambda", "scheduler.expr=" + "1+" * 5000 + "1"], "cannot"),
         # nothing is imported that allow does not name, by whatever way
         (

@@ -172,7 +172,7 @@ def test_the_mixin_and_a_run_that_goes_on(tmp_path):
         assert torch.equal(value, kept[name])
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_on_the_command_line(tmp_path, monkeypatch):
     """In this process: what explain tells of a lazy module of one's own."""
     import sys
@@ -180,17 +180,17 @@ def test_on_the_command_line(tmp_path, monkeypatch):
     from rich.console import Console
 
     from lit_optim.reports.explanation import explain
-    from tests.yours import CUSTOM
+    from tests.user_code import CUSTOM
 
-    text = (tmp_path / "yours.py").read_text()
+    text = (tmp_path / "user_code.py").read_text()
     lazy = text.replace("torch.nn.Linear(3, width)", "torch.nn.LazyLinear(width)")
     assert lazy != text
-    (tmp_path / "yours.py").write_text(lazy)
+    (tmp_path / "user_code.py").write_text(lazy)
     monkeypatch.syspath_prepend(tmp_path)
     console = Console(width=200, record=True)
     try:
         explain([*CUSTOM, "model.width=5", "optimizer=muon"], console)
     finally:
-        sys.modules.pop("yours", None)
+        sys.modules.pop("user_code", None)
     rows = [line.split() for line in console.export_text().splitlines()]
     assert ["net.0.weight", "hidden", "Muon"] in [row[:3] for row in rows]

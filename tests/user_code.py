@@ -1,4 +1,4 @@
-"""A module, data and a callback as a user writes them, in a file `yours.py`; fixture `yours`."""
+"""A module, data and a callback as a user writes them; the fixture `user_code` writes the file."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ USER_CODE = """
 """
 CUSTOM = (
     "model=custom",
-    "model._target_=yours.Module",
+    "model._target_=user_code.Module",
     "data=custom",
-    "data._target_=yours.Data",
-    "allow=[yours]",
+    "data._target_=user_code.Data",
+    "allow=[user_code]",
     "trainer.max_steps=10",
 )

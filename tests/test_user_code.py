@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from tests.yours import CUSTOM
+from tests.user_code import CUSTOM
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_your_own_module_and_data(train, tmp_path):
     done = train(
         *CUSTOM, "model.width=5", "data.size=24", "optimizer=sgd", "optimizer.momentum=0.9"
@@ -25,13 +25,13 @@ def test_your_own_module_and_data(train, tmp_path):
     assert optimizer["param_groups"][0]["momentum"] == 0.9
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (
             ("model.width=5", "allow=[]"),
-            "model._target_=yours.Module is not allowed; if yours is your",
+            "model._target_=user_code.Module is not allowed; if user_code is your",
         ),
         (
             ("model.with=5",),
@@ -40,12 +40,15 @@ def test_your_own_module_and_data(train, tmp_path):
         ((), "model.width must be given: a whole number"),
         (("model.width=wide",), "model.width must be a whole number, got 'wide'"),
         (
-            ("model.width=5", "model._target_=yours.Modul"),
-            "yours has no Modul; did you mean Module",
+            ("model.width=5", "model._target_=user_code.Modul"),
+            "user_code has no Modul; did you mean Module",
         ),
-        (("model.width=5", "model._target_=yours.Data"), "unknown key model.width"),
-        (("model._target_=yours.Data",), "model._target_=yours.Data is no LightningModule"),
-        (("model.width=5", "model._target_=yours.Owner"), "has a configure_optimizers of its own"),
+        (("model.width=5", "model._target_=user_code.Data"), "unknown key model.width"),
+        (("model._target_=user_code.Data",), "model._target_=user_code.Data is no LightningModule"),
+        (
+            ("model.width=5", "model._target_=user_code.Owner"),
+            "has a configure_optimizers of its own",
+        ),
     ],
 )
 def test_mistakes_with_your_own_module(tmp_path, monkeypatch, refusal, argv, message):
@@ -53,10 +56,10 @@ def test_mistakes_with_your_own_module(tmp_path, monkeypatch, refusal, argv, mes
     try:
         assert message in refusal([*CUSTOM, *argv])
     finally:
-        sys.modules.pop("yours", None)
+        sys.modules.pop("user_code", None)
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_a_metric_that_nobody_logs(train):
     done = train(*CUSTOM, "model.width=5", "monitor=val/los")
     assert done.returncode == 2, done.stdout + done.stderr
@@ -65,14 +68,14 @@ def test_a_metric_that_nobody_logs(train):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_your_own_exceptions_keep_their_traceback(train):
     done = train(*CUSTOM, "model.width=5", "model.crash=raise")
     assert done.returncode == 1
     assert "RuntimeError: my own mistake" in done.stderr
-    assert "yours.py" in done.stderr
+    assert "user_code.py" in done.stderr
 
 
-@pytest.mark.usefixtures("yours")
+@pytest.mark.usefixtures("user_code")
 def test_your_own_exit_code_is_kept(train):
     assert train(*CUSTOM, "model.width=5", "model.crash=exit").returncode == 3
