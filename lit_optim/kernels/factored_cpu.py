@@ -1,4 +1,7 @@
-"""Runs Adafactor's second moment, kept as row and column means, as a compiled loop."""
+"""Updates parameters by Adafactor's factored second moment in a compiled loop.
+
+The second moment of a matrix is stored as its row means and column means.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from lit_optim.kernels.codegen.factored_c import NUMBERS, SUMS, SWITCHES, genera
 from lit_optim.kernels.compiler import CannotCompile, load_kernel
 from lit_optim.kernels.precision import FORMATS, compute_dtype
 
-#: Elements that a part of a tensor has at least, and how many parts there are at most.
-PART, MOST_PARTS = 1 << 16, 64
+#: The least number of elements of a part of a tensor, and the largest number of parts.
+PART_SIZE, MAX_PARTS = 1 << 16, 64
 
 _kernels: dict[tuple[str, str], Any] = {}
 _failure: CannotCompile | None = None
@@ -29,10 +32,10 @@ class Row:
     Args:
         p: the parameter.
         g: its gradient.
-        r: row means of a batch of matrices; or the second moment of a vector or single number.
-        c: column means; None of a vector or single number.
-        m: the average of the updates, or None.
-        size: where the root mean square of p is left, or None.
+        r: the row means of a batch of matrices, or the second moment of a vector or scalar.
+        c: the column means; None for a vector or scalar.
+        m: the momentum (the average of the updates), or None.
+        size: where to store the root mean square of p, or None.
     """
 
     p: Tensor
@@ -42,34 +45,34 @@ class Row:
     m: Tensor | None
     size: Tensor | None
 
-    def places(self) -> list[int]:
-        """As the C text has them."""
+    def to_struct(self) -> list[int]:
+        """Return the fields of the C struct: addresses, shape and rows per part."""
         kept = (self.p, self.g, self.r, self.c, self.m, self.size)
-        return [0 if x is None else x.data_ptr() for x in kept] + [*self.shape(), self.part()[0]]
+        return [0 if x is None else x.data_ptr() for x in kept] + [*self.shape(), self.split()[0]]
 
     def shape(self) -> tuple[int, int, int]:
-        """Matrices, rows and columns; columns are 0 of what is no matrix."""
+        """Return the numbers of matrices, rows and columns; 0 columns for a vector or scalar."""
         if self.c is None:
             return 1, self.p.numel(), 0
         *_, rows, columns = self.p.shape
         return self.p.numel() // (rows * columns), rows, columns
 
-    def part(self) -> tuple[int, int]:
-        """Whole rows of a part, or of several matrices whole ones; and the number of parts."""
+    def split(self) -> tuple[int, int]:
+        """Return the rows (or, of several matrices, the matrices) per part, and the parts."""
         batch, rows, _ = self.shape()
         units = batch if batch > 1 else rows
         size = self.p.numel() // units
-        each = max(-(-PART // size), -(-units // MOST_PARTS))
+        each = max(-(-PART_SIZE // size), -(-units // MAX_PARTS))
         return each, -(-units // each)
 
 
 def unsupported_reason(row: Row) -> str | None:
-    """Why these tensors cannot be stepped natively; None if they can."""
-    why = cpu.unsupported_reason([row.p, row.g])
-    if why is not None:
-        return why
+    """Return why no native kernel can update these tensors, or None if one can."""
+    reason = cpu.unsupported_reason([row.p, row.g])
+    if reason is not None:
+        return reason
     if not row.p.is_contiguous():
-        return "rows and columns do not lie one after the other in memory"
+        return "a parameter is not contiguous in memory"
     for state in (row.r, row.c, row.m, row.size):
         if state is not None and not (
             type(state) is Tensor
@@ -77,38 +80,38 @@ def unsupported_reason(row: Row) -> str | None:
             and state.dtype is compute_dtype(row.p)
             and state.is_contiguous()
         ):
-            return "a state is not where or what it should be"
+            return "a state has another device, dtype or memory layout than the kernel needs"
     return None
 
 
 def step(rows: Sequence[Row], h: Mapping[str, Any]) -> str | None:
-    """One update of many tensors, in place.
+    """Update many tensors once, in place.
 
     Args:
-        rows: none of them refused, the dtypes of all alike.
+        rows: all supported, and of the same dtypes.
         h: `NUMBERS` and `SWITCHES` of the C text.
 
     Returns:
-        None, or why no kernel can be made; then nothing is done.
+        None, or why no kernel can be compiled; then nothing was changed.
     """
     rows = [row for row in rows if row.p.numel()]
     if not rows:
         return None
-    kernel = _kernel(FORMATS[rows[0].p.dtype], FORMATS[rows[0].g.dtype])
+    kernel = _get_kernel(FORMATS[rows[0].p.dtype], FORMATS[rows[0].g.dtype])
     if isinstance(kernel, str):
         return kernel
     threads = cpu.count_threads(sum(row.p.numel() for row in rows))
-    own, shared = _rooms(rows)
+    own, shared = _scratch_sizes(rows)
     scratch = torch.empty(threads * own + shared, dtype=torch.float64)
-    places = array("q", [place for row in rows for place in row.places()])
+    structs = array("q", [field for row in rows for field in row.to_struct()])
     numbers = array("d", [float(h[name]) for name in (*NUMBERS, *SWITCHES)])
-    call = array("q", [len(rows), places.buffer_info()[0], scratch.data_ptr(), own])
+    call = array("q", [len(rows), structs.buffer_info()[0], scratch.data_ptr(), own])
     kernel(call.buffer_info()[0], numbers.buffer_info()[0], 0, threads)
     return None
 
 
-def _kernel(p: str, g: str) -> Any:
-    """The function, or in one line why there is none."""
+def _get_kernel(p: str, g: str) -> Any:
+    """Return the function, or in one line why there is none."""
     global _failure
     if _failure is None and (p, g) not in _kernels:
         try:
@@ -118,13 +121,13 @@ def _kernel(p: str, g: str) -> Any:
     return str(_failure) if _failure else _kernels[p, g]
 
 
-def _rooms(rows: Sequence[Row]) -> tuple[int, int]:
-    """How many numbers of scratch a thread needs for itself, and all need together."""
+def _scratch_sizes(rows: Sequence[Row]) -> tuple[int, int]:
+    """Return how many numbers of scratch memory each thread needs, and all threads together."""
     own = shared = 0
     for row in rows:
-        parts, room = row.part()[1], SUMS + 2 * row.shape()[2]
+        parts, size = row.split()[1], SUMS + 2 * row.shape()[2]
         if parts == 1:
-            own = max(own, room)
+            own = max(own, size)
         else:
-            shared = max(shared, parts * room)
+            shared = max(shared, parts * size)
     return own, shared

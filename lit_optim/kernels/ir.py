@@ -1,185 +1,142 @@
-"""A rule is called once, on symbols: what it does to them is the kernel.
+"""The intermediate representation: a rule is called once, on symbols, and recorded as a program.
 
-Symbols carry the operators and methods that `arithmetic` asks for. What is made of hyperparameters
-alone is computed once per call, what is made of sums over a tensor once per tensor, both in double
-precision; only the rest is computed for each element.
+Symbols have the operators of numbers, and the primitives accept them. Values computed from
+hyperparameters alone are computed once per call, values computed from sums over a tensor once per
+tensor, both in double precision; only the rest is computed for each element.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from lit_optim.kernels.primitives import PRIMITIVES, Primitive, Traceable, div
+
 #: (g, p, s, h) -> a, b, u and the new states: p becomes a p − b u.
 Rule = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, dict[str, Any]]]
 
-#: Computed once for each of these.
-Per = Literal["call", "tensor", "element"]
-COARSE_TO_FINE: tuple[Per, ...] = ("call", "tensor", "element")
+#: How often a value is computed: once per call, once per tensor or for each element.
+Scope = Literal["call", "tensor", "element"]
+#: From the coarsest to the finest.
+SCOPES: tuple[Scope, ...] = ("call", "tensor", "element")
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation of a trace.
+    """One operation of a program.
 
     Args:
-        op: its name; `arg` is an input by name, `const` a number.
-        inputs: the places of its operands in the trace.
-        value: of an input or a number.
-        per: what it is computed for.
-        logical: true or false, not a number.
-        level: how many passes over the tensor come before it is known.
+        op: the name of a primitive, or `arg` for an input, `const` for a number, `sum` for a sum
+            over the elements of the tensor.
+        operands: the indices of its operands in the program.
+        value: the name of an input, or the number.
+        scope: how often it is computed.
+        is_boolean: whether it is true or false, not a number.
+        passes_before: the number of passes over the tensor that must come before it.
     """
 
     op: str
-    inputs: tuple[int, ...] = ()
+    operands: tuple[int, ...] = ()
     value: str | float = ""
-    per: Per = "element"
-    logical: bool = False
-    level: int = 0
+    scope: Scope = "element"
+    is_boolean: bool = False
+    passes_before: int = 0
 
 
 class Trace:
-    """The operations of a rule in order, each once."""
+    """The operations of a rule in order, equal ones only once."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self._places: dict[Node, int] = {}
+        self._indices: dict[Node, int] = {}
 
-    def symbol(self, node: Node) -> Symbol:
-        """The symbol of an operation; the same one for the same operation."""
-        if node not in self._places:
-            self._places[node] = len(self.nodes)
+    def add(self, node: Node) -> Symbol:
+        """Return the symbol of a node, which is added unless an equal one exists."""
+        if node not in self._indices:
+            self._indices[node] = len(self.nodes)
             self.nodes.append(node)
-        return Symbol(self, self._places[node])
+        return Symbol(self, self._indices[node])
 
-    def constant(self, value: float) -> Symbol:
-        """A number that stands in the rule."""
-        return self.symbol(Node("const", value=float(value), per="call"))
+    def symbol_of(self, value: Any) -> Symbol:
+        """Return the symbol of a value: itself, or a constant for a Python number.
+
+        Raises:
+            TypeError: the value is neither.
+        """
+        if isinstance(value, Symbol):
+            return value
+        if isinstance(value, int | float):
+            return self.add(Node("const", value=float(value), scope="call"))
+        raise TypeError(f"a rule computes with numbers, not with a {type(value).__name__}")
+
+    def record(self, primitive: Primitive, operands: Sequence[Any]) -> Symbol:
+        """Add the node of a primitive of these operands."""
+        indices = tuple(self.symbol_of(operand).index for operand in operands)
+        nodes = [self.nodes[index] for index in indices]
+        return self.add(
+            Node(
+                primitive.name,
+                indices,
+                scope=max((node.scope for node in nodes), key=SCOPES.index),
+                is_boolean=primitive.is_boolean,
+                passes_before=max(node.passes_before for node in nodes),
+            )
+        )
 
 
-#: A product of elements in double precision, for a sum only.
-DOUBLE_PRODUCT = "double_product"
-COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+class Symbol(Traceable):
+    """A number that is not known yet. It has the operators that the table of primitives names."""
 
-
-class Symbol:
-    """A number that is not known yet."""
-
-    __slots__ = ("place", "trace")
+    __slots__ = ("index", "trace")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, trace: Trace, place: int) -> None:
-        self.trace, self.place = trace, place
+    def __init__(self, trace: Trace, index: int) -> None:
+        self.trace, self.index = trace, index
 
-    def _make(self, op: str, *others: Any) -> Symbol:
-        operands = [self, *(self._symbol(other) for other in others)]
-        nodes = [self.trace.nodes[operand.place] for operand in operands]
-        per = max((node.per for node in nodes), key=COARSE_TO_FINE.index)
-        level = max(node.level for node in nodes)
-        places = tuple(operand.place for operand in operands)
-        return self.trace.symbol(Node(op, places, per=per, logical=op in COMPARISONS, level=level))
-
-    def _symbol(self, other: Any) -> Symbol:
-        if isinstance(other, Symbol):
-            return other
-        if isinstance(other, int | float):
-            return self.trace.constant(other)
-        raise TypeError(f"a rule is arithmetic on numbers, not on a {type(other).__name__}")
+    def record(self, primitive: Primitive, operands: tuple[Any, ...]) -> Symbol:
+        """Record a primitive in the trace of this symbol."""
+        return self.trace.record(primitive, operands)
 
     def __bool__(self) -> bool:
         raise TypeError("a rule cannot branch on a number: use where(condition, x, y)")
 
-    def __add__(self, other: Any) -> Symbol:
-        return self._make("add", other)
-
-    def __radd__(self, other: Any) -> Symbol:
-        return self._symbol(other)._make("add", self)
-
-    def __sub__(self, other: Any) -> Symbol:
-        return self._make("sub", other)
-
-    def __rsub__(self, other: Any) -> Symbol:
-        return self._symbol(other)._make("sub", self)
-
-    def __mul__(self, other: Any) -> Symbol:
-        return self._make("mul", other)
-
-    def __rmul__(self, other: Any) -> Symbol:
-        return self._symbol(other)._make("mul", self)
-
-    def __truediv__(self, other: Any) -> Symbol:
-        return self._make("div", other)
-
-    def __rtruediv__(self, other: Any) -> Symbol:
-        return self._symbol(other)._make("div", self)
-
-    def __neg__(self) -> Symbol:
-        return self._make("neg")
-
-    def __lt__(self, other: Any) -> Symbol:
-        return self._make("lt", other)
-
-    def __le__(self, other: Any) -> Symbol:
-        return self._make("le", other)
-
-    def __gt__(self, other: Any) -> Symbol:
-        return self._make("gt", other)
-
-    def __ge__(self, other: Any) -> Symbol:
-        return self._make("ge", other)
-
-    def __eq__(self, other: object) -> Any:
-        return self._make("eq", other)
-
-    def __ne__(self, other: object) -> Any:
-        return self._make("ne", other)
-
-    def sqrt(self) -> Symbol:
-        """√x."""
-        return self._make("sqrt")
-
-    def abs(self) -> Symbol:
-        """|x|."""
-        return self._make("abs")
-
-    def sign(self) -> Symbol:
-        """-1, 0 or 1."""
-        return self._make("sign")
-
-    def maximum(self, other: Any) -> Symbol:
-        """The larger; NaN if either is."""
-        return self._make("max", other)
-
-    def clamp(self, low: Any, high: Any) -> Symbol:
-        """The nearest in [low, high]; NaN stays."""
-        return self._make("clamp", low, high)
-
-    def where(self, x: Any, y: Any) -> Symbol:
-        """X where this condition holds, else y."""
-        return self._make("where", x, y)
-
     def sum(self) -> Symbol:
-        """The sum over the elements of the tensor."""
-        node = self.trace.nodes[self.place]
-        if node.per != "element":
-            raise TypeError("total and mean are of what differs from element to element")
-        return self.trace.symbol(Node("sum", (self.place,), per="tensor", level=node.level + 1))
+        """Return the sum over the elements of the tensor."""
+        node = self.trace.nodes[self.index]
+        if node.scope != "element":
+            raise TypeError("total and mean need a value that differs from element to element")
+        passes = node.passes_before + 1
+        return self.trace.add(Node("sum", (self.index,), scope="tensor", passes_before=passes))
 
     def mean(self) -> Symbol:
-        """The mean over the elements of the tensor."""
-        return self.sum() / self.numel()
-
-    def dot(self, other: Any) -> Symbol:
-        """The sum of products over the elements of the tensor; they are in double precision."""
-        return self._make(DOUBLE_PRODUCT, other).sum()
+        """Return the mean over the elements of the tensor."""
+        mean: Symbol = div(self.sum(), self.numel())
+        return mean
 
     def numel(self) -> Symbol:
-        """How many elements the tensor has."""
-        return self.trace.symbol(Node("arg", value="numel", per="tensor"))
+        """Return the number of elements of the tensor."""
+        return self.trace.add(Node("arg", value="numel", scope="tensor"))
+
+
+def _add_operators() -> None:
+    """Give symbols the operators and methods of the primitives, as tensors have them."""
+
+    def method(primitive: Primitive) -> Callable[..., Any]:
+        return lambda self, *others: primitive(self, *others)
+
+    def reflected_method(primitive: Primitive) -> Callable[..., Any]:
+        return lambda self, other: primitive(other, self)
+
+    for primitive in PRIMITIVES.values():
+        if primitive.operator:
+            setattr(Symbol, primitive.operator, method(primitive))
+        if primitive.reflected_operator:
+            setattr(Symbol, primitive.reflected_operator, reflected_method(primitive))
+
+
+_add_operators()
 
 
 @dataclass(frozen=True)
@@ -189,12 +146,12 @@ class Program:
     Args:
         nodes: the operations in order, each after its operands; the inputs are g, p, `s.` and the
             states, `h.` and the scalars, and numel.
-        a: the place of what the parameter is multiplied by, the same for all elements of a tensor.
-        b: the place of what the direction is multiplied by, likewise.
-        u: the place of the direction.
+        a: the index of the parameter's factor, the same for all elements of a tensor.
+        b: the index of the direction's factor, likewise.
+        u: the index of the direction.
         states: the names of the states, in the order of the tensors.
-        after: the places of the new states that the rule gives, by name; and of the sums that it
-            tells, by other names.
+        outputs: the indices of the new states by name, and under other names the reductions: sums
+            that the rule returns to its caller.
         scalars: the names of the scalars, in the order of the numbers.
     """
 
@@ -203,83 +160,91 @@ class Program:
     b: int
     u: int
     states: tuple[str, ...]
-    after: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
     scalars: tuple[str, ...]
 
     @property
-    def told(self) -> dict[str, int]:
-        """The places of the sums that a rule gives beside new states, for who calls it."""
-        return {name: place for name, place in self.after if name not in self.states}
+    def reductions(self) -> dict[str, int]:
+        """The indices of the sums that the rule returns beside the new states."""
+        return {name: index for name, index in self.outputs if name not in self.states}
 
     @property
-    def is_still(self) -> bool:
-        """Whether p stays what it is."""
+    def new_states(self) -> list[tuple[str, int]]:
+        """The names and indices of the new states, in the order of the tensors."""
+        outputs = dict(self.outputs)
+        return [(name, outputs[name]) for name in self.states if name in outputs]
+
+    @property
+    def keeps_parameter(self) -> bool:
+        """Whether p stays unchanged."""
         a, b = self.nodes[self.a], self.nodes[self.b]
         return (a.op, b.op) == ("const", "const") and (a.value, b.value) == (1.0, 0.0)
 
     @property
-    def sums(self) -> list[list[int]]:
-        """The places of the sums, by the pass over the tensor in which they are taken."""
-        found = [place for place, node in enumerate(self.nodes) if node.op == "sum"]
-        passes = max((self.nodes[place].level for place in found), default=0)
-        return [[p for p in found if self.nodes[p].level == level + 1] for level in range(passes)]
+    def sums_by_pass(self) -> list[list[int]]:
+        """The indices of the sums, grouped by the pass over the tensor that computes them."""
+        sums = [index for index, node in enumerate(self.nodes) if node.op == "sum"]
+        passes = max((self.nodes[index].passes_before for index in sums), default=0)
+        return [
+            [index for index in sums if self.nodes[index].passes_before == number]
+            for number in range(1, passes + 1)
+        ]
 
-    def needed(self, targets: Sequence[int]) -> list[int]:
-        """The places of what `targets` are made of, themselves included, in order.
+    def dependencies(self, targets: Sequence[int]) -> list[int]:
+        """The indices of all nodes that `targets` are computed from, themselves included, in order.
 
-        A sum counts as known: what is summed is left out.
+        A sum counts as known: its summands are left out.
         """
         found: set[int] = set()
-        todo = list(targets)
-        while todo:
-            place = todo.pop()
-            if place not in found:
-                found.add(place)
-                node = self.nodes[place]
-                todo += () if node.op == "sum" else node.inputs
+        pending = list(targets)
+        while pending:
+            index = pending.pop()
+            if index not in found:
+                found.add(index)
+                node = self.nodes[index]
+                pending += () if node.op == "sum" else node.operands
         return sorted(found)
 
 
 def trace_rule(rule: Rule, states: Sequence[str], h: Mapping[str, Any]) -> Program:
-    """Call `rule` on symbols.
+    """Call `rule` on symbols and return what it does to them.
 
     Args:
-        rule: pure, as a torch executor would call it.
+        rule: pure, as the torch executor would call it.
         states: the names of the tensors in s.
-        h: the scalars; numbers become inputs, bools stay what they are.
+        h: the scalars; numbers become inputs, bools keep their values.
 
     Raises:
-        TypeError: the rule branches on a number, uses what is no arithmetic, or gives an a or b
-            that differs from element to element.
+        TypeError: the rule branches on a number, uses something other than primitives and sums,
+            returns an a or b that differs from element to element, or returns under a name that is
+            no state something other than a sum, or a sum that it uses itself.
     """
-    made = Trace()
-
-    def element(name: str) -> Symbol:
-        return made.symbol(Node("arg", value=name))
-
-    numbers = tuple(name for name, value in h.items() if not isinstance(value, bool))
+    trace = Trace()
+    scalars = tuple(name for name, value in h.items() if not isinstance(value, bool))
     known: dict[str, Any] = {n: value for n, value in h.items() if isinstance(value, bool)}
-    for name in numbers:
-        known[name] = made.symbol(Node("arg", value=f"h.{name}", per="call"))
-    s = SimpleNamespace(**{name: element(f"s.{name}") for name in states})
-    g = element("g")
-    *step, after = rule(g, element("p"), s, SimpleNamespace(**known))
-    a, b, u = (g._symbol(value).place for value in step)
-    if "element" in (made.nodes[a].per, made.nodes[b].per):
-        raise TypeError("a and b of p = a p - b u are the same for all elements of a tensor")
-    places = tuple((name, g._symbol(value).place) for name, value in after.items())
-    used = {place for node in made.nodes for place in node.inputs}
-    told: set[int] = set()
-    for name, place in places:
+    for name in scalars:
+        known[name] = trace.add(Node("arg", value=f"h.{name}", scope="call"))
+    s = SimpleNamespace(**{name: trace.add(Node("arg", value=f"s.{name}")) for name in states})
+    g, p = (trace.add(Node("arg", value=name)) for name in ("g", "p"))
+    *step, outputs = rule(g, p, s, SimpleNamespace(**known))
+    a, b, u = (trace.symbol_of(value).index for value in step)
+    if "element" in (trace.nodes[a].scope, trace.nodes[b].scope):
+        raise TypeError("a and b of p = a p - b u must be the same for all elements of a tensor")
+    indices = tuple((name, trace.symbol_of(value).index) for name, value in outputs.items())
+    _check_reductions(trace, indices, states)
+    return Program(tuple(trace.nodes), a, b, u, tuple(states), indices, scalars)
+
+
+def _check_reductions(
+    trace: Trace, outputs: Sequence[tuple[str, int]], states: Sequence[str]
+) -> None:
+    used = {index for node in trace.nodes for index in node.operands}
+    returned: set[int] = set()
+    for name, index in outputs:
         if name not in states:
-            if made.nodes[place].op != "sum" or place in used or place in told:
-                raise TypeError(f"{name} is no state, and no sum that is only told, and once")
-            told.add(place)
-    return Program(tuple(made.nodes), a, b, u, tuple(states), places, numbers)
-
-
-def number(value: float) -> str:
-    """A number as C reads it."""
-    if math.isinf(value):
-        return "INFINITY" if value > 0 else "-INFINITY"
-    return repr(float(value))
+            if trace.nodes[index].op != "sum" or index in used or index in returned:
+                raise TypeError(
+                    f"the output {name} must be a state, or a sum that is returned once and not "
+                    "used in the rule"
+                )
+            returned.add(index)

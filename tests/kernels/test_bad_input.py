@@ -192,7 +192,7 @@ def test_a_refusal_does_nothing_by_halves():
     optimizer = AdamW([good, bad], lr=0.5, executor="native")
     good.grad, bad.grad = torch.ones(3), torch.ones(3, 4).t()
     told = refused(UsageError, optimizer)
-    assert told.endswith("a gradient or state lies otherwise in memory than its parameter")
+    assert told.endswith("a gradient or state has another memory layout than its parameter")
     assert torch.equal(good, torch.ones(3))
     bad.grad = torch.ones(4, 3)
     optimizer.step()

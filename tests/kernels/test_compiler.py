@@ -31,10 +31,10 @@ void step(double *call, const double *h, int64_t t, int threads) { *call = *h + 
 """
 LOAD = f"""
 import ctypes
-from lit_optim.kernels.compiler import load
+from lit_optim.kernels.compiler import load_kernel
 numbers = (ctypes.c_double * 2)(0, 0.5)
 place = ctypes.addressof(numbers)
-load({SOURCE!r})(place, place + 8, 20, 3)
+load_kernel({SOURCE!r})(place, place + 8, 20, 3)
 print(numbers[0])
 """
 ANSWER = "23.5"

@@ -245,9 +245,9 @@ def test_tensors_that_lie_elsewhere_are_not_touched(monkeypatch):
     assert cpu.unsupported_reason([p, torch.ones(3)]) is None
     for other, why in [
         (torch.ones(3).as_subclass(Elsewhere), "a tensor is a Elsewhere"),
-        (torch.ones(3, device="meta"), "a tensor is on meta"),
+        (torch.ones(3, device="meta"), "a tensor is on meta, its parameter on cpu"),
         (torch.ones(3, dtype=torch.complex64), "torch.complex64 has no native kernel"),
-        (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
+        (torch.ones(6)[::2], "a gradient or state has another memory layout than its parameter"),
     ]:
         assert cpu.unsupported_reason([p, other]) == why
     adafactor = class_of("adafactor")
@@ -266,7 +266,7 @@ def test_what_a_table_follows():
     params, _, states = map(list, zip(*rows, strict=True))
     table = cpu.PointerTable(rows, [0, 1])
     same = [torch.full((3, 2), 5.0) for _ in rows]
-    assert table.follow(same, [params, states])
+    assert table.refresh(same, [params, states])
     assert list(table.pointers[1::3]) == [g.data_ptr() for g in same]
     for others in (
         [same[0], torch.ones(3, 2, dtype=torch.bfloat16)],
@@ -274,18 +274,18 @@ def test_what_a_table_follows():
         [same[0], torch.ones(3, 2).to_sparse()],
         [same[0], torch.nn.Parameter(torch.ones(3, 2))],
     ):
-        assert not table.follow(others, [params, states])
-    assert not table.follow(same, [params[::-1], states])
-    assert not table.follow(same, [params, [states[0], torch.zeros(3, 2)]])
-    assert not table.follow(same[:1], [params[:1], states[:1]])
-    assert table.follow(same, [params, states])
+        assert not table.refresh(others, [params, states])
+    assert not table.refresh(same, [params[::-1], states])
+    assert not table.refresh(same, [params, [states[0], torch.zeros(3, 2)]])
+    assert not table.refresh(same[:1], [params[:1], states[:1]])
+    assert table.refresh(same, [params, states])
     params[1].data = torch.zeros(3, 2)
-    assert not table.follow(same, [params, states])
+    assert not table.refresh(same, [params, states])
 
     lying = [torch.nn.Parameter(torch.ones(2, 3).t()), torch.ones(2, 3).t()]
     table = cpu.PointerTable([lying], [0])
-    assert table.follow([torch.zeros(2, 3).t()], [lying[:1]])
-    assert not table.follow([torch.zeros(3, 2)], [lying[:1]])
+    assert table.refresh([torch.zeros(2, 3).t()], [lying[:1]])
+    assert not table.refresh([torch.zeros(3, 2)], [lying[:1]])
 
 
 def test_what_changes_between_steps_is_followed():

@@ -36,7 +36,7 @@ with_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed (pip install lit-optim[triton])"
 )
 not_interpreted = pytest.mark.skipif(
-    cuda._interpreted(), reason="TRITON_INTERPRET is set: nothing is compiled"
+    cuda._is_interpreted(), reason="TRITON_INTERPRET is set: nothing is compiled"
 )
 
 
@@ -116,9 +116,9 @@ def test_the_text_is_the_one_that_was_read(file, name, settings):
 
 def kernels_of(program, formats):
     """Those of a rule, not compiled, by name."""
-    module = cuda._module(generate_triton(program, formats))
-    sums = [f"sums{k}" for k in range(len(program.sums))]
-    return {name: getattr(module, name) for name in [*sums, *["fold"] * bool(sums), "update"]}
+    module = cuda._load_module(generate_triton(program, formats))
+    sums = [f"sums{k}" for k in range(len(program.sums_by_pass))]
+    return {name: getattr(module, name) for name in [*sums, *["combine"] * bool(sums), "update"]}
 
 
 def built(name, dtype, capability, settings):
@@ -165,7 +165,7 @@ def test_a_real_compiler_takes_them(name, dtype, capability, settings, tmp_path,
     for kernel, asm in built(name, dtype, capability, settings).items():
         assert asm["cubin"]
         # a chunk is read in steps of 16 bytes a thread, and nothing small is taken for 0
-        assert kernel == "fold" or re.search(r"ld\.global\.(v4\.b32|v2\.b64)", asm["ptx"])
+        assert kernel == "combine" or re.search(r"ld\.global\.(v4\.b32|v2\.b64)", asm["ptx"])
         assert not re.search(r"\.ftz", asm["ptx"])
 
 
@@ -215,7 +215,7 @@ def test_what_is_refused(monkeypatch):
         (torch.ones(3, device="meta"), "a tensor is on meta, its parameter on cpu"),
         (torch.ones(3, dtype=torch.complex64), "torch.complex64 has no native kernel"),
         (torch.ones(3, dtype=torch.int8), "torch.float32 has no native kernel"),
-        (torch.ones(6)[::2], "a gradient or state lies otherwise in memory than its parameter"),
+        (torch.ones(6)[::2], "a gradient or state has another memory layout than its parameter"),
     ]:
         assert cuda.unsupported_reason([p, other]) == why
     gaps = torch.ones(6)[::2]
@@ -289,7 +289,7 @@ def test_what_cannot_be_built_is_told_in_a_line_and_tried_once(error, line, monk
         raise error
 
     monkeypatch.setattr(cuda, "_kernels", {})
-    monkeypatch.setattr(cuda, "_module", broken)
+    monkeypatch.setattr(cuda, "_load_module", broken)
     told, p = adamw_step()
     assert told == f"triton fails: {line}"
     assert torch.equal(p, torch.ones(3))  # for the next executor
@@ -299,17 +299,17 @@ def test_what_cannot_be_built_is_told_in_a_line_and_tried_once(error, line, monk
 def test_the_text_is_kept_whole_and_what_is_run_is_what_was_written(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = "seen = __file__\n"
-    path = Path(cuda._module(text).seen)
+    path = Path(cuda._load_module(text).seen)
     assert path.parent == compiler.cache_dir()
     assert path.read_text("utf-8") == text
     path.write_text("seen = 'another'\n", "utf-8")
-    assert cuda._module(text).seen == str(path)
+    assert cuda._load_module(text).seen == str(path)
     assert path.read_text("utf-8") == text
     assert [*path.parent.iterdir()] == [path]  # nothing left over
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # cannot be a folder
-    assert Path(cuda._module(text).seen).read_text("utf-8") == text
+    assert Path(cuda._load_module(text).seen).read_text("utf-8") == text
 
 
 def test_what_is_computed_once_per_call_is_what_a_processor_computes():
@@ -332,7 +332,7 @@ def test_what_is_computed_once_per_call_is_what_a_processor_computes():
             known = cuda.call_values(program, h)
             tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in h.items()}
             *_, expected = rule(0.0, 0.0, None, SimpleNamespace(**tensors))
-            for name, place in program.after:
+            for name, place in program.outputs:
                 ours = torch.tensor(float(known[place]), dtype=torch.float64)
                 assert torch.equal(ours.isnan(), expected[name].isnan()), (name, h)
                 torch.testing.assert_close(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels.factored_cpu import MOST_PARTS, PART
+from lit_optim.kernels.factored_cpu import MAX_PARTS, PART_SIZE
 from tests.kernels import requirements
 from tests.optimizers.running import class_of
 
@@ -15,8 +15,16 @@ pytestmark = requirements.compiler
 #: single numbers, vectors, matrices in one part and in many, the longest and the broadest; matrices
 #: behind each other, of one number, of nine, of a few and of many
 SHAPES = [
-    *[(), (3,), (PART + 77,)],
-    *[(1, 7), (7, 1), (0, 3), (300, 500), (2 * MOST_PARTS + 1, 1100), (3, PART), (PART, 3)],
+    *[(), (3,), (PART_SIZE + 77,)],
+    *[
+        (1, 7),
+        (7, 1),
+        (0, 3),
+        (300, 500),
+        (2 * MAX_PARTS + 1, 1100),
+        (3, PART_SIZE),
+        (PART_SIZE, 3),
+    ],
     *[(20, 10, 1, 1), (9, 7, 3, 3), (4, 5, 7), (3, 90, 80), (2, 70_000, 1)],
 ]
 SETTINGS = {
@@ -99,7 +107,7 @@ def test_what_is_not_finite_goes_where_torch_lets_it(name, bad):
 def test_what_the_kernel_has_not_goes_to_torch():
     lines = torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last)
     for values, why in [
-        (lines, "rows and columns do not lie one after the other in memory"),
+        (lines, "a parameter is not contiguous in memory"),
         (torch.randn(4, 6)[:, ::2], "a parameter has gaps in memory"),
     ]:
         moved = []

@@ -26,7 +26,7 @@ def by_torch(found):
 def natively(found):
     table = cpu.PointerTable(found, list(range(len(found))))
     assert cpu.step("told", rule, table, NAMES, H, 1) is None
-    return table.told
+    return table.reductions
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -69,5 +69,5 @@ def test_what_is_told_is_a_sum_that_nothing_waits_for():
         return 1.0, 0.0, 0.0, {"it": total(g * p), "told": total(g * p)}
 
     for bad in (single, waited_for, twice):
-        with pytest.raises(TypeError, match="told is no state, and no sum that is only told"):
+        with pytest.raises(TypeError, match="the output told must be a state, or a sum"):
             trace_rule(bad, (), {})

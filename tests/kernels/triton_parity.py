@@ -21,7 +21,7 @@ from tests.kernels import reductions
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
-DEVICE = "cpu" if cuda._interpreted() else "cuda"
+DEVICE = "cpu" if cuda._is_interpreted() else "cuda"
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
 SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
 #: more than a chunk, which begins at 16 bytes or not, and a ragged end
@@ -57,7 +57,7 @@ def native(cls):
             self.tables = self.tables or {}
             first = id(batch.params[0])
             table = self.tables.get(first)
-            if table is None or not table.follow(batch.grads, [batch.params, *columns]):
+            if table is None or not table.refresh(batch.grads, [batch.params, *columns]):
                 table = cuda.PointerTable(rows, [numbers[id(p)] for p in batch.params])
                 self.tables[first] = table
             assert cuda.step((cls, names), self._traced_update, table, names, h, t) is None
@@ -194,7 +194,7 @@ def test_sums_that_a_rule_tells(dtype):
         assert torch.equal(row[0], old[0])
         torch.testing.assert_close(row[2].double().cpu(), after, rtol=1e-6, atol=1e-6)
         for name, value in sums.items():
-            assert table.told[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
+            assert table.reductions[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -267,7 +267,7 @@ def test_gradients_may_be_elsewhere_at_each_step_and_the_lr_another_one():
         optimizer.step()
         other.step()
         [table] = optimizer.tables.values()
-        at.append((table, table.sent.tolist()))
+        at.append((table, table.uploaded.tolist()))
     assert all(table is at[0][0] for table, _ in at)
     assert len({tuple(pointers) for _, pointers in at}) == 8
     for p, q in zip(ours, theirs, strict=True):
@@ -288,11 +288,11 @@ def test_a_table_follows_gradients_only():
     m, v = torch.zeros_like(g), torch.zeros_like(g)
     table = cuda.PointerTable([[p, g, m, v]], [0])
     kept = [[p], [m], [v]]
-    assert table.follow([g.clone()], kept)
-    assert not table.follow([g.double()], kept)
-    assert not table.follow([g], [[p], [m.clone()], [v]])
+    assert table.refresh([g.clone()], kept)
+    assert not table.refresh([g.double()], kept)
+    assert not table.refresh([g], [[p], [m.clone()], [v]])
     m.data = m.clone()
-    assert not table.follow([g], kept)
+    assert not table.refresh([g], kept)
 
 
 def test_other_hyperparameters_make_no_other_kernel(monkeypatch):

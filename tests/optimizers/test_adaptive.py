@@ -140,7 +140,7 @@ def test_who_looks_at_whole_tensors_refuses_shards(name):
 def test_who_takes_a_sum_needs_the_whole(name):
     """And nobody else but prodigy, whose sums are of all tensors together, before the rule."""
     whole = "whole" in class_of(name).requirements and name != "prodigy"
-    assert bool(traced(name)[0].sums) == whole
+    assert bool(traced(name)[0].sums_by_pass) == whole
 
 
 def test_nesterov_wants_a_momentum():

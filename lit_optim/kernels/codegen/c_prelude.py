@@ -1,6 +1,6 @@
-"""The C that every kernel starts with: how what is stored becomes numbers and back.
+"""The C functions that every kernel begins with: they convert stored formats to numbers and back.
 
-`precision` says what the formats mean, and is the reference for these functions.
+`precision` documents the formats and is the reference for these functions.
 """
 
 PRELUDE = """\
@@ -14,13 +14,13 @@ PRELUDE = """\
 
 enum { CHUNK = 4096, BLOCK = 256 };
 
-/* The tensors of a call. They are walked in chunks, which no two threads share: `ends` counts the
-   chunks up to and with each tensor, `begin` and `end` are the chunks to do. */
+/* The tensors of a call. They are processed in chunks, which no two threads share: `ends` counts
+   the chunks up to and including each tensor, `begin` and `end` are the chunks to process. */
 typedef struct {
     int64_t count, begin, end;
     const int64_t *ends, *sizes, *numbers;
     void *const *tensors;
-    double *scratch;  /* sums of each tensor, then of each chunk */
+    double *scratch;  /* the sums of each tensor, then of each chunk */
 } Call;
 
 static inline float from_bfloat16(uint16_t x) {
@@ -37,14 +37,14 @@ static inline uint16_t to_bfloat16(float x) {
     return (uint16_t)((x != x ? bits | 0x400000 : rounded) >> 16);
 }
 
-static inline uint16_t to_bfloat16_by_chance(float x, uint32_t chance) {
+static inline uint16_t to_bfloat16_stochastic(float x, uint32_t random_bits) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    return (uint16_t)((x != x ? bits | 0x400000 : bits + chance) >> 16);
+    return (uint16_t)((x != x ? bits | 0x400000 : bits + random_bits) >> 16);
 }
 
-static inline float joined(uint16_t p, int16_t low) {
-    /* who sets p to 0 leaves a low half that would take from nothing */
+static inline float join_master(uint16_t p, int16_t low) {
+    /* code that sets p to 0 leaves its low half, which must not be subtracted from 0 */
     const int32_t rest = (p & 0x7fff) || low > 0 ? low : 0;
     uint32_t bits = ((uint32_t)p << 16) + (uint32_t)rest;
     float value;
@@ -52,19 +52,19 @@ static inline float joined(uint16_t p, int16_t low) {
     return value;
 }
 
-static inline uint16_t upper(float x) {
+static inline uint16_t high_half(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return x != x ? 0x7fc0 : (uint16_t)((bits + 0x8000) >> 16);
 }
 
-static inline int16_t lower(float x) {
+static inline int16_t low_half(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return x != x ? 0 : (int16_t)(bits - ((bits + 0x8000) & 0xffff0000));
 }
 
-/* The value of a code, as a share of the largest of its block; 255 (or 127) is 1. */
+/* The value of a code, as a fraction of the largest of its block; 255 (or 127) is 1. */
 static inline float from_code(int code, int most) {
     const uint32_t bits = code ? 0x3f800000 + ((uint32_t)(code - most) << 20) : 0;
     float value;
@@ -80,7 +80,7 @@ static inline float from_uint8(uint8_t code, float scale) {
     return from_code(code, 255) * scale;
 }
 
-static inline uint32_t mixed(uint32_t x) {
+static inline uint32_t hash_bits(uint32_t x) {
     x ^= x >> 16;
     x *= 0x7feb352d;
     x ^= x >> 15;
@@ -88,8 +88,8 @@ static inline uint32_t mixed(uint32_t x) {
     return x ^ (x >> 16);
 }
 
-/* The largest |x| of a block, NaN if there is one: NaN has the largest bits. The largest float for
-   an infinity: codes of 0 times an infinite scale would be NaN. */
+/* The largest |x| of a block, NaN if it has one: NaN has the largest bits. An infinity becomes the
+   largest float: codes of 0 times an infinite scale would be NaN. */
 static inline float largest(const float *x, int count) {
     uint32_t top = 0;
     for (int j = 0; j < count; ++j) {
@@ -108,24 +108,26 @@ static inline float inverse(float top) {
     return top >= FLT_MIN && top <= FLT_MAX ? 1.0f / top : 0.0f;
 }
 
-/* The code of |x|, rounded up by chance; NaN counts as the largest. Numbers that are not negative
-   are in the order of their bits; as numbers compilers make branches of it, and no vectors. */
-static inline int to_code(float x, float inverse, uint32_t chance, int most) {
+/* The code of |x| by stochastic rounding; NaN counts as the largest. Non-negative numbers have the
+   order of their bits, and bits are compared here: for floats compilers emit branches instead of
+   vector instructions. */
+static inline int to_code(float x, float inverse, uint32_t random_bits, int most) {
     const float y = fabsf(x) * inverse;
     uint32_t bits;
     memcpy(&bits, &y, 4);
     bits = bits < 0x3f800000 ? bits : 0x3f800000;
-    const int code = (int)((bits + (chance << 4) + 8) >> 20) - (0x3f800000 >> 20) + most;
+    const int code = (int)((bits + (random_bits << 4) + 8) >> 20) - (0x3f800000 >> 20) + most;
     return code > 0 ? code : 0;
 }
 
-/* The random bits of a block: 16 for each of two states. */
-__attribute__((noinline)) static void shake(uint32_t *restrict words, int count, uint32_t key) {
-    for (int i = 0; i < count; ++i) words[i] = mixed(key + (uint32_t)i * 0x9e3779b1u);
+/* The random words of a block: 16 bits for each of two states. */
+__attribute__((noinline)) static void fill_random_words(uint32_t *restrict words, int count,
+                                                        uint32_t key) {
+    for (int i = 0; i < count; ++i) words[i] = hash_bits(key + (uint32_t)i * 0x9e3779b1u);
 }
 
-/* The codes of a block. Functions of their own: inlined, compilers would split their loops by
-   whether `inverse` is 0. */
+/* The codes of a block. These are separate functions: if they were inlined, compilers would split
+   their loops by whether `inverse` is 0. */
 __attribute__((noinline)) static void to_int8(const float *restrict x, int8_t *restrict codes,
                                               int count, float inverse,
                                               const uint32_t *restrict words, int shift) {

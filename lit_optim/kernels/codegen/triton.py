@@ -1,8 +1,9 @@
-"""A traced rule as Triton kernels over the elements of many tensors.
+"""Generates Triton kernels over the elements of many tensors from a traced rule.
 
-The tensors of a call stand in a table of int64: of each row the end of its chunks, of each its
-size, of each its number, and then, row by row, the addresses of its tensors. A program does one
-chunk. Sums go through `scratch`: the totals of each row, then the parts of each chunk.
+The tensors of a call are listed in a table of int64: for each row the end of its chunks, for each
+row its size, for each row the number of its parameter, and then, row by row, the addresses of its
+tensors. A Triton program processes one chunk. Sums go through `scratch`: the totals of each row,
+then the partial sums of each chunk.
 """
 
 from __future__ import annotations
@@ -10,10 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from lit_optim.kernels.codegen.base import (
+    EIGHT_BIT_FORMATS,
+    STOCHASTIC_FORMATS,
+    KernelWriter,
+    indent,
+)
 from lit_optim.kernels.codegen.triton_prelude import PRELUDE
-from lit_optim.kernels.ir import COMPARISONS, DOUBLE_PRODUCT, Node, Program
+from lit_optim.kernels.ir import Node, Program, Scope
+from lit_optim.kernels.primitives import PRIMITIVES
 
-#: How a format is stored, and the bytes of it.
+#: The Triton type that stores a format, and its size in bytes.
 TRITON_TYPES = {
     "float64": ("float64", 8),
     "float32": ("float32", 4),
@@ -24,12 +32,12 @@ TRITON_TYPES = {
     "int16": ("int16", 2),
 }
 
-#: What is done for a chunk, a tile at a time. It is compiled twice: for whole chunks that begin at
-#: multiples of 16 bytes, whose loads and stores are then wide, and for all others.
+#: Processes a chunk, a tile at a time. It is compiled twice: for full chunks that are aligned to
+#: 16 bytes, whose loads and stores are then wide, and for all others.
 CHUNK = """
 
 @triton.jit
-def {name}_chunk({parameters}, whole: tl.constexpr):
+def {name}_chunk({parameters}, is_aligned: tl.constexpr):
 {before}
     for first in range(0, left, TILE):
 {place}
@@ -47,7 +55,7 @@ def {name}(table, owners, scratch, {annotated}):
     numel = size.to(tl.float64)
     start = (chunk - tl.load(table + row) + (size + CHUNK - 1) // CHUNK).to(tl.int64) * CHUNK
     left = tl.where(size - start < CHUNK, size - start, CHUNK).to(tl.int32)
-    here = table + 3 * count + row * {width}
+    row_start = table + 3 * count + row * {width}
 {body}
     if (left == CHUNK) & (({addresses}) % 16 == 0):
         {name}_chunk({passed}, CHUNK, True)
@@ -55,7 +63,7 @@ def {name}(table, owners, scratch, {annotated}):
         {name}_chunk({passed}, left, False)
 """
 
-#: The elements of a tile, and its shape. Blocks that share a scale are the rows of a matrix.
+#: The element indices of a tile, and its shape. Blocks that share a scale are rows of a matrix.
 FLAT = ["i = first + tl.arange(0, TILE)"]
 BLOCKED = [
     "j = first // BLOCK + tl.arange(0, TILE // BLOCK)",
@@ -65,51 +73,43 @@ BLOCKED = [
 
 
 def kernel_arguments(program: Program) -> list[int]:
-    """The places of what is computed once per call and is then used by something finer, in order.
+    """The indices of what is computed once per call and used once per tensor or element, in order.
 
-    Their values are what a kernel is called with.
+    A kernel is called with their values.
     """
-    used = {program.a, program.b, program.u, *(place for _, place in program.after)}
+    used = {program.a, program.b, program.u, *(index for _, index in program.outputs)}
     for node in program.nodes:
-        used |= set(node.inputs) if node.per != "call" else set()
+        used |= set(node.operands) if node.scope != "call" else set()
     nodes = enumerate(program.nodes)
-    return [k for k, node in nodes if k in used and node.per == "call" and node.op != "const"]
+    return [k for k, node in nodes if k in used and node.scope == "call" and node.op != "const"]
 
 
 def generate_triton(program: Program, formats: Sequence[str]) -> str:
-    """The Triton text: `sums0`, `sums1`, ... if the rule has sums, `fold`, and `update`.
+    """Write a program as Triton: `sums0`, `sums1`, ... if it has sums, `combine` and `update`.
 
     Args:
         program: the traced rule.
-        formats: of the tensors of a row: the parameter, its gradient and its states in the
-            program's order, the scales of those in 8 bits, and the lower half of the parameter
-            where it has one (int16).
+        formats: of the tensors of a row; see `KernelWriter`.
     """
-    return _Writer(program, formats).text()
+    return _TritonWriter(program, formats).write()
 
 
-class _Writer:
+class _TritonWriter(KernelWriter):
     def __init__(self, program: Program, formats: Sequence[str]) -> None:
-        self.program = program
-        self.real = "float64" if formats[0] == "float64" else "float32"
-        names = ["p", "g", *(f"s_{name}" for name in program.states)]
-        self.format = dict(zip(names, formats, strict=False))
-        self.in_8_bits = [n for n in names if self.format[n] in ("int8", "uint8")]
-        names += [f"{name}_scale" for name in self.in_8_bits]
-        self.is_split = formats[-1] == "int16"
-        names += ["low"] if self.is_split else []
-        self.stored = dict(zip(names, formats, strict=True))
-        in_order = [place for places in program.sums for place in places]
-        self.place_of_sum = {place: j for j, place in enumerate(in_order)}
-        self.handed = kernel_arguments(program)
+        super().__init__(program, formats, "float64" if formats[0] == "float64" else "float32")
+        in_order = [index for sums in program.sums_by_pass for index in sums]
+        #: where a sum is in the scratch memory
+        self.slot = {index: k for k, index in enumerate(in_order)}
+        self.arguments = kernel_arguments(program)
 
-    def text(self) -> str:
-        """Every pass."""
-        passes = [self._summing(f"sums{k}", sums) for k, sums in enumerate(self.program.sums)]
-        passes.append(self._updating())
+    def write(self) -> str:
+        """Write every pass."""
+        sums = enumerate(self.program.sums_by_pass)
+        passes = [self._write_sums(f"sums{k}", indices) for k, indices in sums]
+        passes.append(self._write_update())
         return PRELUDE + "".join(passes)
 
-    def _pass(
+    def _write_pass(
         self,
         name: str,
         targets: list[int],
@@ -117,187 +117,159 @@ class _Writer:
         before: Sequence[str] = (),
         after: Sequence[str] = (),
     ) -> str:
-        coarse = self._coarse(targets)
-        keys = {} if after else self._keys()
+        coarse = self._coarse_nodes(targets)
+        keys = {} if after else self._write_keys()
         words = set(re.findall(r"\b[vr]\d+\b", "\n".join(body)))
-        used = [f"{kind}{place}" for place in coarse for kind in "vr" if f"{kind}{place}" in words]
-        numbers = ["count", "chunks", "t", *(f"h{j}" for j in range(len(self.handed)))]
+        used = [f"{kind}{index}" for index in coarse for kind in "vr" if f"{kind}{index}" in words]
+        numbers = ["count", "chunks", "t", *(f"h{j}" for j in range(len(self.arguments)))]
         passed = [*(f"q_{n}" for n in self.stored), *used, *keys]
         passed += ["scratch", "count", "chunks", "chunk"] if after else []
-        scalar = [*self._addresses(), *self._known(coarse, used)]
+        scalar = [*self._write_addresses(), *self._write_once(coarse, used)]
         scalar += [f"{key} = {value}" for key, value in keys.items()]
         chunk = CHUNK.format(
             name=name,
             parameters=", ".join([*passed, "left"]),
-            before=_lines(1, [*self._pointers(), *before]),
-            place=_lines(2, BLOCKED if self.in_8_bits else FLAT),
-            body=_lines(2, body),
-            after=_lines(1, after),
+            before=indent(1, [*self._write_pointers(), *before]),
+            place=indent(2, BLOCKED if self.in_8_bits else FLAT),
+            body=indent(2, body),
+            after=indent(1, after),
         )
         return chunk + PASS.format(
             name=name,
             numbers="[" + ", ".join(f'"{n}"' for n in numbers) + "]",
             annotated=", ".join(f"{n}: tl.int64" for n in numbers),
             width=len(self.stored),
-            body=_lines(1, scalar),
+            body=indent(1, scalar),
             addresses=" | ".join(f"q_{n}" for n in self.stored if not n.endswith("_scale")),
             passed=", ".join(passed),
         )
 
-    def _addresses(self) -> Iterable[str]:
-        """The tensors of a row at the first element of a chunk."""
+    def _write_addresses(self) -> Iterable[str]:
+        """Compute the addresses of the tensors of a row, at the first element of a chunk."""
         for k, (name, format_) in enumerate(self.stored.items()):
             start = "start // BLOCK" if name.endswith("_scale") else "start"
-            yield f"q_{name} = tl.load(here + {k}) + {start} * {TRITON_TYPES[format_][1]}"
+            yield f"q_{name} = tl.load(row_start + {k}) + {start} * {TRITON_TYPES[format_][1]}"
 
-    def _pointers(self) -> Iterable[str]:
+    def _write_pointers(self) -> Iterable[str]:
         for name, format_ in self.stored.items():
-            whole = "False" if name.endswith("_scale") else "whole"
-            yield f"{name}_ = at(q_{name}, tl.pointer_type(tl.{TRITON_TYPES[format_][0]}), {whole})"
+            kind = f"tl.pointer_type(tl.{TRITON_TYPES[format_][0]})"
+            is_aligned = "False" if name.endswith("_scale") else "is_aligned"
+            yield f"{name}_ = as_pointer(q_{name}, {kind}, {is_aligned})"
 
-    def _touched(self, targets: Sequence[int], per: str) -> set[int]:
-        """The places of the targets, and of what is made into something `per` on the way there."""
-        nodes = [self.program.nodes[place] for place in self.program.needed(targets)]
-        return set(targets).union(*(node.inputs for node in nodes if node.per == per))
+    def _operands_in(self, targets: Sequence[int], scope: Scope) -> set[int]:
+        """The targets, and the operands of what is computed in this scope on the way to them."""
+        nodes = [self.program.nodes[index] for index in self.program.dependencies(targets)]
+        return set(targets).union(*(node.operands for node in nodes if node.scope == scope))
 
-    def _coarse(self, targets: Sequence[int]) -> list[int]:
-        """The places of what a program computes once; of a call's only what is handed to it."""
-        touched = self._touched(targets, "tensor") | self._touched(targets, "element")
-        per = [node.per for node in self.program.nodes]
-        known = (k for k in self.program.needed(targets) if per[k] == "tensor" or k in touched)
-        return [k for k in known if per[k] != "element"]
+    def _coarse_nodes(self, targets: Sequence[int]) -> list[int]:
+        """The indices of what a program computes once; of a call's values only the arguments."""
+        needed = self._operands_in(targets, "tensor") | self._operands_in(targets, "element")
+        scopes = [node.scope for node in self.program.nodes]
+        known = self.program.dependencies(targets)
+        known = [k for k in known if scopes[k] == "tensor" or k in needed]
+        return [k for k in known if scopes[k] != "element"]
 
-    def _known(self, coarse: Sequence[int], used: Sequence[str]) -> Iterable[str]:
-        """What is computed once: in double, and then as the rest, as itself and as a divisor."""
-        for place in coarse:
-            node = self.program.nodes[place]
-            yield f"d{place} = {self._once(place, node)}"
-            if f"v{place}" in used:
-                cast = "" if node.logical else f".to(tl.{self.real})"
-                yield f"v{place} = d{place}{cast}"
-            if f"r{place}" in used:
-                yield f"r{place} = (1.0 / d{place}).to(tl.{self.real})"
+    def _write_once(self, coarse: Sequence[int], used: Sequence[str]) -> Iterable[str]:
+        """Compute values once: in double, then in the type of elements, as factor and divisor."""
+        for index in coarse:
+            node = self.program.nodes[index]
+            yield f"d{index} = {self._write_coarse_value(index, node)}"
+            if f"v{index}" in used:
+                cast = "" if node.is_boolean else f".to(tl.{self.real})"
+                yield f"v{index} = d{index}{cast}"
+            if f"r{index}" in used:
+                yield f"r{index} = (1.0 / d{index}).to(tl.{self.real})"
 
-    def _once(self, place: int, node: Node) -> str:
+    def _write_coarse_value(self, index: int, node: Node) -> str:
         if node.op == "const":
-            return f"tl.full((), {_literal(float(node.value))}, tl.float64)"
-        if node.per == "call":
-            value = f"as_double(h{self.handed.index(place)})"
-            return f"{value} != 0" if node.logical else value
+            return f"tl.full((), {triton_literal(float(node.value))}, tl.float64)"
+        if node.scope == "call":
+            value = f"as_double(h{self.arguments.index(index)})"
+            return f"{value} != 0" if node.is_boolean else value
         if node.op == "sum":
-            return f"tl.load(scratch + {self.place_of_sum[place]} * count + row)"
+            return f"tl.load(scratch + {self.slot[index]} * count + row)"
         if node.op == "arg":
             return str(node.value)
-        return _operation(node, [f"d{i}" for i in node.inputs], "float64")
+        return self.write_expression(node, [f"d{i}" for i in node.operands], "float64")
 
-    def _fine(self, targets: Sequence[int], of_p: str = "") -> Iterable[str]:
-        """What is computed for each element; of_p: the parameter, where it is loaded."""
-        for place in self.program.needed(targets):
-            node = self.program.nodes[place]
-            if node.per == "element":
-                if node.op == "arg":
-                    name = str(node.value).replace(".", "_")
-                    value = (name == "p" and of_p) or self._loaded(name)
-                elif node.op == "div" and self.program.nodes[node.inputs[1]].per != "element":
-                    value = f"v{node.inputs[0]} * r{node.inputs[1]}"  # a division takes far longer
-                else:
-                    value = _operation(node, [f"v{i}" for i in node.inputs], self.real)
-                yield f"v{place} = {value}"
+    def write_expression(self, node: Node, operands: Sequence[str], real: str) -> str:
+        primitive = PRIMITIVES[node.op]
+        template = primitive.triton
+        if real == "float64" and primitive.triton_float64 is not None:
+            template = primitive.triton_float64
+        return template.format(*operands, real=real)
 
-    def _loaded(self, name: str) -> str:
+    def write_load(self, name: str) -> str:
         value, format_ = f"tl.load({name}_ + i, inside, 0)", self.format[name]
-        if name == "p" and self.is_split:
-            value, format_ = f"joined({value}, tl.load(low_ + i, inside, 0))", "float32"
+        if name == "p" and self.has_low_bits:
+            value = f"join_master({value}, tl.load(low_ + i, inside, 0))"
+            format_ = "float32"
         elif format_ == "bfloat16":
             value, format_ = f"from_bfloat16({value})", "float32"
-        elif format_ in ("int8", "uint8"):
+        elif format_ in EIGHT_BIT_FORMATS:
             scale = f"tl.load({name}_scale_ + j, begun, 0)[:, None]"
             value, format_ = f"from_{format_}({value}, {scale})", "float32"
         return value if format_ == self.real else f"{value}.to(tl.{self.real})"
 
-    def _summing(self, name: str, places: list[int]) -> str:
-        summed = {self.place_of_sum[k]: self.program.nodes[k].inputs[0] for k in places}
-        shape = "TILE // BLOCK, BLOCK" if self.in_8_bits else "TILE,"
-        before = [f"t{j} = tl.zeros(({shape}), tl.float64)" for j in summed]
-        targets = list(summed.values())
-        body = list(self._fine(targets))
-        for j, place in summed.items():
-            body.append(f"t{j} = t{j} + tl.where(inside, v{place}, 0).to(tl.float64)")
-        parts = f"scratch + {len(self.place_of_sum)} * count"
-        after = [f"tl.store({parts} + {j} * chunks + chunk, tl.sum(t{j}))" for j in summed]
-        return self._pass(name, targets, body, before, after)
+    def _write_elements(self, targets: Sequence[int], parameter: str = "") -> Iterable[str]:
+        for index, _, value in self.write_element_values(targets, parameter):
+            yield f"v{index} = {value}"
 
-    def _updating(self) -> str:
-        targets = [self.program.a, self.program.b, self.program.u]
-        targets += [place for _, place in self.program.after]
-        a, b, u = (f"v{p}" for p in (self.program.a, self.program.b, self.program.u))
-        body = [f"p0 = {self._loaded('p')}", *self._fine(targets, "p0")]
-        body += [f"word{w} = mixed(key{w} + i.to(tl.uint32) * 0x9E3779B1)" for w in self._words()]
-        for number, (name, place) in enumerate(self._rounded()):
-            body += self._store(f"s_{name}", f"v{place}", number)
-        if self.program.is_still:
-            return self._pass("update", targets, body)
+    def _write_sums(self, name: str, sums: list[int]) -> str:
+        summands = dict(zip((self.slot[k] for k in sums), self.summands(sums), strict=True))
+        shape = "TILE // BLOCK, BLOCK" if self.in_8_bits else "TILE,"
+        before = [f"t{j} = tl.zeros(({shape}), tl.float64)" for j in summands]
+        targets = list(summands.values())
+        body = list(self._write_elements(targets))
+        for j, index in summands.items():
+            body.append(f"t{j} = t{j} + tl.where(inside, v{index}, 0).to(tl.float64)")
+        parts = f"scratch + {len(self.slot)} * count"
+        after = [f"tl.store({parts} + {j} * chunks + chunk, tl.sum(t{j}))" for j in summands]
+        return self._write_pass(name, targets, body, before, after)
+
+    def _write_update(self) -> str:
+        program = self.program
+        targets = [program.a, program.b, program.u, *(index for _, index in program.outputs)]
+        a, b, u = (f"v{index}" for index in targets[:3])
+        body = [f"p0 = {self.write_load('p')}", *self._write_elements(targets, "p0")]
+        body += [
+            f"word{w} = hash_bits(key{w} + i.to(tl.uint32) * 0x9E3779B1)"
+            for w in self.random_words(STOCHASTIC_FORMATS)
+        ]
+        for number, (name, index) in enumerate(program.new_states):
+            body += self._write_store(f"s_{name}", f"v{index}", number)
+        if program.keeps_parameter:
+            return self._write_pass("update", targets, body)
         body.append(f"p1 = {a} * p0 - {b} * {u}")
         value = "to_bfloat16(p1)" if self.format["p"] == "bfloat16" else "p1"
-        if self.is_split:
-            body.append("tl.store(low_ + i, lower(p1), inside)")
-            value = "upper(p1)"
+        if self.has_low_bits:
+            body.append("tl.store(low_ + i, low_half(p1), inside)")
+            value = "high_half(p1)"
         body.append(f"tl.store(p_ + i, {value}, inside)")
-        return self._pass("update", targets, body)
+        return self._write_pass("update", targets, body)
 
-    def _rounded(self) -> list[tuple[str, int]]:
-        """The new states in the order of their chances."""
-        after = dict(self.program.after)
-        return [(name, after[name]) for name in self.program.states if name in after]
-
-    def _words(self) -> list[int]:
-        """The random words of an element: two states share one."""
-        chanced = ("bfloat16", "int8", "uint8")
-        names = enumerate(name for name, _ in self._rounded())
-        return sorted({k // 2 for k, name in names if self.format[f"s_{name}"] in chanced})
-
-    def _keys(self) -> dict[str, str]:
+    def _write_keys(self) -> dict[str, str]:
         number = "tl.load(table + 2 * count + row)"
-        return {f"key{w}": f"key({number}, t, start, {w})" for w in self._words()}
+        words = self.random_words(STOCHASTIC_FORMATS)
+        return {f"key{w}": f"rounding_key({number}, t, start, {w})" for w in words}
 
-    def _store(self, name: str, value: str, number: int) -> Iterable[str]:
-        format_, chance = self.format[name], f"(word{number // 2} >> 16)"
+    def _write_store(self, name: str, value: str, number: int) -> Iterable[str]:
+        format_, bits = self.format[name], f"(word{number // 2} >> 16)"
         if number % 2 == 0:
-            chance = f"(word{number // 2} & 0xFFFF)"
+            bits = f"(word{number // 2} & 0xFFFF)"
         narrow = value if self.real == "float32" else f"{value}.to(tl.float32)"
         if format_ == "bfloat16":
-            value = f"to_bfloat16_by_chance({narrow}, {chance})"
-        elif format_ in ("int8", "uint8"):
+            value = f"to_bfloat16_stochastic({narrow}, {bits})"
+        elif format_ in EIGHT_BIT_FORMATS:
             yield f"n_{name} = {narrow}"
             yield f"top_{name} = largest(n_{name}, inside)"
             top = f"top_{name}.to(tl.float32, bitcast=True)"
             yield f"tl.store({name}_scale_ + j, {top}, begun)"
-            value = f"to_{format_}(n_{name}, top_{name}, {chance})"
+            value = f"to_{format_}(n_{name}, top_{name}, {bits})"
         yield f"tl.store({name}_ + i, {value}, inside)"
 
 
-def _lines(depth: int, lines: Iterable[str]) -> str:
-    return "\n".join(" " * 4 * depth + line for line in lines)
-
-
-def _literal(value: float) -> str:
+def triton_literal(value: float) -> str:
+    """Write a number as a literal in Triton."""
     text = repr(value)
     return text if text[-1].isdigit() else f'float("{text}")'
-
-
-def _operation(node: Node, x: list[str], real: str) -> str:
-    infix = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-    compare = dict(zip(COMPARISONS, ("<", "<=", ">", ">=", "==", "!="), strict=True))
-    if node.op in infix | compare:
-        return f"{x[0]} {(infix | compare)[node.op]} {x[1]}"
-    return {
-        DOUBLE_PRODUCT: "{0}.to(tl.float64) * {1}.to(tl.float64)",
-        "neg": "-{0}",
-        # tl.sqrt takes what is below the smallest normal float32 for 0
-        "sqrt": "tl.sqrt({0})" if real == "float64" else "tl.sqrt_rn({0})",
-        "abs": "tl.abs({0})",
-        "sign": f"({{0}} > 0).to(tl.{real}) - ({{0}} < 0).to(tl.{real})",
-        "max": "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})",
-        "clamp": "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))",
-        "where": "tl.where({0}, {1}, {2})",
-    }[node.op].format(*x)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import cpu, cuda, precision, torch_executor
+from lit_optim.kernels import precision, torch_executor
+from lit_optim.kernels.dispatch import DispatchTable
 from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
 from lit_optim.optimizers.base.optimizer import BETAS, Batch, OptimizerBase
@@ -24,62 +25,6 @@ __all__ = ["Elementwise", "State"]
 EMPTY = Batch()
 #: How many sets of parameters with gradients have a plan; experts and frozen parts make several.
 MOST_PLANS = 16
-
-
-class Plan:
-    """Which parameters of a batch native kernels step, in which tables, and which torch steps.
-
-    Args:
-        names: the names of the states.
-        batch: the parameters.
-        numbers: the number of each parameter of the optimizer, by id.
-    """
-
-    def __init__(self, names: tuple[str, ...], batch: Batch, numbers: dict[int, int]) -> None:
-        self.names = names
-        self.fallback: list[int] = []
-        self.reason: str | None = None
-        kinds: dict[Any, list[int]] = {}
-        rows = {}
-        columns = zip(batch.params, batch.grads, batch.states, strict=True)
-        for i, (p, g, state) in enumerate(columns):
-            engine = cuda if p.is_cuda else cpu
-            refusal = self._refusal(batch, i)
-            if refusal is not None:
-                self.fallback.append(i)
-                self.reason = refusal
-                continue
-            scales = [name + SCALE for name in names if name + SCALE in state]
-            keys = (
-                *names,
-                *scales,
-                *[LOW_BITS] * (LOW_BITS in state and p.dtype == torch.bfloat16),
-            )
-            rows[i] = [p, g, *(state[key] for key in keys)]
-            kinds.setdefault((engine, p.device, keys, *(x.dtype for x in rows[i])), []).append(i)
-        #: the engine, its table of tensors, their places in the batch, and the names of the states
-        self.calls: list[tuple[Any, cpu.PointerTable, list[int], tuple[str, ...]]] = []
-        for (engine, _, keys, *_), members in kinds.items():
-            ids = [numbers[id(batch.params[i])] for i in members]
-            table = engine.PointerTable([rows[i] for i in members], ids)
-            self.calls.append((engine, table, members, keys))
-
-    def follow(self, batch: Batch) -> bool:
-        """Whether this batch has the tensors of the last one; updates the places of gradients."""
-        for _, table, members, keys in self.calls:
-            part = batch if len(members) == len(batch.params) else batch.select(members)
-            kept = [part.params, *map(part.column, keys)]
-            if not table.follow(part.grads, kept):
-                return False
-        return not any(self._refusal(batch, i) is None for i in self.fallback)
-
-    def _refusal(self, batch: Batch, i: int) -> str | None:
-        p, state = batch.params[i], batch.states[i]
-        engine: Any = cuda if p.is_cuda else cpu
-        why: str | None = engine.unsupported_reason(
-            [p, batch.grads[i], *(state[n] for n in self.names)]
-        )
-        return why
 
 
 class Elementwise(OptimizerBase):
@@ -309,22 +254,22 @@ class Elementwise(OptimizerBase):
             if refusal is not None:
                 fallback, reason = fallback + members, refusal
             elif reductions is not None:
-                for name, values in table.told.items():
+                for name, values in table.reductions.items():
                     reductions.setdefault(name, []).extend(values)
         if must and fallback:
             self.reject_native(reason)
         self.log_executor(len(batch.params), len(fallback), reason)
         return batch.select(fallback) if fallback else EMPTY
 
-    def _plan(self, names: tuple[str, ...], batch: Batch) -> Plan:
+    def _plan(self, names: tuple[str, ...], batch: Batch) -> DispatchTable:
         """The plan of a batch, kept for the next step, which is most often the same."""
-        plans: dict[Any, Plan] = self.__dict__.setdefault("_plans", {})
+        plans: dict[Any, DispatchTable] = self.__dict__.setdefault("_plans", {})
         key = names, id(batch.params[0]), len(batch.params)
         plan = plans.get(key)
-        if plan is None or not plan.follow(batch):
+        if plan is None or not plan.refresh(batch):
             if len(plans) == MOST_PLANS:
                 plans.clear()
-            plan = plans[key] = Plan(names, batch, self._numbers())
+            plan = plans[key] = DispatchTable(names, batch, self._numbers())
         return plan
 
     def _numbers(self) -> dict[int, int]:
