@@ -59,7 +59,7 @@ def main() -> None:
 
 def _job(cfg: DictConfig) -> None:
     with explain_missing():  # Hydra would show a traceback
-        from lit_optim.callbacks.ranks import gave_up, is_broken, tell_if_left
+        from lit_optim.callbacks.ranks import is_broken_connection, is_timeout, report_lost_parent
         from lit_optim.runs.run import Interrupted, run
 
     hydra_cfg: Any = HydraConfig.get()
@@ -80,8 +80,8 @@ def _job(cfg: DictConfig) -> None:
     except Exception as error:
         if _is_lightnings_complaint(error):
             _end(error, USAGE_ERROR)
-        if not is_first() and (is_broken(error) or gave_up(error)):
-            tell_if_left(waited=gave_up(error))  # else the first one tells it
+        if not is_first() and (is_broken_connection(error) or is_timeout(error)):
+            report_lost_parent(waited=is_timeout(error))  # else the first one tells it
         else:
             traceback.print_exc()  # most likely in the user's own code
         sys.exit(FAILURE)

@@ -275,7 +275,7 @@ def test_a_followed_metric_is_read_without_float64(without_float64):
         curve = type(
             "Curve",
             (),
-            {"follows": type("F", (), {"monitor": "x", "mode": "min"}), "observed_every": 1},
+            {"metric": type("F", (), {"monitor": "x", "mode": "min"}), "observe_every": 1},
         )
         seen = None
 
@@ -299,7 +299,7 @@ def test_the_chance_of_mps_is_kept(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor([1, 2], dtype=torch.uint8))
     monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: states.append(state.tolist()))
-    resume._set_chance(resume._chance())
+    resume._restore_random_states(resume._random_states())
     assert states == [[1, 2]]
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a run: the best weights by the monitored metric, and the newest."""
+"""Saves the best weights by the monitored metric, and the newest."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ from lit_optim.training.monitor import (
 
 
 class Checkpoint(ModelCheckpoint):
-    """`<filename>.ckpt`, the best, and `last.ckpt`, the newest; also after Ctrl-C or an exception.
+    """Saves the best checkpoint as `<filename>.ckpt` and the newest as `last.ckpt`.
+
+    The newest is also saved after Ctrl-C or an exception. Weights that are not finite are never
+    saved.
 
     Args:
-        dirpath: where they go.
-        filename: name of the best.
-        monitor: the metric that decides; without validation data only the newest is kept.
-        mode: is it best when max or min; None: as its torchmetrics class or its name says.
-        save_last: keep the newest.
+        dirpath: the directory of the checkpoints.
+        filename: the name of the best checkpoint.
+        monitor: the metric that decides; without validation data only the newest is saved.
+        mode: "min" or "max" of the metric; None: as its torchmetrics class or its name says.
+        save_last: whether to save the newest.
 
     Raises:
-        UsageError: the model does not log the metric, or its direction cannot be known.
+        UsageError: the model does not log the metric, or its direction is unknown.
     """
 
     def __init__(
@@ -63,16 +66,16 @@ class Checkpoint(ModelCheckpoint):
         )
         self._is_directed = mode is not None
 
-    #: The newest is to be saved when the update that has begun is made.
-    _waits = False
+    #: Whether the newest is to be saved at the end of the update that has begun.
+    _is_pending = False
     _validates = True
-    #: The update after which the newest was saved.
+    #: The number of updates when the newest was saved.
     _newest_at = 0
 
-    #: Names of the buffers that are looked at.
+    #: The names of the buffers that must be finite.
     _finite_buffers: Collection[str] = ()
 
-    #: Nothing is saved between validations; Lightning's own asks so at every step.
+    #: Lightning's callback checks at every step whether to save; this one saves at validations.
     on_train_batch_end = Callback.on_train_batch_end
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -92,13 +95,13 @@ class Checkpoint(ModelCheckpoint):
                 self._is_directed = True
         score = metrics.get(self.monitor or "")
         if score is not None and not torch.isfinite(torch.as_tensor(score)):
-            return  # what is not finite is not the best, nor are its weights worth going on with
+            return  # neither the best, nor worth resuming from
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if fitting and not self._is_finite(trainer):
             return
-        # Lightning's would keep the newest only if it is the best
+        # Lightning saves the newest only if it is the best
         kept, self.save_last = self.save_last, False
-        # and nothing twice at one step, where an update takes several batches with validations
+        # and skips a second validation during one update of several batches
         self._last_global_step_saved = 0
         try:
             super().on_validation_end(trainer, pl_module)
@@ -106,16 +109,16 @@ class Checkpoint(ModelCheckpoint):
             self.save_last = kept
         if not fitting or not self.save_last:
             return
-        # where gradients are half gathered, which no checkpoint has, it waits for the update
-        self._waits = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not self._waits and self._keeps_newest(trainer):
+        # a checkpoint has no accumulated gradients: wait for the end of the update
+        self._is_pending = trainer.fit_loop.epoch_loop._should_accumulate()
+        if not self._is_pending and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
     def on_train_batch_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         between = batch_idx % trainer.accumulate_grad_batches == 0
-        if self._waits and between and self._keeps_newest(trainer):
+        if self._is_pending and between and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -123,13 +126,15 @@ class Checkpoint(ModelCheckpoint):
             self._save_newest(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        # the run may end between two validations; else the last one has saved it, in the epoch that
-        # a longer run would go on with
-        if self._keeps_newest(trainer) and (self._waits or self._newest_at != trainer.global_step):
+        # if the run ends at a validation, that has saved the newest, with the epoch counters from
+        # which a longer run continues
+        if self._keeps_newest(trainer) and (
+            self._is_pending or self._newest_at != trainer.global_step
+        ):
             self._save_newest(trainer)
 
     def _is_finite(self, trainer: Trainer) -> bool:
-        """Whether the weights are, on all devices."""
+        """Whether the weights are finite on all devices."""
         finite = is_finite(trainer, self._finite_buffers)
         if trainer.world_size > 1:
             return bool(trainer.strategy.reduce_boolean_decision(finite))
@@ -137,24 +142,24 @@ class Checkpoint(ModelCheckpoint):
 
     @property
     def directory(self) -> Path:
-        """Where they are."""
+        """The directory of the checkpoints."""
         return Path(str(self.dirpath))
 
     def _save_newest(self, trainer: Trainer) -> None:
         if not self._is_finite(trainer):
-            return  # the one before is worth more
-        self._waits, self._newest_at = False, trainer.global_step
+            return  # keep the previous one
+        self._is_pending, self._newest_at = False, trainer.global_step
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_exception(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        failed = isinstance(exception, TrainingFailed)  # then what was saved before is better
+        failed = isinstance(exception, TrainingFailed)  # then the previous checkpoint is better
         if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
             return
         if not is_finite(trainer, self._finite_buffers):
             return
-        # the other ranks may wait elsewhere or be gone: nothing here may wait for them
+        # the other ranks may wait elsewhere or be gone, so this must not wait for them
         if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             name = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint()
@@ -166,10 +171,10 @@ class Checkpoint(ModelCheckpoint):
 
 
 def finite_buffers(module: LightningModule) -> set[str]:
-    """Names of the buffers that must stay finite.
+    """Return the names of the buffers that must stay finite.
 
-    These are the statistics of normalization layers, and all that are finite now; a mask of -inf,
-    say, is not.
+    These are the statistics of normalization layers, and all buffers that are finite now; a mask of
+    -inf, for example, is not.
     """
     names = {name for name, buffer in module.named_buffers() if are_finite([buffer])}
     for prefix, layer in module.named_modules():
@@ -179,10 +184,10 @@ def finite_buffers(module: LightningModule) -> set[str]:
 
 
 def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
-    """Whether what would be saved now is finite; not asked where each device has other weights.
+    """Whether the weights that a checkpoint would hold now are finite.
 
-    Looked at are the parameters, the buffers of these names, the average where that is saved in
-    place of the parameters, and what a wrapper keeps of them.
+    These are the parameters, the buffers of these names, the average if it is saved in place of the
+    parameters, and the weights that a wrapper keeps. With a sharded model the answer is True.
     """
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         return True
@@ -202,16 +207,16 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number is finite, however large; others than numbers count as finite."""
+    """Whether all floating-point numbers are finite, however large."""
     numbers = (t.detach() for t in tensors if t.is_floating_point() or t.is_complex())
     values = [as_real(t) for t in numbers if not is_lazy(t) and t.numel()]
     with torch.no_grad():
         try:
-            # not the norm by squares, which overflows long before its numbers do
+            # the maximum norm, since squares overflow long before the numbers do
             norms = torch._foreach_norm(values, float("inf")) if values else ()
         except (
             RuntimeError,
             NotImplementedError,
-        ):  # a dtype that has no norms, or no memory for it
+        ):  # a dtype without norms, or no memory for them
             return all(bool(torch.isfinite(value.float()).all()) for value in values)
     return all(bool(torch.isfinite(norm)) for norm in norms)

@@ -1,4 +1,4 @@
-"""Batch gradient descent: the gradient of the whole training set, in the memory of a batch."""
+"""Full-batch gradient descent: the gradient of the whole training set, in the memory of a batch."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.training.protocols import AllowsUnevenRanks
 
-#: Micro-batches per update while the length of an epoch is not known: longer than any. Lightning
-#: makes an update after the last batch of an epoch in any case.
-LONGER = 2**30
+#: Micro-batches per update until the length of the epoch is known: more than any epoch has.
+#: Lightning makes an update after the last batch of an epoch anyway.
+UNKNOWN_LENGTH = 2**30
 
 
 class FullBatch(Callback):
-    """One update per epoch, by the exact gradient of the mean loss over the samples of the epoch.
+    """Makes one update per epoch, with the exact gradient of the mean loss over its samples.
 
-    The batches of the loader are micro-batches: their gradients are added up, each weighed by its
-    number of samples, over all devices. So their size is a matter of memory and speed only, and a
-    smaller last one counts as what it is. Clipping sees the whole gradient.
+    The batches of the loader are micro-batches: their gradients are summed over all devices, each
+    weighed by its number of samples. Their size affects memory and speed only, and a smaller last
+    batch has a smaller weight. Clipping sees the whole gradient.
 
-    The loss must be the mean over the samples of its batch, and these are counted as Lightning
-    does for `self.log`: the length of the first tensor in the batch. A batch whose
-    `training_step` returns None is left out of the mean (with a loss scaler Lightning makes no
-    update if it was the last). What a model computes across the samples of a batch (batch norm)
-    it computes across a micro-batch, and samples that a DistributedSampler repeats count twice.
+    The loss must be the mean over the samples of its batch. These are counted as Lightning does for
+    `self.log`: by the length of the first tensor in the batch. A batch whose `training_step`
+    returns None is left out of the mean (with a loss scaler, Lightning makes no update if it is the
+    last batch). Statistics across samples (batch norm) are those of a micro-batch, and samples that
+    a DistributedSampler repeats count twice.
 
     Raises:
         UsageError: `accumulate_grad_batches` is set, the module optimizes manually, the strategy
-            accumulates by itself, a batch has no tensor to count, or the optimizer evaluates the
-            loss again within an update (LBFGS) and the epoch is more than one micro-batch.
+            accumulates gradients itself, a batch has no tensor, or the optimizer evaluates the loss
+            several times within an update (LBFGS) and the epoch has more than one micro-batch.
     """
 
     def __init__(self) -> None:
-        self._samples = 0  # of this micro-batch, here
-        self._unit = 0  # samples in the very first one: weights near 1 overflow no float16
-        self._counted = 0  # samples in the gradient so far, here
-        self._done = False  # it is divided by their number
-        self._accumulated = 1  # what the trainer has from us
+        self._samples = 0  # of this micro-batch, on this rank
+        self._unit = 0  # samples in the first micro-batch: weights near 1 do not overflow float16
+        self._counted = 0  # samples in the gradient so far, on this rank
+        self._is_averaged = False  # whether the gradient was divided by the number of samples
+        self._accumulated = 1  # what this callback has set in the trainer
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
         if stage != "fit":
@@ -62,7 +62,7 @@ class FullBatch(Callback):
             )
         if strategy.handles_gradient_accumulation:
             raise UsageError(f"a full batch cannot be accumulated by {type(strategy).__name__}")
-        self._accumulate(trainer, LONGER)
+        self._accumulate(trainer, UNKNOWN_LENGTH)
         self._allow_uneven_ranks(trainer, True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
@@ -75,14 +75,14 @@ class FullBatch(Callback):
         self._allow_uneven_ranks(trainer, False)
 
     def _allow_uneven_ranks(self, trainer: Trainer, allowed: bool) -> None:
-        """Samples are weighed one by one, so the ranks need not have equally many."""
+        """Tell the data that ranks may have different numbers of samples."""
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, AllowsUnevenRanks):
             data.allow_uneven_ranks(allowed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        # Lightning divides the loss by this number: the true one leaves it readable, and it does
-        # not underflow in float16
+        # Lightning divides the loss by this number: with the true one the loss stays readable and
+        # does not underflow in float16
         if math.isfinite(trainer.num_training_batches):
             self._accumulate(trainer, int(trainer.num_training_batches))
 
@@ -105,12 +105,12 @@ class FullBatch(Callback):
     def on_before_zero_grad(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        self._counted, self._done = 0, False
+        self._counted, self._is_averaged = 0, False
 
     def on_before_backward(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        if self._done:
+        if self._is_averaged:
             name = type(trainer.optimizers[0]).__name__
             raise UsageError(
                 f"{name} evaluates the loss again within an update, so it needs all samples in "
@@ -123,12 +123,12 @@ class FullBatch(Callback):
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        self._done = True
+        self._is_averaged = True
         counted = torch.tensor(self._counted, device=trainer.strategy.root_device)
         total = int(trainer.strategy.reduce(counted, reduce_op="sum"))
         if not total:
-            return  # every training_step returned None: there are no gradients
-        mean = total / trainer.world_size / self._unit  # gradients are means over the ranks already
+            return  # every training_step returned None, so there is no gradient
+        mean = total / trainer.world_size / self._unit  # gradients are already means over ranks
         for group in optimizer.param_groups:
             for p in group["params"]:
                 if p.grad is not None:

@@ -1,4 +1,4 @@
-"""How an optimizer is doing: norms of gradients, updates and parameters, in TensorBoard."""
+"""Logs the norms of gradients, updates and parameters."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from lit_optim.updates import Updates, count_updates
 
 
 class Health(Callback):
-    """Logs, once in so many updates and for each group, what the update was like.
+    """Logs norms of the first update and of every `every`-th one, for each param group.
 
-    `grad_norm/<group>` of the gradient that was stepped by, after clipping; `param_norm/<group>`
-    before the update; `update_norm/<group>` of what it changed; `update_ratio/<group>`, the latter
-    over the former, about 1e-3 where training goes well; and `clip_fraction`, the share of the
-    updates looked at so far whose gradient was clipped, where gradients are clipped by norm.
+    `grad_norm/<group>` is the norm of the gradient after clipping, `param_norm/<group>` that of the
+    parameters before the update, `update_norm/<group>` that of their change, and
+    `update_ratio/<group>` the change relative to the parameters, about 1e-3 in a healthy training.
+    If gradients are clipped by norm, `clip_fraction` is the share of these updates so far whose
+    gradient was clipped.
 
-    With several optimizers the tags have their names in between, `grad_norm/<optimizer>/<group>`.
-    Between two looks it costs nothing. A look keeps a copy of the parameters for one update.
-    Sharded parameters are not looked at, nor are updates within the backward pass.
+    With several optimizers the tags contain their names, `grad_norm/<optimizer>/<group>`. Other
+    updates cost nothing. A logged update needs a copy of the parameters. Sharded parameters and
+    updates in the backward pass are not logged.
 
     Args:
-        every: updates between two looks; the first update is looked at too.
+        every: the distance of two logged updates.
     """
 
     def __init__(self, every: Annotated[int, "> 0"] = 50) -> None:
         check(type(self).__init__, {"every": every})
         self.every = every
-        self._trainer: Trainer | None = None  # while it trains
+        self._trainer: Trainer | None = None  # during training
         self._tracked: list[Tracked] = []
-        self._looks: dict[int, _Look] = {}  # by place of the optimizer, during an update
-        self._clips: bool | None = None  # whether the gradient of the next update is clipped
+        self._open: dict[int, _Measurement] = {}  # by index of the optimizer, during an update
+        self._clips: bool | None = None  # whether the next update's gradient is clipped
         self._clipped: list[bool] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        self._trainer, self._looks = trainer, {}
+        self._trainer, self._open = trainer, {}
         self._tracked = track_optimizers(trainer, self)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        self._trainer, self._tracked, self._looks = None, [], {}
+        self._trainer, self._tracked, self._open = None, [], {}
 
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
@@ -61,44 +62,44 @@ class Health(Callback):
             self._clips = bool(_norm([grad for grad in every if grad is not None]) > limit)
 
     def before_update(self, updates: Updates) -> None:
-        """Look at the gradients and the parameters as they are now."""
+        """Measure the gradients and the parameters, and copy the parameters."""
         tracked = find_tracked(self._tracked, updates)
         if tracked is None or tracked.made % self.every:
             return
         if self._clips is not None:
             self._clipped.append(self._clips)
-        look = _Look(tracked.made)
+        measurement = _Measurement(tracked.made)
         for tag, group in tracked.groups():
             params = [p.detach() for p in group["params"]]
-            look.before.append([p.clone() for p in params])
-            look.values[f"param_norm/{tag}"] = float(_norm(params))
+            measurement.before.append([p.clone() for p in params])
+            measurement.values[f"param_norm/{tag}"] = float(_norm(params))
             grads = [p.grad for p in group["params"] if p.grad is not None]
-            look.values[f"grad_norm/{tag}"] = float(_norm(grads))
-        self._looks[self._tracked.index(tracked)] = look
+            measurement.values[f"grad_norm/{tag}"] = float(_norm(grads))
+        self._open[self._tracked.index(tracked)] = measurement
 
     def after_update(self, updates: Updates) -> None:
-        """Look at what has changed, and log it."""
+        """Measure the change of the parameters, and log everything."""
         tracked, trainer = find_tracked(self._tracked, updates), self._trainer
         if tracked is None or trainer is None:
             return
-        look = self._looks.pop(self._tracked.index(tracked), None)
-        if look is None:
+        measurement = self._open.pop(self._tracked.index(tracked), None)
+        if measurement is None:
             return
-        for (tag, group), before in zip(tracked.groups(), look.before, strict=True):
+        for (tag, group), before in zip(tracked.groups(), measurement.before, strict=True):
             params = [p.detach() for p in group["params"]]
-            moved = float(_norm(list(torch._foreach_sub(params, before))))
-            size = look.values[f"param_norm/{tag}"]
-            look.values[f"update_norm/{tag}"] = moved
-            look.values[f"update_ratio/{tag}"] = moved / size if size else float("nan")
+            change = float(_norm(list(torch._foreach_sub(params, before))))
+            size = measurement.values[f"param_norm/{tag}"]
+            measurement.values[f"update_norm/{tag}"] = change
+            measurement.values[f"update_ratio/{tag}"] = change / size if size else float("nan")
         if self._clipped:
-            look.values["clip_fraction"] = sum(self._clipped) / len(self._clipped)
+            measurement.values["clip_fraction"] = sum(self._clipped) / len(self._clipped)
         for logger in trainer.loggers:
-            logger.log_metrics(look.values, step=look.step)
+            logger.log_metrics(measurement.values, step=measurement.step)
 
 
 @dataclass
-class _Look:
-    """What was seen before an update."""
+class _Measurement:
+    """The parameters before an update, and the norms."""
 
     step: int
     before: list[list[Tensor]] = field(default_factory=list)

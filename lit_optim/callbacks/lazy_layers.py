@@ -1,4 +1,4 @@
-"""Layers that get their shapes from the first batch get them before the optimizer is made."""
+"""Gives lazy layers their shapes before the optimizer is created."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lit_optim.errors import UsageError, first_line
 
 
 class _AllHaveShapes(BaseException):
-    """The dry pass has reached the last lazy layer; no code in between should catch this."""
+    """Ends the dry pass at the last lazy layer; a BaseException, so that no code catches it."""
 
 
 class LazyLayers(Callback):
-    """Gives lazy layers their shapes before DDP wraps the model, which refuses them."""
+    """Gives lazy layers their shapes before DDP wraps the model, since DDP refuses them."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
         if stage == "fit" and isinstance(trainer.strategy, DDPStrategy):
@@ -30,34 +30,34 @@ class LazyLayers(Callback):
 
 
 def initialize_lazy_layers(module: LightningModule) -> None:
-    """Let each lazy layer (`nn.LazyLinear` and so on) see an input, if there is one.
+    """Give all lazy layers (`nn.LazyLinear` and so on) of a module an input.
 
-    Until it has, its weights have no shape, and nothing is known of them: whether they are decayed,
-    which role they have. The input is `example_input_array`, or else the first training batch, of
-    which `training_step` is run until the last lazy layer has been reached: without gradient,
-    logging nothing, and with the buffers put back as they were.
+    Before that their weights have no shape, so that neither their role nor their weight decay is
+    known. The input is `example_input_array` or else the first training batch, with which
+    `training_step` runs until the last lazy layer: without gradient, without logging, and with the
+    buffers restored afterwards.
 
     Args:
         module: attached to its trainer.
 
     Raises:
-        UsageError: the layers were not reached; it says what to do.
+        UsageError: the input does not reach the layers; the message says what to do.
     """
     lazy = [layer for layer in module.modules() if _has_no_shape(layer)]
     if not lazy:
         return
     names = [name for name, layer in module.named_modules() if layer in lazy]
     buffers = {name: b.clone() for name, b in module.named_buffers() if not is_lazy(b)}
-    way_out = "set example_input_array in the module, or run a batch through it before fit"
+    advice = "set example_input_array in the module, or run a batch through it before fit"
     try:
-        with _stopping(module, lazy), _silent(module), torch.no_grad():
-            _run_dry(module)
+        with _stop_at_last(module, lazy), _no_logging(module), torch.no_grad():
+            _run_dry_pass(module)
     except _AllHaveShapes:
         pass
     except Exception as error:
         raise UsageError(
             f"the shape of the lazy layer {names[0]} could not be found by a dry training_step "
-            f"({type(error).__name__}: {first_line(error)}): {way_out}"
+            f"({type(error).__name__}: {first_line(error)}): {advice}"
         ) from error
     for name, b in module.named_buffers():
         if name in buffers:
@@ -67,14 +67,14 @@ def initialize_lazy_layers(module: LightningModule) -> None:
             layer.reset_running_stats()
     left = [name for name, layer in module.named_modules() if _has_no_shape(layer)]
     if left:
-        raise UsageError(f"no input reaches the lazy layer {left[0]}: {way_out}")
+        raise UsageError(f"no input reaches the lazy layer {left[0]}: {advice}")
 
 
 def _has_no_shape(layer: nn.Module) -> bool:
     return any(is_lazy(p) for p in layer.parameters(recurse=False))
 
 
-def _run_dry(module: LightningModule) -> None:
+def _run_dry_pass(module: LightningModule) -> None:
     trainer = module.trainer
     precision = trainer.precision_plugin
     precision.convert_module(module)
@@ -97,15 +97,15 @@ def _first_batch(trainer: Trainer) -> Any:
     loader = trainer.fit_loop._combined_loader
     if loader is None:
         raise UsageError("there are no training data")
-    twin = CombinedLoader(loader.iterables, loader._mode)  # the trainer has begun with its own
+    twin = CombinedLoader(loader.iterables, loader._mode)  # the trainer iterates over its own
     batch, *_ = next(iter(twin))
     twin.reset()
     return batch
 
 
 @contextmanager
-def _stopping(module: LightningModule, lazy: list[nn.Module]) -> Iterator[None]:
-    """Raise `_AllHaveShapes` where the last of these layers has its shape."""
+def _stop_at_last(module: LightningModule, lazy: list[nn.Module]) -> Iterator[None]:
+    """Raise `_AllHaveShapes` when the last of these layers gets its shape."""
 
     def look(*_: Any) -> None:
         if not any(map(_has_no_shape, lazy)):
@@ -121,8 +121,8 @@ def _stopping(module: LightningModule, lazy: list[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _silent(module: LightningModule) -> Iterator[None]:
-    """Nothing is logged."""
+def _no_logging(module: LightningModule) -> Iterator[None]:
+    """Replace the module's `log` and `log_dict` by functions that do nothing."""
     kept = {name: module.__dict__.get(name) for name in ("log", "log_dict")}
     for name in kept:
         module.__dict__[name] = lambda *args, **kwargs: None

@@ -1,4 +1,4 @@
-"""What is noted while training: learning rates under stable names, the best of each metric."""
+"""Logs learning rates and scheduled hyperparameters, under the same tags for every optimizer."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
-#: A plan has about so many points, and beside them so many milestones of its schedule.
+#: The approximate number of points of a plan, and the most milestones of the schedule among them.
 POINTS = 250
 MARKS = 50
 
 
 class LearningRates(Callback):
-    """Logs `lr/<group>`: the lr that update k used, at step k.
+    """Logs `lr/<group>`: at step k the lr that update k used.
 
-    The tag does not depend on the optimizer, so that curves of different runs overlay. The first
-    and the last update are always there, between them every `trainer.log_every_n_steps`. A step
-    that was skipped (a None loss, an overflow) is no update. `effective_lr/<group>` stands beside
-    it where the optimizer scales the lr itself.
+    The tag is the same for every optimizer, so that the curves of runs can be overlaid. The first
+    and the last update are always logged, and every `trainer.log_every_n_steps` in between. A
+    skipped step (a loss of None, an overflow) is not an update. If the optimizer scales the lr
+    itself, `effective_lr/<group>` is logged too.
 
-    TensorBoard also gets `plan/<group>` before the first update: what the schedule is going to do,
-    by the function that does it. It has some hundreds of points at most, in a long run some of the
-    steps at which `lr/<group>` will be logged. What follows a metric or multiplies up has no plan.
+    TensorBoard also gets `plan/<group>` before the first update: the values that the schedule will
+    have, computed by the schedule itself. A plan has a few hundred points at most, in a long run at
+    steps at which `lr/<group>` will be logged. A schedule that follows a metric has no plan, nor
+    has one that multiplies the current lr.
 
-    Where data of another length come on the way, so that the run is no longer as long as its
-    schedule, that is told in a line; beyond its end the lr stays what it was there.
+    If an epoch changes its length during training, so that the run and its schedule no longer end
+    together, a warning says so. After the end of the schedule the lr stays constant.
 
-    Other hyperparameters that have a schedule are logged likewise, as `weight_decay/<group>` and
+    Other scheduled hyperparameters are logged in the same way, as `weight_decay/<group>` and
     `plan/weight_decay/<group>`.
 
-    With several optimizers the tags have their names in between, `lr/<optimizer>/<group>`, and the
-    steps are the updates of each.
+    With several optimizers the tags contain their names, `lr/<optimizer>/<group>`, and the steps
+    are the updates of each optimizer.
     """
 
     def __init__(self) -> None:
-        self._trainer: Trainer | None = None  # while it trains
+        self._trainer: Trainer | None = None  # during training
         self._tracked: list[Tracked] = []
-        self._used: dict[int, _Used] = {}  # by place of the optimizer
-        self._batches: float | None = None  # of an epoch
+        self._used: dict[int, _Used] = {}  # by index of the optimizer
+        self._batches: float | None = None  # in an epoch
         self._length: int | None = None  # of the run, in updates
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -99,15 +100,15 @@ class LearningRates(Callback):
                 logger.log_metrics(values, step=t + before)
 
     def before_update(self, updates: Updates) -> None:
-        """Note the lrs that this update uses, and log them where it is time."""
+        """Record the lrs that this update uses, and log them if they are due."""
         self._note(updates, ahead=1)
 
     def after_update(self, updates: Updates) -> None:
-        """The same for an update that nobody has announced: it was made in the backward pass."""
+        """Do the same for an update in the backward pass, which is not announced."""
         self._note(updates, ahead=0)
 
     def _note(self, updates: Updates, ahead: int) -> None:
-        """Note the lrs in the groups; `ahead` is 1 before the update that uses them, 0 after it."""
+        """Record the lrs of the groups; `ahead` is 1 before the update with them, 0 after it."""
         tracked, trainer = find_tracked(self._tracked, updates), self._trainer
         if tracked is None or trainer is None:
             return
@@ -134,7 +135,7 @@ class LearningRates(Callback):
 
 @dataclass
 class _Used:
-    """The lrs that an update used, and what else has a schedule, by tag."""
+    """The lrs and the scheduled hyperparameters that an update used, by tag."""
 
     step: int
     values: dict[str, float]
@@ -158,7 +159,7 @@ def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
 
 
 def _plans(tracked: Tracked, schedule: ScheduledLR, t: int) -> dict[str, float]:
-    """What other hyperparameters are going to be at update t."""
+    """Return the values that other scheduled hyperparameters will have at update t."""
     values = {}
     for scheduled in schedule.hyperparameters:
         for index in scheduled.base_values:
@@ -170,15 +171,16 @@ def _plans(tracked: Tracked, schedule: ScheduledLR, t: int) -> dict[str, float]:
 
 
 def plan_steps(first: int, total: int, every: int, milestones: Sequence[int]) -> list[int]:
-    """The updates of a plan: all of a short run; of a long one first, last and every so many.
+    """Choose the updates of a plan: all of a short run, some at equal distances of a long run.
 
     Args:
-        first: the update to begin with.
-        total: how many the run has.
-        every: how often lrs are logged; a plan of few points has points there.
-        milestones: updates that should be in it, if they are not too many.
+        first: the first update of the plan.
+        total: the updates of the run.
+        every: the distance at which lrs are logged; the points of a sparse plan are among these.
+        milestones: updates that are included, unless they are too many. So are the first and the
+            last update.
     """
-    least = math.ceil((total - first) / POINTS)  # steps between two points
+    least = math.ceil((total - first) / POINTS)  # the smallest distance of two points
     if least <= 1:
         return list(range(first, total))
     finer = [step for step in range(least, every + 1) if every % step == 0]
@@ -190,7 +192,7 @@ def plan_steps(first: int, total: int, every: int, milestones: Sequence[int]) ->
 
 
 def _effective_lr(optimizer: OptimizerBase, group: dict[str, Any], ahead: int) -> float:
-    """Of the parameter of the group that was stepped most."""
+    """Return the effective lr of the parameter of the group with the most updates."""
     states = [optimizer.state.get(p, {}) for p in group["params"]]
     state = max(states, key=lambda state: state.get("step", 0))
     kept = optimizer.initial_scalars(group)

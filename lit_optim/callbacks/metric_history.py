@@ -13,18 +13,22 @@ from lit_optim.training.monitor import find_direction
 
 
 class MetricHistory(Callback):
-    """Keeps the last value of every validation metric and of `monitor`, and the best where it can.
+    """Keeps the last and the best value of every validation metric and of `monitor`.
 
-    Whether a metric is best low or high is known by its torchmetrics class or by its name; where it
-    is not known there is no best value.
+    The torchmetrics class of a metric or its name says whether low or high is better. If neither
+    does, the metric has no best value.
 
     The last update of a run is always followed by a validation (in epochs that have one), so that
     the final metrics are those of the final weights.
+
+    Args:
+        monitor: the metric by which the run is judged.
+        mode: the direction of `monitor`; None: as for other metrics.
     """
 
     def __init__(self, monitor: str | None = None, mode: Direction | None = None) -> None:
         self.monitor = monitor
-        self.mode = mode  # of `monitor`; None: as for other metrics
+        self.mode = mode
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
 
@@ -38,7 +42,7 @@ class MetricHistory(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if has_reached_max_steps(trainer):
-            # at max_steps Lightning ends without a validation, but not when it is told to stop
+            # at max_steps Lightning skips the validation, but not if should_stop is set
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102

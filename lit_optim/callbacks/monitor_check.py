@@ -16,18 +16,18 @@ from lit_optim.training.monitor import (
 
 
 class MonitorCheck(Callback):
-    """Refuses a metric that something depends on and nobody logs, or that has no known direction.
+    """Refuses a monitored metric that is not logged, or whose direction is unknown.
 
-    It looks at what the first validation has logged: the one batch that is validated before
-    training or, where training is resumed, the first one after that.
+    It checks the metrics of the first validation: of the sanity check before training or, in a
+    resumed run, of the first validation after that.
 
     Args:
-        watched: of each metric that something depends on the key that names it.
-        undirected: callbacks whose `mode` was not given. They get the direction of their metric.
-        mode_keys: of the metrics of these callbacks the key that gives the direction.
+        watched: the monitored metrics, each with the key of the configuration that names it.
+        undirected: callbacks without a `mode`; they get the direction of their metric.
+        mode_keys: of the metrics of these callbacks, the key that sets the direction.
 
     Raises:
-        UsageError: a metric is not logged, or its direction cannot be known.
+        UsageError: a metric is not logged, or its direction is unknown.
     """
 
     def __init__(

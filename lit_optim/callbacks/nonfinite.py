@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite."""
+"""Stops a run, skips the update or rolls back when a loss or a gradient is not finite."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ from lit_optim.updates import innermost_optimizer
 LOG = logging.getLogger("lit_optim")
 
 Policy = Literal["stop", "skip", "rollback"]
-#: So many steps without a loss in a row are no training.
-MOST_NONE = 100
-#: On a GPU, where to look means to wait, a loss is looked at once in so many steps.
-EVERY = 10
+#: The run ends after this many steps in a row without a loss.
+MAX_STEPS_WITHOUT_LOSS = 100
+#: How often a loss on a GPU is read, which waits for the GPU, in steps.
+GPU_INTERVAL = 10
 
 
 class NonFinite(Callback):
-    """Ends the training at a loss that is NaN or infinite, or does without the update.
+    """Handles a loss or a gradient that is NaN or infinite.
 
-    - `stop`: the run ends with one line and code 1, and what was saved before stays. The loss is
-      looked at: on a CPU after every step, on a GPU every tenth, before each validation and at the
-      end.
-    - `skip`: an update whose gradient is not finite is not made: neither weights nor optimizer nor
-      schedule move. Every gradient is looked at, which reads it once more. A step that evaluates
-      the loss several times (LBFGS) is undone if one of them is not finite.
-    - `rollback`: as `stop`, but the weights, the optimizer and the schedule go back to the newest
-      checkpoint of the run, and the data go on.
+    - `stop`: the run ends with a message and exit code 1; earlier checkpoints stay. The loss is
+      checked after every step on a CPU and after every tenth on a GPU, before each validation and
+      at the end.
+    - `skip`: an update whose gradient is not finite is skipped: weights, optimizer and schedule
+      stay as they are. Every gradient is checked, which reads it once more. A step that evaluates
+      the loss several times (LBFGS) is undone if one of its gradients is not finite.
+    - `rollback`: as `stop`, but weights, optimizer and schedule return to the newest checkpoint of
+      the run, and training continues with the next batch.
 
-    Both of the latter are told in a line, counted as `nonfinite` in the logs, and end the run after
-    `most` in a row. All ranks decide alike. With a loss scaler (16-mixed) overflows are its own
-    matter. A `training_step` that returns None a hundred times in a row ends the run too, except in
-    manual optimization, where it need not return the loss; then its gradients are looked at before
-    each update instead, as with skip.
+    With skip and rollback, a warning is printed and `nonfinite` is logged each time, and the run
+    ends after more than `most` in a row. All ranks take the same decision. A loss scaler
+    (16-mixed) handles overflows itself. A run also ends if `training_step` returns None a hundred
+    times in a row, except in manual optimization, where it need not return the loss; there the
+    gradients are checked before each update.
 
     Args:
-        policy: which of these.
-        most: in a row, with skip and rollback.
+        policy: one of these.
+        most: how many in a row are tolerated with skip and rollback.
 
     Raises:
-        TrainingFailed: the run is to end.
+        TrainingFailed: the run must end.
     """
 
     def __init__(self, policy: Policy = "stop", most: Annotated[int, "> 0"] = 10) -> None:
         check(type(self).__init__, {"policy": policy, "most": most})
         self.policy, self.most = policy, most
-        self.count = 0  # in all
+        self.count = 0  # of the whole run
         self._in_a_row = 0
         self._none = 0
-        self._bad: Tensor | None = None  # whether one of the losses not looked at yet is
+        self._bad: Tensor | None = None  # whether one of the losses since the last check is
         self._since = 0
         self._guards: dict[int, _Guard] = {}
 
@@ -78,11 +78,13 @@ class NonFinite(Callback):
     def on_before_optimizer_step(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if _scales(trainer) or (self.policy != "skip" and pl_module.automatic_optimization):
+        if _has_loss_scaler(trainer) or (
+            self.policy != "skip" and pl_module.automatic_optimization
+        ):
             return
         params = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
-        if self.policy != "skip":  # the loss may not be returned
+        if self.policy != "skip":  # manual optimization may not return the loss
             self._note_bad([~torch.isfinite(grad).all() for grad in grads])
             return
         finite = are_finite(grads)
@@ -106,35 +108,35 @@ class NonFinite(Callback):
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if not isinstance(loss, Tensor):
-            if not pl_module.automatic_optimization:  # where it need not return one
-                self._look_in_time(trainer, pl_module)
+            if not pl_module.automatic_optimization:  # there it need not return the loss
+                self._check_if_due(trainer, pl_module)
                 return
             self._none += 1
-            if self._none == MOST_NONE:
+            if self._none == MAX_STEPS_WITHOUT_LOSS:
                 raise TrainingFailed(
-                    f"training_step has returned no loss {MOST_NONE} times in a row, at step "
-                    f"{trainer.global_step}"
+                    f"training_step has returned no loss {MAX_STEPS_WITHOUT_LOSS} times in a row, "
+                    f"at step {trainer.global_step}"
                 )
             return
         self._none = 0
         if self.policy == "skip":
             return
         self._note_bad([~torch.isfinite(loss.detach())])
-        self._look_in_time(trainer, pl_module)
+        self._check_if_due(trainer, pl_module)
 
     def _note_bad(self, bad: list[Tensor]) -> None:
-        for one in bad:
-            self._bad = one if self._bad is None else self._bad | one.to(self._bad.device)
+        for flag in bad:
+            self._bad = flag if self._bad is None else self._bad | flag.to(self._bad.device)
 
-    def _look_in_time(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _check_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since += 1
-        if pl_module.device.type == "cpu" or self._since >= EVERY:
-            self._look(trainer, pl_module)
+        if pl_module.device.type == "cpu" or self._since >= GPU_INTERVAL:
+            self._check(trainer, pl_module)
 
     def on_validation_start(  # noqa: D102
         self, trainer: Trainer, pl_module: LightningModule
     ) -> None:
-        self._look(trainer, pl_module)
+        self._check(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
         for guard in self._guards.values():
@@ -142,9 +144,9 @@ class NonFinite(Callback):
         self._guards.clear()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        self._look(trainer, pl_module)
+        self._check(trainer, pl_module)
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bad is None:
             return
         bad, self._bad, self._since = bool(self._bad), None, 0
@@ -201,17 +203,17 @@ class NonFinite(Callback):
 
 
 class _Discarded(Exception):
-    """An evaluation of the loss within a step has a gradient that is not finite."""
+    """Ends a step that evaluates the loss several times: a gradient is not finite."""
 
 
 class _Guard:
-    """Undoes a step that evaluates the loss several times, if one of them is not finite.
+    """Undoes a step that evaluates the loss several times, if one of its gradients is not finite.
 
-    It stands in the place of the optimizer's `step`.
+    It replaces the optimizer's `step`.
 
     Args:
-        optimizer: whose.
-        note_update: called after each step that stays.
+        optimizer: the optimizer.
+        note_update: called after each step that is not undone.
     """
 
     def __init__(self, optimizer: Optimizer, note_update: Callable[[], None]) -> None:
@@ -221,26 +223,26 @@ class _Guard:
         optimizer.step = self  # type: ignore[method-assign]
 
     def remove(self) -> None:
-        """Give the optimizer its own `step` back."""
+        """Restore the optimizer's own `step`."""
         self._optimizer.step = self._step  # type: ignore[method-assign]
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Keep the weights and the state; called after each evaluation, kept at the first."""
+        """Save the weights and the state at the first evaluation of a step."""
         if self._before is None:
             weights = [p.clone() for p in self._params()]
-            state = {p: _copied(values) for p, values in self._optimizer.state.items()}
+            state = {p: _copy_state(values) for p, values in self._optimizer.state.items()}
             self._before = weights, state
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A step of the optimizer, or None if it is undone."""
+        """Make a step of the optimizer; return None if it is undone."""
         self._before = None
         try:
             result = self._step(*args, **kwargs)
         except _Discarded:
             self._undo()
             return None
-        except TrainingFailed:  # that was one too many
+        except TrainingFailed:  # too many in a row
             self._undo()
             raise
         finally:
@@ -262,22 +264,22 @@ class _Guard:
         return [p for group in self._optimizer.param_groups for p in group["params"]]
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """A state as it is now; the tensors that LBFGS keeps in lists are never written again."""
-    kinds: dict[str, Any] = {}
+def _copy_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Copy a state; the tensors that LBFGS keeps in lists are never overwritten."""
+    copy: dict[str, Any] = {}
     for name, value in state.items():
         if isinstance(value, Tensor):
             value = value.clone()
-        kinds[name] = list(value) if isinstance(value, list) else value
-    return kinds
+        copy[name] = list(value) if isinstance(value, list) else value
+    return copy
 
 
 def _evaluates_again(optimizer: Optimizer) -> bool:
-    """Whether a step calls the closure again after the weights have moved."""
+    """Whether a step calls the closure again after it has changed the weights."""
     is_lbfgs = isinstance(innermost_optimizer(optimizer), torch.optim.LBFGS)
     return is_lbfgs or "closure" in getattr(optimizer, "requirements", ())
 
 
-def _scales(trainer: Trainer) -> bool:
+def _has_loss_scaler(trainer: Trainer) -> bool:
     precision = trainer.precision_plugin
     return isinstance(precision, MixedPrecision) and precision.scaler is not None

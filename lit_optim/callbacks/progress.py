@@ -1,4 +1,4 @@
-"""One bar for the whole run, in updates."""
+"""Shows one progress bar for the whole run, in updates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,20 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from lit_optim.training.lengths import total_updates
 
+#: The columns of the bar, at least and at most.
+MIN_BAR, MAX_BAR = 8, 40
+#: The columns of the counter, of one time, and of everything beside the bar with two metrics.
+COUNT_WIDTH, TIME_WIDTH, BESIDE_BAR = 5, 7, 64
+
 
 class RunProgress(ProgressBar):
-    """Steps done of all steps, time passed and left, and the metrics logged with `prog_bar=True`.
+    """Shows updates, elapsed and remaining time, and the metrics logged with `prog_bar=True`.
 
-    A bar per epoch says little about a run that is counted in steps.
+    A bar per epoch, as Lightning has, says little about a run whose length is in updates.
     """
 
     def __init__(self) -> None:
@@ -47,17 +53,19 @@ class RunProgress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if not self._enabled or self._progress is not None:
-            return  # not before: other callbacks print tables when the training starts
+            return
+        # later than on_train_start, in which other callbacks print tables
+        console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-            refresh_per_second=4,  # drawing takes a millisecond of the training
-            redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
+            BarColumn(bar_width=max(MIN_BAR, min(MAX_BAR, console.width - BESIDE_BAR))),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=COUNT_WIDTH)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=TIME_WIDTH)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=TIME_WIDTH)),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            console=console,
+            refresh_per_second=4,  # a redraw costs the training a millisecond
+            redirect_stdout=sys.stdout.isatty(),  # output to a file is not redirected
         )
         self._task = self._progress.add_task("", total=total_updates(trainer))
         self._redirected.enter_context(logs_above(self._progress.console))
@@ -71,13 +79,13 @@ class RunProgress(ProgressBar):
         step = trainer.global_step
         self._progress.update(self._task, completed=step)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        # a model may log a step after us, when it has ended
+        # one step later: the module's hook, which may log, comes after the callbacks'
         if every and step > 1 and (step - 1) % every == 0:
-            self._tell(trainer)
+            self._show_metrics(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if self._progress is not None:
-            self._tell(trainer)
+            self._show_metrics(trainer)
         self._stop()
 
     def on_exception(  # noqa: D102
@@ -85,12 +93,12 @@ class RunProgress(ProgressBar):
     ) -> None:
         self._stop()
 
-    def _tell(self, trainer: Trainer) -> None:
-        """Read the metrics: it may wait for the device, so not at every step."""
+    def _show_metrics(self, trainer: Trainer) -> None:
+        """Show the metrics; reading them may wait for the device, so not at every step."""
         assert self._progress is not None
         metrics = trainer.progress_bar_metrics.items()
-        told = " ".join(f"{name} {value:.3f}" for name, value in metrics if name != "v_num")
-        self._progress.update(self._task, description=told)
+        text = " ".join(f"{name} {value:.3f}" for name, value in metrics if name != "v_num")
+        self._progress.update(self._task, description=text)
 
     def _stop(self) -> None:
         self._redirected.close()
@@ -99,7 +107,7 @@ class RunProgress(ProgressBar):
             self._progress = None
 
 
-class _Above:
+class _PrintAbove:
     """A stream that prints whole lines above the bar of a console."""
 
     def __init__(self, console: Console) -> None:
@@ -117,20 +125,24 @@ class _Above:
 
 @contextmanager
 def logs_above(console: Console) -> Iterator[None]:
-    """Print what is logged to a terminal above the bar, which it would tear apart.
+    """Print log records above the bar in a terminal, so that they do not break it.
 
-    Rich does so for `print`; handlers of logging keep the stream that they were made with. To be
-    entered before the bar is started.
+    Rich does this for `print`, but logging's handlers keep the stream with which they were created.
+    Enter this context before the bar starts.
     """
-    moved: list[tuple[logging.StreamHandler[Any], Any]] = []
+    redirected: list[tuple[logging.StreamHandler[Any], Any]] = []
     if console.is_terminal:
-        known = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
-        for handler in {h for logger in (logging.root, *known) for h in logger.handlers}:
-            is_ours = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
-            if isinstance(handler, logging.StreamHandler) and is_ours and handler.stream.isatty():
-                moved.append((handler, handler.setStream(_Above(console))))
+        loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
+        for handler in {h for logger in (logging.root, *loggers) for h in logger.handlers}:
+            is_standard = getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and is_standard
+                and handler.stream.isatty()
+            ):
+                redirected.append((handler, handler.setStream(_PrintAbove(console))))
     try:
         yield
     finally:
-        for handler, stream in moved:
+        for handler, stream in redirected:
             handler.setStream(stream)

@@ -1,4 +1,4 @@
-"""One process of several that dies takes the others with it, and is named in a line."""
+"""Ends all ranks when one of them dies, and names it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from lit_optim.system import signal_name
 from lit_optim.training.overrides import stop_child_observer
 
 POLL_SECONDS = 0.5
-#: That the others have to notice by themselves, which tells more.
+#: How long the other ranks have to notice it themselves, which gives a better message.
 GRACE_SECONDS = 4.0
 PARENT = os.getppid()
-#: What a broken connection says, in gloo's words and NCCL's.
-BROKEN = ("by peer", "Broken pipe", "remote process")
-#: What gloo says.
-GAVE_UP = re.compile(r"Timed out waiting \d+ms for \w+ operation")
+#: Parts of the errors of gloo and NCCL when a connection is broken.
+BROKEN_CONNECTION = ("by peer", "Broken pipe", "remote process")
+#: The error of gloo after a timeout.
+TIMED_OUT = re.compile(r"Timed out waiting \d+ms for \w+ operation")
 
 
 class Ranks(Callback):
-    """Watches the processes that Lightning has started, and from them the one that started them.
+    """Watches the processes that Lightning has started, and in these the process that started them.
 
-    A process that waits for one that is gone would wait for minutes, or forever.
+    A process that waits for a dead one would wait for minutes, or forever.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        others = started(trainer)
+        others = find_started(trainer)
         if others:
             stop_child_observer()
             threading.Thread(target=_watch, args=(others,), daemon=True).start()
@@ -42,57 +42,58 @@ class Ranks(Callback):
             threading.Thread(target=_watch_parent, daemon=True).start()
 
 
-def started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
-    """The processes of the other ranks of this machine, where this one has started them."""
+def find_started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
+    """Return the processes of the other ranks on this machine that this process has started."""
     return list(getattr(trainer.strategy.launcher, "procs", ()))
 
 
 def _by_lightning(trainer: Trainer) -> bool:
-    """Whether the ranks are processes that Lightning started; others have who looks after them."""
+    """Whether Lightning started the ranks; other launchers watch their processes themselves."""
     strategy = trainer.strategy
     if not isinstance(strategy, ParallelStrategy):
         return False
     return isinstance(strategy.cluster_environment, LightningEnvironment)
 
 
-def died(trainer: Trainer, error: BaseException) -> str | None:
-    """Which rank's end has brought about an error here, and how it ended; None if none has."""
-    others = started(trainer)
-    if not (others and is_broken(error)):
+def describe_death(trainer: Trainer, error: BaseException) -> str | None:
+    """Describe how the rank ended that has caused an error here; None if no rank has."""
+    others = find_started(trainer)
+    if not (others and is_broken_connection(error)):
         return None
     until = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < until:
-        told = _first_dead(others)
-        if told:
-            return told
+        report = _describe_first_death(others)
+        if report:
+            return report
         time.sleep(0.1)
     return None
 
 
-def is_broken(error: BaseException) -> bool:
-    """Whether an error is that another process is gone."""
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in BROKEN)
+def is_broken_connection(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in BROKEN_CONNECTION)
 
 
-def gave_up(error: BaseException) -> bool:
-    """Whether an error is that another process has not come within the strategy's timeout."""
-    return isinstance(error, RuntimeError) and GAVE_UP.search(str(error)) is not None
+def is_timeout(error: BaseException) -> bool:
+    """Whether an error says that another process did not respond within the timeout."""
+    return isinstance(error, RuntimeError) and TIMED_OUT.search(str(error)) is not None
 
 
-def end_others(trainer: Trainer) -> None:
+def end_ranks(trainer: Trainer) -> None:
     """End the processes that this one has started, which can do nothing alone."""
-    others = started(trainer)
+    others = find_started(trainer)
     until = time.monotonic() + GRACE_SECONDS
     while any(other.poll() is None for other in others) and time.monotonic() < until:
         time.sleep(0.1)
     _kill(others)
 
 
-def tell_if_left(waited: bool = False) -> None:
-    """In a process that was started: say so if who started it is gone, as nobody else can.
+def report_lost_parent(waited: bool = False) -> None:
+    """Report, in a started process, that rank 0 is gone, since no other process can.
 
     Args:
-        waited: it is not gone but has not come; if it has waited as well, it ends this process.
+        waited: whether rank 0 did not respond within the timeout. If it is not gone but waits too,
+            it ends this process meanwhile.
     """
     time.sleep(2 * GRACE_SECONDS if waited else POLL_SECONDS)
     gone = os.getppid() != PARENT
@@ -101,9 +102,9 @@ def tell_if_left(waited: bool = False) -> None:
         print(f"lit_optim: rank 0 {how}; all ranks are ended", file=sys.stderr, flush=True)
 
 
-def _first_dead(others: list[subprocess.Popen[bytes]]) -> str | None:
+def _describe_first_death(others: list[subprocess.Popen[bytes]]) -> str | None:
     codes = {rank: other.poll() for rank, other in enumerate(others, 1)}
-    # who was killed is to blame; who ended with a code may only have noticed
+    # a killed process is the cause; one that ended with a code may only have noticed
     for rank, code in sorted(codes.items(), key=lambda item: item[1] or 0):
         if code is not None and code < 0:
             return f"rank {rank} was killed by {signal_name(-code)}; all ranks are ended"
@@ -120,14 +121,14 @@ def _kill(others: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _watch(others: list[subprocess.Popen[bytes]]) -> None:
-    told = None
-    while told is None:
+    report = None
+    while report is None:
         time.sleep(POLL_SECONDS)
         if all(other.poll() == 0 for other in others):
             return
-        told = _first_dead(others)
-    time.sleep(GRACE_SECONDS)  # this thread ends with the process, if that notices
-    print(f"lit_optim: {told}", file=sys.stderr, flush=True)
+        report = _describe_first_death(others)
+    time.sleep(GRACE_SECONDS)  # this thread ends with the process, if the process notices
+    print(f"lit_optim: {report}", file=sys.stderr, flush=True)
     _kill(others)
     os._exit(1)
 
@@ -136,5 +137,5 @@ def _watch_parent() -> None:
     while os.getppid() == PARENT:
         time.sleep(POLL_SECONDS)
     time.sleep(GRACE_SECONDS)
-    tell_if_left()
+    report_lost_parent()
     os._exit(1)

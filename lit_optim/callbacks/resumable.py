@@ -1,4 +1,4 @@
-"""Going on with a run that was cut off, as if it had not been."""
+"""Saves and restores what an interrupted run needs to continue bit for bit."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LOG = logging.getLogger("lit_optim")
 
 
 class Resumable(Callback):
-    """Keeps in each checkpoint what training goes on with beside Lightning's own: chance and place.
+    """Adds to each checkpoint the random states, the place in the data and what was unfrozen.
 
-    The states of the random number generators of torch (CPU and this GPU, of CUDA or MPS), numpy
-    and Python, and how many batches of the epoch are done, and which parameters were frozen or
-    unfrozen since the run began. A sampler that has `skip` (ours have) begins the epoch there; any
-    other loader begins it anew, which is told in a line.
+    It saves the states of the random number generators of torch (CPU and this GPU, CUDA or MPS),
+    numpy and Python, the number of batches of the epoch so far, and which parameters were frozen or
+    unfrozen since the beginning of the run. A sampler that implements `SkipsBatches` continues the
+    epoch at its next batch; any other loader begins the epoch again, with a warning.
 
     Args:
-        fresh: hyperparameters of groups that are those of this run's configuration, not those of
+        fresh: hyperparameters of groups that a resumed run takes from its configuration, not from
             the checkpoint.
-        any_length: the schedule may have another length than it had.
+        any_length: whether the schedule may have another length than before.
     """
 
     def __init__(self, fresh: Sequence[str] = (), any_length: bool = False) -> None:
@@ -43,25 +43,23 @@ class Resumable(Callback):
         self._loaded: dict[str, Any] | None = None
         self._made: list[list[dict[str, Any]]] = []
         self._place: tuple[int, int] = (0, 0)
-        self._stepped = (
-            0  # batches that ended with a step, by which Lightning counts what is logged
-        )
+        self._stepped = 0  # batches that ended with a step, by which Lightning logs
         self._ended = False
-        self._trained: dict[str, bool] = {}  # whether a parameter was when the run began
-        self._turned: dict[str, bool] = {}  # and those for which that has changed on the way
+        self._trained: dict[str, bool] = {}  # whether each parameter was trainable at the beginning
+        self._toggled: dict[str, bool] = {}  # those for which that has changed since
 
     def state_dict(self) -> dict[str, Any]:  # noqa: D102
         epoch, batches = self._place
-        turned = dict(self._turned)
+        toggled = dict(self._toggled)
         return {
-            "epoch": epoch, "batches": batches, "chance": self._chance(), "turned": turned,
-            "stepped": self._stepped,
+            "epoch": epoch, "batches": batches, "stepped": self._stepped, "turned": toggled,
+            "chance": self._next_random_states(),
         }  # fmt: skip
 
-    def _chance(self) -> dict[str, Any]:
-        """That with which the next batch begins; it is restored there, not before."""
+    def _next_random_states(self) -> dict[str, Any]:
+        """Return the random states at the next batch, where a resumed run restores them."""
         loaded: dict[str, Any] | None = self._loaded and self._loaded["chance"]
-        return loaded or _chance()
+        return loaded or _random_states()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
         self._loaded = state_dict
@@ -71,19 +69,19 @@ class Resumable(Callback):
     ) -> None:
         loop = trainer.fit_loop.epoch_loop
         progress: Any = loop.batch_progress.current
-        # where a hook at the end of a batch failed, that batch is done
+        # a batch counts as done even if a hook at its end failed
         done = max(progress.completed, progress.processed)
         count = trainer.num_training_batches
         self._stepped = loop._batches_that_stepped
         if trainer.validating and not loop._should_accumulate():
-            self._stepped += 1  # which Lightning does after the validation
-        if self._loaded is not None:  # no batch has begun since
+            self._stepped += 1  # Lightning counts after the validation
+        if self._loaded is not None:  # no batch has begun since the resume
             self._stepped = self._loaded.get("stepped", self._stepped)
         if "loops" in checkpoint:
-            settle_progress(checkpoint["loops"]["fit_loop"], count, is_in_validation(trainer))
-        within = count and not self._ended  # at the end the epoch counts as done
+            correct_progress(checkpoint["loops"]["fit_loop"], count, is_in_validation(trainer))
+        within = count and not self._ended  # at the end of the run the epoch is complete
         self._place = trainer.current_epoch, int(done % count) if within else 0
-        self._turned = {
+        self._toggled = {
             name: p.requires_grad
             for name, p in pl_module.named_parameters()
             if self._trained.get(name, p.requires_grad) != p.requires_grad
@@ -91,7 +89,7 @@ class Resumable(Callback):
         checkpoint[WRITTEN_BY] = {
             "format": FORMAT, "lit_optim": __version__, "torch": str(torch.__version__),
         }  # fmt: skip
-        if "callbacks" in checkpoint:  # not where only the weights are kept
+        if "callbacks" in checkpoint:  # a checkpoint of the weights alone has none
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     def on_load_checkpoint(  # noqa: D102
@@ -110,13 +108,13 @@ class Resumable(Callback):
             check_readable(trainer, pl_module)
         if self._loaded is None:
             return
-        turned = self._loaded.get("turned", {})
+        toggled = self._loaded.get("turned", {})
         for name, p in pl_module.named_parameters():
-            p.requires_grad_(turned.get(name, p.requires_grad))
+            p.requires_grad_(toggled.get(name, p.requires_grad))
         for optimizer, groups in zip(trainer.optimizers, self._made, strict=True):
-            # a group that a callback adds has no values of a configuration
+            # a group that a callback added is not in the configuration
             for group, made in zip(optimizer.param_groups, groups, strict=False):
-                group.update({key: made[key] for key in self._kept() if key in made})
+                group.update({key: made[key] for key in self._fresh_keys() if key in made})
         for config in trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ScheduledLR):
                 config.scheduler.refresh()
@@ -129,11 +127,11 @@ class Resumable(Callback):
             sampler.skip = batches  # type: ignore[union-attr]
         elif batches and trainer.is_global_zero:
             LOG.warning(
-                f"resume: this loader cannot begin at batch {batches}; the epoch's data come anew, "
-                "in an order that may be another one"
+                f"resume: this loader cannot begin at batch {batches}; the epoch starts again, "
+                "possibly in another order"
             )
 
-    def _kept(self) -> list[str]:
+    def _fresh_keys(self) -> list[str]:
         return [*self.fresh, *(["initial_lr"] if "lr" in self.fresh else [])]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -143,27 +141,27 @@ class Resumable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._loaded is not None:
-            _set_chance(self._loaded["chance"])
+            _restore_random_states(self._loaded["chance"])
             restore_loop(trainer, self._loaded.get("stepped"))
             self._loaded = None
 
 
-def settle_progress(loops: dict[str, Any], batches: float, in_validation: bool) -> None:
-    """Let Lightning's loops begin again where the weights are.
+def correct_progress(loops: dict[str, Any], batches: float, in_validation: bool) -> None:
+    """Correct the counters of Lightning's loops in a checkpoint, so that they match the weights.
 
-    Lightning expects what its own checkpoints save: after a batch, a validation or an epoch. At
-    other places its counts are ahead, so that it would validate at other batches, take the epoch
-    for done, or leave a batch, a validation or an epoch out.
+    Lightning can resume from checkpoints that it writes itself: after a batch, a validation or an
+    epoch. In between its counters are ahead of the weights: it would validate at other batches,
+    consider the epoch complete, or skip a batch, a validation or an epoch.
 
     Args:
         loops: the state of the fit loop in a checkpoint.
-        batches: of an epoch.
-        in_validation: whether a validation has begun and is not over.
+        batches: in an epoch.
+        in_validation: whether a validation is running.
     """
     epoch, batch = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
     total, current = batch["total"], batch["current"]
     if current["ready"] == current["started"] + 1 and current["started"] == current["completed"]:
-        for count in (total, current):  # a batch that was fetched, but has not begun
+        for count in (total, current):  # a batch that was fetched but not begun
             count["ready"] -= 1
         batch["is_last_batch"] = 0 < current["completed"] == batches
     if 0 < epoch["ready"] == epoch["completed"]:  # between two epochs
@@ -176,7 +174,7 @@ def settle_progress(loops: dict[str, Any], batches: float, in_validation: bool) 
 
 
 def is_in_validation(trainer: Trainer) -> bool:
-    """Whether a validation within a fit has begun and is not over."""
+    """Whether a validation within a fit is running."""
     loop = trainer.fit_loop.epoch_loop.val_loop
     if not trainer.validating or trainer.sanity_checking:
         return False
@@ -184,21 +182,21 @@ def is_in_validation(trainer: Trainer) -> bool:
 
 
 def check_readable(trainer: Trainer, module: LightningModule) -> None:
-    """Look before the first update at what checkpoints will hold, whether it can be read back.
+    """Check before the first update whether torch will be able to load the checkpoints.
 
-    Hyperparameters that cannot be are left out of them, which is said in a line.
+    Hyperparameters that it could not load are left out, with a warning.
 
     Raises:
-        UsageError: something that a resumed run would need is no plain value.
+        UsageError: something that a resumed run needs is not a plain value.
     """
     left_out = []
     for owner in (module, getattr(trainer, "datamodule", None)):
         if owner is not None and owner.hparams:
             left_out += keep_plain(owner.hparams, ("hparams",))[1]
     if left_out and trainer.is_global_zero:
-        told = ", ".join(f"{dotted(one.path)} ({one.kind.__name__})" for one in left_out)
+        names = ", ".join(f"{dotted(one.path)} ({one.kind.__name__})" for one in left_out)
         LOG.warning(
-            f"checkpoints leave out {told}: no plain value, which torch would not read back; "
+            f"checkpoints leave out {names}: not plain values, so torch could not load them; "
             "save_hyperparameters(ignore=[...]) leaves it out too"
         )
     error = first_not_plain(_saved_parts(trainer))
@@ -222,23 +220,23 @@ def _saved_parts(trainer: Trainer) -> Iterator[tuple[tuple[Any, ...], Callable[[
         yield (type(datamodule).__qualname__,), datamodule.state_dict
 
 
-def _chance() -> dict[str, Any]:
-    """The states of all generators, in plain containers."""
+def _random_states() -> dict[str, Any]:
+    """Return the states of all random number generators, in plain containers."""
     version, numbers, gauss = random.getstate()
     name, keys, *rest = numpy.random.get_state(legacy=True)
-    found: dict[str, Any] = {
+    states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(numbers), gauss],
         "numpy": [str(name), [int(key) for key in keys], *rest],
     }
     if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state()
+        states["cuda"] = torch.cuda.get_rng_state()
     if torch.backends.mps.is_available():
-        found["mps"] = torch.mps.get_rng_state()
-    return found
+        states["mps"] = torch.mps.get_rng_state()
+    return states
 
 
-def _set_chance(saved: Mapping[str, Any]) -> None:
+def _restore_random_states(saved: Mapping[str, Any]) -> None:
     torch.set_rng_state(saved["torch"].cpu())
     version, numbers, gauss = saved["python"]
     random.setstate((version, tuple(numbers), gauss))

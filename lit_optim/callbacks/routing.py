@@ -1,4 +1,4 @@
-"""Which parameter gets what: a table before training."""
+"""Prints which optimizer, lr and weight decay each parameter gets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lit_optim.param_groups import describe_parameters
 from lit_optim.wrappers import unwrap
 
 HEADER = ("parameters", "role", "optimizer", "lr", "weight decay", "count", "state")
-#: A part of a name that counts layers.
+#: A part of a name that numbers layers.
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 
 
 class Routing(Callback):
-    """Prints the routing of parameters at the start, where an optimizer divides them by role.
+    """Prints the routing of parameters before training, if an optimizer divides them by role.
 
-    TensorBoard has the same table under Text.
+    TensorBoard shows the same table under Text.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
@@ -44,7 +44,7 @@ class Routing(Callback):
             column.justify = "right"
         for row in rows:
             table.add_row(*row)
-        wide = Console(width=10_000)  # whole names, as a terminal would wrap them
+        wide = Console(width=10_000)  # do not truncate names: a terminal wraps long lines
         Console(width=Measurement.get(wide, wide.options, table).maximum).print(table)
         markdown = "\n".join(
             f"| {' | '.join(cells)} |" for cells in [HEADER, ["---"] * len(HEADER), *rows]
@@ -55,10 +55,10 @@ class Routing(Callback):
 
 
 def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
-    """A row for each pattern of names within each group, in the order of the groups.
+    """Return a row for each pattern of names within each group, in the order of the groups.
 
-    Frozen parameters have rows of their own, marked frozen, without lr and state; those that are in
-    no group come last, and so does what is in no group though it could be trained.
+    Frozen parameters have rows of their own, without lr and state. Parameters that are in no group
+    come last, trainable ones included.
     """
     infos = {info.parameter: info for info in describe_parameters(module)}
     grouped = {p for group in optimizer.param_groups for p in group["params"]}
@@ -86,15 +86,15 @@ def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
             continue
         owner = optimizer.owner(group) if isinstance(optimizer, OptimizerBase) else optimizer
         lr, decay = float(initial_lr(group)), float(group.get("weight_decay", 0))
-        size = size_told(sum(state_bytes(optimizer, group, p) for p in params))
+        size = format_bytes(sum(state_bytes(optimizer, group, p) for p in params))
         table.append([name, role, type(owner).__name__, f"{lr:g}", f"{decay:g}", count, size])
     return table
 
 
 def count_parameters(optimizer: Any, module: torch.nn.Module) -> tuple[int, int]:
-    """How many numbers are trained, and how many of the module are not, shared ones once.
+    """Count the trained and the other numbers in the parameters of a module, shared ones once.
 
-    What is trained is in a group of the optimizer and not frozen.
+    Trained parameters are in a group of the optimizer and not frozen.
     """
     grouped = {p for group in optimizer.param_groups for p in group["params"]}
     trained = {p for p in grouped if p.requires_grad}
@@ -103,9 +103,10 @@ def count_parameters(optimizer: Any, module: torch.nn.Module) -> tuple[int, int]
 
 
 def state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
-    """What an optimizer will keep for p; of one that is not ours, what it keeps already.
+    """Return the bytes of state that an optimizer will keep for p.
 
-    A frozen parameter has no gradient, so nothing is kept for it.
+    For the optimizer of another package, it is the state that it has already. A frozen parameter
+    has no gradient, hence no state.
     """
     if not p.requires_grad:
         return 0
@@ -116,8 +117,8 @@ def state_bytes(optimizer: Any, group: dict[str, Any], p: Tensor) -> int:
     return sum(x.nbytes for x in state.values())
 
 
-def size_told(count: int) -> str:
-    """Bytes as a person reads them."""
+def format_bytes(count: int) -> str:
+    """Format a number of bytes, such as 2.6 kB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""A signal lets a run write its checkpoint and end; a second one ends it at once."""
+"""Ends a run with a checkpoint after a signal, and at once after a second one."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from lit_optim.environment import is_first
 from lit_optim.training.lengths import has_reached_max_steps
 
 Handler = Callable[[int, "FrameType | None"], Any]
-#: That an update which has begun may take to be finished, where it takes several batches.
+#: How long to wait for the end of an update of several batches.
 MAX_WAIT_SECONDS = 10.0
 
 
 class Signals(Callback):
     """Ends training between two updates after Ctrl-C or SIGTERM, and at once after a second one.
 
-    An update that has begun is made first, so that no checkpoint has weights that are half updated
-    or lacks gradients that are half accumulated. Lightning itself is deaf to a second Ctrl-C, and
-    takes a second SIGTERM as it took the first. What was being written then is left behind
-    unfinished; the checkpoint before is whole.
+    The current update is finished first, so that no checkpoint has partly updated weights or lacks
+    accumulated gradients. Lightning ignores a second Ctrl-C, and treats a second SIGTERM like the
+    first. A checkpoint that is being written at the second signal stays incomplete; the previous
+    one is whole.
     """
 
     def __init__(self) -> None:
-        #: When Ctrl-C has come; None where it has not.
+        #: The time of Ctrl-C; None before it.
         self.interrupted_at: float | None = None
         self._terminated_at: float | None = None
-        self._terminate: Callable[[], Any] | None = None  # Lightning's answer to SIGTERM, put off
+        self._terminate: Callable[[], Any] | None = None  # Lightning's SIGTERM handler, postponed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
         if threading.current_thread() is not threading.main_thread():
             return
         first = signal.getsignal(signal.SIGTERM)
         if callable(first):
-            signal.signal(signal.SIGTERM, self._terminates(trainer, first))
+            signal.signal(signal.SIGTERM, self._make_sigterm_handler(trainer, first))
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted_at = time.monotonic()
-        signal.signal(number, _at_once)
+        signal.signal(number, _exit_at_once)
 
-    def _terminates(self, trainer: Trainer, first: Handler) -> Handler:
+    def _make_sigterm_handler(self, trainer: Trainer, first: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
-            signal.signal(number, _at_once)
-            if trainer.world_size > 1:  # all ranks have to answer in the same way
+            signal.signal(number, _exit_at_once)
+            if trainer.world_size > 1:  # all ranks must react in the same way
                 first(number, frame)
                 return
             self._terminated_at = time.monotonic()
@@ -85,7 +85,7 @@ class Signals(Callback):
             self._end(_is_late(self.interrupted_at) or _is_between_updates(trainer))
 
     def _end(self, is_between: bool) -> None:
-        """Answer the signals that have come, between two updates or when it takes too long."""
+        """React to the signals so far, between two updates or after too long a wait."""
         self._end_by_lightning(is_between)
         if self.interrupted_at is not None and (is_between or _is_late(self.interrupted_at)):
             raise KeyboardInterrupt
@@ -93,10 +93,10 @@ class Signals(Callback):
     def _end_by_lightning(self, is_between: bool) -> None:
         if self._terminate is not None and (is_between or _is_late(self._terminated_at)):
             terminate, self._terminate = self._terminate, None
-            terminate()  # Lightning raises at the end of this batch
+            terminate()  # Lightning raises an exception at the end of this batch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
-        if self.interrupted_at is not None:  # within the last batch
+        if self.interrupted_at is not None:  # during the last batch
             raise KeyboardInterrupt
         if self._terminate is not None:
             raise SIGTERMException
@@ -107,7 +107,7 @@ class Signals(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if isinstance(exception, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, _at_once)
+            signal.signal(signal.SIGINT, _exit_at_once)
 
 
 def _is_between_updates(trainer: Trainer) -> bool:
@@ -120,12 +120,12 @@ def _is_late(since: float | None) -> bool:
 
 
 def is_interrupted(trainer: Trainer) -> bool:
-    """Whether Ctrl-C has come while training; what fails then fails for that reason."""
+    """Whether Ctrl-C was pressed during training, which explains a failure after it."""
     signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
     return any(callback.interrupted_at is not None for callback in signals)
 
 
-def _at_once(number: int, frame: FrameType | None) -> None:
+def _exit_at_once(number: int, frame: FrameType | None) -> None:
     if is_first():
         print("\nlit_optim: ended at once", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""What the model is made of: a table before training."""
+"""Prints a table of the model's layers before training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.table import Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lit_optim.callbacks.routing import size_told
+from lit_optim.callbacks.routing import format_bytes
 from lit_optim.printing import natural_width
 
-#: More layers than this are counted, not listed.
-MOST = 25
+#: The most layers that are listed; the others are counted.
+MAX_LAYERS = 25
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Layer:
     """A part of a model.
 
     Args:
-        name: its name in the module.
-        kind: the name of its class.
-        sizes: the elements of each of its parameters, by name; None of a lazy one.
-        bytes: of all its parameters.
+        name: the name in the module.
+        kind: the name of the class.
+        sizes: the number of elements of each parameter, by name; None for a lazy parameter.
+        bytes: the size of all parameters.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Layer:
 
 
 class LayerSummary(ModelSummary):
-    """Prints the layers that have parameters, how many, and how many of them are frozen.
+    """Prints the layers that have parameters, with their numbers of parameters and frozen ones.
 
-    It is printed when the optimizer is there, which may freeze parameters, and counted before, as
-    sharded parameters lose their size.
+    Parameters are counted before the training, since sharded parameters lose their size, and the
+    table is printed after the optimizer was configured, which may freeze parameters.
     """
 
     def __init__(self) -> None:
@@ -56,14 +56,14 @@ class LayerSummary(ModelSummary):
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}
         table = draw_summary(self._layers, frozen)
         console = Console()
-        # whole names: a terminal wraps a line, and copies it whole
+        # do not truncate names: a terminal wraps long lines and copies them whole
         Console(file=console.file, width=natural_width(table), height=100).print(table)
 
 
 def layers_of(module: nn.Module) -> list[Layer]:
-    """The parts of a module that have parameters; a part that is alone is taken apart.
+    """Return the layers of a module that have parameters; a single child is divided further.
 
-    A parameter that several parts share is counted with the first of them.
+    A parameter that several layers share counts for the first one.
     """
     prefix, parts = "", _parts(module)
     while len(parts) == 1 and parts[0][1] is not module and list(parts[0][1].children()):
@@ -72,7 +72,7 @@ def layers_of(module: nn.Module) -> list[Layer]:
     seen: set[int] = set()
     layers: list[Layer] = []
     for name, part in parts:
-        own = part is module  # parameters beside all children
+        own = part is module  # parameters that belong to no child
         start = prefix if own else f"{prefix}{name}."
         new = {
             f"{start}{key}": p
@@ -91,7 +91,7 @@ def layers_of(module: nn.Module) -> list[Layer]:
 
 
 def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The children that have parameters, and the module itself where it has some beside them."""
+    """Return the children that have parameters, after the module itself if it has its own."""
     own = [("", module)] if list(module.parameters(recurse=False)) else []
     return own + [
         (name, child) for name, child in module.named_children() if list(child.parameters())
@@ -99,29 +99,29 @@ def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def draw_summary(layers: list[Layer], frozen: set[str]) -> Table:
-    """A row for each layer, and one for their sum.
+    """Draw a row for each layer, and one for the total.
 
     Args:
         layers: of a model.
-        frozen: the names of the parameters that are not trained.
+        frozen: the names of frozen parameters.
     """
     some = any(name in frozen for layer in layers for name in layer.sizes)
     table = Table("layer", "type", "parameters", *(["frozen"] if some else []), box=box.SIMPLE)
     for column in table.columns[2:]:
         column.justify = "right"
-    for layer in layers[:MOST]:
+    for layer in layers[:MAX_LAYERS]:
         table.add_row(layer.name or "(itself)", layer.kind, *_counts([layer], frozen, some))
-    if len(layers) > MOST:
-        rest = layers[MOST:]
+    if len(layers) > MAX_LAYERS:
+        rest = layers[MAX_LAYERS:]
         table.add_row(f"{len(rest)} more", "", *_counts(rest, frozen, some))
     table.add_section()
-    size = size_told(sum(layer.bytes for layer in layers))
+    size = format_bytes(sum(layer.bytes for layer in layers))
     table.add_row("total", size, *_counts(layers, frozen, some))
     return table
 
 
 def _counts(layers: list[Layer], frozen: set[str], some: bool) -> list[str]:
-    """The cells that count parameters, the frozen ones too where any is."""
+    """Return the cells with the number of parameters and, if `some` are frozen, of frozen ones."""
     sizes = [(name, size) for layer in layers for name, size in layer.sizes.items()]
     known = sum(size for _, size in sizes if size is not None)
     is_open = any(size is None for _, size in sizes)

@@ -15,14 +15,14 @@ LOG = logging.getLogger("lit_optim")
 
 
 class CpuThreads(Callback):
-    """Chooses the threads of a run on a CPU by the size of the model and by the CPUs that are free.
+    """Chooses the number of threads of a run on a CPU by the size of the model and the idle CPUs.
 
-    A number that the user has set wins: by `threads`, by OMP_NUM_THREADS, or in code, by
-    `torch.set_num_threads`. Of several processes Lightning has given each its share. A run that is
-    resumed keeps its number where the CPUs for it are there, as sums may depend on it.
+    A number that the user has set takes precedence: `threads`, OMP_NUM_THREADS, or
+    `torch.set_num_threads` in code. With several processes, Lightning sets the threads of each. A
+    resumed run keeps its number if there are enough CPUs, since sums may depend on it.
 
     Args:
-        count: what the user asks for; None: chosen.
+        count: set by the user; None: chosen.
     """
 
     def __init__(self, count: int | None = None) -> None:
@@ -57,7 +57,7 @@ class CpuThreads(Callback):
 
 
 def _work(trainer: Trainer, pl_module: LightningModule) -> float | None:
-    """Parameters times samples of a batch; None where they are not known yet."""
+    """Return the parameters times the samples of a batch; None if they are not known yet."""
     params = list(pl_module.parameters())
     loader = trainer.train_dataloader
     batch = getattr(loader, "batch_size", None)

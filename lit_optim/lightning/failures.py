@@ -8,7 +8,7 @@ import traceback
 import torch
 from lightning.pytorch import Trainer
 
-from lit_optim.callbacks.ranks import died, gave_up
+from lit_optim.callbacks.ranks import describe_death, is_timeout
 
 KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
 
@@ -31,11 +31,11 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
             f"a worker of the data loader {what}, at step {step}: often it is the memory of the "
             "machine; take fewer workers"
         )
-    if gave_up(error) and trainer.is_global_zero:
+    if is_timeout(error) and trainer.is_global_zero:
         others = trainer.world_size - 1
         who = "rank 1" if others == 1 else f"one of the ranks 1 to {others}"
         return f"{who} hangs, or has gone another way than rank 0, at step {step}: all are ended"
-    return died(trainer, error)
+    return describe_death(trainer, error)
 
 
 def _is_handover(error: BaseException) -> bool:

@@ -22,8 +22,8 @@ from lit_optim.callbacks.routing import (
     HEADER,
     Routing,
     count_parameters,
+    format_bytes,
     routing,
-    size_told,
     state_bytes,
 )
 from lit_optim.command_line.combinations import compose_combinations
@@ -173,7 +173,7 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     )
     known = isinstance(within, OptimizerBase) or state > 0
     trained, frozen = count_parameters(within, model)
-    told = f"{size_told(state)} of state" if known else "a state whose size is not known before"
+    told = f"{format_bytes(state)} of state" if known else "a state whose size is not known before"
     caption = f"{trained:,} parameters are trained, {frozen:,} are not; {told}"
     kept = getattr(optimizer, "tensors", ()) if optimizer is not within else ()
     if kept:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.metric_history import MetricHistory
-from lit_optim.callbacks.ranks import end_others
+from lit_optim.callbacks.ranks import end_ranks
 from lit_optim.callbacks.signals import is_interrupted
 from lit_optim.checkpoints.files import CheckpointFiles, refusal
 from lit_optim.config.check import BEST, to_plain
@@ -237,7 +237,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         # Lightning's answer to a signal, after the callbacks have saved
         raise _interrupted(trainer, by_user) from None
     except (UsageError, TrainingFailed):
-        end_others(trainer)
+        end_ranks(trainer)
         raise
     except Exception as error:
         if is_interrupted(trainer):  # a worker or rank that the same signal ended
@@ -247,7 +247,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
                 f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
             ) from error
         message = in_a_line(error, trainer)
-        end_others(trainer)
+        end_ranks(trainer)
         if message is None:
             if trainer.state.fn == TrainerFn.FITTING:
                 batch = trainer.fit_loop.epoch_loop.batch_idx

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from lit_optim.callbacks.ranks import gave_up
+from lit_optim.callbacks.ranks import is_timeout
 from tests.conftest import ROOT
 
 YOURS = """
@@ -182,8 +182,8 @@ def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
 
 def test_giving_up_is_gloos_not_anybodys():
     told = "[unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete"
-    assert gave_up(RuntimeError(told))
-    assert not gave_up(RuntimeError("Timed out waiting for the licence server"))
+    assert is_timeout(RuntimeError(told))
+    assert not is_timeout(RuntimeError("Timed out waiting for the licence server"))
 
 
 @pytest.mark.slow

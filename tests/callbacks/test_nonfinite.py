@@ -13,7 +13,7 @@ from torch import nn
 import lit_optim
 from lit_optim import LBFGS, SGD
 from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
-from lit_optim.callbacks.nonfinite import MOST_NONE, NonFinite
+from lit_optim.callbacks.nonfinite import MAX_STEPS_WITHOUT_LOSS, NonFinite
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.schedules.library import linear
@@ -225,7 +225,7 @@ def test_what_is_validated_as_nan_is_not_the_best(tmp_path):
 
 def test_no_loss_again_and_again(tmp_path):
     module = Net(bad=range(10**6), what="none")
-    with pytest.raises(TrainingFailed, match=f"no loss {MOST_NONE} times in a row"):
+    with pytest.raises(TrainingFailed, match=f"no loss {MAX_STEPS_WITHOUT_LOSS} times in a row"):
         fit(module, tmp_path, "stop", max_epochs=99)
 
 

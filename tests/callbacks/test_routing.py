@@ -16,8 +16,8 @@ from lit_optim.callbacks.routing import (
     HEADER,
     Routing,
     count_parameters,
+    format_bytes,
     routing,
-    size_told,
     state_bytes,
 )
 from lit_optim.param_groups import by_role, by_rules, no_decay, single
@@ -134,7 +134,7 @@ def test_what_rules_freeze_has_rows_of_its_own():
         "blocks.0.weight", "hidden", "frozen", "-", "-", "36", "-"
     ]  # fmt: skip
     assert rows["blocks.*.weight"][5] == f"{11 * 36}"
-    assert rows["blocks.*.weight"][6] == size_told(11 * 36 * 4)
+    assert rows["blocks.*.weight"][6] == format_bytes(11 * 36 * 4)
 
 
 def test_what_is_in_no_group_is_told():

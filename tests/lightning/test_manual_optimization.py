@@ -19,7 +19,7 @@ from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.health import Health
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.metric_history import MetricHistory
-from lit_optim.callbacks.nonfinite import MOST_NONE, NonFinite
+from lit_optim.callbacks.nonfinite import MAX_STEPS_WITHOUT_LOSS, NonFinite
 from lit_optim.callbacks.resumable import Resumable
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed, UsageError
@@ -160,8 +160,8 @@ def test_a_schedule_of_another_length_than_the_run_is_told_of(tmp_path, caplog):
 
 def test_returning_nothing_is_no_fault(tmp_path):
     module = Net(partial(SGD, lr=LR))
-    run = fit(tmp_path, module, [NonFinite()], max_steps=MOST_NONE + 20)
-    assert run.global_step == MOST_NONE + 20
+    run = fit(tmp_path, module, [NonFinite()], max_steps=MAX_STEPS_WITHOUT_LOSS + 20)
+    assert run.global_step == MAX_STEPS_WITHOUT_LOSS + 20
 
 
 @pytest.mark.parametrize("returns", [False, True])

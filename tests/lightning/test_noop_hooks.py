@@ -96,7 +96,7 @@ def test_the_bar_reads_metrics_after_logged_steps(tmp_path):
     read = []
 
     class Reads(RunProgress):
-        def _tell(self, trainer):
+        def _show_metrics(self, trainer):
             read.append((trainer.global_step, trainer.progress_bar_metrics.get("batch")))
 
     run = trainer(
