@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 #: Pages whose code is run. Those of single optimizers and schedules are found by being there.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"bash", "console", "python", "yaml", "text", "diff"}
+LANGUAGES = {"bash", "sh", "console", "python", "yaml", "text", "diff"}
 MARK = re.compile(r"<!-- test: (.+?) -->")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*).*\n(?P<code>(?:.*\n)*?)(?P=indent)```$", re.M
@@ -88,7 +88,7 @@ def read_commands(text: str, page: str) -> list[Command]:
     """The command lines of a page: of blocks of bash and console, and indented ones."""
     commands = []
     for block in read_blocks(text, page):
-        if block.language == "bash":
+        if block.language in ("bash", "sh"):
             lines = block.code.replace("\\\n", " ").splitlines()
             commands += [
                 Command(page, block.line, words)
