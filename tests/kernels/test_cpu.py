@@ -21,8 +21,8 @@ from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
-SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
-FIRST = [(name, CASES[name][2][0]) for name in RULES]
+SETTINGS = [(name, settings) for name in RULES for settings in CASES[name].settings]
+FIRST = [(name, CASES[name].settings[0]) for name in RULES]
 BIG = cpu.ELEMENTS_PER_THREAD * 2 + 77  # several threads, and a ragged end
 SHAPES = [(), (7,), (3, 2, 3, 3), (0,), (BIG,)]
 #: how far two roundings may lie apart, as a share of the value; bfloat16's and float16's are an ulp

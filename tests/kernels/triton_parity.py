@@ -23,7 +23,7 @@ from tests.optimizers.running import NAMES, class_of
 
 DEVICE = "cpu" if cuda._is_interpreted() else "cuda"
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
-SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
+SETTINGS = [(name, settings) for name in RULES for settings in CASES[name].settings]
 #: more than a chunk, which begins at 16 bytes or not, and a ragged end
 SHAPES = [(), (7,), (300,), (4096 + 5,), (70, 33), (0,)]
 CLOSE = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}

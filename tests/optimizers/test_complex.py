@@ -13,8 +13,8 @@ from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of, made_by
 
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
-SETTINGS = [(name, settings) for name in RULES for settings in CASES[name][2]]
-COMPARED = [(name, settings) for name, settings in SETTINGS if CASES[name][0] is not None]
+SETTINGS = [(name, settings) for name in RULES for settings in CASES[name].settings]
+COMPARED = [(name, settings) for name, settings in SETTINGS if CASES[name].counterpart is not None]
 SHAPES = [(3, 4), (5,), ()]
 
 
@@ -53,7 +53,7 @@ def numbers_in_float64():
 @pytest.mark.parametrize("foreach", [False, True])
 @pytest.mark.parametrize(("name", "settings"), COMPARED, ids=str)
 def test_equals_torch_and_states_go_from_one_to_the_other(name, settings, foreach):
-    make = partial(CASES[name][0], foreach=foreach)
+    make = partial(CASES[name].counterpart, foreach=foreach)
     mine, theirs = parameters(), parameters()
     ours, torchs = class_of(name)(mine, **settings), make(theirs, **settings)
     run(ours, mine, 0, 8)

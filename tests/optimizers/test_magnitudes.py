@@ -27,7 +27,7 @@ BY_DEFAULT = [1e-30, 1e20, 1e30, math.nan]
 #: where the squares of float32 gradients and their averages are float32 numbers
 REPRESENTABLE = [0.0, 1e-10, 1.0, 1e10, 1e18]
 SHAPES = [(4, 3), (5,), (2, 2, 3, 3)]
-SETTINGS = [(name, settings) for name in WALKS for settings in CASES[name][2]]
+SETTINGS = [(name, settings) for name in WALKS for settings in CASES[name].settings]
 MATRIX = {name for name in WALKS if "roles" in class_of(name).requirements}
 #: adafactor's default eps differs between float32 and float64
 IN_COMMON = {"adafactor": {"eps": (1e-7, 1e-3)}}
@@ -94,8 +94,8 @@ def check_magnitude(name, settings, kind, magnitude):
     finite = all(g.isfinite().all() for grads in updates for g in grads)
     if finite:
         assert found[0].isfinite().all()
-    if CASES[name][0] is not None:
-        torchs = trained(CASES[name][0], updates, **settings)
+    if CASES[name].counterpart is not None:
+        torchs = trained(CASES[name].counterpart, updates, **settings)
         assert found[0].isfinite()[torchs.isfinite()].all()
         if name not in EARLIER:
             compare(found[0], torchs)
@@ -106,12 +106,12 @@ def check_magnitude(name, settings, kind, magnitude):
 @pytest.mark.parametrize("magnitude", BY_DEFAULT)
 @pytest.mark.parametrize("name", WALKS)
 def test_one_gradient_of_a_magnitude(name, magnitude):
-    check_magnitude(name, CASES[name][2][0], "one", magnitude)
+    check_magnitude(name, CASES[name].settings[0], "one", magnitude)
 
 
 @pytest.mark.parametrize("name", WALKS)
 def test_all_magnitudes_in_a_tensor(name):
-    check_magnitude(name, CASES[name][2][0], "mixed", None)
+    check_magnitude(name, CASES[name].settings[0], "mixed", None)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ OTHERS = {"lbfgs", "sparse_adam", "muon_torch"}
 #: Of a convolution's long side few directions are known at first; the others are any basis.
 NOT_UNIQUE = {"soap": 3}
 OURS = [name for name in NAMES if name not in OTHERS]
-SETTINGS = [(name, settings) for name in OURS for settings in CASES[name][2]]
+SETTINGS = [(name, settings) for name in OURS for settings in CASES[name].settings]
 
 
 def moved(params):

@@ -27,8 +27,10 @@ from tests.optimizers.running import (
     two_groups,
 )
 
-SETTINGS = [(name, settings) for name in WALKS if name in CASES for settings in CASES[name][2]]
-COMPARED = [(name, settings) for name, settings in SETTINGS if CASES[name][0] is not None]
+SETTINGS = [
+    (name, settings) for name in WALKS if name in CASES for settings in CASES[name].settings
+]
+COMPARED = [(name, settings) for name, settings in SETTINGS if CASES[name].counterpart is not None]
 #: for matrix methods: without an eigenvalue that comes twice, as 0 does of a long gradient
 MATRICES = [(4, 5), (5, 4), (3, 2, 2, 1)]
 #: largest difference after 100 updates of parameters of order 1
@@ -48,7 +50,7 @@ def test_every_argument_is_tried(name):
     for argument, default in defaults_of(class_of(name)).items():
         if argument in APART:
             continue
-        tried = [s for s in CASES[name][2] if s.get(argument, default) != default]
+        tried = [s for s in CASES[name].settings if s.get(argument, default) != default]
         assert tried, argument
         if name in WALKS and default is not None:
             tells = [last(name, s) != last(name, s | {argument: default}) for s in tried]
@@ -60,7 +62,7 @@ def last(name, settings):
     ends = []
     for shape in shapes_of(name):
         start, *steps = sequence(name, shape)
-        *_, p = CASES[name][1](start, steps, **settings)
+        *_, p = CASES[name].oracle(start, steps, **settings)
         ends.append(p if isinstance(p, float) else p.tolist())
     return ends
 
@@ -86,7 +88,7 @@ def sequence(name, shape):
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("name", "settings"), COMPARED, ids=str)
 def test_equals_the_reference(name, settings, dtype):
-    reference = CASES[name][0]
+    reference = CASES[name].counterpart
     mine, theirs = parameters(dtype), parameters(dtype)
     with default_dtype(dtype):
         run(made_by(name)(two_groups(mine, name, settings), **settings), mine, 0, 100)
@@ -100,7 +102,7 @@ def test_equals_the_paper(name, settings):
         start, *steps = sequence(name, shape)
         p = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
         optimizer = made_by(name)([p], **settings)
-        for g, expected in zip(steps, CASES[name][1](start, steps, **settings), strict=True):
+        for g, expected in zip(steps, CASES[name].oracle(start, steps, **settings), strict=True):
             p.grad = torch.tensor(g, dtype=torch.float64)
             optimizer.step()
             assert abs(p.detach().numpy() - expected).max() <= 1e-12
@@ -109,7 +111,7 @@ def test_equals_the_paper(name, settings):
 @pytest.mark.parametrize("met", [3, 12])  # before and after the second parameter wakes up
 @pytest.mark.parametrize(("name", "settings"), COMPARED, ids=str)
 def test_state_dicts_exchange_with_the_reference(name, settings, met):
-    reference = CASES[name][0]
+    reference = CASES[name].counterpart
     mine, theirs = parameters(), parameters()
     with default_dtype(torch.float64):
         ours, others = made_by(name)(mine, **settings), reference(theirs, **settings)
@@ -123,7 +125,7 @@ def test_state_dicts_exchange_with_the_reference(name, settings, met):
     assert difference(mine, theirs) <= 1e-10
 
 
-@pytest.mark.parametrize("name", [n for n in WALKS if n != "adafactor_hf" and CASES[n][0]])
+@pytest.mark.parametrize("name", [n for n in WALKS if n != "adafactor_hf" and CASES[n].counterpart])
 def test_numbers_that_torch_keeps_as_tensors_become_numbers(name):
     """Its lr and betas may be tensors, and so is the initial_lr that its schedulers note."""
     mine, theirs = parameters(), parameters()
@@ -131,7 +133,7 @@ def test_numbers_that_torch_keeps_as_tensors_become_numbers(name):
         hyper = {"lr": torch.tensor(0.02)}
         if "betas" in defaults_of(class_of(name)):
             hyper["betas"] = (torch.tensor(0.8), torch.tensor(0.99))
-        others = CASES[name][0](theirs, **hyper)
+        others = CASES[name].counterpart(theirs, **hyper)
         torch.optim.lr_scheduler.ConstantLR(others, factor=1.0)
         run(others, theirs, 0, 7)
         for p, q in zip(mine, theirs, strict=True):
@@ -169,9 +171,9 @@ def test_state_dict_round_trip_continues_to_the_bit(name, settings):
 @pytest.mark.parametrize("name", WALKS)
 def test_low_precision_parameters_keep_float32_state(name):
     params = parameters(torch.bfloat16)
-    optimizer = made_by(name)(params, **CASES[name][2][1])
+    optimizer = made_by(name)(params, **CASES[name].settings[1])
     run(optimizer, params, 5, 8)
-    loaded = made_by(name)(params, **CASES[name][2][1])
+    loaded = made_by(name)(params, **CASES[name].settings[1])
     loaded.load_state_dict(optimizer.state_dict())
     for p in params:
         assert p.dtype == torch.bfloat16
@@ -187,7 +189,7 @@ def test_gradients_are_not_written(name):
     params = parameters()
     gradients(params, 9)
     before = [p.grad.clone() for p in params]
-    made_by(name)(params, **CASES[name][2][1]).step()
+    made_by(name)(params, **CASES[name].settings[1]).step()
     assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True))
 
 
@@ -200,7 +202,7 @@ def test_blocks_and_layout_change_nothing(name, monkeypatch):
         params = parameters()
         if channels_last:
             params[3].data = params[3].data.to(memory_format=torch.channels_last)
-        run(made_by(name)(params, **CASES[name][2][1], executor="torch"), params, 0, 10)
+        run(made_by(name)(params, **CASES[name].settings[1], executor="torch"), params, 0, 10)
         return params
 
     whole = trained(10**6, False)
@@ -213,7 +215,7 @@ FUSED = ["adamw", "adam", "sgd", "momentum", "nag", "adagrad"]
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [(name, s) for name in FUSED for s in CASES[name][2]], ids=str
+    ("name", "settings"), [(name, s) for name in FUSED for s in CASES[name].settings], ids=str
 )
 def test_torchs_own_fused_step_is_the_same(name, settings, monkeypatch):
     own, taken = class_of(name).fused_torch_step, []
@@ -236,12 +238,12 @@ def test_torchs_own_fused_step_is_the_same(name, settings, monkeypatch):
     assert len(taken) == 5  # only the second parameter, which wakes up late, is by itself
 
 
-@pytest.mark.parametrize("name", [n for n in WALKS if n != "adafactor_hf" and CASES[n][0]])
+@pytest.mark.parametrize("name", [n for n in WALKS if n != "adafactor_hf" and CASES[n].counterpart])
 def test_maximize_equals_torchs(name):
-    settings = CASES[name][2][1]
+    settings = CASES[name].settings[1]
     mine, theirs = parameters(), parameters()
     ours = made_by(name)(mine, **settings, maximize=True)
-    torchs = CASES[name][0](theirs, **settings, maximize=True)
+    torchs = CASES[name].counterpart(theirs, **settings, maximize=True)
     with default_dtype(torch.float64):
         run(ours, mine, 5, 15)
         run(torchs, theirs, 5, 15)

@@ -28,7 +28,7 @@ def refused(name, message, params=None, **settings):
 
 @pytest.mark.parametrize("name", TORCHS)
 def test_defaults_are_torchs(name):
-    reference = CASES[name][0]
+    reference = CASES[name].counterpart
     theirs = defaults_of(getattr(reference, "func", reference))
     left_out = NOT_OURS | (OF_ALL if issubclass(class_of(name), OptimizerBase) else set())
     assert defaults_of(class_of(name)) == {

@@ -21,7 +21,7 @@ from tests.optimizers import oracles
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of, difference, gradients, parameters
 
-MUON, LBFGS_, SPARSE = (CASES[name][2] for name in ("muon_torch", "lbfgs", "sparse_adam"))
+MUON, LBFGS_, SPARSE = (CASES[name].settings for name in ("muon_torch", "lbfgs", "sparse_adam"))
 
 
 def matrix(*shape, seed=0):
@@ -37,7 +37,7 @@ def one_line(error):
 def test_they_are_torchs():
     own = [name for name in NAMES if not issubclass(class_of(name), OptimizerBase)]
     for name in own:
-        bases = (TorchOptimizer, CASES[name][0])
+        bases = (TorchOptimizer, CASES[name].counterpart)
         assert class_of(name).__bases__ == bases, f"{name}: neither ours nor torch's"
 
 

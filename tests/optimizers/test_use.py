@@ -57,7 +57,7 @@ APART_FROM_OTHERS = [n for n in WALKS if not {"one_lr", "roles"} & set(class_of(
 
 @pytest.mark.parametrize("name", APART_FROM_OTHERS)
 def test_groups_have_their_own_lr(name):
-    settings = CASES[name][2][-1]
+    settings = CASES[name].settings[-1]
     together, apart = parameters(), parameters()
     groups = two_groups(together, name, settings)
     run(made_by(name)(groups, **settings), together, 0, 12)
@@ -73,7 +73,7 @@ def test_groups_have_their_own_lr(name):
 
 @pytest.mark.parametrize("name", APART_FROM_OTHERS)
 def test_who_wakes_late_starts_then(name):
-    settings = CASES[name][2][-1]
+    settings = CASES[name].settings[-1]
     all_, late = parameters(), parameters()
     run(made_by(name)(all_, **settings), all_, 0, 12)
     run(made_by(name)(late[1:2], **settings), late, 5, 12)  # where its first gradient comes

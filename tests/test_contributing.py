@@ -1,0 +1,75 @@
+"""Following docs/contributing.md in a copy of the repository works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.documents import Block, read_blocks
+
+PAGE = (ROOT / "docs/contributing.md").read_text("utf-8")
+COPIED = ("lit_optim", "conf", "hydra_plugins", "tests", "train.py", "pyproject.toml")
+
+
+def blocks_of(heading: str, language: str) -> list[Block]:
+    """The code blocks of a section of the page."""
+    section = re.split(r"^## ", PAGE, flags=re.M)
+    [text] = [part for part in section if part.startswith(f"{heading}\n")]
+    return [block for block in read_blocks(text, heading) if block.language == language]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the repository."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+def run_in(tree, *arguments, **variables):
+    """The output of a Python command in the copy."""
+    env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"} | variables
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_an_optimizer_is_two_files_and_an_oracle(tree):
+    algorithm, oracle = (block.code for block in blocks_of("Add an optimizer", "python"))
+    [choice] = (block.code for block in blocks_of("Add an optimizer", "yaml"))
+    (tree / "lit_optim/optimizers/signmix.py").write_text(algorithm, "utf-8")
+    (tree / "conf/optimizer/signmix.yaml").write_text(choice, "utf-8")
+    with (tree / "tests/optimizers/cases_adaptive.py").open("a", encoding="utf-8") as cases:
+        cases.write("\n\n" + oracle)
+
+    listed = run_in(tree, "-m", "lit_optim", "optimizers", "signmix")
+    assert "The sign of the momentum, mixed with the momentum itself." in listed
+    small = ("model=linear", "data=digits", "trainer=cpu", "optimizer=signmix")
+    assert "SignMix" in run_in(tree, "-m", "lit_optim", "explain", *small)
+    trained = run_in(tree, "train.py", *small, "trainer.max_steps=20")
+    assert "signmix" in trained
+    files = ["tests/optimizers/test_optimizers.py", "tests/optimizers/test_options.py"]
+    files += ["tests/config/test_conf.py"]
+    options = ["-p", "no:cacheprovider", "-n", "0", "-k", "signmix"]
+    tested = run_in(tree, "-m", "pytest", *options, *files)
+    assert re.search(r"[.]{10}", tested), tested  # not deselected
+
+
+def test_the_table_of_measures_is_up_to_date():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/measure_optimizers.py"), "--check"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
