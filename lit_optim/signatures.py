@@ -226,17 +226,31 @@ def _bases(module: _Module, node: ast.ClassDef) -> Iterator[tuple[_Module, ast.C
 
 
 def _declared_fields(module: _Module, node: ast.ClassDef) -> dict[str, Parameter]:
-    """The fields that a class declares, those of its bases first."""
-    fields: dict[str, Parameter] = {}
+    """The fields that a class declares, in the order of the constructor: by keyword only last."""
+    positional, keyword_only = _split_fields(module, node)
+    return positional | keyword_only
+
+
+def _split_fields(
+    module: _Module, node: ast.ClassDef
+) -> tuple[dict[str, Parameter], dict[str, Parameter]]:
+    """The fields of a class and its bases, those of the bases first: positional, keyword-only."""
+    positional: dict[str, Parameter] = {}
+    keyword_only: dict[str, Parameter] = {}
     for base in _bases(module, node):
         if _is_declared(*base):
-            fields |= _declared_fields(*base)
+            inherited = _split_fields(*base)
+            positional |= inherited[0]
+            keyword_only |= inherited[1]
     for statement in node.body:
         match statement:
             case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
-                if not name.startswith("_") and "ClassVar" not in ast.unparse(annotation):
-                    fields[name] = Parameter(_evaluate(module, annotation), value is None)
-    return fields
+                if name.startswith("_") or "ClassVar" in ast.unparse(annotation):
+                    continue
+                parameter = Parameter(_evaluate(module, annotation), value is None)
+                is_keyword_only = value is not None and "kw_only=True" in ast.unparse(value)
+                (keyword_only if is_keyword_only else positional)[name] = parameter
+    return positional, keyword_only
 
 
 def _of_bases(module: _Module, node: ast.ClassDef) -> Signature:

@@ -107,7 +107,7 @@ def test_samples_are_counted_by_the_batch(answer):
         (["--to=x.pdf"], "--to x.pdf must end in .png, .svg, .csv"),
         (["--to=nowhere/x.csv"], "--to nowhere/x.csv: there is no directory nowhere"),
         (["--steps-per-epoch=0"], "argument --steps-per-epoch: must be a whole number > 0, got 0"),
-        (["--too=x.png"], "unrecognized arguments: --too=x.png; see lit-optim --help"),
+        (["--too=x.png"], "unrecognized arguments: --too=x.png; see lit-optim plot --help"),
         (["trainer.max_epochs=3"], "the run is in epochs, and the data, which knows"),
         (["scheduler.warmup=1 epoch"], "the schedule is in epochs, and the data, which knows"),
         (["scheduler.warmup=1 epoch", "trainer.max_steps=9"], "not read here: say --steps-per-e"),
