@@ -1,4 +1,4 @@
-"""The pictures of the pages that `scripts/pages.py` writes, drawn by the code that trains."""
+"""Draw the pictures for `scripts/pages.py`, with the code used in training."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from lit_optim.tasks.classifiers import MLP
 #: A narrow valley, and several minima.
 PLACES = ("rosenbrock", "styblinski")
 RACE_STEPS = 300
-#: What every page shows in grey, to compare with.
+#: Shown in gray on every page, for comparison.
 REFERENCE = "sgd"
-COLOR, GREY = "#d55e00", "#7c858d"
+COLOR, GRAY = "#d55e00", "#7c858d"
 #: The training of a sweep: updates, samples in a batch, width of the MLP.
 SWEEP_STEPS, BATCH, WIDTH = 200, 64, 32
-#: The steps of an optimizer that evaluates the loss about 20 times in each, on all samples.
+#: Steps of optimizers that evaluate the loss about 20 times per step, on the whole training set.
 FULL_BATCH_STEPS = 10
-#: About three per decade of two; an optimizer's usual lr lies within for all of them.
+#: Two per decade. They include the usual lrs of every optimizer.
 SWEEP_LRS = tuple(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 3))
-#: The losses shown: up to that of a guess, down to this one or the best one.
+#: The range of losses shown: from that of a random guess down to BEST, or lower if needed.
 WORST, BEST = 2.5, 2e-3
-#: What an optimizer must be given to have an lr at all.
+#: Overrides without which an optimizer has no lr.
 SETTINGS = {"adafactor_hf": ["optimizer.relative_step=false", "optimizer.scale_parameter=false"]}
 #: Optimizers of the race that the start page shows.
 RACE = "sgd,momentum,adam,muon"
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure in inches that knows how to draw itself."""
+    """A figure of this size in inches, with a canvas."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 
 
 def draw_race(file: Path) -> None:
-    """The race of the start page."""
+    """Draw the race shown in the README."""
     entrants = find_entrants([f"optimizer={RACE}"], RACE_STEPS)
     landscape = LANDSCAPES["rosenbrock"]
     paths = [follow_path(one, landscape, landscape.start, RACE_STEPS) for one in entrants]
@@ -63,23 +63,23 @@ def draw_race(file: Path) -> None:
 
 @cache
 def path_of(name: str, place: str) -> RacePath:
-    """The path of an optimizer as the race has it."""
+    """The path of an optimizer in a race."""
     [entrant] = find_entrants([f"optimizer={name}"], RACE_STEPS)
     landscape = LANDSCAPES[place]
     return follow_path(entrant, landscape, landscape.start, RACE_STEPS)
 
 
 def draw_paths(name: str, file: Path) -> None:
-    """An optimizer's paths on the two landscapes, over those of plain gradient descent."""
+    """Draw an optimizer's paths on both landscapes, with those of SGD in gray."""
     figure = new_figure(8.4, 3.2)
     for place, axes in zip(PLACES, figure.subplots(1, 2), strict=True):
         draw_landscape(axes, LANDSCAPES[place], INK)
         path = path_of(name, place)
         if name != REFERENCE:
             other = path_of(REFERENCE, place)
-            draw_trail(axes, other, GREY, "-")
+            draw_trail(axes, other, GRAY, "-")
             end = {"markeredgecolor": "white", "markersize": 7, "zorder": 6}
-            axes.plot(*other.points[-1], "o", color=GREY, **end)
+            axes.plot(*other.points[-1], "o", color=GRAY, **end)
         draw_trail(axes, path, COLOR, "-")
         axes.plot(*path.points[0], "o", color="#202428", markersize=5, zorder=4)
         end = {"markeredgecolor": "white", "markersize": 7, "zorder": 6}
@@ -100,7 +100,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def draw_batches() -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches for everybody."""
+    """The same random batches for every optimizer."""
     x, y = digits()
     generator = torch.Generator().manual_seed(0)
     while True:
@@ -109,7 +109,7 @@ def draw_batches() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def train(entrant: Entrant, lr: float, bias: bool = True) -> float:
-    """The loss over the training set after a short training at a constant lr.
+    """Train briefly at a constant lr and return the loss on the training set.
 
     Raises:
         ValueError: the optimizer does not take the lr, or the parameters.
@@ -117,12 +117,12 @@ def train(entrant: Entrant, lr: float, bias: bool = True) -> float:
     torch.manual_seed(0)
     model = MLP(features=64, classes=10, width=WIDTH, bias=bias)
     groups = no_decay(model)
-    optimizer = entrant.make(by_role(groups, model) if "roles" in entrant.needs else groups, lr)
-    is_sparse = "sparse" in entrant.needs
+    optimizer = entrant.make(
+        by_role(groups, model) if "roles" in entrant.requirements else groups, lr
+    )
+    is_sparse = "sparse" in entrant.requirements
     steps, batches = SWEEP_STEPS, draw_batches()
-    if (
-        "closure" in entrant.needs
-    ):  # one that learns from changes of the gradient needs full batches
+    if "closure" in entrant.requirements:  # mini-batch noise would spoil their curvature estimates
         steps, batches = FULL_BATCH_STEPS, repeat(digits())
     for _, (x, y) in zip(range(steps), batches, strict=False):
         loss = optimizer.step(make_closure(model, optimizer, x, y, is_sparse))
@@ -138,7 +138,7 @@ def train(entrant: Entrant, lr: float, bias: bool = True) -> float:
 def make_closure(
     model: MLP, optimizer: Any, x: Tensor, y: Tensor, is_sparse: bool
 ) -> Callable[[], Tensor]:
-    """What an optimizer calls to evaluate the loss of a batch and its gradient."""
+    """A closure that evaluates the loss of a batch and its gradient."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -155,36 +155,39 @@ def make_closure(
 
 @cache
 def sweep(name: str) -> dict[float, float]:
-    """The loss by lr; not a number where the training diverges."""
+    """The loss for each lr; NaN if the training diverges."""
     [entrant] = find_entrants([f"optimizer={name}", *given_lr(name)], 1)
     losses = {}
     for lr in SWEEP_LRS:
         try:
             losses[lr] = train(entrant, lr, bias=name != "muon_torch")
-        except (ValueError, RuntimeError):  # out of its range; no decomposition of what diverges
+        except (
+            ValueError,
+            RuntimeError,
+        ):  # lr out of range, or a decomposition that fails on diverged weights
             continue
     return {lr: loss if loss < WORST else math.nan for lr, loss in losses.items()}
 
 
 def given_lr(name: str) -> list[str]:
-    """The overrides with which an optimizer takes an lr."""
+    """The overrides that give an optimizer an lr, if it has none by default."""
     return [*SETTINGS[name], "optimizer.lr=1e-3"] if name in SETTINGS else []
 
 
 def draw_sweep(name: str, file: Path) -> None:
-    """The loss against the lr, with AdamW and SGD in grey."""
+    """Draw the loss against the lr, with AdamW and SGD in gray."""
     figure = new_figure(6.4, 2.8)
     axes = figure.subplots()
     style_axes(axes, INK)
     for other, dashes in (("sgd", ":"), ("adamw", "--")):
         if other != name:
             losses = sweep(other)
-            axes.plot(*zip(*losses.items(), strict=True), color=GREY, linestyle=dashes, label=other)
+            axes.plot(*zip(*losses.items(), strict=True), color=GRAY, linestyle=dashes, label=other)
     losses = sweep(name)
     axes.plot(*zip(*losses.items(), strict=True), "o-", color=COLOR, label=name, markersize=4)
     bottom = min(BEST, *(loss / 2 for loss in losses.values() if loss == loss))
     [entrant] = find_entrants([f"optimizer={name}"], 1)
-    default = entrant.plain["optimizer"].get("lr")
+    default = entrant.config["optimizer"].get("lr")
     if default is not None:
         axes.axvline(default, color=COLOR, linewidth=0.8, alpha=0.6)
         axes.annotate(f" default {default:g}", (default, bottom * 1.2), color=INK, fontsize=8)
@@ -195,10 +198,10 @@ def draw_sweep(name: str, file: Path) -> None:
 
 
 def draw_schedule(name: str, file: Path) -> None:
-    """The lr over a run, and the momentum where it moves along."""
+    """Draw the lr over a run, and the momentum if the schedule sets it."""
     lines = [f"scheduler={name}", f"trainer.max_steps={STEPS}", "optimizer.lr=1"]
     [plan] = plan_lr(lines + SHOWN_SETTINGS.get(name, []))
-    figure = new_figure(5.2, 1.5)
+    figure = new_figure(4.4, 1.4)
     axes = figure.subplots()
     style_axes(axes, INK)
     draw(axes, plan)
@@ -206,7 +209,7 @@ def draw_schedule(name: str, file: Path) -> None:
         line.set(color=COLOR, linewidth=1.8)
     for what, curve in ({} if plan.curve is None else plan.curve.hyperparameter_curves).items():
         values = [curve(t) for t in range(0, STEPS, 5)]
-        axes.plot(range(0, STEPS, 5), values, "--", color=GREY, label=what, linewidth=1.2)
+        axes.plot(range(0, STEPS, 5), values, "--", color=GRAY, label=what, linewidth=1.2)
         axes.legend(fontsize=8, labelcolor=INK, frameon=False)
     axes.set(xlim=(0, STEPS - 1), ylim=(-0.04, 1.08), yticks=(0, 0.5, 1))
     axes.set_xticks((0, 250, 500, 750, STEPS - 1), ("0", "25 %", "50 %", "75 %", "100 %"))

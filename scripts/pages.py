@@ -1,12 +1,12 @@
-"""The pages of the documentation on each optimizer and on each family of schedules.
+"""Write the documentation pages of each optimizer and each family of schedules.
 
     python scripts/pages.py                     write the pages, and draw what is missing
     python scripts/pages.py --redraw adam,wsd   draw those of these choices again; all: every one
     python scripts/pages.py --check             code 1 and a line for each page that is out of date
 
-A page is made of what the code says (docstring, YAML, the state measured after a step) and of what
-only a person can say, in docs/notes/optimizers.yaml and docs/notes/schedules.yaml. An optimizer or
-a schedule without notes gets a page without them.
+A page combines what the code says (docstring, YAML, state measured after a step) with notes written
+by hand: docs/notes/optimizers.yaml and docs/notes/schedules.yaml. Without notes an optimizer or a
+schedule still gets a page.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from lit_optim.untrusted import read_yaml
 
 DOCS = Path(__file__).parent.parent / "docs"
 IMAGES = "images"
-#: The user's own class has no rule that could be told.
+#: A placeholder for a class of the user's.
 LEFT_OUT = ("custom",)
-#: A matrix of this many rows and columns is the one whose state is measured.
+#: Rows and columns of the matrix whose state is measured.
 SIDE = 256
 SETTING = re.compile(r"^(\w+): (.*?)(?: # (.*))?$", re.MULTILINE)
 FURTHER = "further"
@@ -103,7 +103,7 @@ def main() -> None:
         (args.docs / name).parent.mkdir(parents=True, exist_ok=True)
         (args.docs / name).write_text(text, "utf-8")
     known = set(pages)
-    for folder in ("optimizers", "schedules"):  # pages of what is gone
+    for folder in ("optimizers", "schedules"):  # pages of removed choices
         for path in (args.docs / folder).glob("*.md"):
             if f"{folder}/{path.name}" not in known:
                 path.unlink()
@@ -115,7 +115,7 @@ def _read(path: Path) -> str | None:
 
 
 def redraw_pictures(docs: Path, names: list[str]) -> None:
-    """Draw what is missing, and what belongs to these names."""
+    """Draw missing pictures, and those of these choices."""
     drawn = {
         file: draw
         for file, (name, draw) in pictures().items()
@@ -128,11 +128,11 @@ def redraw_pictures(docs: Path, names: list[str]) -> None:
 
 
 def pictures() -> dict[str, tuple[str, Callable[[Path], None]]]:
-    """Every picture: its choice, and what draws it into a file."""
+    """Every picture by its path below docs: its choice, and a function that draws it."""
 
     def draw(function: str, *arguments: str) -> Callable[[Path], None]:
         def into(file: Path) -> None:
-            import page_pictures  # matplotlib and scikit-learn, which a check does without
+            import page_pictures  # slow; not needed for a check
 
             getattr(page_pictures, function)(*arguments, file)
 
@@ -150,12 +150,12 @@ def pictures() -> dict[str, tuple[str, Callable[[Path], None]]]:
 
 
 def optimizers() -> list[Entry]:
-    """Those that have a page."""
+    """The optimizers that have a page."""
     return [entry for entry in entries("optimizer") if entry.name not in LEFT_OUT]
 
 
 def read_notes(group: str) -> Notes:
-    """What stands in docs/notes; empty without the file."""
+    """The notes of docs/notes; empty if there is no such file."""
     path = DOCS / "notes" / f"{group}.yaml"
     notes: Notes = read_yaml(path) if path.is_file() else {}
     return notes
@@ -204,34 +204,36 @@ def optimizer_page(entry: Entry, notes: Notes) -> str:
     ]
     if entry.lr_range is not None:
         low, high = entry.lr_range
-        parts.append(f"A search for its lr usually looks from {low:g} to {high:g}.")
+        parts.append(f"Search its lr between {low:g} and {high:g}.")
     parts += ["## Memory", cost(name, notes), "## Arguments", *arguments(entry)]
     return join(parts)
 
 
 SWEEP_CAPTION = paragraph("""
-    The loss over the training set of scikit-learn's digits after 200 updates of an MLP of width
-    32, batches of 64, at a constant lr and one seed; adamw and sgd in grey. Where a point is
-    missing the training diverged. The best lr differs from task to task; how wide the valley is,
-    and whether its edge is steep, says more.
+    The loss on the training set of scikit-learn's digits after 200 updates of an MLP of width 32,
+    with batches of 64, a constant lr and one seed; adamw and sgd in gray. If a point is missing,
+    the training diverged. The best lr differs between tasks; the width of the valley and the
+    steepness of its right edge matter more.
 """)
-FULL_BATCHES = "This one takes 10 steps on the whole training set instead."
+FULL_BATCHES = "This optimizer takes 10 steps on the whole training set instead."
 
 
 def paths_caption(name: str) -> str:
-    """What the picture of the paths shows."""
+    """The caption of the picture of the paths."""
     entrant = entrant_of(name)
-    lr = f"the best lr of {len(LRS)} for each landscape"
+    lr = f"the best of {len(LRS)} lrs for each landscape"
     if len(entrant.lrs) == 1:
-        lr = "its default lr" if entrant.lrs[0] is not None else "the step size it finds itself"
-    text = f"300 steps with {lr}, from the black point; stars are minima, the larger ones global."
-    if "roles" in entrant.needs:
-        text += " The two coordinates are one matrix of shape [1, 2]."
-    return text if name == "sgd" else f"{text} In grey: sgd."
+        lr = (
+            "its default lr" if entrant.lrs[0] is not None else "the step size that it finds itself"
+        )
+    text = f"300 steps with {lr}, from the black dot. Stars are minima, large ones global."
+    if "roles" in entrant.requirements:
+        text += " The two coordinates form one matrix of shape [1, 2]."
+    return text if name == "sgd" else f"{text} Gray: sgd."
 
 
 def explain(entry: Entry) -> Iterator[str]:
-    """The docstring: its words, formulas as code, and the source with links."""
+    """The docstring as Markdown: formulas as code blocks, and links to sources."""
     first, *others = entry.explained.split("\n\n")
     yield "## Update rule" if "/optimizer/" in entry.path.as_posix() else ""
     yield paragraph(first)
@@ -249,7 +251,7 @@ def cost(name: str, notes: Notes) -> str:
     tensors = measure_state(name)
     total = sum(tensors.values())
     if not total:
-        return "No state: only the parameters and their gradients are kept."
+        return "None besides the parameters and their gradients."
     several = ", ".join(f"`{key}` {size:.2g}" for key, size in tensors.items())
     unit = "byte" if total == 1 else "bytes"
     return (
@@ -275,7 +277,7 @@ def measure_state(name: str) -> dict[str, float]:
 
     def closure() -> torch.Tensor:
         gradient = p.detach().clone()
-        p.grad = gradient.to_sparse(1) if "sparse" in entrant.needs else gradient
+        p.grad = gradient.to_sparse(1) if "sparse" in entrant.requirements else gradient
         return gradient.square().sum() / 2
 
     for _ in range(2):
@@ -286,7 +288,7 @@ def measure_state(name: str) -> dict[str, float]:
 
 
 def arguments(entry: Entry) -> Iterator[str]:
-    """The keys of a YAML file as a table; nothing where there are none."""
+    """The keys of a YAML file as a table, if there are any."""
     group = entry.path.parent.name
     text = text_of(entry.path)
     rows = [
@@ -316,11 +318,11 @@ def optimizer_index() -> str:
         [
             GENERATED,
             "# Each optimizer",
-            "A page for each: its rule, its history, when to use it, its path on two landscapes, "
-            "and how its result depends on the lr. How they compare on real tasks is in "
-            "[Optimizers compared](../optimizers.md).",
+            "Each optimizer has a page with its rule, its history, when to use it, its path on two "
+            "landscapes, and how its result depends on the lr. "
+            "[Choosing an optimizer](../optimizers.md) compares them on real tasks.",
             f"![Paths of four optimizers in a narrow valley](../{IMAGES}/race.gif)",
-            "Watch any of them side by side:",
+            "Race any of them side by side:",
             code(
                 "lit-optim race optimizer=sgd,momentum,adam,muon on=rosenbrock --to race.gif",
                 "bash",
@@ -334,7 +336,7 @@ Families = dict[str, tuple[str, str, dict[str, str]]]
 
 
 def read_families() -> Families:
-    """By family: its title, its text, and when to use each member; the rest comes last."""
+    """Families by name: title, text, and when to use each member; the rest comes last."""
     known = dict.fromkeys(shipped("scheduler"), "")
     families: Families = {}
     for name, family in read_notes("schedules").items():
@@ -370,9 +372,12 @@ def schedule_index(families: Families) -> str:
     parts = [
         GENERATED,
         "# Each schedule",
-        "The lr over a run, by the functions that train; the dashed line is the momentum, where a "
-        "schedule moves it. Lengths of torch's schedules are made to fit the pictures. How updates "
-        "are counted and how to write your own is in [Schedules in detail](../schedules.md).",
+        paragraph("""
+            The lr over a run, drawn by the code used in training; the dashed line is the momentum,
+            if the schedule sets it. The lengths of some of torch's schedules are adapted to the
+            pictures. [Schedules in detail](../schedules.md) explains how updates are counted and
+            how to write your own.
+        """),
     ]
     for page, (title, _, members) in families.items():
         rows = [

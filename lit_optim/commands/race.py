@@ -31,7 +31,7 @@ def parse_point(text: str) -> Point:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the optimizers, print a table and where asked draw them."""
+    """Run the optimizers, print a table and draw a picture if asked to."""
     from rich.console import Console
 
     from lit_optim.race.report import race
@@ -44,12 +44,12 @@ def run(args: argparse.Namespace) -> None:
 COMMAND = Command(
     "race",
     Section.CHOOSE,
-    "watch optimizers descend on functions of two coordinates",
+    "draw the paths of optimizers on test functions of two coordinates",
     run,
     (
         OVERRIDES,
         Argument("--steps", "updates of each optimizer (300)", positive_int, 300),
-        Argument("--start", "where all begin, as --start=-1.5,2", parse_point),
+        Argument("--start", "where every path begins, such as --start=-1.5,2", parse_point),
         Argument(
             "--to",
             "also draw the paths: .gif .png .svg",
@@ -62,11 +62,11 @@ COMMAND = Command(
   lit-optim race optimizer=adamw,muon scheduler=cosine on=himmelblau,saddle
   lit-optim race optimizer=adam optimizer.lr=1e-2,1e-1,1
 
-on= takes one of these landscapes, or several:
+on= takes one or several landscapes:
 
 {describe_landscapes()}
 
-Each combination of the values has a path of its own. Without optimizer.lr each optimizer gets the
-best lr of a logarithmic grid for that landscape. The optimizers, schedules and wrappers are those
-that train; gradients are exact, without noise.""",
+Each combination of values gets a path. Without optimizer.lr, each optimizer runs at the best lr of
+a logarithmic grid for that landscape. Optimizers, schedules and wrappers are those used in
+training; gradients are exact, without noise.""",
 )

@@ -1,6 +1,6 @@
-"""Functions of two coordinates to watch optimizers on, with their gradients in closed form.
+"""Test functions of two coordinates with their gradients in closed form.
 
-Each is a polynomial, so the same function takes floats, NumPy arrays and tensors.
+All are polynomials, so they accept floats, NumPy arrays and tensors alike.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Landscape:
 
     Args:
         name: as in `on=rosenbrock`.
-        summary: what makes it hard, in a few words.
-        formula: the loss, for a title.
+        summary: what makes it difficult, in a few words.
+        formula: the loss, as shown in titles.
         value: the loss at (x, y).
         gradient: its derivatives by x and by y.
-        minima: every minimum; the first one is global.
+        minima: all local minima; the first is global.
         start: where a race begins.
-        window: (left, right), (bottom, top) of a picture.
+        window: (left, right), (bottom, top): the part that pictures show.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Landscape:
         return all(low <= z <= high for z, (low, high) in zip(point, self.window, strict=True))
 
     def distance(self, point: Point) -> float:
-        """How far the nearest minimum is."""
+        """The distance to the nearest minimum."""
         return min(
             float(((point[0] - x) ** 2 + (point[1] - y) ** 2) ** 0.5) for x, y in self.minima
         )
@@ -65,10 +65,10 @@ def rosenbrock_gradient(x: Any, y: Any) -> tuple[Any, Any]:
     return -2 * (1 - x) - 400 * x * (y - x * x), 200 * (y - x * x)
 
 
-#: The quadratic's curvatures along its two axes, which are not those of the coordinates.
+#: The curvatures of the quadratic along its two axes, which are rotated by ANGLE.
 FLAT, STEEP, ANGLE = 1.0, 100.0, pi / 6
 COS, SIN = cos(ANGLE), sin(ANGLE)
-#: Its minimum: not the origin, to which weight decay alone would lead.
+#: Its minimum; not the origin, where weight decay alone would lead.
 CENTER = (1.0, 0.5)
 
 
@@ -78,7 +78,7 @@ def _along_axes(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def quadratic(x: Any, y: Any) -> Any:
-    """(u² + 100 v²) / 2, where u and v are the distances from (1, 0.5), turned by 30 degrees."""
+    """(u² + 100 v²) / 2, where u and v are the distances from (1, 0.5), rotated by 30 degrees."""
     u, v = _along_axes(x, y)
     return (FLAT * u * u + STEEP * v * v) / 2
 
@@ -154,7 +154,7 @@ LANDSCAPES: dict[str, Landscape] = {
         Landscape(
             "quadratic",
             "a straight valley, 100 times steeper across than along",
-            "(u² + 100 v²) / 2, turned by 30°",
+            "(u² + 100 v²) / 2, rotated by 30°",
             quadratic,
             quadratic_gradient,
             (CENTER,),

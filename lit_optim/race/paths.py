@@ -1,4 +1,4 @@
-"""The path of an optimizer over a landscape: made by the configuration and the code that train."""
+"""The path of an optimizer over a landscape, computed by the same code that trains models."""
 
 from __future__ import annotations
 
@@ -22,49 +22,50 @@ from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
 from lit_optim.wrappers import Wrapped
 
-#: The lrs that are tried where none is typed: from 1e-4 to 100, about three times as large each.
+#: The lrs tried if none is typed, each about three times the last.
 LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-#: What a race takes of a run's configuration; the rest would change nothing.
+#: The parts of a run's configuration that a race uses. Others would have no effect.
 USED = ("optimizer", "scheduler", "wrapper", "schedules", "allow")
-#: An optimizer has arrived once its loss stays within this share of what there is to lose.
+#: An optimizer has arrived once its loss above the global minimum stays below this share of the
+#: loss above it at the start.
 TOLERANCE = 1e-3
-#: More paths than this over each other tell nothing apart.
+#: A picture with more paths than this is unreadable.
 MOST = 32
-#: A coordinate beyond this one has diverged.
+#: A path diverges when a coordinate exceeds this.
 FAR = 1e6
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """One combination of the choices that were typed.
+    """One combination of the values on the command line.
 
     Args:
-        name: what sets it apart: "adam", "sgd momentum=0.9", "muon cosine".
-        make: an optimizer of parameters, with an lr in place of its own; None keeps its own.
-        lrs: that are tried; the best one is kept.
-        plain: its configuration.
-        needs: of its optimizer, as `lit_optim.requirements` explains them.
+        name: what tells it apart from others: "adam", "sgd momentum=0.9", "muon cosine".
+        make: builds the optimizer from parameters and an lr; None keeps the configured lr.
+        lrs: the lrs to try; the path with the best one is kept.
+        config: the composed configuration, as plain containers.
+        requirements: of the optimizer; see `lit_optim.requirements`.
     """
 
     name: str
     make: Callable[[Any, float | None], Any]
     lrs: tuple[float | None, ...]
-    plain: Mapping[str, Any]
-    needs: tuple[str, ...]
+    config: Mapping[str, Any]
+    requirements: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where an entrant went.
+    """The points that an entrant visited.
 
     Args:
-        name: of the entrant.
-        landscape: it went over.
-        lr: it was given; None where its optimizer takes none.
-        tried: how many lrs this one is the best of; 1 where it was typed.
-        points: the start, and where it stood after each step, until it diverged.
-        losses: there.
-        evaluations: of the loss and its gradient.
+        name: the entrant's.
+        landscape: where it ran.
+        lr: its lr; None if the optimizer has none.
+        tried: how many lrs were tried to find this one; 1 if it was typed.
+        points: the start and the point after each step, up to divergence.
+        losses: the loss at each point.
+        evaluations: how many times the gradient was evaluated.
     """
 
     name: str
@@ -77,14 +78,14 @@ class Path:
 
     @property
     def has_diverged(self) -> bool:
-        """Whether it left for infinity."""
+        """Whether the last point is not finite or farther out than `FAR`."""
         return not all(map(math.isfinite, (*self.points[-1], self.losses[-1]))) or (
             max(map(abs, self.points[-1])) > FAR
         )
 
     @property
     def arrival(self) -> int | None:
-        """After how many steps the loss stays low: within `TOLERANCE` of the global minimum."""
+        """The number of steps until the loss stays below the tolerance; None: it does not."""
         least = self.landscape.least
         bound = least + TOLERANCE * (self.losses[0] - least)
         if self.has_diverged or not self.losses[-1] <= bound:
@@ -93,24 +94,24 @@ class Path:
         return high[-1] + 1 if high else 0
 
     @property
-    def leaves(self) -> bool:
-        """Whether it leaves the window of its landscape, to come back or not."""
+    def leaves_window(self) -> bool:
+        """Whether any point lies outside the window of the landscape."""
         return not all(map(self.landscape.contains, self.points))
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Less is better: when it arrived, then its final loss."""
+        """A sort key, best first: by arrival, then by final loss."""
         arrival = math.inf if self.arrival is None else self.arrival
         return arrival, math.inf if self.has_diverged else self.losses[-1]
 
 
 def find_entrants(lines: Sequence[str], steps: int) -> list[Entrant]:
-    """The entrants of overrides as for train.py, one for each combination of their values.
+    """Build an entrant for each combination of the values in these overrides.
 
-    A schedule runs over the steps of the race; where none is typed the lr is constant.
+    A schedule runs over the steps of the race. Without one the lr is constant.
 
     Raises:
-        UsageError: a mistake, or an override that a race has no use for.
+        UsageError: a mistake, or an override that has no effect on a race.
     """
     for line in lines:
         key = line.lstrip("+~").partition("=")[0]
@@ -140,70 +141,70 @@ def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:
             node.lr = lr
         return Wrapped(make_factory(node), wrap)(params)
 
-    needs = Wrapped(make_factory(cfg.optimizer), wrap).requirements
-    is_own = own is None or "closure" in needs or "lr_of_1" in needs  # finds its step size itself
+    requirements = Wrapped(make_factory(cfg.optimizer), wrap).requirements
+    # those that find their step size themselves are meant to run at their default
+    is_own = own is None or "closure" in requirements or "lr_of_1" in requirements
     lrs = (own,) if is_typed or is_own else LRS
     name = _name(combination, cfg.hydra.runtime.choices)
-    return Entrant(name, make, lrs, to_plain(cfg), needs)
+    return Entrant(name, make, lrs, to_plain(cfg), requirements)
 
 
 def _name(combination: str, choices: Mapping[str, str]) -> str:
-    """The optimizer, a schedule and a wrapper where there are any, and what else was listed.
+    """The optimizer, its schedule and wrapper if any, and the other values that vary.
 
-    An lr is not part of the name: it stands beside it.
+    The lr is not part of the name: tables and legends show it next to the name.
     """
-    listed = combination.removeprefix(choices["scheduler"]).split()
-    by_itself = re.compile(r"(optimizer|optimizer\.lr|scheduler|wrapper)=")
-    listed = [one for one in listed if not by_itself.match(one)]
-    listed = [one.removeprefix("optimizer.") for one in listed]
-    around = [choices[group] for group in ("scheduler", "wrapper") if choices[group] != "none"]
-    return " ".join([choices["optimizer"], *around, *listed])
+    varied = combination.removeprefix(choices["scheduler"]).split()
+    shown_otherwise = re.compile(r"(optimizer|optimizer\.lr|scheduler|wrapper)=")
+    varied = [word.removeprefix("optimizer.") for word in varied if not shown_otherwise.match(word)]
+    extras = [choices[group] for group in ("scheduler", "wrapper") if choices[group] != "none"]
+    return " ".join([choices["optimizer"], *extras, *varied])
 
 
 def follow_path(entrant: Entrant, landscape: Landscape, start: Point, steps: int) -> Path:
-    """The best path of an entrant, of those with the lrs that are tried.
+    """Try each lr of an entrant and return the best path.
 
-    One that leaves the window is taken only if all do: a first step that jumps over the hills may
-    land anywhere, also near a minimum.
+    A path that leaves the window counts only if all of them do: an lr whose first step jumps over
+    the hills can land near a minimum by luck.
 
     Raises:
-        UsageError: no lr is one that the optimizer and its schedule take.
+        UsageError: the optimizer or its schedule accepts none of the lrs.
     """
     paths = list(_paths(entrant, landscape, start, steps))
-    return min(paths, key=lambda path: (path.leaves, path.rank))
+    return min(paths, key=lambda path: (path.leaves_window, path.rank))
 
 
 def _paths(entrant: Entrant, landscape: Landscape, start: Point, steps: int) -> Iterator[Path]:
-    refusal: ValueError | None = None
-    taken = 0
+    rejection: ValueError | None = None
+    accepted = 0
     for lr in entrant.lrs:
         try:
             points, losses, evaluations = trace(entrant, lr, landscape, start, steps)
-        except ValueError as error:  # a schedule's min_lr may lie above, an optimizer's range below
-            refusal = error
+        except ValueError as error:  # for example, the lr is below the schedule's min_lr
+            rejection = error
             continue
-        taken += 1
+        accepted += 1
         yield Path(entrant.name, landscape, lr, len(entrant.lrs), points, losses, evaluations)
-    if refusal is not None and not taken:
-        raise UsageError(f"{entrant.name}: {refusal}") from refusal
+    if rejection is not None and not accepted:
+        raise UsageError(f"{entrant.name}: {rejection}") from rejection
 
 
 def trace(
     entrant: Entrant, lr: float | None, landscape: Landscape, start: Point, steps: int
 ) -> tuple[list[Point], list[float], int]:
-    """Run an optimizer from a point.
+    """Run an optimizer from a point, with exact gradients.
 
-    The two coordinates are one parameter of shape [1, 2] in float64, so that an optimizer of
-    matrices has a matrix. The gradient is exact: there is no noise.
+    The two coordinates are one float64 parameter of shape [1, 2], so that matrix optimizers get a
+    matrix.
 
     Returns:
-        the points before and after each step, the losses there, and how many times the gradient was
-        evaluated. A path that diverges ends there.
+        the start and the point after each step; the losses at these points; and the number of
+        gradient evaluations. A path ends where it diverges.
     """
     point = torch.tensor([start], dtype=torch.float64, requires_grad=True)
     optimizer = entrant.make([{"params": [point], "param_names": ["point"]}], lr)
-    adapter = _make_adapter(optimizer, entrant.plain, Horizon(steps))
-    is_sparse = "sparse" in entrant.needs
+    scheduler = _make_scheduler(optimizer, entrant.config, Horizon(steps))
+    is_sparse = "sparse" in entrant.requirements
     evaluations = 0
 
     def closure() -> Tensor:
@@ -217,40 +218,42 @@ def trace(
     points, losses = [start], [float(landscape.value(*start))]
     for _ in range(steps):
         optimizer.step(closure)
-        x, y = _evaluated(optimizer, point)
+        x, y = _read_evaluation_point(optimizer, point)
         points.append((x, y))
         losses.append(float(landscape.value(x, y)))
         if not max(abs(x), abs(y)) <= FAR:
             break
-        if adapter is not None:
-            adapter.step()
-            if adapter.curve.metric is not None:
-                adapter.observe(losses[-1])
+        if scheduler is not None:
+            scheduler.step()
+            if scheduler.curve.metric is not None:
+                scheduler.observe(losses[-1])
     return points, losses, evaluations
 
 
-def _evaluated(optimizer: Any, point: Tensor) -> Point:
-    """The weights that are evaluated, which an optimizer that averages keeps apart."""
-    averages = hasattr(optimizer, "eval")
-    if averages:
+def _read_evaluation_point(optimizer: Any, point: Tensor) -> Point:
+    """The weights used for evaluation, which differ from the trained ones if they are averaged."""
+    has_average = hasattr(optimizer, "eval")
+    if has_average:
         optimizer.eval()
     [[x, y]] = point.tolist()
-    if averages:
+    if has_average:
         optimizer.train()
     return x, y
 
 
-def _make_adapter(optimizer: Any, plain: Mapping[str, Any], horizon: Horizon) -> ScheduledLR | None:
-    """The schedules of the lr and of other hyperparameters, for one optimizer."""
-    schedule = make_schedule(plain["scheduler"])
-    others = parse_hyperparameter_schedules(plain["schedules"])
+def _make_scheduler(
+    optimizer: Any, config: Mapping[str, Any], horizon: Horizon
+) -> ScheduledLR | None:
+    """Attach the schedules of the lr and of other hyperparameters; None: there are none."""
+    schedule = make_schedule(config["scheduler"])
+    others = parse_hyperparameter_schedules(config["schedules"])
     if schedule is None and not others:
         return None
     if schedule is None:
         raise UsageError("schedules needs a scheduler in a race; scheduler=constant keeps the lr")
     schedule.check(max(group["lr"] for group in optimizer.param_groups))
-    moved = [
-        one.attach(None if one.schedule is None else one.schedule.curve(horizon), optimizer)
-        for one in others
+    attached = [
+        other.attach(None if other.schedule is None else other.schedule.curve(horizon), optimizer)
+        for other in others
     ]
-    return ScheduledLR(optimizer, schedule.curve(horizon), moved)
+    return ScheduledLR(optimizer, schedule.curve(horizon), attached)

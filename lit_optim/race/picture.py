@@ -1,4 +1,4 @@
-"""A race as a picture or an animation: the paths over each landscape, and their losses."""
+"""Draw a race, as a picture or an animation: paths over each landscape, and loss curves."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from lit_optim.race.landscapes import Landscape
 from lit_optim.race.paths import Path
 
 ENDINGS = (".gif", ".png", ".svg")
-#: Told apart by readers who see fewer colors too (Okabe & Ito), then again in dashes.
+#: Safe for color-blind readers (Okabe & Ito); with more paths they repeat in dashes.
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a3ea1", "#222222")
 DASHES = ("-", "--", ":", "-.")
-#: Text and lines on a page of any color, and on the card that an animation is drawn on.
+#: Text and lines of transparent pictures; the background of an animation, and its text.
 INK, CARD, INK_ON_CARD = "#808890", "#f6f7f9", "#3a4048"
 #: The lines between the levels of a landscape.
 CONTOUR = "#8898a8"
-#: Points of a landscape in each direction, and levels of its height.
+#: Grid points in each direction of a landscape, and contour levels.
 GRID, LEVELS = 220, 18
-#: Pictures of an animation, the milliseconds that each is shown, and the last one.
+#: Frames of an animation; milliseconds for each, and for the last.
 FRAMES, PAUSE, LAST = 72, 70, 2500
-#: Inches: of a row of panels, of a line of a legend with so many columns, of the whole width.
+#: In inches: the height of a row of panels and of a line of the legend, and the width. COLUMNS is
+#: the number of columns in the legend.
 ROW, LEGEND, COLUMNS, WIDTH = 3.3, 0.22, 3, 9.0
 #: Pixels an inch.
 DPI = 96
-#: Losses below this share of the first are not told apart.
+#: Losses are drawn no lower than this share of the first one.
 SMALLEST = 1e-8
 
 Report = Callable[[], None]
 
 
 def check_picture(path: FilePath) -> None:
-    """Refuse a file that cannot be written as a picture.
+    """Check that a file can be written as a picture.
 
     Raises:
-        UsageError: its ending is another one, matplotlib is missing, or there is no such directory.
+        UsageError: the suffix is unknown, matplotlib is missing, or the directory does not exist.
     """
     if path.suffix not in ENDINGS:
         near = suggest(path.suffix, ENDINGS)
@@ -51,7 +52,7 @@ def check_picture(path: FilePath) -> None:
 
 @dataclass
 class Line:
-    """The lines of one path: over the landscape, its head, and its loss."""
+    """The artists of one path: its trail, its head and its loss curve."""
 
     path: Path
     trail: Any
@@ -59,7 +60,7 @@ class Line:
     loss: Any
 
     def show(self, steps: int) -> None:
-        """Show the first steps only."""
+        """Show only the first steps."""
         xs, ys = zip(*self.path.points[: steps + 1], strict=True)
         self.trail.set_data(xs, ys)
         self.head.set_data(xs[-1:], ys[-1:])
@@ -68,12 +69,12 @@ class Line:
 
 
 def write_picture(paths: Sequence[Path], file: FilePath, report: Report | None = None) -> None:
-    """Draw paths, those of one landscape in a row.
+    """Draw paths into a file, one row for each landscape.
 
     Args:
-        paths: of one or several landscapes.
-        file: .png or .svg, without a background of its own; or .gif, an animation.
-        report: is called after each of the `FRAMES` of an animation.
+        paths: on one or several landscapes.
+        file: a .png or .svg with a transparent background, or a .gif.
+        report: called after each frame of an animation.
     """
     if file.suffix == ".gif":
         _animate(paths, file, report)
@@ -85,7 +86,7 @@ def write_picture(paths: Sequence[Path], file: FilePath, report: Report | None =
 
 
 def save(figure: Any, file: FilePath) -> None:
-    """Write a figure that is the same on every day, a PNG in 256 colors."""
+    """Write a figure: an .svg without the date, or a .png with 256 colors."""
     from matplotlib import rc_context
 
     if file.suffix == ".svg":
@@ -110,7 +111,7 @@ def _pixels(figure: Any) -> Any:
 
 
 def draw_race(paths: Sequence[Path], ink: str) -> tuple[Any, list[Line]]:
-    """A figure with a row for each landscape; nothing of the paths is shown yet."""
+    """Set up a figure with a row for each landscape; the paths are not shown yet."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -161,7 +162,7 @@ def style_of(place: int) -> tuple[str, str]:
 
 
 def draw_landscape(axes: Any, landscape: Landscape, ink: str) -> None:
-    """Levels of the loss, on a background of its own, with the start and every minimum."""
+    """Draw contours of the loss on an opaque background, and mark every minimum."""
     import numpy as np
 
     (left, right), (bottom, top) = landscape.window
@@ -174,7 +175,7 @@ def draw_landscape(axes: Any, landscape: Landscape, ink: str) -> None:
     filled = axes.contourf(x, y, height, [floor, *levels], colors=shades)
     drawn = axes.contour(x, y, height, levels, colors=CONTOUR, linewidths=0.4, alpha=0.7)
     for contours in (filled, drawn):
-        contours.set_rasterized(True)  # thousands of points in an .svg
+        contours.set_rasterized(True)  # as paths they would make an .svg huge
     style_axes(axes, ink)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     for place, (a, b) in enumerate(landscape.minima):
@@ -184,7 +185,7 @@ def draw_landscape(axes: Any, landscape: Landscape, ink: str) -> None:
 
 
 def _shade(height: float) -> str:
-    """From a light blue grey in the valleys to a darker one on the hills."""
+    """A light blue gray in the valleys, a darker one on the hills."""
     low, high = (0xF4, 0xF7, 0xFA), (0xB4, 0xC2, 0xD0)
     return "#" + "".join(
         f"{round(a + (b - a) * height):02x}" for a, b in zip(low, high, strict=True)
@@ -192,7 +193,7 @@ def _shade(height: float) -> str:
 
 
 def style_axes(axes: Any, ink: str) -> None:
-    """Axes that are legible on a light and on a dark page."""
+    """Make axes legible on light and dark pages."""
     axes.patch.set_alpha(0.0)
     axes.tick_params(colors=ink, labelsize=8)
     axes.xaxis.label.set(color=ink, fontsize=8)
@@ -202,7 +203,7 @@ def style_axes(axes: Any, ink: str) -> None:
 
 
 def draw_trail(axes: Any, path: Path, color: str, dashes: str) -> Any:
-    """The line of a path over its landscape, with a light border that sets it off."""
+    """Draw a path over its landscape, with a light border."""
     from matplotlib.patheffects import Normal, Stroke
 
     xs, ys = zip(*path.points, strict=True)
@@ -223,14 +224,14 @@ def _draw_path(plane: Any, losses: Any, path: Path, color: str, dashes: str) -> 
 
 
 def label_of(path: Path) -> str:
-    """A path in a legend: "adam, lr 0.3 (best of 13)"."""
+    """The legend entry of a path, such as "adam, lr 0.3 (best of 13)"."""
     lr = "its own step size" if path.lr is None else f"lr {path.lr:g}"
     best = f" (best of {path.tried})" if path.tried > 1 else ""
     return f"{path.name}, {lr}{best}" + (", diverged" if path.has_diverged else "")
 
 
 def _heights(path: Path) -> list[float]:
-    """The losses above the global minimum, on a logarithmic scale that has an end."""
+    """The losses above the global minimum, bounded below for a logarithmic axis."""
     least = path.landscape.least
     smallest = SMALLEST * max(path.losses[0] - least, 1e-12)
     return [max(loss - least, smallest) if loss == loss else float("nan") for loss in path.losses]
@@ -255,9 +256,9 @@ def _animate(paths: Sequence[Path], file: FilePath, report: Report | None) -> No
 
 
 def _make_palette(colors: Sequence[str]) -> Any:
-    """256 colors for all frames: each color of a path in shades, and those of the background.
+    """256 colors for all frames: tints of each path's color, and those of the background.
 
-    One that is taken from a picture would leave out thin lines.
+    A palette computed from a frame would drop the colors of thin lines.
     """
     from matplotlib.colors import to_rgb
     from PIL import Image
@@ -280,7 +281,7 @@ def _make_palette(colors: Sequence[str]) -> Any:
 
 
 def _frames(figure: Any, lines: Sequence[Line]) -> Iterator[Any]:
-    """The pixels of each picture; what does not move is drawn once."""
+    """The pixels of each frame. The static part is drawn once."""
     moving = [artist for line in lines for artist in (line.trail, line.loss)]
     moving += [line.head for line in lines]  # above every trail
     for artist in moving:
@@ -288,7 +289,7 @@ def _frames(figure: Any, lines: Sequence[Line]) -> Iterator[Any]:
     figure.canvas.draw()
     still = figure.canvas.copy_from_bbox(figure.bbox)
     steps = max(len(line.path.points) for line in lines) - 1
-    # as many steps in each picture would hide the beginning, where most happens
+    # few steps per frame at first, where most of the movement is
     shown = sorted({round(steps * (k / (FRAMES - 1)) ** 1.7) for k in range(FRAMES)})
     for step in shown:
         figure.canvas.restore_region(still)

@@ -1,4 +1,4 @@
-"""What `lit-optim race` does: a table of a race in the terminal, and a picture of it."""
+"""`lit-optim race`: run the optimizers, print a table, draw a picture."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def race(
     start: Point | None = None,
     to: FilePath | None = None,
 ) -> list[Path]:
-    """Run every combination of the overrides on every landscape, and show how they did.
+    """Run every combination of the overrides on every landscape and report the results.
 
     Args:
         lines: overrides as for train.py, and `on=rosenbrock,beale`.
-        console: takes the tables; progress is shown on stderr.
-        steps: of each optimizer.
-        start: where all begin; None: where the landscape says.
+        console: where the tables go; the progress bar is on stderr.
+        steps: updates of each optimizer.
+        start: where every path begins; None: the start of the landscape.
         to: a .gif, .png or .svg to write.
 
     Returns:
-        the paths, in the order of the landscapes.
+        the paths, landscape by landscape.
 
     Raises:
-        UsageError: a mistake, in one line.
+        UsageError: a mistake on the command line.
     """
     if to is not None:
         check_picture(to)
@@ -71,7 +71,7 @@ def _heading(landscape: Landscape, path: Path, steps: int) -> str:
 
 
 def _make_table(paths: Sequence[Path]) -> Table:
-    """The paths of one landscape, the best one first."""
+    """A row for each path on one landscape, best first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("name", no_wrap=True)
     for column in ("lr", "final loss", "distance to a minimum", f"steps to {TOLERANCE:.1%}"):
@@ -88,22 +88,22 @@ def _make_table(paths: Sequence[Path]) -> Table:
 
 
 def _notes(entrants: Sequence[Entrant], paths: Sequence[Path]) -> list[str]:
-    """What a reader must know of the figures."""
+    """What a reader needs to know about the table."""
     notes = []
     if any(path.tried > 1 for path in paths):
         notes.append(
-            f"lr: the best of {len(LRS)} from {LRS[0]:g} to {LRS[-1]:g} for this landscape, "
-            "without those that leave its window; optimizer.lr=... sets it"
+            f"lr: the best of {len(LRS)} from {LRS[0]:g} to {LRS[-1]:g} whose path stays in the "
+            "window; optimizer.lr=... sets it"
         )
     notes.append(
-        f"steps to {TOLERANCE:.1%}: after which the loss stays within that share of its way down "
-        "to the global minimum"
+        f"steps to {TOLERANCE:.1%}: until the loss above the global minimum stays below that share "
+        "of its initial value"
     )
-    matrices = list(dict.fromkeys(x.name for x in entrants if "roles" in x.needs))
+    matrices = list(dict.fromkeys(x.name for x in entrants if "roles" in x.requirements))
     if matrices:
         notes.append(f"{', '.join(matrices)}: the two coordinates are one matrix, of shape [1, 2]")
     several = {path.name: path for path in paths if path.evaluations > len(path.points)}
     for name, path in several.items():
         average = path.evaluations / max(1, len(path.points) - 1)
-        notes.append(f"{name}: evaluates the loss {average:.2g} times a step")
+        notes.append(f"{name}: {average:.2g} evaluations of the loss per step")
     return notes

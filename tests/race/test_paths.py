@@ -131,18 +131,18 @@ def test_best_lr_is_kept_where_none_is_typed():
     for lr in LRS:
         quadratic = LANDSCAPES["quadratic"]
         other = Path("", quadratic, lr, 1, *trace(entrant, lr, quadratic, quadratic.start, 50))
-        assert other.leaves or path.rank <= other.rank
-    assert not path.leaves
+        assert other.leaves_window or path.rank <= other.rank
+    assert not path.leaves_window
 
 
 def test_a_path_that_leaves_the_window_is_taken_only_if_all_do():
     inside = path_of("optimizer=adagrad", steps=50)
-    assert not inside.leaves
+    assert not inside.leaves_window
     [entrant] = find_entrants(["optimizer=adagrad"], 50)
     jump = Path("", ROSENBROCK, 3.0, 1, *trace(entrant, 3.0, ROSENBROCK, ROSENBROCK.start, 50))
-    assert jump.leaves
+    assert jump.leaves_window
     assert jump.rank < inside.rank
-    assert path_of("optimizer=adagrad", start=(9.0, 9.0), steps=5).leaves
+    assert path_of("optimizer=adagrad", start=(9.0, 9.0), steps=5).leaves_window
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "prodigy", "adafactor_hf"])

@@ -53,7 +53,7 @@ def test_start_is_where_all_begin(run):
 def test_notes_tell_of_matrices_and_evaluations(run):
     _, text = run("optimizer=muon,lbfgs,sgd", steps=3)
     assert "muon: the two coordinates are one matrix, of shape [1, 2]" in text
-    assert "lbfgs: evaluates the loss" in text
+    assert re.search(r"lbfgs: \S+ evaluations of the loss per step", text)
     assert "sgd: " not in text
 
 
