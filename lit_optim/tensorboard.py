@@ -1,4 +1,4 @@
-"""How curves are looked at, told so that the line can be copied."""
+"""The command that shows the curves of a run."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from lit_optim.errors import escape
 
 
 def open_command(logdir: str | Path) -> str:
-    """`lit-optim board ...`, with its path where the environment is not activated."""
+    """Return `lit-optim board ...`, with its full path if the environment is not activated."""
     own = Path(sys.executable).with_name("lit-optim")
-    program = "lit-optim" if shutil.which("lit-optim") else shlex.quote(shown(own))
-    return f"{program} board {shlex.quote(shown(logdir))}"
+    program = "lit-optim" if shutil.which("lit-optim") else shlex.quote(format_path(own))
+    return f"{program} board {shlex.quote(format_path(logdir))}"
 
 
-def shown(path: str | Path) -> str:
-    """A path as short as it can be told: relative if it lies in the current directory.
-
-    Control characters in it are escaped.
-    """
+def format_path(path: str | Path) -> str:
+    """Format a path: relative to the current directory if inside, control characters escaped."""
     try:
         return escape(str(Path(path).absolute().relative_to(Path.cwd())))
     except ValueError:

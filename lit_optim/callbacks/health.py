@@ -55,7 +55,7 @@ class Health(Callback):
         limit = trainer.gradient_clip_val
         tracked = find_tracked(self._tracked, count_updates(optimizer))
         self._clips = None
-        if tracked is None or tracked.made % self.every or not limit:
+        if tracked is None or tracked.update_count % self.every or not limit:
             return
         if trainer.gradient_clip_algorithm in (None, "norm"):  # Lightning clips after this
             every = [p.grad for _, group in tracked.groups() for p in group["params"]]
@@ -64,11 +64,11 @@ class Health(Callback):
     def before_update(self, updates: Updates) -> None:
         """Measure the gradients and the parameters, and copy the parameters."""
         tracked = find_tracked(self._tracked, updates)
-        if tracked is None or tracked.made % self.every:
+        if tracked is None or tracked.update_count % self.every:
             return
         if self._clips is not None:
             self._clipped.append(self._clips)
-        measurement = _Measurement(tracked.made)
+        measurement = _Measurement(tracked.update_count)
         for tag, group in tracked.groups():
             params = [p.detach() for p in group["params"]]
             measurement.before.append([p.clone() for p in params])

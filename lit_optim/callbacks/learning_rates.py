@@ -88,7 +88,7 @@ class LearningRates(Callback):
         # with several optimizers the length of the run counts the updates of all
         length = total_updates(trainer) if len(self._tracked) == 1 else None
         first = schedule.last_epoch
-        before = tracked.made - first  # updates of earlier fits
+        before = tracked.update_count - first  # updates of earlier fits
         total = schedule.curve.total if length is None else length - before
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         for t in plan_steps(first, total, every, schedule.curve.milestones()):
@@ -112,7 +112,7 @@ class LearningRates(Callback):
         tracked, trainer = find_tracked(self._tracked, updates), self._trainer
         if tracked is None or trainer is None:
             return
-        place, step = self._tracked.index(tracked), tracked.made - 1 + ahead
+        place, step = self._tracked.index(tracked), tracked.update_count - 1 + ahead
         used = self._used.get(place)
         if used is not None and used.step == step:
             return

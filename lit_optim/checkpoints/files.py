@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or not there: written beside, made durable, then put in place."""
+"""Writes checkpoint files atomically and durably, and checks them before they are loaded."""
 
 from __future__ import annotations
 
@@ -27,36 +27,35 @@ from lit_optim.untrusted import Unreadable, read_json
 LOG = logging.getLogger("lit_optim")
 
 TORCHS_WRITER = "inline_container.cc"
-#: Beside a checkpoint: the sums of what it may hold.
+#: The suffix of the file with the checksums that a checkpoint may have.
 SUMS = ".sha256"
-#: Where a checkpoint keeps what module and data were made with, and the class that held it. They
-#: are not needed to resume.
+#: The keys of the hyperparameters of module and data, and those of the class that held them. A
+#: resumed run does not need them.
 HPARAMS = {
     kind.CHECKPOINT_HYPER_PARAMS_KEY: kind.CHECKPOINT_HYPER_PARAMS_TYPE
     for kind in (LightningModule, LightningDataModule)
 }
-#: What says that a file is not written, also by an fsync.
+#: The errors of a full disk, also from an fsync.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint so that a crash or a full disk leaves the one before it.
+    """Writes a checkpoint so that a crash or a full disk leaves the previous one intact.
 
-    It is written into a temporary file in the same directory, forced to the disk, and renamed. The
-    sums beside it are written before that and name both the old and the new content, so that they
-    are right at every moment. `last.ckpt` leaves what it was as `previous.ckpt`.
+    A checkpoint is written into a temporary file in the same directory, synced to the disk, and
+    renamed. The file with its checksums is written before and holds those of the old and the new
+    content, so that it is valid at every moment. The previous `last.ckpt` becomes `previous.ckpt`.
 
-    It holds plain values only, numbers of numpy as Python's and paths as text, so that torch reads
-    it back without running code; the first one of each name is read back before it counts. Where
-    a file system cannot force anything to the disk, that is said once, and it is written all the
-    same.
+    A checkpoint holds plain values only, numpy's numbers as Python's and paths as text, so that
+    torch loads it without running code. The first checkpoint of each name is loaded as a check
+    before it replaces another. If the file system cannot sync, a warning says so once.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        #: How many have been written.
+        #: The number of checkpoints written.
         self.written = 0
-        #: Why the newest one has not been.
+        #: Why the newest could not be written.
         self.failure: str | None = None
         self._read_back: set[Path] = set()
 
@@ -72,13 +71,13 @@ class CheckpointFiles(TorchCheckpointIO):
                 remove_leftovers(target.parent)
             digest = _write(temporary, content)
             self._check(temporary, target)
-            _note_sums(target, [*known_sums(target), digest])
+            _write_sums(target, [*read_sums(target), digest])
             if target.name == LAST_CHECKPOINT and target.exists():
-                _note_sums(target.with_name(PREVIOUS_CHECKPOINT), known_sums(target))
+                _write_sums(target.with_name(PREVIOUS_CHECKPOINT), read_sums(target))
                 os.replace(target, target.with_name(PREVIOUS_CHECKPOINT))
             os.replace(temporary, target)
-            _force(lambda: sync_directory(target.parent))
-            _note_sums(target, [digest])
+            _sync(lambda: sync_directory(target.parent))
+            _write_sums(target, [digest])
             self.written += 1
         except OSError as error:
             self.failure = str(error.strerror or error)
@@ -89,7 +88,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 "tensors there"
             ) from error
         finally:
-            for left in (temporary, temporary_beside(_sums_of(target))):
+            for left in (temporary, temporary_beside(_sums_path(target))):
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
 
@@ -106,10 +105,10 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def _plain(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint that can be read back, without hyperparameters that cannot.
+    """Convert a checkpoint to plain values, without hyperparameters that cannot be converted.
 
     Raises:
-        NotPlain: something that a resumed run would need.
+        NotPlain: a value that a resumed run needs cannot be converted.
     """
     content = dict(checkpoint)
     for key, key_of_class in HPARAMS.items():
@@ -123,53 +122,53 @@ def _write(path: Path, checkpoint: dict[str, Any]) -> str:
     with path.open("wb") as file:
         try:
             torch.save(checkpoint, file)
-        except RuntimeError as error:  # what torch makes of a write that fails
+        except RuntimeError as error:  # torch's error for a failed write
             if TORCHS_WRITER not in str(error):
                 raise
             raise OSError(errno.ENOSPC, "the disk took only a part of it") from error
         file.flush()
-        _force(lambda: os.fsync(file.fileno()))
-    return sum_of(path)
+        _sync(lambda: os.fsync(file.fileno()))
+    return sha256(path)
 
 
-def _force(sync: Callable[[], None]) -> None:
-    """Force something to the disk, where that can be done; what is written is written anyway.
+def _sync(sync: Callable[[], None]) -> None:
+    """Sync to the disk, or warn if the file system cannot.
 
     Raises:
-        OSError: there is no space for it.
+        OSError: the disk is full.
     """
     try:
         sync()
     except OSError as error:
         if error.errno in NO_SPACE:
             raise
-        _say_once(
-            f"checkpoints cannot be forced to the disk here ({error.strerror or error}): they are "
+        _warn_once(
+            f"checkpoints cannot be synced to the disk here ({error.strerror or error}): they are "
             "written, but the newest may be lost if the machine goes down"
         )
 
 
 @cache
-def _say_once(line: str) -> None:
+def _warn_once(line: str) -> None:
     LOG.warning(line)
 
 
-def _sums_of(target: Path) -> Path:
+def _sums_path(target: Path) -> Path:
     return target.with_name(target.name + SUMS)
 
 
-def _note_sums(target: Path, sums: list[str]) -> None:
-    beside = _sums_of(target)
+def _write_sums(target: Path, sums: list[str]) -> None:
+    beside = _sums_path(target)
     temporary = temporary_beside(beside)
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(sums, file)
         file.flush()
-        _force(lambda: os.fsync(file.fileno()))
+        _sync(lambda: os.fsync(file.fileno()))
     os.replace(temporary, beside)
 
 
-def sum_of(path: Path) -> str:
-    """The SHA-256 of a file."""
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
             hashlib, "file_digest"
@@ -183,47 +182,47 @@ def _digest(read: Callable[[int], bytes]) -> str:
     return digest.hexdigest()
 
 
-def known_sums(path: Path) -> list[str]:
-    """The sums that stand beside a checkpoint; none where it has none."""
+def read_sums(path: Path) -> list[str]:
+    """Return the checksums recorded for a checkpoint; none if there are none."""
     try:
-        sums = read_json(_sums_of(path))
+        sums = read_json(_sums_path(path))
     except Unreadable:
         return []
-    return [str(one) for one in sums] if isinstance(sums, list) else []
+    return [str(digest) for digest in sums] if isinstance(sums, list) else []
 
 
-def refusal(path: Path) -> str | None:
-    """Why a checkpoint cannot be trusted; None if it is whole."""
+def find_damage(path: Path) -> str | None:
+    """Return why a checkpoint cannot be used; None if it is whole."""
     if not path.is_file():
         return "is not there"
     if path.stat().st_size == 0:
         return "is empty"
-    sums = known_sums(path)
-    if sums and sum_of(path) not in sums:
+    sums = read_sums(path)
+    if sums and sha256(path) not in sums:
         return "is not what was written (its checksum differs)"
     try:
         torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a broken archive brings about
+    except Exception as error:  # any error of a broken archive
         return f"cannot be read ({type(error).__name__})"
     return None
 
 
 def newest_good(directory: Path) -> Path:
-    """The newest checkpoint of a run that is whole; each that is not is told in a line.
+    """Return the newest whole checkpoint of a run, with a warning for each damaged one.
 
     Raises:
         UsageError: there is none.
     """
     for path in _candidates(directory):
-        why_not = refusal(path)
-        if why_not is None:
+        damage = find_damage(path)
+        if damage is None:
             return path
-        LOG.warning(f"checkpoint {path} {why_not}; the one before it is taken")
+        LOG.warning(f"checkpoint {path} {damage}; the one before it is used")
     raise UsageError(f"resume: {directory} has no checkpoint that can be read")
 
 
 def _candidates(directory: Path) -> Iterator[Path]:
     known = [directory / LAST_CHECKPOINT, directory / PREVIOUS_CHECKPOINT]
     yield from (path for path in known if path.exists())
-    others = [path for path in directory.glob("*.ckpt") if path not in known]
-    yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+    other = [path for path in directory.glob("*.ckpt") if path not in known]
+    yield from sorted(other, key=lambda path: path.stat().st_mtime, reverse=True)

@@ -8,11 +8,11 @@ from typing import Any
 from lit_optim import __version__
 from lit_optim.errors import UsageError
 
-#: Of what we keep in a checkpoint; another number where an older one cannot be gone on with.
+#: The version of the content of a checkpoint; it changes if older ones cannot be resumed.
 FORMAT = 1
-#: Where a checkpoint says who has written it.
+#: The key under which a checkpoint names the version that wrote it.
 WRITTEN_BY = "written_by"
-#: What training goes on with, and its kind; a file of weights alone has only the first.
+#: The parts that a resumed run needs, with their types; a file of weights has only the first.
 PARTS: dict[str, type] = {
     "state_dict": Mapping,
     "optimizer_states": list,
@@ -23,19 +23,19 @@ PARTS: dict[str, type] = {
 
 
 def check_written(saved: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that lacks what training goes on with, or where it means something else.
+    """Refuse a checkpoint from which training cannot resume.
 
     Raises:
-        UsageError: naming what it lacks, or who has written it.
+        UsageError: naming the missing part, or the version that wrote it in another format.
     """
     for part, kind in PARTS.items():
         if not isinstance(saved, Mapping) or not isinstance(saved.get(part), kind):
-            raise UsageError(f"the checkpoint has no {part}: training cannot go on with it")
-    by = saved.get(WRITTEN_BY, {"format": 1})  # as it was before it was written down
+            raise UsageError(f"the checkpoint has no {part}: training cannot resume from it")
+    by = saved.get(WRITTEN_BY, {"format": 1})  # older checkpoints have no entry
     by = by if isinstance(by, Mapping) else {}
     if by.get("format") != FORMAT:
         raise UsageError(
             f"the checkpoint was written by lit_optim {by.get('lit_optim')} with torch "
             f"{by.get('torch')} in format {by.get('format')}, and lit_optim {__version__} reads "
-            f"format {FORMAT}: go on with the version that wrote it"
+            f"format {FORMAT}: resume with the version that wrote it"
         )

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, as values that torch reads back without running code."""
+"""Converts values so that torch loads them without running code."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy
 import torch
 from torch import Tensor
 
-#: Read back by `torch.load(weights_only=True)` as they are.
+#: The types that `torch.load(weights_only=True)` loads unchanged.
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype,
          torch.device, torch.Size)  # fmt: skip
-#: And what a subclass of is read back as.
+#: The types to which instances of subclasses are converted.
 BASIC: tuple[Callable[[Any], Any], ...] = (int, float, complex, str, bytes)
 
 
 class NotPlain(ValueError):
-    """A value that cannot be read back.
+    """A value that torch would not load.
 
     Args:
         path: the keys that lead to it.
@@ -34,7 +34,7 @@ class NotPlain(ValueError):
 
 
 def dotted(path: tuple[Any, ...]) -> str:
-    """A path of keys as text: `callbacks.Mine.history[3]`."""
+    """Format a path of keys: `callbacks.Mine.history[3]`."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
@@ -42,21 +42,21 @@ def dotted(path: tuple[Any, ...]) -> str:
 
 
 def to_plain_values(value: Any, path: tuple[Any, ...] = ()) -> Any:
-    """Convert what has a plain counterpart: numpy's numbers and arrays, paths, enums, mappings.
+    """Convert numpy's numbers and arrays, paths, enums and mappings to plain values.
 
-    Containers of other kinds become dict, list, tuple or set; those that hold nothing to convert
-    stay the same object, as tensors do.
+    Containers of other types become dict, list, tuple or set. Tensors, and containers in which
+    nothing changes, stay the same object.
 
     Args:
-        value: anything.
+        value: any value.
         path: the keys that lead to it, for the error.
 
     Raises:
-        NotPlain: there is a value that torch would not read back.
+        NotPlain: torch would not load a value.
     """
     kind = type(value)
     if kind is bytes and not value:
-        return bytearray()  # equal to it; torch reads no empty bytes
+        return bytearray()  # torch cannot load empty bytes
     if kind in PLAIN or isinstance(value, Tensor):
         return value
     if isinstance(value, Enum):
@@ -67,7 +67,7 @@ def to_plain_values(value: Any, path: tuple[Any, ...] = ()) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return _plain_mapping(value, path)
-    for basic in BASIC:  # of a subclass, such as a str that marks something
+    for basic in BASIC:  # an instance of a subclass of str, say
         if isinstance(value, basic):  # type: ignore[arg-type]
             return to_plain_values(basic(value))
     if isinstance(value, Set):
@@ -95,13 +95,13 @@ def _plain_mapping(value: Mapping[Any, Any], path: tuple[Any, ...]) -> Mapping[A
 
 
 def _is_readable(value: Any) -> bool:
-    """Whether torch reads it back; the user may have declared a class as safe."""
+    """Whether torch loads a value, whose class the user may have declared safe."""
     file = io.BytesIO()
     try:
         torch.save(value, file)
         file.seek(0)
         torch.load(file, weights_only=True)
-    except Exception:  # whatever pickling somebody's object brings about
+    except Exception:  # any error in pickling a user's object
         return False
     return True
 
@@ -109,7 +109,7 @@ def _is_readable(value: Any) -> bool:
 def keep_plain(
     hparams: Mapping[str, Any], path: tuple[Any, ...] = ()
 ) -> tuple[dict[str, Any], list[NotPlain]]:
-    """The plain values of a mapping, and what is in the way of the others.
+    """Return the plain values of a mapping, and an error for each of the other values.
 
     Args:
         hparams: such as a module's hyperparameters.
@@ -122,17 +122,17 @@ def keep_plain(
             kept[str(key)] = to_plain_values(value, (*path, key))
         except NotPlain as error:
             left_out.append(error)
-        except Exception:  # a value that cannot even be looked at, as a missing one of a config
+        except Exception:  # reading it fails, as for a missing value of a configuration
             left_out.append(NotPlain((*path, key), type(value)))
     return kept, left_out
 
 
 def first_not_plain(parts: Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]) -> NotPlain | None:
-    """What of these parts cannot be read back.
+    """Return the error for the first part that torch would not load.
 
     Args:
-        parts: where each will be in a checkpoint, and a function that returns it. One that raises
-            is not ready yet; the first checkpoint will tell.
+        parts: the place of each in a checkpoint, and a function that returns it. A function that
+            raises is skipped: its part is not ready yet.
     """
     for path, get in parts:
         try:

@@ -1,4 +1,4 @@
-"""Pretrained weights to begin a run with."""
+"""Loads pretrained weights into a model."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from lit_optim.checkpoints.files import refusal
+from lit_optim.checkpoints.files import find_damage
 from lit_optim.errors import UsageError
 
-#: So many names a message lists.
-FEW = 3
+#: The number of names in a message.
+MAX_NAMES = 3
 
 
 def load_weights(model: LightningModule, path: str) -> None:
-    """Load the weights of a file into a model: all that it has, and no others.
+    """Load the weights of a file, which must have exactly the model's names and shapes.
 
     Args:
         model: before it is trained.
         path: of a state dict, as `torch.save(model.state_dict(), path)` writes it, or of a
-            Lightning checkpoint. Nothing but plain values is read (`weights_only`).
+            Lightning checkpoint. It is loaded with `weights_only`.
 
     Raises:
-        UsageError: the file cannot be read, is neither of these, or does not fit the model.
+        UsageError: the file is damaged, is neither of these, or does not fit the model.
     """
-    if (why_not := refusal(Path(path))) is not None:
+    if (why_not := find_damage(Path(path))) is not None:
         raise UsageError(f"weights={path} {why_not}")
     saved = _state_dict(torch.load(path, map_location="cpu", weights_only=True))
     if saved is None:
@@ -54,13 +54,13 @@ def load_weights(model: LightningModule, path: str) -> None:
         raise UsageError(misfit + "; ".join(problems))
     try:
         model.load_state_dict(saved)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:  # what a module itself refuses
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:  # the module's own check
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(misfit + reason) from error
 
 
 def _state_dict(saved: Any) -> Mapping[str, Any] | None:
-    """The weights in what was read; None where there are none."""
+    """Return the weights in a loaded file; None if there are none."""
     if isinstance(saved, Mapping) and isinstance(saved.get("state_dict"), Mapping):
         saved = saved["state_dict"]
     tensors = isinstance(saved, Mapping) and any(isinstance(v, Tensor) for v in saved.values())
@@ -68,10 +68,9 @@ def _state_dict(saved: Any) -> Mapping[str, Any] | None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    first, *others = names
-    more = others[: FEW - 1]
-    rest = len(others) - len(more)
-    return ", ".join([first, *more]) + (f" and {rest} more" if rest else "")
+    listed = [*names]
+    rest = len(listed) - MAX_NAMES
+    return ", ".join(listed[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""The arguments of `configure_optimizers`, checked before anything is made of them."""
+"""Checks the arguments of `configure_optimizers`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GROUPS = "a function of the module that gives its param groups, such as no_decay
 def check_arguments(
     module: Any, optimizer: Any, scheduler: Any, param_groups: Any, lr_rule: Any, schedules: Any
 ) -> None:
-    """Refuse what cannot be meant, a line each, before the module's parameters are looked at.
+    """Refuse wrong arguments, each with its own message, before they are used.
 
     Raises:
         UsageError: naming the argument, what was given and what is allowed.
@@ -58,11 +58,11 @@ def check_arguments(
     _check_attached(module)
 
 
-def check_made(optimizer: Any) -> None:
-    """Refuse what a function has given back that is no optimizer.
+def check_is_optimizer(optimizer: Any) -> None:
+    """Refuse what a function has returned if it is not an optimizer.
 
     Raises:
-        UsageError: naming what it is.
+        UsageError: naming what it returned.
     """
     if not isinstance(optimizer, Optimizer):
         raise UsageError(
@@ -72,7 +72,7 @@ def check_made(optimizer: Any) -> None:
 
 
 def describe_value(value: Any) -> str:
-    """What somebody has given, in a few words."""
+    """Describe a value in a few words."""
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if inspect.isclass(value):
@@ -88,7 +88,7 @@ def describe_value(value: Any) -> str:
 def _check_attached(module: Any) -> None:
     try:
         trainer = module.trainer
-    except RuntimeError:  # Lightning's way to say so
+    except RuntimeError:  # Lightning raises this for a module without a trainer
         trainer = None
     if trainer is None:
         raise UsageError(
@@ -124,9 +124,9 @@ def _check_scheduler(value: Any) -> None:
 
 
 def _is_schedule(value: Any) -> bool:
-    """Whether it is a schedule, or a function that makes one."""
-    made_by = getattr(value, "func", value)
-    is_function = inspect.isfunction(made_by) and made_by.__module__.startswith(
+    """Whether a value is a schedule, or a function that returns one."""
+    factory = getattr(value, "func", value)
+    is_function = inspect.isfunction(factory) and factory.__module__.startswith(
         ("lit_optim.schedules.", "lit_optim.compat.")
     )
     return isinstance(value, Schedule) or is_function

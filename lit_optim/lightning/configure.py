@@ -1,4 +1,4 @@
-"""An optimizer and a schedule into any LightningModule."""
+"""Gives any LightningModule an optimizer and a schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lit_optim.callbacks.lazy_layers import initialize_lazy_layers
 from lit_optim.callbacks.observer import MetricObserver
 from lit_optim.callbacks.schedule_lengths import ScheduleLengths
 from lit_optim.errors import UsageError
-from lit_optim.lightning.arguments import check_arguments, check_made
+from lit_optim.lightning.arguments import check_arguments, check_is_optimizer
 from lit_optim.lightning.finetuning import has_finetuning, remove_frozen
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer, optimizer_class
@@ -42,7 +42,7 @@ from lit_optim.wrappers import unwrap
 
 LOG = logging.getLogger("lit_optim")
 
-#: A class, or a partial of one, that makes an optimizer of param groups.
+#: An optimizer class or a partial of one, called with param groups.
 MakeOptimizer = Callable[[Any], Optimizer]
 
 
@@ -180,7 +180,7 @@ def _make_optimizer(
     if has_finetuning(module.trainer):
         groups = remove_frozen(groups)
     made = make_optimizer(make, groups)
-    check_made(made)
+    check_is_optimizer(made)
     if "roles" in requirements_of(unwrap(made)) and "roles" not in needs:
         _check_roles(made, groups, module)
     optimizer: Optimizer = made
@@ -210,12 +210,12 @@ def _schedule_optimizer(
 
 
 def _check_roles(made: Optimizer, groups: list[dict[str, Any]], module: LightningModule) -> None:
-    """Refuse an optimizer of hidden matrices that a function has made from groups without roles."""
+    """Refuse an optimizer of hidden matrices that a function created from groups without roles."""
     name = type(unwrap(made)).__name__
-    without = not any("role" in group for group in made.param_groups)
-    others = [group for group in by_role(groups, module) if group["role"] != "hidden"]
-    if without and others:
-        first = (others[0].get("param_names") or ["a parameter"])[0]
+    has_no_roles = not any("role" in group for group in made.param_groups)
+    other = [group for group in by_role(groups, module) if group["role"] != "hidden"]
+    if has_no_roles and other:
+        first = (other[0].get("param_names") or ["a parameter"])[0]
         raise UsageError(
             f"{name} takes hidden matrices, and {first} is none: the function that makes it was "
             f"given no roles; pass partial({name}, ...) or {name} itself, or divide the groups "
@@ -233,7 +233,7 @@ class OptimizerMixin(LightningModule):
                 self.optimizer, self.scheduler = optimizer, scheduler
                 self.param_groups = param_groups
 
-    All stay out of `hparams`: a checkpoint holds plain values only, and so it can be loaded.
+    They are not saved in `hparams`, so that a checkpoint holds plain values only and can be loaded.
     """
 
     optimizer: MakeOptimizer | str
@@ -254,7 +254,7 @@ class OptimizerMixin(LightningModule):
         frame: Any = None,
         **kwargs: Any,
     ) -> None:
-        """As in Lightning, without these."""
+        """Save the hyperparameters as Lightning does, without these arguments."""
         ignored = [ignore] if isinstance(ignore, str) else list(ignore or ())
         ignored += ["optimizer", "scheduler", "param_groups", "lr_rule", "schedules"]
         here = inspect.currentframe()
@@ -263,7 +263,7 @@ class OptimizerMixin(LightningModule):
 
 
 def _curve_of(moving: HyperparameterSchedule, trainer: Trainer) -> Curve | None:
-    """Its schedule over the run; None: that of the lr."""
+    """Return the curve of a hyperparameter over the run; None if it follows the lr."""
     if moving.schedule is None:
         return None
     try:
@@ -273,7 +273,7 @@ def _curve_of(moving: HyperparameterSchedule, trainer: Trainer) -> Curve | None:
 
 
 def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:
-    """Multiply the lr of every group as the rule says, and tell so in a line.
+    """Multiply the lr of every group as the rule says, and log it.
 
     Raises:
         UsageError: the samples of an update cannot be counted.
@@ -299,10 +299,10 @@ def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:
 
 
 def curve_over_run(scheduler: Schedule, module: LightningModule) -> Curve:
-    """The schedule over the run of this module, following what the module declares.
+    """Return the curve of a schedule over the run, following the metric that the module declares.
 
     Raises:
-        ValueError: as `configure_optimizers`.
+        UsageError: as `configure_optimizers`.
     """
     metric = scheduler.metric
     if metric is not None:

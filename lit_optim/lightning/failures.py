@@ -1,4 +1,4 @@
-"""Failures whose traceback tells nothing, in a line that does."""
+"""Explains failures whose traceback does not help."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lightning.pytorch import Trainer
 
 from lit_optim.callbacks.ranks import describe_death, is_timeout
 
-KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
+WORKER_KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
 
 
-def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
-    """What has failed and what helps; None where the traceback says it better."""
+def explain_failure(error: BaseException, trainer: Trainer) -> str | None:
+    """Explain an error in one line; return None if its traceback is better."""
     text = str(error)
     step = trainer.global_step
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
@@ -24,8 +24,8 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
             f"out of memory at step {step}{batches}: take a smaller data.batch_size, and "
             "trainer.accumulate_grad_batches to make up for it"
         )
-    match = KILLED.match(text) if isinstance(error, RuntimeError) else None
-    if match or _is_handover(error):
+    match = WORKER_KILLED.match(text) if isinstance(error, RuntimeError) else None
+    if match or _is_lost_worker(error):
         what = match[1].rstrip(". ") if match else "exited unexpectedly"
         return (
             f"a worker of the data loader {what}, at step {step}: often it is the memory of the "
@@ -38,8 +38,8 @@ def in_a_line(error: BaseException, trainer: Trainer) -> str | None:
     return describe_death(trainer, error)
 
 
-def _is_handover(error: BaseException) -> bool:
-    """Whether a worker of a data loader was gone while it was to hand over a batch."""
+def _is_lost_worker(error: BaseException) -> bool:
+    """Whether a worker of a data loader died while it passed a batch."""
     if not isinstance(error, OSError | EOFError):
         return False
     frames = [

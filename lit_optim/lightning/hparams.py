@@ -1,4 +1,4 @@
-"""Hyperparameters and final metrics of a run in its loggers, also of a run that ends early."""
+"""Logs the hyperparameters and the final metrics of a run, also if it ends early."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lit_optim.errors import first_line
 LOG = logging.getLogger("lit_optim")
 
 Value = bool | int | float | str
-#: What a logger may call the name of a run.
+#: The arguments of loggers that name a run.
 RUN_NAMES = ("run_name", "name")
 
 
 def log_start(loggers: Sequence[Logger], hparams: Mapping[str, Value]) -> None:
-    """Give every logger the hyperparameters, before training.
+    """Log the hyperparameters before training.
 
-    TensorBoard gets them as its HPARAMS plugin wants them, without metrics, which come at the end.
+    TensorBoard gets them in the format of its HPARAMS plugin, without metrics.
     """
     for logger in loggers:
-        with _tolerating(logger):
+        with _tolerate_errors(logger):
             if not isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(dict(hparams))
                 continue
@@ -43,18 +43,18 @@ def log_end(
     step: int,
     succeeded: bool,
 ) -> None:
-    """Give every logger the final metrics, and TensorBoard the columns of its HPARAMS.
+    """Log the final metrics, and the columns of TensorBoard's HPARAMS plugin.
 
     Args:
         loggers: of the run.
-        hparams: as at its start.
-        first: of these the columns that are shown first.
+        hparams: as in `log_start`.
+        first: the hyperparameters whose columns come first.
         metrics: by name.
-        step: how many updates were made.
-        succeeded: whether the run has ended well.
+        step: the number of updates.
+        succeeded: whether the run succeeded.
     """
     for logger in loggers:
-        with _tolerating(logger):
+        with _tolerate_errors(logger):
             if metrics:
                 logger.log_metrics(dict(metrics), step=step)
             if isinstance(logger, TensorBoardLogger):
@@ -67,9 +67,9 @@ def log_end(
 
 
 def run_name_argument(kind: type, given: Mapping[str, Any]) -> str | None:
-    """The argument of a logger's class that names a run and was left open; None without one.
+    """Return the argument of a logger's class that names a run, if it was left open.
 
-    One with a default of its own is no such: TensorBoard's and CSV's `name` is a directory.
+    An argument with a default is none of these: TensorBoard's and CSV's `name` is a directory.
     """
     parameters = inspect.signature(kind).parameters
     for name in RUN_NAMES:
@@ -84,11 +84,11 @@ def _summaries(
     first: Collection[str] = (),
     succeeded: bool = True,
 ) -> tuple[Any, Any, Any]:
-    """The protocol buffers of the HPARAMS plugin: the experiment, a session's start and its end."""
+    """Return the HPARAMS plugin's summaries of the experiment, the session's start and its end."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-    from torch.utils.tensorboard.summary import hparams as torchs
+    from torch.utils.tensorboard.summary import hparams as make_summaries
 
-    experiment, start, end = torchs(dict(hparams), dict(metrics))  # type: ignore[no-untyped-call]
+    experiment, start, end = make_summaries(dict(hparams), dict(metrics))  # type: ignore[no-untyped-call]
 
     def rewrite(summary: Any, field: str, content: Any) -> None:
         data = plugin_data_pb2.HParamsPluginData(
@@ -108,8 +108,8 @@ def _summaries(
 
 
 @contextmanager
-def _tolerating(logger: Logger) -> Iterator[None]:
-    """A logger that takes no hyperparameters, or cannot reach its server, ends no run."""
+def _tolerate_errors(logger: Logger) -> Iterator[None]:
+    """Warn if a logger takes no hyperparameters or cannot reach its server."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The lr by the global batch: what one update sees over all devices, accumulated."""
+"""Rules that scale the lr by the global batch size, over devices and accumulation."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ Base = Annotated[int, "> 0"]
 
 @dataclass(frozen=True)
 class LrRule:
-    """Multiplies the lr of every group by batch / base, or by the root of it.
+    """Multiplies the lr of every group by batch / base, or by its square root.
 
     Args:
         name: linear or sqrt.
-        base: the global batch, in samples, for which the lr was found.
+        base: the global batch size, in samples, for which the lr was chosen.
     """
 
     name: Literal["linear", "sqrt"]
     base: int
 
     def factor(self, batch: int) -> float:
-        """What the lr is multiplied by for a global batch of so many samples."""
+        """Return the factor of the lr for a global batch of `batch` samples."""
         ratio = batch / self.base
         return ratio if self.name == "linear" else math.sqrt(ratio)
 
 
 def none() -> None:
-    """The lr as it is."""
+    """Leave the lr as it is."""
 
 
 def linear(base: Base = 256) -> LrRule:
-    """The lr by batch / base: k batches in one make k steps in one.
+    """Scale the lr by batch / base: an update on k batches replaces k updates.
 
     Goyal et al. 2017, Accurate, Large Minibatch SGD, arXiv:1706.02677.
 
     Args:
-        base: the global batch, in samples, for which the lr was found.
+        base: the global batch size, in samples, for which the lr was chosen.
     """
     check(linear, {"base": base})
     return LrRule("linear", base)
 
 
 def sqrt(base: Base = 256) -> LrRule:
-    """The lr by the root of batch / base: the noise of a step stays the same.
+    """Scale the lr by the square root of batch / base, which keeps the noise of an update.
 
     Krizhevsky 2014, One weird trick, arXiv:1404.5997; for Adam: Malladi et al. 2022,
     arXiv:2205.10287.
 
     Args:
-        base: the global batch, in samples, for which the lr was found.
+        base: the global batch size, in samples, for which the lr was chosen.
     """
     check(sqrt, {"base": base})
     return LrRule("sqrt", base)

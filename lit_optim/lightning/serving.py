@@ -1,4 +1,4 @@
-"""Modules that call the optimizer and the scheduler they are given, as Lightning templates do."""
+"""Supports modules that call the optimizer and the scheduler that their constructor gets."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import SCHEDULER_FACTORY, Schedule
 from lit_optim.wrappers import Wrapped
 
-#: What serves the module whose configure_optimizers is being called.
+#: The `Serving` of the module whose configure_optimizers is being called.
 SERVING: ContextVar[Serving | None] = ContextVar("SERVING", default=None)
 
 
 class ServedOptimizer(Wrapped):
-    """Makes an optimizer of param groups, and within a served module also of bare parameters."""
+    """Creates an optimizer from param groups or, within a served module, from parameters."""
 
     def __call__(self, params: Any, **more: Any) -> Optimizer:
-        """Made, and wrapped; bare parameters are put into groups as the run's param_groups says."""
+        """Create the wrapped optimizer, its parameters divided by the run's `param_groups`."""
         serving = SERVING.get()
         given = [params] if isinstance(params, Tensor) else list(params)
         if serving is None or not all(isinstance(p, Tensor) for p in given):
@@ -41,22 +41,22 @@ def serve(
     param_groups: MakeGroups | None,
     more: Mapping[str, Any],
 ) -> Any:
-    """What a module's `configure_optimizers` returns, served; see `Serving`."""
+    """Call a module's own `configure_optimizers` with what fits the run; see `Serving`."""
     return Serving(module, scheduler, param_groups, more).call(own)
 
 
 class Serving:
     """Serves one call of a module's own `configure_optimizers`.
 
-    Such a module does as lightning-hydra-template:
+    Such a module works like that of lightning-hydra-template:
 
         optimizer = self.hparams.optimizer(params=self.parameters())
         scheduler = self.hparams.scheduler(optimizer=optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, ...}}
 
-    Both are then what `lit_optim.configure_optimizers` makes of this run: the parameters in its
-    groups, the schedule over its length, and stepped after every update whatever interval the
-    module asks for.
+    Both are then what `lit_optim.configure_optimizers` returns for this run: the parameters are
+    divided into groups, the schedule has the length of the run, and it is stepped after every
+    update, whatever interval the module sets.
 
     Args:
         module: attached to its trainer.
@@ -74,10 +74,10 @@ class Serving:
     ) -> None:
         self.module, self.scheduler, self.more = module, scheduler, more
         self.param_groups = param_groups or no_decay
-        self._made: list[dict[str, Any]] = []
+        self._served: list[dict[str, Any]] = []
 
     def call(self, own: Callable[[], Any]) -> Any:
-        """What the module's `configure_optimizers` returns, its schedules at every update."""
+        """Return what the module's `configure_optimizers` does, with schedules at every update."""
         tokens = SERVING.set(self), SCHEDULER_FACTORY.set(self.make_scheduler)
         try:
             return self._finish(own())
@@ -86,42 +86,43 @@ class Serving:
             SCHEDULER_FACTORY.reset(tokens[1])
 
     def make_optimizer(self, make: Wrapped, params: list[Tensor]) -> Optimizer:
-        """An optimizer of these parameters of the module."""
+        """Create an optimizer for these parameters of the module."""
 
         def groups(module: Any) -> list[dict[str, Any]]:
-            return list(_only(self.param_groups(module), params))
+            return list(_restrict(self.param_groups(module), params))
 
         made = configure_optimizers(self.module, make, self.scheduler, groups, **self.more)
-        self._made.append(made)
+        self._served.append(made)
         optimizer: Optimizer = made["optimizer"]
         return optimizer
 
     def make_scheduler(self, schedule: Schedule, optimizer: Any) -> Any:
-        """The schedule of an optimizer that was made here; None where another one is meant."""
-        for made in self._made:
+        """Return the scheduler of an optimizer."""
+        for made in self._served:
             if made["optimizer"] is optimizer and "lr_scheduler" in made:
                 return made["lr_scheduler"]["scheduler"]
         made = configure_optimizers(self.module, lambda _: optimizer, schedule, lambda _: [])
         return made["lr_scheduler"]["scheduler"]
 
     def _finish(self, result: Any) -> Any:
-        """The same in Lightning's most explicit form, if an optimizer of ours is in it."""
-        ours = {id(made["optimizer"]): made for made in self._made}
-        found = [_explicit(one) for one in _listed(result)]
-        if not any(id(one["optimizer"]) in ours or _is_ours(one) for one in found):
+        """Return mappings, Lightning's most explicit form, if an optimizer was created here."""
+        served = {id(made["optimizer"]): made for made in self._served}
+        mappings = [_to_mapping(item) for item in _list_optimizers(result)]
+        if not any(id(m["optimizer"]) in served or _has_scheduled_lr(m) for m in mappings):
             return result
-        for one in found:
-            made = ours.get(id(one["optimizer"]), {})
+        for mapping in mappings:
+            made = served.get(id(mapping["optimizer"]), {})
             if "lr_scheduler" in made:
-                one["lr_scheduler"] = made["lr_scheduler"]
-            elif _is_ours(one):
+                mapping["lr_scheduler"] = made["lr_scheduler"]
+            elif _has_scheduled_lr(mapping):
                 step = {"interval": "step", "frequency": 1, "name": "lr"}
-                one["lr_scheduler"] = {"scheduler": one["lr_scheduler"]["scheduler"]} | step
-        return found[0] if len(found) == 1 else tuple(found)
+                scheduler = mapping["lr_scheduler"]["scheduler"]
+                mapping["lr_scheduler"] = {"scheduler": scheduler} | step
+        return mappings[0] if len(mappings) == 1 else tuple(mappings)
 
 
-def _only(groups: Iterable[dict[str, Any]], params: list[Tensor]) -> Iterable[dict[str, Any]]:
-    """The groups with these parameters alone; what is in none of them comes last."""
+def _restrict(groups: Iterable[dict[str, Any]], params: list[Tensor]) -> Iterable[dict[str, Any]]:
+    """Yield the groups with only these parameters, then a group of those in no group."""
     left = dict.fromkeys(params)
     wanted = set(params)
     for group in groups:
@@ -135,8 +136,8 @@ def _only(groups: Iterable[dict[str, Any]], params: list[Tensor]) -> Iterable[di
         yield {"name": "other", "params": [*left]}
 
 
-def _listed(result: Any) -> list[Any]:
-    """Optimizers, or mappings that say more, out of what Lightning takes."""
+def _list_optimizers(result: Any) -> list[Any]:
+    """Return the optimizers, or the mappings that contain them, in what Lightning accepts."""
     if isinstance(result, Optimizer | Mapping):
         return [result]
     if not isinstance(result, tuple | list):
@@ -150,7 +151,7 @@ def _listed(result: Any) -> list[Any]:
     return list(result)
 
 
-def _explicit(one: Any) -> dict[str, Any]:
+def _to_mapping(one: Any) -> dict[str, Any]:
     made = dict(one) if isinstance(one, Mapping) else {"optimizer": one}
     scheduler = made.get("lr_scheduler")
     if scheduler is not None and not isinstance(scheduler, Mapping):
@@ -158,5 +159,5 @@ def _explicit(one: Any) -> dict[str, Any]:
     return made
 
 
-def _is_ours(one: Mapping[str, Any]) -> bool:
+def _has_scheduled_lr(one: Mapping[str, Any]) -> bool:
     return isinstance((one.get("lr_scheduler") or {}).get("scheduler"), ScheduledLR)

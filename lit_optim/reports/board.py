@@ -33,7 +33,7 @@ from lit_optim.config.places import groups
 from lit_optim.errors import UsageError, printable
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.system import OWN_GROUP, kill_group
-from lit_optim.tensorboard import shown
+from lit_optim.tensorboard import format_path
 from lit_optim.untrusted import walk
 
 EVENTS = "events.out.tfevents.*"
@@ -107,7 +107,7 @@ def _serve(
         try:
             _wait_until_ready(process, port, log)
             url = address(port, read_tags(runs))
-            told = f"{shown(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
+            told = f"{format_path(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
             console.print(told, soft_wrap=True, markup=False)
             console.print(url, soft_wrap=True, highlight=False, markup=False)
             console.print("Ctrl-C ends it")

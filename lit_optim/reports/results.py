@@ -12,7 +12,7 @@ from lit_optim.runs.layout import FINGERPRINT, JOB, RESULT
 from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
 from lit_optim.sweeps.rows import Ended, ended_run
 from lit_optim.sweeps.table import table
-from lit_optim.tensorboard import shown
+from lit_optim.tensorboard import format_path
 from lit_optim.untrusted import walk
 
 #: What marks the directory of a run.
@@ -33,7 +33,7 @@ def show_results(directory: Path, console: Console) -> None:
     unfinished = [run for run in runs if run.result is None]
     for run in unfinished:
         console.print(
-            f"no result: {shown(run.run_dir)}",
+            f"no result: {format_path(run.run_dir)}",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
 

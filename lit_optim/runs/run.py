@@ -24,12 +24,12 @@ from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.ranks import end_ranks
 from lit_optim.callbacks.signals import is_interrupted
-from lit_optim.checkpoints.files import CheckpointFiles, refusal
+from lit_optim.checkpoints.files import CheckpointFiles, find_damage
 from lit_optim.config.check import BEST, to_plain
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
-from lit_optim.lightning.failures import in_a_line
+from lit_optim.lightning.failures import explain_failure
 from lit_optim.lightning.hparams import Value, log_end, log_start
 from lit_optim.metric_names import infer_direction
 from lit_optim.printing import print_pairs
@@ -43,7 +43,7 @@ from lit_optim.runs.start import (
     record_config,
 )
 from lit_optim.temporary import write_whole
-from lit_optim.tensorboard import open_command, shown
+from lit_optim.tensorboard import format_path, open_command
 from lit_optim.training.lengths import global_batch, total_updates
 
 LOG = logging.getLogger("lit_optim")
@@ -218,7 +218,7 @@ def _test(
     evaluate = trainer.test if has_test else trainer.validate
     if not has_test and result.steps:
         return  # validated while training
-    if ckpt and (why_not := refusal(Path(ckpt))) is not None:
+    if ckpt and (why_not := find_damage(Path(ckpt))) is not None:
         raise UsageError(f"ckpt={ckpt} {why_not}")
     with _interruptible(trainer):
         found = evaluate(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
@@ -246,7 +246,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
             raise UsageError(
                 f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
             ) from error
-        message = in_a_line(error, trainer)
+        message = explain_failure(error, trainer)
         end_ranks(trainer)
         if message is None:
             if trainer.state.fn == TrainerFn.FITTING:
@@ -309,7 +309,7 @@ def _print(
         rows.append(("steps", f"{result.steps:,}{stopped}"))
         rows.append(("time", f"{result.seconds:.1f} s"))
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        rows.append(("run", shown(result.run_dir)))
+        rows.append(("run", format_path(result.run_dir)))
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             rows.append(("curves", open_command(result.run_dir)))
     print_pairs(Console(), rows)

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_optim.callbacks.resumable import Resumable
-from lit_optim.checkpoints.files import newest_good, refusal
+from lit_optim.checkpoints.files import find_damage, newest_good
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
@@ -80,7 +80,7 @@ def find_start(cfg: DictConfig, run_dir: Path) -> Start:
     """
     if cfg.branch_from is not None:
         path = Path(cfg.branch_from)
-        if (why_not := refusal(path)) is not None:
+        if (why_not := find_damage(path)) is not None:
             raise UsageError(f"branch_from={path} {why_not}")
         saved = _read_checkpoint(path)
         _check_lr_fraction(path, saved)
@@ -131,7 +131,7 @@ def _check_lr_fraction(path: Path, saved: Mapping[str, Any]) -> None:
     level = lr_fraction(saved)
     if level >= FAR_BELOW or not saved["global_step"]:
         return
-    others = [other for other in path.parent.glob("*.ckpt") if refusal(other) is None]
+    others = [other for other in path.parent.glob("*.ckpt") if find_damage(other) is None]
     before = [
         (int(there["global_step"]), other)
         for other, there in ((other, _read_checkpoint(other)) for other in others)

@@ -1,1 +1,1 @@
-"""Floor 3: many runs: each a process of its own, and a table at the end."""
+"""Sweeps: each run in its own process, and a table at the end."""

@@ -1,4 +1,4 @@
-"""A process of its own for each job of a multirun: nothing leaks, and nobody takes others down."""
+"""Runs each job of a sweep in its own process, so that no job affects another."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from lit_optim.sweeps.records import existing_jobs, read_job, read_result, recor
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
 from lit_optim.threads import limit_threads
 
-#: In a sweep's: runs that were configured otherwise than those of the same name are now.
+#: Where a sweep keeps runs whose configuration differs from that of the job of the same name.
 BEFORE = ".before"
 POLL_SECONDS = 0.1
-SECONDS_TO_END = 45  # that a job has for its checkpoint after Ctrl-C
+SECONDS_TO_END = 45  # for a job to write its checkpoint after Ctrl-C
 
 
 @dataclass
 class Job:
-    """A process that runs, its directory and its log."""
+    """A running process, its directory and its log."""
 
     overrides: list[str]
     run_dir: Path
@@ -61,16 +61,16 @@ class Job:
 
 
 class ProcessLauncher(Launcher):
-    """Starts each job as a run of its own, `n_jobs` at a time.
+    """Starts each job as a separate run, `n_jobs` at a time.
 
-    A job gets the overrides with one value each, and a directory named after them, where
-    `log.txt` has what it printed and `job.json` how it ended; `sweep.json` lists all jobs before
-    the first one starts. A job that fails, crashes or is killed stops no other. In the directory of
-    a sweep that was cut off it starts what is not done: from the newest checkpoint where there is
-    one.
+    A job gets the overrides with one value each, and a directory named after them, in which
+    `log.txt` holds its output and `job.json` its exit code. `sweep.json` lists all jobs before the
+    first one starts. A job that fails, crashes or is killed does not stop the others. In the
+    directory of an interrupted sweep the launcher starts the jobs that are not done, each from its
+    newest checkpoint if it has one.
 
     Args:
-        n_jobs: how many run at a time; they share the cores.
+        n_jobs: the jobs that run at a time; they share the cores.
     """
 
     def __init__(self, n_jobs: int = 1) -> None:
@@ -87,14 +87,14 @@ class ProcessLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run the jobs; each one's exit code is its return value."""
+        """Run the jobs; the return value of each is its exit code."""
         self.signals: list[int] = []
         signal.signal(signal.SIGTERM, self._note_signal)
         with interruptible(self._note_signal):
             return self._launch(job_overrides)
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signals.append(number)  # looked at where no job is just being started
+        self.signals.append(number)  # checked only while no job is being started
 
     def _check_signals(self) -> None:
         if signal.SIGINT in self.signals:
@@ -108,7 +108,7 @@ class ProcessLauncher(Launcher):
         self.names = dict(
             zip(map(tuple, jobs), name_jobs(jobs, existing_jobs(sweep_dir)), strict=True)
         )
-        self.jobs = [list(overrides) for overrides in self.names]  # each once
+        self.jobs = [list(overrides) for overrides in self.names]  # without duplicates
         _record(self.config, sweep_dir, self.names)
         try:
             waiting = [job for job in self.jobs if not self._is_done(job, sweep_dir)]
@@ -119,11 +119,11 @@ class ProcessLauncher(Launcher):
         running: list[Job] = []
         ended: list[JobReturn] = []
         console = Console(stderr=True)
-        there = [job for job in self.jobs if job not in waiting]
-        if there:
-            console.print(f"{len(there)} of {len(self.jobs)} runs are done already")
+        done_before = [job for job in self.jobs if job not in waiting]
+        if done_before:
+            console.print(f"{len(done_before)} of {len(self.jobs)} runs are done already")
         with SweepProgress(self.jobs, console) as progress:
-            for job in there:
+            for job in done_before:
                 progress.add_known(job, read_result(sweep_dir / self.names[tuple(job)]))
             try:
                 while waiting or running:
@@ -131,30 +131,30 @@ class ProcessLauncher(Launcher):
                     while waiting and len(running) < self.n_jobs:
                         running.append(self._start(waiting.pop(0), sweep_dir))
                         self._check_signals()
-                    for one in [one for one in running if one.process.poll() is not None]:
-                        running.remove(one)
-                        ended.append(_end(one))
+                    for done in [job for job in running if job.process.poll() is not None]:
+                        running.remove(done)
+                        ended.append(_end(done))
                         self.callbacks.on_job_end(config=self.config, job_return=ended[-1])
-                        code = one.process.returncode
-                        result = read_result(one.run_dir) if code == 0 else None
-                        how = describe_exit(code)
-                        progress.add_ended(one.overrides, one.run_dir.name, how, result)
-                    progress.set_running([one.overrides for one in running])
+                        code = done.process.returncode
+                        result = read_result(done.run_dir) if code == 0 else None
+                        status = describe_exit(code)
+                        progress.add_ended(done.overrides, done.run_dir.name, status, result)
+                    progress.set_running([job.overrides for job in running])
                     time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 progress.stop()
                 _interrupt(running, self.signals)
                 say_no_more()
-                done = sum(job.return_value == 0 for job in ended)
-                told = f"lit_optim: interrupted with {done} of {len(self.jobs)} runs done"
-                told = escape(f"{told}: {sweep_dir}")
-                console.print(told, soft_wrap=True, markup=False, highlight=False)
+                completed = sum(returned.return_value == 0 for returned in ended)
+                message = f"lit_optim: interrupted with {completed} of {len(self.jobs)} runs done"
+                message = escape(f"{message}: {sweep_dir}")
+                console.print(message, soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(INTERRUPTED) from None
-            except OSError as error:  # what a job is started with: its directory, its log
+            except OSError as error:  # the directory or the log of a job
                 progress.stop()
                 _interrupt(running, self.signals)
-                told = f"lit_optim: {sweep_dir}: no run can be started there: {error.strerror}"
-                console.print(escape(told), soft_wrap=True, markup=False, highlight=False)
+                message = f"lit_optim: {sweep_dir}: no run can be started there: {error.strerror}"
+                console.print(escape(message), soft_wrap=True, markup=False, highlight=False)
                 raise SystemExit(1) from None
             except BaseException:
                 _interrupt(running, self.signals)
@@ -162,7 +162,7 @@ class ProcessLauncher(Launcher):
         return ended
 
     def _is_done(self, overrides: list[str], sweep_dir: Path) -> bool:
-        """Whether an earlier start has ended this job well, configured as it is now."""
+        """Whether an earlier start of the sweep completed this job with the same configuration."""
         self._check_signals()
         run_dir = sweep_dir / self.names[tuple(overrides)]
         record = read_job(run_dir)
@@ -173,7 +173,7 @@ class ProcessLauncher(Launcher):
         return bool(read_fingerprint(run_dir) == self._compose(overrides)[0])
 
     def _compose(self, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-        """All values of a job and its choices, by the YAML files as they are now."""
+        """Return the fingerprint of a job and its choices, from the current YAML files."""
         cfg = self.compose(self.config, overrides)
         try:
             rename_old_keys(cfg)
@@ -189,13 +189,13 @@ class ProcessLauncher(Launcher):
     def _start(self, overrides: list[str], sweep_dir: Path) -> Job:
         name = self.names[tuple(overrides)]
         run_dir, more = sweep_dir / name, []
-        while _is_held(run_dir):  # a job of a launcher that was killed is still at it
+        while _is_held(run_dir):  # a job that outlived its launcher
             self._check_signals()
             time.sleep(POLL_SECONDS)
         before = read_fingerprint(run_dir)
         if before and before != self._compose(overrides)[0]:  # the YAML files have changed
             run_dir.replace(unique_dir(sweep_dir / BEFORE, name))
-        if any((run_dir / CHECKPOINTS).glob("*.ckpt")):  # of an earlier start, which was cut off
+        if any((run_dir / CHECKPOINTS).glob("*.ckpt")):  # interrupted in an earlier start
             more = [f"resume.from={quote(run_dir)}"]
         else:
             if (run_dir / LOG).exists():
@@ -204,7 +204,7 @@ class ProcessLauncher(Launcher):
         settings, choices = self._compose(overrides)
         for known in (LOG, FINGERPRINT, JOB):
             _make_room(run_dir / known)
-        write_fingerprint(run_dir, settings)  # also of a run that fails before it can say so itself
+        write_fingerprint(run_dir, settings)  # a run may fail before it writes its own
         command = [*own_command(), *job_key(overrides), f"hydra.run.dir={quote(run_dir)}", *more]
         environment = {k: v for k, v in os.environ.items() if not RANK_VARIABLES.fullmatch(k)}
         limit_threads(environment, self.n_jobs)
@@ -216,15 +216,15 @@ class ProcessLauncher(Launcher):
             stderr=log,
             text=True,
             env=environment,
-            **OWN_GROUP,  # Ctrl-C comes from here, once, to all ranks of the job
+            **OWN_GROUP,  # the launcher passes Ctrl-C to all ranks of a job, once
         )
         return Job(overrides, run_dir, log, process, time.perf_counter(), choices)
 
 
 def _make_room(path: Path) -> None:
-    """Put out of the way what stands where a file is to be written and is none.
+    """Remove or rename what is not a regular file where a file is to be written.
 
-    A FIFO would be waited for, a link leads elsewhere, a folder cannot be replaced by a file.
+    Opening a FIFO would wait, a link leads elsewhere, and a folder cannot be replaced by a file.
     """
     if path.is_dir() and not path.is_symlink():
         path.rename(unique_dir(path.parent, f"{path.name}.before") / path.name)
@@ -233,7 +233,7 @@ def _make_room(path: Path) -> None:
 
 
 def _is_held(run_dir: Path) -> bool:
-    """Whether a run is going on in a directory."""
+    """Whether a run is active in a directory."""
     try:
         with (run_dir / LOCK).open("r+", encoding="utf-8") as file:
             return not lock_file(file)
@@ -242,19 +242,19 @@ def _is_held(run_dir: Path) -> bool:
 
 
 def own_command() -> list[str]:
-    """This program again."""
+    """Return the command line that starts this program."""
     spec = getattr(__main__, "__spec__", None)
     program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
     return [sys.executable, *program, *conf_dir_option()]
 
 
 def directory_name(overrides: Sequence[str], jobs: Sequence[Sequence[str]]) -> str:
-    """The name of the directory of one of these jobs."""
+    """Return the name of the directory of one of these jobs."""
     return name_jobs(jobs)[[*map(list, jobs)].index(list(overrides))]
 
 
 def unique_dir(parent: Path, name: str) -> Path:
-    """Make a directory that nobody else has."""
+    """Create a directory that does not exist yet."""
     for attempt in range(1, 10_000):
         path = parent / (name if attempt == 1 else f"{name}-{attempt}")
         try:
@@ -266,19 +266,19 @@ def unique_dir(parent: Path, name: str) -> Path:
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if code == 0:
         return "done"
     return f"killed by {signal_name(-code)}" if code < 0 else f"failed with code {code}"
 
 
 def _record(config: DictConfig, sweep_dir: Path, names: dict[tuple[str, ...], str]) -> None:
-    """List the jobs in the sweep's directory, so that a sweep killed early can go on."""
+    """List the jobs in the sweep's directory, so that an interrupted sweep can be resumed."""
     try:
         record_sweep(sweep_dir, typed_lines(config.hydra), names)
     except OSError as error:
-        told = f"{sweep_dir}: no run can be started there: {error.strerror}"
-        raise SystemExit(f"lit_optim: {told}") from None
+        message = f"{sweep_dir}: no run can be started there: {error.strerror}"
+        raise SystemExit(f"lit_optim: {message}") from None
 
 
 def _end(job: Job) -> JobReturn:
@@ -289,16 +289,16 @@ def _end(job: Job) -> JobReturn:
         "seconds": time.perf_counter() - job.start,
         "choices": job.choices,
     }
-    with contextlib.suppress(OSError):  # a full disk: it will be run again
+    with contextlib.suppress(OSError):  # a full disk: the job will run again
         write_json(job.run_dir / JOB, record)
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
-    returned.status = JobStatus.COMPLETED  # one bad job ends nothing; the table says which failed
+    returned.status = JobStatus.COMPLETED  # a failed job does not end the sweep; the table names it
     returned.return_value = job.process.returncode
     return returned
 
 
 def _interrupt(running: list[Job], signals: Sequence[int]) -> None:
-    """Pass Ctrl-C on to the jobs and let them write their checkpoints; a second one kills them."""
+    """Pass Ctrl-C to the jobs, which write their checkpoints; a second one kills them."""
     for job in running:
         interrupt_group(job.process)
     before, deadline = len(signals), time.monotonic() + SECONDS_TO_END

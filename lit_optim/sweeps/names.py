@@ -1,4 +1,4 @@
-"""Directory names of a sweep's jobs: readable, and never the same for two different jobs."""
+"""Names the directories of a sweep's jobs: readable, and different for different jobs."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from collections.abc import Mapping, Sequence
 
 from hydra.core.utils import filter_overrides
 
-#: Bytes of the readable part; a hash, ".before" and a counter still fit into the 255 of a name.
+#: Bytes of the readable part, so that a hash, ".before" and a counter fit into 255 bytes.
 MAX_NAME_BYTES = 150
-#: Digits of a hash, more where that many are not enough.
+#: The least number of digits of a hash.
 HASH_DIGITS = 8
-#: Settings of the whole sweep, which say nothing about a job.
+#: Overrides that concern the sweep as a whole, not a job.
 WHOLE_SWEEP = re.compile(r"[+~]*(n_jobs|hydra\.[\w.]+)\b")
 
 Overrides = tuple[str, ...]
 
 
 def job_key(overrides: Sequence[str]) -> Overrides:
-    """What a job is: its overrides, without those that concern the sweep as a whole."""
+    """Return what identifies a job: its overrides without those that concern the whole sweep."""
     return tuple(line for line in overrides if not WHOLE_SWEEP.match(line))
 
 
 def name_jobs(
     jobs: Sequence[Sequence[str]], existing: Mapping[str, Overrides | None] | None = None
 ) -> list[str]:
-    """Name the directory of each job: the same for equal overrides, different for all others.
+    """Name the directory of each job: equal overrides get equal names, others different names.
 
-    A name has the overrides that not all jobs share, as far as they fit into a file name. Where
-    that is the name of another job, also by a file system that ignores case, a hash of the
-    overrides is appended.
+    A name consists of the overrides that not all jobs share, truncated to the length of a file
+    name. A hash of the overrides is appended if another job has the same name, also on a file
+    system that ignores case.
 
     Args:
-        jobs: the overrides of each, with one value per key.
-        existing: directories that are there, with the overrides of the job in each; None where
-            they are unknown. A job that has a directory keeps it.
+        jobs: the overrides of each job, with one value per key.
+        existing: directories that exist, with the overrides of the job in each; None if those are
+            unknown. A job that has a directory keeps it.
     """
     existing = existing or {}
     keys = [job_key(job) for job in jobs]
-    there = {known: name for name, known in existing.items() if known is not None}
-    named = {key: there.pop(key) for key in dict.fromkeys(keys) if key in there}
-    reordered = {tuple(sorted(known)): name for known, name in there.items()}
-    for key in keys:  # a line whose overrides are typed in another order is the same sweep
+    free = {known: name for name, known in existing.items() if known is not None}
+    named = {key: free.pop(key) for key in dict.fromkeys(keys) if key in free}
+    reordered = {tuple(sorted(known)): name for known, name in free.items()}
+    for key in keys:  # the same overrides in another order are the same job
         if key not in named and tuple(sorted(key)) in reordered:
             named[key] = reordered.pop(tuple(sorted(key)))
     shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
@@ -63,7 +63,7 @@ def name_jobs(
 
 
 def fold(name: str) -> str:
-    """The name as a file system sees it that ignores case, Unicode forms and dots at the end."""
+    """Return a name as a file system sees it that ignores case, Unicode forms and final dots."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).rstrip(". ")
 
 

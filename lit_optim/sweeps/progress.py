@@ -1,4 +1,4 @@
-"""The line of a sweep: `3/12 · best adamw 0.61 · ETA 2:10`."""
+"""Shows the progress of a sweep: `3/12 · best adamw 0.61 · ETA 2:10`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -20,17 +21,17 @@ from lit_optim.errors import printable
 from lit_optim.system import can_show
 
 SEED = re.compile(r"[+~]*seed=")
-#: Columns below which what is swept is not named.
-LEAST = 3
+#: The fewest columns of a truncated name.
+MIN_NAME = 3
 
 
 class SweepProgress:
-    """Shows how far a sweep is: in a terminal as a line that changes, else as a line for each job.
+    """Shows the progress of a sweep: in a terminal one live line, otherwise a line per job.
 
     Args:
         jobs: the overrides of all jobs.
-        console: where it is shown.
-        clock: seconds, for the time that is left.
+        console: where to show it.
+        clock: returns seconds, for the remaining time.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class SweepProgress:
         self._labels = label_jobs(jobs)
         self._clock = clock
         self._total = len(self._labels)
-        self._done = self._here = self._failed = 0
+        self._done = self._done_now = self._failed = 0
         self._values: dict[str, list[float]] = {}
         self._sign = 1.0
         self._running: list[str] = []
@@ -71,39 +72,39 @@ class SweepProgress:
         self.stop()
 
     def stop(self) -> None:
-        """Leave the line as it is."""
+        """Stop updating the line."""
         self._running = []
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def add_known(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
-        """Count a job that an earlier start has done."""
+        """Count a job that an earlier start of the sweep completed."""
         self._done += 1
         self._note(overrides, result)
 
     def set_running(self, running: Sequence[Sequence[str]]) -> None:
-        """Say which jobs run now, by their overrides."""
+        """Set the jobs that are running, by their overrides."""
         self._running = [self._labels[tuple(overrides)] for overrides in running]
 
     def add_ended(
-        self, overrides: Sequence[str], name: str, how: str, result: Mapping[str, Any] | None
+        self, overrides: Sequence[str], name: str, status: str, result: Mapping[str, Any] | None
     ) -> None:
         """Count a job that has ended.
 
         Args:
             overrides: of the job.
             name: of its directory.
-            how: it ended, in words.
-            result: what came out of it; None where it failed.
+            status: how it ended, as `describe_exit` says it.
+            result: its result; None if it failed.
         """
-        self._done, self._here = self._done + 1, self._here + 1
-        self._failed += how != "done"
+        self._done, self._done_now = self._done + 1, self._done_now + 1
+        self._failed += status != "done"
         self._last = self._clock()
         self._note(overrides, result)
         if not self._is_live:
             count, *more = self._parts()
-            self._print(self._joined([f"{count} {printable(name)}: {how}", *more]))
+            self._print(self._joined([f"{count} {printable(name)}: {status}", *more]))
 
     def _note(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
         value = (result or {}).get("best", {}).get((result or {}).get("monitor"))
@@ -116,7 +117,7 @@ class SweepProgress:
         return self._labels[tuple(overrides)]
 
     def _best(self) -> tuple[str, str] | None:
-        """What is best so far, by the mean over its seeds, and that mean."""
+        """Return the label with the best mean over its seeds so far, and that mean."""
         means = {label: statistics.fmean(values) for label, values in self._values.items()}
         if not means:
             return None
@@ -124,15 +125,15 @@ class SweepProgress:
         return label, f"{means[label]:.4g}"
 
     def _left(self) -> str | None:
-        """The time until all have ended, from the pace so far; None where that is not known."""
+        """Estimate the remaining time from the pace so far; None if it is unknown."""
         remaining = self._total - self._done
-        if not remaining or not self._here:
+        if not remaining or not self._done_now:
             return None
-        each = (self._last - self._start) / self._here
-        return clock_time(max(0.0, each * remaining - (self._clock() - self._last)))
+        each = (self._last - self._start) / self._done_now
+        return format_seconds(max(0.0, each * remaining - (self._clock() - self._last)))
 
     def _parts(self, room: float = math.inf) -> list[str]:
-        """The parts of the line; the name of the best is cut where it takes more room."""
+        """Return the parts of the line; the label of the best is truncated to fit into `room`."""
         parts = [f"{self._done}/{self._total}"]
         best, left = self._best(), self._left()
         after = [f"{self._failed} failed"] if self._failed else []
@@ -140,16 +141,16 @@ class SweepProgress:
         if best is not None:
             label, value = best
             others = self._joined([*parts, f"best  {value}", *after])
-            label = shortened(label, room - cell_len(others), self.console)
+            label = truncate(label, room - cell_len(others), self.console)
             parts.append(f"best {label} {value}".replace("  ", " "))
         return [*parts, *after]
 
     def line(self, width: int) -> str:
-        """The line for a terminal of so many columns."""
+        """Return the line for a terminal with `width` columns."""
         text = self._joined(self._parts(width))
         if self._running:
             start = self._joined([text, "running "])
-            names = shortened(", ".join(self._running), width - cell_len(start), self.console)
+            names = truncate(_count(self._running), width - cell_len(start), self.console)
             text = f"{start}{names}" if names else text
         return set_cell_size(text, width).rstrip() if cell_len(text) > width else text
 
@@ -161,8 +162,16 @@ class SweepProgress:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
+def _count(labels: Sequence[str]) -> str:
+    """Join labels; one that occurs several times, for several seeds, is counted."""
+    counts = Counter(labels)
+    return ", ".join(f"{label} x{n}" if n > 1 else label for label, n in counts.items())
+
+
 def label_jobs(jobs: Sequence[Sequence[str]]) -> dict[tuple[str, ...], str]:
-    """A short name of what each job sweeps, without its seed where more is swept.
+    """Return a short label of each job from the overrides that it does not share with all jobs.
+
+    The seed is left out if other overrides differ too.
 
     `optimizer=adamw` becomes `adamw`, `optimizer.lr=0.1` becomes `lr=0.1`.
     """
@@ -180,18 +189,18 @@ def label_jobs(jobs: Sequence[Sequence[str]]) -> dict[tuple[str, ...], str]:
     return labels
 
 
-def shortened(text: str, room: float, console: Console) -> str:
-    """A text that takes no more than these columns; nothing where they are too few to read."""
+def truncate(text: str, room: float, console: Console) -> str:
+    """Truncate a text to `room` columns; return nothing if those are too few to read."""
     if cell_len(text) <= room:
         return text
     end = "…" if can_show("…", console.file) else ".."
-    if room < LEAST + len(end):
+    if room < MIN_NAME + len(end):
         return ""
     return set_cell_size(text, int(room) - len(end)).rstrip() + end
 
 
-def clock_time(seconds: float) -> str:
-    """Seconds as 2:10 or 1:02:10."""
+def format_seconds(seconds: float) -> str:
+    """Format seconds as 2:10 or 1:02:10."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""What a sweep's directory says about its jobs; whatever a file in it holds, reading goes on."""
+"""Reads and writes the records of a sweep's jobs; unreadable files are skipped."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class JobRecord:
     """How a job ended; `job.json` in its directory.
 
     Args:
-        overrides: with one value per key.
-        exit_code: of its process, negative where a signal ended it.
-        choices: of each group; empty where an older version wrote the record.
+        overrides: with item value per key.
+        exit_code: of its process, negative if a signal ended it.
+        choices: of each group; empty if an older version wrote the record.
     """
 
     overrides: list[str]
@@ -38,10 +38,10 @@ class JobRecord:
 
 
 def parse_job(run_dir: Path) -> JobRecord:
-    """The record of a job.
+    """Read the record of a job.
 
     Raises:
-        Unreadable: it is missing or not what the launcher writes.
+        Unreadable: it is missing or was not written by the launcher.
     """
     path = run_dir / JOB
     record = read_json_mapping(path)
@@ -55,7 +55,7 @@ def parse_job(run_dir: Path) -> JobRecord:
 
 
 def read_job(run_dir: Path) -> JobRecord | None:
-    """The record of a job; None where there is none that can be read."""
+    """Read the record of a job; None if it is missing or unreadable."""
     try:
         return parse_job(run_dir)
     except Unreadable:
@@ -63,7 +63,7 @@ def read_job(run_dir: Path) -> JobRecord | None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """What came out of a run, `result.json`; None where that is not whole."""
+    """Read the result of a run, `result.json`; None if it is incomplete."""
     try:
         result = read_json_mapping(run_dir / RESULT)
     except Unreadable:
@@ -89,10 +89,10 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
 
 
 def existing_jobs(sweep_dir: Path) -> dict[str, Overrides | None]:
-    """The directories of a sweep, with the overrides of the job in each.
+    """Return the directories of a sweep, with the overrides of the job in each.
 
-    None where these are unknown, as of a directory that somebody else has put there. What a job
-    left that was killed before it had read its configuration does not count.
+    The overrides are None if they are unknown, as in a directory that does not belong to the sweep.
+    The directory of a job that was killed before it read its configuration is left out.
     """
     planned = planned_jobs(sweep_dir)
     return {
@@ -103,7 +103,7 @@ def existing_jobs(sweep_dir: Path) -> dict[str, Overrides | None]:
 
 
 def planned_jobs(sweep_dir: Path) -> dict[str, Overrides]:
-    """The jobs that the sweep's own record lists, by the name of their directory."""
+    """Return the jobs that the record of the sweep lists, by the name of their directory."""
     try:
         jobs = read_json_mapping(sweep_dir / SWEEP).get("jobs")
     except Unreadable:
@@ -122,15 +122,15 @@ def planned_jobs(sweep_dir: Path) -> dict[str, Overrides]:
 def record_sweep(
     sweep_dir: Path, line: Sequence[str], names: Mapping[tuple[str, ...], str]
 ) -> None:
-    """Write down which jobs there are, before the first one starts.
+    """Write the list of jobs, before the first item starts.
 
     Args:
-        sweep_dir: made where it is missing.
+        sweep_dir: created if it is missing.
         line: the overrides as typed, with several values per key.
         names: of the directories, by overrides.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the directory is not writable.
     """
     jobs = {name: list(overrides) for name, overrides in planned_jobs(sweep_dir).items()}
     jobs |= {name: list(overrides) for overrides, name in names.items()}
@@ -140,10 +140,10 @@ def record_sweep(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     write_whole(path, json.dumps(content, indent=1))
 
@@ -160,11 +160,11 @@ def _is_barely_started(run_dir: Path) -> bool:
 
 
 def overrides_of(run_dir: Path) -> Overrides | None:
-    """The overrides of a run, of a sweep or not; None where they are unknown."""
+    """Return the overrides of a run, whether of a sweep or not; None if they are unknown."""
     record = read_job(run_dir)
     if record is not None:
         return job_key(record.overrides)
-    try:  # not of a sweep, or cut off in one
+    try:  # not in a sweep, or interrupted
         lines = read_yaml(run_dir / OVERRIDES)
     except Unreadable:
         return None
@@ -176,12 +176,12 @@ def overrides_of(run_dir: Path) -> Overrides | None:
 def _is_number(value: Any) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return isinstance(value, float) or abs(value) < 1 << 1000  # more is no float
+    return isinstance(value, float) or abs(value) < 1 << 1000  # larger: no float
 
 
 def _is_text_list(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _is_text_mapping(value: Any) -> TypeGuard[dict[str, str]]:
-    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())

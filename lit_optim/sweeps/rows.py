@@ -1,4 +1,4 @@
-"""Runs as rows: each group of runs that differ in nothing but their seed, and the columns."""
+"""Groups runs into the rows of a table: a row holds runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from lit_optim.runs.resume import read_fingerprint
 from lit_optim.sweeps.records import JobRecord, read_result
 
 SEED = "seed"
-#: What is typed and says nothing about what a run is.
+#: Overrides that do not describe a run.
 NOT_A_SETTING = re.compile(r"(n_jobs|resume|allow|hydra)\b")
 
 
 @dataclass
 class Ended:
-    """A run that has ended; without a result it failed.
+    """A run that has ended; one without a result has failed.
 
     Args:
-        overrides: what was typed, by key.
-        run_dir: its directory.
-        exit_code: of its process.
-        result: what came out.
-        choices: the choice of each group, by default too.
-        settings: every value by its key, defaults included.
+        overrides: as typed, by key.
+        run_dir: the directory.
+        exit_code: of the process.
+        result: the content of `result.json`.
+        choices: of each group, including defaults.
+        settings: all values by key, including defaults.
     """
 
     overrides: dict[str, str]
@@ -40,7 +40,7 @@ class Ended:
 
 
 def ended_run(run_dir: Path, record: JobRecord) -> Ended:
-    """A run of which the record says what was typed and how it ended."""
+    """Return a run from the record of its overrides and its exit code."""
     pairs = [line.lstrip("+~").partition("=") for line in filter_overrides(record.overrides)]
     overrides = {key: value for key, _, value in pairs if not NOT_A_SETTING.match(key)}
     result = read_result(run_dir) if record.exit_code == 0 else None
@@ -50,7 +50,7 @@ def ended_run(run_dir: Path, record: JobRecord) -> Ended:
 
 @dataclass
 class Row:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ only in their seed.
 
     Args:
         cells: the values of the columns.
@@ -62,13 +62,14 @@ class Row:
 
 
 def group_runs(runs: Sequence[Ended]) -> tuple[list[str], list[Row]]:
-    """Group runs by everything that differs except the seed.
+    """Group runs by everything that differs between them, except the seed.
 
-    Compared is what a run was, not what was typed for it: its choices and all values that were
-    filled in. A run of which these are not known counts as one that was typed alike.
+    Runs are compared by their choices and all their values, including defaults, not by what was
+    typed. If these are unknown, a run counts as one with the same typed overrides.
 
     Returns:
-        The keys of the columns, as few as tell all rows apart, and the rows in order of appearance.
+        The keys of the columns, as few as distinguish all rows, and the rows in order of
+        appearance.
     """
     known = _known_settings(runs)
     groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
@@ -87,13 +88,13 @@ def group_runs(runs: Sequence[Ended]) -> tuple[list[str], list[Row]]:
 
 
 def _known_settings(runs: Sequence[Ended]) -> list[dict[str, str]]:
-    """What each run was, by key: choices first, then values, then what only was typed."""
+    """Return the settings of each run by key: choices, then values, then other typed overrides."""
     of_typed: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     found = []
     for run in runs:
         typed = {key: value for key, value in run.overrides.items() if key != SEED}
         values = {key: str(value) for key, value in run.choices.items()}
-        values |= {k: _shown(v) for k, v in _without_seed(run).items() if k not in values}
+        values |= {k: _format_value(v) for k, v in _without_seed(run).items() if k not in values}
         given = {k: v for k, v in typed.items() if k not in values and not _has_part(values, k)}
         complete = bool(run.choices and run.settings)
         values |= given
@@ -105,7 +106,7 @@ def _known_settings(runs: Sequence[Ended]) -> list[dict[str, str]]:
 
 
 def _without_seed(run: Ended) -> dict[str, Any]:
-    """The values that do not follow the seed, as that of the data does by default."""
+    """Return the values without the seed and those that follow it, as the data's seed does."""
     seed = run.settings.get(SEED)
 
     def follows(key: str, value: Any) -> bool:
@@ -115,30 +116,32 @@ def _without_seed(run: Ended) -> dict[str, Any]:
 
 
 def _has_part(values: Mapping[str, str], key: str) -> bool:
-    """Whether a mapping that was typed has been written down value by value."""
-    return any(one.startswith(f"{key}.") for one in values)
+    """Whether a typed mapping is recorded value by value."""
+    return any(other.startswith(f"{key}.") for other in values)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
 
 
 def _columns(settings: Sequence[Mapping[str, str]], typed: Sequence[str]) -> list[str]:
-    """The keys that tell these apart: what was typed and differs, then what else is needed."""
+    """Return the keys that distinguish the settings: typed ones first, then others if needed."""
     every = list(dict.fromkeys(key for values in settings for key in values))
     differing = [key for key in every if len({values.get(key) for values in settings}) > 1]
     choices = [key for key in differing if "." not in key and "/" not in key]
     columns = [key for key in typed if key in differing]
     for key in (*choices, *differing):
-        if key not in columns and _tells_apart(settings, columns, key):
+        if key not in columns and _distinguishes(settings, columns, key):
             columns.append(key)
     return columns or [key for key in (*typed, "optimizer") if key != SEED and key in every][:1]
 
 
-def _tells_apart(settings: Sequence[Mapping[str, str]], columns: Iterable[str], more: str) -> bool:
-    """Whether one more column has two rows differ that look alike without it."""
+def _distinguishes(
+    settings: Sequence[Mapping[str, str]], columns: Iterable[str], more: str
+) -> bool:
+    """Whether one more column distinguishes two rows that are equal without it."""
     columns = list(columns)
 
     def distinct(keys: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The table at the end of a multirun: best first, seeds averaged, failures with their log."""
+"""Prints the table at the end of a sweep: best first, averaged over seeds, with failures."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class SweepTable(Callback):
     """Hydra callback: prints the table; the sweep ends with code 1 if any job failed."""
 
     def __init__(self) -> None:
-        self.ended: list[Path] = []  # the directories of this start's jobs
+        self.ended: list[Path] = []  # the directories of the jobs of this start
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Called by our launcher."""
+        """Called by `ProcessLauncher`."""
         self.ended.append(Path(str(job_return.working_dir)))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ class SweepTable(Callback):
         jobs = list(_jobs(sweep_dir, console))
         lost = [run_dir for run_dir in sorted(self.ended) if not (run_dir / JOB).exists()]
         if not jobs and not lost:
-            return  # another launcher's
+            return  # the sweep of another launcher
         if jobs:
             table(jobs).print(console)
         curves = f"curves: {open_command(sweep_dir)}"
@@ -60,13 +60,13 @@ class SweepTable(Callback):
 
 def _print_failure(console: Console, run_dir: Path, how: str) -> None:
     log = run_dir / LOG
-    told = escape(f"{run_dir.name}: {how}; {log}")
-    console.print(told, soft_wrap=True, markup=False, style="red")
+    message = escape(f"{run_dir.name}: {how}; {log}")
+    console.print(message, soft_wrap=True, markup=False, style="red")
     console.print(f"  {_last_line(log)}", soft_wrap=True, markup=False, highlight=False)
 
 
 def read_jobs(sweep_dir: Path) -> list[Ended]:
-    """The jobs of our launcher in a sweep's directory, by name; without what cannot be read."""
+    """Return the jobs in a sweep's directory by name, without unreadable ones."""
     return list(_jobs(sweep_dir))
 
 
@@ -76,12 +76,12 @@ def _jobs(sweep_dir: Path, console: Console | None = None) -> Iterator[Ended]:
             yield ended_run(record.parent, parse_job(record.parent))
         except Unreadable as error:
             if console is not None:
-                told = f"left out: {printable(str(error))}"
-                console.print(told, soft_wrap=True, markup=False, highlight=False)
+                message = f"left out: {printable(str(error))}"
+                console.print(message, soft_wrap=True, markup=False, highlight=False)
 
 
 def table(jobs: list[Ended]) -> WholeTable:
-    """A row for each combination of what differs between the jobs but their seed, best first."""
+    """Return a row for each combination of settings, averaged over seeds, best first."""
     keys, rows = group_runs(jobs)
     judged = Counter(
         (job.result["monitor"], job.result["mode"]) for job in jobs if job.result is not None
@@ -89,7 +89,7 @@ def table(jobs: list[Ended]) -> WholeTable:
     monitors = dict(judged.most_common()) or {("val/loss", "min"): 0}
     names = list(dict.fromkeys(monitor for monitor, _ in monitors))
     tests = sorted({name for job in jobs if job.result for name in job.result["test"]})
-    same = {name.rpartition("/")[2] for name in names}  # of tests those like monitor are enough
+    same = {name.rpartition("/")[2] for name in names}  # the tests of monitored metrics are enough
     tests = [name for name in tests if name.rpartition("/")[2] in same] or tests
     stages_of = [f"{stage}\n{printable(name)}" for name in names for stage in ("best", "final")]
     header = [*map(printable, keys), *stages_of, *map(printable, tests), "runs", "seconds"]
@@ -99,10 +99,10 @@ def table(jobs: list[Ended]) -> WholeTable:
             values = _values(row.runs, "best", monitor)
             if values:
                 mean = statistics.fmean(values)
-                # what diverged comes last
+                # diverged runs come last
                 score = (-mean if mode == "max" else mean) if math.isfinite(mean) else 0.0
                 return place, not math.isfinite(mean), score
-        return len(monitors), True, 0.0  # as does what failed
+        return len(monitors), True, 0.0  # as do failed runs
 
     rows.sort(key=order)
     lines, styles = [], []
@@ -128,20 +128,21 @@ def _values(jobs: list[Ended], stage: str, metric: str) -> list[float]:
 
 
 def _mean(values: list[float], digits: int = 4) -> str:
-    """Mean; with several values also their standard deviation, and a digit less."""
+    """Format a mean; of several values with one digit less and their standard deviation."""
     if not values:
         return "-"
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
     mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
     spread = statistics.stdev(values) if math.isfinite(mean) else math.nan
-    return f"{mean:.{digits - 1}f} ±{spread:.{digits - 1}f}"
+    digits = max(1, digits - 1)
+    return f"{mean:.{digits}f} ±{spread:.{digits}f}"
 
 
 def _last_line(log: Path) -> str:
-    """The end of what a job printed; a log may be long."""
+    """Return the last line that a job printed; a log may be long."""
     try:
-        if not log.is_file():  # a FIFO would be waited for
+        if not log.is_file():  # opening a FIFO would wait
             return "(there is no log)"
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES), os.SEEK_SET)

@@ -1,1 +1,1 @@
-"""Floor 2: the small real tasks that ship: models and data."""
+"""Small tasks with real data, and models for them."""

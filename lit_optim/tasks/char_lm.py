@@ -1,4 +1,4 @@
-"""Characters of any text file, and a small GPT that predicts the next one."""
+"""The characters of a text file, and a small GPT that predicts the next one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ IGNORED = -100  # cross_entropy leaves such targets out
 
 
 class Windows:
-    """Windows of a text: inputs of `block` characters and the characters that follow each.
+    """Windows of a text: `block` characters as input, and the character after each as target.
 
     Args:
         ids: (length,) the characters as numbers.
-        block: length of a window.
-        stride: distance of the starts of windows. With stride = block every character but the
-            first is predicted once; the last window is then filled up and its filling ignored.
+        block: the length of a window.
+        stride: the distance between the starts of windows. With stride = block every character but
+            the first is predicted once; the last window is padded, and its padding is ignored.
     """
 
     def __init__(self, ids: Tensor, block: int, stride: int) -> None:
@@ -48,7 +48,7 @@ class Windows:
 
 
 class CharText(TensorTask):
-    """A text file as characters: the first 90 % to train on, the rest to validate.
+    """The characters of a text file: the beginning for training, the end for validation.
 
     Training batches are random windows; validation covers every character of its part once.
 
@@ -56,12 +56,12 @@ class CharText(TensorTask):
         path: the text file (UTF-8).
         batch_size: windows per batch over all devices.
         block: characters in a window.
-        val_share: share of the text, its end, that is held out.
-        shuffle: windows in random order.
+        val_share: the share of the text that is held out for validation.
+        shuffle: whether training windows are in random order.
         seed: of that order.
 
     Raises:
-        ValueError: no path, no such file, or too little text for one window.
+        UsageError: no path, no such file, or less text than one window.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CharText(TensorTask):
 
     @property
     def vocab_size(self) -> int:
-        """How many different characters the text has."""
+        """The number of different characters in the text."""
         return len(self.vocabulary)
 
     def train_set(self) -> Windows:  # noqa: D102
@@ -152,19 +152,19 @@ class Block(nn.Module):
 class GPT(LightningModule):
     """A small GPT-2 without biases, embedding and head tied.
 
-    Radford et al. 2019; sizes and initialisation follow nanoGPT's CPU example. Losses are in nats
+    Radford et al. 2019; sizes and initialization follow nanoGPT's CPU example. Losses are in nats
     per character.
 
     Args:
-        vocab_size: how many tokens there are.
-        block: the longest input.
-        layers: number of transformer layers.
-        heads: attention heads in each; they share `width`.
-        width: of the residual stream.
-        dropout: share of activations that are dropped while training.
+        vocab_size: the number of tokens.
+        block: the maximum length of an input.
+        layers: the number of transformer layers.
+        heads: the attention heads of a layer, which divide `width`.
+        width: the width of the residual stream.
+        dropout: the share of activations that are dropped in training.
 
     Raises:
-        ValueError: `width` is not a multiple of `heads`.
+        UsageError: `width` is not a multiple of `heads`.
     """
 
     monitor = ("val/loss", "min")
@@ -209,7 +209,7 @@ class GPT(LightningModule):
     ) -> dict[str, Tensor]:
         x, y = batch
         loss = cross_entropy(self(x).flatten(0, 1), y.flatten())
-        return {"loss": loss, "mean": loss.detach()}  # "loss" is divided where updates accumulate
+        return {"loss": loss, "mean": loss.detach()}  # Lightning divides "loss" when accumulating
 
     def on_train_batch_end(  # noqa: D102
         self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int

@@ -1,4 +1,4 @@
-"""The two classification tasks: MNIST-1D, generated on this machine, and scikit-learn's digits."""
+"""Two classification tasks: MNIST-1D, which is generated locally, and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Arrays = dict[str, np.ndarray]
 
 
 class Classification(TensorTask):
-    """Vectors and classes; the end of the training set is held out for validation.
+    """Vectors with classes; the end of the training set is held out for validation.
 
     Args:
         batch_size: samples per batch over all devices.
-        val_share: share of the training set that is held out; 0 trains on all of it.
-        shuffle: a new order of the training data each epoch.
+        val_share: the share of the training set that is held out; 0 trains on all of it.
+        shuffle: whether each epoch has a new order of the training data.
         seed: of that order.
     """
 
@@ -40,7 +40,7 @@ class Classification(TensorTask):
         self.val_share = val_share
 
     def arrays(self) -> Arrays:
-        """`x`, `y` to train on and `x_test`, `y_test`."""
+        """Return `x` and `y` for training, `x_test` and `y_test`."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:  # noqa: D102
@@ -65,10 +65,10 @@ class Classification(TensorTask):
 
 
 class Mnist1d(Classification):
-    """Ten classes of noisy, shifted curves of 40 points: 4,000 to train on, 1,000 to test.
+    """Ten classes of noisy, shifted curves of 40 points: 4,000 for training, 1,000 for testing.
 
     Greydanus & Kobak 2024, Scaling Down Deep Learning with MNIST-1D, arXiv:2011.14439. Generated
-    in seconds by the authors' package, which gives the very data of the paper, and cached in
+    in seconds by the authors' package, which returns the data of the paper, and cached in
     `$XDG_CACHE_HOME/lit_optim` (or `~/.cache/lit_optim`).
     """
 
@@ -84,18 +84,18 @@ class Mnist1d(Classification):
         try:
             with np.load(path) as cached:
                 return dict(cached)
-        except (OSError, ValueError, EOFError):  # absent, or broken: made anew
+        except (OSError, ValueError, EOFError):  # missing or broken
             arrays = _generate()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = temporary_beside(path)  # many processes may do this at once
+            temporary = temporary_beside(path)  # several processes may write it at the same time
             try:
                 with temporary.open("wb") as file:
                     np.savez(file, **arrays)  # type: ignore[arg-type]
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
-        except OSError:  # no place to cache: made anew next time
+        except OSError:  # without a cache they are generated again
             pass
         return arrays
 
@@ -113,7 +113,7 @@ def _generate() -> Arrays:
 
 
 class Digits(Classification):
-    """Handwritten digits of 8 x 8 points: the first 898 to train on, the other 899 to test.
+    """Handwritten digits of 8 x 8 points: the first 898 for training, the other 899 for testing.
 
     scikit-learn's copy of Alpaydin & Kaynak 1998, split as in its example "Recognizing
     hand-written digits", where an SVC reaches 0.969.

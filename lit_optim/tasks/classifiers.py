@@ -1,7 +1,7 @@
 """The four models of the MNIST-1D paper (Greydanus & Kobak 2024, arXiv:2011.14439).
 
-They take vectors of any length: `features` and `classes` come from the data. None defines
-`configure_optimizers`: the optimizer is put onto them.
+They take vectors of any length; `features` and `classes` come from the data. None of them defines
+`configure_optimizers`: the run attaches an optimizer.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Classifier(LightningModule):
         x, y = batch
         logits = self(x)
         loss = cross_entropy(logits, y)
-        # where updates accumulate, Lightning divides "loss"
+        # Lightning divides "loss" when accumulating
         return {"loss": loss, "mean": loss.detach(), "logits": logits.detach()}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: D102
@@ -90,8 +90,8 @@ class Linear(Classifier):
     """Logistic regression.
 
     Args:
-        features: length of a sample.
-        classes: number of classes.
+        features: the length of a sample.
+        classes: the number of classes.
     """
 
     def __init__(self, features: Size, classes: Size) -> None:
@@ -108,10 +108,10 @@ class MLP(Classifier):
     """Two hidden layers, the second residual.
 
     Args:
-        features: length of a sample.
-        classes: number of classes.
+        features: the length of a sample.
+        classes: the number of classes.
         width: of the hidden layers.
-        bias: without, all parameters are matrices, which is what Muon takes.
+        bias: whether layers have a bias. Without, all parameters are matrices, as for Muon.
     """
 
     def __init__(self, features: Size, classes: Size, width: Size = 100, bias: bool = True) -> None:
@@ -132,8 +132,8 @@ class CNN(Classifier):
     """Three strided convolutions over the vector, then a linear layer.
 
     Args:
-        features: length of a sample.
-        classes: number of classes.
+        features: the length of a sample.
+        classes: the number of classes.
         channels: of each convolution.
     """
 
@@ -157,11 +157,11 @@ class CNN(Classifier):
 
 
 class GRU(Classifier):
-    """A bidirectional GRU over the points of the vector; all its outputs go into the classes.
+    """A bidirectional GRU over the points of the vector; a linear layer reads all its outputs.
 
     Args:
-        features: length of a sample.
-        classes: number of classes.
+        features: the length of a sample.
+        classes: the number of classes.
         hidden: units in each direction.
     """
 

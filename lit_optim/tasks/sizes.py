@@ -1,4 +1,4 @@
-"""Whether a model fits its data, before it is trained."""
+"""Checks before training whether a model fits its data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lit_optim.errors import UsageError
 def check_sizes(
     model: LightningModule, equal: tuple[str, ...] = (), at_least: tuple[str, ...] = ()
 ) -> None:
-    """Hold sizes of a model against those of its data; what the data does not tell is not held.
+    """Compare sizes of a model with those of its data, as far as the data has them.
 
     Args:
         model: attached to its trainer; the sizes are in its `hparams`.
-        equal: those that must be what the data has.
-        at_least: those that may be more.
+        equal: sizes that must equal those of the data.
+        at_least: sizes that may be larger.
 
     Raises:
         UsageError: naming the key, what was given and what the data has.

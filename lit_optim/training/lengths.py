@@ -1,4 +1,4 @@
-"""How many updates a run makes, for the schedules that end with it."""
+"""Counts the updates of a run and the samples of an update, from a trainer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")
 
-#: fast_dev_run makes the first update of a run whose length is not told; any schedule fits this.
+#: fast_dev_run makes the first update of a run of unknown length: this length fits any schedule.
 FAST_DEV_STEPS = 10**6
 
 
 def horizon_of(trainer: Trainer, scheduler: Schedule) -> Horizon:
-    """The length of the run in optimizer steps: scheduler.total, else what the trainer will do.
+    """Return the length of a schedule in updates: `scheduler.total`, or else that of the run.
 
     Raises:
-        ValueError: neither tells a finite number of steps.
+        UsageError: neither is known.
     """
-    units = scheduler.units  # a loader is asked only where the answer is needed
+    units = scheduler.units  # the loader is set up only if it is needed
     epoch = _steps_per_epoch(trainer) if "epoch" in units else None
     samples = global_batch(trainer) if "sample" in units else None
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -86,14 +86,14 @@ def total_updates(trainer: Trainer) -> int | None:
 
 
 def accumulated_batches(trainer: Trainer) -> int:
-    """How many batches make an update; also where Lightning's callback says so, from epoch 0 on."""
+    """Count the batches of an update, as the trainer or Lightning's callback sets them."""
     for callback in _accumulation_callbacks(trainer):
         return int(callback.scheduling.get(0, 1))
     return trainer.accumulate_grad_batches
 
 
 def _accumulation_callbacks(trainer: Trainer) -> list[GradientAccumulationScheduler]:
-    """Those of the user; full batches have one of their own kind."""
+    """Return Lightning's own callbacks that accumulate, without subclasses."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [c for c in callbacks if type(c) is GradientAccumulationScheduler]
 
@@ -108,9 +108,9 @@ def _steps_per_epoch(trainer: Trainer) -> int | None:
 
 
 def global_batch(trainer: Trainer) -> int | None:
-    """The samples of an update, over all devices and accumulated; None where none can tell.
+    """Count the samples of an update, over all devices and accumulated; None if unknown.
 
-    A sampler that yields whole batches tells their global size itself.
+    A sampler that yields batches has their global size as `batch_size`.
     """
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
@@ -122,7 +122,7 @@ def global_batch(trainer: Trainer) -> int | None:
         batch = getattr(getattr(loader, "sampler", None), "batch_size", None)
     if batch is None:
         return None
-    epoch = sized_len(getattr(loader, "dataset", None)) or math.inf  # no update has more
+    epoch = sized_len(getattr(loader, "dataset", None)) or math.inf  # an update has at most these
     return int(min(batch * accumulated_batches(trainer), epoch))
 
 
@@ -132,6 +132,6 @@ def has_reached_max_steps(trainer: Trainer) -> bool:
 
 
 def is_of_earlier_fit(trainer: Trainer, optimizer: Optimizer) -> bool:
-    """Whether an optimizer was made for an earlier fit; asked while optimizers are configured."""
+    """Whether an optimizer belongs to an earlier fit, while optimizers are configured."""
     innermost = innermost_optimizer(optimizer)
-    return any(innermost_optimizer(one) is innermost for one in trainer.optimizers)
+    return any(innermost_optimizer(known) is innermost for known in trainer.optimizers)

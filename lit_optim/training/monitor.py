@@ -1,4 +1,4 @@
-"""The metrics that something depends on: whether they are logged, and which way is better."""
+"""Finds the monitored metrics of a trainer and their directions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torchmetrics import Metric
 from lit_optim.errors import UsageError, suggest
 from lit_optim.metric_names import Direction, infer_direction
 
-#: Words in the name of a metric that a validation logs.
+#: Words in the names of validation metrics.
 VALIDATED = re.compile(r"(^|[^a-z])(val|valid|validation|dev|eval)([^a-z]|$)", re.IGNORECASE)
 
 
 def declared_monitor(module: LightningModule | type) -> tuple[str, Direction | None]:
-    """The metric that a module declares it is judged by, `monitor = ("val/acc", "max")`.
+    """Return the metric that a module declares, as `monitor = ("val/acc", "max")`.
 
     Returns:
-        Its name, by default `val/loss`, and its direction where that is declared.
+        The name, by default `val/loss`, and the direction if the module declares it.
     """
     match getattr(module, "monitor", None):
         case (str(name), "min" | "max" as mode):
@@ -50,18 +50,18 @@ def resolve_monitor(
 
 
 def require_logged(trainer: Trainer, name: str, key: str = "monitor") -> bool:
-    """Refuse a metric that has not been logged when it should have been.
+    """Refuse a metric that should have been logged by now.
 
     Args:
-        trainer: at the end of a validation, or where a metric of training should be there.
+        trainer: at the end of a validation, or after an update for a metric of training.
         name: of the metric.
-        key: of the setting that names it.
+        key: of the setting that names the metric.
 
     Returns:
-        Whether it is logged; False where it may come later.
+        Whether it is logged; False if it may be logged later.
 
     Raises:
-        UsageError: with the names that are logged.
+        UsageError: with the names of the logged metrics.
     """
     metrics = logged_names(trainer)
     if name in metrics:
@@ -76,19 +76,19 @@ def require_logged(trainer: Trainer, name: str, key: str = "monitor") -> bool:
 
 
 def is_settled(trainer: Trainer, name: str) -> bool:
-    """Whether more will not be known of the direction of a metric than now.
+    """Whether all that can be known about the direction of a metric is known.
 
-    One that is not logged yet may still be logged by a torchmetrics class.
+    A metric that is not logged yet may be logged by a torchmetrics class later.
     """
     classes = [m for m in trainer.lightning_module.modules() if isinstance(m, Metric)]
     return name in logged_names(trainer) or all(m.higher_is_better is None for m in classes)
 
 
 def require_direction(trainer: Trainer, name: str, key: str = "mode") -> Direction:
-    """Whether a logged metric is best when low or high.
+    """Return the direction of a logged metric.
 
     Raises:
-        UsageError: neither a torchmetrics class nor its name says so.
+        UsageError: neither its torchmetrics class nor its name says it.
     """
     direction = find_direction(trainer, name)
     if direction is None:
@@ -100,9 +100,9 @@ def require_direction(trainer: Trainer, name: str, key: str = "mode") -> Directi
 
 
 def find_direction(trainer: Trainer, name: str) -> Direction | None:
-    """Whether a logged metric is best when low or high, if that can be known.
+    """Return the direction of a logged metric, or None if it is unknown.
 
-    A torchmetrics class says so itself, by `higher_is_better`; else the name does.
+    It is `higher_is_better` of its torchmetrics class, or else follows from its name.
     """
     for metric in _metrics_of(trainer, name):
         if isinstance(metric.higher_is_better, bool):
@@ -111,10 +111,10 @@ def find_direction(trainer: Trainer, name: str) -> Direction | None:
 
 
 def set_direction(callback: Any, mode: Direction) -> None:
-    """Have a callback that keeps the best of a metric look for the lowest or the highest."""
+    """Set the direction of a callback that keeps the best value of a metric."""
     callback.mode = mode
     worst = torch.tensor(torch.inf if mode == "min" else -torch.inf)
-    # what has been restored from a checkpoint stays
+    # keep a value that was restored from a checkpoint
     if isinstance(callback, EarlyStopping) and torch.isinf(callback.best_score):
         callback.best_score = worst
     if isinstance(callback, ModelCheckpoint) and not callback.best_k_models:
@@ -122,7 +122,7 @@ def set_direction(callback: Any, mode: Direction) -> None:
 
 
 def _metrics_of(trainer: Trainer, name: str) -> Iterator[Metric]:
-    """The torchmetrics objects that are logged under this name, or are attributes of this name."""
+    """Yield the torchmetrics objects that are logged under a name, or attributes of that name."""
     for names, value in _logged(trainer):
         if name in names and isinstance(value, Metric):
             yield value
@@ -133,7 +133,7 @@ def _metrics_of(trainer: Trainer, name: str) -> Iterator[Metric]:
 
 
 def _logged(trainer: Trainer) -> Iterator[tuple[set[str], Any]]:
-    """What the loops have logged, each under its names: with `_step` or `_epoch` or without."""
+    """Yield the logged values, each with its names: with `_step` or `_epoch` and without."""
     loop = trainer.fit_loop.epoch_loop
     for results in (loop.val_loop._results, loop._results):
         for result in results.values():
@@ -142,9 +142,9 @@ def _logged(trainer: Trainer) -> Iterator[tuple[set[str], Any]]:
 
 
 def logged_names(trainer: Trainer) -> list[str]:
-    """The names of all metrics so far.
+    """Return the names of all metrics so far.
 
-    Of several validation sets Lightning's `callback_metrics` has none before training.
+    In the sanity check, Lightning's `callback_metrics` lacks those of several validation sets.
     """
     names = dict.fromkeys(trainer.callback_metrics)
     if trainer.sanity_checking:
@@ -153,27 +153,27 @@ def logged_names(trainer: Trainer) -> list[str]:
 
 
 def _may_come_later(trainer: Trainer, name: str) -> bool:
-    """Whether a metric that the validation before training has not logged may still be logged."""
+    """Whether a metric that the sanity check has not logged may be logged later."""
     metrics, module = logged_names(trainer), trainer.lightning_module
-    users = [user for user in (module, *trainer.callbacks) if _is_users(type(user))]  # type: ignore[attr-defined]
+    users = [user for user in (module, *trainer.callbacks) if _is_user_code(type(user))]  # type: ignore[attr-defined]
     codes = [code for user in users for code in _code_of(type(user))]
     if not metrics and any("sanity_checking" in code.co_names for code in codes):
-        return True  # it logs nothing then
+        return True  # the user's code logs nothing in the sanity check
     if VALIDATED.search(name):
         return False
-    # a metric of training; but not what is only written otherwise here, as val_acc is
+    # a metric of training, unless it is a misspelled metric such as val_acc for val/acc
     last = re.split(r"[/_]", name)[-1]
-    meant = any(re.split(r"[/_]", metric)[-1] == last for metric in metrics)
-    return not meant or any(name in code.co_consts for code in codes)
+    is_misspelled = any(re.split(r"[/_]", metric)[-1] == last for metric in metrics)
+    return not is_misspelled or any(name in code.co_consts for code in codes)
 
 
-def _is_users(kind: type) -> bool:
+def _is_user_code(kind: type) -> bool:
     return kind.__module__.split(".")[0] not in ("lightning", "pytorch_lightning", "lit_optim")
 
 
 def _code_of(kind: type) -> Iterator[CodeType]:
-    """The code of the methods of a class and of its bases that are the user's own."""
-    for base in filter(_is_users, inspect.getmro(kind)):
+    """Yield the code of the methods of a class and of those of its bases that are the user's."""
+    for base in filter(_is_user_code, inspect.getmro(kind)):
         for value in vars(base).values():
             function: Callable[..., Any] | None = getattr(value, "fget", value)
             code = getattr(inspect.unwrap(function), "__code__", None) if function else None
@@ -182,9 +182,9 @@ def _code_of(kind: type) -> Iterator[CodeType]:
 
 
 def has_validation(trainer: Trainer) -> bool:
-    """Whether this fit validates at all, told before its first epoch."""
+    """Whether this fit validates, before its first epoch."""
     if not trainer.enable_validation:
         return False
     loop = trainer.fit_loop.epoch_loop.val_loop
-    loop.setup_data()  # Lightning does it as late as in the first epoch that validates
+    loop.setup_data()  # Lightning does this in the first epoch that validates
     return any(loop.max_batches)

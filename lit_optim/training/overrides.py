@@ -39,7 +39,7 @@ CHILD_OBSERVER = "child-process-observer"
 
 
 class FitCallback(Callback):
-    """A callback that belongs to one fit; `configure_optimizers` makes it."""
+    """A callback that belongs to one fit; `configure_optimizers` creates it."""
 
     #: Where it goes among the callbacks of the trainer.
     position: ClassVar[Literal["first", "after_finetuning", "last"]] = "last"
@@ -78,7 +78,7 @@ def attach_callbacks(trainer: Trainer, callbacks: Iterable[FitCallback]) -> None
 
 
 def loaded_checkpoint(trainer: Trainer) -> Checkpoint:
-    """The checkpoint that the trainer resumes from; empty without one.
+    """Return the checkpoint that the trainer resumes from; empty if there is none.
 
     Why: Lightning calls `on_load_checkpoint` before it configures optimizers, so a callback that
     `configure_optimizers` makes is not called.

@@ -1,4 +1,4 @@
-"""What an optimizer needs, held against the run that it gets, before the first step."""
+"""Checks before the first step whether a run meets the requirements of its optimizer."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ LOG = logging.getLogger("lit_optim")
 
 
 def requirements_of(optimizer: Any) -> tuple[str, ...]:
-    """What a class, a partial of one, or an optimizer declares; nothing where it is not ours."""
+    """Return the requirements of an optimizer, its class or a partial; none if undeclared."""
     return tuple(getattr(getattr(optimizer, "func", optimizer), "requirements", ()))
 
 
 def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Curve | None) -> None:
-    """Refuse a run that cannot work, and warn, a line each, of what will work otherwise than meant.
+    """Refuse a run that cannot work, and warn about one that is probably a mistake.
 
     Args:
         module: attached to its trainer.
-        optimizer: as made.
+        optimizer: of the run.
         curve: the schedule over this run, if there is one.
 
     Raises:
-        UsageError: a closure with gradient accumulation or in fp16, whole tensors of a sharded
-            model, or a layer whose gradients are sparse.
+        UsageError: the optimizer needs a closure with gradient accumulation or in fp16, unsharded
+            tensors of a sharded model, or dense gradients from a sparse layer.
     """
-    within, trainer = unwrap(optimizer), module.trainer
-    needs, name = requirements_of(within), type(within).__name__
+    inner, trainer = unwrap(optimizer), module.trainer
+    needs, name = requirements_of(inner), type(inner).__name__
     reject_run(needs, name, trainer)
     reject_run(requirements_of(optimizer), type(optimizer).__name__, trainer)
     if "dense" in needs and (layer := _sparse_layer(module)):
@@ -46,7 +46,7 @@ def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Cur
             f"{name} takes no sparse gradients, and the layer {layer} has them: set sparse=False "
             "there, or take optimizer=sparse_adam"
         )
-    _let_clip(within, trainer)
+    _allow_clipping(inner, trainer)
     if not trainer.is_global_zero:
         return
     for warning in find_warnings(needs, name, optimizer.param_groups, curve):
@@ -54,7 +54,12 @@ def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Cur
 
 
 def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
-    """Refuse a run that cannot give an optimizer what it needs.
+    """Refuse a run that does not meet the requirements of an optimizer.
+
+    Args:
+        needs: the requirements.
+        name: of the optimizer.
+        trainer: of the run.
 
     Raises:
         UsageError: naming the setting.
@@ -80,15 +85,15 @@ def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
 
 
 def _sparse_layer(module: LightningModule) -> str | None:
-    """The first layer whose gradients are sparse; a frozen one has none."""
+    """Return the first trainable layer with sparse gradients."""
     kinds = (nn.Embedding, nn.EmbeddingBag)
     tables = ((n, layer) for n, layer in module.named_modules() if isinstance(layer, kinds))
-    found = (name for name, one in tables if one.sparse and one.weight.requires_grad)
-    return next(found, None)
+    sparse = (name for name, table in tables if table.sparse and table.weight.requires_grad)
+    return next(sparse, None)
 
 
-def _let_clip(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Have torch's fused steps leave the scaling of the loss to Lightning, which has to clip."""
+def _allow_clipping(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Switch off torch's fused steps, which unscale gradients themselves, if they are clipped."""
     mixed = isinstance(trainer.precision_plugin, MixedPrecision)
     fused = [group for group in optimizer.param_groups if group.get("fused")]
     if not (mixed and fused and trainer.gradient_clip_val):
@@ -106,41 +111,41 @@ def _let_clip(optimizer: Optimizer, trainer: Trainer) -> None:
 def find_warnings(
     needs: tuple[str, ...], name: str, groups: list[dict[str, Any]], curve: Curve | None
 ) -> list[str]:
-    """What will work otherwise than meant, a line each.
+    """Return a warning for each setting that is probably a mistake.
 
     Args:
-        needs: of the optimizer.
+        needs: the requirements of the optimizer.
         name: of its class.
         groups: its param groups.
         curve: the schedule over this run, if there is one.
     """
     lrs = sorted({float(initial_lr(group)) for group in groups})
-    values, found = _values(curve), []
+    values, warnings = _sample(curve), []
     peak = max(values, default=1.0)
     if peak == 0:
-        found.append("the lr is 0 in every update: nothing will be learned")
+        warnings.append("the lr is 0 in every update: nothing will be learned")
     elif "steady_lr" in needs and values and (end := values[-1] / peak) < 1:
-        found.append(
+        warnings.append(
             f"{name} averages its way instead of decaying the lr, but this schedule falls to "
             f"{end:.2g} of its peak, which counts the decay twice; scheduler=constant_warmup or "
             "none leaves it to the average"
         )
     if "one_lr" in needs and len(lrs) > 1:
-        told = ", ".join(f"{lr:g}" for lr in lrs)
-        found.append(
-            f"{name} finds one step size for all parameters, but groups differ in lr ({told}): "
+        text = ", ".join(f"{lr:g}" for lr in lrs)
+        warnings.append(
+            f"{name} finds one step size for all parameters, but groups differ in lr ({text}): "
             "their ratio is kept, and the step size found fits the largest"
         )
     if "lr_of_1" in needs and not all(1 / FAR_LR_FACTOR <= lr <= FAR_LR_FACTOR for lr in lrs):
-        found.append(
+        warnings.append(
             f"{name} finds its step size itself, and lr only scales it: lr={lrs[-1]:g} trains "
             f"{lrs[-1]:g} times as fast as meant; set optimizer.lr=1"
         )
-    return found
+    return warnings
 
 
-def _values(curve: Curve | None) -> list[float]:
-    """A hundred of its values, the last among them; none where they are not known before."""
+def _sample(curve: Curve | None) -> list[float]:
+    """Return a hundred values of a curve with the last one; none if they depend on the run."""
     if curve is None or curve.metric is not None or curve.state_dict():
         return []
     return [curve(step) for step in sorted({round(k * (curve.total - 1) / 99) for k in range(100)})]

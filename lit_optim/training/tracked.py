@@ -1,4 +1,4 @@
-"""The optimizers of a fit with their schedules, and which update comes next, for the logs."""
+"""Tracks the updates of each optimizer of a fit, for logging."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Tracked:
     """An optimizer while it trains.
 
     Args:
-        optimizer: as the module has made it.
-        updates: its counter.
-        schedule: of its lr, where it has one of ours.
-        prefix: of its tags: nothing, or with several optimizers its name and a slash.
-        offset: what its counter is behind the updates that the run has made of it.
+        optimizer: as the module returned it.
+        updates: the counter of its updates.
+        schedule: of its lr, if lit_optim schedules it.
+        prefix: of its tags: its name and a slash with several optimizers, otherwise empty.
+        offset: the updates in this run before the counter was created.
     """
 
     optimizer: Optimizer
@@ -32,56 +32,56 @@ class Tracked:
     offset: int
 
     @property
-    def made(self) -> int:
-        """The updates that the run has made of it, so also the index of the next one."""
+    def update_count(self) -> int:
+        """The number of updates in this run, which is the index of the next one."""
         return self.updates.count + self.offset
 
     def groups(self) -> list[tuple[str, dict[str, Any]]]:
-        """Its param groups that have parameters, each with the end of its tags."""
+        """Return the nonempty param groups, each with the end of its tags."""
         filled = [group for group in self.optimizer.param_groups if group["params"]]
         return [
             (f"{self.prefix}{group_name(group, index)}", group)
             for index, group in enumerate(filled)
         ]
 
-    def tag_of(self, place: int) -> str:
-        """The end of the tags of the group at a place among all."""
-        return f"{self.prefix}{group_name(self.optimizer.param_groups[place], place)}"
+    def tag_of(self, index: int) -> str:
+        """Return the end of the tags of the group at an index among all groups."""
+        return f"{self.prefix}{group_name(self.optimizer.param_groups[index], index)}"
 
 
 def track_optimizers(trainer: Trainer, listener: Listener) -> list[Tracked]:
-    """Have `listener` told of each update before the schedules move; when training starts."""
-    found = []
+    """Have `listener` called at each update of a training, before schedules change the lr."""
+    tracked = []
     optimizers = trainer.optimizers
     for optimizer, prefix in zip(optimizers, _prefixes(optimizers), strict=True):
         updates, schedule = count_updates(optimizer), schedule_of(trainer, optimizer)
         updates.listen(listener, first=True)
-        made = schedule.last_epoch if schedule is not None else 0
-        made = made or trainer.global_step // len(optimizers)  # it goes on, or fits again
-        found.append(Tracked(optimizer, updates, schedule, prefix, made - updates.count))
-    return found
+        count = schedule.last_epoch if schedule is not None else 0
+        count = count or trainer.global_step // len(optimizers)  # resumed, or fits again
+        tracked.append(Tracked(optimizer, updates, schedule, prefix, count - updates.count))
+    return tracked
 
 
 def find_tracked(tracked: list[Tracked], updates: Updates) -> Tracked | None:
-    """That one whose counter it is."""
-    return next((one for one in tracked if one.updates is updates), None)
+    """Return the tracked optimizer with this counter."""
+    return next((known for known in tracked if known.updates is updates), None)
 
 
 def schedules_of(trainer: Trainer) -> list[ScheduledLR]:
-    """Our schedules of the lrs of this fit."""
-    found = [config.scheduler for config in trainer.lr_scheduler_configs]
-    return [scheduler for scheduler in found if isinstance(scheduler, ScheduledLR)]
+    """Return the schedules of this fit that are lit_optim's."""
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    return [scheduler for scheduler in schedulers if isinstance(scheduler, ScheduledLR)]
 
 
 def schedule_of(trainer: Trainer, optimizer: Optimizer) -> ScheduledLR | None:
-    """Our schedule of the lr of an optimizer."""
+    """Return the schedule of an optimizer, if it is lit_optim's."""
     innermost = innermost_optimizer(optimizer)
     schedules = schedules_of(trainer)
     return next((s for s in schedules if innermost_optimizer(s.optimizer) is innermost), None)
 
 
 def _prefixes(optimizers: list[Optimizer]) -> list[str]:
-    """Of the tags of each; one that is alone needs none, and those of a class have numbers."""
+    """Return the prefix of the tags of each optimizer; those of the same class are numbered."""
     names = [type(innermost_optimizer(optimizer)).__name__ for optimizer in optimizers]
     if len(names) < 2:
         return [""] * len(names)

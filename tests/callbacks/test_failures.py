@@ -132,7 +132,7 @@ def test_what_a_line_tells_better_than_a_traceback(train, argv, line):
 @pytest.mark.parametrize("kind", [ConnectionResetError, ConnectionRefusedError, EOFError, OSError])
 def test_a_worker_that_dies_while_it_hands_over_a_batch_is_a_line_too(kind):
     """A moment that a process would hit now and then."""
-    from lit_optim.lightning.failures import in_a_line
+    from lit_optim.lightning.failures import explain_failure
 
     class Gone:
         def detach(self):
@@ -143,14 +143,14 @@ def test_a_worker_that_dies_while_it_hands_over_a_batch_is_a_line_too(kind):
 
     with pytest.raises(kind) as raised:
         torch.multiprocessing.reductions.rebuild_storage_fd(torch.UntypedStorage, Gone(), 4)
-    assert in_a_line(raised.value, Here()).startswith(
+    assert explain_failure(raised.value, Here()).startswith(
         "a worker of the data loader exited unexpectedly, at step 3"
     )
     Here.strategy = Here()
     Here.strategy.launcher = None
     with pytest.raises(kind) as raised:
         Gone().detach()
-    assert in_a_line(raised.value, Here()) is None
+    assert explain_failure(raised.value, Here()) is None
 
 
 def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):

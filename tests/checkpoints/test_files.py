@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lit_optim.checkpoints import files
-from lit_optim.checkpoints.files import CheckpointFiles, newest_good, refusal
+from lit_optim.checkpoints.files import CheckpointFiles, find_damage, newest_good
 from lit_optim.errors import UsageError
 
 
@@ -58,12 +58,12 @@ def test_a_damaged_one_is_found_and_the_one_before_taken(damage, sums, tmp_path,
         if damage is flipped:
             pytest.skip("a bit within the weights is seen by the sums only")
         (tmp_path / "last.ckpt.sha256").unlink()
-    assert refusal(tmp_path / "last.ckpt")
+    assert find_damage(tmp_path / "last.ckpt")
     with caplog.at_level(logging.WARNING, "lit_optim"):
         assert newest_good(tmp_path) == tmp_path / "previous.ckpt"
     [record] = caplog.records
     assert "last.ckpt" in record.message
-    assert "the one before it is taken" in record.message
+    assert "the one before it is used" in record.message
 
 
 def test_none_is_left(tmp_path):
@@ -149,7 +149,7 @@ class Evil:
 def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {}, "hyper_parameters": Evil()}, tmp_path / "last.ckpt")
-    assert refusal(tmp_path / "last.ckpt") == "cannot be read (UnpicklingError)"
+    assert find_damage(tmp_path / "last.ckpt") == "cannot be read (UnpicklingError)"
     with pytest.raises(UsageError, match="has no checkpoint that can be read"):
         newest_good(tmp_path)
     assert not (tmp_path / "harm").exists()
@@ -171,7 +171,7 @@ CANNOT = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, 
 def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
     number, where, tmp_path, monkeypatch, caplog
 ):
-    files._say_once.cache_clear()
+    files._warn_once.cache_clear()
     if where == "files":  # those of a directory as well
         monkeypatch.setattr(files.os, "fsync", failing(number))
     elif where == "directory":
@@ -191,7 +191,7 @@ def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
             writer.save_checkpoint({"number": n}, tmp_path / "last.ckpt")
     assert (writer.written, writer.failure) == (3, None)
     [record] = caplog.records
-    assert "cannot be forced to the disk" in record.message
+    assert "cannot be synced to the disk" in record.message
     assert "not written" not in record.message
     monkeypatch.undo()
     assert number_in(newest_good(tmp_path)) == 3

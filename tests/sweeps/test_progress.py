@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from lit_optim.sweeps.progress import SweepProgress, clock_time, label_jobs
+from lit_optim.sweeps.progress import SweepProgress, format_seconds, label_jobs
 from tests.callbacks.test_progress_and_summary import Terminal, screen
 
 OPTIMIZERS = ("adamw", "schedule_free_adamw", "muon")
@@ -108,6 +108,13 @@ def test_nothing_that_matters_is_cut_at_any_width(width, running):
         assert "running adamw" in line
 
 
+def test_running_seeds_of_one_choice_are_counted():
+    jobs = [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
+    progress, _ = sweep(jobs=jobs)
+    progress.set_running(jobs[1:])
+    assert progress.line(80).endswith("running adamw, sgd x2")
+
+
 def test_names_in_wide_characters_fit_too():
     jobs = [["data.path=数据集数据集数据集数据集", "seed=0"], ["data.path=b", "seed=0"]]
     progress, _ = sweep(jobs=jobs)
@@ -136,7 +143,7 @@ def test_labels_say_what_is_swept():
     ("seconds", "text"), [(0, "0:00"), (9.6, "0:10"), (130, "2:10"), (3599.7, "1:00:00")]
 )
 def test_times(seconds, text):
-    assert clock_time(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize("kind", ["pipe", "dumb"])
