@@ -88,6 +88,8 @@ def read_commands(text: str, page: str) -> list[Command]:
     """The command lines of a page: of blocks of bash and console, and indented ones."""
     commands = []
     for block in read_blocks(text, page):
+        if block.in_a_copy:
+            continue
         if block.language in ("bash", "sh"):
             lines = block.code.replace("\\\n", " ").splitlines()
             commands += [
