@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,6 +49,7 @@ class Argument:
         attribute: the name in the namespace that `run` gets, if it differs from `name`.
         completion: what the tab key offers.
         group: the configuration group whose choices the tab key offers.
+        extra_keys: keys that the tab key offers besides those of a run, with their values.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Argument:
     attribute: str | None = None
     completion: Completion = Completion.NOTHING
     group: str | None = None
+    extra_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def is_option(self) -> bool:

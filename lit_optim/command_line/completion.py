@@ -114,10 +114,19 @@ def _complete_command(command: Command, words: list[str], word: str) -> list[str
 
 def _complete_argument(argument: Argument, words: list[str], word: str) -> list[str]:
     if argument.completion is Completion.OVERRIDES:
-        return _overrides(words, word)
+        return [*_extra_keys(argument.extra_keys, word), *_overrides(words, word)]
     if argument.completion is Completion.PATHS:
         return _paths(word)
     return _matches(word, groups()[argument.group] if argument.group else argument.choices)
+
+
+def _extra_keys(keys: Mapping[str, Sequence[str]], word: str) -> list[str]:
+    """The keys of a command itself, and the values of each, also after a comma."""
+    key, equals, value = word.partition("=")
+    if not equals:
+        return _matches(word, [f"{known}=" for known in keys])
+    before, comma, last = value.rpartition(",")
+    return [f"{key}={before}{comma}{known}" for known in _matches(last, keys.get(key, ()))]
 
 
 def _matches(word: str, known: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+from dataclasses import replace
 
 from lit_optim.command_line.command import (
     OVERRIDES,
@@ -16,7 +17,7 @@ from lit_optim.command_line.command import (
     path,
     positive_int,
 )
-from lit_optim.race.landscapes import Point, describe_landscapes
+from lit_optim.race.landscapes import LANDSCAPES, Point, describe_landscapes
 
 
 def parse_point(text: str) -> Point:
@@ -47,7 +48,7 @@ COMMAND = Command(
     "draw the paths of optimizers on test functions of two coordinates",
     run,
     (
-        OVERRIDES,
+        replace(OVERRIDES, extra_keys={"on": tuple(LANDSCAPES)}),
         Argument("--steps", "updates of each optimizer (300)", positive_int, 300),
         Argument("--start", "where every path begins, such as --start=-1.5,2", parse_point),
         Argument(
