@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import Curve
@@ -81,10 +83,12 @@ class Sequential(Schedule):
         for milestone in self.milestones:
             parse_duration("milestones", milestone)
 
-    def check(self, lr: float) -> None:  # noqa: D102
+    @override
+    def check(self, lr: float) -> None:
         _check(self.key, self.parts, lr)
 
-    def durations(self) -> list[Duration]:  # noqa: D102
+    @override
+    def durations(self) -> list[Duration]:
         return [*self.milestones, *_durations(self.parts)]
 
     def build_curve(self, horizon: Horizon) -> Curve:
@@ -148,10 +152,12 @@ class SequentialCurve(Curve):
         ]
         return sorted({*super().milestones(), *self.begins, *inner})
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    @override
+    def state_dict(self) -> dict[str, Any]:
         return _state_dicts(self.curves)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         _load_state_dicts(self.curves, state)
 
 
@@ -167,10 +173,12 @@ class Chained(Schedule):
         if not self.parts:
             raise UsageError(f"{self.key} must have at least one schedule")
 
-    def check(self, lr: float) -> None:  # noqa: D102
+    @override
+    def check(self, lr: float) -> None:
         _check(self.key, self.parts, lr)
 
-    def durations(self) -> list[Duration]:  # noqa: D102
+    @override
+    def durations(self) -> list[Duration]:
         return _durations(self.parts)
 
     def build_curve(self, horizon: Horizon) -> Curve:
@@ -210,10 +218,12 @@ class ChainedCurve(Curve):
         inner = {mark for curve in self.curves for mark in curve.milestones()}
         return sorted({*super().milestones(), *(mark for mark in inner if mark < self.total)})
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    @override
+    def state_dict(self) -> dict[str, Any]:
         return _state_dicts(self.curves)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         _load_state_dicts(self.curves, state)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from lit_optim.errors import UsageError
 from lit_optim.schedules.arguments import CommonArguments
@@ -46,7 +46,8 @@ class FormulaSchedule(Schedule):
         if dotted_function(self.text) is None:
             Formula(self.text, self.name)
 
-    def durations(self) -> list[Duration]:  # noqa: D102
+    @override
+    def durations(self) -> list[Duration]:
         dotted = dotted_function(self.text)
         epochs = dotted is None and "epoch" in Formula(self.text, self.name).uses
         return ["1 epoch"] if self.interval == "epoch" or epochs else []
@@ -94,7 +95,8 @@ class CheckedFactor:
     text: str
     factor: Callable[[int], Any]
 
-    def __call__(self, t: int) -> float:  # noqa: D102
+    def __call__(self, t: int) -> float:
+        """The factor at step t."""
         value = self.factor(t)
         try:
             plain = float(value)  # numpy's numbers would not load under weights_only
@@ -127,7 +129,8 @@ class FormulaFactor:
     counts_epochs: bool
     lead: int
 
-    def __call__(self, t: int) -> float:  # noqa: D102
+    def __call__(self, t: int) -> float:
+        """The factor at step t."""
         names = {"step": t, "total": self.total}
         if self.epoch is not None:
             names["epoch"] = t if self.counts_epochs else t // self.epoch
@@ -189,7 +192,8 @@ class ProductCurve(FactorCurve):
         """The number of factors in the product, and the product."""
         return {"count": self._count, "product": self._product}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._count, self._product = state["count"], state["product"]
 
 

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from lit_optim.errors import UsageError, show
 from lit_optim.schedules.arguments import (
@@ -104,13 +104,16 @@ class Plateau(Schedule):
             step_alignment=self.step_alignment,
         )
 
-    def check(self, lr: float) -> None:  # noqa: D102
+    @override
+    def check(self, lr: float) -> None:
         check_floor(self.floor, lr)
 
-    def durations(self) -> list[Duration]:  # noqa: D102
+    @override
+    def durations(self) -> list[Duration]:
         return [*self._warmup().durations(), *_observation_interval(self.metric)]
 
-    def build_curve(self, horizon: Horizon) -> Curve:  # noqa: D102
+    @override
+    def build_curve(self, horizon: Horizon) -> Curve:
         return PlateauCurve(self, self._warmup().curve(horizon), horizon)
 
 
@@ -144,7 +147,8 @@ class MetricCurve(Curve):
         """The current lr."""
         return self.lrs.setdefault(lr, lr)
 
-    def set_mode(self, mode: Mode) -> None:  # noqa: D102
+    @override
+    def set_mode(self, mode: Mode) -> None:
         self.best.set_mode(mode)
 
     def lower(self, factor: float, floor: Level, eps: float) -> None:
@@ -153,10 +157,12 @@ class MetricCurve(Curve):
             new = max(now * factor, level_value(floor, lr))
             self.lrs[lr] = new if now - new > eps else now
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    @override
+    def state_dict(self) -> dict[str, Any]:
         return self.best.state_dict() | {"lrs": dict(self.lrs), "wait": self.wait}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best.load_state_dict(state)
         self.lrs, self.wait = dict(state["lrs"]), state["wait"]
 
@@ -209,17 +215,20 @@ class Greedy(Schedule):
         super().__post_init__()
         self.durations()  # reading them checks them
 
-    def check(self, lr: float) -> None:  # noqa: D102
+    @override
+    def check(self, lr: float) -> None:
         check_floor(self.floor, lr)
         if level_value(self.ceiling, lr) < lr:
             raise UsageError(
                 f"max_lr={level_value(self.ceiling, lr):g} is below the optimizer's lr, {lr:g}"
             )
 
-    def durations(self) -> list[Duration]:  # noqa: D102
+    @override
+    def durations(self) -> list[Duration]:
         return _observation_interval(self.metric)
 
-    def build_curve(self, horizon: Horizon) -> Curve:  # noqa: D102
+    @override
+    def build_curve(self, horizon: Horizon) -> Curve:
         return GreedyCurve(self, horizon)
 
 
@@ -266,10 +275,12 @@ class GreedyCurve(MetricCurve):
         self.window.clear()
         self.left = self.settings.reset_start
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    @override
+    def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"window": list(self.window), "left": self.left}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: D102
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.window = deque(state["window"], maxlen=self.settings.window_size)
         self.left = state["left"]

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from typing_extensions import override
+
 from lit_optim.errors import UsageError, show
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Duration, Horizon, RunFraction, parse_duration
@@ -86,14 +88,16 @@ class Phases(Schedule):
             ]
         return [(n, d) for n, d in named if d is not None and not isinstance(d, RunFraction)]
 
-    def check(self, lr: float) -> None:  # noqa: D102
+    @override
+    def check(self, lr: float) -> None:
         for segment in self.phases:
             for phase in inner_phases(segment):
                 for floor, peak in ((phase.end, phase.start), (phase.start, phase.end)):
                     if isinstance(floor, AbsoluteLevel) and isinstance(peak, float | int):
                         check_floor(floor, peak * lr)
 
-    def durations(self) -> list[Duration]:  # noqa: D102
+    @override
+    def durations(self) -> list[Duration]:
         epoch: list[Duration] = ["1 epoch"] if self.interval == "epoch" else []
         return [duration for _, duration in self._named_durations()] + epoch
 

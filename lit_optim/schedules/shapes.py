@@ -72,7 +72,8 @@ class power:
 
     k: float
 
-    def __call__(self, x: float) -> float:  # noqa: D102
+    def __call__(self, x: float) -> float:
+        """The fraction of the change that is done at x."""
         return float(x**self.k)
 
 
@@ -82,7 +83,8 @@ class polynomial:
 
     k: float
 
-    def __call__(self, x: float) -> float:  # noqa: D102
+    def __call__(self, x: float) -> float:
+        """The fraction of the change that is done at x."""
         return float(1 - (1 - x) ** self.k)
 
 
@@ -95,7 +97,8 @@ class exponential_by:
 
     log: float
 
-    def __call__(self, x: float) -> float:  # noqa: D102
+    def __call__(self, x: float) -> float:
+        """The fraction of the change that is done at x."""
         return _decayed_fraction(self.log * x, self.log) if self.log else x
 
 
@@ -113,7 +116,8 @@ class inverse_sqrt_by:
 
     log: float
 
-    def __call__(self, x: float) -> float:  # noqa: D102
+    def __call__(self, x: float) -> float:
+        """The fraction of the change that is done at x."""
         if not self.log or x in (0, 1):  # exact at the ends, where rounding would miss
             return x
         # with c = 1 / r² - 1 it is 1 / √(1 + c x) at x, and r at 1
@@ -139,7 +143,8 @@ class waves:
 
     cycles: float
 
-    def __call__(self, x: float) -> float:  # noqa: D102
+    def __call__(self, x: float) -> float:
+        """The fraction of the change that is done at x."""
         return (1 - math.cos(math.pi * self.cycles * 2.0 * x)) / 2
 
 

@@ -6,6 +6,8 @@ import math
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -323,14 +325,22 @@ def test_a_mistake_is_an_error_in_one_line(written):
 
 @pytest.mark.parametrize("shape", ["1-sqrt", "power(0.3)", "staircase(4)", "power 2"])
 def test_a_shape_needs_only_the_quotes_of_the_shell(shape):
-    list_ = f"[{{shape: {shape}, from: 1, to: 0.1, for: 50%}}, {{shape: constant}}]"
-    prepare_command_line(["scheduler=phases", f"scheduler.phases={list_}"])
-    prepare_command_line(
-        ["scheduler=wsd", f"scheduler.shape={shape}", "scheduler.min_lr_ratio=0.1"]
-    )
-    prepare_command_line(
-        ["-m", "scheduler=wsd", f"scheduler.shape={shape},linear", "scheduler.min_lr_ratio=0.1"]
-    )
+    def given_to_hydra(*argv):
+        argv = prepare_command_line([*argv, "scheduler.min_lr_ratio=0.1"]).argv
+        [line] = [line for line in argv if line.startswith("++scheduler.shape=")]
+        [override] = OverridesParser.create().parse_overrides([line])
+        values = override.value()
+        values = values.list if isinstance(values, ChoiceSweep) else [values]
+        return [getattr(value, "text", value) for value in values]
+
+    assert given_to_hydra("scheduler=wsd", f"scheduler.shape={shape}") == [shape]
+    swept = given_to_hydra("-m", "scheduler=wsd", f"scheduler.shape={shape},linear")
+    assert swept == [shape, "linear"]
+    listed = f"[{{shape: {shape}, from: 1, to: 0.1, for: 50%}}, {{shape: constant}}]"
+    argv = prepare_command_line(["scheduler=phases", f"scheduler.phases={listed}"]).argv
+    [line] = [line for line in argv if line.startswith("++scheduler.phases=")]
+    [override] = OverridesParser.create().parse_overrides([line])
+    assert override.value()[0]["shape"] == shape
 
 
 @pytest.mark.parametrize(
