@@ -75,7 +75,7 @@ def ConstantLR(
 ) -> Phases:
     """Multiply by factor for the first total_iters, then constant lr.
 
-    torch's ConstantLR, which is a kind of warmup.
+    torch's ConstantLR. It is a kind of warmup.
     """
     low = Phase(
         factor, factor, length=check_positive("total_iters", total_iters), name="total_iters"
@@ -145,14 +145,14 @@ def PolynomialLR(
 
     torch's PolynomialLR.
     """
-    fall = Phase(
+    decay = Phase(
         1.0,
         0.0,
         shapes.polynomial(power),
         length=check_positive("total_iters", total_iters),
         name="total_iters",
     )
-    return count_like_torch(fall, interval=interval)
+    return count_like_torch(decay, interval=interval)
 
 
 @schedule
@@ -161,12 +161,13 @@ def CosineAnnealingLR(
 ) -> Phases:
     """Cosine decay to eta_min: eta_min + (lr - eta_min) (1 + cos πt/T_max) / 2.
 
-    torch's CosineAnnealingLR, which rises again past T_max; Loshchilov & Hutter 2016,
-    arXiv:1608.03983.
+    torch's CosineAnnealingLR; Loshchilov & Hutter 2016, arXiv:1608.03983. torch's rises again
+    past T_max.
     """
     length = None if T_max is None else check_positive("T_max", T_max)
-    fall = Phase(1.0, AbsoluteLevel(eta_min, "eta_min"), shapes.cosine, length=length, name="T_max")
-    return count_like_torch(fall, interval=interval)
+    floor = AbsoluteLevel(eta_min, "eta_min")
+    decay = Phase(1.0, floor, shapes.cosine, length=length, name="T_max")
+    return count_like_torch(decay, interval=interval)
 
 
 @schedule
@@ -180,8 +181,8 @@ def CosineAnnealingWarmRestarts(
 
     torch's CosineAnnealingWarmRestarts; Loshchilov & Hutter 2016, arXiv:1608.03983.
     """
-    fall = Phase(1.0, AbsoluteLevel(eta_min, "eta_min"), shapes.cosine, length=T_0, name="T_0")
-    return count_like_torch(Repeat((fall,), growth=T_mult), interval=interval)
+    decay = Phase(1.0, AbsoluteLevel(eta_min, "eta_min"), shapes.cosine, length=T_0, name="T_0")
+    return count_like_torch(Repeat((decay,), growth=T_mult), interval=interval)
 
 
 @schedule
@@ -302,7 +303,8 @@ def SequentialLR(
 def ChainedScheduler(schedulers: Sequence[Part] = CHAIN) -> Chained:
     """The product of several schedules.
 
-    torch's ChainedScheduler, whose recursions are not a product if a part has an absolute floor.
+    torch's ChainedScheduler. If a part has an absolute floor, torch's is a recursion, not a
+    product.
     """
     return Chained(build_parts("schedulers", schedulers), "schedulers")
 

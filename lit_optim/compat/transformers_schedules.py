@@ -115,7 +115,7 @@ def cosine_warmup_with_min_lr(
 ) -> Phases:
     """Linear warmup with a nonzero first lr, then cosine decay that reaches its floor.
 
-    transformers' `cosine_warmup_with_min_lr`, which has `step_alignment: end`, or `both` with a
+    transformers' `cosine_warmup_with_min_lr`. It has `step_alignment: end`, or `both` with a
     `warmup_lr_rate`.
     """
     floor = floor_level(min_lr, min_lr_rate)

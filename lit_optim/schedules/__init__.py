@@ -1,1 +1,1 @@
-"""Floor 1: closed-form curves over training time; none needs torch to be evaluated."""
+"""Schedules of the lr and of other hyperparameters. Only `adapter` imports torch."""

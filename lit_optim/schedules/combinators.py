@@ -99,7 +99,7 @@ class Sequential(Schedule):
         """
         ends = [int(horizon.resolve("milestones", m)) for m in self.milestones]
         begins, ends = [0, *ends], [*ends, horizon.steps]
-        curves, kept = [], []
+        curves, starts = [], []
         for index, (part, begin, end) in enumerate(zip(self.parts, begins, ends, strict=True)):
             if end < begin:
                 raise UsageError(
@@ -108,12 +108,12 @@ class Sequential(Schedule):
                 )
             if end == begin:  # a percentage of a short run may round to 0
                 continue
-            kept.append(begin)
+            starts.append(begin)
             curves.append(_fit_part(f"{self.key}.{index}", part, end - begin, horizon))
-        sequence = SequentialCurve(curves, kept, horizon.steps)
+        sequence = SequentialCurve(curves, starts, horizon.steps)
         for name in dict.fromkeys(name for c in curves for name in c.hyperparameter_curves):
             inner = [c.hyperparameter_curves.get(name) or UnchangedCurve() for c in curves]
-            sequence.hyperparameter_curves[name] = SequentialCurve(inner, kept, horizon.steps)
+            sequence.hyperparameter_curves[name] = SequentialCurve(inner, starts, horizon.steps)
         return sequence
 
 

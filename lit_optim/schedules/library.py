@@ -244,7 +244,7 @@ def exponential(
 ) -> Phases:
     """Exponential decay: gamma^(t / every), smoothly.
 
-    torch's ExponentialLR, where `every` is one epoch or step.
+    torch's ExponentialLR. There, `every` is one epoch or step.
     """
     decay = FormulaSegment(Geometric(gamma), every, name="every")
     return Phases((warmup_phase(warmup), decay), **common)
