@@ -183,7 +183,7 @@ def test_the_address_says_what_is_shown():
     ("argv", "message"),
     [
         (["nowhere"], "nowhere: there is no such directory"),
-        (["."], "no run there has written for TensorBoard"),
+        (["."], "no run in it has TensorBoard logs"),
         ([".", "--port", "0"], "must be in [1, 65535], got 0"),
         ([".", "--port", "x"], "must be in [1, 65535], got x"),
         ([".", "--port", "9" * 5000], "must be in [1, 65535], got 9"),

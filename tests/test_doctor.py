@@ -49,17 +49,17 @@ def test_in_what_matrices_are_multiplied_is_told(override, expected, monkeypatch
     monkeypatch.setenv("LIT_OPTIM_PRODUCTS", override)
     prefers_bfloat16.cache_clear()
     try:
-        [found] = [f for f in doctor.devices() if f.name == "products" and "cpu" in f.told]
+        [found] = [f for f in doctor.devices() if f.name == "products" and "cpu" in f.message]
     finally:
         prefers_bfloat16.cache_clear()
-    assert re.search(expected, found.told)
+    assert re.search(expected, found.message)
 
 
 def test_a_torch_that_cannot_be_imported_is_told(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     code, out = told(capsys)
     assert code == 1
-    assert out.count("install torch and its companions anew") == 2  # kernels, devices
+    assert out.count("reinstall torch and the packages that belong to it") == 2  # kernels, devices
     assert "can be written" in out
 
 
@@ -94,8 +94,8 @@ def test_no_compiler_and_no_cache(monkeypatch, capsys):
     monkeypatch.setattr(compiler, "cache_dir", lambda: None)
     code, out = told(capsys)
     assert code == 0  # slower, but all works
-    assert "no C compiler is found; torch steps instead" in out
-    assert "cannot be written, there is no home directory: kernels are compiled anew" in out
+    assert "no C compiler is found; torch is used instead" in out
+    assert "cannot be written, there is no home directory: every process compiles" in out
 
 
 def test_a_place_that_cannot_be_written(monkeypatch, capsys):

@@ -244,7 +244,7 @@ def test_the_doctor_says_how_many(is_set, machine, monkeypatch):
     monkeypatch.setattr(doctor, "read_cpus", threads.read_cpus)
     if is_set:
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    [line] = [found.told for found in doctor.devices() if found.name == "cpu"]
+    [line] = [found.message for found in doctor.devices() if found.name == "cpu"]
     assert line.startswith("4 CPUs, 2.0 busy")
     expected = "as OMP_NUM_THREADS" if is_set else "a small model gets 1 thread, a larger one 2"
     assert expected in line

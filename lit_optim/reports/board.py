@@ -1,8 +1,7 @@
 """TensorBoard on a directory of runs: `lit-optim board`.
 
-Runs get short names of their own, by links in a temporary directory, and the address asks for what
-is looked at first: losses, learning rates and validation metrics, unsmoothed, a color for each
-optimizer.
+Runs get short names, by links in a temporary directory. The address pins what one looks at first:
+losses, learning rates and validation metrics, unsmoothed, with a color for each optimizer.
 """
 
 from __future__ import annotations
@@ -37,43 +36,43 @@ from lit_optim.tensorboard import format_path
 from lit_optim.untrusted import walk
 
 EVENTS = "events.out.tfevents.*"
-#: What TensorBoard reads has this somewhere in its name.
+#: TensorBoard reads files with this in their name.
 IN_NAME = "tfevents"
-#: Where TensorBoard is by itself.
+#: TensorBoard's default port.
 USUAL_PORT = 6006
 SECONDS_TO_START = 90.0
-SECONDS_BETWEEN = 2.0  # two looks for new runs
-#: Events of a file that are read to see what it logs, and files that are looked into.
+SECONDS_BETWEEN = 2.0  # between two searches for new runs
+#: How many events of a file, and how many files, are read to find the tags.
 FEW_EVENTS, FEW_FILES = 3000, 6
 MOST_CARDS = 6
 MOST_CHARACTERS = 120  # of a name
-#: What is written once, or is of no use at first sight.
+#: Tags that are written once, or of little use at first.
 NOT_FIRST = re.compile(r"(best|final|plan|effective_lr|hparams|_hparams_)/|epoch$|hp_metric$")
-#: In the order of the cards.
+#: The pinned tags, in the order of the cards.
 FIRST = (
     re.compile(r"train.*loss|loss$|loss_"),
     re.compile(r"val.*loss"),
     re.compile(r"lr/|lr-"),
     re.compile(r"val"),
 )
-#: Where nothing is logged yet: TensorBoard shows a card when its tag is there.
+#: Pinned while nothing is logged yet: TensorBoard shows a card once its tag exists.
 EXPECTED = ("train/loss", "val/loss", "val/acc", "lr/decay")
-#: A run of ours on its own, and the groups of a sweep whose values say enough without their name.
+#: The directory of a single run, and the groups of a sweep whose name is left out.
 SINGLE = re.compile(r"(?P<time>\d\d-\d\d-\d\d)-\d{6}_(?P<what>.+)")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 PLAIN_GROUPS = re.compile(r"(?:^|(?<=,))(optimizer|scheduler|model|data|wrapper|param_groups)=")
-#: The first word of a name, which is the optimizer where that is known.
+#: The first word of a name, which is the optimizer if that is known.
 COLORS = r"regex:^(\S+)"
 
 
 def board(directory: Path, console: Console, port: int | None, is_opened: bool) -> NoReturn:
-    """Serve a directory until Ctrl-C, and tell where.
+    """Serve a directory until Ctrl-C, and print the address.
 
     Args:
         directory: of a run, a sweep, or many of them.
-        console: where the address goes.
+        console: for the address.
         port: to serve at; None: a free one.
-        is_opened: whether a browser is opened.
+        is_opened: whether to open a browser.
 
     Raises:
         UsageError: there are no runs, or TensorBoard does not start.
@@ -83,15 +82,15 @@ def board(directory: Path, console: Console, port: int | None, is_opened: bool) 
         raise UsageError(f"{directory}: there is no such directory")
     runs = find_runs(directory)
     if not runs:
-        raise UsageError(f"{directory}: no run there has written for TensorBoard")
-    signal.signal(signal.SIGTERM, _terminated)
+        raise UsageError(f"{directory}: no run in it has TensorBoard logs")
+    signal.signal(signal.SIGTERM, _raise_exit)
     port = _free_port(port)
     try:
         with interruptible(), tempfile.TemporaryDirectory(prefix="lit_optim_board_") as folder:
             _serve(Links(directory, Path(folder)), runs, port, console, is_opened)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    raise AssertionError("it serves until it is ended")
+    raise AssertionError("it serves until it is interrupted")
 
 
 def _serve(
@@ -107,8 +106,8 @@ def _serve(
         try:
             _wait_until_ready(process, port, log)
             url = address(port, read_tags(runs))
-            told = f"{format_path(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
-            console.print(told, soft_wrap=True, markup=False)
+            summary = f"{format_path(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
+            console.print(summary, soft_wrap=True, markup=False)
             console.print(url, soft_wrap=True, highlight=False, markup=False)
             console.print("Ctrl-C ends it")
             if is_opened:
@@ -116,21 +115,21 @@ def _serve(
             while process.poll() is None:
                 time.sleep(SECONDS_BETWEEN)
                 links.add(find_runs(links.directory))
-            raise UsageError(f"TensorBoard has ended with code {process.returncode}")
+            raise UsageError(f"TensorBoard ended with code {process.returncode}")
         finally:
             kill_group(process)
             process.wait()
 
 
-def _terminated(number: int, frame: object) -> NoReturn:
+def _raise_exit(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """The directories in it that have event files, itself included; what is hidden is left out.
+    """Find the directories with event files, itself included; hidden ones are left out.
 
     Raises:
-        UsageError: TensorBoard would wait without end for what is called an event file there.
+        UsageError: something named like an event file would make TensorBoard wait forever.
     """
     found = []
     for folder, entries in walk(directory, is_hidden_too=True):
@@ -149,10 +148,10 @@ def _is_event_file(entry: os.DirEntry[str]) -> bool:
         return False
     try:
         mode = entry.stat().st_mode
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return False
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UsageError(f"{entry.path}: is not a regular file, TensorBoard would wait for it")
+        raise UsageError(f"{entry.path}: is not a regular file, and TensorBoard would wait for it")
     return stat.S_ISREG(mode) and fnmatch(entry.name, EVENTS)
 
 
@@ -160,8 +159,8 @@ class Links:
     """A directory for TensorBoard in which each run has a short name.
 
     Args:
-        directory: where the runs are.
-        folder: an empty one, for the links.
+        directory: with the runs.
+        folder: an empty directory for the links.
     """
 
     def __init__(self, directory: Path, folder: Path) -> None:
@@ -169,29 +168,29 @@ class Links:
         self._names: dict[Path, str] = {}
 
     def add(self, runs: Sequence[Path]) -> None:
-        """Name the runs that are new; those that are known keep their names."""
+        """Name new runs; known ones keep their names."""
         if self.logdir == self.directory:
             return
         new = [run for run in runs if run not in self._names]
         for run, name in name_runs(self.directory, new, self._names.values()).items():
             try:
                 (self.logdir / name).symlink_to(run.resolve(), target_is_directory=True)
-            except OSError:  # not allowed, as mostly on Windows: then the paths are the names
+            except OSError:  # not allowed, as usual on Windows: then the paths are the names
                 self.logdir = self.directory
                 return
             self._names[run] = name
 
 
 def name_runs(directory: Path, runs: Sequence[Path], taken: Iterable[str] = ()) -> dict[Path, str]:
-    """A short name for each run: what it is, with time and date as far as that is needed.
+    """Choose a short name for each run; time and date are added only to tell runs apart.
 
     Args:
-        directory: where they are.
+        directory: with the runs.
         runs: in it.
-        taken: names that others have.
+        taken: names that are in use.
     """
     known = {name.casefold() for name in taken}  # as some file systems see them
-    levels = {run: _names_of(directory, run) for run in runs}
+    levels = {run: _possible_names(directory, run) for run in runs}
     counts = Counter(names[0] for names in levels.values())
     named = {}
     for run, names in levels.items():
@@ -203,21 +202,21 @@ def name_runs(directory: Path, runs: Sequence[Path], taken: Iterable[str] = ()) 
     return named
 
 
-def _names_of(directory: Path, run: Path) -> list[str]:
-    """What a run may be called, the shortest first."""
+def _possible_names(directory: Path, run: Path) -> list[str]:
+    """Possible names of a run, the shortest first."""
     parts = run.resolve().relative_to(directory.resolve()).parts
     within = (*directory.resolve().parts[-3:], *parts)
     single = SINGLE.fullmatch(run.resolve().name)
     times = [found["time"] for part in within if (found := SINGLE.fullmatch(part))]
     dates = [part for part in within if DATE.fullmatch(part)]
-    what = _apart(single["what"]) if single else _short(run.resolve().name)
+    what = _split_name(single["what"]) if single else _shorten_job_name(run.resolve().name)
     names = [what, " ".join([what, *times[-1:]]), " ".join([what, *dates[-1:], *times[-1:]])]
     names.append(" ".join(parts) or what)
     return [printable(name, MOST_CHARACTERS) for name in dict.fromkeys(names)]
 
 
-def _apart(what: str) -> str:
-    """Optimizer and scheduler in the name of a directory; both may have underscores."""
+def _split_name(what: str) -> str:
+    """Split the name of a directory into optimizer and scheduler; both may have underscores."""
     known = groups()
     for optimizer in sorted(known["optimizer"], key=len, reverse=True):
         scheduler = what.removeprefix(f"{optimizer}_")
@@ -226,20 +225,20 @@ def _apart(what: str) -> str:
     return what
 
 
-def _short(name: str) -> str:
-    """The name of a job of a sweep, without the groups that its values give away."""
+def _shorten_job_name(name: str) -> str:
+    """The name of a job of a sweep, without the names of well-known groups."""
     return re.sub(r",(?![^\[]*\])", " ", PLAIN_GROUPS.sub("", name))
 
 
 def read_tags(runs: Sequence[Path]) -> list[str]:
-    """The tags that some of these runs begin with, those of most runs first."""
+    """Read the tags of the last of these runs; those of most runs come first."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     counts: Counter[str] = Counter()
     for run in runs[-FEW_FILES:]:
         tags: set[str] = set()
         for path in sorted(path for path in run.glob(EVENTS) if path.is_file())[:2]:
-            with suppress(Exception):  # a file that is broken, or of another version
+            with suppress(Exception):  # a broken file, or one of another version
                 for event in islice(EventFileLoader(str(path)).Load(), FEW_EVENTS):
                     tags |= {value.tag for value in event.summary.value}
         counts.update(sorted(tags))
@@ -247,7 +246,7 @@ def read_tags(runs: Sequence[Path]) -> list[str]:
 
 
 def cards(tags: Iterable[str]) -> list[str]:
-    """The tags to be seen first, of each kind in `FIRST` two at most."""
+    """Choose the tags to pin, at most two of each kind in `FIRST`."""
     known = [tag for tag in tags if not NOT_FIRST.match(tag)]
     chosen: dict[str, None] = {}
     for kind in FIRST:
@@ -257,12 +256,12 @@ def cards(tags: Iterable[str]) -> list[str]:
 
 
 def address(port: int, tags: Iterable[str]) -> str:
-    """The address of TensorBoard's page, with what is to be seen on it."""
+    """The address of TensorBoard's page with these tags pinned."""
     chosen = [{"plugin": "scalars", "tag": tag} for tag in cards(tags)]
     pinned = json.dumps(chosen, separators=(",", ":"))
     query = {"smoothing": "0", "pinnedCards": pinned, "runColorGroup": COLORS}
-    asked = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
-    return f"http://localhost:{port}/?{asked}#timeseries"
+    encoded = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
+    return f"http://localhost:{port}/?{encoded}#timeseries"
 
 
 def _free_port(wanted: int | None) -> int:
@@ -281,5 +280,5 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: IO[str])
         time.sleep(0.2)
     log.seek(0)
     lines = (line.strip() for line in log if line.strip())
-    *_, last = ("it says nothing", *lines)
+    *_, last = ("it printed nothing", *lines)
     raise UsageError(f"TensorBoard does not start: {last}")

@@ -1,4 +1,4 @@
-"""What a run would do, told without training: `lit-optim explain`."""
+"""`lit-optim explain`: what a run would do, without training."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from lit_optim.runs.build import build_run
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import Duration, parse_duration
+from lit_optim.schedules.phase_curve import PhasesCurve
 from lit_optim.training.lengths import run_length
 from lit_optim.training.requirements import find_warnings, requirements_of
 from lit_optim.wrappers import unwrap
@@ -47,7 +48,7 @@ SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, Routing)
 
 
 class _Ready(Exception):
-    """The optimizer is there, and training would begin."""
+    """The optimizer is built, and training would begin."""
 
 
 class _Halt(Callback):
@@ -60,21 +61,21 @@ def explain(lines: list[str], console: Console) -> None:
 
     Args:
         lines: overrides as for train.py, of one run.
-        console: where it goes.
+        console: to print to.
 
     Raises:
         UsageError: a mistake in them.
     """
     runs = list(compose_combinations(lines))
     if len(runs) > 1:
-        raise UsageError(f"explain is about one run, and these are {len(runs)}")
+        raise UsageError(f"explain takes one run, and these are {len(runs)}")
     [(_, cfg)] = runs
-    logging.getLogger("lit_optim").setLevel(logging.ERROR)  # warnings come at the end
+    logging.getLogger("lit_optim").setLevel(logging.ERROR)  # warnings are printed at the end
     plain = to_plain(cfg)
     if plain["trainer"].get("fast_dev_run"):
         raise UsageError(
-            "explain trains nothing anyway: leave trainer.fast_dev_run (debug=fast) out, and it "
-            "tells of the run that is meant"
+            "explain does not train: leave out trainer.fast_dev_run (debug=fast), and it explains "
+            "the whole run"
         )
     parts = build_run(cfg, Path.cwd(), [_Halt()], SILENT, logs=False)
     trainer, model = parts.trainer, parts.model
@@ -155,12 +156,11 @@ def _length(trainer: Trainer, plain: Mapping[str, Any]) -> str:
 
 
 def warmup_of(curve: Curve) -> int | None:
-    """The updates of the first phase, if that is a warmup; None where a curve has no phases."""
-    pieces = getattr(curve, "pieces", ())
-    if not pieces:
+    """The updates of the first phase if it is a warmup, else 0; None without phases."""
+    if not isinstance(curve, PhasesCurve) or not curve.segments:
         return None
-    first = pieces[0]
-    return round(first.length) if getattr(first.item, "name", "") == "warmup" else 0
+    first = curve.segments[0]
+    return round(first.length) if getattr(first.segment, "name", "") == "warmup" else 0
 
 
 def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
@@ -173,7 +173,7 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     )
     known = isinstance(within, OptimizerBase) or state > 0
     trained, frozen = count_parameters(within, model)
-    told = f"{format_bytes(state)} of state" if known else "a state whose size is not known before"
+    told = f"{format_bytes(state)} of state" if known else "a state of unknown size"
     caption = f"{trained:,} parameters are trained, {frozen:,} are not; {told}"
     kept = getattr(optimizer, "tensors", ()) if optimizer is not within else ()
     if kept:
@@ -188,14 +188,14 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
 
 
 def _step_a_copy(optimizer: Optimizer) -> None:
-    """See what a class that is not ours keeps, by a step without gradient of its copy."""
+    """Find the state of a class that is not ours, by a step of a copy with zero gradients."""
     try:
         twin = copy.deepcopy(optimizer)
         for group in twin.param_groups:
             for p in group["params"]:
                 p.grad = torch.zeros_like(p) if p.requires_grad else None
         twin.step()
-    except Exception:  # it wants a closure, or gradients of another kind: then it is not known
+    except Exception:  # it needs a closure, or other gradients: its state stays unknown
         return
     for group, other in zip(optimizer.param_groups, twin.param_groups, strict=True):
         for p, q in zip(group["params"], other["params"], strict=True):

@@ -1,4 +1,4 @@
-"""`lit-optim doctor`: what is installed, whether it goes together, and what can be written."""
+"""Checks the installation: versions, clashes, kernels, devices, and what can be written."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ State = Literal["ok", "warning", "bad"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 SHOWN = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "tensorboard", "triton")
 CHOOSE_GPU = "runs are on the CPU unless you say trainer=gpu"
-#: Releases that were not their authors'.
+#: Releases that were published by attackers.
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check has found.
+    """The result of a check.
 
     Args:
-        name: of what was looked at.
-        state: whether that is good.
-        told: what was seen, and what to do about it.
+        name: of what was checked.
+        state: whether it is good.
+        message: what was found, and what to do about it.
     """
 
     name: str
     state: State
-    told: str
+    message: str
 
 
 def doctor(console: Console) -> int:
-    """Look at everything and print a line each; returns the exit code: 1 if something is bad."""
+    """Run all checks and print a line each; return the exit code: 1 if something is bad."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     worst = 0
     for check in CHECKS:
         for found in _findings(check):
-            table.add_row(f"[{STYLES[found.state]}]{found.state}[/]", found.name, found.told)
+            table.add_row(f"[{STYLES[found.state]}]{found.state}[/]", found.name, found.message)
             worst = max(worst, int(found.state == "bad"))
     console.print(table)
     return worst
@@ -58,13 +58,19 @@ def doctor(console: Console) -> int:
 def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
     try:
         return list(check())
-    except (ImportError, OSError) as error:  # a broken torch is what the doctor is called for
-        told = first_line(error)
-        return [Finding(check.__name__, "bad", f"{told}: install torch and its companions anew")]
+    except (ImportError, OSError) as error:  # a broken torch is a finding
+        message = first_line(error)
+        return [
+            Finding(
+                check.__name__,
+                "bad",
+                f"{message}: reinstall torch and the packages that belong to it",
+            )
+        ]
 
 
 def installed(package: str) -> str | None:
-    """Its version; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -72,14 +78,14 @@ def installed(package: str) -> str | None:
 
 
 def versions() -> Iterator[Finding]:
-    """What is installed, and releases that should not be."""
+    """The installed versions, and releases that must not be used."""
     yield Finding("python", "ok", platform.python_version())
     for package in SHOWN:
         found = installed(package)
         if found in MALWARE.get(package, ()):
             yield Finding(
-                package, "bad", f"{found} was malware: pip install 'lightning>=2.6.4', and look "
-                "into what it may have read"
+                package, "bad", f"{found} was malware: pip install 'lightning>=2.6.4', and check "
+                "what it may have read"
             )  # fmt: skip
         elif found is not None:
             yield Finding(package, "ok", found)
@@ -101,7 +107,7 @@ def clashes() -> Iterator[Finding]:
 
 
 def kernels() -> Iterator[Finding]:
-    """Whether rules become kernels here."""
+    """Whether kernels can be compiled."""
     import torch
 
     from lit_optim.kernels import compiler
@@ -113,7 +119,9 @@ def kernels() -> Iterator[Finding]:
         AdamW([p], executor="native").step()
         yield Finding("compiler", "ok", "an AdamW kernel was compiled or cached, and ran")
     except UsageError as error:
-        yield Finding("compiler", "warning", f"{error}; torch steps instead, several times slower")
+        yield Finding(
+            "compiler", "warning", f"{error}; torch is used instead, several times slower"
+        )
     cache = compiler.cache_dir()
     try:
         if cache is None:
@@ -122,8 +130,10 @@ def kernels() -> Iterator[Finding]:
         with tempfile.TemporaryFile(dir=cache):
             pass
     except OSError as error:
-        told = f"{error.strerror}: kernels are compiled anew by every process"
-        yield Finding("kernel cache", "warning", f"{cache or ''} cannot be written, {told}".strip())
+        message = f"{error.strerror}: every process compiles its kernels again"
+        yield Finding(
+            "kernel cache", "warning", f"{cache or ''} cannot be written, {message}".strip()
+        )
         return
     files = [path for path in cache.glob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
@@ -131,7 +141,7 @@ def kernels() -> Iterator[Finding]:
 
 
 def devices() -> Iterator[Finding]:
-    """What there is to compute on."""
+    """CPUs and GPUs."""
     import torch
 
     yield Finding("cpu", "ok", _describe_cpus())
@@ -151,7 +161,7 @@ def devices() -> Iterator[Finding]:
 
 
 def _products() -> Iterator[Finding]:
-    """In what matrices are multiplied by the optimizers of matrices."""
+    """The dtype in which matrix optimizers multiply."""
     import torch
 
     from lit_optim.optimizers.base.products import OVERRIDE, known_seconds, prefers_bfloat16
@@ -159,19 +169,19 @@ def _products() -> Iterator[Finding]:
     for device in ("cpu", *["cuda"] * torch.cuda.is_available()):
         kind = "bfloat16" if prefers_bfloat16(device) else "float32"
         seconds = known_seconds(device)
-        told = f"{device}: Muon and its like multiply in {kind}"
+        message = f"{device}: Muon and similar optimizers multiply in {kind}"
         if os.environ.get(OVERRIDE):
-            told += f", as {OVERRIDE} says"
+            message += f", as {OVERRIDE} says"
         elif seconds is not None:
-            told += f"; measured, bfloat16 is {seconds.speedup:.2g} times as fast as float32"
-            told += f" ({OVERRIDE}=float32 or bfloat16 decides instead)"
+            message += f"; measured, bfloat16 is {seconds.speedup:.2g} times as fast as float32"
+            message += f" ({OVERRIDE}=float32 or bfloat16 decides instead)"
         else:
-            told += "; the kernel cache cannot be written, so nothing is measured"
-        yield Finding("products", "ok", told)
+            message += "; the kernel cache cannot be written, so nothing is measured"
+        yield Finding("products", "ok", message)
 
 
 def _describe_cpus() -> str:
-    """The CPUs and the threads that a run would have."""
+    """The CPUs, and the threads that a run would use."""
     cpus = read_cpus()
     text = f"{cpus.total} CPUs, {cpus.busy:.1f} busy"
     if cpus.quota is not None:
@@ -188,7 +198,7 @@ def _describe_cpus() -> str:
 
 
 def writing() -> Iterator[Finding]:
-    """Where runs and temporary files go."""
+    """Whether runs and temporary files can be written."""
     for name, place in (("runs", Path("runs")), ("temporary files", Path(tempfile.gettempdir()))):
         there = place if place.exists() else Path.cwd()
         try:

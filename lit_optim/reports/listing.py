@@ -1,7 +1,7 @@
-"""What a group offers: each choice with its line, and where its algorithm comes from.
+"""Lists the choices of a group, each with a line and the source of its algorithm.
 
-The lines are those of the YAML files, the sources are read from the docstrings of what their
-`_target_` names, without importing it. The convention for a docstring:
+The lines are those of the YAML files; the sources are read from the docstrings of their `_target_`,
+without importing it. The convention for a docstring:
 
 - the first paragraph says what it does, in words or as a formula;
 - the second one is the source, each work as "Authors year, Title, arXiv:1412.6980", several of them
@@ -47,7 +47,7 @@ class Entry:
         headline: what it does, one line for the user.
         target: the dotted name of its class or function.
         path: of its YAML file.
-        explained: the docstring of the target up to `Args:`; empty if there is none.
+        explained: the docstring of the target up to `Args:`, or empty.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Entry:
 
     @property
     def lr_range(self) -> tuple[float, float] | None:
-        """Where a search for an optimizer's lr looks."""
+        """The range in which to search for an optimizer's lr."""
         found: tuple[float, float] | None = read_attribute(self.target, "lr_range")
         return found
 
     @property
     def source(self) -> str:
-        """Where it comes from, in full and on one line; empty if the docstring does not say."""
+        """The source in full, on one line; empty if the docstring has none."""
         first, *others = self.explained.split("\n\n")
         if others and not others[0].startswith(" "):
             found = others[0]
@@ -89,12 +89,12 @@ class Entry:
 
 
 def entries(group: str) -> list[Entry]:
-    """The choices of a group that we bring, in the order of their names."""
+    """The choices of a group, by name."""
     return [_entry(name, path) for name, path in shipped(group).items()]
 
 
 def matching(pattern: str, offered: list[Entry]) -> list[Entry]:
-    """Those whose name fits: shell-style with `*`, `?` or `[...]`, otherwise as a part of it."""
+    """The choices whose name matches: shell-style with `*`, `?`, `[...]`, otherwise as a part."""
     asked = pattern.lower()
     if not set("*?[") & set(asked):
         asked = f"*{asked}*"

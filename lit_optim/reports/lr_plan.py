@@ -1,4 +1,4 @@
-"""The schedule of a command line, fitted to its run before there is a model or any data."""
+"""The lr of each update that a command line stands for, without model and data."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lit_optim.schedules.durations import Horizon
 
 @dataclass(frozen=True)
 class LrPlan:
-    """What a run would do with the lr.
+    """The lr of a run.
 
     Args:
-        name: of the schedule, with what else tells it from the others.
-        curve: that trains; None: the lr stays.
-        lr: the optimizer's own; 1 where it has none.
-        steps: how many updates the run makes.
+        name: of the schedule, with the values that distinguish it.
+        curve: as used in training; None: a constant lr.
+        lr: the optimizer's own; 1 if it has none.
+        steps: the number of updates.
     """
 
     name: str
@@ -35,21 +35,21 @@ class LrPlan:
         return self.lr if self.curve is None else self.curve(t, self.lr)
 
     def milestones(self) -> list[int]:
-        """The updates at which something begins or ends."""
+        """The updates at which a phase begins or ends."""
         if self.curve is None:
             return sorted({0, self.steps - 1})
         return [mark for mark in self.curve.milestones() if mark < self.steps]
 
 
 def plan_lr(lines: list[str], steps_per_epoch: int | None = None) -> list[LrPlan]:
-    """A plan for each combination of the values in these overrides.
+    """Plan the lr for each combination of the values in these overrides.
 
     Args:
         lines: `scheduler=wsd,linear trainer.max_steps=1000`.
-        steps_per_epoch: updates, where something is in epochs; the data, which knows, is not read.
+        steps_per_epoch: updates per epoch, if a length is in epochs; the data are not read.
 
     Raises:
-        UsageError: the first mistake, or a run of unknown length.
+        UsageError: the first mistake, or the length of the run is unknown.
     """
     plans = []
     for name, cfg in compose_combinations(lines):
@@ -67,7 +67,7 @@ def plan_lr(lines: list[str], steps_per_epoch: int | None = None) -> list[LrPlan
     return plans
 
 
-EPOCHS = "{} in epochs, and the data, which knows their length, is not read here: "
+EPOCHS = "{} in epochs, and the data, which define their length, are not read here: "
 RUN = EPOCHS.format("the run is") + "say --steps-per-epoch=N, or trainer.max_steps"
 SCHEDULE = EPOCHS.format("the schedule is") + "say --steps-per-epoch=N"
 

@@ -1,4 +1,4 @@
-"""Schedules before they are paid for: in a terminal, as a picture or as numbers; without torch."""
+"""Plots lr curves with the code used in training: in a terminal, as a picture or a table."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lit_optim.reports.lr_plan import LrPlan
 from lit_optim.system import can_show
 
 BARS = "▁▂▃▄▅▆▇█"
-#: Instead of them, where the output has no such characters.
+#: The same for an encoding without these characters.
 ASCII_BARS = "_.-:=+*#"
-#: A picture has so many points of a curve, and its milestones.
+#: Points of a curve in a picture, besides its milestones.
 POINTS = 1000
-#: So many milestones fit a line.
+#: The most milestones on a line.
 FEW = 8
-#: From one update to the next a lr may change by this share before that is a jump.
+#: A larger relative change from one update to the next is a jump.
 JUMP = 0.4
 ENDINGS = (".png", ".svg", ".csv")
 
 
 def draw_in_terminal(plans: Sequence[LrPlan], width: int) -> str:
-    """Each plan as a line of bars, under one scale, and one that tells its milestones.
+    """Draw each plan as a line of bars, on one scale, with its milestones below.
 
     Args:
         plans: at least one.
@@ -45,7 +45,7 @@ def draw_in_terminal(plans: Sequence[LrPlan], width: int) -> str:
 
 
 def sparkline(values: Sequence[float], top: float) -> str:
-    """A bar for each value, of its height between 0 and `top`."""
+    """A bar for each value, between 0 and `top`."""
     bars = BARS if can_show(BARS) else ASCII_BARS
     last = len(bars) - 1
     heights = [min(last, round(last * value / top)) if top > 0 else 0 for value in values]
@@ -58,7 +58,7 @@ def _middles(steps: int, count: int) -> list[int]:
 
 
 def _describe_milestones(plan: LrPlan) -> list[tuple[str, str]]:
-    """The lines under the bars."""
+    """The lines below the bars."""
     told = [("", _at(notable_updates(plan.at, plan.milestones()), plan.at))]
     if plan.curve is None:
         return told
@@ -66,12 +66,12 @@ def _describe_milestones(plan: LrPlan) -> list[tuple[str, str]]:
         marks = [mark for mark in other.milestones() if mark < plan.steps]
         told.append(("", f"{name}: {_at(notable_updates(other, marks), other)}"))
     if plan.curve.metric is not None:
-        told.append(("", "as long as its metric does not change it"))
+        told.append(("", "unless its metric changes it"))
     return told
 
 
 def _at(marks: Sequence[int], value: Callable[[int], float]) -> str:
-    # a part of a sequence may leave a momentum alone, which is no number
+    # NaN: a part of a sequence does not change the momentum
     parts = [f"{mark}: {value(mark):.3g}" for mark in marks if not math.isnan(value(mark))]
     if len(parts) > FEW:
         parts = [*parts[: FEW - 1], "...", parts[-1]]
@@ -79,10 +79,10 @@ def _at(marks: Sequence[int], value: Callable[[int], float]) -> str:
 
 
 def notable_updates(value: Callable[[int], float], marks: Sequence[int]) -> list[int]:
-    """Of the updates where something begins or ends those that need to be told.
+    """Choose, of the updates at which a phase begins or ends, those to print.
 
-    Of two in a row the second one only where the value jumps, and then not the first one if nothing
-    has happened since the last that was told.
+    Of two in a row the second one is printed only if the value jumps there; then the first one is
+    not, if the value has been constant since the last printed one.
     """
     first, *others = marks
     kept = [first]
@@ -99,10 +99,10 @@ def notable_updates(value: Callable[[int], float], marks: Sequence[int]) -> list
 
 
 def check_ending(path: Path) -> None:
-    """Refuse a file that is not one of those that can be written.
+    """Refuse a file of a kind that cannot be written.
 
     Raises:
-        UsageError: its ending is another, or matplotlib is not installed.
+        UsageError: its ending is unknown, or matplotlib is not installed.
     """
     if path.suffix not in ENDINGS:
         near = suggest(path.suffix, ENDINGS)
@@ -114,7 +114,7 @@ def check_ending(path: Path) -> None:
 
 
 def write_file(plans: Sequence[LrPlan], path: Path) -> None:
-    """A picture of all plans, or a table with a row for each update."""
+    """Write a picture of all plans, or a table with a row for each update."""
     if path.suffix == ".csv":
         _write_table(plans, path)
     else:
@@ -122,7 +122,7 @@ def write_file(plans: Sequence[LrPlan], path: Path) -> None:
 
 
 def _curves(plans: Sequence[LrPlan]) -> list[tuple[str, str, LrPlan, Callable[[int], float]]]:
-    """Of each plan the lr and what moves along: what it is, its name, the plan and the values."""
+    """Each plan's lr and scheduled hyperparameters: what it is, the name, the plan, the values."""
     found: list[tuple[str, str, LrPlan, Callable[[int], float]]] = []
     for plan in plans:
         found.append(("lr", plan.name, plan, plan.at))
@@ -159,7 +159,7 @@ def _draw(plans: Sequence[LrPlan], path: Path) -> None:
 def draw_curve(
     axes: Any, plan: LrPlan, value: Callable[[int], float] | None = None, **style: Any
 ) -> None:
-    """One curve into matplotlib's axes, its corners included."""
+    """Draw one curve into matplotlib's axes, including its corners."""
     value = plan.at if value is None else value
     every = max(1, plan.steps // POINTS)
     steps = sorted({*range(0, plan.steps, every), *plan.milestones(), plan.steps - 1})

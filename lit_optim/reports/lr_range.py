@@ -1,4 +1,4 @@
-"""Which lr a run could have: `lit-optim lr-range` trains a few updates while the lr rises."""
+"""The lr range test, `lit-optim lr-range`: trains a few updates while the lr rises."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phase_parser import phases
 from lit_optim.updates import Updates, count_updates
 
-#: A search begins so far below an optimizer's own range of lrs, and ends so far above it.
+#: The test begins this factor below an optimizer's usual range of lrs, and ends as far above.
 WIDER = 10.0
-#: Where a class declares no range.
+#: The range of a class that declares none.
 USUAL = (1e-4, 1e-1)
-#: The loss has diverged when its average is so many times its least.
+#: The loss has diverged when its average is this many times its minimum.
 DIVERGED = 4.0
-#: The average remembers about 1 / (1 - MEMORY) updates.
+#: The average covers about 1 / (1 - MEMORY) updates.
 MEMORY = 0.9
-#: Below so many updates there is no curve to read.
+#: The fewest updates that make a curve.
 LEAST = 20
-#: NonFinite too: what it would refuse is what is looked for.
+#: NonFinite too: the test is looking for divergence.
 SILENT = (ModelCheckpoint, ModelSummary, LearningRates, NonFinite, Routing)
 
 
 class Losses(Callback):
-    """Notes the loss of each update, and ends the run when it diverges."""
+    """Records the loss of each update, and ends the run when it diverges."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
@@ -67,8 +67,8 @@ class Losses(Callback):
         made, self._seen = self._updates.count - self._seen, self._updates.count
         if made and not self._count:
             raise UsageError(
-                "lr-range reads the loss that training_step returns, and there was none: return "
-                "the loss, which may be done in manual optimization too"
+                "lr-range needs the loss that training_step returns, and there was none: return "
+                "it, in manual optimization too"
             )
         if not made:
             return
@@ -80,12 +80,12 @@ class Losses(Callback):
 
     @property
     def diverged(self) -> bool:
-        """Whether the average is not finite, or far above its least; a loss may be negative."""
+        """Whether the average is not finite, or far above its minimum; a loss may be negative."""
         last, least = self.averages[-1], min(self.averages)
         return not math.isfinite(last) or last - least > (DIVERGED - 1) * abs(least)
 
     def note(self, loss: float) -> None:
-        """Take a loss into the average, of which the first values count less."""
+        """Add a loss to the average, corrected for its start at 0."""
         self.values.append(loss)
         self._running = MEMORY * self._running + (1 - MEMORY) * loss
         self.averages.append(self._running / (1 - MEMORY ** len(self.values)))
@@ -93,11 +93,11 @@ class Losses(Callback):
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to read off the curve.
+    """Two lrs read off the curve.
 
     Args:
         steepest: where the averaged loss falls fastest with the logarithm of the lr.
-        below: a tenth of where it is least, or diverges.
+        below: a tenth of the lr at which it is lowest.
     """
 
     steepest: float
@@ -105,10 +105,10 @@ class Suggestion:
 
 
 def suggest_lr(lrs: Sequence[float], averages: Sequence[float]) -> Suggestion | None:
-    """From rising lrs and the averaged losses there; None where the loss never falls."""
+    """Suggest an lr by the averaged losses at rising lrs; None if the loss never falls."""
     finite = [loss if math.isfinite(loss) else math.inf for loss in averages]
     least = min(range(len(finite)), key=finite.__getitem__)
-    skipped = len(finite) // 10  # the first averages are of few losses
+    skipped = len(finite) // 10  # the first averages cover few losses
     slopes = [
         ((finite[k + 1] - finite[k - 1]) / math.log(lrs[k + 1] / lrs[k - 1]), k)
         for k in range(max(1, skipped), min(least, len(finite) - 2) + 1)
@@ -121,35 +121,34 @@ def suggest_lr(lrs: Sequence[float], averages: Sequence[float]) -> Suggestion | 
 def lr_range(
     lines: list[str], console: Console, steps: int, low: float | None, high: float | None
 ) -> Path:
-    """Train while the lr rises, and write what was seen into a directory of its own.
+    """Train while the lr rises, and write the losses into a new directory.
 
     Smith 2017, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
-    The lr of every group rises from `low` to `high` by the same factor an update, their ratios as
-    they are; the lr told is the largest. Nothing else is written or kept: no weights, no
-    checkpoint.
+    The lr rises from `low` to `high` by the same factor in each update; the ratios of the groups
+    stay, and the printed lr is the largest. Nothing else is written: no weights, no checkpoint.
 
     Args:
         lines: overrides as for train.py, of one run; their scheduler is not used.
-        console: where the suggestion goes.
-        steps: updates.
-        low: the first lr; None: a tenth of the least of the optimizer's own range.
-        high: the last; None: ten times the largest of it.
+        console: for the suggestion.
+        steps: the number of updates.
+        low: the first lr; None: a tenth of the optimizer's lowest usual lr.
+        high: the last lr; None: ten times its highest usual lr.
 
     Returns:
-        the directory, which the first of several processes writes.
+        The directory, which the first of several processes writes.
 
     Raises:
         UsageError: a mistake, or no curve to read.
     """
     runs = list(compose_combinations(lines))
     if len(runs) > 1:
-        raise UsageError(f"lr-range is about one run, and these are {len(runs)}")
+        raise UsageError(f"lr-range tests one run, and these are {len(runs)}")
     [(_, cfg)] = runs
     if steps < LEAST:
         raise UsageError(f"--steps must be at least {LEAST}, got {steps}: no curve to read")
     own, choice = cfg.optimizer.get("lr"), cfg.hydra.runtime.choices.optimizer
     if own is None:
-        raise UsageError(f"optimizer={choice} is given no lr here")
+        raise UsageError(f"optimizer={choice} has no lr")
     declared = getattr(locate("optimizer", cfg.optimizer[TARGET]), "lr_range", USUAL)
     low = declared[0] / WIDER if low is None else low
     high = declared[1] * WIDER if high is None else high
@@ -182,7 +181,7 @@ def lr_range(
 
 
 def _shorten_run(cfg: DictConfig, steps: int) -> None:
-    """The run as long as the test, and without validation."""
+    """Make the run as long as the test, without validation."""
     with open_dict(cfg):
         cfg.trainer.update(
             max_steps=steps,

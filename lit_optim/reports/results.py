@@ -1,4 +1,4 @@
-"""What came out of runs that have ended, read from their directories: `lit-optim results`."""
+"""`lit-optim results`: a table of runs, read from their directories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lit_optim.sweeps.table import table
 from lit_optim.tensorboard import format_path
 from lit_optim.untrusted import walk
 
-#: What marks the directory of a run.
+#: Files that mark the directory of a run.
 MARKS = {FINGERPRINT, RESULT, JOB}
 UNFINISHED = -1
 
@@ -24,11 +24,11 @@ def show_results(directory: Path, console: Console) -> None:
     """Print a table of a run, a sweep or all runs below a directory, best first.
 
     Raises:
-        UsageError: there is no run.
+        UsageError: there is no run in it.
     """
     runs = list(find_runs(directory))
     if not runs:
-        raise UsageError(f"{directory}: there is no run in it, nor below it")
+        raise UsageError(f"{directory}: contains no run")
     table(runs).print(console)
     unfinished = [run for run in runs if run.result is None]
     for run in unfinished:
@@ -39,22 +39,22 @@ def show_results(directory: Path, console: Console) -> None:
 
 
 def find_runs(directory: Path) -> Iterator[Ended]:
-    """The runs in and below a directory, by name, also those in the directory of another run.
+    """Find the runs in and below a directory, by name, even inside of another run.
 
     Hidden directories and links are left out.
 
     Raises:
-        UsageError: it is no directory.
+        UsageError: it is not a directory.
     """
     if not directory.is_dir():
-        raise UsageError(f"{directory}: is no directory")
+        raise UsageError(f"{directory}: is not a directory")
     for path, entries in walk(directory):
         if any(entry.name in MARKS and not entry.is_dir() for entry in entries):
             yield read_run(path)
 
 
 def read_run(run_dir: Path) -> Ended:
-    """What a run's directory says of it, also of one that is not a sweep's."""
+    """Read a run from its directory, whether or not it belongs to a sweep."""
     record = read_job(run_dir)
     if record is None:
         ended_well = (run_dir / RESULT).is_file()
