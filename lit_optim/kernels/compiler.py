@@ -1,4 +1,7 @@
-"""C text -> a function in this process, by the system's compiler, kept on disk between runs."""
+"""Compiles C text to a function in this process, by the system's compiler.
+
+Compiled libraries are cached on disk between runs.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +20,27 @@ from typing import Any
 
 from lit_optim.temporary import remove_leftovers, temporary_beside
 
-#: NaN and infinities are kept: no -ffast-math. Errno and traps would only keep loops from vectors.
-#: No contraction: an operation rounds as in torch, so that both executors give the same bits.
+#: No -ffast-math: NaN and infinities have to work. Errno and traps would only prevent vectorized
+#: loops. No contraction: each operation rounds as in torch, so both executors give the same bits.
 FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
     "-fopenmp-simd", "-fPIC", "-shared",
 )  # fmt: skip
-#: Threads of the OpenMP that torch has already loaded, tried first.
+#: Tried first: threads of the OpenMP runtime that torch has already loaded.
 THREADED = ("-fopenmp",)
 DIGEST = hashlib.sha256().digest_size
 
 
 class CannotCompile(RuntimeError):
-    """Why there are no native kernels here, in one line."""
+    """Why native kernels cannot be compiled on this machine, in one line."""
 
 
 @cache
 def find_compiler() -> tuple[str, ...]:
-    """The command of the C compiler: $CC, cc, gcc or clang.
+    """Return the command of the C compiler: $CC, cc, gcc or clang.
 
     Raises:
-        CannotCompile: there is none.
+        CannotCompile: none of them exists.
     """
     for command in (os.environ.get("CC"), "cc", "gcc", "clang"):
         try:
@@ -51,14 +54,14 @@ def find_compiler() -> tuple[str, ...]:
 
 @cache
 def describe_toolchain() -> str:
-    """What a compiled function depends on beside its text: compiler and CPU."""
+    """Describe what a compiled function depends on besides its text: compiler and CPU."""
     command = [*find_compiler(), "--version"]
     version = _run(command).stdout
     return "\n".join((" ".join(find_compiler()), version, platform.machine(), describe_cpu()))
 
 
 def describe_cpu() -> str:
-    """The models of the CPUs and what they can do."""
+    """Return the models of the CPUs and their instruction sets."""
     try:
         cpu = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
@@ -75,7 +78,7 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def cache_dir() -> Path | None:
-    """`$XDG_CACHE_HOME/lit_optim/kernels`, or under `~/.cache`; None without a home."""
+    """Return `$XDG_CACHE_HOME/lit_optim/kernels`, else that of `~/.cache`; None without a home."""
     home = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(home) if home else Path.home() / ".cache") / "lit_optim" / "kernels"
@@ -84,10 +87,10 @@ def cache_dir() -> Path | None:
 
 
 def load_kernel(source: str) -> Any:
-    """The function `step` of this C text.
+    """Return the function `step` of this C text, from the cache if it was compiled before.
 
-    Taken from disk where it has been compiled before. Many processes may do so at once: a file
-    appears whole or not at all, and one that is broken is made anew.
+    Many processes may call this at once: a file appears complete or not at all, and a damaged file
+    is compiled again.
 
     Raises:
         CannotCompile: there is no compiler, or it fails.
@@ -98,9 +101,9 @@ def load_kernel(source: str) -> Any:
     if cached is not None:
         _clean_once(cached)
     kept = cached / name if cached else None
-    if kept is None or not _is_whole(kept):
+    if kept is None or not _is_intact(kept):
         try:
-            binary = _compiled(source)
+            binary = _compile(source)
         except OSError as error:
             raise CannotCompile(f"nothing can be compiled here: {error}") from None
         kept = store_in_cache(binary + hashlib.sha256(binary).digest(), name)
@@ -118,8 +121,8 @@ def _clean_once(directory: Path) -> None:
     remove_leftovers(directory)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the file is there and ends in the digest of what is before (a loader skips it)."""
+def _is_intact(path: Path) -> bool:
+    """Whether the file exists and ends in the digest of its content, which the loader ignores."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -127,21 +130,21 @@ def _is_whole(path: Path) -> bool:
     return hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
 
 
-def _compiled(source: str) -> bytes:
+def _compile(source: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="lit_optim_") as folder:
-        text, made = Path(folder) / "kernel.c", Path(folder) / "kernel.so"
+        text, library = Path(folder) / "kernel.c", Path(folder) / "kernel.so"
         text.write_text(source, "utf-8")
         for threads in (THREADED, ()):
-            command = [*find_compiler(), *FLAGS, *threads, "-o", str(made), str(text), "-lm"]
+            command = [*find_compiler(), *FLAGS, *threads, "-o", str(library), str(text), "-lm"]
             done = _run(command)
-            if done.returncode == 0 and made.exists():
-                return made.read_bytes()
-    told = (done.stderr.strip() or f"code {done.returncode}").splitlines()[0]
-    raise CannotCompile(f"{find_compiler()[0]} fails: {told}")
+            if done.returncode == 0 and library.exists():
+                return library.read_bytes()
+    message = (done.stderr.strip() or f"code {done.returncode}").splitlines()[0]
+    raise CannotCompile(f"{find_compiler()[0]} fails: {message}")
 
 
 def store_in_cache(content: bytes, name: str) -> Path:
-    """Written beside and renamed; where the cache cannot be written, into a temporary folder."""
+    """Write a file to the cache atomically, or to a temporary folder if the cache is read-only."""
     for folder in (cache_dir(), None):
         try:
             place = folder or Path(tempfile.mkdtemp(prefix="lit_optim_"))

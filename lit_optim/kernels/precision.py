@@ -1,9 +1,10 @@
-"""How the tensors of a step are stored: as they are computed, in 16 bits, or in 8 and a scale.
+"""Storage formats: states in full precision, in 16 bits, or in 8 bits with a scale per block.
 
-What is stored in fewer bits than it is computed in is rounded up or down by chance, so that it is
-right on average: a moving average would otherwise never feel a change that is smaller than half of
-the last bit. The chance is a function of the parameter's number, its step and the place of the
-element: the same again after a resume, on any number of threads, in every executor.
+States in fewer bits are stored with stochastic rounding: a value is rounded up or down at random,
+so that it is right on average. With rounding to nearest, a moving average would never see a change
+of less than half of the last bit. The random bits are a hash of the parameter's number, the number
+of the update and the position of the element. They are therefore the same after a resume, on any
+number of threads and in every executor.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-#: What is computed and what is stored, by the dtypes of tensors in a row: int8 and uint8 are states
-#: of either sign and non-negative ones, int16 the lower half of a parameter.
+#: The names of the storage formats: int8 is for signed states, uint8 for non-negative states, int16
+#: for the low bits of a parameter.
 FORMATS = {
     torch.float64: "float64",
     torch.float32: "float32",
@@ -26,14 +27,15 @@ FORMATS = {
     torch.uint8: "uint8",
     torch.int16: "int16",
 }
-#: Types of devices that have no float64.
+#: Device types without float64.
 DEVICES_WITHOUT_FLOAT64 = ("mps",)
 EIGHT_BIT_DTYPES = (torch.int8, torch.uint8)
-#: So many values in 8 bits share a scale.
+#: The number of 8-bit values that share a scale.
 BLOCK = 256
-#: The bits of 1.0.
+#: The bits of the float32 1.0.
 ONE_BITS = 0x3F800000
-#: The name of a state's scales beside its own, and of the lower halves of the parameters.
+#: The suffix of the state with the scales of an 8-bit state, and the name of the state with the low
+#: bits of a bfloat16 parameter.
 SCALE, LOW_BITS = "_scale", "master"
 
 StateDtype = Literal["float32", "bfloat16", "int8"]
@@ -42,12 +44,12 @@ Kind = Literal["signed", "non-negative", "weight-like"]
 
 @dataclass(frozen=True)
 class State:
-    """A tensor that the optimizer keeps for each parameter, of the parameter's shape.
+    """A tensor of the parameter's shape that the optimizer keeps for each parameter.
 
     Args:
-        kind: signed and non-negative ones may be stored in fewer bits, what is like a weight not.
-        initial: all its elements before the first update; None: those of the parameter, for what is
-            like a weight.
+        kind: `signed` and `non-negative` states may be stored in fewer bits, `weight-like` not.
+        initial: the value of its elements before the first update; None: a copy of the parameter,
+            for `weight-like` states.
     """
 
     kind: Kind = "signed"
@@ -55,9 +57,10 @@ class State:
 
 
 def compute_dtype(p: Tensor) -> torch.dtype:
-    """What is computed in, and what states are kept in unless asked: at least float32.
+    """Return the dtype of the computation, and of states by default: at least float32.
 
-    Of complex parameters the states are complex too, as torch's; their parts are computed with.
+    The states of complex parameters are complex, as in torch; their real and imaginary parts are
+    computed separately.
     """
     if p.is_complex():
         return torch.complex128 if p.dtype == torch.complex128 else torch.complex64
@@ -65,28 +68,28 @@ def compute_dtype(p: Tensor) -> torch.dtype:
 
 
 def accumulation_dtype(device: torch.device) -> torch.dtype:
-    """The most precise dtype of a device: float64, or float32 where there is no float64."""
+    """Return the dtype for sums: float64, or float32 on a device without float64."""
     return torch.float32 if device.type in DEVICES_WITHOUT_FLOAT64 else torch.float64
 
 
 def as_real(x: Tensor) -> Tensor:
-    """The numbers of a sparse or complex tensor as real ones; any other tensor itself."""
+    """Return the values of a sparse or complex tensor as real numbers; any other tensor itself."""
     x = x.coalesce().values() if x.layout is torch.sparse_coo else x
     return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
 
 
 def clamp_to_dtype(number: float, dtype: torch.dtype) -> float:
-    """The number, or an infinity where a dtype has none so large; torch refuses to convert it."""
+    """Return the number, or an infinity if the dtype cannot hold it: torch would raise."""
     return number if abs(number) <= torch.finfo(dtype).max else math.copysign(math.inf, number)
 
 
 def create_state(p: Tensor, state: State, stored: StateDtype) -> Tensor:
-    """The state of p before its first update; where it is in 8 bits, its codes (see `encode`)."""
+    """Return the state of p before its first update; in 8 bits these are codes (see `encode`)."""
     eight = torch.int8 if state.kind == "signed" else torch.uint8
     dtype = {"float32": compute_dtype(p), "bfloat16": torch.bfloat16, "int8": eight}[stored]
     if state.kind == "weight-like":
         dtype = compute_dtype(p)
-    if dtype in EIGHT_BIT_DTYPES:  # the largest code is the scale
+    if dtype in EIGHT_BIT_DTYPES:  # the largest code stands for the scale itself
         return torch.full_like(p, torch.iinfo(dtype).max if state.initial else 0, dtype=dtype)
     if state.initial is None:
         return torch.empty_like(p, dtype=dtype).copy_(p)
@@ -95,12 +98,12 @@ def create_state(p: Tensor, state: State, stored: StateDtype) -> Tensor:
 
 
 def create_scales(codes: Tensor, initial: float = 0.0) -> Tensor:
-    """The scales of codes: a float32 for each 256 of them, in the order in which they lie."""
+    """Return the scales of codes: a float32 for each block of 256, in memory order."""
     return codes.new_full((-(-codes.numel() // BLOCK),), initial, dtype=torch.float32)
 
 
 def is_dense(x: Tensor) -> bool:
-    """Whether its elements fill a stretch of memory, in whatever order (channels_last)."""
+    """Whether its elements fill a range of memory, in any order (such as channels_last)."""
     expected = 1
     for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
         if size != 1 and stride != expected:
@@ -110,17 +113,17 @@ def is_dense(x: Tensor) -> bool:
 
 
 def flat_view(x: Tensor) -> Tensor:
-    """The elements of x in the order in which they lie, as a view; x has no gaps."""
+    """Return a 1-D view of x in memory order; x must have no gaps."""
     return x.view(-1) if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
 
 
 def decode(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Stored values, flat, as numbers.
+    """Convert stored values to numbers.
 
     Args:
-        x: values or codes, flat.
-        scale: of codes.
-        dtype: what is computed in.
+        x: values or codes, 1-D.
+        scale: the scales of codes; None for values.
+        dtype: the dtype to compute in.
     """
     if scale is None:
         return x.to(dtype)
@@ -130,31 +133,31 @@ def decode(x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     return (y * scale.repeat_interleave(BLOCK)[: len(y)]).to(dtype)
 
 
-def encode(value: Tensor, x: Tensor, scale: Tensor | None, chance: Tensor | None) -> None:
-    """Store numbers, flat, as decode reads them.
+def encode(value: Tensor, x: Tensor, scale: Tensor | None, random_bits: Tensor | None) -> None:
+    """Store numbers so that `decode` reads them, by stochastic rounding.
 
-    In 8 bits a value is a share of the largest of its block with three bits after its leading one:
-    neighbours lie 6 to 12 % apart, down to 2e-5 (signed) or 3e-10 (non-negative) of the largest.
-    Smaller ones become 0, or the smallest where 0 would be divided by (non-negative). An infinity
-    becomes the largest float, for 0 times an infinite scale would be NaN.
+    In 8 bits a value is a fraction of the largest of its block, with three bits after the leading
+    one: neighboring codes are 6 to 12 % apart, down to 2e-5 (signed) or 3e-10 (non-negative) of the
+    largest. Smaller values become 0, or the smallest code in a non-negative state, by which updates
+    divide. An infinity becomes the largest float: 0 times an infinite scale would be NaN.
 
     Args:
-        value: what to store, flat.
-        x: where to, flat.
-        scale: of codes; written.
-        chance: 16 random bits for each value; None: to the nearest.
+        value: the numbers, 1-D.
+        x: where to store them, 1-D.
+        scale: the scales of codes, which are written; None for values.
+        random_bits: 16 random bits for each value; None: round to nearest.
     """
     if scale is not None:
-        _encode_8_bits(value.float(), x, scale, chance)
-    elif x.dtype == torch.bfloat16 and chance is not None:
+        _encode_8_bits(value.float(), x, scale, random_bits)
+    elif x.dtype == torch.bfloat16 and random_bits is not None:
         bits = value.float().view(torch.int32).to(torch.int64)  # room for a carry out of bit 31
-        up = ((bits + chance) & ~0xFFFF).to(torch.int32).view(torch.float32)
+        up = ((bits + random_bits) & ~0xFFFF).to(torch.int32).view(torch.float32)
         x.copy_(torch.where(value.isnan(), value.float(), up))
     else:
         x.copy_(value)
 
 
-def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | None) -> None:
+def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, random_bits: Tensor | None) -> None:
     most = torch.iinfo(x.dtype).max
     padded = torch.nn.functional.pad(value, (0, scale.numel() * BLOCK - value.numel()))
     torch.amax(padded.view(-1, BLOCK).abs(), 1, out=scale)
@@ -162,7 +165,7 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
     top = scale.repeat_interleave(BLOCK)[: value.numel()]
     plain = (top >= torch.finfo(top.dtype).tiny) & top.isfinite()
     y = (value.abs() * torch.where(plain, 1 / top, 0.0)).nan_to_num(1.0).clamp(max=1.0)
-    up = 1 << 19 if chance is None else (chance << 4) + 8
+    up = 1 << 19 if random_bits is None else (random_bits << 4) + 8
     code = ((y.view(torch.int32) + up >> 20) - (ONE_BITS >> 20) + most).clamp(0, most)
     if x.dtype == torch.int8:
         x.copy_(torch.where(value < 0, -code, code))
@@ -171,16 +174,16 @@ def _encode_8_bits(value: Tensor, x: Tensor, scale: Tensor, chance: Tensor | Non
 
 
 def join_master(p: Tensor, low: Tensor) -> Tensor:
-    """The float32 whose nearest bfloat16 is p and whose other 16 bits are low."""
+    """Return the float32 whose nearest bfloat16 is p and whose other 16 bits are low."""
     high = p.view(torch.int16).to(torch.int32)
-    # who sets p to 0 leaves a low half that would take from nothing
+    # code that sets p to 0 leaves its low bits, which must not be subtracted from 0
     rest = torch.where((high & 0x7FFF == 0) & (low < 0), 0, low.to(torch.int32))
     bits = (high << 16) + rest
     return bits.view(torch.float32)
 
 
 def split_master(value: Tensor, p: Tensor, low: Tensor) -> None:
-    """Store float32 values as `joined` reads them: exactly."""
+    """Store float32 values exactly, so that `join_master` reads them."""
     bits = value.view(torch.int32).to(torch.int64)
     high = (bits + 0x8000) >> 16
     nan = value.isnan()
@@ -192,7 +195,7 @@ WORD_MASK = 0xFFFFFFFF
 
 
 def hash_bits(x: Any) -> Any:
-    """32 bits, each of them shaken by all the others; of an int or an int64 tensor."""
+    """Hash 32 bits, given as an int or an int64 tensor: each bit changes all others."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & WORD_MASK
     x = x ^ (x >> 15)
@@ -201,23 +204,23 @@ def hash_bits(x: Any) -> Any:
 
 
 def rounding_key(number: int, t: int, word: int) -> int:
-    """What the chances of a parameter's t-th update depend on; two states share a word."""
+    """Return the key of the random bits of a parameter's t-th update; two states share a word."""
     return int(
         hash_bits((hash_bits((hash_bits(number & WORD_MASK) + t) & WORD_MASK) + word) & WORD_MASK)
     )
 
 
 def rounding_bits(key: int, half: int, first: int, count: int, device: torch.device) -> Tensor:
-    """16 random bits for each of the elements from `first` on, as int64.
+    """Return 16 random bits for each of the elements from `first` on, as int64.
 
     Args:
-        key: of `key_of`.
-        half: 0 or 1, which half of the word.
-        first: the place of the first element in its tensor.
-        count: of elements.
-        device: where to.
+        key: from `rounding_key`.
+        half: 0 or 1: which half of the 32-bit word.
+        first: the position of the first element in its tensor.
+        count: the number of elements.
+        device: of the result.
     """
-    place = torch.arange(first, first + count, dtype=torch.int64, device=device)
-    x = (place & WORD_MASK) * 0x9E3779B1 + (place >> 32) * 0x85EBCA77 + key
+    position = torch.arange(first, first + count, dtype=torch.int64, device=device)
+    x = (position & WORD_MASK) * 0x9E3779B1 + (position >> 32) * 0x85EBCA77 + key
     bits: Tensor = hash_bits(x & WORD_MASK) >> (16 * half)
     return bits & 0xFFFF

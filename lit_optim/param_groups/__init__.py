@@ -1,4 +1,4 @@
-"""Floor 1: the parameters of a module -> param groups."""
+"""Divides the parameters of a module into param groups."""
 
 from lit_optim.param_groups.decay import (
     MakeGroups,

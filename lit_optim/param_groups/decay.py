@@ -1,8 +1,8 @@
-"""Which parameters are decayed.
+"""Param groups with and without weight decay.
 
-Every parameter lands in exactly one group, tied ones once; frozen ones too, so that unfreezing
-them later changes no group. Groups carry a `name`, under which their lr is logged, and the names of
-their parameters as `param_names`.
+Every parameter is in exactly one group. A parameter that layers share counts once, and frozen
+parameters are included, so that unfreezing them later changes no group. A group has a `name`, under
+which its lr is logged, and the names of its parameters as `param_names`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lit_optim.param_groups.tree import NORMS
 
 MakeGroups = Callable[[nn.Module], list[dict[str, Any]]]
 
-#: What transformers takes for norm layers, and for biases, in a name in lower case.
+#: How transformers recognizes norm layers and biases, in a lower-case name.
 TRANSFORMERS_NORMS = re.compile(r"bias|layernorm|rmsnorm|(^|\.|_)norm($|\.)")
 
 
@@ -33,27 +33,28 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
     """Weight decay for matrices and convolutions; none for norm layers, biases and 1-D parameters.
 
     Returns:
-        groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
+        The groups `decay` and `no_decay` (with weight_decay 0); an empty group is left out.
 
     Raises:
-        ValueError: the module has no parameter to train, FSDP has flattened them already, or a
+        UsageError: the module has no trainable parameter, FSDP has flattened the parameters, or a
             layer is lazy and has no shape yet.
     """
     return _by_decay(describe_parameters(module), _is_exempt)
 
 
 def transformers(module: nn.Module) -> list[dict[str, Any]]:
-    """As transformers' Trainer decides: by the names of parameters, and by LayerNorm.
+    """Weight decay as transformers' Trainer applies it: by the names of parameters and LayerNorm.
 
-    Its get_decay_parameter_names as of version 5. No weight decay in an nn.LayerNorm, nor where a
-    name has bias, layernorm or rmsnorm in it, or a part that is norm or ends in _norm. So the
-    weight of a batch norm called `bn` is decayed, and that of an `up_norm` of any kind is not.
+    Follows its get_decay_parameter_names as of version 5. There is no weight decay in an
+    nn.LayerNorm, nor for a parameter whose name contains bias, layernorm or rmsnorm, or has a part
+    that is norm or ends in _norm. So the weight of a batch norm called `bn` is decayed, and that of
+    an `up_norm` of any class is not.
 
     Returns:
-        groups `decay` and `no_decay` (the latter with weight_decay 0); an empty one is left out.
+        The groups `decay` and `no_decay` (with weight_decay 0); an empty group is left out.
 
     Raises:
-        ValueError: as `no_decay`.
+        UsageError: as `no_decay`.
     """
     return _by_decay(describe_parameters(module), _is_exempt_in_transformers)
 
@@ -63,9 +64,9 @@ def _by_decay(
 ) -> list[dict[str, Any]]:
     _require_trainable(info.parameter for info in infos)
     decay = {info.name: info.parameter for info in infos if not is_exempt(info)}
-    rest = {info.name: info.parameter for info in infos if is_exempt(info)}
-    groups = [make_group("decay", decay), make_group("no_decay", rest) | {"weight_decay": 0.0}]
-    return [made for made in groups if made["params"]]
+    exempt = {info.name: info.parameter for info in infos if is_exempt(info)}
+    groups = [make_group("decay", decay), make_group("no_decay", exempt) | {"weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _is_exempt(info: ParameterInfo) -> bool:
@@ -75,21 +76,21 @@ def _is_exempt(info: ParameterInfo) -> bool:
 
 
 def _is_exempt_in_transformers(info: ParameterInfo) -> bool:
-    # a LayerNorm that is the whole module is none of its layers
+    # the module itself is not one of its layers, even if it is a LayerNorm
     in_layer_norm = any(isinstance(layer, nn.LayerNorm) for layer in info.path[1:])
     return in_layer_norm or TRANSFORMERS_NORMS.search(info.name.lower()) is not None
 
 
 def make_group(name: str, named: Mapping[str, nn.Parameter]) -> dict[str, Any]:
-    """A param group of this name."""
+    """Return a param group with this name."""
     return {"name": name, "params": [*named.values()], "param_names": [*named]}
 
 
 def single(module: nn.Module) -> list[dict[str, Any]]:
-    """All parameters alike, in one group called `all`.
+    """All parameters in one group called `all`.
 
     Raises:
-        ValueError: the module has no parameter to train, or a layer is lazy and has no shape yet.
+        UsageError: the module has no trainable parameter, or a layer is lazy and has no shape yet.
     """
     named = named_parameters(module)
     _require_trainable(named.values())
@@ -97,13 +98,18 @@ def single(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def snapshot_groups(make: MakeGroups, module: nn.Module) -> MakeGroups:
-    """The groups that `make` gives for `module` as it is now, to be had again later.
+    """Record the groups that `make` returns for `module` now, by the names of parameters.
 
-    FSDP flattens and cuts parameters before the optimizer is made; their names stay.
+    FSDP flattens and shards parameters before the optimizer is built, but keeps their names.
+
+    Returns:
+        A function that returns the same groups with the parameters that a module has later.
     """
     names = parameter_names(module)
-    plan = [(group, [names[p] for p in group["params"]]) for group in make(module)]
-    options = [({k: v for k, v in group.items() if k != "params"}, found) for group, found in plan]
+    options = [
+        ({k: v for k, v in group.items() if k != "params"}, [names[p] for p in group["params"]])
+        for group in make(module)
+    ]
     return partial(_by_name, options)
 
 

@@ -1,4 +1,4 @@
-"""What each parameter is in its model: one description, which everything else reads."""
+"""Describes what each parameter is in its model: its role, its layer, its names."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from lit_optim.param_groups.tree import NORMS, STACKS, Entry, Node, Tree, read_t
 
 Role = Literal["hidden", "embedding", "head", "first", "norm", "bias", "vector", "other"]
 
-#: How linear layers are called that make queries, keys and values in one.
+#: Names of linear layers that compute queries, keys and values at once.
 FUSED = re.compile(r"qkv|qkv_proj|c_attn|in_proj|wqkv|query_key_value", re.IGNORECASE)
-#: Bare parameters that are looked up or added, not multiplied with.
+#: Names of parameters outside of layers that are looked up or added, not multiplied.
 TABLE = re.compile(r"emb|token|(^|[._])(wpe|wte|pos)($|[._])", re.IGNORECASE)
-#: Gates that a recurrent layer keeps one below the other.
+#: The number of gates whose weights a recurrent layer stacks in one matrix.
 GATES = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1, nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNNCell: 1}
 
 
-class Place(NamedTuple):
-    """The role of a parameter, and of how many equal matrices, one below the other, it is made."""
+class ParameterRole(NamedTuple):
+    """The role of a parameter, and the number of equal matrices that are stacked in it."""
 
     role: Role
     split: int = 1
 
 
 #: The role of a parameter that several layers share is the first of these.
-FIRST = ("embedding", "head", *(r for r in get_args(Role) if r not in ("embedding", "head")))
+ROLE_PRIORITY = (
+    "embedding",
+    "head",
+    *(r for r in get_args(Role) if r not in ("embedding", "head")),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,19 +44,19 @@ class ParameterInfo:
     """What a parameter is in its model.
 
     Args:
-        name: as its author wrote it: without the prefixes of torch.compile, DDP and FSDP, and for
-            a parametrized tensor that of the tensor (`net.weight`, and `net.weight.original0`
-            where it is made of several).
-        names: all its names, where layers share it; `name` is the first.
-        raw_names: the same as `named_parameters` has them.
-        tensor: the attribute of its layer that it is, or makes: `weight`.
-        parameter: itself.
+        name: its name in the author's code, without the prefixes of torch.compile, DDP and FSDP. A
+            parametrized tensor has the name of the tensor: `net.weight`, or `net.weight.original0`
+            if it has several parameters.
+        names: all its names, if layers share it; `name` is the first.
+        raw_names: the same names as in `named_parameters`.
+        tensor: the attribute of its layer that it is or parametrizes, such as `weight`.
+        parameter: the parameter.
         path: the modules from the root to its layer, which comes last.
         role: see `roles`.
-        split: of how many equal matrices, one below the other, it is made.
-        height: the layers above it; 0 for the last.
-        depth: the layers below it; 0 for the first.
-        is_trainable: whether it gets gradients.
+        split: the number of equal matrices that are stacked in it.
+        height: the number of layers above it; 0 for the last layer.
+        depth: the number of layers below it; 0 for the first layer.
+        is_trainable: whether it requires gradients.
     """
 
     name: str
@@ -69,22 +73,22 @@ class ParameterInfo:
 
     @property
     def layer(self) -> nn.Module:
-        """The module that has it."""
+        """The module that has the parameter."""
         return self.path[-1]
 
     @property
     def classes(self) -> list[str]:
-        """The names of the class of its layer and of the bases of that."""
+        """The names of the class of its layer and of the base classes."""
         return [cls.__name__ for cls in type(self.layer).__mro__]
 
 
 def describe_parameters(module: nn.Module) -> list[ParameterInfo]:
     """Describe each parameter of a model once, in the order of `module.parameters()`.
 
-    Layers, the first convolution and the head are those of the network that is trained, as
-    `tree.read_tree` finds it, and so they do not depend on what stands frozen beside it. What
-    stands there has a role and a depth too, those that it would have if all were trained (but it is
-    no head), so that a frozen backbone that is unfrozen later has its lr.
+    Layers, the first convolution and the head are those of the trained network, which
+    `tree.read_tree` finds, so they do not depend on frozen modules next to it. Parameters of frozen
+    modules have the role and the depth that they would have if everything were trained (but are
+    never a head), so that a frozen backbone has its lr when it is unfrozen later.
 
     Raises:
         UsageError: a layer is lazy and has no shape yet, or FSDP has flattened the parameters.
@@ -95,11 +99,13 @@ def describe_parameters(module: nn.Module) -> list[ParameterInfo]:
     entries: dict[nn.Parameter, list[Entry]] = {}
     for entry in tree.entries:
         entries.setdefault(entry.parameter, []).append(entry)
-    trained, whole = _Structure(tree, lambda node: node.counts), _Structure(tree, lambda _: True)
-    places = {p: _place_of(own, trained, whole) for p, own in entries.items()}
+    trained = _Structure(tree, lambda node: node.in_trained_network)
+    full = _Structure(tree, lambda _: True)
+    roles = {p: _role_of(own, trained, full) for p, own in entries.items()}
     firsts = [own[0] for own in entries.values()]
-    heights = whole.heights(firsts, places)
-    heights |= trained.heights([entry for entry in firsts if entry.node.counts], places)
+    heights = full.heights(firsts, roles)
+    in_trained = [entry for entry in firsts if entry.node.in_trained_network]
+    heights |= trained.heights(in_trained, roles)
     top = max(heights.values(), default=0)
     return [
         ParameterInfo(
@@ -109,8 +115,8 @@ def describe_parameters(module: nn.Module) -> list[ParameterInfo]:
             tensor=own[0].tensor,
             parameter=p,
             path=tuple(node.module for node in own[0].path),
-            role=places[p].role,
-            split=places[p].split,
+            role=roles[p].role,
+            split=roles[p].split,
             height=heights[p],
             depth=top - heights[p],
             is_trainable=p.requires_grad,
@@ -120,7 +126,7 @@ def describe_parameters(module: nn.Module) -> list[ParameterInfo]:
 
 
 def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Each parameter once, by its name, also where FSDP has flattened it.
+    """Return each parameter once by its name, also if FSDP has flattened it.
 
     Raises:
         UsageError: a layer is lazy and has no shape yet.
@@ -132,7 +138,7 @@ def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def parameter_names(module: nn.Module) -> dict[nn.Parameter, str]:
-    """The name of each parameter.
+    """Return the name of each parameter.
 
     Raises:
         UsageError: a layer is lazy and has no shape yet.
@@ -141,15 +147,15 @@ def parameter_names(module: nn.Module) -> dict[nn.Parameter, str]:
 
 
 class _Structure:
-    """The first convolution, the head and the layers of a model, or of a part of it.
+    """The first convolution, the head and the layers of a model or of a part of it.
 
     Args:
         tree: the model.
-        uses: which nodes are looked at.
+        includes: whether a node is in the part.
     """
 
-    def __init__(self, tree: Tree, uses: Callable[[Node], bool]) -> None:
-        self.uses = uses
+    def __init__(self, tree: Tree, includes: Callable[[Node], bool]) -> None:
+        self.includes = includes
         paths: dict[nn.Module, tuple[Node, ...]] = {}
         for path in self._walk((tree.root,)):
             paths.setdefault(path[-1].module, path)
@@ -161,26 +167,26 @@ class _Structure:
         self.layers = {layer: k for k, layer in enumerate(layers, 1)}
 
     def heights(
-        self, entries: list[Entry], places: dict[nn.Parameter, Place]
+        self, entries: list[Entry], roles: dict[nn.Parameter, ParameterRole]
     ) -> dict[nn.Parameter, int]:
-        """How many layers are above each of these parameters, which come in order."""
-        depths, begun, last = {}, 0, len(self.layers)
+        """Count the layers above each of these parameters, which are in the order of the model."""
+        depths, reached, last = {}, 0, len(self.layers)
         for entry in entries:
             inside = next((self.layers[node] for node in entry.path if node in self.layers), 0)
-            begun = max(begun, inside)
-            role = places[entry.parameter].role
+            reached = max(reached, inside)
+            role = roles[entry.parameter].role
             if role == "embedding":
                 depth = 0
             elif inside:
                 depth = inside
             else:
-                depth = last + 1 if begun == last or role == "head" else begun
+                depth = last + 1 if reached == last or role == "head" else reached
             depths[entry.parameter] = depth
         used = sorted(set(depths.values()), reverse=True)
         return {p: used.index(depth) for p, depth in depths.items()}
 
     def _children(self, node: Node) -> list[Node]:
-        return [child for child in node.children if self.uses(child)]
+        return [child for child in node.children if self.includes(child)]
 
     def _walk(self, path: tuple[Node, ...]) -> Iterator[tuple[Node, ...]]:
         yield path
@@ -188,26 +194,32 @@ class _Structure:
             yield from self._walk((*path, child))
 
     def _is_in_block(self, path: tuple[Node, ...]) -> bool:
-        """Whether a layer is within one of several blocks."""
+        """Whether a layer is inside one of several blocks."""
         for container, block in pairwise(path[:-1]):
-            alike = [child for child in self._children(container) if child.kind is block.kind]
-            if isinstance(container.module, STACKS) and len(alike) > 1:
+            siblings = [
+                child
+                for child in self._children(container)
+                if child.layer_class is block.layer_class
+            ]
+            if isinstance(container.module, STACKS) and len(siblings) > 1:
                 return True
         return False
 
     def _layers(self, node: Node) -> Iterator[Node]:
-        """The members of stacks that have several of one class, from the input on."""
+        """Yield the members of stacks that have several of one class, starting at the input."""
         children = self._children(node)
-        kinds = [child.kind for child in children]
+        kinds = [child.layer_class for child in children]
         repeats = isinstance(node.module, STACKS) and len(set(kinds)) < len(kinds)
         for child in children:
-            is_stage = isinstance(child.module, STACKS) or "stage" in child.kind.__name__.lower()
-            # what a block is made of are no layers
+            is_stage = (
+                isinstance(child.module, STACKS) or "stage" in child.layer_class.__name__.lower()
+            )
+            # the modules inside a block are not layers
             within = list(self._layers(child)) if is_stage or not repeats else []
             yield from within or ([child] if repeats else [])
 
     def _plain_layers(self, node: Node) -> list[Node]:
-        """The children of the first module that has several."""
+        """Return the children of the first module that has several."""
         children = self._children(node)
         while len(children) == 1 and not node.entries and self._children(children[0]):
             node = children[0]
@@ -215,39 +227,39 @@ class _Structure:
         return children
 
 
-def _place_of(entries: list[Entry], trained: _Structure, whole: _Structure) -> Place:
-    """The place of a parameter, by all its names."""
-    places = [_place(entry, trained, whole) for entry in entries]
-    return min(places, key=lambda one: FIRST.index(one.role))
+def _role_of(entries: list[Entry], trained: _Structure, full: _Structure) -> ParameterRole:
+    """Return the role of a parameter under all its names."""
+    roles = [_role_of_entry(entry, trained, full) for entry in entries]
+    return min(roles, key=lambda role: ROLE_PRIORITY.index(role.role))
 
 
-def _place(entry: Entry, trained: _Structure, whole: _Structure) -> Place:
+def _role_of_entry(entry: Entry, trained: _Structure, full: _Structure) -> ParameterRole:
     layer, own, p = entry.node.module, entry.tensor, entry.parameter
     if own.startswith("bias") or own.endswith("bias"):
-        return Place("bias")
+        return ParameterRole("bias")
     if isinstance(layer, NORMS):
-        return Place("norm")
+        return ParameterRole("norm")
     if p.ndim < 2 or _is_magnitude(entry):
-        return Place("vector")
+        return ParameterRole("vector")
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
-        return Place("embedding")
+        return ParameterRole("embedding")
     if layer is trained.head:
-        return Place("head")
-    if layer is trained.first or (layer is whole.first and not entry.node.counts):
-        return Place("first")
+        return ParameterRole("head")
+    if layer is trained.first or (layer is full.first and not entry.node.in_trained_network):
+        return ParameterRole("first")
     if p.shape[0] == 1 or p.shape[0] == p.numel() or getattr(layer, "groups", 1) != 1:
-        return Place("other")
+        return ParameterRole("other")
     if own != "weight" and TABLE.search(own):
-        return Place("embedding")
+        return ParameterRole("embedding")
     parts = next((gates for kind, gates in GATES.items() if isinstance(layer, kind)), 1)
     fused = isinstance(layer, nn.Linear) and FUSED.fullmatch(entry.node.name.rpartition(".")[2])
     if own == "in_proj_weight" or (fused and p.shape[0] == 3 * p.shape[1]):
         parts = 3
-    return Place("hidden", parts if own != "weight_hr" and not _is_factor(entry) else 1)
+    return ParameterRole("hidden", parts if own != "weight_hr" and not _is_factor(entry) else 1)
 
 
 def _is_magnitude(entry: Entry) -> bool:
-    """Whether it is the lengths of the rows of a weight under weight normalization."""
+    """Whether it holds the norms of the rows of a weight under weight normalization."""
     p, layer = entry.parameter, entry.node.module
     old = entry.tensor.endswith("_g") and hasattr(layer, f"{entry.tensor[:-2]}_v")
     new = entry.part.startswith("original")
@@ -255,5 +267,5 @@ def _is_magnitude(entry: Entry) -> bool:
 
 
 def _is_factor(entry: Entry) -> bool:
-    """Whether a parametrization makes the tensor of it, in another shape."""
+    """Whether a parametrization computes the tensor from it, in another shape."""
     return bool(entry.part) and not entry.part.startswith("original")

@@ -1,4 +1,4 @@
-"""An lr that falls from the head of a model down to its first layer."""
+"""Layer-wise lr decay: an lr that falls from the head of a model to its first layer."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ def layer_decay(
 
     Clark et al. 2020, ELECTRA, arXiv:2003.10555, App. A; as BEiT and MAE fine-tune.
 
-    What counts as a layer is read from the module tree: the members of a ModuleList or Sequential
-    that has several of one class, those of stages within stages; where there is none, the children
-    of the module. Embeddings and what stands before the first layer are layer 0; the head and what
-    stands behind the last are the last one. Frozen modules beside the network that is trained are
-    no layers of it.
+    Layers are read from the module tree: they are the members of a ModuleList or Sequential that
+    has several of one class, and those of stages inside stages; in a model without such containers,
+    they are the children of the module. Embeddings and modules before the first layer are layer 0;
+    the head and modules after the last layer are the last one. Frozen modules that are not part of
+    the trained network are not layers of it.
 
     Returns:
-        the groups of the base, divided by layer, with an `lr_mult`: `layer_00.decay`, ...
+        The groups of the base, divided by layer, with an `lr_mult`: `layer_00.decay`, ...
 
     Raises:
-        ValueError: as the base.
+        UsageError: as the base.
     """
     infos = {info.name: info for info in describe_parameters(module)}
     groups: dict[tuple[int, str], dict[str, Any]] = {}
     for group in BASES[base](module):
         for name, p in zip(group["param_names"], group["params"], strict=True):
             depth = infos[name].depth
-            made = groups.setdefault(
+            layer_group = groups.setdefault(
                 (depth, group["name"]),
                 group
                 | {"params": [], "param_names": [], "lr_mult": decay ** infos[name].height}
                 | {"name": f"layer_{depth:02d}.{group['name']}"},
             )
-            made["params"].append(p)
-            made["param_names"].append(name)
+            layer_group["params"].append(p)
+            layer_group["param_names"].append(name)
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 

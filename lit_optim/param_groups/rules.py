@@ -1,4 +1,4 @@
-"""Param groups by rules in order, as a user writes them."""
+"""Param groups by an ordered list of rules that a user writes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BASES = {
     "transformers": transformers,
     "layer_decay": layer_decay,
 }
-#: The attribute of a parameter that a rule has frozen.
-FROZEN_HERE = "_frozen_by_rules"
-#: Keys of a rule that say which parameters it is about; a parameter fits if all of them fit.
-MATCH = ("name", "regex", "module", "role", "ndim")
-#: What a rule sets itself, beside hyperparameters.
-OWN = ("lr_mult", "frozen")
+#: The attribute that marks a parameter frozen by a rule.
+FROZEN_BY_RULE = "_frozen_by_rules"
+#: The keys of a rule that select parameters; a parameter has to match all of them.
+MATCH_KEYS = ("name", "regex", "module", "role", "ndim")
+#: What a rule can set besides hyperparameters.
+SETTING_KEYS = ("lr_mult", "frozen")
 
 
 def by_rules(
@@ -33,51 +33,54 @@ def by_rules(
     rules: Sequence[Mapping[str, Any]] = (),
     base: Literal["no_decay", "single", "transformers", "layer_decay"] = "no_decay",
 ) -> list[dict[str, Any]]:
-    """What the base decides, changed by rules in their order.
+    """Change the groups of the base by rules, in their order.
 
         rules:
           - {role: head, lr_mult: 10}
           - {name: "blocks.0.*", frozen: true}
           - {module: Embedding, weight_decay: 0}
 
-    A rule is about the parameters that fit all of its `name` (shell-style), `regex` (found anywhere
-    in the name), `module` (the class of the layer that has it, or a base of that), `role` and
-    `ndim`; each may be a list of which one fits, and of a shared parameter any of its names may
-    fit. It sets `lr_mult` (a factor of lr),
-    `frozen` (not trained; kept in a group, so that thawing it later changes none) or any
-    hyperparameter of the optimizer. Of several rules about a parameter all count, and for each
-    key the first. Rules that freeze come before all else: layers, roles and the rules about them
-    are those of what is left to train.
+    A rule applies to the parameters that match all of its keys: `name` (a shell pattern), `regex`
+    (found anywhere in the name), `module` (the class of its layer or a base class), `role` and
+    `ndim`. A key may have a list, of which one has to match, and of a shared parameter any name may
+    match. A rule sets `lr_mult` (a factor of the lr), `frozen` (not trained, but in a group, so
+    that unfreezing it later changes no group) or any hyperparameter of the optimizer. If several
+    rules match a parameter, all apply, and the first one wins for each key. Rules that freeze are
+    applied first: layers and roles, and the rules about them, are those of the remaining network.
+
+    Side effects: sets `requires_grad` of the parameters that rules freeze, and marks them, so that
+    another call can undo it.
 
     Returns:
-        the groups of the base, divided where rules say different things; the names tell by which.
+        The groups of the base, divided where rules differ, and named by the rules.
 
     Raises:
-        UsageError: a rule about no parameter, one that says nothing, or nothing left to train.
+        UsageError: a rule matches no parameter or sets nothing, or no parameter is left to train.
     """
-    read = [_divided(rule, index) for index, rule in enumerate(rules)]
+    read = [_parse_rule(rule, index) for index, rule in enumerate(rules)]
     for p in module.parameters():
-        if getattr(p, FROZEN_HERE, False):  # by an earlier call: it is decided anew
+        if getattr(p, FROZEN_BY_RULE, False):  # by an earlier call, whose decision is undone
             p.requires_grad_(True)
-            delattr(p, FROZEN_HERE)
-    # what to freeze is decided by the model as it was built, all else by the network that is left
+            delattr(p, FROZEN_BY_RULE)
+    # what to freeze is decided by the model as built, everything else by the remaining network
     before = describe_parameters(module)
     freezing = [i for i, (_, settings) in enumerate(read) if "frozen" in settings]
-    fits = {info.name: [i for i in freezing if _fits(read[i][0], info)] for info in before}
+    fits = {info.name: [i for i in freezing if _matches(read[i][0], info)] for info in before}
     for info in before:
         if fits[info.name] and read[fits[info.name][0]][1]["frozen"] and info.is_trainable:
             info.parameter.requires_grad_(False)
-            setattr(info.parameter, FROZEN_HERE, True)
+            setattr(info.parameter, FROZEN_BY_RULE, True)
     if not any(info.parameter.requires_grad for info in before):
         raise UsageError("param_groups.rules freeze every parameter: nothing is left to train")
     infos = {info.name: info for info in describe_parameters(module)}
-    others = [i for i in range(len(read)) if i not in freezing]
+    unfrozen = [i for i in range(len(read)) if i not in freezing]
     for name, info in infos.items():
-        fits[name] = sorted(fits[name] + [i for i in others if _fits(read[i][0], info)])
+        fits[name] = sorted(fits[name] + [i for i in unfrozen if _matches(read[i][0], info)])
     for i, (match, _) in enumerate(read):
         if not any(i in found for found in fits.values()):
             raise UsageError(
-                f"param_groups.rules.{i} is about no parameter: {_told(match)}{_near(match, infos)}"
+                f"param_groups.rules.{i} matches no parameter: {_describe(match)}"
+                f"{_suggest_match(match, infos)}"
             )
     groups: dict[Any, dict[str, Any]] = {}
     for number, group in enumerate(BASES[base](module)):
@@ -87,44 +90,44 @@ def by_rules(
                 settings = read[i][1] | settings
             settings.pop("frozen", None)
             title = "+".join(_title(read[i][0]) for i in fits[name])
-            made = groups.setdefault(
+            new_group = groups.setdefault(
                 (number, title),
                 group | settings | {"name": f"{group['name']}.{title}" if title else group["name"]}
                 | {"params": [], "param_names": []},
             )  # fmt: skip
-            made["params"].append(p)
-            made["param_names"].append(name)
+            new_group["params"].append(p)
+            new_group["param_names"].append(name)
     return list(groups.values())
 
 
 def read_rule_settings(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each rule gives a param group, without a model; for an early check.
+    """Return the settings of each rule for a param group; needs no model, for an early check.
 
     Raises:
-        UsageError: a rule that says nothing, or about nothing.
+        UsageError: a rule sets nothing or matches nothing.
     """
-    read = [_divided(rule, index)[1] for index, rule in enumerate(rules)]
+    read = [_parse_rule(rule, index)[1] for index, rule in enumerate(rules)]
     return [{k: v for k, v in settings.items() if k != "frozen"} for settings in read]
 
 
-def _divided(rule: Mapping[str, Any], index: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Which parameters, and what they get."""
+def _parse_rule(rule: Mapping[str, Any], index: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Return the keys that select parameters, as lists, and the settings of a rule."""
     where = f"param_groups.rules.{index}"
-    match = {key: _listed(rule[key]) for key in MATCH if key in rule}
-    settings = {key: value for key, value in rule.items() if key not in MATCH}
+    match = {key: _as_list(rule[key]) for key in MATCH_KEYS if key in rule}
+    settings = {key: value for key, value in rule.items() if key not in MATCH_KEYS}
     if not match:
         raise UsageError(
-            f"{where} must say which parameters it is about: one of {', '.join(MATCH)}"
+            f"{where} must say which parameters it matches: one of {', '.join(MATCH_KEYS)}"
         )
     if not settings:
         raise UsageError(
             f"{where} sets nothing: give lr_mult, frozen or a hyperparameter of the optimizer"
         )
     for key in settings:
-        if key not in OWN and (near := suggest(key, OWN)):
+        if key not in SETTING_KEYS and (near := suggest(key, SETTING_KEYS)):
             raise UsageError(
-                f"{where} has no {key!r}{near} A rule sets {', '.join(OWN)} or a hyperparameter of "
-                "the optimizer"
+                f"{where} has no {key!r}{near} A rule sets {', '.join(SETTING_KEYS)} or a "
+                "hyperparameter of the optimizer"
             )
     mult, frozen = settings.get("lr_mult", 1.0), settings.get("frozen", False)
     if type(mult) not in (int, float) or not 0 < mult < float("inf"):
@@ -136,45 +139,45 @@ def _divided(rule: Mapping[str, Any], index: int) -> tuple[dict[str, list[Any]],
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise UsageError(
-                f"{where}.regex={pattern!r} is no regular expression: {error}"
+                f"{where}.regex={pattern!r} is not a regular expression: {error}"
             ) from None
     return match, settings
 
 
-def _fits(match: dict[str, list[Any]], info: ParameterInfo) -> bool:
+def _matches(match: dict[str, list[Any]], info: ParameterInfo) -> bool:
     names = (*info.names, *info.raw_names)
     facts: dict[str, Sequence[Any]] = {
         "module": info.classes,
         "role": [info.role],
         "ndim": [info.parameter.ndim],
     }
-    for key, wanted in match.items():
+    for key, allowed in match.items():
         if key == "name":
-            fits = any(fnmatchcase(name, pattern) for name in names for pattern in wanted)
+            is_match = any(fnmatchcase(name, pattern) for name in names for pattern in allowed)
         elif key == "regex":
-            fits = any(re.search(pattern, name) for name in names for pattern in wanted)
+            is_match = any(re.search(pattern, name) for name in names for pattern in allowed)
         else:
-            fits = any(value in wanted for value in facts[key])
-        if not fits:
+            is_match = any(value in allowed for value in facts[key])
+        if not is_match:
             return False
     return True
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _told(match: Mapping[str, list[Any]]) -> str:
+def _describe(match: Mapping[str, list[Any]]) -> str:
     return ", ".join(f"{key}={'|'.join(map(str, values))}" for key, values in match.items())
 
 
 def _title(match: Mapping[str, list[Any]]) -> str:
-    """For the name of a group: a tag of TensorBoard and a file name can hold it."""
+    """Return a part of a group's name that is valid in TensorBoard tags and file names."""
     words = "_".join(str(value) for values in match.values() for value in values)
     return re.sub(r"[^\w.]+", "_", words).strip("_.") or "rule"
 
 
-def _near(match: Mapping[str, list[Any]], infos: Mapping[str, ParameterInfo]) -> str:
+def _suggest_match(match: Mapping[str, list[Any]], infos: Mapping[str, ParameterInfo]) -> str:
     known: dict[str, list[str]] = {
         "name": list(infos),
         "module": [info.classes[0] for info in infos.values()],

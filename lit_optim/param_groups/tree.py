@@ -1,4 +1,4 @@
-"""The modules of a model under the names that its author gave them."""
+"""Reads the modules of a model under the names in its author's code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 from lit_optim.errors import UsageError
 
-#: Layers that normalize; their scale and shift are never decayed.
+#: Normalization layers; their scale and shift are never decayed.
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
-#: Containers whose members are one stack, from the input on.
+#: Containers whose members form a stack, starting at the input.
 STACKS = (nn.ModuleList, nn.Sequential)
-#: Modules around the model that is meant, by class name, and the attribute that holds it.
+#: Wrappers of modules, by class name, and the attribute with the wrapped module.
 WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DistributedDataParallel": "module",
@@ -33,24 +33,24 @@ FLATTENED = "_flat_param"
 
 @dataclass(eq=False)
 class Node:
-    """A module, its wrappers taken off.
+    """A module without its wrappers.
 
     Args:
         name: its dotted name, without those of wrappers.
-        module: never a wrapper.
-        entries: the parameters that are its own.
+        module: the module, never a wrapper.
+        entries: its own parameters.
         children: its submodules that have parameters.
-        counts: whether it is a part of the network that is trained; see `read_tree`.
+        in_trained_network: whether it is a part of the trained network; see `read_tree`.
     """
 
     name: str
     module: nn.Module
     entries: list[Entry] = field(default_factory=list)
     children: list[Node] = field(default_factory=list)
-    counts: bool = True
+    in_trained_network: bool = True
 
     @property
-    def kind(self) -> type[nn.Module]:
+    def layer_class(self) -> type[nn.Module]:
         """Its class, without parametrizations."""
         return type_before_parametrizations(self.module)
 
@@ -59,12 +59,12 @@ class Entry(NamedTuple):
     """A parameter under one of its names.
 
     Args:
-        name: as its author wrote it.
-        raw_name: as `named_parameters` has it.
-        tensor: the attribute of its layer that it makes, such as `weight`.
-        part: which part of that, where a parametrization makes it of several; else empty.
+        name: its name in the author's code.
+        raw_name: its name in `named_parameters`.
+        tensor: the attribute of its layer that it is or parametrizes, such as `weight`.
+        part: the part of the tensor, if a parametrization has several parameters; else empty.
         path: the modules from the root to its layer.
-        parameter: itself.
+        parameter: the parameter.
     """
 
     name: str
@@ -85,9 +85,9 @@ class Tree:
     """A model.
 
     Args:
-        root: the model itself.
-        entries: every name of every parameter; the first names in the order of `parameters()`.
-        is_flattened: FSDP has flattened the parameters.
+        root: the model.
+        entries: every name of every parameter; first names are in the order of `parameters()`.
+        is_flattened: whether FSDP has flattened the parameters.
     """
 
     root: Node
@@ -96,42 +96,42 @@ class Tree:
 
 
 def read_tree(module: nn.Module) -> Tree:
-    """Read the modules that have parameters, and decide which of them count.
+    """Read the modules that have parameters, and find the trained network among them.
 
-    What counts is the network that is trained. A module whose parameters are all frozen, or that
-    is in eval mode while the model is in training mode, stands beside that network: a teacher, a
-    moving copy, a perceptual loss, a metric. It has no layer and no head of the trained network,
-    wherever it is registered. The exception is a frozen module with a trained one behind it in the
-    same Sequential or ModuleList: it is a lower block of one stack, as in fine-tuning, and keeps
-    its place. What does not count still has a role and a depth, for the case that it is unfrozen;
-    see `describe_parameters`.
+    A module whose parameters are all frozen, or that is in eval mode while the model is in training
+    mode, is not part of the trained network: it is a teacher, a moving average, a perceptual loss
+    or a metric. It has no layer or head of the trained network, wherever it is registered. The
+    exception is a frozen module with a trained one after it in the same Sequential or ModuleList:
+    it is a lower block of one stack, as in fine-tuning, and keeps its position. Modules outside of
+    the trained network still have a role and a depth in case they are unfrozen; see
+    `describe_parameters`.
 
     Raises:
         UsageError: a layer is lazy and has no shape yet.
     """
-    state = _State()
-    root = state.read(module, "", "", ())
-    lazy = next((entry.node for entry in state.entries if is_lazy(entry.parameter)), None)
+    reader = _TreeReader()
+    root = reader.read(module, "", "", ())
+    lazy = next((entry.node for entry in reader.entries if is_lazy(entry.parameter)), None)
     if lazy is not None:
         raise UsageError(
             f"the layer {lazy.name or 'itself'} ({type(lazy.module).__name__}) has no shape before "
             "its first batch: run one through the model before its parameters are put into groups "
             "(a LightningModule may set example_input_array)"
         )
-    place = {p: i for i, p in enumerate(module.parameters())}
-    last = len(place)
-    entries = sorted(state.entries, key=lambda entry: place.get(entry.parameter, last))
-    _decide_what_counts(root)
-    return Tree(root, entries, state.is_flattened)
+    positions = {p: i for i, p in enumerate(module.parameters())}
+    last = len(positions)
+    entries = sorted(reader.entries, key=lambda entry: positions.get(entry.parameter, last))
+    _find_trained_network(root)
+    return Tree(root, entries, reader.is_flattened)
 
 
-class _State:
+class _TreeReader:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.is_flattened = False
 
     def read(self, module: nn.Module, name: str, raw: str, above: tuple[Node, ...]) -> Node:
-        """The node of a module and of all below it."""
+        """Return the node of a module, with all nodes below it."""
         module, raw = self._unwrap(module, raw)
         node = Node(name.removesuffix("."), module)
         path = (*above, node)
@@ -142,7 +142,7 @@ class _State:
                 self._add(node, Entry(name + tensor, raw + tensor, tensor, "", path, p))
         children: dict[str, nn.Module | None] = module._modules
         for attribute, child in children.items():
-            if child is None or any(child is one.module for one in path):
+            if child is None or any(child is node.module for node in path):
                 continue
             if attribute == "parametrizations" and is_parametrized(module):
                 for entry in _parametrized(child, name, f"{raw}{attribute}.", path):
@@ -169,56 +169,56 @@ class _State:
 
 
 def _parametrized(lists: nn.Module, name: str, raw: str, path: tuple[Node, ...]) -> Iterator[Entry]:
-    """The parameters behind the parametrized tensors of a layer."""
-    for tensor, made_of in lists.named_children():
-        for below, p in made_of.named_parameters(remove_duplicate=False):
+    """Yield the parameters of the parametrized tensors of a layer."""
+    for tensor, parametrizations in lists.named_children():
+        for below, p in parametrizations.named_parameters(remove_duplicate=False):
             own = tensor if below == "original" else f"{tensor}.{below}"
             part = "" if below == "original" else below
             yield Entry(name + own, f"{raw}{tensor}.{below}", tensor, part, path, p)
 
 
-def _decide_what_counts(root: Node) -> None:
-    """Set `counts` of all nodes, as `read_tree` says."""
+def _find_trained_network(root: Node) -> None:
+    """Set `in_trained_network` of all nodes, as `read_tree` describes."""
     for by_mode in (True, False) if root.module.training else (False,):
         trained = _find_trained(root, by_mode)
-        # where only what is in eval mode could be a network, that mode says nothing: pretrained
-        # models often come in it
+        # if every possible network is in eval mode, the mode means nothing: pretrained models are
+        # often loaded in eval mode
         if any(isinstance(node.module, nn.Linear | _ConvNd) for node in trained):
             break
-    if root in trained:  # else nothing is trained, and all count
-        _count(root, trained)
+    if root in trained:  # otherwise nothing is trained, and all nodes belong to the network
+        _mark_untrained(root, trained)
 
 
 def _find_trained(root: Node, by_mode: bool) -> set[Node]:
-    """The nodes with something trained in or below them."""
+    """Return the nodes with a trained parameter in or below them."""
     found: set[Node] = set()
 
-    def look(node: Node) -> bool:
-        resting = by_mode and not isinstance(node.module, NORMS) and _is_resting(node)
-        below = [look(child) for child in node.children]
+    def visit(node: Node) -> bool:
+        in_eval_mode = by_mode and not isinstance(node.module, NORMS) and _is_in_eval_mode(node)
+        below = [visit(child) for child in node.children]
         own = any(entry.parameter.requires_grad for entry in node.entries)
-        if (own or any(below)) and not resting:
+        if (own or any(below)) and not in_eval_mode:
             found.add(node)
         return node in found
 
-    look(root)
+    visit(root)
     return found
 
 
-def _is_resting(node: Node) -> bool:
+def _is_in_eval_mode(node: Node) -> bool:
     return not any(module.training for module in node.module.modules())
 
 
-def _count(node: Node, trained: set[Node]) -> None:
+def _mark_untrained(node: Node, trained: set[Node]) -> None:
     is_stack = isinstance(node.module, STACKS)
     for i, child in enumerate(node.children):
         if child in trained:
-            _count(child, trained)
+            _mark_untrained(child, trained)
         elif not (is_stack and any(later in trained for later in node.children[i + 1 :])):
-            _leave_out(child)
+            _exclude(child)
 
 
-def _leave_out(node: Node) -> None:
-    node.counts = False
+def _exclude(node: Node) -> None:
+    node.in_trained_network = False
     for child in node.children:
-        _leave_out(child)
+        _exclude(child)

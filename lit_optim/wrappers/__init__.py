@@ -1,4 +1,4 @@
-"""What goes around any optimizer: an average of its weights, slow weights, sharpness."""
+"""Wrappers for any optimizer: averaged weights, slow weights, sharpness-aware steps."""
 
 from lit_optim.wrappers.ema import Ema
 from lit_optim.wrappers.lookahead import Lookahead

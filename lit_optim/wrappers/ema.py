@@ -15,7 +15,7 @@ from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
 class Ema(Wrapper):
-    """Trains the weights p, and is judged by their average e.
+    """Trains the weights p and evaluates their exponential moving average e.
 
     Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging; exponentially as
     in Izmailov et al. 2018, arXiv:1803.05407, and most diffusion models.
@@ -23,16 +23,16 @@ class Ema(Wrapper):
         after update t = 1, 2, ...:   e = d e + (1 - d) p,   e = p before the first
         d = decay, or with warmup min(decay, (1 + t) / (10 + t))
 
-    `eval()` puts e into the parameters, `train()` takes p back, to the bit. Under Lightning that is
-    done wherever the run validates, tests, predicts and saves. Buffers, such as batch norm's
-    statistics, are not averaged.
+    `eval()` writes e into the parameters, and `train()` restores p exactly; both change parameters
+    in place. Lightning callbacks call them around validation, tests, predictions and checkpoints.
+    Buffers, such as the statistics of batch norm, are not averaged.
 
-    Keeps one tensor of each parameter's shape, at least float32, or complex64 for a complex one.
+    State: one tensor of each parameter's shape, at least float32 (complex64 if it is complex).
 
     Args:
-        base: the optimizer that trains.
-        decay: e remembers about 1 / (1 - decay) updates.
-        warmup: begin with a shorter memory, so that the first weights are soon forgotten.
+        base: the optimizer that updates p.
+        decay: e averages over about the last 1 / (1 - decay) updates.
+        warmup: start with a smaller decay, so that the initial weights are soon forgotten.
     """
 
     numbers: ClassVar[tuple[str, ...]] = ("updates", "train_mode")
@@ -49,14 +49,18 @@ class Ema(Wrapper):
         super().__init__(base)
         self.decay, self.warmup = plain(decay), warmup
         self.updates, self.train_mode = 0, True
-        #: e of each parameter; in eval mode p, where e itself is in the parameter
+        #: e of each parameter; in eval mode it holds p, where the parameter holds e
         self.average: dict[Tensor, Tensor]
-        #: p in eval mode, of parameters that are too short to hold e
+        #: p in eval mode, for parameters whose dtype cannot hold e exactly
         self.trained: dict[Tensor, Tensor]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters, and the average by them."""
+        """Update the parameters, then their average.
+
+        Raises:
+            RuntimeError: it is in eval mode.
+        """
         if not self.train_mode:
             raise RuntimeError("Ema is in eval mode: call train() before step()")
         for p in self.params():
@@ -68,10 +72,10 @@ class Ema(Wrapper):
         self.updates += 1
         d, t = self.decay, self.updates
         d = min(d, (1 + t) / (10 + t)) if self.warmup else d
-        kinds: dict[Any, list[Tensor]] = {}
+        params_by_kind: dict[Any, list[Tensor]] = {}
         for p in self.params():
-            kinds.setdefault((p.device, p.dtype), []).append(p)
-        for params in kinds.values():
+            params_by_kind.setdefault((p.device, p.dtype), []).append(p)
+        for params in params_by_kind.values():
             averages = [self.average[p] for p in params]
             now = [p.detach().to(e.dtype) for p, e in zip(params, averages, strict=True)]
             torch._foreach_lerp_(averages, now, 1 - d)
@@ -79,7 +83,7 @@ class Ema(Wrapper):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the average into the parameters; nothing if it is there."""
+        """Write the average into the parameters; do nothing in eval mode."""
         if self.train_mode:
             self.train_mode = False
             for p, e in self.average.items():
@@ -91,7 +95,7 @@ class Ema(Wrapper):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Take back what is trained; nothing if it is there."""
+        """Restore the trained parameters; do nothing in train mode."""
         if not self.train_mode:
             self.train_mode = True
             for p, e in self.average.items():

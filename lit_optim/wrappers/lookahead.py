@@ -14,21 +14,22 @@ from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
 class Lookahead(Wrapper):
-    """k steps forward, and back to between where they began and ended.
+    """Averages slow weights with the fast weights that k updates of the optimizer reach.
 
     Zhang et al. 2019, Lookahead Optimizer: k steps forward, 1 step back, arXiv:1907.08610, Alg. 1.
 
         every k updates:   slow = slow + alpha (p - slow);   p = slow
 
-    The state of the optimizer within goes on as it is. Between two such updates a validation sees
-    the fast weights; let k divide `trainer.val_check_interval` to see the slow ones.
+    Every k updates it overwrites the parameters; the state of the base optimizer is not changed.
+    A validation between two of these sees the fast weights: choose a k that divides
+    `trainer.val_check_interval` to validate the slow weights.
 
-    Keeps one tensor of each parameter's shape.
+    State: one tensor of each parameter's shape.
 
     Args:
-        base: the optimizer that makes the steps.
-        k: updates of the fast weights to one of the slow.
-        alpha: how far the slow weights go along.
+        base: the optimizer that updates the fast weights.
+        k: the number of fast updates per slow update.
+        alpha: the step size of the slow weights.
     """
 
     numbers: ClassVar[tuple[str, ...]] = ("updates",)
@@ -48,7 +49,7 @@ class Lookahead(Wrapper):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters; on every k-th update the slow weights."""
+        """Update the parameters, and at every k-th update the slow weights."""
         for p in self.params():
             if p not in self.slow:
                 self.slow[p] = p.detach().clone()

@@ -18,34 +18,35 @@ EPS = 1e-12
 
 
 class Sam(Wrapper):
-    """Steps by the gradient at the worst point nearby, which leads to flat minima.
+    """Updates by the gradient at the worst point nearby, which leads to flat minima.
 
     Foret et al. 2021, Sharpness-Aware Minimization, arXiv:2010.01412, Alg. 1; adaptive: Kwon et al.
     2021, ASAM, arXiv:2102.11600, without its small eta.
 
         g = gradient at p;   e = rho g / |g|,   adaptive: rho |p|² g / ||p| g|
-        step by the gradient at p + e, from p
+        update p by the gradient at p + e
 
     Norms are over all parameters. In a complex parameter |p| is the modulus of each number, so that
-    its real and its imaginary part have one unit.
+    its real and imaginary parts have the same scale.
 
-    Each update takes two evaluations of the loss, so `step` wants a closure; Lightning gives one.
-    Its gradient clipping applies to both gradients: by norm it leaves e as it is, and clips what is
-    stepped by. Batch norm's statistics see both evaluations, and a training loss is logged twice.
-    With several devices each rank has the same gradient, so the same e. Neither gradient
-    accumulation nor a loss scaler (16-mixed) can go with it.
+    Each update evaluates the loss twice, so `step` needs a closure, which Lightning passes. During
+    the second evaluation the parameters hold p + e; `step` restores p before the base optimizer
+    runs. Lightning's gradient clipping applies to both gradients: clipping by norm does not change
+    e, and clips the gradient of the update. The statistics of batch norm see both evaluations, and
+    a training loss is logged twice. On several devices all ranks have the same gradient, and hence
+    the same e. Gradient accumulation and loss scalers (16-mixed) are not supported.
 
-    Keeps nothing; within a step one copy of the parameters.
+    State: none; within a step one copy of the parameters.
 
     Args:
-        base: the optimizer that steps.
-        rho: how far the worst point is looked for; 0.05, adaptive about ten times as far.
-        adaptive: in units of each weight, so that rescaled weights change nothing.
+        base: the optimizer that updates the parameters.
+        rho: the radius of the neighborhood; adaptive SAM needs about ten times the usual 0.05.
+        adaptive: scale the neighborhood by |p| (ASAM), so that rescaled weights change nothing.
     """
 
-    around_averaging: ClassVar[bool] = True
-    around_closures: ClassVar[bool] = False
-    own_needs: ClassVar[tuple[str, ...]] = ("closure", "whole")
+    can_wrap_averaging: ClassVar[bool] = True
+    can_wrap_closures: ClassVar[bool] = False
+    own_requirements: ClassVar[tuple[str, ...]] = ("closure", "whole")
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Sam(Wrapper):
             closure: clears the gradients, computes the loss and its gradients, returns the loss.
 
         Returns:
-            the loss at the parameters as they were.
+            The loss at the parameters before the update.
 
         Raises:
             UsageError: there is no closure.
@@ -74,27 +75,27 @@ class Sam(Wrapper):
             raise UsageError("Sam evaluates the loss twice: call step(closure)")
         with torch.enable_grad():
             loss = closure()
-        moved = [p for p in self.params() if p.grad is not None]
-        if moved:
-            kept = [p.detach().clone() for p in moved]
-            self._climb(moved)
+        perturbed = [p for p in self.params() if p.grad is not None]
+        if perturbed:
+            kept = [p.detach().clone() for p in perturbed]
+            self._perturb(perturbed)
             try:
                 with torch.enable_grad():
                     closure()
             finally:
-                for p, before in zip(moved, kept, strict=True):
+                for p, before in zip(perturbed, kept, strict=True):
                     p.copy_(before)
         self.base.step()
         return loss
 
-    def _climb(self, params: list[Tensor]) -> None:
-        ways, norms = [], []
+    def _perturb(self, params: list[Tensor]) -> None:
+        directions, norms = [], []
         for p in params:
             assert p.grad is not None
             g = as_real(p.grad * p.abs() if self.adaptive else p.grad)
             norms.append(torch.linalg.vector_norm(g, dtype=accumulation_dtype(g.device)))
-            ways.append(p.grad * p.abs().square() if self.adaptive else p.grad)
+            directions.append(p.grad * p.abs().square() if self.adaptive else p.grad)
         device = norms[0].device
-        norm = torch.linalg.vector_norm(torch.stack([one.to(device) for one in norms]))
-        for p, way in zip(params, ways, strict=True):
-            p.add_(way * (self.rho / (norm + EPS)).to(p.device))
+        norm = torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
+        for p, direction in zip(params, directions, strict=True):
+            p.add_(direction * (self.rho / (norm + EPS)).to(p.device))

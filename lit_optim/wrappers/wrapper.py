@@ -1,4 +1,4 @@
-"""An optimizer around another one: the same param groups, the same state."""
+"""Optimizers that wrap another optimizer and share its param groups and state."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
 
 class Number:
-    """An attribute of a wrapper that is a plain value and changes while training.
+    """An attribute of a wrapper that is a plain value and changes during training.
 
-    It is kept in a dictionary: what goes around the wrapper, as Fabric and Lightning do, takes its
-    class and its attributes, so that a value that is set there would be set beside the wrapper's.
+    The value is stored in a dictionary, not as an instance attribute. Fabric and Lightning wrap an
+    optimizer by copying its class and its attributes: both copies then share the dictionary, where
+    an instance attribute would be set in one of them only.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -33,57 +34,65 @@ class Number:
 
 
 class Wrapper(Optimizer):
-    """A torch optimizer that shares the `param_groups` and the `state` of the one it is around.
+    """A torch optimizer that wraps another one and shares its `param_groups` and `state`.
 
-    So any schedule reaches the groups, and hyperparameters are changed where they always are. The
-    state dict is that of `base`, and beside it, under the wrapper's own name, what it keeps
-    (`Lookahead.2` around another Lookahead).
-    Attributes that it has not are those of `base`.
+    Both hold the same objects: a schedule that edits the param groups of the wrapper edits those of
+    `base`. The state dict is that of `base` plus the wrapper's own state, under the name of its
+    class (`Lookahead.2` for a Lookahead around another one). Attributes that the wrapper does not
+    have are looked up in `base`.
 
-    A subclass writes `step`, and declares what it keeps in `numbers` and `tensors`.
+    A subclass implements `step`, and declares its own state in `numbers` and `tensors`.
+
+    Args:
+        base: the optimizer to wrap.
+
+    Raises:
+        UsageError: it cannot wrap an optimizer of this kind.
     """
 
-    #: A loss scaler unscales the gradients itself: a fused `base` would not hear of the scale.
+    #: A loss scaler has to unscale the gradients itself: it would not pass its scale to a fused
+    #: `base`.
     _step_supports_amp_scaling: ClassVar[bool] = False
 
-    #: Whether it can be around an optimizer with train() and eval().
-    around_averaging: ClassVar[bool] = False
-    #: Whether it can be around one that evaluates the loss itself.
-    around_closures: ClassVar[bool] = True
+    #: Whether it can wrap an optimizer that averages its weights, which has train() and eval().
+    can_wrap_averaging: ClassVar[bool] = False
+    #: Whether it can wrap an optimizer that calls the closure itself.
+    can_wrap_closures: ClassVar[bool] = True
     #: What it needs beside what `base` needs; see `requirements`.
-    own_needs: ClassVar[tuple[str, ...]] = ()
-    #: Attributes that are plain values and change while training, each a `Number`.
+    own_requirements: ClassVar[tuple[str, ...]] = ()
+    #: The names of attributes that are plain values and change during training, each a `Number`.
     numbers: ClassVar[tuple[str, ...]] = ()
-    #: Attributes that are tensors by parameter.
+    #: The names of attributes that hold a tensor for each parameter.
     tensors: ClassVar[tuple[str, ...]] = ()
 
     base: Optimizer
 
     def __init__(self, base: Optimizer) -> None:
         name = type(self).__name__
-        if not self.around_averaging and hasattr(base, "eval"):
+        if not self.can_wrap_averaging and hasattr(base, "eval"):
             raise UsageError(
-                f"wrapper: {name} cannot be around {type(base).__name__}, which averages itself"
+                f"wrapper: {name} cannot wrap {type(base).__name__}, which averages its weights "
+                "itself"
             )
-        if not self.around_closures and "closure" in getattr(base, "requirements", ()):
+        if not self.can_wrap_closures and "closure" in getattr(base, "requirements", ()):
             raise UsageError(
-                f"wrapper: {name} cannot be around {type(base).__name__}: both evaluate the loss "
-                "again within a step"
+                f"wrapper: {name} cannot wrap {type(base).__name__}: both evaluate the loss again "
+                "within a step"
             )
         self.__dict__["base"] = base
         self.__dict__["values"] = {}
         for attribute in self.tensors:
             self.__dict__[attribute] = {}
         super().__init__(base.param_groups, dict(base.defaults))
-        self._link()
+        self._share_groups_and_state()
 
-    def _link(self) -> None:
+    def _share_groups_and_state(self) -> None:
         self.param_groups, self.state = self.base.param_groups, self.base.state
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What `base` and the wrapper need."""
-        return (*getattr(self.base, "requirements", ()), *self.own_needs)
+        """The requirements of `base` and of the wrapper."""
+        return (*getattr(self.base, "requirements", ()), *self.own_requirements)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "base" not in self.__dict__:
@@ -91,10 +100,10 @@ class Wrapper(Optimizer):
         return getattr(self.base, name)
 
     def step_base(self, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
-        """A step of `base`.
+        """Call the step of `base`.
 
         Returns:
-            the loss, and whether it was an update, as `lit_optim.updates` counts them.
+            The loss, and whether the step was an update, as `lit_optim.updates` counts them.
         """
         updates = count_updates(self.base)
         before = updates.count
@@ -102,28 +111,28 @@ class Wrapper(Optimizer):
         return loss, updates.count > before
 
     def params(self) -> Iterator[Tensor]:
-        """Every parameter, in the order of the groups."""
+        """Yield every parameter, in the order of the groups."""
         for group in self.param_groups:
             yield from group["params"]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to both."""
+        """Add a param group to the wrapper and to `base`, which share their groups."""
         known = self.__dict__.get("param_groups")
         if known is self.base.param_groups:
             self.base.add_param_group(param_group)
-        elif known is not None:  # while it is made: the groups are there already
+        elif known is not None:  # torch's constructor adds the groups that `base` already has
             known.append(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """That of `base`, and what is kept beside it."""
-        places = {p: k for k, p in enumerate(self.params())}
+        """Return the state dict of `base` plus the wrapper's own state."""
+        indices = {p: k for k, p in enumerate(self.params())}
         kept: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
         for name in self.tensors:
-            kept[name] = {places[p]: value for p, value in getattr(self, name).items()}
+            kept[name] = {indices[p]: value for p, value in getattr(self, name).items()}
         return self.base.state_dict() | {self._state_key(): kept}
 
     def _state_key(self) -> str:
-        """The class's name; numbered from 2 on where wrappers of the same name are within."""
+        """Return the name of the class, numbered from 2 on around wrappers of the same class."""
         name, base, depth = type(self).__name__, self.base, 1
         while isinstance(base, Wrapper):
             depth += type(base).__name__ == name
@@ -132,50 +141,51 @@ class Wrapper(Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave.
+        """Load a state dict of the same wrapper around the same kind of optimizer.
 
         Raises:
-            UsageError: it is not of this wrapper.
+            UsageError: the state dict does not come from this wrapper.
         """
-        rest, name = dict(state_dict), self._state_key()
-        if name not in rest:
-            raise UsageError(f"the saved state is of an optimizer without {name} around it")
-        kept = rest.pop(name)
-        self.base.load_state_dict(rest)
-        self._link()
+        base_state, name = dict(state_dict), self._state_key()
+        if name not in base_state:
+            raise UsageError(f"the saved state comes from an optimizer without the wrapper {name}")
+        kept = base_state.pop(name)
+        self.base.load_state_dict(base_state)
+        self._share_groups_and_state()
         params = list(self.params())
         for attribute in self.numbers:
             setattr(self, attribute, kept[attribute])
         for attribute in self.tensors:
             saved = {params[k]: value for k, value in kept[attribute].items()}
-            moved = {p: value.to(p.device, copy=True) for p, value in saved.items()}
-            setattr(self, attribute, moved)
+            tensors = {p: value.to(p.device, copy=True) for p, value in saved.items()}
+            setattr(self, attribute, tensors)
 
     def __getstate__(self) -> dict[str, Any]:
-        torchs = ("param_groups", "state", "defaults", "step")  # its own step, once it is watched
+        # `step` is an instance attribute once updates are counted
+        of_torch = ("param_groups", "state", "defaults", "step")
         return {
             name: value
             for name, value in self.__dict__.items()
-            if name not in torchs and not name.startswith("_")
+            if name not in of_torch and not name.startswith("_")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         base = self.base
-        torchs = {"defaults": dict(base.defaults), "state": base.state}
-        super().__setstate__(torchs | {"param_groups": base.param_groups})
-        self._link()
+        of_torch = {"defaults": dict(base.defaults), "state": base.state}
+        super().__setstate__(of_torch | {"param_groups": base.param_groups})
+        self._share_groups_and_state()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} around {self.base!r}"
 
 
 class Wrapped:
-    """Makes an optimizer and puts a wrapper around it: `Wrapped(AdamW, partial(Ema, decay=0.99))`.
+    """Builds an optimizer and wraps it: `Wrapped(AdamW, partial(Ema, decay=0.99))`.
 
     Args:
-        make: an optimizer of param groups.
-        wrap: what goes around it.
+        make: builds an optimizer from param groups.
+        wrap: wraps it.
     """
 
     def __init__(
@@ -185,21 +195,21 @@ class Wrapped:
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What the optimizer needs; its groups are made by that."""
+        """The requirements of the optimizer, which decide how its param groups are made."""
         return tuple(getattr(getattr(self.make, "func", self.make), "requirements", ()))
 
     def __call__(self, params: Any, **more: Any) -> Optimizer:
-        """Made, and wrapped."""
+        """Build and wrap the optimizer."""
         return self.wrap(self.make(params, **more))
 
 
 def none(base: AnyOptimizer) -> AnyOptimizer:
-    """Nothing around it."""
+    """Return the optimizer without a wrapper."""
     return base
 
 
 def unwrap(optimizer: Any) -> Any:
-    """The optimizer within all wrappers."""
+    """Return the optimizer inside all wrappers of this package."""
     while isinstance(optimizer, Wrapper):
         optimizer = optimizer.base
     return optimizer

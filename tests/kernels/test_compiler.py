@@ -83,7 +83,7 @@ def test_the_cache_is_shared_mended_and_done_without(tmp_path):
         kept.write_bytes(broken)
         out, err = process(tmp_path).communicate(timeout=120)
         assert out.strip() == ANSWER, err
-        assert compiler._is_whole(kept)
+        assert compiler._is_intact(kept)
     nowhere = tmp_path / "file"
     nowhere.write_text("")
     out, err = process(nowhere).communicate(timeout=120)
@@ -92,7 +92,7 @@ def test_the_cache_is_shared_mended_and_done_without(tmp_path):
 
 def test_what_is_kept_needs_no_compiler(cache, monkeypatch):
     assert answer() == ANSWER
-    monkeypatch.setattr(compiler, "_compiled", None)  # to call it would fail
+    monkeypatch.setattr(compiler, "_compile", None)  # to call it would fail
     assert answer() == ANSWER
 
 

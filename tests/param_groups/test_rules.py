@@ -122,16 +122,16 @@ def test_rules_and_roles_go_together():
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ([{"name": "heads.*", "lr_mult": 2}], "rules.0 is about no parameter: name=heads.*"),
+        ([{"name": "heads.*", "lr_mult": 2}], "rules.0 matches no parameter: name=heads.*"),
         ([{"module": "Embeding", "lr_mult": 2}], "did you mean Embedding?"),
         ([{"role": "heads", "lr_mult": 2}], "did you mean head?"),
-        ([{"lr_mult": 2}], "rules.0 must say which parameters it is about"),
+        ([{"lr_mult": 2}], "rules.0 must say which parameters it matches"),
         ([{"name": "*"}], "rules.0 sets nothing"),
         ([{"name": "*", "lr_mult": 0}], "rules.0.lr_mult must be a number > 0, got 0"),
         ([{"name": "*", "lr_mult": math.nan}], "rules.0.lr_mult must be a number > 0, got nan"),
         ([{"name": "*", "frozen": "yes"}], "rules.0.frozen must be true or false, got 'yes'"),
         ([{"name": "*", "frozen": True}], "freeze every parameter"),
-        ([{"regex": "(", "lr_mult": 2}], "rules.0.regex='(' is no regular expression"),
+        ([{"regex": "(", "lr_mult": 2}], "rules.0.regex='(' is not a regular expression"),
     ],
     ids=str,
 )

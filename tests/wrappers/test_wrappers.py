@@ -195,15 +195,15 @@ def test_wrappers_go_around_wrappers():
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda p: Ema(ScheduleFreeSGD(p, lr=1.0)), "Ema cannot be around ScheduleFreeSGD, which"),
-        (lambda p: Lookahead(Ema(AdamW(p))), "Lookahead cannot be around Ema, which averages"),
-        (lambda p: Sam(LBFGS(p)), "Sam cannot be around LBFGS: both evaluate the loss again"),
+        (lambda p: Ema(ScheduleFreeSGD(p, lr=1.0)), "Ema cannot wrap ScheduleFreeSGD, which"),
+        (lambda p: Lookahead(Ema(AdamW(p))), "Lookahead cannot wrap Ema, which averages"),
+        (lambda p: Sam(LBFGS(p)), "Sam cannot wrap LBFGS: both evaluate the loss again"),
         (lambda p: Ema(AdamW(p), decay=1.0), "decay must be a number in [0, 1), got 1.0"),
         (lambda p: Lookahead(AdamW(p), k=0), "k must be a whole number > 0, got 0"),
         (lambda p: Sam(AdamW(p), rho=-1), "rho must be a number > 0, got -1"),
         (
             lambda p: Ema(AdamW(p)).load_state_dict(AdamW(p).state_dict()),
-            "the saved state is of an optimizer without Ema around it",
+            "the saved state comes from an optimizer without the wrapper Ema",
         ),
     ],
     ids=["averages", "wrapped", "closure", "decay", "k", "rho", "state"],
