@@ -1,4 +1,4 @@
-"""Whether a metric of a given name is best when low or when high."""
+"""Infers from the name of a metric whether lower or higher values are better."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 Direction = Literal["min", "max"]
 
-#: These decide wherever they stand: a `dice_loss` is a loss.
+#: Words that decide wherever they are: a `dice_loss` is a loss.
 LOSSES = """loss losses error errors err cost costs regret penalty incorrect mistakes failure
     failures"""
 LOWER = """
@@ -31,9 +31,9 @@ HIGHER = """
     ndcg dcg mrr hit hits similarity likelihood logprob elbo
     reward rewards return returns success successes win wins winrate sharpe profit
     nmi ami ari silhouette purity throughput fps"""
-#: What says so only where nothing else does: a `brier_score` is a Brier score.
+#: Words that decide only if no other word does: a `brier_score` is a Brier score.
 VAGUE = ("score", "scores")
-#: Words that say something together; spelled with spaces.
+#: Phrases that have a direction; written with spaces.
 PHRASES: dict[str, Direction] = {
     "cross entropy": "min",
     "false positive": "min",
@@ -68,21 +68,24 @@ PHRASES: dict[str, Direction] = {
     "log likelihood": "max",
     "log prob": "max",
 }
-#: After a metric these are about it: a `loss_weight` is no loss, but a `target_loss` is one.
-NO_QUALITY = """weight weights scale scaler threshold thresholds target targets count temperature"""
-#: A deviation of a metric is no quality wherever the word stands; but a `std_error` is an error.
+#: Words after a metric that name something else: a `loss_weight` is not a loss, but a
+#: `target_loss` is one.
+NOT_A_METRIC = (
+    """weight weights scale scaler threshold thresholds target targets count temperature"""
+)
+#: A deviation has no direction, wherever the word is; but a `std_error` is an error.
 SPREADS = ["std", "stdev", "var"]
-#: Comparisons, and metrics of what is not wanted: whether high is good is not in the name.
-UNCLEAR = """
+#: Comparisons, and metrics of undesired properties: their names do not say whether high is good.
+AMBIGUOUS = """
     ratio rank ranks gap diff diffs difference delta change versus vs anomaly outlier
     novelty risk toxicity unlearning forget forgetting"""
-#: A `loss_reduction` is best high, and an `accuracy_drop` low.
+#: Words that reverse the direction: a high `loss_reduction` is good, a high `accuracy_drop` is not.
 INVERSIONS = """
     neg negative minus inverse inverted inv reciprocal drop drops decrease reduction free"""
 IMPROVEMENTS = ["improvement", "improvements", "gain", "gains"]
-#: Beside these a loss is lost money or a lost game.
-OF_GAMES = ["win", "wins", "winrate", "profit"]
-#: Before a metric in one word, such as `valloss`.
+#: Next to these words a loss is lost money or a lost game.
+GAME_WORDS = ["win", "wins", "winrate", "profit"]
+#: Prefixes that are joined with a metric in one word, such as `valloss`.
 SPLITS = "val valid validation train test eval dev"
 KNOWN: dict[str, Direction] = {
     **dict.fromkeys(LOWER.split(), "min"),
@@ -97,7 +100,7 @@ ONE_MINUS = re.compile(r"(^|[/_ ])1 ?- ?[A-Za-z]")
 JOINED = re.compile(
     f"(?:{'|'.join(SPLITS.split())})({'|'.join(sorted([*KNOWN, *LOSSES.split()], key=len)[::-1])})"
 )
-#: Phrases of which a ratio is a metric: the signal to noise ratio.
+#: Phrases whose ratio is a metric, such as the signal to noise ratio.
 RATIOS = (
     "signal_noise",
     "signal_to_noise",
@@ -110,75 +113,77 @@ VOCABULARY = {
     *KNOWN,
     *LOSSES.split(),
     *VAGUE,
-    *NO_QUALITY.split(),
+    *NOT_A_METRIC.split(),
     *SPREADS,
-    *UNCLEAR.split(),
+    *AMBIGUOUS.split(),
     *INVERSIONS.split(),
     *IMPROVEMENTS,
 }
 
 
 def infer_direction(name: str) -> Direction | None:
-    """Whether a metric is best when "min" or "max", by the words in its name.
+    """Infer whether a metric should be minimized or maximized from the words in its name.
 
-    What is known is the field's vocabulary. Prefixes and suffixes do not matter: `val/loss`,
+    Knows the usual names of metrics. Prefixes and suffixes do not matter: `val/loss`,
     `val_loss_epoch`, `test/loss/dataloader_idx_0` and `valLoss` are losses.
 
     Returns:
-        None where the name does not tell.
+        "min" or "max", or None if the name does not say.
     """
-    words = _words(name)
-    if any(word in UNCLEAR.split() for word in words) and not any(word in RATIOS for word in words):
+    words = _split_words(name)
+    if any(word in AMBIGUOUS.split() for word in words) and not any(
+        word in RATIOS for word in words
+    ):
         return None
-    places = [k for k, word in enumerate(words) if word in KNOWN or word in LOSSES.split()]
-    last = max(places, default=-1)
-    if any(word in NO_QUALITY.split() for word in words[last + 1 :]):
+    positions = [k for k, word in enumerate(words) if word in KNOWN or word in LOSSES.split()]
+    last = max(positions, default=-1)
+    if any(word in NOT_A_METRIC.split() for word in words[last + 1 :]):
         return None
     if any(word in SPREADS and words[k + 1 : k + 2] != ["error"] for k, word in enumerate(words)):
         return None
-    way = _direction([words[k] for k in places], words)
+    direction = _combine_directions([words[k] for k in positions], words)
     if any(word in IMPROVEMENTS for word in words):
-        is_loss_gain = any(word in ("gain", "gains") for word in words) and way != "max"
-        way = None if is_loss_gain else "max"  # of a loss it may be its weight
+        is_loss_gain = any(word in ("gain", "gains") for word in words) and direction != "max"
+        direction = None if is_loss_gain else "max"  # the gain of a loss may be its weight
     inversions = sum(word in INVERSIONS.split() for word in words)
     inversions += bool(ONE_MINUS.search(name)) + bool(LEADING_MINUS.search(name))
-    return OPPOSITE[way] if way is not None and inversions % 2 else way
+    return OPPOSITE[direction] if direction is not None and inversions % 2 else direction
 
 
-def _direction(found: list[str], words: list[str]) -> Direction | None:
-    """What the words that are metrics say together."""
-    if not found:
+def _combine_directions(metrics: list[str], words: list[str]) -> Direction | None:
+    """Return the direction on which all words that are metrics agree."""
+    if not metrics:
         return "max" if any(word in VAGUE for word in words) else None
-    ways: set[Direction] = {KNOWN.get(word, "min") for word in found}
-    is_loss = found[-1] in LOSSES.split()  # the noun: a `dice_loss` is a loss
-    if is_loss and not any(word in OF_GAMES for word in found):
+    directions: set[Direction] = {KNOWN.get(word, "min") for word in metrics}
+    is_loss = metrics[-1] in LOSSES.split()  # the noun: a `dice_loss` is a loss
+    if is_loss and not any(word in GAME_WORDS for word in metrics):
         return "min"
-    return ways.pop() if len(ways) == 1 else None
+    return directions.pop() if len(directions) == 1 else None
 
 
-def _words(name: str) -> list[str]:
-    """The words of a name in lower case; what is known as a phrase is one of them."""
+def _split_words(name: str) -> list[str]:
+    """Split a name into words in lower case; a known phrase becomes one word."""
     for mixed, plain in MIXED_CASE.items():
         name = name.replace(mixed, plain)
     name = name.replace("@", "_at_")
     words: list[str] = []
     for piece in PIECES.findall(name):
-        whole = _without_number(piece.lower())
-        split = JOINED.fullmatch(whole)
-        if whole in VOCABULARY or split:
-            words.append(split[1] if split else whole)
+        word = _without_number(piece.lower())
+        split = JOINED.fullmatch(word)
+        if word in VOCABULARY or split:
+            words.append(split[1] if split else word)
         else:
-            words += map(_without_number, _parts(piece))
+            words += map(_without_number, _split_case(piece))
     text = f" {' '.join(words)} "
     for phrase in PHRASES:
         text = text.replace(f" {phrase} ", f" {phrase.replace(' ', '_')} ")
     return text.split()
 
 
-def _parts(piece: str) -> list[str]:
+def _split_case(piece: str) -> list[str]:
     return [word.lower() for word in WORDS.findall(piece)]
 
 
 def _without_number(word: str) -> str:
-    """`recall10` is recall, and `f1` is what it is."""
+    """Remove a trailing number: `recall10` is recall, but `f1` is a metric of its own."""
     return word if word in VOCABULARY else word.rstrip("0123456789") or word

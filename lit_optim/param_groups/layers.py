@@ -50,5 +50,5 @@ def layer_decay(
 
 
 def depths_of(module: nn.Module) -> dict[str, int]:
-    """The layer of each parameter, by name, from 0 at the input."""
+    """Return the layer of each parameter by name, counted from 0 at the input."""
     return {info.name: info.depth for info in describe_parameters(module)}
