@@ -38,14 +38,14 @@ DIRECTIONS = dict.fromkeys(LOWER.split(), "min") | dict.fromkeys(HIGHER.split(),
 
 
 @pytest.mark.parametrize("decoration", DECORATIONS)
-def test_the_words_of_the_field_whatever_is_put_around_them(decoration):
+def test_known_metrics_with_prefixes_and_suffixes(decoration):
     expected = DIRECTIONS | dict.fromkeys(UNKNOWN.split())
     found = {name: infer_direction(decoration.format(name)) for name in expected}
     assert found == expected
 
 
 @pytest.mark.parametrize("name", [n for n in DIRECTIONS if "_" in n])
-def test_camel_case_is_read_too(name):
+def test_names_in_camel_case(name):
     camel = "".join(word.capitalize() for word in name.split("_"))
     assert infer_direction(camel) == DIRECTIONS[name]
     assert infer_direction("val" + camel) == DIRECTIONS[name]
@@ -60,12 +60,12 @@ def test_camel_case_is_read_too(name):
         ("é", None), ("loss", "min"), ("LOSS", "min"), ("AUROC", "max"), ("val/R2", "max"),
     ],
 )  # fmt: skip
-def test_names_as_they_are_written(name, direction):
+def test_names_of_real_metrics(name, direction):
     assert infer_direction(name) == direction
 
 
 @given(st.text(max_size=30))
-def test_any_text_has_an_answer(name):
+def test_any_text_is_accepted(name):
     assert infer_direction(name) in ("min", "max", None)
 
 
@@ -125,7 +125,7 @@ MEASURES = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("decoration", ["{}", "val/{}", "{}_epoch"])
-def test_words_of_change_invert_a_direction_or_leave_it_open(change, measure, decoration):
+def test_words_of_change_invert_the_direction_or_are_ambiguous(change, measure, decoration):
     written = change.format(measure)
     if written.startswith("-") or "/-" in written or written.startswith("1"):
         decoration = "{}"
@@ -136,7 +136,7 @@ def test_words_of_change_invert_a_direction_or_leave_it_open(change, measure, de
 
 @pytest.mark.parametrize("low", ["loss", "mse", "perplexity", "wer"])
 @pytest.mark.parametrize("high", ["acc", "accuracy", "iou", "mrr", "win"])
-def test_words_of_both_directions_say_nothing_but_for_a_loss_of_something(low, high):
+def test_words_of_both_directions_are_ambiguous_except_in_a_loss(low, high):
     assert infer_direction(f"{low}_{high}") is None
     is_loss = low == "loss" and high != "win"
     assert infer_direction(f"{high}_{low}") == ("min" if is_loss else None)
@@ -152,5 +152,5 @@ def test_words_of_both_directions_say_nothing_but_for_a_loss_of_something(low, h
         ("mrr_rank", None), ("neg_elbo", "min"),
     ],
 )  # fmt: skip
-def test_names_that_were_read_the_wrong_way(name, direction):
+def test_names_that_were_misread_before(name, direction):
     assert infer_direction(name) == direction

@@ -126,7 +126,7 @@ def test_wrappers_move_with_the_updates(name):
             torch.testing.assert_close(kept[p], one, rtol=1e-12, atol=0)
 
 
-def test_everybody_shares_one_counter():
+def test_all_wrappers_share_one_counter():
     params = parameters()
     inner = AdamW(params, lr=LR)
     around = Ema(Lookahead(inner))
@@ -139,7 +139,7 @@ def test_everybody_shares_one_counter():
     assert scheduler.last_epoch == around.updates == around.base.updates == 4
 
 
-def test_torchs_and_our_schedules_around_another():
+def test_nested_schedules_of_torch_and_ours():
     """torch patches `step` too, before us or after us."""
     for torch_first in (True, False):
         params = parameters()
@@ -161,7 +161,7 @@ def test_torchs_and_our_schedules_around_another():
         assert count_updates(optimizer).count == 3
 
 
-def test_a_step_that_is_put_back_is_counted_by_its_hooks():
+def test_a_restored_step_is_counted_by_hooks():
     """accelerate puts a `step` of its own there for each step in fp16, and then the old one."""
     params = parameters()
     optimizer = torch.optim.SGD(params, lr=LR)
@@ -174,7 +174,7 @@ def test_a_step_that_is_put_back_is_counted_by_its_hooks():
     assert updates.count == 4
 
 
-def test_an_error_within_a_step_is_no_update():
+def test_a_step_that_raises_is_not_an_update():
     params = parameters()
     optimizer = torch.optim.SGD(params, lr=LR)
     updates = count_updates(optimizer)
@@ -200,7 +200,7 @@ def test_a_hook_that_discards_the_gradients_comes_first():
 
 
 @pytest.mark.parametrize("wrap", [lambda o: o, Ema], ids=["alone", "ema"])
-def test_an_overflow_is_no_update(wrap):
+def test_an_overflow_is_not_an_update(wrap):
     """A fused optimizer is called by the scaler, and skips the step itself."""
     params = [torch.nn.Parameter(torch.ones(3))]
     optimizer = wrap(torch.optim.AdamW(params, lr=LR, fused=True))
@@ -238,7 +238,7 @@ class Kept:
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if not name.startswith("in_")])
-def test_listeners_hear_of_each_update_around_it(name):
+def test_listeners_are_called_before_and_after_each_update(name):
     params = parameters()
     optimizer = OTHERS[name](params, lr=LR)
     listener = Kept(params)
@@ -256,7 +256,7 @@ def test_listeners_hear_of_each_update_around_it(name):
 
 
 @pytest.mark.parametrize("make", [SGD, AdamW, torch.optim.SGD, Consumes, Hookless])
-def test_nothing_is_kept_alive(make):
+def test_the_counter_keeps_nothing_alive(make):
     """Without a run of the garbage collector, as torch's own test has it."""
 
     def train():
@@ -306,7 +306,7 @@ def test_packages(package):
     assert scheduler.last_epoch == 2
 
 
-def test_sam_makes_one_update_of_two_gradients():
+def test_sam_makes_one_update_with_two_gradients():
     params = parameters()
     optimizer = Sam(AdamW(params, lr=LR))
     scheduler = ScheduledLR(optimizer, linear().curve(Horizon(9)))

@@ -83,7 +83,7 @@ def test_gradients_of_another_layout(executor, layout, options):
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_gradients_that_become_sparse_are_refused(executor):
+def test_gradients_that_become_sparse_are_rejected(executor):
     p = parameter(3, 2)
     optimizer = AdamW([p], executor=executor)
     for _ in range(2):  # at the first step, and after others
@@ -135,7 +135,7 @@ def test_empty_parameters(executor, options, stored):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool], ids=str)
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_parameters_that_are_no_numbers_to_learn_are_refused(executor, dtype):
+def test_parameters_of_other_dtypes_are_rejected(executor, dtype):
     good = parameter(3)
     bad = torch.nn.Parameter(torch.ones(3, dtype=dtype), requires_grad=False)
     for p in (good, bad):
@@ -147,7 +147,7 @@ def test_parameters_that_are_no_numbers_to_learn_are_refused(executor, dtype):
 
 
 @pytest.mark.parametrize("stored", STORED)
-def test_parameters_elsewhere(stored):
+def test_parameters_on_another_device(stored):
     """On the meta device nothing is computed, but everything has its shape."""
     here, there = parameter(3, 2), parameter(3, 2, device="meta")
     for p in (here, there):
@@ -186,7 +186,7 @@ def test_parameters_with_gaps(options, stored):
 
 
 @pytest.mark.skipif(not NATIVE, reason="no C compiler here")
-def test_a_refusal_does_nothing_by_halves():
+def test_a_rejected_step_changes_nothing():
     """Nor for ever: once it is mended, it is stepped."""
     good, bad = parameter(3), parameter(4, 3)
     optimizer = AdamW([good, bad], lr=0.5, executor="native")
@@ -202,7 +202,7 @@ def test_a_refusal_does_nothing_by_halves():
 
 
 @pytest.mark.skipif(not NATIVE, reason="no C compiler here")
-def test_who_is_left_to_torch_once_may_come_back(caplog):
+def test_parameters_return_from_torch_to_native_kernels(caplog):
     p, q = parameter(3), parameter(4, 3)
     optimizer = AdamW([p, q])
     p.grad, q.grad = torch.ones(3), torch.ones(3, 4).t()

@@ -71,7 +71,7 @@ def process(home):
     )
 
 
-def test_the_cache_is_shared_mended_and_done_without(tmp_path):
+def test_the_cache_is_shared_repaired_and_optional(tmp_path):
     at_once = [process(tmp_path) for _ in range(4)]
     for started in at_once:
         out, err = started.communicate(timeout=120)
@@ -90,7 +90,7 @@ def test_the_cache_is_shared_mended_and_done_without(tmp_path):
     assert out.strip() == ANSWER, err
 
 
-def test_what_is_kept_needs_no_compiler(cache, monkeypatch):
+def test_a_cached_kernel_needs_no_compiler(cache, monkeypatch):
     assert answer() == ANSWER
     monkeypatch.setattr(compiler, "_compile", None)  # to call it would fail
     assert answer() == ANSWER
@@ -123,13 +123,13 @@ def refusal(call, *args):
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_compiler_that_fails_is_told_in_one_line(failure, cache, tmp_path, monkeypatch):
+def test_a_failing_compiler_is_reported_in_one_line(failure, cache, tmp_path, monkeypatch):
     script, told = FAILURES[failure]
     monkeypatch.setenv("CC", command(tmp_path, script))
     assert re.search(told, refusal(answer))
 
 
-def test_what_is_no_program_is_told_in_one_line(cache, tmp_path, monkeypatch):
+def test_a_compiler_that_cannot_run_is_reported_in_one_line(cache, tmp_path, monkeypatch):
     path = tmp_path / "text"
     path.write_text("neither a script nor a binary")
     path.chmod(0o755)
@@ -137,7 +137,7 @@ def test_what_is_no_program_is_told_in_one_line(cache, tmp_path, monkeypatch):
     refusal(answer)
 
 
-def test_a_command_that_cannot_be_read_is_told_or_left_out(cache, monkeypatch):
+def test_an_invalid_cc_variable_is_ignored(cache, monkeypatch):
     monkeypatch.setenv("CC", "'/opt/my compiler/cc")
     with suppress(CannotCompile):
         assert answer() == ANSWER  # by another one
@@ -214,7 +214,7 @@ def test_full_disks_leave_the_torch_executor(cache):
         step("auto")
 
 
-def test_who_has_no_home(cache, monkeypatch):
+def test_without_a_home_directory(cache, monkeypatch):
     """As in containers whose user is in no list."""
 
     def nobody():

@@ -89,12 +89,12 @@ LOOKS_TWICE = {"cautious": True, "clip_update": 0.5, "trust_ratio": True}
 @pytest.mark.parametrize(
     ("name", "settings"), [*((name, {}) for name in RULES), ("adamw", LOOKS_TWICE)], ids=str
 )
-def test_threads_change_no_bit(name, settings):
+def test_threads_do_not_change_results(name, settings):
     alone, shared = (on_threads(n, name, torch.float32, "native", settings) for n in (1, 3))
     assert all(torch.equal(p, q) for p, q in zip(alone, shared, strict=True))
 
 
-def test_sums_are_of_one_tensor_each():
+def test_sums_are_per_tensor():
     """However many others there are, and whatever chunks the threads are given."""
     together = on_threads(3, "adamw", torch.float32, "native", LOOKS_TWICE)
     for k, p in enumerate(parameters(torch.float32)):
@@ -171,7 +171,7 @@ def test_every_number_is_stored_as_the_torch_executor_stores_it(state_dtype):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_channels_last_is_stepped_as_it_lies(name):
+def test_channels_last_is_updated_in_memory_order(name):
     def trained(memory_format):
         value = torch.arange(48.0).reshape(2, 3, 4, 2).to(memory_format=memory_format)
         p = torch.nn.Parameter(value)
@@ -188,7 +188,7 @@ def test_channels_last_is_stepped_as_it_lies(name):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", RULES)
-def test_what_is_not_finite_goes_where_it_does_in_torch(name, bad):
+def test_non_finite_values_spread_as_in_torch(name, bad):
     def trained(executor):
         p = torch.nn.Parameter(torch.ones(20))
         optimizer = class_of(name)([p], executor=executor)
@@ -203,7 +203,7 @@ def test_what_is_not_finite_goes_where_it_does_in_torch(name, bad):
     torch.testing.assert_close(native, eager, equal_nan=True)
 
 
-def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
+def test_other_hyperparameters_need_no_other_kernel(monkeypatch):
     p = torch.nn.Parameter(torch.ones(9))
     p.grad = torch.ones(9)
     optimizer = AdamW([p])
@@ -220,7 +220,7 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
     assert len(cpu._kernels) == made
 
 
-def test_what_cannot_be_native_is_told_once(caplog):
+def test_unsupported_tensors_are_reported_once(caplog):
     rows = torch.nn.Parameter(torch.ones(4, 4)[:, ::2])
     rows.grad = torch.ones(4, 2)
     whole = torch.nn.Parameter(torch.ones(3))
@@ -237,7 +237,7 @@ def test_what_cannot_be_native_is_told_once(caplog):
     assert "\n" not in str(error.value)
 
 
-def test_tensors_that_lie_elsewhere_are_not_touched(monkeypatch):
+def test_unsupported_tensors_have_a_reason(monkeypatch):
     class Elsewhere(torch.Tensor):
         pass
 
@@ -256,7 +256,7 @@ def test_tensors_that_lie_elsewhere_are_not_touched(monkeypatch):
         class_of("adafactor")([p], executor="native")
 
 
-def test_what_a_table_follows():
+def test_a_table_is_valid_while_only_gradients_change():
     """Gradients that come and go; all else is to be what and where it was."""
 
     def row(fill):
@@ -288,7 +288,7 @@ def test_what_a_table_follows():
     assert not table.refresh([torch.zeros(3, 2)], [lying[:1]])
 
 
-def test_what_changes_between_steps_is_followed():
+def test_changes_between_steps_rebuild_the_table():
     """Memory of parameters, layouts of gradients, who has one at all."""
     ours, theirs = ([torch.nn.Parameter(torch.ones(4, 3)) for _ in range(3)] for _ in range(2))
     native, eager = AdamW(ours, lr=0.1), AdamW(theirs, lr=0.1, executor="torch")
@@ -309,7 +309,7 @@ def test_what_changes_between_steps_is_followed():
             torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
 
-def test_a_rule_that_branches_on_a_number_is_refused():
+def test_a_rule_that_branches_on_a_number_is_rejected():
     class Branching(Elementwise):
         def __init__(self, params, lr: float = 0.1, **options):
             super().__init__(params, lr=lr, **options)

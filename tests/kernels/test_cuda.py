@@ -1,6 +1,6 @@
-"""Triton kernels: their text, what a compiler says to it, what they compute, when they are refused.
+"""Triton kernels: their text, compilation, results and unsupported tensors.
 
-What they compute stands in `triton_parity` and `triton_storage`, which are run here in a process of
+Their results are tested by `triton_parity` and `triton_storage`, which run here in a process of
 their own.
 """
 
@@ -76,19 +76,19 @@ def parity(*arguments, **env):
 
 
 @with_triton
-def test_what_they_compute_in_the_interpreter():
+def test_kernels_in_the_interpreter():
     assert parity("-m", "not slow", **INTERPRETED) > 100
 
 
 @with_triton
 @pytest.mark.slow
-def test_what_they_compute_in_the_interpreter_in_all_precisions():
+def test_kernels_in_the_interpreter_in_all_precisions():
     assert parity("-m", "slow", **INTERPRETED) > 100
 
 
 @with_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_what_they_compute_on_a_gpu():
+def test_kernels_on_a_gpu():
     assert parity("-m", "slow or not slow", TRITON_INTERPRET="0") > 200
 
 
@@ -101,7 +101,7 @@ def test_what_they_compute_on_a_gpu():
         ("adamw_int8.txt", "adamw", {"state_dtype": "int8"}),
     ],
 )
-def test_the_text_is_the_one_that_was_read(file, name, settings):
+def test_the_text_equals_the_reviewed_text(file, name, settings):
     """What changes the text is to be seen; to take a new one over, after reading what changed:
 
     LIT_OPTIM_GOLDEN=write python -m pytest tests/kernels/test_cuda.py -k text
@@ -158,7 +158,9 @@ EVERYTHING = {"cautious": True, "clip_update": 1.0, "trust_ratio": True, "maximi
     ],
     ids=str,
 )
-def test_a_real_compiler_takes_them(name, dtype, capability, settings, tmp_path, monkeypatch):
+def test_a_real_compiler_accepts_the_kernels(
+    name, dtype, capability, settings, tmp_path, monkeypatch
+):
     """It knows types, which the interpreter does not."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
@@ -171,7 +173,7 @@ def test_a_real_compiler_takes_them(name, dtype, capability, settings, tmp_path,
 
 @with_triton
 @not_interpreted
-def test_no_value_makes_another_kernel(tmp_path, monkeypatch):
+def test_no_argument_value_specializes_a_kernel(tmp_path, monkeypatch):
     """Triton makes one for a number that is 1, for multiples of 16, for small and large ones."""
     import inspect
 
@@ -197,7 +199,7 @@ def test_no_value_makes_another_kernel(tmp_path, monkeypatch):
         assert all(one == asked[0] for one in asked)
 
 
-def test_what_is_refused(monkeypatch):
+def test_unsupported_tensors_have_a_reason(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     p = torch.nn.Parameter(torch.ones(3))
     assert cuda.unsupported_reason([p, p.detach()]) == "a tensor is on cpu"
@@ -281,7 +283,7 @@ def adamw_step(step=cuda.step):
     ],
     ids=["first", "last", "none", "long"],
 )
-def test_what_cannot_be_built_is_told_in_a_line_and_tried_once(error, line, monkeypatch):
+def test_a_failed_build_is_reported_in_one_line_and_not_repeated(error, line, monkeypatch):
     asked = []
 
     def broken(text):
@@ -296,7 +298,7 @@ def test_what_cannot_be_built_is_told_in_a_line_and_tried_once(error, line, monk
     assert len(cuda._kernels) == len(asked) == 1
 
 
-def test_the_text_is_kept_whole_and_what_is_run_is_what_was_written(tmp_path, monkeypatch):
+def test_the_text_is_stored_atomically_and_a_damaged_file_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = "seen = __file__\n"
     path = Path(cuda._load_module(text).seen)
@@ -312,7 +314,7 @@ def test_the_text_is_kept_whole_and_what_is_run_is_what_was_written(tmp_path, mo
     assert Path(cuda._load_module(text).seen).read_text("utf-8") == text
 
 
-def test_what_is_computed_once_per_call_is_what_a_processor_computes():
+def test_call_values_equal_torch_scalars():
     """Against torch's float64 scalars, division by zero and all."""
 
     def rule(g, p, s, h):

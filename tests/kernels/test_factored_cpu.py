@@ -63,7 +63,7 @@ def stepped(name, dtype, executor, settings, steps=4):
 
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=str)
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
-def test_as_torch_computes_it(name, settings, dtype):
+def test_equals_the_torch_executor(name, settings, dtype):
     native, one = stepped(name, dtype, "native", settings)
     by_torch, other = stepped(name, dtype, "torch", settings)
     for p, q in zip(native, by_torch, strict=True):
@@ -91,7 +91,7 @@ def test_any_number_of_threads_gives_the_same_bits(name):
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_goes_where_torch_lets_it(name, bad):
+def test_non_finite_values_spread_as_in_torch(name, bad):
     for shape in [(9,), (40, 30), (8, 3, 3), (4, 5, 30)]:
         results = []
         for executor in ("native", "torch"):
@@ -104,7 +104,7 @@ def test_what_is_not_finite_goes_where_torch_lets_it(name, bad):
         assert torch.equal(*results)
 
 
-def test_what_the_kernel_has_not_goes_to_torch():
+def test_unsupported_tensors_go_to_torch():
     lines = torch.randn(8, 4, 3, 3).to(memory_format=torch.channels_last)
     for values, why in [
         (lines, "a parameter is not contiguous in memory"),

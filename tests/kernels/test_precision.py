@@ -48,13 +48,13 @@ def special():
 # random bits
 
 
-def test_mixed_is_the_same_of_ints_and_tensors():
+def test_hash_bits_is_the_same_for_ints_and_tensors():
     given = torch.randint(0, 2**32, (1000,), generator=torch.Generator().manual_seed(0))
     given[:3] = torch.tensor([0, 1, 2**32 - 1])
     assert precision.hash_bits(given).tolist() == [precision.hash_bits(x) for x in given.tolist()]
 
 
-def test_mixed_shakes_every_bit():
+def test_hash_bits_changes_every_bit():
     """Of two words that differ in one bit, each bit differs in about half of all cases."""
     given = torch.randint(0, 2**32, (4000,), generator=torch.Generator().manual_seed(0))
     for bit in range(32):
@@ -67,7 +67,7 @@ def test_mixed_shakes_every_bit():
 
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("seed", [(0, 1, 0), (0, 2, 0), (1, 1, 0), (1, 1, 1), (2**31, 10**9, 1)])
-def test_chances_are_uniform(seed, half):
+def test_rounding_bits_are_uniform(seed, half):
     count = 1 << 18
     chances = precision.rounding_bits(
         precision.rounding_key(*seed), half, 0, count, torch.device("cpu")
@@ -81,7 +81,7 @@ def test_chances_are_uniform(seed, half):
     assert abs(chances.double().mean() / 32767.5 - 1) < 6 / math.sqrt(3 * count)
 
 
-def test_chances_tell_nothing_about_each_other():
+def test_rounding_bits_are_independent():
     count = 1 << 18
 
     def drawn(number=0, t=1, word=0, half=0, first=0):
@@ -96,7 +96,7 @@ def test_chances_tell_nothing_about_each_other():
         assert abs(correlation) < 6 / math.sqrt(count)
 
 
-def test_chances_depend_on_the_place_alone():
+def test_rounding_bits_depend_on_the_position_only():
     key, cpu = precision.rounding_key(3, 5, 0), torch.device("cpu")
     whole = precision.rounding_bits(key, 0, 0, 1000, cpu)
     assert torch.equal(precision.rounding_bits(key, 0, 300, 500, cpu), whole[300:800])
@@ -126,7 +126,7 @@ def neighbours(value):
     return nearest, torch.where(value == nearest.float(), nearest, nearest.nextafter(towards))
 
 
-def test_bfloat16_is_one_of_the_two_neighbours():
+def test_stochastic_rounding_gives_one_of_the_two_neighbors():
     value = torch.cat([random_bits(), *special()])
     value = value[~value.isnan()]
     near, far = neighbours(value)
@@ -137,7 +137,7 @@ def test_bfloat16_is_one_of_the_two_neighbours():
         assert torch.equal(found.signbit(), value.signbit())
 
 
-def test_bfloat16_keeps_what_it_can_hold():
+def test_stochastic_rounding_keeps_exact_values():
     exact, _ = special()
     for chance in (0, 1, 65535):
         found = in_bfloat16(exact, torch.full((len(exact),), chance))
@@ -148,7 +148,7 @@ def test_bfloat16_keeps_what_it_can_hold():
         assert in_bfloat16(nans, torch.full((6,), chance)).isnan().all()
 
 
-def test_bfloat16_is_right_on_average():
+def test_stochastic_rounding_is_right_on_average():
     """Over all chances exactly; over drawn ones as far as chance allows."""
     for value in special()[1].tolist():
         given = torch.full((65536,), value)
@@ -160,7 +160,7 @@ def test_bfloat16_is_right_on_average():
         assert error <= 5 * found.std().item() / 256
 
 
-def test_bfloat16_to_the_nearest():
+def test_bfloat16_without_random_bits_rounds_to_nearest():
     value = torch.cat([random_bits(), *special()])
     assert torch.equal(in_bfloat16(value, None).nan_to_num(), value.bfloat16().nan_to_num())
 
@@ -233,7 +233,7 @@ def test_8_bits_keep_zero_and_the_largest(dtype):
 
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
-def test_8_bits_are_right_on_average(dtype):
+def test_8_bits_are_right_on_average_by_stochastic_rounding(dtype):
     """Over all chances but for their size, 1 / 65536 of a level; over drawn ones as they fall."""
     small = torch.ones(257, BLOCK, dtype=torch.bool)
     small[:, 0] = False  # a largest for each block
@@ -266,7 +266,7 @@ def test_8_bits_do_not_drift(dtype):
 
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
-def test_nan_spoils_its_block_only(dtype):
+def test_nan_stays_in_its_block(dtype):
     value = values(dtype)
     value[BLOCK + 3] = NAN
     found = there_and_back(value, dtype, torch.full((len(value),), 65535))
@@ -276,7 +276,7 @@ def test_nan_spoils_its_block_only(dtype):
 
 @pytest.mark.parametrize("bad", [INF, -INF])
 @pytest.mark.parametrize("dtype", CODES, ids=str)
-def test_an_infinity_becomes_the_largest_number_and_spoils_nothing(dtype, bad):
+def test_an_infinity_becomes_the_largest_number(dtype, bad):
     value = values(dtype)
     value[BLOCK + 3] = bad = abs(bad) if dtype == torch.uint8 else bad
     found = there_and_back(value, dtype, None)
@@ -329,7 +329,7 @@ def test_new_states(kind, stored):
 # parameters in two halves
 
 
-def test_split_and_joined_lose_nothing():
+def test_split_master_and_join_master_are_exact():
     value = torch.cat([random_bits(1 << 18), *special()])
     p, low = torch.empty_like(value, dtype=torch.bfloat16), torch.empty_like(value).short()
     precision.split_master(value, p, low)
@@ -356,7 +356,7 @@ def test_ties_lie_between_two_neighbours():
 # where elements lie
 
 
-def test_dense_and_flat():
+def test_is_dense_and_flat_view():
     x = torch.arange(120.0).view(2, 3, 4, 5)
     whole = [x, x.transpose(1, 3), x.to(memory_format=torch.channels_last), x[:0], x[0, 0, 0, 0]]
     whole += [x[:, :, :1], x[:1].transpose(0, 2), torch.ones(1, 1).expand(1, 1)]

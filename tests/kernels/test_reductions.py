@@ -31,7 +31,7 @@ def natively(found):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("step", [by_torch, pytest.param(natively, marks=requirements.compiler)])
-def test_they_are_of_each_tensor_and_p_stays(step, dtype):
+def test_reductions_are_per_tensor_and_p_is_unchanged(step, dtype):
     found = rows(dtype, SHAPES)
     before = [[x.clone() for x in row] for row in found]
     told = step(found)
@@ -46,7 +46,7 @@ def test_they_are_of_each_tensor_and_p_stays(step, dtype):
 
 
 @requirements.compiler
-def test_threads_change_no_bit():
+def test_threads_do_not_change_results():
     count, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -57,7 +57,7 @@ def test_threads_change_no_bit():
     assert found[0] == found[1] == found[2]
 
 
-def test_what_is_told_is_a_sum_that_nothing_waits_for():
+def test_a_reduction_is_a_sum_that_the_rule_does_not_use():
     def single(g, p, s, h):
         return 1.0, 0.0, 0.0, {"told": g * p}
 

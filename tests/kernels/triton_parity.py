@@ -170,7 +170,7 @@ def test_equals_it_with_options(options, dtype):
 
 
 @pytest.mark.parametrize("state_dtype", ["float32", "int8"])
-def test_a_sum_is_over_the_tensor_and_nothing_beside_it(state_dtype):
+def test_sums_do_not_include_memory_next_to_the_tensor(state_dtype):
     class Counting(AdamW):
         def rule(self, g, p, s, h):
             known = {"exp_avg": s.exp_avg, "exp_avg_sq": s.exp_avg_sq}
@@ -184,7 +184,7 @@ def test_a_sum_is_over_the_tensor_and_nothing_beside_it(state_dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_sums_that_a_rule_tells(dtype):
+def test_reductions_of_a_rule(dtype):
     found = reductions.rows(dtype, [shape for shape in SHAPES if shape != (0,)], DEVICE)
     before = [[x.clone() for x in row] for row in found]
     table = cuda.PointerTable(found, list(range(len(found))))
@@ -207,7 +207,7 @@ def test_equals_torchs_own(dtype):
         torch.testing.assert_close(p, q, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)
 
 
-def test_what_is_below_the_normal_float32_is_no_zero():
+def test_subnormal_numbers_are_not_flushed_to_zero():
     grad = torch.full((5000,), 3e-22, device=DEVICE)
     p = torch.nn.Parameter(torch.zeros(5000, device=DEVICE))
     optimizer = native(AdamW)([p], lr=1.0, betas=(0.9, 0.9), eps=1e-30, weight_decay=0.0)
@@ -239,7 +239,7 @@ def test_parts_of_buffers_at_any_address():
     assert not changed[0]
 
 
-def test_channels_last_is_stepped_as_it_lies():
+def test_channels_last_is_updated_in_memory_order():
     results = []
     for memory_format in (torch.channels_last, torch.contiguous_format):
         value = torch.arange(48.0, device=DEVICE).reshape(2, 3, 4, 2)
@@ -253,7 +253,7 @@ def test_channels_last_is_stepped_as_it_lies():
     assert torch.equal(*results)
 
 
-def test_gradients_may_be_elsewhere_at_each_step_and_the_lr_another_one():
+def test_gradients_and_lr_may_change_at_each_step():
     """On a GPU nothing waits: what is sent must not be overwritten before it is there."""
     ours, theirs = parameters(), parameters()
     optimizer, other = native(AdamW)(ours), torch.optim.AdamW(theirs)
@@ -274,7 +274,7 @@ def test_gradients_may_be_elsewhere_at_each_step_and_the_lr_another_one():
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
-def test_a_default_device_is_no_matter():
+def test_a_default_device_does_not_matter():
     p = torch.nn.Parameter(torch.ones(9, device=DEVICE))
     p.grad = torch.ones_like(p)
     optimizer = native(AdamW)([p], lr=0.5, weight_decay=0.0)
@@ -283,7 +283,7 @@ def test_a_default_device_is_no_matter():
     torch.testing.assert_close(p.detach(), torch.full_like(p, 0.5))
 
 
-def test_a_table_follows_gradients_only():
+def test_a_table_is_valid_while_only_gradients_change():
     p, g = torch.nn.Parameter(random((9,), torch.float32, 0)), random((9,), torch.float32, 1)
     m, v = torch.zeros_like(g), torch.zeros_like(g)
     table = cuda.PointerTable([[p, g, m, v]], [0])
@@ -295,7 +295,7 @@ def test_a_table_follows_gradients_only():
     assert not table.refresh([g], kept)
 
 
-def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
+def test_other_hyperparameters_need_no_other_kernel(monkeypatch):
     p = torch.nn.Parameter(random((9,), torch.float32, 0))
     optimizer = native(AdamW)([p])
     p.grad = torch.ones_like(p)
@@ -317,7 +317,7 @@ def test_other_hyperparameters_make_no_other_kernel(monkeypatch):
     [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)],
     ids=str,
 )
-def test_schedule_free_parameters_turn_as_in_torch(dtype, halves):
+def test_schedule_free_modes_switch_as_in_torch(dtype, halves):
     """Between float32 and bfloat16, by a rule that is no step's."""
     p, z = random((4096 + 5,), dtype, 1), random((4096 + 5,), torch.float32, 2)
     low = [torch.zeros_like(p, dtype=torch.int16)] if halves else []
@@ -330,7 +330,7 @@ def test_schedule_free_parameters_turn_as_in_torch(dtype, halves):
     torch.testing.assert_close(p, other, rtol=CLOSE[dtype], atol=CLOSE[dtype] / 10)
 
 
-def test_more_sums_than_before_have_room():
+def test_scratch_memory_grows_with_the_sums():
     """Options may change between steps, and with them what a table has to hold."""
     ours, theirs = parameters(), parameters()
     optimizer, other = native(AdamW)(ours), eager(AdamW)(theirs)

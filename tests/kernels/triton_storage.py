@@ -34,7 +34,7 @@ def ulps(x, y):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["adamw", "ademamix"])
-def test_states_in_16_bits_are_rounded_by_the_same_chances(name, dtype):
+def test_states_in_16_bits_have_the_same_stochastic_rounding(name, dtype):
     names = set()
     for (_, ours), (_, theirs) in pair(name, dtype, state_dtype="bfloat16"):
         for key, value in theirs.items():
@@ -48,7 +48,7 @@ def test_states_in_16_bits_are_rounded_by_the_same_chances(name, dtype):
     assert len(names) > 1
 
 
-def test_chances_are_those_of_precision():
+def test_rounding_bits_equal_the_reference():
     """A state that is half-way between two bfloat16: its rounding is the chance itself."""
 
     class Keeping(AdamW):
@@ -71,7 +71,7 @@ def test_chances_are_those_of_precision():
             assert 0.2 < (expected > 1).double().mean() < 0.8
 
 
-def test_codes_are_those_of_precision():
+def test_codes_equal_the_reference():
     """Values down to 1e-14 of the largest of a block; zeros, tiny ones, and what is no number."""
 
     class Keeping(AdamW):
@@ -145,7 +145,7 @@ def test_a_split_master_is_exact():
     ],
     ids=str,
 )
-def test_what_is_not_finite_goes_where_it_does_in_torch(name, bad, options):
+def test_non_finite_values_spread_as_in_torch(name, bad, options):
     results = []
     for make in (native(class_of(name)), eager(class_of(name))):
         p = torch.nn.Parameter(torch.ones(300, device=DEVICE))
@@ -161,7 +161,7 @@ def test_what_is_not_finite_goes_where_it_does_in_torch(name, bad, options):
         torch.testing.assert_close(ours, theirs, equal_nan=True)
 
 
-def test_no_nan_becomes_a_number_by_chance():
+def test_stochastic_rounding_keeps_nan():
     """That of CUDA has all bits set; what is added to them would carry into the sign."""
     p = torch.nn.Parameter(torch.ones(300, device=DEVICE))
     optimizer = native(AdamW)([p], state_dtype="bfloat16")

@@ -105,7 +105,7 @@ class Holder(nn.Module):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_what_is_frozen_beside_a_network_changes_nothing_of_it(data):
+def test_frozen_modules_outside_of_the_network_change_nothing(data):
     """The oracle is the network alone, held by the same kind of module."""
     student = NETWORKS[data.draw(st.sampled_from(["transformer", "convolutional", "stack"]))]()
     alone = told(Holder(student=student), "student.")
@@ -182,7 +182,7 @@ def test_rules_that_freeze_by_role_decide_the_same_again():
     }
 
 
-def test_pretrained_networks_come_in_eval_mode():
+def test_pretrained_networks_in_eval_mode_are_trained():
     """If nothing else could be the network, the mode says nothing."""
     expected = told(Holder(net=Transformer()))
     assert told(Holder(net=Transformer().eval())) == expected
@@ -231,7 +231,7 @@ class LowRank(nn.Module):
         return x + self.up @ self.down
 
 
-def test_a_parametrized_tensor_has_the_role_of_what_it_makes():
+def test_a_parametrized_tensor_has_the_role_of_its_tensor():
     expected = told(Transformer())
     module = Transformer()
     for layer in [*module.modules()]:
@@ -296,7 +296,7 @@ def inside(make):
     ],
     ids=["compiled", "part", "twice", "DataParallel", "part of DataParallel"],
 )
-def test_wrappers_are_in_no_name(wrap):
+def test_names_do_not_contain_wrappers(wrap):
     wrapped, bare = wrap(inside(lambda net: net)), inside(lambda net: net)
     assert told(wrapped) == told(bare)
     raw = [name for name, _ in wrapped.named_parameters()]
@@ -327,7 +327,7 @@ def test_shared_parameters_have_all_their_names():
     assert len(infos) == len(list(module.parameters()))
 
 
-def test_a_module_that_holds_itself_ends():
+def test_a_module_that_contains_itself():
     module = Plain()
     module.net.owner = module
     assert [info.name for info in describe_parameters(module)] == [
@@ -335,7 +335,7 @@ def test_a_module_that_holds_itself_ends():
     ]
 
 
-def test_the_true_head_goes_to_adamw_beside_a_teacher():
+def test_the_head_of_the_trained_network_goes_to_adamw():
     student = stack()
     teacher = copy.deepcopy(student).requires_grad_(False)
     module = Holder(student=student, teacher=teacher)

@@ -22,7 +22,7 @@ def by_depth(module):
     return [found[depth] for depth in sorted(found)]
 
 
-def test_blocks_are_layers_and_what_they_are_made_of_is_not():
+def test_blocks_are_layers_and_their_parts_are_not():
     stem, *blocks, last = by_depth(GPT(vocab_size=65, block=16))
     assert stem == {"token", "position"}
     assert last == {"norm"}
@@ -70,7 +70,7 @@ def test_transformers_models():
     assert last == {"vit.layernorm", "classifier"}
 
 
-def test_the_lr_of_a_layer_is_a_share_of_that_above():
+def test_the_lr_decays_from_layer_to_layer():
     groups = layer_decay(GPT(vocab_size=65, block=16), decay=0.5)
     assert [(g["name"], g["lr_mult"], g.get("weight_decay")) for g in groups] == [
         ("layer_00.decay", 0.5**5, None),

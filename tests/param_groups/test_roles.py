@@ -53,7 +53,7 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_a_tied_head_is_the_embedding_and_no_block_has_a_head(head):
+def test_a_tied_head_is_an_embedding_and_blocks_have_no_head(head):
     found = told(Tied(head))
     assert found["wte.weight"] == found["pos_emb"] == ("embedding", 1)
     assert {role for name, (role, _) in found.items() if name.endswith(".weight")} == {
@@ -106,7 +106,7 @@ def test_transformers_models():
     assert vit["vit.embeddings.cls_token"] == ("other", 1)
 
 
-def test_groups_are_divided_and_keep_what_they_set():
+def test_groups_are_divided_by_role_and_keep_their_settings():
     net = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.Linear(6, 2))
     given = [group | {"lr": 0.5} for group in no_decay(net)]
     divided = by_role(given, net)

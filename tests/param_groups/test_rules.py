@@ -73,7 +73,7 @@ def test_rules_merge_and_for_each_key_the_first_wins():
     ],
     ids=lambda x: str(sorted(x)),
 )
-def test_who_a_rule_is_about(match, names):
+def test_which_parameters_a_rule_matches(match, names):
     found = by_rules(net(), [match | {"lr_mult": 2.0}], base="single")
     about = {name for g in found if g.get("lr_mult") == 2.0 for name in g["param_names"]}
     assert names <= about
@@ -142,7 +142,7 @@ def test_mistakes_are_one_line(rules, message):
     assert "\n" not in str(error.value)
 
 
-def test_what_rules_set_can_be_checked_before_there_is_a_model():
+def test_settings_of_rules_need_no_model():
     rules = [{"name": "a", "lr_mult": 2, "frozen": True}, {"role": "head", "wieght_decay": 0.1}]
     first, second = read_rule_settings(rules)
     assert first == {"lr_mult": 2}
@@ -159,7 +159,7 @@ def test_an_lr_that_is_null_has_no_multiple():
         AdafactorHF([{"params": [p], "lr_mult": 2}])
 
 
-def test_no_rules_are_the_base():
+def test_without_rules_groups_are_those_of_the_base():
     module = net()
     assert [g["name"] for g in by_rules(module, base="single")] == ["all"]
     assert told(by_rules(module, base="single")) == told(single(module))

@@ -72,5 +72,5 @@ def on_a_rank(rank, path):
     os._exit(0)
 
 
-def test_groups_are_decided_before_fsdp_cuts_the_parameters(tmp_path):
+def test_groups_are_decided_before_fsdp_shards_the_parameters(tmp_path):
     torch.multiprocessing.spawn(on_a_rank, (os.fspath(tmp_path / "store"),), nprocs=2)

@@ -47,7 +47,7 @@ def closure_of(optimizer, params):
 
 
 @pytest.mark.parametrize("warmup", [False, True])
-def test_ema_is_the_average_of_what_is_trained(warmup):
+def test_ema_averages_the_trained_weights(warmup):
     ours, theirs = parameters(), parameters()
     optimizer, other = Ema(AdamW(ours, **HAND), decay=0.9, warmup=warmup), by_hand(theirs)
     average = [p.detach().clone() for p in theirs]
@@ -67,7 +67,7 @@ def test_ema_is_the_average_of_what_is_trained(warmup):
     assert all(torch.equal(p, q) for p, q in zip(ours, trained, strict=True))
 
 
-def test_ema_of_short_numbers_is_long():
+def test_ema_of_16_bit_parameters_is_float32():
     p = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
     optimizer = Ema(AdamW([p], lr=0.5, weight_decay=0.0), decay=0.999, warmup=False)
     for _ in range(3):
@@ -83,7 +83,7 @@ def test_ema_of_short_numbers_is_long():
     assert torch.equal(p, trained)
 
 
-def test_lookahead_goes_back_between():
+def test_lookahead_interpolates_slow_and_fast_weights():
     ours, theirs = parameters(), parameters()
     optimizer, other = Lookahead(AdamW(ours, **HAND), k=3, alpha=0.4), by_hand(theirs)
     slow = [p.detach().clone() for p in theirs]
@@ -135,7 +135,7 @@ def stepped(optimizer, params, steps):
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
 @pytest.mark.parametrize("name", sorted(set(NAMES) - OTHERS))
-def test_goes_around_every_optimizer_and_on_after_saving(name, wrap):
+def test_every_wrapper_wraps_every_optimizer_and_resumes(name, wrap):
     make, params = made_by(name), parameters()
     if name.startswith("schedule_free") and wrap is not Sam:
         with pytest.raises(UsageError, match="averages itself"):
@@ -159,7 +159,7 @@ def test_goes_around_every_optimizer_and_on_after_saving(name, wrap):
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_copies_go_on_alike(wrap, twin):
+def test_copies_continue_in_the_same_way(wrap, twin):
     params = parameters()
     optimizer = wrap(AdamW(params, **HAND))
     stepped(optimizer, params, range(4))
@@ -171,7 +171,7 @@ def test_copies_go_on_alike(wrap, twin):
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
-def test_a_schedule_and_later_groups_reach_what_is_within(wrap):
+def test_schedules_and_new_groups_reach_the_base_optimizer(wrap):
     params, more = parameters(), parameters(seed=3)
     optimizer = wrap(AdamW(params, **HAND))
     optimizer.add_param_group({"params": more, "lr": 0.7})
@@ -182,7 +182,7 @@ def test_a_schedule_and_later_groups_reach_what_is_within(wrap):
     assert optimizer.owner(optimizer.param_groups[0]) is optimizer.base
 
 
-def test_wrappers_go_around_wrappers():
+def test_wrappers_can_be_nested():
     ours = parameters()
     optimizer = Ema(Lookahead(AdamW(ours, **HAND), k=2), decay=0.5, warmup=False)
     run(optimizer, ours, 0, 4)
@@ -214,7 +214,7 @@ def test_mistakes(make, line):
     assert line in str(refused.value)
 
 
-def test_late_gradients_and_groups_of_their_own():
+def test_late_gradients_and_new_groups():
     """The second parameter of `gradients` wakes up late; the groups differ in lr."""
     ours, theirs = parameters(), parameters()
 
@@ -261,7 +261,9 @@ def pull(params):
 @pytest.mark.parametrize("dtype", COMPLEX)
 @pytest.mark.parametrize("warmup", [False, True])
 @pytest.mark.parametrize("around", [lambda o: o, lambda o: Lookahead(o, k=2, alpha=0.3)])
-def test_the_average_of_complex_parameters_is_that_of_their_parts(dtype, warmup, around):
+def test_the_average_of_complex_parameters_is_that_of_real_and_imaginary_parts(
+    dtype, warmup, around
+):
     params = complex_parameters(dtype)
 
     def made():
@@ -293,7 +295,7 @@ def test_the_average_of_complex_parameters_is_that_of_their_parts(dtype, warmup,
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex32, *COMPLEX])
-def test_averages_have_the_kind_of_number_of_the_parameter(dtype):
+def test_averages_of_complex_parameters_are_complex(dtype):
     p = torch.nn.Parameter(torch.full((3,), 1 + 1j if dtype.is_complex else 1, dtype=dtype))
     optimizer = Ema(torch.optim.SGD([p], lr=0.0, foreach=False))
     optimizer.base.step = lambda closure=None: None  # torch adds no complex32
@@ -305,7 +307,7 @@ def test_averages_have_the_kind_of_number_of_the_parameter(dtype):
 
 
 @pytest.mark.parametrize("dtype", COMPLEX)
-def test_lookahead_of_complex_parameters_is_that_of_their_parts(dtype):
+def test_lookahead_of_complex_parameters_is_that_of_real_and_imaginary_parts(dtype):
     params, parts = complex_parameters(dtype), [as_real(p) for p in complex_parameters(dtype)]
     optimizer = Lookahead(torch.optim.SGD(params, lr=0.1), k=2, alpha=0.3)
     slow = [p.clone() for p in parts]
@@ -322,7 +324,7 @@ def test_lookahead_of_complex_parameters_is_that_of_their_parts(dtype):
 
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
-def test_sam_climbs_complex_parameters_by_their_moduli(adaptive, seed):
+def test_sam_perturbs_complex_parameters_by_their_moduli(adaptive, seed):
     """Against the same in real and imaginary parts, each in units of the number's modulus."""
     if seed is None:
         params = [torch.nn.Parameter(torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex128))]
@@ -352,7 +354,7 @@ def test_sam_climbs_complex_parameters_by_their_moduli(adaptive, seed):
 
 
 @pytest.mark.parametrize("ks", [(2,), (2, 3), (3, 3, 2)])
-def test_a_wrapper_around_its_own_kind_is_saved_beside_it(ks):
+def test_nested_wrappers_of_one_class_are_saved_separately(ks):
     """Nested lookaheads go on after loading as if nothing had been; a single one keeps its key."""
 
     def made(params):

@@ -16,7 +16,7 @@ typedef struct {{
     int64_t batch, rows, columns, each;
 }} Item;
 
-/* Each small tensor is updated by one thread, which has `thread_scratch` doubles of its own; threads
+/* Each small tensor is updated by one thread, which has `thread_scratch` doubles for it; threads
    share the others part by part, in the scratch memory after that. What is added up, and in which
    order, depends on shapes alone: any number of threads gives the same bits. */
 typedef struct {{
