@@ -138,7 +138,7 @@ def stepped(optimizer, params, steps):
 def test_every_wrapper_wraps_every_optimizer_and_resumes(name, wrap):
     make, params = made_by(name), parameters()
     if name.startswith("schedule_free") and wrap is not Sam:
-        with pytest.raises(UsageError, match="averages itself"):
+        with pytest.raises(UsageError, match="averages its weights"):
             wrap(make(params))
         return
     whole = wrap(make(params))
