@@ -36,7 +36,7 @@ class AddedGroups(FitCallback):
         self._first = len(optimizer.param_groups)  # later groups are added ones
         self._known = self._first
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = self.optimizer.param_groups  # a resumed fine-tuning callback has put others here
         within: Any = self.optimizer
         while isinstance(within, Wrapper):
@@ -44,7 +44,7 @@ class AddedGroups(FitCallback):
             within.param_groups = groups
         self._known = len(groups)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = self.optimizer.param_groups
         for parts in self._parts().values():
             for part in parts[:-1]:

@@ -75,17 +75,17 @@ class AveragedWeights(FitCallback):
         """The first of the optimizers; usually the only one."""
         return self.optimizers[0]
 
-    def is_stale(self, trainer: Trainer) -> bool:  # noqa: D102
+    def is_stale(self, trainer: Trainer) -> bool:
         return any(is_of_earlier_fit(trainer, one) for one in self.optimizers)  # type: ignore[arg-type]
 
-    def merge(self, other: AveragedWeights) -> bool:  # noqa: D102
+    def merge(self, other: AveragedWeights) -> bool:
         self.optimizers += other.optimizers
         return True
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         wrap_checkpoints(trainer, self.make_checkpoint)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.leave_average()
         for optimizer in self.optimizers:
             optimizer.train()  # those of some packages start in eval mode
@@ -98,25 +98,21 @@ class AveragedWeights(FitCallback):
                 type(self.optimizer).__name__,
             )
 
-    def on_validation_start(  # noqa: D102
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self.enter_average()
 
-    def on_validation_end(  # noqa: D102
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self.leave_average()
 
-    def on_exception(  # noqa: D102
+    def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self.leave_average()
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.enter_average()
 
     @torch.no_grad()

@@ -78,15 +78,15 @@ class Checkpoint(ModelCheckpoint):
     #: Lightning's callback checks at every step whether to save; this one saves at validations.
     on_train_batch_end = Callback.on_train_batch_end
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finite_buffers = finite_buffers(pl_module)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not has_validation(trainer):
             self.monitor, self.save_top_k, self._validates = None, 0, False
         super().on_train_start(trainer, pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         if trainer.state.fn == TrainerFn.FITTING and self.monitor:
             require_logged(trainer, self.monitor)
@@ -114,18 +114,18 @@ class Checkpoint(ModelCheckpoint):
         if not self._is_pending and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
-    def on_train_batch_start(  # noqa: D102
+    def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         between = batch_idx % trainer.accumulate_grad_batches == 0
         if self._is_pending and between and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._validates and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # if the run ends at a validation, that has saved the newest, with the epoch counters from
         # which a longer run continues
         if self._keeps_newest(trainer) and (
@@ -151,7 +151,7 @@ class Checkpoint(ModelCheckpoint):
         self._is_pending, self._newest_at = False, trainer.global_step
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
-    def on_exception(  # noqa: D102
+    def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         failed = isinstance(exception, TrainingFailed)  # then the previous checkpoint is better

@@ -27,7 +27,7 @@ class RewrapDDP(FitCallback):
         #: Which parameters were trainable when DDP wrapped them; None if that is unknown.
         self._at_wrapping = trainable if all(trainable) else None
 
-    def on_train_batch_start(  # noqa: D102
+    def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         now = _trainable(pl_module)

@@ -46,7 +46,7 @@ class FullBatch(Callback):
         self._is_averaged = False  # whether the gradient was divided by the number of samples
         self._accumulated = 1  # what this callback has set in the trainer
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         given, strategy = trainer.accumulate_grad_batches, trainer.strategy
@@ -65,11 +65,11 @@ class FullBatch(Callback):
         self._accumulate(trainer, UNKNOWN_LENGTH)
         self._allow_uneven_ranks(trainer, True)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._allow_uneven_ranks(trainer, False)
 
-    def on_exception(  # noqa: D102
+    def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._allow_uneven_ranks(trainer, False)
@@ -80,7 +80,7 @@ class FullBatch(Callback):
         if isinstance(data, AllowsUnevenRanks):
             data.allow_uneven_ranks(allowed)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning divides the loss by this number: with the true one the loss stays readable and
         # does not underflow in float16
         if math.isfinite(trainer.num_training_batches):
@@ -89,7 +89,7 @@ class FullBatch(Callback):
     def _accumulate(self, trainer: Trainer, batches: int) -> None:
         trainer.accumulate_grad_batches = self._accumulated = batches
 
-    def on_train_batch_start(  # noqa: D102
+    def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         try:
@@ -102,12 +102,12 @@ class FullBatch(Callback):
         if not self._unit:
             self._unit = max(1, trainer.strategy.broadcast(self._samples))  # the same on all ranks
 
-    def on_before_zero_grad(  # noqa: D102
+    def on_before_zero_grad(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         self._counted, self._is_averaged = 0, False
 
-    def on_before_backward(  # noqa: D102
+    def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         if self._is_averaged:
@@ -120,7 +120,7 @@ class FullBatch(Callback):
         loss.register_hook(lambda gradient: gradient * weight)  # type: ignore[no-untyped-call]
         self._counted += self._samples
 
-    def on_before_optimizer_step(  # noqa: D102
+    def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         self._is_averaged = True

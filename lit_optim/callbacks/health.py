@@ -42,14 +42,14 @@ class Health(Callback):
         self._clips: bool | None = None  # whether the next update's gradient is clipped
         self._clipped: list[bool] = []
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer, self._open = trainer, {}
         self._tracked = track_optimizers(trainer, self)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trainer, self._tracked, self._open = None, [], {}
 
-    def on_before_optimizer_step(  # noqa: D102
+    def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         limit = trainer.gradient_clip_val

@@ -24,7 +24,7 @@ class _AllHaveShapes(BaseException):
 class LazyLayers(Callback):
     """Gives lazy layers their shapes before DDP wraps the model, since DDP refuses them."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and isinstance(trainer.strategy, DDPStrategy):
             initialize_lazy_layers(pl_module)
 

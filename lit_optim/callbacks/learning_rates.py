@@ -55,7 +55,7 @@ class LearningRates(Callback):
         self._batches: float | None = None  # in an epoch
         self._length: int | None = None  # of the run, in updates
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         before, batches = self._length, self._batches
         self._length, self._batches = total_updates(trainer), trainer.num_training_batches
         if batches in (None, self._batches) or before == self._length or not trainer.is_global_zero:
@@ -70,7 +70,7 @@ class LearningRates(Callback):
                 )
                 return
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches, self._used, self._trainer = None, {}, trainer
         self._tracked = track_optimizers(trainer, self)
         loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
@@ -121,7 +121,7 @@ class LearningRates(Callback):
         if step == 0 or (every and (step + 1) % every == 0):
             self._log(trainer, used)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for used in self._used.values():
             if not used.logged:
                 self._log(trainer, used)

@@ -32,20 +32,20 @@ class MetricHistory(Callback):
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    def state_dict(self) -> dict[str, Any]:
         return {"final": dict(self.final), "best": dict(self.best)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.final, self.best = dict(state_dict["final"]), dict(state_dict["best"])
 
-    def on_train_batch_end(  # noqa: D102
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if has_reached_max_steps(trainer):
             # at max_steps Lightning skips the validation, but not if should_stop is set
             trainer.should_stop = True
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         for name, metric in trainer.callback_metrics.items():

@@ -40,7 +40,7 @@ class MonitorCheck(Callback):
         self.undirected = list(undirected)
         self.mode_keys = dict(mode_keys or {})
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
         for name, key in list(self.watched.items()):

@@ -65,7 +65,7 @@ class NonFinite(Callback):
         self._since = 0
         self._guards: dict[int, _Guard] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy != "skip" or not pl_module.automatic_optimization:
             return
         for optimizer in trainer.optimizers:
@@ -75,7 +75,7 @@ class NonFinite(Callback):
     def _note_update(self) -> None:
         self._in_a_row = 0
 
-    def on_before_optimizer_step(  # noqa: D102
+    def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         if _has_loss_scaler(trainer) or (
@@ -103,7 +103,7 @@ class NonFinite(Callback):
         if guard is not None:
             raise _Discarded
 
-    def on_train_batch_end(  # noqa: D102
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
@@ -133,17 +133,15 @@ class NonFinite(Callback):
         if pl_module.device.type == "cpu" or self._since >= GPU_INTERVAL:
             self._check(trainer, pl_module)
 
-    def on_validation_start(  # noqa: D102
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer, pl_module)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: D102
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for guard in self._guards.values():
             guard.remove()
         self._guards.clear()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check(trainer, pl_module)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:

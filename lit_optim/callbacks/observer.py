@@ -46,17 +46,17 @@ class MetricObserver(FitCallback):
         """The updates between two observations; 0: one observation per validation."""
         return self.scheduler.curve.observe_every
 
-    def is_stale(self, trainer: Trainer) -> bool:  # noqa: D102
+    def is_stale(self, trainer: Trainer) -> bool:
         return is_of_earlier_fit(trainer, self.scheduler.optimizer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = self.scheduler.last_epoch
         if self._step:  # resumed: the next validation logs the metric again
             self._validated.add(self.monitor)
         if not self.every and not has_validation(trainer):
             raise UsageError(f"the schedule follows {self.monitor}, but nothing is validated")
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every:
             self._validated |= set(trainer.callback_metrics)
             return
@@ -65,7 +65,7 @@ class MetricObserver(FitCallback):
         if is_fitting and not trainer.sanity_checking:
             self._observe(trainer)
 
-    def on_train_batch_end(  # noqa: D102
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, before = self.scheduler.last_epoch, self._step

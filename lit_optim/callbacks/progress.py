@@ -51,7 +51,7 @@ class RunProgress(ProgressBar):
         """Called by Lightning on the other ranks."""
         self._enabled = False
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._enabled or self._progress is not None:
             return
         # later than on_train_start, in which other callbacks print tables
@@ -71,7 +71,7 @@ class RunProgress(ProgressBar):
         self._redirected.enter_context(logs_above(self._progress.console))
         self._progress.start()
 
-    def on_train_batch_end(  # noqa: D102
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._progress is None:
@@ -83,12 +83,12 @@ class RunProgress(ProgressBar):
         if every and step > 1 and (step - 1) % every == 0:
             self._show_metrics(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._progress is not None:
             self._show_metrics(trainer)
         self._stop()
 
-    def on_exception(  # noqa: D102
+    def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._stop()

@@ -33,7 +33,7 @@ class Ranks(Callback):
     A process that waits for a dead one would wait for minutes, or forever.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         others = find_started(trainer)
         if others:
             stop_child_observer()

@@ -48,7 +48,7 @@ class Resumable(Callback):
         self._trained: dict[str, bool] = {}  # whether each parameter was trainable at the beginning
         self._toggled: dict[str, bool] = {}  # those for which that has changed since
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    def state_dict(self) -> dict[str, Any]:
         epoch, batches = self._place
         toggled = dict(self._toggled)
         return {
@@ -61,10 +61,10 @@ class Resumable(Callback):
         loaded: dict[str, Any] | None = self._loaded and self._loaded["chance"]
         return loaded or _random_states()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = state_dict
 
-    def on_save_checkpoint(  # noqa: D102
+    def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         loop = trainer.fit_loop.epoch_loop
@@ -92,18 +92,18 @@ class Resumable(Callback):
         if "callbacks" in checkpoint:  # a checkpoint of the weights alone has none
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
-    def on_load_checkpoint(  # noqa: D102
+    def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         for saved in checkpoint.get("lr_schedulers", ()) if self.any_length else ():
             saved["total"] = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = False
         self._trained = {name: p.requires_grad for name, p in pl_module.named_parameters()}
         self._made = [[dict(g) for g in optimizer.param_groups] for optimizer in trainer.optimizers]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.checkpoint_callbacks:
             check_readable(trainer, pl_module)
         if self._loaded is None:
@@ -134,10 +134,10 @@ class Resumable(Callback):
     def _fresh_keys(self) -> list[str]:
         return [*self.fresh, *(["initial_lr"] if "lr" in self.fresh else [])]
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = True
 
-    def on_train_batch_start(  # noqa: D102
+    def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._loaded is not None:

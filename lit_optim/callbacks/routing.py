@@ -30,7 +30,7 @@ class Routing(Callback):
     TensorBoard shows the same table under Text.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         divided = [
             optimizer
             for optimizer in trainer.optimizers

@@ -29,21 +29,21 @@ class ScheduleLengths(FitCallback):
     def __init__(self, schedulers: list[ScheduledLR]) -> None:
         self.schedulers = schedulers
 
-    def is_stale(self, trainer: Trainer) -> bool:  # noqa: D102
+    def is_stale(self, trainer: Trainer) -> bool:
         return any(is_of_earlier_fit(trainer, one.optimizer) for one in self.schedulers)
 
-    def merge(self, other: ScheduleLengths) -> bool:  # noqa: D102
+    def merge(self, other: ScheduleLengths) -> bool:
         self.schedulers += other.schedulers
         return True
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # a schedule does not know how many optimizers follow; nothing has been restored yet
         optimizers = len(trainer.optimizers)
         if optimizers > 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             for scheduler in filter(_has_length_of_run, self.schedulers):
                 scheduler.set_length(run_length(trainer, optimizers))
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         was_stopped = trainer.should_stop and not has_reached_max_steps(trainer)
         was_stopped = was_stopped or trainer.interrupted
         if was_stopped or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ class Signals(Callback):
         self._terminated_at: float | None = None
         self._terminate: Callable[[], Any] | None = None  # Lightning's SIGTERM handler, postponed
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         first = signal.getsignal(signal.SIGTERM)
@@ -62,18 +62,18 @@ class Signals(Callback):
 
         return handle
 
-    def on_train_batch_start(  # noqa: D102
+    def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._end(batch_idx % trainer.accumulate_grad_batches == 0)
 
-    def on_train_batch_end(  # noqa: D102
+    def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._terminate is not None and not has_reached_max_steps(trainer):
             self._end_by_lightning(not trainer.fit_loop.epoch_loop._should_accumulate())
 
-    def on_validation_batch_start(  # noqa: D102
+    def on_validation_batch_start(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
@@ -95,7 +95,7 @@ class Signals(Callback):
             terminate, self._terminate = self._terminate, None
             terminate()  # Lightning raises an exception at the end of this batch
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.interrupted_at is not None:  # during the last batch
             raise KeyboardInterrupt
         if self._terminate is not None:
@@ -103,7 +103,7 @@ class Signals(Callback):
         if signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def on_exception(  # noqa: D102
+    def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if isinstance(exception, KeyboardInterrupt):

@@ -47,10 +47,10 @@ class LayerSummary(ModelSummary):
         super().__init__(max_depth=1)
         self._layers: list[Layer] = []
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._layers = layers_of(pl_module)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         frozen = {name for name, p in pl_module.named_parameters() if not p.requires_grad}

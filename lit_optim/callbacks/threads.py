@@ -32,13 +32,13 @@ class CpuThreads(Callback):
         self._chosen: Threads | None = None
         self._resumed: int | None = None
 
-    def state_dict(self) -> dict[str, Any]:  # noqa: D102
+    def state_dict(self) -> dict[str, Any]:
         return {} if self._chosen is None else {"threads": self._chosen.count}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._resumed = state_dict.get("threads")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: D102
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.count is not None:
             torch.set_num_threads(self.count)
             return

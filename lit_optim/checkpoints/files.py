@@ -59,7 +59,7 @@ class CheckpointFiles(TorchCheckpointIO):
         self.failure: str | None = None
         self._read_back: set[Path] = set()
 
-    def save_checkpoint(  # noqa: D102
+    def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         target = Path(path)

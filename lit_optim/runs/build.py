@@ -53,6 +53,7 @@ from lit_optim.runs.model import attach_optimizer, build_model, has_lr, try_opti
 from lit_optim.runs.monitor import declare_run_monitor, make_monitor_check
 from lit_optim.signatures import inspect_signature
 from lit_optim.training.overrides import skip_noop_hooks, tolerate_io_errors
+from lit_optim.training.profiler import NoProfiler
 
 #: More processes on a CPU than this are a slip.
 PROCESSES_PER_CORE = 4
@@ -219,6 +220,8 @@ def _build_trainer(
     if cfg.trainer.get("num_sanity_val_steps") == 0:
         # one batch is validated before training: a metric that is not logged is found there
         arguments["num_sanity_val_steps"] = 1
+    if cfg.trainer.get("profiler") is None:
+        arguments["profiler"] = NoProfiler()
     try:
         trainer: Trainer = make_factory(cfg.trainer)(logger=loggers or False, **arguments)
     except (ValueError, TypeError) as error:

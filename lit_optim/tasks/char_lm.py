@@ -97,13 +97,13 @@ class CharText(TensorTask):
         """The number of different characters in the text."""
         return len(self.vocabulary)
 
-    def train_set(self) -> Windows:  # noqa: D102
+    def train_set(self) -> Windows:
         return self._train
 
-    def val_set(self) -> Windows:  # noqa: D102
+    def val_set(self) -> Windows:
         return self._val
 
-    def test_set(self) -> tuple[()]:  # noqa: D102
+    def test_set(self) -> tuple[()]:
         return ()
 
 
@@ -195,7 +195,7 @@ class GPT(LightningModule):
                 ends_residual = name.endswith(("proj.weight", "mlp.2.weight"))
                 nn.init.normal_(p, std=0.02 / math.sqrt(2 * layers) if ends_residual else 0.02)
 
-    def setup(self, stage: str) -> None:  # noqa: D102
+    def setup(self, stage: str) -> None:
         check_sizes(self, at_least=("block", "vocab_size"))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,24 +204,22 @@ class GPT(LightningModule):
         logits: Tensor = self.head(self.norm(self.layers(self.dropout(h))))
         return logits
 
-    def training_step(  # noqa: D102
-        self, batch: tuple[Tensor, Tensor], batch_idx: int
-    ) -> dict[str, Tensor]:
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         x, y = batch
         loss = cross_entropy(self(x).flatten(0, 1), y.flatten())
         return {"loss": loss, "mean": loss.detach()}  # Lightning divides "loss" when accumulating
 
-    def on_train_batch_end(  # noqa: D102
+    def on_train_batch_end(
         self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int
     ) -> None:
         if outputs and is_logged(self.trainer):
             self.log("train/loss", outputs["mean"], prog_bar=True, batch_size=len(batch[0]))
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: D102
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
         loss = cross_entropy(self(x).flatten(0, 1), y.flatten(), ignore_index=IGNORED)
         # weighted, so that the mean is over characters and not over batches
         self.val_loss.update(loss, weight=(y != IGNORED).sum())
 
-    def on_validation_epoch_end(self) -> None:  # noqa: D102
+    def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.val_loss, prog_bar=True)

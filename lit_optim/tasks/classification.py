@@ -43,7 +43,7 @@ class Classification(TensorTask):
         """Return `x` and `y` for training, `x_test` and `y_test`."""
         raise NotImplementedError
 
-    def setup(self, stage: str) -> None:  # noqa: D102
+    def setup(self, stage: str) -> None:
         arrays = self.arrays()
         x = torch.as_tensor(arrays["x"], dtype=torch.float32)
         y = torch.as_tensor(arrays["y"], dtype=torch.int64)
@@ -54,13 +54,13 @@ class Classification(TensorTask):
             torch.as_tensor(arrays["y_test"], dtype=torch.int64),
         )
 
-    def train_set(self) -> Pairs:  # noqa: D102
+    def train_set(self) -> Pairs:
         return self._train
 
-    def val_set(self) -> Pairs:  # noqa: D102
+    def val_set(self) -> Pairs:
         return self._val
 
-    def test_set(self) -> Pairs:  # noqa: D102
+    def test_set(self) -> Pairs:
         return self._test
 
 
@@ -74,10 +74,10 @@ class Mnist1d(Classification):
 
     features = 40
 
-    def prepare_data(self) -> None:  # noqa: D102
+    def prepare_data(self) -> None:
         self.arrays()
 
-    def arrays(self) -> Arrays:  # noqa: D102
+    def arrays(self) -> Arrays:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         path = Path(home) / "lit_optim" / "mnist1d.npz"
         remove_leftovers(path.parent)
@@ -121,7 +121,7 @@ class Digits(Classification):
 
     features = 64
 
-    def arrays(self) -> Arrays:  # noqa: D102
+    def arrays(self) -> Arrays:
         from sklearn.datasets import load_digits
 
         digits = load_digits()

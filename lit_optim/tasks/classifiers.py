@@ -46,33 +46,33 @@ class Classifier(LightningModule):
         self.val_scores = Scores(classes)
         self.test_scores = Scores(classes)
 
-    def setup(self, stage: str) -> None:  # noqa: D102
+    def setup(self, stage: str) -> None:
         check_sizes(self, equal=("features",), at_least=("classes",))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:  # noqa: D102
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         x, y = batch
         logits = self(x)
         loss = cross_entropy(logits, y)
         # Lightning divides "loss" when accumulating
         return {"loss": loss, "mean": loss.detach(), "logits": logits.detach()}
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if outputs and is_logged(self.trainer):
             x, y = batch
             acc = (outputs["logits"].argmax(1) == y).float().mean()
             self.log("train/loss", outputs["mean"], prog_bar=True, batch_size=len(x))
             self.log("train/acc", acc, batch_size=len(x))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(self.val_scores, batch)
 
-    def on_validation_epoch_end(self) -> None:  # noqa: D102
+    def on_validation_epoch_end(self) -> None:
         self._log_scores("val", self.val_scores)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: D102
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(self.test_scores, batch)
 
-    def on_test_epoch_end(self) -> None:  # noqa: D102
+    def on_test_epoch_end(self) -> None:
         self._log_scores("test", self.test_scores)
 
     def _evaluate(self, scores: Scores, batch: Batch) -> None:

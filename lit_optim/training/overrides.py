@@ -8,14 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import PassThroughProfiler
 
 LOG = logging.getLogger("lit_optim")
 
@@ -119,29 +117,17 @@ def require_sanity_check(trainer: Trainer) -> None:
 
 
 def skip_noop_hooks(trainer: Trainer) -> Trainer:
-    """Skip the hooks that a callback leaves empty, and the profiler where there is none.
+    """Skip the hooks that a callback leaves empty.
 
-    Why: Lightning calls all of them, each within a profiler's context; for a tiny model that is a
-    tenth of a step. It skips what is not callable, and has no other way to leave a hook out.
+    Why: Lightning calls all of them for every batch, which takes part of the step of a tiny model.
+    It skips what is not callable, and has no other way to leave a hook out.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for hook in BATCH_HOOKS:
             function = getattr(getattr(callback, hook), "__func__", None)
             if function is getattr(Callback, hook):
                 setattr(callback, hook, None)
-    if type(trainer.profiler) is PassThroughProfiler:  # type: ignore[attr-defined]
-        trainer.profiler = NoProfiler()  # type: ignore[attr-defined]
     return trainer
-
-
-class NoProfiler(PassThroughProfiler):
-    """Lightning's own, except that its contexts are no generators: each step enters dozens."""
-
-    nothing = nullcontext("")
-
-    def profile(self, action_name: str) -> AbstractContextManager[str]:  # type: ignore[override]
-        """Return a context that does nothing."""
-        return self.nothing
 
 
 def tolerate_io_errors(logger: Logger) -> None:

@@ -13,6 +13,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.progress import RunProgress
 from lit_optim.training.overrides import BATCH_HOOKS, skip_noop_hooks
+from lit_optim.training.profiler import NoProfiler
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 
@@ -65,8 +66,15 @@ def test_the_profiler_that_was_chosen_is_kept(tmp_path):
     run.fit(attach(Plain()), Data())
     assert isinstance(run.profiler, SimpleProfiler)
     assert len(run.profiler.recorded_durations["run_training_batch"]) == 3
-    with skip_noop_hooks(trainer(tmp_path)).profiler.profile("nothing"):
-        pass
+
+
+def test_a_run_without_a_profiler_enters_no_generators(tmp_path):
+    module = attach(Plain())
+    run = trainer(tmp_path, max_steps=3, profiler=NoProfiler())
+    run.fit(module, Data())
+    assert run.global_step == 3
+    with run.profiler.profile("nothing") as action:
+        assert action == ""
 
 
 class Counts(Plain):
