@@ -12,13 +12,8 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).parent.parent
-#: Section of the navigation -> directory of docs/ whose pages it lists, one per choice.
-FOLDERS = {"Optimizers, one by one": "optimizers", "Schedules, one by one": "schedules"}
-#: Pages that are listed as soon as they exist: section, title, file.
-OPTIONAL = [
-    ("Background", "How it works inside", "internals.md"),
-    ("Background", "Add your own", "contributing.md"),
-]
+#: Title in the navigation -> directory of docs/ whose pages it lists.
+FOLDERS = {"Each optimizer": "optimizers", "Each schedule": "schedules"}
 #: What a browser fetches by itself: scripts, style sheets, pictures, frames, imports of CSS.
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\ssrc=["']?(?:https?:)?//[^"'\s>]+"""
@@ -32,15 +27,11 @@ FETCHED = re.compile(
 def on_config(config: Any) -> Any:
     """Add the pages that are found by being there to the navigation."""
     docs = Path(config["docs_dir"])
-    sections = {title: pages for item in config["nav"] for title, pages in item.items()}
-    for section, title, file in OPTIONAL:
-        if (docs / file).is_file():
-            sections[section].insert(0, {title: file})
-    for place, (section, folder) in enumerate(FOLDERS.items(), start=2):
+    folders = []
+    for title, folder in FOLDERS.items():
         pages = sorted((docs / folder).glob("*.md"), key=lambda page: (page.stem != "index", page))
-        if pages:
-            listed = [{page.stem: page.relative_to(docs).as_posix()} for page in pages]
-            config["nav"].insert(place, {section: listed})
+        folders.append({title: [page.relative_to(docs).as_posix() for page in pages]})
+    config["nav"].insert(2, {"Learn by looking": folders})
     return config
 
 
