@@ -66,6 +66,33 @@ def test_an_optimizer_is_two_files_and_an_oracle(tree):
     assert re.search(r"[.]{10}", tested), tested  # not deselected
 
 
+#: The installed command `lit-optim`, of the copy.
+LIT_OPTIM = ("-c", "from lit_optim.cli import main; main()")
+
+
+def test_a_subcommand_is_one_file(tree):
+    [code] = (block.code for block in blocks_of("Add a subcommand", "python"))
+    (tree / "lit_optim/commands/count.py").write_text(code, "utf-8")
+    sections = run_in(tree, *LIT_OPTIM, "--help").split("\n\n")
+    [section] = [text for text in sections if "\n  count " in text]
+    assert section.startswith("choose an optimizer and a schedule\n")
+    assert "count the choices of a configuration group" in section
+    assert "lit-optim count optimizer" in run_in(tree, *LIT_OPTIM, "count", "--help")
+    counted = run_in(tree, *LIT_OPTIM, "count", "optimizer")
+    assert int(counted) == len(list((tree / "conf/optimizer").glob("*.yaml")))
+    assert run_in(tree, *LIT_OPTIM, "complete", "lit-optim cou").split() == ["count"]
+    assert run_in(tree, *LIT_OPTIM, "complete", "lit-optim count o").split() == ["optimizer"]
+    for arguments, message in (
+        (["count", "optimizr"], "argument group: invalid choice: 'optimizr'"),
+        (["coumt"], "unknown command 'coumt'; did you mean count"),
+    ):
+        env = os.environ | {"PYTHONPATH": str(tree)}
+        command = [sys.executable, *LIT_OPTIM, *arguments]
+        done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert done.stderr.startswith(f"lit-optim: {message}")
+
+
 def test_the_table_of_measures_is_up_to_date():
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/measure_optimizers.py"), "--check"],
