@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.schedules.core import Schedule
+from lit_optim.schedules.registry import is_schedule
 
 OPTIMIZER = (
     "an optimizer class, a partial of one, such as partial(lit_optim.AdamW, lr=1e-3), or a name, "
@@ -125,11 +126,7 @@ def _check_scheduler(value: Any) -> None:
 
 def _is_schedule(value: Any) -> bool:
     """Whether a value is a schedule, or a function that returns one."""
-    factory = getattr(value, "func", value)
-    is_function = inspect.isfunction(factory) and factory.__module__.startswith(
-        ("lit_optim.schedules.", "lit_optim.compat.")
-    )
-    return isinstance(value, Schedule) or is_function
+    return isinstance(value, Schedule) or is_schedule(getattr(value, "func", value))
 
 
 def _is_torch_scheduler(value: Any) -> bool:
