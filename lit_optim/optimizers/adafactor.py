@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
 from lit_optim.optimizers.base import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, TensorUpdate
+from lit_optim.optimizers.base.types import Group, NonNegative, NonPositive, Scalars, TensorUpdate
 
 
 class Adafactor(Factored):
@@ -45,7 +45,7 @@ class Adafactor(Factored):
     """
 
     lr: NonNegative = 1e-2
-    beta2_decay: Annotated[float, "<= 0"] = -0.8
+    beta2_decay: NonPositive = -0.8
     eps: Annotated[tuple[float | None, float], ">= 0"] = (None, 1e-3)
     d: Annotated[float, ">= 1"] = 1.0
     weight_decay: NonNegative = 0.0

@@ -15,6 +15,7 @@ from lit_optim.optimizers.base.types import (
     Beta,
     Group,
     NonNegative,
+    NonPositive,
     Params,
     Positive,
     Scalars,
@@ -69,7 +70,7 @@ class AdafactorHF(Factored):
     lr: NonNegative | None = None
     eps: Annotated[tuple[float, float], ">= 0"] = (1e-30, 1e-3)
     clip_threshold: Positive = 1.0
-    decay_rate: Annotated[float, "<= 0"] = -0.8
+    decay_rate: NonPositive = -0.8
     beta1: Beta | None = None
     weight_decay: NonNegative = 0.0
     scale_parameter: bool = True

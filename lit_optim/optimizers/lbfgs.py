@@ -1,19 +1,13 @@
 """L-BFGS, torch's own."""
 
-import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base import TorchOptimizer
-from lit_optim.optimizers.base.groups import join_groups, listed
-from lit_optim.optimizers.base.types import Group, NonNegative, Params, Scalars
-
-#: torch's step without the wrapper that calls the hooks of a step: this class has one already.
-_step = inspect.unwrap(torch.optim.LBFGS.step)
-Count = Annotated[int, "> 0"]
+from lit_optim.optimizers.base.types import Count, Group, NonNegative
 
 
 class LBFGS(TorchOptimizer, torch.optim.LBFGS):
@@ -58,18 +52,7 @@ class LBFGS(TorchOptimizer, torch.optim.LBFGS):
 
     requirements = ("closure", "one_lr", "dense", "whole")
     lr_range = (1e-2, 1.0)
-
-    def set_up(self, params: Params, values: Scalars) -> None:
-        groups = listed(params)
-        if groups:
-            groups = groups if isinstance(groups[0], dict) else [{"params": groups}]
-            groups = [join_groups("LBFGS", groups)]
-        super().set_up(groups, values)
-
-    def add_param_group(self, param_group: Group) -> None:
-        if self.param_groups:
-            raise UsageError("LBFGS takes one param group, of all parameters")
-        super().add_param_group(param_group)
+    has_one_group = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Minimize the loss that the closure returns, over max_iter iterations.
@@ -79,8 +62,7 @@ class LBFGS(TorchOptimizer, torch.optim.LBFGS):
         """
         if closure is None:
             raise UsageError("LBFGS must be given a closure: step(closure) calls it several times")
-        with torch.no_grad():
-            return _step(self, closure)
+        return self.run_torch_step(closure)
 
     def __setstate__(self, state: Group) -> None:
         super().__setstate__(state)

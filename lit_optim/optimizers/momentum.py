@@ -1,6 +1,6 @@
 """Gradient descent with momentum."""
 
-from lit_optim.optimizers.base.types import NonNegative
+from lit_optim.optimizers.base.types import NonNegative, Update, Value
 from lit_optim.optimizers.sgd import HeavyBall
 
 
@@ -34,3 +34,9 @@ class Momentum(HeavyBall):
 
     lr_range = (1e-3, 3e-1)
     fixed = {"nesterov": False}
+
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+        if not h.keeps_momentum:
+            return g, {}
+        b = h.momentum * s.momentum_buffer + h.take * g
+        return b, {"momentum_buffer": b}

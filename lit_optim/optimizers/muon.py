@@ -1,15 +1,13 @@
 """Muon."""
 
 from math import sqrt
-from typing import Annotated, Any, Literal
-
-from torch import Tensor
+from typing import Annotated, Literal
 
 from lit_optim.kernels.arithmetic import lerp
-from lit_optim.optimizers.base import zeros_for
+from lit_optim.optimizers.base import State
 from lit_optim.optimizers.base.linalg import Coefficients, orthogonalize
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, NonNegative, TensorUpdate
+from lit_optim.optimizers.base.types import Beta, NonNegative, Update, Value
 
 #: How the step of an orthogonal matrix [m, n] is scaled for its shape.
 AdjustLr = Literal["original", "match_rms_adamw", "spectral"]
@@ -62,12 +60,10 @@ class Muon(Matrixwise):
     adjust_lr_fn: AdjustLr = "original"
 
     lr_range = (3e-3, 1.0)
+    states = {"momentum_buffer": State()}
     adamw_share = 0.1
 
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        return {"momentum_buffer": zeros_for(p)}
-
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         b = lerp(s.momentum_buffer, g, 1 - h.momentum)
         u = lerp(b, g, 1 - h.momentum) if h.nesterov else b
         u = orthogonalize(u, h.ns_coefficients, h.ns_steps, h.eps)

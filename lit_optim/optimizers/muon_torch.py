@@ -6,8 +6,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base import TorchOptimizer
-from lit_optim.optimizers.base.groups import with_names
-from lit_optim.optimizers.base.types import Group, NonNegative
+from lit_optim.optimizers.base.types import NonNegative
 
 if torch.__version__ < "2.9":
     raise UsageError(f"MuonTorch needs torch 2.9 or newer, this is {torch.__version__}")
@@ -57,22 +56,4 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
 
     requirements = ("dense", "whole")
     lr_range = (1e-3, 1e-1)
-
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group of matrices.
-
-        Raises:
-            ValueError: a parameter is not a matrix, or a key is not a hyperparameter.
-        """
-        group = with_names(param_group)
-        names = group.get("param_names", [f"number {i}" for i in range(len(group["params"]))])
-        if any(p.is_complex() for p in group["params"]):
-            raise UsageError("MuonTorch takes no complex parameters")
-        for name, p in zip(names, group["params"], strict=True):
-            if p.ndim != 2:
-                raise UsageError(
-                    f"MuonTorch takes matrices only, but parameter {name} has shape "
-                    f"{tuple(p.shape)}: use a model of matrices only (model=mlp model.bias=false) "
-                    "or optimizer=adamw"
-                )
-        super().add_param_group(group)
+    takes_matrices_only = True

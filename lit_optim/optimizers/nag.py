@@ -1,6 +1,6 @@
 """Nesterov's accelerated gradient."""
 
-from lit_optim.optimizers.base.types import NonNegative, Positive
+from lit_optim.optimizers.base.types import NonNegative, Positive, Update, Value
 from lit_optim.optimizers.sgd import HeavyBall
 
 
@@ -32,3 +32,8 @@ class NAG(HeavyBall):
 
     lr_range = (1e-3, 3e-1)
     fixed = {"dampening": 0.0, "nesterov": True}
+
+    def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+        b = h.momentum * s.momentum_buffer + g
+        u = g + h.momentum * b
+        return u, {"momentum_buffer": b}

@@ -1,15 +1,13 @@
 """NorMuon."""
 
-from typing import Annotated, Any
-
-from torch import Tensor
+from typing import Annotated
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base import zeros_for
 from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalize
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, NonNegative, TensorUpdate
+from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Update, Value
 from lit_optim.optimizers.muon import AdjustLr, scale_for_shape
 
 #: Added to denominators; the authors' constant.
@@ -63,12 +61,12 @@ class NorMuon(Matrixwise):
     lr_range = (3e-3, 1.0)
     adamw_share = 0.1
 
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
+    def new_state(self, p: Value, group: Group) -> dict[str, Value]:
         split = group.get("split", 1)
         rows = p.new_zeros((split, p.shape[0] // split, 1), dtype=compute_dtype(p))
         return {"momentum_buffer": zeros_for(p), "row_var": rows}
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         b = lerp(s.momentum_buffer, g, 1 - h.momentum)
         o = lerp(b, g, 1 - h.momentum) if h.nesterov else b
         o = orthogonalize(o, h.ns_coefficients, h.ns_steps, h.eps)

@@ -1,14 +1,12 @@
 """Scion."""
 
-from typing import Annotated, Any
-
-from torch import Tensor
+from typing import Annotated
 
 from lit_optim.kernels.arithmetic import lerp
-from lit_optim.optimizers.base import zeros_for
+from lit_optim.optimizers.base import State
 from lit_optim.optimizers.base.linalg import Coefficients, orthogonalize
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Positive, TensorUpdate
+from lit_optim.optimizers.base.types import Beta, NonNegative, Positive, Update, Value
 from lit_optim.optimizers.muon import scale_for_shape
 
 
@@ -51,12 +49,10 @@ class Scion(Matrixwise):
     eps: NonNegative = 1e-7
 
     lr_range = (1e-5, 1e-2)
+    states = {"momentum_buffer": State()}
     adamw_share = 2.0
 
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        return {"momentum_buffer": zeros_for(p)}
-
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         d = lerp(s.momentum_buffer, g, 1 - h.momentum)
         u = orthogonalize(d, h.ns_coefficients, h.ns_steps, h.eps)
         u = h.rho * scale_for_shape("spectral", *d.shape[-2:]) * u

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import bias_corrections, linalg, zeros_for
+from lit_optim.optimizers.base import State, bias_corrections, linalg
 from lit_optim.optimizers.base.matrixwise import Matrixwise, sides
 from lit_optim.optimizers.base.types import (
     Betas,
@@ -61,9 +61,10 @@ class Shampoo(Matrixwise):
     matrix_eps: Positive = 1e-12
 
     lr_range = (1e-3, 1e-1)
+    states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
 
     def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        state = {name: zeros_for(p) for name in ("exp_avg", "exp_avg_sq")}
+        state = super().new_state(p, group)
         for side, parts, size in sides(p, group):
             factor = p.new_zeros((parts, size, size), dtype=compute_dtype(p))
             state |= {side: factor, f"{side}_root": torch.zeros_like(factor)}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import linalg, zeros_for
+from lit_optim.optimizers.base import State, linalg
 from lit_optim.optimizers.base.matrixwise import Matrixwise, sides
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, TensorUpdate
 
@@ -55,9 +55,10 @@ class SOAP(Matrixwise):
     max_precondition_dim: Annotated[int, ">= 1"] = 10_000
 
     lr_range = (3e-4, 3e-2)
+    states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
 
     def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        state = {name: zeros_for(p) for name in ("exp_avg", "exp_avg_sq")}
+        state = super().new_state(p, group)
         for side, parts, size in sides(p, group):
             eye = torch.eye(size, dtype=compute_dtype(p), device=p.device).repeat(parts, 1, 1)
             state |= {side: torch.zeros_like(eye), f"{side}_basis": eye}

@@ -1,6 +1,5 @@
 """Adam for sparse gradients, torch's own."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +7,6 @@ import torch
 
 from lit_optim.optimizers.base import TorchOptimizer
 from lit_optim.optimizers.base.types import Betas, Positive
-
-#: torch's step without the wrapper that calls the hooks of a step: this class has one already.
-_step = inspect.unwrap(torch.optim.SparseAdam.step)
 
 
 class SparseAdam(TorchOptimizer, torch.optim.SparseAdam):
@@ -49,18 +45,8 @@ class SparseAdam(TorchOptimizer, torch.optim.SparseAdam):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every entry that has a gradient; gradients are not changed."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        params = [p for group in self.param_groups for p in group["params"]]
-        dense = [(p, p.grad) for p in params if p.grad is not None and not p.grad.is_sparse]
-        try:
-            for p, g in dense:
-                p.grad = g.to_sparse()
-            with torch.no_grad():
-                _step(self)
-        finally:
-            for p, g in dense:
-                p.grad = g
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        with self.sparse_gradients():
+            self.run_torch_step()
         return loss

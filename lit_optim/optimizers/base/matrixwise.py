@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError, suggest
-from lit_optim.kernels.precision import clamp_to_dtype, compute_dtype
+from lit_optim.kernels.precision import State, clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.declared import setting
 from lit_optim.optimizers.base.groups import check_is_group, listed, with_names
-from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
+from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, TensorUpdate
 from lit_optim.requirements import Requirement
@@ -36,9 +36,9 @@ AT_ONCE = {True: 1 << 19, False: 1 << 26}
 class Matrixwise(OptimizerBase):
     """An optimizer of matrices, which updates many of one shape at a time.
 
-    A subclass writes `new_state` and `direction`, and `scalars` for what it derives. A convolution
-    is the matrix of shape [out, in * height * width]; a parameter of a group with `split` is that
-    many matrices, stacked.
+    A subclass declares `states`, or writes `new_state` if some have another shape. It writes
+    `direction`, and `scalars` for what it derives. A convolution is the matrix of shape
+    [out, in * height * width]; a parameter of a group with `split` is that many matrices, stacked.
 
     Args:
         adamw_lr: the lr of AdamW's parameters; null: a multiple of lr that depends on the class.
@@ -56,6 +56,8 @@ class Matrixwise(OptimizerBase):
     roles: Mapping[str, Literal["hidden", "other"]] | None = setting(default=None, kw_only=True)
 
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "roles", "whole")
+    #: The states of a parameter that have its shape, by torch's names for them.
+    states: ClassVar[dict[str, State]] = {}
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 
@@ -76,6 +78,9 @@ class Matrixwise(OptimizerBase):
                 f"{type(self).__name__} is for hidden matrices, and there are none among "
                 "these parameters; AdamW (optimizer=adamw) is for any"
             )
+
+    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
+        return {name: zeros_for(p) for name in self.states}
 
     def owner(self, group: Group) -> OptimizerBase:
         hidden = group.get("role", HIDDEN) == HIDDEN

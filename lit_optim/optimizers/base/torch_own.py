@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
+from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import Declared
-from lit_optim.optimizers.base.groups import accepted
+from lit_optim.optimizers.base.groups import accepted, join_groups, listed, with_names
 from lit_optim.optimizers.base.types import Params
 
 
@@ -17,8 +21,66 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
 
     params: Params
 
+    #: Whether all parameters are one group; several groups are joined.
+    has_one_group: ClassVar[bool] = False
+    #: Whether every parameter must be a matrix.
+    takes_matrices_only: ClassVar[bool] = False
+
     def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+        if self.has_one_group and (given := listed(params)):
+            groups = given if isinstance(given[0], dict) else [{"params": given}]
+            params = [join_groups(type(self).__name__, groups)]
         super().__init__(params, **values)  # the constructor of torch's class
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(accepted(self, param_group))
+        """Add a group.
+
+        Raises:
+            ValueError: a key is not a hyperparameter, or the optimizer takes no such parameters.
+        """
+        name = type(self).__name__
+        if self.has_one_group and self.param_groups:
+            raise UsageError(f"{name} takes one param group, of all parameters")
+        group = accepted(self, param_group)
+        super().add_param_group(_check_matrices(name, group) if self.takes_matrices_only else group)
+
+    def run_torch_step(self, *arguments: Any) -> Any:
+        """Call torch's `step` without its wrapper: this class's own calls the hooks of a step."""
+        parents = [cls for cls in type(self).__mro__ if cls.__module__.startswith("torch.optim.")]
+        step: Callable[..., Any] = inspect.unwrap(vars(parents[0])["step"])
+        with torch.no_grad():
+            return step(self, *arguments)
+
+    @contextmanager
+    def sparse_gradients(self) -> Iterator[None]:
+        """Make dense gradients sparse for the time of a step."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        dense = [(p, p.grad) for p in params if p.grad is not None and not p.grad.is_sparse]
+        try:
+            for p, g in dense:
+                p.grad = g.to_sparse()
+            yield
+        finally:
+            for p, g in dense:
+                p.grad = g
+
+
+def _check_matrices(owner: str, group: dict[str, Any]) -> dict[str, Any]:
+    """A group with its parameters in a list.
+
+    Raises:
+        UsageError: one of them is not a real matrix.
+    """
+    group = with_names(group)
+    params: list[Tensor] = group["params"]
+    names = group.get("param_names", [f"number {i}" for i in range(len(params))])
+    if any(p.is_complex() for p in params):
+        raise UsageError(f"{owner} takes no complex parameters")
+    for name, p in zip(names, params, strict=True):
+        if p.ndim != 2:
+            raise UsageError(
+                f"{owner} takes matrices only, but parameter {name} has shape "
+                f"{tuple(p.shape)}: use a model of matrices only (model=mlp model.bias=false) "
+                "or optimizer=adamw"
+            )
+    return group

@@ -11,6 +11,8 @@ from torch import Tensor
 Params = Iterable[Any]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
+NonPositive = Annotated[float, "<= 0"]
+Count = Annotated[int, "> 0"]
 #: A share of a whole.
 Share = Annotated[float, "in [0, 1]"]
 #: The decay rate of an exponential moving average.
