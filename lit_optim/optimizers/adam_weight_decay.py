@@ -1,15 +1,12 @@
 """AdamW as TensorFlow has it."""
 
-from collections.abc import Sequence
-
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.base import Batch, setting
-from lit_optim.optimizers.base.decay_by_name import compile_patterns, split_by_decay
-from lit_optim.optimizers.base.groups import with_names
-from lit_optim.optimizers.base.types import Group, NonNegative, Params, Scalars
+from lit_optim.optimizers.base import Batch
+from lit_optim.optimizers.base.decay_by_name import DecayByName
+from lit_optim.optimizers.base.types import Group, NonNegative, Scalars
 
 
-class AdamWeightDecay(AdamW):
+class AdamWeightDecay(DecayByName, AdamW):
     """AdamW of TensorFlow: patterns of parameter names choose what is decayed.
 
     Loshchilov & Hutter 2017, Decoupled Weight Decay Regularization, arXiv:1711.05101; in the form
@@ -48,24 +45,6 @@ class AdamWeightDecay(AdamW):
 
     eps: NonNegative = 1e-7
     weight_decay: NonNegative = 0.0
-    include_in_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
-    exclude_from_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
-
-    def set_up(self, params: Params, values: Scalars) -> None:
-        include, exclude = "include_in_weight_decay", "exclude_from_weight_decay"
-        self._include = compile_patterns(include, values.pop(include))
-        self._exclude = compile_patterns(exclude, values.pop(exclude))
-        super().set_up(params, values)
-
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group, or two where the patterns divide it."""
-        decay, group = self.defaults["weight_decay"], with_names(param_group)
-        for part in split_by_decay(group, self._include, self._exclude, decay):
-            super().add_param_group(part)
-
-    def __getstate__(self) -> Scalars:
-        patterns = {"_include": self._include, "_exclude": self._exclude}
-        return super().__getstate__() | patterns
 
     def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
         return False  # in torch's step eps is inside of the bias correction

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
-from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import Batch, Elementwise, State, zeros_for
+from lit_optim.optimizers.base import Batch, Elementwise, State
 from lit_optim.optimizers.base.groups import check_is_group
 from lit_optim.optimizers.base.types import (
     Beta,
@@ -79,6 +78,7 @@ class Prodigy(Elementwise):
     requirements = ("dense", "lr_of_1", "one_lr", "whole")
     lr_range = (1e-1, 1e1)
     states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
+    other_states = {"s": State("weight-like"), "p0": State("weight-like", None)}
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, with the d of the existing ones."""
@@ -101,19 +101,6 @@ class Prodigy(Elementwise):
                 "there; keep them in float32 (trainer.precision=bf16-mixed)%s or raise d0",
                 group["d0"], names, ", master=split" if torch.bfloat16 in low else "",
             )  # fmt: skip
-
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        more = {
-            "s": zeros_for(p),
-            "p0": p.detach().to(compute_dtype(p), copy=True),
-        }
-        return super().new_state(p, group) | more
-
-    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
-        tensors = super().load_tensors(p, group, saved)
-        for name in saved.keys() & {"s", "p0"}:
-            tensors[name].copy_(saved[name])
-        return tensors
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

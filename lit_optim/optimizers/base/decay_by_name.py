@@ -7,9 +7,35 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lit_optim.errors import UsageError
+from lit_optim.optimizers.base.declared import setting
+from lit_optim.optimizers.base.groups import with_names
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.types import Group
 
 Patterns = Sequence[re.Pattern[str]]
+
+
+class DecayByName(OptimizerBase):
+    """An optimizer whose groups are divided by patterns of parameter names."""
+
+    include_in_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
+    exclude_from_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
+
+    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+        include, exclude = "include_in_weight_decay", "exclude_from_weight_decay"
+        self._include = compile_patterns(include, values.pop(include))
+        self._exclude = compile_patterns(exclude, values.pop(exclude))
+        super().set_up(params, values)
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, or two where the patterns divide it."""
+        decay, group = self.defaults["weight_decay"], with_names(param_group)
+        for part in split_by_decay(group, self._include, self._exclude, decay):
+            super().add_param_group(part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        patterns = {"_include": self._include, "_exclude": self._exclude}
+        return super().__getstate__() | patterns
 
 
 def compile_patterns(key: str, patterns: Iterable[str] | None) -> list[re.Pattern[str]]:

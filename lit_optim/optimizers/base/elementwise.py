@@ -37,6 +37,9 @@ class Elementwise(OptimizerBase):
     #: The states of a parameter, by torch's names for them.
     states: ClassVar[dict[str, State]] = {}
 
+    #: States that the rule does not use, at full precision.
+    other_states: ClassVar[dict[str, State]] = {}
+
     def states_for(self, group: Group) -> dict[str, State]:
         """The states of a parameter of this group, where they depend on its hyperparameters."""
         return self.states
@@ -75,6 +78,8 @@ class Elementwise(OptimizerBase):
             tensors[name] = precision.create_state(p, state, group["state_dtype"])
             if tensors[name].dtype in precision.EIGHT_BIT_DTYPES:
                 tensors[name + SCALE] = precision.create_scales(tensors[name], state.initial or 0.0)
+        for name, state in self.other_states.items():
+            tensors[name] = precision.create_state(p, state, "float32")
         if group["master"] == "split" and p.dtype == torch.bfloat16:
             tensors[LOW_BITS] = torch.zeros_like(p, dtype=torch.int16)
         return tensors
@@ -98,6 +103,8 @@ class Elementwise(OptimizerBase):
             value = torch.empty_like(now, dtype=precision.compute_dtype(p)).copy_(value)
             scale = tensors.get(name + SCALE)
             precision.encode(precision.flat_view(value), precision.flat_view(now), scale, None)
+        for name in self.other_states.keys() & saved.keys():
+            tensors[name].copy_(saved[name])
         if LOW_BITS in tensors and LOW_BITS in saved:
             tensors[LOW_BITS].copy_(saved[LOW_BITS])
         return tensors
