@@ -51,10 +51,10 @@ class Updates:
     def __init__(self, optimizer: Optimizer) -> None:
         self.count = 0
         #: the number of calls of `step`, whether or not they were updates
-        self.calls = 0
+        self.step_calls = 0
         self._optimizer = ref(optimizer)
         self._listeners: list[ref[Any]] = []
-        self._open = False  # whether a call of `step` is in progress
+        self._is_stepping = False  # whether a call of `step` is in progress
         self._by_hook = False  # whether only the hooks have seen it begin
         self._has_closure = False
         self._had_gradient = False
@@ -68,7 +68,7 @@ class Updates:
         _wrap_step(optimizer, self)
         self._watch_backward()
 
-    def listen(self, listener: Listener, first: bool = False) -> None:
+    def add_listener(self, listener: Listener, first: bool = False) -> None:
         """Notify `listener` of each update from now on, as long as it is alive.
 
         Args:
@@ -78,22 +78,22 @@ class Updates:
         if all(reference() is not listener for reference in self._listeners):
             self._listeners.insert(0 if first else len(self._listeners), ref(listener))
 
-    def settle(self) -> None:
+    def count_backward_update(self) -> None:
         """Count an update that happened in the backward pass, if `step` was not called for it."""
-        if self._open or self._sees_gradients:
+        if self._is_stepping or self._sees_gradients:
             return
         self._watch_backward()
         if self._backward is not None and self._backward.has_updated():
             self._count()
 
-    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    def begin_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Note that a call of `step` begins.
 
         Returns:
             The arguments of the call, in which a closure is wrapped to notice its gradients.
         """
-        self.calls += 1
-        self._open, self._announced, self._has_closure = True, False, False
+        self.step_calls += 1
+        self._is_stepping, self._announced, self._has_closure = True, False, False
         optimizer = self._optimizer()
         if self._pre_hook is not None and optimizer is not None:
             hooks: Any = optimizer._optimizer_step_pre_hooks
@@ -110,38 +110,38 @@ class Updates:
             self._announce()
         return args, kwargs
 
-    def end(self, returned: bool) -> None:
+    def end_step(self, returned: bool) -> None:
         """Note that the call of `step` has ended.
 
         Args:
             returned: False after an exception, when it is unknown what was done.
         """
-        self._open = self._by_hook = False
+        self._is_stepping = self._by_hook = False
         if not returned:
             return
         if self._had_gradient:
             self._count()
         else:
-            self.settle()
+            self.count_backward_update()
 
     @property
-    def is_open(self) -> bool:
+    def is_stepping(self) -> bool:
         """Whether a call of `step` is in progress, so that another call is a part of it."""
-        return self._open and not self._by_hook
+        return self._is_stepping and not self._by_hook
 
     def _before_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         changed = None
-        if not self.is_open:
+        if not self.is_stepping:
             self._by_hook = True
-            changed = self.begin(args, kwargs)
+            changed = self.begin_step(args, kwargs)
         if not self._has_closure:
             self._had_gradient = self._has_usable_gradient()
             self._announce()
         return changed
 
     def _after_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._open and self._by_hook:
-            self.end(True)
+        if self._is_stepping and self._by_hook:
+            self.end_step(True)
 
     def _watch_closure(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         self._has_closure, called = True, False
@@ -287,15 +287,15 @@ def _wrap_step(optimizer: Optimizer, updates: Updates) -> None:
         target = optimizer_ref()
         target._opt_called = True  # type: ignore[union-attr]  # torch's schedulers check it
         call = function.__get__(target, type(target)) if is_method else function
-        if updates.is_open:
+        if updates.is_stepping:
             return call(*args, **kwargs)
-        args, kwargs = updates.begin(args, kwargs)
+        args, kwargs = updates.begin_step(args, kwargs)
         returned = False
         try:
             result = call(*args, **kwargs)
             returned = True
         finally:
-            updates.end(returned)
+            updates.end_step(returned)
         return result
 
     counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # torch's schedulers skip it

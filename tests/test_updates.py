@@ -243,8 +243,8 @@ def test_listeners_are_called_before_and_after_each_update(name):
     optimizer = OTHERS[name](params, lr=LR)
     listener = Kept(params)
     updates = count_updates(optimizer)
-    updates.listen(listener)
-    updates.listen(listener)  # once is enough
+    updates.add_listener(listener)
+    updates.add_listener(listener)  # once is enough
     for with_closure in (False, True):
         act(optimizer, params, NO_LOSS, with_closure)
         act(optimizer, params, UPDATE, with_closure)

@@ -1,1 +1,1 @@
-"""Floor 0: a rule of ordinary arithmetic becomes one step of a tensor."""
+"""Turns a rule of ordinary arithmetic into the update of many tensors on a CPU or a GPU."""

@@ -1,4 +1,4 @@
-"""The functions to write a rule with, beside `+ - * /` and comparisons.
+"""The functions to write a rule with, besides `+ - * /` and comparisons.
 
 The primitives, which `primitives` defines, work on tensors, on symbols and on numbers; the other
 functions are built from them. `total`, `mean`, `dot`, `norm` and `rms` reduce over the whole

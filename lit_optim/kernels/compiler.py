@@ -105,7 +105,7 @@ def load_kernel(source: str) -> Any:
         try:
             binary = _compile(source)
         except OSError as error:
-            raise CannotCompile(f"nothing can be compiled here: {error}") from None
+            raise CannotCompile(f"compiling is not possible: {error}") from None
         kept = store_in_cache(binary + hashlib.sha256(binary).digest(), name)
     try:
         function = ctypes.CDLL(str(kept)).step

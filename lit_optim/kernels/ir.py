@@ -165,7 +165,7 @@ class Program:
 
     @property
     def reductions(self) -> dict[str, int]:
-        """The indices of the sums that the rule returns beside the new states."""
+        """The indices of the sums that the rule returns besides the new states."""
         return {name: index for name, index in self.outputs if name not in self.states}
 
     @property

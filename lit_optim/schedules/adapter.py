@@ -106,7 +106,7 @@ class ScheduledLR(LRScheduler):
     def step_after_updates(self) -> None:
         """Step automatically after each update, for a loop that does not call `step`."""
         self._steps_after_updates = True
-        self._updates.listen(self)
+        self._updates.add_listener(self)
 
     def before_update(self, updates: Updates) -> None:
         """Do nothing; see `Listener`."""
@@ -135,12 +135,12 @@ class ScheduledLR(LRScheduler):
             self._factors = self._initial_factors()
             self._go_to(self.last_epoch + 1)
         else:
-            self._updates.settle()
+            self._updates.count_backward_update()
             self._advance()
 
     def _check_order(self) -> None:
         """Warn as torch does about a `step` that comes first, and about updates that never come."""
-        attempts = self._updates.count + self._updates.calls
+        attempts = self._updates.count + self._updates.step_calls
         message = None
         if self._step_count == 1 and not hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
             message = (
@@ -152,10 +152,10 @@ class ScheduledLR(LRScheduler):
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`: it does not "
                 "advance the schedule, which counts the updates that the optimizer has made"
             )
-        elif not self._updates.count and self._updates.calls >= MAX_STEPS_WITHOUT_GRADIENT:
+        elif not self._updates.count and self._updates.step_calls >= MAX_STEPS_WITHOUT_GRADIENT:
             message = (
-                f"optimizer.step() was called {self._updates.calls} times, but no parameter had a "
-                "gradient: the optimizer has made no update, so the schedule has not advanced"
+                f"optimizer.step() was called {self._updates.step_calls} times, but no parameter had "
+                "a gradient: the optimizer has made no update, so the schedule has not advanced"
             )
         if message is not None and not (self._step_count > 1 and self._has_warned):
             self._has_warned = self._step_count > 1
@@ -260,7 +260,7 @@ class ScheduledLR(LRScheduler):
         If the optimizer has already made updates, that scheduler is taken as finished.
         """
         innermost = innermost_optimizer(self.optimizer)
-        was_used = self._updates.calls or getattr(innermost, "_opt_called", False)
+        was_used = self._updates.step_calls or getattr(innermost, "_opt_called", False)
         if was_used or innermost.state:
             return {}
         factors = {}

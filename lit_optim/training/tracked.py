@@ -55,7 +55,7 @@ def track_optimizers(trainer: Trainer, listener: Listener) -> list[Tracked]:
     optimizers = trainer.optimizers
     for optimizer, prefix in zip(optimizers, _prefixes(optimizers), strict=True):
         updates, schedule = count_updates(optimizer), schedule_of(trainer, optimizer)
-        updates.listen(listener, first=True)
+        updates.add_listener(listener, first=True)
         count = schedule.last_epoch if schedule is not None else 0
         count = count or trainer.global_step // len(optimizers)  # resumed, or fits again
         tracked.append(Tracked(optimizer, updates, schedule, prefix, count - updates.count))

@@ -58,7 +58,7 @@ class Wrapper(Optimizer):
     can_wrap_averaging: ClassVar[bool] = False
     #: Whether it can wrap an optimizer that calls the closure itself.
     can_wrap_closures: ClassVar[bool] = True
-    #: What it needs beside what `base` needs; see `requirements`.
+    #: Its requirements besides those of `base`; see `lit_optim.requirements`.
     own_requirements: ClassVar[tuple[str, ...]] = ()
     #: The names of attributes that are plain values and change during training, each a `Number`.
     numbers: ClassVar[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""How numbers are stored in fewer bits: against levels, neighbours and statistics by hand."""
+"""Storage in fewer bits, compared with levels, neighbors and statistics computed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_optim.kernels.precision import BLOCK, State
 
 CODES = (torch.int8, torch.uint8)
 NAN, INF = float("nan"), float("inf")
-EVERY_CHANCE = torch.arange(65536)
+ALL_RANDOM_BITS = torch.arange(65536)
 
 
 def levels(dtype):
@@ -69,16 +69,16 @@ def test_hash_bits_changes_every_bit():
 @pytest.mark.parametrize("seed", [(0, 1, 0), (0, 2, 0), (1, 1, 0), (1, 1, 1), (2**31, 10**9, 1)])
 def test_rounding_bits_are_uniform(seed, half):
     count = 1 << 18
-    chances = precision.rounding_bits(
+    bits = precision.rounding_bits(
         precision.rounding_key(*seed), half, 0, count, torch.device("cpu")
     )
-    assert chances.min() >= 0
-    assert chances.max() < 65536
-    for byte in (chances >> 8, chances & 255):
+    assert bits.min() >= 0
+    assert bits.max() < 65536
+    for byte in (bits >> 8, bits & 255):
         met = torch.bincount(byte, minlength=256).double()
         chi_square = ((met - count / 256) ** 2 / (count / 256)).sum()
         assert abs(chi_square - 255) < 6 * math.sqrt(2 * 255)
-    assert abs(chances.double().mean() / 32767.5 - 1) < 6 / math.sqrt(3 * count)
+    assert abs(bits.double().mean() / 32767.5 - 1) < 6 / math.sqrt(3 * count)
 
 
 def test_rounding_bits_are_independent():
@@ -113,9 +113,9 @@ def test_rounding_bits_depend_on_the_position_only():
 # 16 bits
 
 
-def in_bfloat16(value, chance):
+def in_bfloat16(value, bits):
     x = torch.empty_like(value, dtype=torch.bfloat16)
-    precision.encode(value, x, None, chance)
+    precision.encode(value, x, None, bits)
     return x
 
 
@@ -130,8 +130,12 @@ def test_stochastic_rounding_gives_one_of_the_two_neighbors():
     value = torch.cat([random_bits(), *special()])
     value = value[~value.isnan()]
     near, far = neighbours(value)
-    chance = torch.randint(0, 65536, value.shape, generator=torch.Generator().manual_seed(1))
-    for chosen in (chance, torch.zeros_like(chance), torch.full_like(chance, 65535)):
+    bits = torch.randint(0, 65536, value.shape, generator=torch.Generator().manual_seed(1))
+    for chosen in (
+        bits,
+        torch.zeros_like(bits),
+        torch.full_like(bits, 65535),
+    ):
         found = in_bfloat16(value, chosen)
         assert ((found == near) | (found == far)).all()
         assert torch.equal(found.signbit(), value.signbit())
@@ -139,20 +143,20 @@ def test_stochastic_rounding_gives_one_of_the_two_neighbors():
 
 def test_stochastic_rounding_keeps_exact_values():
     exact, _ = special()
-    for chance in (0, 1, 65535):
-        found = in_bfloat16(exact, torch.full((len(exact),), chance))
+    for bits in (0, 1, 65535):
+        found = in_bfloat16(exact, torch.full((len(exact),), bits))
         assert torch.equal(found.float().view(torch.int32), exact.view(torch.int32))
     nans = torch.tensor([NAN, -NAN, INF - INF])
     nans = torch.cat([nans, torch.tensor([0x7FFFFFFF, -1, 0x7F800001]).int().view(torch.float32)])
-    for chance in (0, 65535):
-        assert in_bfloat16(nans, torch.full((6,), chance)).isnan().all()
+    for bits in (0, 65535):
+        assert in_bfloat16(nans, torch.full((6,), bits)).isnan().all()
 
 
 def test_stochastic_rounding_is_right_on_average():
-    """Over all chances exactly; over drawn ones as far as chance allows."""
+    """Over all random bits exactly; over drawn bits up to sampling error."""
     for value in special()[1].tolist():
         given = torch.full((65536,), value)
-        mean = in_bfloat16(given, EVERY_CHANCE).double().mean().item()
+        mean = in_bfloat16(given, ALL_RANDOM_BITS).double().mean().item()
         assert mean == pytest.approx(given[0].item(), rel=1e-12, abs=0)
         drawn = precision.rounding_bits(precision.rounding_key(0, 1, 0), 0, 0, 65536, given.device)
         found = in_bfloat16(given, drawn).double()
@@ -168,15 +172,15 @@ def test_bfloat16_without_random_bits_rounds_to_nearest():
 # 8 bits
 
 
-def in_8_bits(value, dtype, chance):
+def in_8_bits(value, dtype, bits):
     codes = torch.empty_like(value, dtype=dtype)
     scale = precision.create_scales(codes)
-    precision.encode(value, codes, scale, chance)
+    precision.encode(value, codes, scale, bits)
     return codes, scale
 
 
-def there_and_back(value, dtype, chance, wide=torch.float32):
-    return precision.decode(*in_8_bits(value, dtype, chance), wide)
+def store_and_load(value, dtype, bits, result=torch.float32):
+    return precision.decode(*in_8_bits(value, dtype, bits), result)
 
 
 def values(dtype, count=3 * BLOCK + 77):
@@ -208,9 +212,9 @@ def test_codes_stand_for_their_levels(dtype):
 def test_8_bits_are_off_by_less_than_a_level(dtype):
     value = values(dtype)
     gap = gaps(value.abs() / tops(value), dtype) * tops(value)
-    for chance, share in [(None, 0.5), (0, 1.0), (65535, 1.0), (30000, 1.0)]:
-        given = None if chance is None else torch.full((len(value),), chance)
-        found = there_and_back(value, dtype, given).double()
+    for bits, share in [(None, 0.5), (0, 1.0), (65535, 1.0), (30000, 1.0)]:
+        given = None if bits is None else torch.full((len(value),), bits)
+        found = store_and_load(value, dtype, given).double()
         least = value.abs() < levels(dtype)[1] * tops(value)  # some become 0 there, others not
         most = torch.where(least, gap, share * gap)
         assert ((found - value).abs() <= most * (1 + 1e-4) + 1e-12 * tops(value)).all()
@@ -220,8 +224,8 @@ def test_8_bits_are_off_by_less_than_a_level(dtype):
 @pytest.mark.parametrize("dtype", CODES, ids=str)
 def test_8_bits_keep_zero_and_the_largest(dtype):
     value = values(dtype)
-    for chance in (None, *(torch.full((len(value),), c) for c in (1, 65535))):
-        found = there_and_back(value, dtype, chance, torch.float64)
+    for bits in (None, *(torch.full((len(value),), c) for c in (1, 65535))):
+        found = store_and_load(value, dtype, bits, torch.float64)
         assert (found[value == 0] == 0).all()
         largest = value.abs() == tops(value)
         torch.testing.assert_close(found[largest], value[largest].double(), rtol=0, atol=0)
@@ -229,24 +233,24 @@ def test_8_bits_keep_zero_and_the_largest(dtype):
             assert (found[value > 0] > 0).all()
     least = torch.full((BLOCK,), 1e-30)
     least[0] = 1.0
-    assert (there_and_back(least, torch.uint8, torch.full((BLOCK,), 65535)) > 0).all()
+    assert (store_and_load(least, torch.uint8, torch.full((BLOCK,), 65535)) > 0).all()
 
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
 def test_8_bits_are_right_on_average_by_stochastic_rounding(dtype):
-    """Over all chances but for their size, 1 / 65536 of a level; over drawn ones as they fall."""
+    """Over all random bits up to their size, 1 / 65536 of a level; drawn ones up to sampling error."""
     small = torch.ones(257, BLOCK, dtype=torch.bool)
     small[:, 0] = False  # a largest for each block
     every = torch.zeros(257, BLOCK, dtype=torch.int64)
-    every[small] = EVERY_CHANCE[:65535]
+    every[small] = ALL_RANDOM_BITS[:65535]
     drawn = precision.rounding_bits(
         precision.rounding_key(0, 1, 0), 1, 0, small.numel(), small.device
     )
     for share in [0.9, 0.1, 1e-4, 1e-8 if dtype == torch.uint8 else 0.0]:
         given = torch.where(small, share, 1.0).flatten()
         gap = gaps(torch.tensor([share]), dtype).item()
-        for chance, most in [(every.flatten(), gap / 20000), (drawn, 5 * gap / 2 / 255)]:
-            found = there_and_back(given, dtype, chance, torch.float64)[small.flatten()]
+        for bits, most in [(every.flatten(), gap / 20000), (drawn, 5 * gap / 2 / 255)]:
+            found = store_and_load(given, dtype, bits, torch.float64)[small.flatten()]
             assert abs(found.mean().item() - share) <= most + 1e-6 * share
 
 
@@ -255,10 +259,8 @@ def test_8_bits_do_not_drift(dtype):
     """What is stored already stays what it is, but for roundings of the float32 between."""
     value = values(dtype)
     codes, scale = in_8_bits(value, dtype, None)
-    chance = precision.rounding_bits(
-        precision.rounding_key(0, 1, 0), 0, 0, len(value), value.device
-    )
-    again, same = in_8_bits(precision.decode(codes, scale, torch.float32), dtype, chance)
+    bits = precision.rounding_bits(precision.rounding_key(0, 1, 0), 0, 0, len(value), value.device)
+    again, same = in_8_bits(precision.decode(codes, scale, torch.float32), dtype, bits)
     assert torch.equal(scale, same)
     off = again.int() - codes.int()
     assert off.abs().max() <= 1
@@ -269,7 +271,7 @@ def test_8_bits_do_not_drift(dtype):
 def test_nan_stays_in_its_block(dtype):
     value = values(dtype)
     value[BLOCK + 3] = NAN
-    found = there_and_back(value, dtype, torch.full((len(value),), 65535))
+    found = store_and_load(value, dtype, torch.full((len(value),), 65535))
     spoilt = torch.arange(len(value)) // BLOCK == 1
     assert torch.equal(~found.isfinite(), spoilt)
 
@@ -279,11 +281,11 @@ def test_nan_stays_in_its_block(dtype):
 def test_an_infinity_becomes_the_largest_number(dtype, bad):
     value = values(dtype)
     value[BLOCK + 3] = bad = abs(bad) if dtype == torch.uint8 else bad
-    found = there_and_back(value, dtype, None)
+    found = store_and_load(value, dtype, None)
     assert found.isfinite().all()
     assert found[BLOCK + 3] == math.copysign(torch.finfo(torch.float32).max, bad)
     others = torch.arange(len(value)) // BLOCK != 1
-    torch.testing.assert_close(found[others], there_and_back(values(dtype), dtype, None)[others])
+    torch.testing.assert_close(found[others], store_and_load(values(dtype), dtype, None)[others])
 
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
@@ -293,9 +295,9 @@ def test_blocks_of_zeros_and_of_less(dtype):
     assert not codes.any()
     assert scale.tolist() == [0.0, 0.0]
     value[BLOCK:] = 1e-42  # too small to be divided by
-    assert (there_and_back(value, dtype, None) <= 1e-42).all()
+    assert (store_and_load(value, dtype, None) <= 1e-42).all()
     value[:BLOCK] = 3e38
-    torch.testing.assert_close(there_and_back(value, dtype, None)[:BLOCK], value[:BLOCK])
+    torch.testing.assert_close(store_and_load(value, dtype, None)[:BLOCK], value[:BLOCK])
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1])
@@ -305,7 +307,7 @@ def test_ragged_blocks(dtype, count):
     codes, scale = in_8_bits(value, dtype, None)
     assert len(scale) == math.ceil(count / BLOCK)
     assert scale.tolist() == tops(value)[::BLOCK].tolist()
-    alone = [there_and_back(block, dtype, None) for block in value.split(BLOCK)]
+    alone = [store_and_load(block, dtype, None) for block in value.split(BLOCK)]
     assert torch.equal(precision.decode(codes, scale, torch.float32), torch.cat(alone))
 
 

@@ -43,13 +43,13 @@ def test_states_in_16_bits_have_the_same_stochastic_rounding(name, dtype):
                 assert ours[key].dtype == torch.bfloat16
                 apart = ulps(ours[key], value)
                 assert apart.max() <= 1
-                # by other chances every third would be another one
+                # with other random bits every third value would differ
                 assert (apart > 0).double().mean() < 0.01
     assert len(names) > 1
 
 
 def test_rounding_bits_equal_the_reference():
-    """A state that is half-way between two bfloat16: its rounding is the chance itself."""
+    """A state that is half-way between two bfloat16: its rounding is the random_bits itself."""
 
     class Keeping(AdamW):
         def rule(self, g, p, s, h):
@@ -63,10 +63,10 @@ def test_rounding_bits_equal_the_reference():
         p.grad = 1 + k.float() / 2**23
         optimizer.step()
         for half, name in enumerate(("exp_avg", "exp_avg_sq")):
-            chance = precision.rounding_bits(
+            random_bits = precision.rounding_bits(
                 precision.rounding_key(0, t, 0), half, 0, 5000, p.device
             )
-            expected = torch.where(k + chance >= 65536, 1 + 2**-7, 1.0)
+            expected = torch.where(k + random_bits >= 65536, 1 + 2**-7, 1.0)
             assert torch.equal(optimizer.state[p][name].float(), expected)
             assert 0.2 < (expected > 1).double().mean() < 0.8
 
@@ -90,8 +90,10 @@ def test_codes_equal_the_reference():
     for half, (name, value) in enumerate([("exp_avg", p.grad), ("exp_avg_sq", p.grad.abs())]):
         codes, state = torch.empty_like(optimizer.state[p][name]), optimizer.state[p]
         scale = precision.create_scales(codes)
-        chance = precision.rounding_bits(precision.rounding_key(0, 1, 0), half, 0, 5000, p.device)
-        precision.encode(value, codes, scale, chance)
+        random_bits = precision.rounding_bits(
+            precision.rounding_key(0, 1, 0), half, 0, 5000, p.device
+        )
+        precision.encode(value, codes, scale, random_bits)
         torch.testing.assert_close(state[name + SCALE], scale, rtol=0, atol=0, equal_nan=True)
         apart = (state[name].int() - codes.int()).abs()
         assert apart.max() <= 1

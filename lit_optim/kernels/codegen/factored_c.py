@@ -149,19 +149,19 @@ static void update_tensor(const Item *x, const double *h, double *scratch, int64
                           int64_t team) {{
     const int64_t parts = count_parts(x), each = x->each, size_of_part = part_size(x);
     const int64_t begin = parts * thread / team, end = parts * (thread + 1) / team;
-    const int whole = x->columns && x->batch == 1;
+    const int is_matrix = x->columns && x->batch == 1;
     double *inverses = scratch + SUMS + x->columns;  /* of a single matrix: those of part 0 */
     for (int64_t q = begin; q < end; ++q) {{
         double *part = scratch + q * size_of_part;
         const int64_t from = q * each, to = from + each < units(x) ? from + each : units(x);
         part[P2] = part[R1] = part[U2] = 0;
         if (!x->columns) vector_moment(x, h, from, to, part);
-        else if (whole) row_moments(x, h, from, to, part, part + SUMS);
+        else if (is_matrix) row_moments(x, h, from, to, part, part + SUMS);
         else matrix_moments(x, h, from, to, part);
     }}
     wait_for(team);
     double mean = 0;
-    if (whole) {{
+    if (is_matrix) {{
         for (int64_t q = 0; q < parts; ++q) mean += scratch[q * size_of_part + R1];
         mean /= x->rows;
         column_moments(x, h, x->c, scratch, parts, x->columns * thread / team,
@@ -188,7 +188,7 @@ static void update_tensor(const Item *x, const double *h, double *scratch, int64
         double *part = scratch + q * size_of_part;
         const int64_t from = q * each, to = from + each < units(x) ? from + each : units(x);
         if (!x->columns) move_vector(x, h, from, to, by);
-        else if (whole) move_rows(x, h, from, to, mean, inverses, by);
+        else if (is_matrix) move_rows(x, h, from, to, mean, inverses, by);
         else move_matrices(x, h, from, to, part, by);
     }}
     if (x->size && thread == 0) *x->size = size;
