@@ -1,4 +1,4 @@
-"""Whether a metric is best low or high, by its name: the field's own words in every spelling."""
+"""Whether a metric should be low or high, inferred from its name in every spelling."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def classes():
 
 
 def test_torchmetrics_classes_agree_with_their_names():
-    """An independent source: what torchmetrics declares for each of its classes."""
+    """The independent source is what torchmetrics declares for each of its classes."""
     declared = {
         kind.__name__: "max" if kind.higher_is_better else "min"
         for kind in classes()

@@ -1,4 +1,4 @@
-"""What counts as an update, whatever the optimizer leaves behind; against SGD by hand."""
+"""What counts as an update, whatever gradients are left; compared with hand-written SGD."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parameters():
 
 
 def gradients(params):
-    """Of the sum of squares."""
+    """Set the gradients of the sum of squares."""
     return [2 * p.detach() for p in params]
 
 
@@ -51,7 +51,7 @@ def events(seed, name):
 
 
 def act(optimizer, params, event, with_closure):
-    """A step as a training loop makes it."""
+    """Run one step of a training loop."""
 
     def backward():
         optimizer.zero_grad()
@@ -75,7 +75,7 @@ def act(optimizer, params, event, with_closure):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_schedule_moves_with_the_updates(name, seed, with_closure):
-    """Among them a warmup from 0, whose first update changes no parameter."""
+    """Includes a warmup from 0, whose first update changes no parameter."""
     params, by_hand = parameters(), parameters()
     optimizer = OTHERS[name](params, lr=LR)
     from_0 = name != "in_tensor_hooks"  # at lr 0 nothing shows that those have updated
@@ -100,7 +100,7 @@ def test_a_schedule_moves_with_the_updates(name, seed, with_closure):
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if not name.startswith("in_")])
 def test_wrappers_move_with_the_updates(name):
-    """Ema's average and Lookahead's slow weights, by hand."""
+    """Compared with Ema's average and Lookahead's slow weights computed by hand."""
     for wrap in (lambda o: Ema(o, decay=0.9, warmup=False), lambda o: Lookahead(o, k=3)):
         params, by_hand = parameters(), parameters()
         beside = [p.detach().clone() for p in by_hand]
@@ -140,7 +140,7 @@ def test_all_wrappers_share_one_counter():
 
 
 def test_nested_schedules_of_torch_and_ours():
-    """torch patches `step` too, before us or after us."""
+    """torch's schedulers patch `step` too, before or after the counter."""
     for torch_first in (True, False):
         params = parameters()
         optimizer = torch.optim.SGD(params, lr=LR)
@@ -162,7 +162,7 @@ def test_nested_schedules_of_torch_and_ours():
 
 
 def test_a_restored_step_is_counted_by_hooks():
-    """accelerate puts a `step` of its own there for each step in fp16, and then the old one."""
+    """In fp16 accelerate replaces `step` during each step and restores it afterwards."""
     params = parameters()
     optimizer = torch.optim.SGD(params, lr=LR)
     before = optimizer.step
@@ -201,7 +201,7 @@ def test_a_hook_that_discards_the_gradients_comes_first():
 
 @pytest.mark.parametrize("wrap", [lambda o: o, Ema], ids=["alone", "ema"])
 def test_an_overflow_is_not_an_update(wrap):
-    """A fused optimizer is called by the scaler, and skips the step itself."""
+    """The scaler calls a fused optimizer, which skips the step itself."""
     params = [torch.nn.Parameter(torch.ones(3))]
     optimizer = wrap(torch.optim.AdamW(params, lr=LR, fused=True))
     scheduler = ScheduledLR(optimizer, linear().curve(Horizon(9)))
@@ -224,7 +224,7 @@ def test_an_overflow_is_not_an_update(wrap):
 
 
 class Kept:
-    """What listens, and notes what it hears."""
+    """A listener that records its notifications."""
 
     def __init__(self, params):
         self.params, self.heard = params, []
@@ -257,7 +257,7 @@ def test_listeners_are_called_before_and_after_each_update(name):
 
 @pytest.mark.parametrize("make", [SGD, AdamW, torch.optim.SGD, Consumes, Hookless])
 def test_the_counter_keeps_nothing_alive(make):
-    """Without a run of the garbage collector, as torch's own test has it."""
+    """Without the garbage collector, as in torch's own test."""
 
     def train():
         params = parameters()
@@ -290,7 +290,7 @@ def test_a_compiled_step_is_counted():
 
 @pytest.mark.parametrize("package", ["heavyball", "pytorch_optimizer"])
 def test_packages(package):
-    """The classes themselves, where they are installed."""
+    """Tests the classes of the packages that are installed."""
     module = pytest.importorskip(package)
     params = [torch.nn.Parameter(torch.ones(4, 3))]
     if package == "heavyball":

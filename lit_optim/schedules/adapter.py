@@ -154,8 +154,8 @@ class ScheduledLR(LRScheduler):
             )
         elif not self._updates.count and self._updates.step_calls >= MAX_STEPS_WITHOUT_GRADIENT:
             message = (
-                f"optimizer.step() was called {self._updates.step_calls} times, but no parameter had "
-                "a gradient: the optimizer has made no update, so the schedule has not advanced"
+                f"optimizer.step() was called {self._updates.step_calls} times, but no parameter "
+                "had a gradient: the optimizer has made no update, so the schedule has not advanced"
             )
         if message is not None and not (self._step_count > 1 and self._has_warned):
             self._has_warned = self._step_count > 1

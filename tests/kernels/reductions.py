@@ -1,4 +1,4 @@
-"""A rule that leaves p, writes a state and tells two sums; and what they should be."""
+"""A rule that keeps p, writes a state and returns two reductions; with the expected values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rule(g, p, s, h):
 
 
 def rows(dtype, shapes, device="cpu"):
-    """Of each shape p, its gradient and both states."""
+    """Return p, its gradient and both states for each shape."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -36,7 +36,7 @@ def rows(dtype, shapes, device="cpu"):
 
 
 def expected(row):
-    """The new state and both sums, in float64."""
+    """Return the new state and both reductions, in float64."""
     p, g, m, start = (x.double() for x in row)
     after = 0.75 * m - 0.5 * g
     return after, {"way": float((-g * (start - p)).sum()), "size": float(after.abs().sum())}

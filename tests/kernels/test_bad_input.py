@@ -1,4 +1,4 @@
-"""Tensors that a kernel cannot take, or only just: stepped all the same, or refused in one line."""
+"""Unusual tensors: they are updated all the same, or rejected in one line."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_gradients_of_another_dtype(executor, dtype):
 
 
 def gradients():
-    """Of a (3, 4) parameter, of one value in many layouts."""
+    """Gradients of a (3, 4) parameter: the same values in many layouts."""
     g = torch.sin(torch.arange(12.0)).view(3, 4)
     return {
         "transposed": g.t().contiguous().t(),
@@ -118,7 +118,7 @@ def test_parameters_without_gradient_are_left_alone(executor):
 @pytest.mark.parametrize("options", [{}, TWICE], ids=["", "twice"])
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_empty_parameters(executor, options, stored):
-    """Alone, and among others."""
+    """Alone, and next to other parameters."""
     empty = [parameter(0), parameter(0, 3), parameter(2, 0, 3, 3)]
     other, alone = parameter(4), parameter(4)
     hyper = {"lr": 0.1, "executor": executor, "state_dtype": stored, **options}
@@ -148,7 +148,7 @@ def test_parameters_of_other_dtypes_are_rejected(executor, dtype):
 
 @pytest.mark.parametrize("stored", STORED)
 def test_parameters_on_another_device(stored):
-    """On the meta device nothing is computed, but everything has its shape."""
+    """On the meta device tensors have shapes but no values."""
     here, there = parameter(3, 2), parameter(3, 2, device="meta")
     for p in (here, there):
         p.grad = torch.ones_like(p)
@@ -160,7 +160,7 @@ def test_parameters_on_another_device(stored):
 
 @pytest.mark.parametrize("stored", STORED)
 def test_parameters_of_eight_bits(stored):
-    """Of dtypes without a kernel; computed in float32 all the same."""
+    """float8 dtypes have no kernel; they are computed in float32."""
     p = torch.nn.Parameter(torch.ones(300).to(torch.float8_e5m2))
     p.grad = torch.ones(300).to(torch.float8_e5m2)
     optimizer = AdamW([p], lr=0.5, state_dtype=stored)
@@ -187,7 +187,7 @@ def test_parameters_with_gaps(options, stored):
 
 @pytest.mark.skipif(not NATIVE, reason="no C compiler here")
 def test_a_rejected_step_changes_nothing():
-    """Nor for ever: once it is mended, it is stepped."""
+    """After the tensor is fixed, it is updated."""
     good, bad = parameter(3), parameter(4, 3)
     optimizer = AdamW([good, bad], lr=0.5, executor="native")
     good.grad, bad.grad = torch.ones(3), torch.ones(3, 4).t()
@@ -220,7 +220,7 @@ def test_parameters_return_from_torch_to_native_kernels(caplog):
 
 
 def untouched(count, dtype):
-    """So many zeros that no memory is spent on before they are written."""
+    """Return zeros whose memory is not allocated until it is written."""
     size = torch.empty((), dtype=dtype).element_size()
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
     try:
@@ -231,7 +231,7 @@ def untouched(count, dtype):
 
 
 class LastChunk(cpu.PointerTable):
-    """A call that has done all chunks but the last."""
+    """A table of which all chunks but the last are already processed."""
 
     def __init__(self, rows, numbers):
         super().__init__(rows, numbers)
@@ -266,7 +266,7 @@ def test_more_elements_than_31_bits_count(only_the_last_chunk):
 
 
 def test_more_elements_than_32_bits_count_in_few_bits(only_the_last_chunk):
-    """Places of scales, and random bits that depend on the place."""
+    """The positions of scales, and random bits, which depend on the position."""
     count = 2**32 + 4096 + 300
     start = count - 300
     p = torch.nn.Parameter(untouched(count, torch.bfloat16))

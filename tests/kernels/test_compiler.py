@@ -1,4 +1,4 @@
-"""The compiler that is there, or not, and what it made before."""
+"""Kernels with a compiler, without one, and from the cache."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ANSWER = "23.5"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache, and nothing known yet of the compiler."""
+    """An empty cache; what is known about the compiler is forgotten."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(cpu, "_kernels", {})
     monkeypatch.setattr(cpu, "_failure", None)
@@ -97,7 +97,7 @@ def test_a_cached_kernel_needs_no_compiler(cache, monkeypatch):
 
 
 def command(folder, script):
-    """An executable that does as the script says; `$out` is where the binary should go."""
+    """Write an executable script, in which `$out` is the path of the output."""
     path = folder / "a compiler"
     find = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && out="$2"; shift; done\n'
     path.write_bytes(b"#!/bin/sh\n" + find.encode() + script)
@@ -177,7 +177,7 @@ def test_without_kernels_torch_computes(failure, cache, tmp_path, monkeypatch, c
 
 
 def test_a_full_disk_under_the_cache(cache, monkeypatch):
-    """The kernel is loaded from elsewhere, and the cache is left as it was."""
+    """The kernel is loaded from a temporary folder, and the cache stays unchanged."""
     write = Path.write_bytes
 
     def full(path, content):
@@ -193,7 +193,7 @@ def test_a_full_disk_under_the_cache(cache, monkeypatch):
 
 @contextmanager
 def full_disks(size=0):
-    """No file may grow over so many bytes: writing fails as on a full disk."""
+    """Limit the size of files in bytes: writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -215,7 +215,7 @@ def test_full_disks_leave_the_torch_executor(cache):
 
 
 def test_without_a_home_directory(cache, monkeypatch):
-    """As in containers whose user is in no list."""
+    """As in containers whose user is not in /etc/passwd."""
 
     def nobody():
         raise RuntimeError("Could not determine home directory.")

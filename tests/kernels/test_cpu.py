@@ -1,4 +1,4 @@
-"""Compiled kernels: every rule as the torch executor computes it, and what surrounds them."""
+"""Compiled kernels, compared with the torch executor for every rule; threads, tables and forks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def stepped(name, dtype, executor, settings, steps=5):
 
 
 def matrix():
-    """All settings in float32, all rules in all dtypes, and when asked for the rest."""
+    """All settings in float32 and all rules in all dtypes; other combinations are slow tests."""
     for dtype in CLOSE:
         for case in SETTINGS:
             usual = dtype == torch.float32 or case in FIRST
@@ -95,7 +95,7 @@ def test_threads_do_not_change_results(name, settings):
 
 
 def test_sums_are_per_tensor():
-    """However many others there are, and whatever chunks the threads are given."""
+    """For any number of other tensors and any division of chunks among threads."""
     together = on_threads(3, "adamw", torch.float32, "native", LOOKS_TWICE)
     for k, p in enumerate(parameters(torch.float32)):
         alone = torch.nn.Parameter(p.detach().clone())
@@ -109,7 +109,7 @@ def test_sums_are_per_tensor():
 
 
 def test_options_may_change_between_steps():
-    """Each asks for another number of sums over the same tensors."""
+    """Each option needs another number of sums over the same tensors."""
     ours, theirs = parameters(torch.float64), parameters(torch.float64)
     native, eager = AdamW(ours, executor="native"), AdamW(theirs, executor="torch")
     for step, options in enumerate([{}, {"cautious": True}, LOOKS_TWICE, {"cautious": False}]):
@@ -124,7 +124,7 @@ def test_options_may_change_between_steps():
 
 
 class Keep(Elementwise):
-    """Stores what it is given."""
+    """Stores the gradient as its state."""
 
     lr: float = 1e-9
 
@@ -257,7 +257,7 @@ def test_unsupported_tensors_have_a_reason(monkeypatch):
 
 
 def test_a_table_is_valid_while_only_gradients_change():
-    """Gradients that come and go; all else is to be what and where it was."""
+    """Gradients may move; all other tensors must be the same and at the same addresses."""
 
     def row(fill):
         return [torch.nn.Parameter(torch.full((3, 2), fill)), torch.ones(3, 2), torch.zeros(3, 2)]
@@ -289,7 +289,7 @@ def test_a_table_is_valid_while_only_gradients_change():
 
 
 def test_changes_between_steps_rebuild_the_table():
-    """Memory of parameters, layouts of gradients, who has one at all."""
+    """The memory of parameters, the layouts of gradients, which parameters have one."""
     ours, theirs = ([torch.nn.Parameter(torch.ones(4, 3)) for _ in range(3)] for _ in range(2))
     native, eager = AdamW(ours, lr=0.1), AdamW(theirs, lr=0.1, executor="torch")
     for step in range(8):
@@ -341,7 +341,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_after_a_fork(tmp_path):
-    """The threads of the parent are not in a child; torch's own operations would wait for them."""
+    """A child process lacks the threads of its parent; torch's operations would wait for them."""
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(
         [sys.executable, "-c", FORK, str(BIG)], env=env, capture_output=True, timeout=60

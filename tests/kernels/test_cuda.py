@@ -102,7 +102,7 @@ def test_kernels_on_a_gpu():
     ],
 )
 def test_the_text_equals_the_reviewed_text(file, name, settings):
-    """What changes the text is to be seen; to take a new one over, after reading what changed:
+    """Changes of the text have to be reviewed. To accept a new text after reading the diff:
 
     LIT_OPTIM_GOLDEN=write python -m pytest tests/kernels/test_cuda.py -k text
     """
@@ -115,14 +115,14 @@ def test_the_text_equals_the_reviewed_text(file, name, settings):
 
 
 def kernels_of(program, formats):
-    """Those of a rule, not compiled, by name."""
+    """Return the kernels of a rule by name, not compiled."""
     module = cuda._load_module(generate_triton(program, formats))
     sums = [f"sums{k}" for k in range(len(program.sums_by_pass))]
     return {name: getattr(module, name) for name in [*sums, *["combine"] * bool(sums), "update"]}
 
 
 def built(name, dtype, capability, settings):
-    """Each kernel of a rule as the compiler leaves it for such a GPU; none is needed for that."""
+    """Compile each kernel of a rule for a GPU, which need not exist."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -161,7 +161,7 @@ EVERYTHING = {"cautious": True, "clip_update": 1.0, "trust_ratio": True, "maximi
 def test_a_real_compiler_accepts_the_kernels(
     name, dtype, capability, settings, tmp_path, monkeypatch
 ):
-    """It knows types, which the interpreter does not."""
+    """The compiler checks types, which the interpreter does not."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     for kernel, asm in built(name, dtype, capability, settings).items():
@@ -174,7 +174,7 @@ def test_a_real_compiler_accepts_the_kernels(
 @with_triton
 @not_interpreted
 def test_no_argument_value_specializes_a_kernel(tmp_path, monkeypatch):
-    """Triton makes one for a number that is 1, for multiples of 16, for small and large ones."""
+    """Triton specializes kernels for numbers: 1, multiples of 16, small and large ones."""
     import inspect
 
     from triton.backends.compiler import GPUTarget
@@ -247,7 +247,7 @@ def test_without_triton():
 
 
 def adamw_step(step=cuda.step):
-    """AdamW's first step of a parameter in a fresh table, and the parameter."""
+    """Return the result of AdamW's first step in a new table, and the parameter."""
     p, results = torch.nn.Parameter(torch.ones(3)), []
 
     class Stepped(AdamW):
@@ -315,7 +315,7 @@ def test_the_text_is_stored_atomically_and_a_damaged_file_is_replaced(tmp_path, 
 
 
 def test_call_values_equal_torch_scalars():
-    """Against torch's float64 scalars, division by zero and all."""
+    """Compared with torch's float64 scalars, including division by zero."""
 
     def rule(g, p, s, h):
         x, y, z = h.x, h.y, h.z

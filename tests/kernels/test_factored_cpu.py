@@ -1,4 +1,4 @@
-"""Adafactor's own kernels: what the torch executor computes, on any number of threads."""
+"""Adafactor's kernels, compared with the torch executor on any number of threads."""
 
 from __future__ import annotations
 

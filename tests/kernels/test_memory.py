@@ -1,4 +1,4 @@
-"""A native step needs no memory beside its tensors, however large they are."""
+"""A native step allocates no memory besides its tensors, however large they are."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ ALL_RANDOM_BITS = torch.arange(65536)
 
 
 def levels(dtype):
-    """What the codes from 0 on stand for, as a share of the largest of a block.
+    """Return the values of the codes from 0 on, as fractions of the largest of a block.
 
     Eight to each halving, evenly spaced between one and the next; 0 for zero.
     """
@@ -26,14 +26,14 @@ def levels(dtype):
 
 
 def gaps(share, dtype):
-    """The distance of the two levels around each share of 0 to 1."""
+    """Return the distance of the two levels around each fraction from 0 to 1."""
     known = levels(dtype)
     above = torch.searchsorted(known, share.double(), right=False).clamp(1, len(known) - 1)
     return known[above] - known[above - 1]
 
 
 def random_bits(count=1 << 16, seed=0):
-    """Every kind of float32: subnormal, huge, infinite and NaN too."""
+    """Return float32 values of every kind, including subnormal, huge, infinite and NaN."""
     generator = torch.Generator().manual_seed(seed)
     bits = torch.randint(-(2**31), 2**31, (count,), dtype=torch.int64, generator=generator)
     return bits.to(torch.int32).view(torch.float32)
@@ -55,7 +55,7 @@ def test_hash_bits_is_the_same_for_ints_and_tensors():
 
 
 def test_hash_bits_changes_every_bit():
-    """Of two words that differ in one bit, each bit differs in about half of all cases."""
+    """If two words differ in one bit, each bit of their hashes differs about half of the time."""
     given = torch.randint(0, 2**32, (4000,), generator=torch.Generator().manual_seed(0))
     for bit in range(32):
         changed = precision.hash_bits(given) ^ precision.hash_bits(given ^ (1 << bit))
@@ -119,8 +119,8 @@ def in_bfloat16(value, bits):
     return x
 
 
-def neighbours(value):
-    """The nearest bfloat16, and the next one on the other side of the value."""
+def neighbors(value):
+    """Return the nearest bfloat16, and the next one on the other side of the value."""
     nearest = value.to(torch.bfloat16)
     towards = torch.where(value > nearest.float(), INF, -INF).to(torch.bfloat16)
     return nearest, torch.where(value == nearest.float(), nearest, nearest.nextafter(towards))
@@ -129,7 +129,7 @@ def neighbours(value):
 def test_stochastic_rounding_gives_one_of_the_two_neighbors():
     value = torch.cat([random_bits(), *special()])
     value = value[~value.isnan()]
-    near, far = neighbours(value)
+    near, far = neighbors(value)
     bits = torch.randint(0, 65536, value.shape, generator=torch.Generator().manual_seed(1))
     for chosen in (
         bits,
@@ -184,7 +184,7 @@ def store_and_load(value, dtype, bits, result=torch.float32):
 
 
 def values(dtype, count=3 * BLOCK + 77):
-    """Over many orders of magnitude, the largest of each block known; zeros among them."""
+    """Return values over many orders of magnitude, with zeros and a known largest per block."""
     generator = torch.Generator().manual_seed(2)
     drawn = torch.randn(count, generator=generator) * 10 ** torch.linspace(-6, 3, count)
     drawn[::13] = 0.0
@@ -238,7 +238,7 @@ def test_8_bits_keep_zero_and_the_largest(dtype):
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
 def test_8_bits_are_right_on_average_by_stochastic_rounding(dtype):
-    """Over all random bits up to their size, 1 / 65536 of a level; drawn ones up to sampling error."""
+    """Up to 1 / 65536 of a level over all random bits; up to sampling error over drawn ones."""
     small = torch.ones(257, BLOCK, dtype=torch.bool)
     small[:, 0] = False  # a largest for each block
     every = torch.zeros(257, BLOCK, dtype=torch.int64)
@@ -256,7 +256,7 @@ def test_8_bits_are_right_on_average_by_stochastic_rounding(dtype):
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)
 def test_8_bits_do_not_drift(dtype):
-    """What is stored already stays what it is, but for roundings of the float32 between."""
+    """Stored values do not change when stored again, up to the rounding of float32."""
     value = values(dtype)
     codes, scale = in_8_bits(value, dtype, None)
     bits = precision.rounding_bits(precision.rounding_key(0, 1, 0), 0, 0, len(value), value.device)

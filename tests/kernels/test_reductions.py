@@ -1,4 +1,4 @@
-"""Sums that a rule tells, on every executor that can be here; Triton's are in `triton_parity`."""
+"""Reductions of a rule in torch and in C; those in Triton are in `triton_parity`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Triton kernels against the torch executor and torch: on a GPU, or in Triton's interpreter.
+"""Triton kernels, compared with the torch executor and torch: on a GPU or in Triton's interpreter.
 
 `test_native_cuda` runs this file in a process of its own: whether Triton interprets is decided when
 it is imported, and an interpreter that has run leaves Triton changed.
@@ -38,7 +38,7 @@ OPTIONS = [
 
 
 def native(cls):
-    """The optimizer with every update done by Triton, in tables that are kept."""
+    """The optimizer with every update computed by Triton, in tables that are reused."""
 
     class Native(cls):
         tables = None
@@ -66,7 +66,7 @@ def native(cls):
 
 
 def eager(cls):
-    """The optimizer with every update done by the rule on whole torch tensors."""
+    """The optimizer with every update computed by the rule on torch tensors."""
 
     class Eager(cls):
         def fused_torch_step(self, group, batch, t):
@@ -94,7 +94,7 @@ def trained(make, params, steps=3, **settings):
 
 
 def pair(name, dtype=torch.float32, shapes=SHAPES, **settings):
-    """Ours in Triton and in torch: (parameter, state) of each."""
+    """Return (parameter, state) of each parameter, updated by Triton and by torch."""
     results = []
     for make in (native(class_of(name)), eager(class_of(name))):
         params = parameters(dtype, shapes)
@@ -142,7 +142,7 @@ def test_all_equal_it_in_other_precision(name, settings, dtype):
 
 @pytest.mark.parametrize("name", RULES)
 def test_equals_it_at_every_magnitude(name):
-    """Each element of a gradient at another one, then normal ones."""
+    """Each element of a gradient has another magnitude; later gradients are normal."""
     sizes = torch.tensor([0.0, 1e-30, 1e-20, 1e-10, 1e10, 1e19, 1e20, 1e30, float("inf")])
     if "whole" in class_of(name).requirements:
         sizes = sizes[:-1]  # infinite sums are tried elsewhere
@@ -254,7 +254,7 @@ def test_channels_last_is_updated_in_memory_order():
 
 
 def test_gradients_and_lr_may_change_at_each_step():
-    """On a GPU nothing waits: what is sent must not be overwritten before it is there."""
+    """Copies to a GPU are asynchronous: the source must not be overwritten before they finish."""
     ours, theirs = parameters(), parameters()
     optimizer, other = native(AdamW)(ours), torch.optim.AdamW(theirs)
     kept, at = [], []
@@ -318,7 +318,7 @@ def test_other_hyperparameters_need_no_other_kernel(monkeypatch):
     ids=str,
 )
 def test_schedule_free_modes_switch_as_in_torch(dtype, halves):
-    """Between float32 and bfloat16, by a rule that is no step's."""
+    """For float32 and bfloat16, by a rule that is not an update."""
     p, z = random((4096 + 5,), dtype, 1), random((4096 + 5,), torch.float32, 2)
     low = [torch.zeros_like(p, dtype=torch.int16)] if halves else []
     other = p.clone()
@@ -331,7 +331,7 @@ def test_schedule_free_modes_switch_as_in_torch(dtype, halves):
 
 
 def test_scratch_memory_grows_with_the_sums():
-    """Options may change between steps, and with them what a table has to hold."""
+    """Options may change between steps, and with them the number of sums."""
     ours, theirs = parameters(), parameters()
     optimizer, other = native(AdamW)(ours), eager(AdamW)(theirs)
     for step, options in enumerate([{}, {"cautious": True}, {"clip_update": 0.1}]):

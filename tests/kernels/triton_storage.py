@@ -1,4 +1,4 @@
-"""How the Triton kernels store: 16 and 8 bits, split masters, and what is no number.
+"""Storage in Triton kernels: 16 and 8 bits, split masters, NaN and infinities.
 
 Run as `triton_parity` is, whose helpers these are.
 """
@@ -28,7 +28,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def ulps(x, y):
-    """How many bfloat16 lie between two of one sign."""
+    """The number of bfloat16 values between two values of the same sign."""
     return (x.view(torch.int16).to(torch.int32) - y.view(torch.int16).to(torch.int32)).abs()
 
 
@@ -49,7 +49,7 @@ def test_states_in_16_bits_have_the_same_stochastic_rounding(name, dtype):
 
 
 def test_rounding_bits_equal_the_reference():
-    """A state that is half-way between two bfloat16: its rounding is the random_bits itself."""
+    """A state halfway between two bfloat16 values: rounding depends on the random bits alone."""
 
     class Keeping(AdamW):
         def rule(self, g, p, s, h):
@@ -72,7 +72,7 @@ def test_rounding_bits_equal_the_reference():
 
 
 def test_codes_equal_the_reference():
-    """Values down to 1e-14 of the largest of a block; zeros, tiny ones, and what is no number."""
+    """Values down to 1e-14 of the largest of a block; zeros, tiny values, NaN and infinities."""
 
     class Keeping(AdamW):
         def rule(self, g, p, s, h):
@@ -117,7 +117,7 @@ def test_states_in_8_bits(options, dtype):
 
 
 def test_a_split_master_is_exact():
-    """Half of it in the parameter and half beside: as if the parameter were float32."""
+    """Half of the bits are in the parameter, half in a state: like a float32 parameter."""
     hyper = {"lr": 1e-4, "weight_decay": 0.1}
     for state_dtype in ("float32", "bfloat16"):
         ours, wide = parameters(torch.bfloat16), parameters(torch.bfloat16)
@@ -164,7 +164,7 @@ def test_non_finite_values_spread_as_in_torch(name, bad, options):
 
 
 def test_stochastic_rounding_keeps_nan():
-    """That of CUDA has all bits set; what is added to them would carry into the sign."""
+    """CUDA's NaN has all bits set; adding random bits would carry into the sign."""
     p = torch.nn.Parameter(torch.ones(300, device=DEVICE))
     optimizer = native(AdamW)([p], state_dtype="bfloat16")
     p.grad = torch.full((300,), 0x7FFFFFFF, dtype=torch.int32, device=DEVICE).view(torch.float32)

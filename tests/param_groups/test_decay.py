@@ -1,4 +1,4 @@
-"""Every parameter in exactly one group, decayed or not for the right reason."""
+"""Every parameter is in exactly one group, with or without weight decay."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_no_decay():
 
 
 class Named(nn.Module):
-    """Layers whose names say norm or bias, and some whose names do not."""
+    """Layers whose names contain norm or bias, and some whose names do not."""
 
     def __init__(self):
         super().__init__()

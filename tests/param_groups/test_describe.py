@@ -1,4 +1,4 @@
-"""One description of what each parameter is; groups, roles and layers follow from it."""
+"""The description of parameters, from which groups, roles and layers follow."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ FREEZE = {
 }
 
 
-def told(module, prefix=""):
-    """Role, split and the share of the lr, of the parameters whose names begin so."""
+def describe(module, prefix=""):
+    """Return role, split and lr multiplier of the parameters with this prefix."""
     shares = {
         name: group["lr_mult"]
         for group in layer_decay(module, decay=0.5)
@@ -95,7 +95,7 @@ def told(module, prefix=""):
 
 
 class Holder(nn.Module):
-    """Networks under names, in any order."""
+    """A module that holds networks under names, in any order."""
 
     def __init__(self, **networks):
         super().__init__()
@@ -106,9 +106,9 @@ class Holder(nn.Module):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_frozen_modules_outside_of_the_network_change_nothing(data):
-    """The oracle is the network alone, held by the same kind of module."""
+    """The reference is the network alone, in the same kind of module."""
     student = NETWORKS[data.draw(st.sampled_from(["transformer", "convolutional", "stack"]))]()
-    alone = told(Holder(student=student), "student.")
+    alone = describe(Holder(student=student), "student.")
     parts = [("student", student)]
     for k in range(data.draw(st.integers(1, 3))):
         beside = NETWORKS[data.draw(st.sampled_from(sorted(NETWORKS)))]()
@@ -118,24 +118,24 @@ def test_frozen_modules_outside_of_the_network_change_nothing(data):
             beside.train(beside.inner.training)
         parts.insert(data.draw(st.integers(0, len(parts))), (f"beside{k}", beside))
     module = Holder(**dict(parts))
-    found = told(module, "student.")
+    found = describe(module, "student.")
     assert found == alone
-    others = {n: role for n, (role, *_) in told(module).items() if not n.startswith("student.")}
+    others = {n: role for n, (role, *_) in describe(module).items() if not n.startswith("student.")}
     assert "head" not in others.values()
-    assert len(told(module)) == len(list(module.parameters()))
-    assert roles(module).keys() == told(module).keys()
+    assert len(describe(module)) == len(list(module.parameters()))
+    assert roles(module).keys() == describe(module).keys()
 
 
 @pytest.mark.parametrize("name", ["transformer", "convolutional", "stack"])
 def test_a_rule_that_freezes_the_teacher_counts_too(name):
     student, teacher = NETWORKS[name](), NETWORKS[name]()
-    alone = told(Holder(student=student), "student.")
+    alone = describe(Holder(student=student), "student.")
     module = Holder(student=student, teacher=teacher)
     rules = [{"name": "teacher.*", "frozen": True}, {"role": "head", "lr_mult": 8.0}]
     if "head" not in {role for role, *_ in alone.values()}:
         rules.pop()
     groups = by_rules(module, rules, base="layer_decay")
-    assert told(module, "student.") == alone
+    assert describe(module, "student.") == alone
     by_name = {n: g for g in groups for n in g["param_names"] if n.startswith("student.")}
     for n, group in by_name.items():
         height = round(-math.log2(alone[n.removeprefix("student.")][2]))
@@ -146,14 +146,14 @@ def test_a_rule_that_freezes_the_teacher_counts_too(name):
 
 def test_a_frozen_backbone_has_its_layers_below_the_head():
     module = Holder(backbone=Transformer(2).requires_grad_(False), head=nn.Linear(4, 3))
-    found = told(module)
+    found = describe(module)
     assert found["head.weight"] == ("head", 1, 1.0)
     shares = [found[f"backbone.blocks.{k}.mlp.0.weight"][2] for k in (0, 1)]
     assert shares[0] < shares[1] < 1
     assert found["backbone.token.weight"][0] == "embedding"
     assert found["backbone.token.weight"][2] < shares[0]
     module.backbone.requires_grad_(True)  # as if it had been unfrozen from the start
-    assert {n: share for n, (_, _, share) in told(module).items()} == {
+    assert {n: share for n, (_, _, share) in describe(module).items()} == {
         n: share for n, (_, _, share) in found.items()
     }
 
@@ -163,9 +163,9 @@ def test_frozen_lower_blocks_of_a_stack_keep_their_places(lowest):
     def net():
         return nn.Sequential(*(nn.Conv2d(3, 3, 3) for _ in range(5)), nn.Linear(3, 2))
 
-    module, whole = net(), told(net())
+    module, whole = net(), describe(net())
     module[:lowest].requires_grad_(False)
-    assert told(module) == whole
+    assert describe(module) == whole
     assert whole["0.weight"][0] == "first"
 
 
@@ -183,9 +183,9 @@ def test_rules_that_freeze_by_role_decide_the_same_again():
 
 
 def test_pretrained_networks_in_eval_mode_are_trained():
-    """If nothing else could be the network, the mode says nothing."""
-    expected = told(Holder(net=Transformer()))
-    assert told(Holder(net=Transformer().eval())) == expected
+    """If nothing else could be the network, eval mode is ignored."""
+    expected = describe(Holder(net=Transformer()))
+    assert describe(Holder(net=Transformer().eval())) == expected
 
 
 MAKES = {
@@ -214,7 +214,7 @@ def test_a_layer_without_a_shape_is_in_no_group(make, lazy):
 def test_a_lazy_layer_that_has_seen_a_batch_is_any_layer():
     module = nn.Sequential(nn.LazyLinear(4), nn.LazyLinear(2))
     module(torch.ones(2, 3))
-    assert told(module) == told(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
+    assert describe(module) == describe(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)))
 
 
 class Double(nn.Module):
@@ -232,14 +232,14 @@ class LowRank(nn.Module):
 
 
 def test_a_parametrized_tensor_has_the_role_of_its_tensor():
-    expected = told(Transformer())
+    expected = describe(Transformer())
     module = Transformer()
     for layer in [*module.modules()]:
         if isinstance(layer, nn.Linear | nn.Embedding):
             parametrize.register_parametrization(layer, "weight", Double())
     for linear in (module.blocks[0].mlp[0], module.head):
         parametrize.register_parametrization(linear, "bias", Double())
-    assert told(module) == expected
+    assert describe(module) == expected
     names = {n for group in no_decay(module) for n in group["param_names"]}
     assert names == expected.keys()
     rest = [n for g in no_decay(module) for n in g["param_names"] if "weight_decay" in g]
@@ -252,10 +252,10 @@ def test_a_parametrized_tensor_has_the_role_of_its_tensor():
 def test_weight_normalization(new):
     normalized = parametrizations.weight_norm if new else weight_norm
     module = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Linear(4, 4), nn.Linear(4, 3))
-    expected = {n: role for n, (role, *_) in told(module).items() if n.endswith("weight")}
+    expected = {n: role for n, (role, *_) in describe(module).items() if n.endswith("weight")}
     for layer in module:
         normalized(layer)
-    found = {n: role for n, (role, *_) in told(module).items() if not n.endswith("bias")}
+    found = {n: role for n, (role, *_) in describe(module).items() if not n.endswith("bias")}
     magnitude, direction = ("weight.original0", "weight.original1") if new else (
         "weight_g", "weight_v"
     )  # fmt: skip
@@ -273,7 +273,7 @@ def test_low_rank_parametrizations_belong_to_their_layer():
     module = Holder(mid=nn.Linear(4, 4), out=nn.Linear(4, 4))
     for layer in (module.mid, module.out):
         parametrize.register_parametrization(layer, "weight", LowRank())
-    found = told(module)
+    found = describe(module)
     assert {n: found[n][0] for n in found if not n.endswith("bias")} == {
         "mid.weight": "hidden", "mid.weight.0.down": "hidden", "mid.weight.0.up": "hidden",
         "out.weight": "head", "out.weight.0.down": "head", "out.weight.0.up": "head",
@@ -281,7 +281,7 @@ def test_low_rank_parametrizations_belong_to_their_layer():
 
 
 def inside(make):
-    """A model whose network is compiled as a part of it."""
+    """Return a model with a compiled network."""
     return Holder(net=make(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))))
 
 
@@ -298,7 +298,7 @@ def inside(make):
 )
 def test_names_do_not_contain_wrappers(wrap):
     wrapped, bare = wrap(inside(lambda net: net)), inside(lambda net: net)
-    assert told(wrapped) == told(bare)
+    assert describe(wrapped) == describe(bare)
     raw = [name for name, _ in wrapped.named_parameters()]
     assert [name for info in describe_parameters(wrapped) for name in info.raw_names] == raw
     for name in ("net.0.weight", raw[0]):  # as it was written, and as torch has it

@@ -1,4 +1,4 @@
-"""An lr that falls layer by layer from the head down."""
+"""Layer-wise lr decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles come from the modules."""
+"""Roles of parameters, read from the modules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from lit_optim.param_groups import by_role, no_decay, roles, single
 
 
-def told(module):
+def describe(module):
     return {name: (place.role, place.split) for name, place in roles(module).items()}
 
 
@@ -24,7 +24,7 @@ def test_a_convolutional_network():
         nn.Linear(16, 32),
         nn.Linear(32, 10),
     )
-    assert told(net) == {
+    assert describe(net) == {
         "0.weight": ("first", 1),
         "0.bias": ("bias", 1),
         "1.weight": ("norm", 1),
@@ -54,7 +54,7 @@ class Tied(nn.Module):
 
 @pytest.mark.parametrize("head", [True, False])
 def test_a_tied_head_is_an_embedding_and_blocks_have_no_head(head):
-    found = told(Tied(head))
+    found = describe(Tied(head))
     assert found["wte.weight"] == found["pos_emb"] == ("embedding", 1)
     assert {role for name, (role, _) in found.items() if name.endswith(".weight")} == {
         "embedding",
@@ -70,7 +70,7 @@ def test_fused_projections_and_gates_are_several_matrices():
     block.attention = nn.MultiheadAttention(8, 2)
     block.kv = nn.Linear(8, 16)
     block.out = nn.Linear(8, 3)
-    found = told(block)
+    found = describe(block)
     assert found["qkv.weight"] == ("hidden", 3)
     assert found["proj.weight"] == found["kv.weight"] == ("hidden", 1)
     assert found["lstm.weight_ih_l0"] == found["lstm.weight_hh_l0"] == ("hidden", 4)
@@ -86,11 +86,11 @@ def test_transformers_models():
     )
     from transformers import GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
-    gpt = told(GPT2LMHeadModel(config))
+    gpt = describe(GPT2LMHeadModel(config))
     assert gpt["transformer.wte.weight"] == gpt["transformer.wpe.weight"] == ("embedding", 1)
     assert gpt["transformer.h.1.mlp.c_fc.weight"] == ("hidden", 1)
     assert {role for role, _ in gpt.values()} == {"embedding", "hidden", "norm", "bias"}
-    vit = told(
+    vit = describe(
         ViTForImageClassification(
             ViTConfig(
                 hidden_size=16,

@@ -1,4 +1,4 @@
-"""Rules in order, as in YAML."""
+"""Param groups by rules, as in YAML."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def net():
     )
 
 
-def told(groups):
-    """What each group sets, by the names of its parameters."""
+def describe(groups):
+    """Return the settings of each group by the names of its parameters."""
     known = {"params", "param_names", "name"}
     return {tuple(g["param_names"]): {k: v for k, v in g.items() if k not in known} for g in groups}
 
@@ -42,7 +42,7 @@ def test_rules_merge_and_for_each_key_the_first_wins():
         {"module": "Embedding", "betas": [0.8, 0.9]},
     ]
     groups = by_rules(net(), rules)
-    assert told(groups) == {
+    assert describe(groups) == {
         ("token.weight",): {"betas": [0.8, 0.9]},
         ("blocks.0.weight",): {"lr_mult": 0.1, "weight_decay": 0.3},
         ("blocks.1.weight",): {"lr_mult": 5.0, "weight_decay": 0.3},
@@ -162,7 +162,7 @@ def test_an_lr_that_is_null_has_no_multiple():
 def test_without_rules_groups_are_those_of_the_base():
     module = net()
     assert [g["name"] for g in by_rules(module, base="single")] == ["all"]
-    assert told(by_rules(module, base="single")) == told(single(module))
+    assert describe(by_rules(module, base="single")) == describe(single(module))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Groups of a model that FSDP flattens and cuts before there is an optimizer."""
+"""Param groups of a model that FSDP flattens and shards before the optimizer is built."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trained(module, groups):
 
 
 def on_a_rank(rank, path):
-    """On one of two processes, which see the same samples: what one alone would have trained."""
+    """Train on one of two processes with the same samples, which equals training on one."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     torch.distributed.init_process_group(

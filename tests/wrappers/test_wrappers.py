@@ -1,4 +1,4 @@
-"""Wrappers against loops written by hand, and around every optimizer."""
+"""Wrappers, compared with hand-written loops, and around every optimizer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def by_hand(params):
 
 
 def loss_of(params):
-    """Curved and coupled, so that the gradient depends on where it is taken."""
+    """A curved and coupled loss, so that the gradient depends on the parameters."""
     return (
         sum((p.sin() * (k + 1)).square().sum() for k, p in enumerate(params))
         + sum(p.sum() for p in params).square()
@@ -215,7 +215,7 @@ def test_mistakes(make, line):
 
 
 def test_late_gradients_and_new_groups():
-    """The second parameter of `gradients` wakes up late; the groups differ in lr."""
+    """The second parameter gets its first gradient late; the groups differ in lr."""
     ours, theirs = parameters(), parameters()
 
     def grouped(params):
@@ -238,7 +238,7 @@ COMPLEX = (torch.complex64, torch.complex128)
 
 
 def complex_parameters(dtype, seed=0):
-    """Two of them, and a real one between."""
+    """Return two complex parameters and a real one between them."""
     generator = torch.Generator().manual_seed(seed)
 
     def numbers(*shape, kind):
@@ -253,7 +253,7 @@ def as_real(p):
 
 
 def pull(params):
-    """Gradients with parts of their own, which torch gives for sum |p - (1 - 2i)|^2."""
+    """Set the gradients of sum |p - (1 - 2i)|^2, whose real and imaginary parts differ."""
     for p in params:
         p.grad = 2 * (p.detach() - (1 - 2j)) if p.is_complex() else 2 * (p.detach() - 1)
 
@@ -325,7 +325,7 @@ def test_lookahead_of_complex_parameters_is_that_of_real_and_imaginary_parts(dty
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
 def test_sam_perturbs_complex_parameters_by_their_moduli(adaptive, seed):
-    """Against the same in real and imaginary parts, each in units of the number's modulus."""
+    """Compared with SAM on real and imaginary parts, scaled by the modulus of each number."""
     if seed is None:
         params = [torch.nn.Parameter(torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex128))]
     else:
@@ -355,7 +355,7 @@ def test_sam_perturbs_complex_parameters_by_their_moduli(adaptive, seed):
 
 @pytest.mark.parametrize("ks", [(2,), (2, 3), (3, 3, 2)])
 def test_nested_wrappers_of_one_class_are_saved_separately(ks):
-    """Nested lookaheads go on after loading as if nothing had been; a single one keeps its key."""
+    """Nested Lookaheads continue exactly after loading; a single one keeps its key."""
 
     def made(params):
         optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9)
