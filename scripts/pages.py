@@ -179,7 +179,7 @@ def write_pages() -> dict[str, str]:
 def optimizer_page(entry: Entry, notes: Notes) -> str:
     """The page of one optimizer."""
     name = entry.name
-    parts = [GENERATED, f"# {name}", f"{sentence(entry.headline)}", *explain(entry)]
+    parts = [GENERATED, f"# {name}", lead(entry), "## Update rule", *explain(entry)]
     if "history" in notes:
         parts += ["## History", link(paragraph(notes["history"]))]
     parts.append("## When to use it")
@@ -232,11 +232,18 @@ def paths_caption(name: str) -> str:
     return text if name == "sgd" else f"{text} Gray: sgd."
 
 
+def lead(entry: Entry) -> str:
+    """The headline as a sentence, or the docstring's first paragraph if it begins with it."""
+    first = paragraph(entry.explained.split("\n\n")[0])
+    headline = sentence(entry.headline)
+    return first if first.startswith(headline.rstrip(".")) else headline
+
+
 def explain(entry: Entry) -> Iterator[str]:
     """The docstring as Markdown: formulas as code blocks, and links to sources."""
     first, *others = entry.explained.split("\n\n")
-    yield "## Update rule" if "/optimizer/" in entry.path.as_posix() else ""
-    yield paragraph(first)
+    if lead(entry) != paragraph(first):
+        yield paragraph(first)
     has_source = bool(others) and not others[0].startswith(" ")
     for part in others[has_source:]:
         yield code(dedent(part)) if part.startswith(" ") else escape(part)
@@ -358,7 +365,7 @@ def family_page(title: str, text: str, members: Mapping[str, str]) -> str:
         parts += [
             f"## {name}",
             f"![The lr of {name} over a run](../{IMAGES}/schedules/{name}.svg)",
-            sentence(entry.headline) + " " + link(paragraph(when)),
+            f"{lead(entry)} {link(paragraph(when))}",
             *explain(entry),
             code(f"lit-optim plot scheduler={name} trainer.max_steps=1000", "bash"),
             *arguments(entry),

@@ -99,10 +99,18 @@ def test_measured_state(pages, name, size):
 def test_markup(pages, tmp_path):
     explained = "p * q < r.\n\nA & B 2020, T, arXiv:2001.00001.\n\n    x = 1\n      y = 2\n\nMore."
     entry = Entry("mine", "does it", "", tmp_path / "optimizer/mine.yaml", explained)
+    assert pages.lead(entry) == "does it."
     assert list(pages.explain(entry)) == [
-        "## Update rule",
         r"p \* q \< r.",
         "```text\nx = 1\n  y = 2\n```",
         "More.",
         "Source: A & B 2020, T, [arXiv:2001.00001](https://arxiv.org/abs/2001.00001).",
     ]
+
+
+def test_a_docstring_that_begins_with_the_headline_is_not_repeated(pages, tmp_path):
+    entry = Entry(
+        "mine", "Does it", "", tmp_path / "optimizer/mine.yaml", "Does it, fast.\n\n    x"
+    )
+    assert pages.lead(entry) == "Does it, fast."
+    assert list(pages.explain(entry)) == ["```text\nx\n```"]
