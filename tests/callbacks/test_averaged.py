@@ -1,4 +1,4 @@
-"""What an averaging optimizer shows wherever it does not train, under a real Trainer."""
+"""Averaging optimizers show the average wherever they do not train, under a real Trainer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAKE = {
 
 
 class Validated(Plain):
-    """Notes its weights wherever it is called."""
+    """Records its weights in every hook."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ def made(name, fails_at=None):
 
 
 def average_of(module):
-    """x = y + (1 - 1 / beta) (z - y), from what training goes on with; Ema by its definition."""
+    """x = y + (1 - 1 / beta) (z - y), from the weights in training; Ema by its definition."""
     averaged = module.trainer.callbacks[0]
     optimizer = averaged.optimizer
     if isinstance(optimizer, Ema):
@@ -175,7 +175,7 @@ def test_an_exception_in_validation_leaves_nothing_swapped(tmp_path):
     assert all(group["train_mode"] for group in averaged.optimizer.param_groups)
 
 
-def test_another_package_is_served_alike(tmp_path):
+def test_optimizers_of_other_packages_are_averaged_too(tmp_path):
     schedulefree = pytest.importorskip("schedulefree")
     ours, theirs = made("adamw"), made("adamw")
     theirs.make = partial(schedulefree.AdamWScheduleFree, lr=0.05, warmup_steps=3, foreach=False)

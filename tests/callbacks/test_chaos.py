@@ -1,4 +1,4 @@
-"""Runs of random parts, cut off at random places in random ways: they go on to the bit.
+"""Runs of random parts, interrupted at random places in random ways, resume bit for bit.
 
 Single features are tested elsewhere; what hides is in their products.
 """
@@ -113,7 +113,7 @@ class Broken(Exception):
 
 
 def draw(seed):
-    """What a run is made of, and how it is cut off, twice or once."""
+    """The parts of a run, and how it is interrupted once or twice."""
     chance = random.Random(seed)
     optimizer = chance.choice([name for name in OPTIMIZERS if name not in ALONE])
     averages = optimizer.startswith("schedule_free")

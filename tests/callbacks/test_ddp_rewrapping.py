@@ -23,7 +23,7 @@ BATCHES, EPOCHS = 4, 2
 
 
 class Lazy(nn.LazyLinear):
-    """The same weights whenever they are made."""
+    """Has the same weights in every instance."""
 
     def reset_parameters(self):
         torch.manual_seed(1)

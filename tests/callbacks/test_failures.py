@@ -1,4 +1,4 @@
-"""How a run ends that cannot go on, as a user sees it: one line, a code, and nobody left behind."""
+"""How a run fails, as a user sees it: one line, an exit code, and no process left behind."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def complaints(done):
 def test_what_a_line_tells_better_than_a_traceback(train, argv, line):
     done = train(*LINE, "logger=none", *argv)
     assert done.returncode == 1
-    [told] = complaints(done)
-    assert told.startswith(line)
+    [message] = complaints(done)
+    assert message.startswith(line)
     assert "Traceback" not in done.stderr
 
 
@@ -171,7 +171,7 @@ def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
         ),  # of rank 1, which all are told
     ],
 )
-def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
+def test_a_dead_rank_is_named_and_ends_the_other_ranks(train, how, line):
     done = train(*LINE, "trainer=ddp_cpu", "logger=none", f"model.how={how}", timeout=120)
     assert done.returncode == 1
     assert complaints(done) == [line]
@@ -181,13 +181,13 @@ def test_a_dead_rank_is_named_and_takes_the_others_down(train, how, line):
 
 
 def test_giving_up_is_gloos_not_anybodys():
-    told = "[unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete"
-    assert is_timeout(RuntimeError(told))
+    message = "[unbound_buffer.cc:78] Timed out waiting 6000ms for recv operation to complete"
+    assert is_timeout(RuntimeError(message))
     assert not is_timeout(RuntimeError("Timed out waiting for the licence server"))
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_is_told_of_when_the_others_give_up(train):
+def test_a_rank_that_hangs_is_named_after_the_timeout(train):
     argv = ["trainer=ddp_cpu", "trainer.strategy=ddp_impatient", "logger=none", "model.how=hangs"]
     done = train(*LINE, *argv, timeout=200)
     assert done.returncode == 1
@@ -197,7 +197,7 @@ def test_a_rank_that_hangs_is_told_of_when_the_others_give_up(train):
 
 
 @pytest.mark.parametrize("how", ["slow", "stuck"])
-def test_the_first_rank_takes_the_others_down(tmp_path, how):
+def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
     process = started(tmp_path, "trainer=ddp_cpu", f"model.how={how}")
     wait_for(process, "at work")
     children = subprocess.run(
@@ -263,9 +263,9 @@ def test_a_log_that_cannot_be_written_ends_nothing(train, tmp_path, logger):
         "callbacks.cleaner._target_=user_code.Cleaner",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = [line for line in (done.stdout + done.stderr).splitlines() if "stops logging" in line]
-    assert len(told) == 1
-    assert told[0].endswith("stops logging: No such file or directory; training continues")
+    message = [line for line in (done.stdout + done.stderr).splitlines() if "stops logging" in line]
+    assert len(message) == 1
+    assert message[0].endswith("stops logging: No such file or directory; training continues")
     assert "Traceback" not in done.stderr
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").exists()
 

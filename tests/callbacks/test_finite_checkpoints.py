@@ -1,4 +1,4 @@
-"""No checkpoint holds weights that are not finite: whatever the policy, and however they came."""
+"""No checkpoint holds weights that are not finite, whatever the policy and the cause."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ SKIP = 1e6  # a target that a batch is skipped for
 
 
 class Recorder(torch.optim.SGD):
-    """Keeps what it is asked to do: the parameters before each update and their gradients."""
+    """Records the parameters before each update and their gradients."""
 
     def __init__(self, params):
         super().__init__(params, lr=0.1)

@@ -1,4 +1,4 @@
-"""Norms of what an update was like, against a step by hand."""
+"""Norms of gradients, updates and parameters, against a step computed here."""
 
 from __future__ import annotations
 

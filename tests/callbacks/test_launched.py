@@ -1,4 +1,4 @@
-"""Processes that somebody else has started, and what an earlier launcher has left behind."""
+"""Processes started by another launcher, and variables that an earlier one has left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE = [
 
 
 def launched(tmp_path, monkeypatch, command, environments):
-    """Run these beside each other; returns code, output and errors of each."""
+    """Run commands in parallel; return the code, the output and the errors of each."""
     place = tmp_path / "tmp"
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
@@ -77,7 +77,7 @@ def test_more_processes_than_the_trainer_has(train):
     assert "lit_optim: 2 processes were launched, but the trainer has 1: " in found.stderr
 
 
-def test_what_is_left_of_another_run_is_forgotten(train, tmp_path):
+def test_variables_of_an_earlier_launcher_are_ignored(train, tmp_path):
     left = {"LOCAL_RANK": "1", "RANK": "1", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "22"}
     left |= {"NODE_RANK": "1", "GROUP_RANK": "1"}
     done = train(*LINE, timeout=120, **left)

@@ -74,7 +74,7 @@ def test_with_accumulation(tmp_path, schedule):
     assert [curves["lr/body"][t] for t in range(12)] == pytest.approx([x[0] for x in module.lrs])
 
 
-def test_other_hyperparameters_are_planned_and_logged_likewise(tmp_path):
+def test_scheduled_hyperparameters_are_planned_and_logged(tmp_path):
     given = {"weight_decay": [{"shape": "linear", "from": 0.2, "to": 0.1}]}
     _, curves = fit(tmp_path, wsd(), schedules=given, max_steps=20, none_every=4)
     assert_planned(curves, wsd(), 20, last=13)
@@ -154,7 +154,7 @@ class Grows(Data):
         return super().train_dataloader()
 
 
-def test_data_of_another_length_are_told_once(tmp_path, caplog):
+def test_a_changed_epoch_length_is_warned_of_once(tmp_path, caplog):
     module = attach(Plain(), scheduler=cosine_min_lr())
     run = trainer(
         tmp_path, max_epochs=3, reload_dataloaders_every_n_epochs=1, callbacks=[LearningRates()]
@@ -198,7 +198,7 @@ class Replaces(Callback):
     ],
     ids=["SWA", "exponential", "chain", "stopped"],
 )
-def test_the_length_is_not_complained_of_where_the_schedule_was_not_to_end(make, tmp_path, caplog):
+def test_a_schedule_that_should_not_end_with_the_run_is_not_warned_of(make, tmp_path, caplog):
     run = trainer(tmp_path, max_epochs=3, callbacks=[make()])
     with caplog.at_level(logging.WARNING, "lit_optim"):
         run.fit(attach(Plain(), scheduler=cosine_min_lr()), Data())

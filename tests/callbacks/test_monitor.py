@@ -1,4 +1,4 @@
-"""Metrics that something depends on: found before training, and best in the right direction."""
+"""Monitored metrics are checked before training, and have the right direction."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", [Checkpoint, ModelCheckpoint])
 def test_the_best_checkpoint_is_the_best(tmp_path, name, kind):
-    """Ours needs no mode; Lightning's is told it, as the independent reference."""
+    """Ours gets no mode; Lightning's gets one, as the independent reference."""
     several = 2 if "dataloader_idx" in name else 1
     mode = {"mode": "min" if NAMES[name] == LOWEST else "max"} if kind is ModelCheckpoint else {}
     fit(tmp_path, attach(Logs(name, several)), kind(str(tmp_path), "best", monitor=name, **mode))
@@ -122,7 +122,7 @@ def test_a_torchmetrics_class_says_which_way(tmp_path, metric, best, name):
 
 
 @pytest.mark.parametrize("metric", [None, Silent()])
-def test_where_it_cannot_be_known_it_is_asked_for_before_training(tmp_path, metric):
+def test_an_unknown_direction_is_refused_before_training(tmp_path, metric):
     model = attach(Logs("val/foo", metric=metric))
     with pytest.raises(UsageError, match="mode=min or mode=max must be given: whether val/foo"):
         fit(tmp_path, model, Checkpoint(str(tmp_path), monitor="val/foo"))
@@ -217,7 +217,7 @@ def user_run(tmp_path, monkeypatch, run_here):
     ],
 )  # fmt: skip
 def test_what_is_not_logged_costs_no_update(user_run, tmp_path, argv, message, steps):
-    """Whatever depends on the metric, also where no sanity check is asked for."""
+    """Whatever depends on the metric, also if the sanity check is switched off."""
     with pytest.raises(UsageError) as refused:
         user_run(*argv, f"trainer.num_sanity_val_steps={steps}")
     assert message in str(refused.value)
@@ -237,7 +237,9 @@ def test_what_is_not_logged_costs_no_update(user_run, tmp_path, argv, message, s
                                                                "val/other_thing": 1.0}),
     ],
 )  # fmt: skip
-def test_the_best_is_told_only_where_it_is_known(user_run, tmp_path, capsys, argv, best, final):
+def test_the_best_is_printed_if_the_direction_is_known(
+    user_run, tmp_path, capsys, argv, best, final
+):
     result = user_run(*argv)
     if best is not None:
         assert result.best == best
@@ -254,7 +256,7 @@ def test_the_best_is_told_only_where_it_is_known(user_run, tmp_path, capsys, arg
 @pytest.mark.parametrize(
     ("own", "monitor", "falls"), [("val/loss", "val/acc", True), ("val/acc", "val/loss", False)]
 )
-def test_what_follows_another_metric_has_not_the_direction_of_the_run(
+def test_a_schedule_with_its_own_metric_does_not_get_the_direction_of_the_run(
     user_run, tmp_path, own, monitor, falls
 ):
     """A plateau on a rising metric: of a loss it stands still, of an accuracy it improves."""
@@ -269,7 +271,7 @@ def test_what_follows_another_metric_has_not_the_direction_of_the_run(
     assert parts.history.monitor == monitor
 
 
-def test_early_stopping_stops_where_its_metric_stops_improving(user_run):
+def test_early_stopping_uses_the_direction_of_its_metric(user_run):
     """Lightning's own default, min, would stop an accuracy that rises."""
     stop = [
         "callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",

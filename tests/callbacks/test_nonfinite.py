@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not finite: stop, skip, or back to the newest checkpoint."""
+"""A loss or a gradient that is not finite: stop, skip or rollback."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_stop_keeps_what_was_saved_before(tmp_path):
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_skip_makes_no_update(what, tmp_path, caplog):
-    """The same as a loop by hand whose bad batches are left out, the schedule too."""
+    """Same as a plain loop without the bad batches, the schedule included."""
     module = Net(bad=[3, 4, 12], what=what)
     with caplog.at_level(logging.WARNING, "lit_optim"):
         fit(module, tmp_path, "skip")
@@ -104,7 +104,7 @@ def test_skip_makes_no_update(what, tmp_path, caplog):
 @pytest.mark.parametrize("line_search_fn", [None, "strong_wolfe"])
 @pytest.mark.parametrize("around", [None, partial(Ema, decay=0.5, warmup=False)])
 def test_skip_undoes_a_step_that_evaluates_the_loss_again(bad, line_search_fn, around, tmp_path):
-    """Whichever evaluation is bad, it is as if the batch had not been there."""
+    """Whichever evaluation is not finite, the batch has no effect."""
     make = partial(LBFGS, line_search_fn=line_search_fn, max_iter=4)
     module = Net(bad=[bad], what="gradient", make=make if around is None else Wrapped(make, around))
     module.configure_optimizers = lambda: lit_optim.configure_optimizers(module, module.make)
@@ -127,7 +127,7 @@ def test_skip_undoes_a_step_that_evaluates_the_loss_again(bad, line_search_fn, a
         assert trainer.optimizers[0].updates == len(batches)
 
 
-def test_steps_that_are_undone_end_the_run_when_there_are_too_many(tmp_path):
+def test_too_many_undone_steps_in_a_row_end_the_run(tmp_path):
     """The first evaluation of each is good, and the weights stay what they were."""
 
     class Worse(Net):

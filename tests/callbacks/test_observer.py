@@ -1,4 +1,4 @@
-"""Schedules that follow a metric, under a Trainer: against a loop by hand with torch's."""
+"""Schedules that follow a metric under a Trainer, against a plain loop with torch's."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.lightning.modules import Data, Plain, attach, trainer
 
 
 class Measured(Plain):
-    """Its validation metric is told, so that it stands still when it should."""
+    """Logs given values as its validation metric."""
 
     def __init__(self, metrics, name="val/loss"):
         super().__init__()
-        self.metrics, self.logged_as, self.told = iter(metrics), name, []
+        self.metrics, self.logged_as, self.logged = iter(metrics), name, []
 
     def validation_step(self, batch, batch_idx):
         pass
 
     def on_validation_epoch_end(self):
         if not self.trainer.sanity_checking:
-            self.told.append(next(self.metrics))
-        self.log(self.logged_as, self.told[-1] if self.told else 0.0)
+            self.logged.append(next(self.metrics))
+        self.log(self.logged_as, self.logged[-1] if self.logged else 0.0)
 
 
 def loader():
@@ -103,7 +103,7 @@ def test_a_missing_metric_is_named_before_the_first_update(tmp_path):
 
 
 class Trained(Plain):
-    """Its training metric is told."""
+    """Logs given values as its training metric."""
 
     def training_step(self, batch, batch_idx):
         self.log("train/told", METRICS[self.global_step % len(METRICS)])
@@ -112,7 +112,7 @@ class Trained(Plain):
 
 @pytest.mark.parametrize(("every", "step"), [(1, 1), (3, 3), ("1 epoch", 5), ("10%", 2)])
 def test_a_metric_of_training_is_looked_at_every_few_updates(tmp_path, every, step):
-    """Against torch's scheduler, told it after the same updates; nothing is validated."""
+    """Against torch's scheduler, which gets the metric after the same updates; no validation."""
     settings = {"factor": 0.5, "patience": 0}
     schedule = plateau(**settings, monitor="train/told", mode="min", every=every)
     model = attach(Trained(), partial(SGD, lr=0.1), schedule)

@@ -1,4 +1,4 @@
-"""What a run shows: one bar, whole lines above it, and a summary of the model that helps."""
+"""A run shows one progress bar, intact lines above it, and a summary of the model."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_screen_of_the_tests_obeys_a_terminals_codes():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor", "soap"])
-def test_there_is_one_bar_and_it_is_whole(shown, optimizer):
+def test_a_run_shows_a_single_intact_bar(shown, optimizer):
     lines = shown(f"optimizer={optimizer}")
     bars = [line for line in lines if line.startswith("train ")]
     assert len(bars) == 1, lines
@@ -98,17 +98,17 @@ def test_a_line_of_an_optimizer_names_the_one_that_was_chosen(shown):
     ]
 
 
-def test_a_warning_while_training_stands_above_the_bar(shown):
+def test_a_warning_during_training_is_printed_above_the_bar(shown):
     """Of the guard against what is not finite."""
     lines = shown(
         *("optimizer=sgd", "optimizer.lr=1e30", "callbacks.nonfinite.policy=skip"),
         *("preset=none", "scheduler=none"),
     )
     bars = [k for k, line in enumerate(lines) if line.startswith("train ")]
-    told = [k for k, line in enumerate(lines) if "skipped" in line]
+    warnings = [k for k, line in enumerate(lines) if "skipped" in line]
     assert len(bars) == 1
-    assert told
-    assert max(told) < bars[0]
+    assert warnings
+    assert max(warnings) < bars[0]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -161,13 +161,13 @@ def test_layers_with_parameters_are_listed_once_and_add_up():
     assert rows[-1] == ["total", "196", "B", str(sum(p.numel() for p in model.parameters()))]
 
 
-def test_frozen_parameters_are_counted_where_there_are_some():
+def test_frozen_parameters_are_counted_if_there_are_any():
     rows = printed(Net(), {"body.0.weight", "body.0.bias"})
     assert rows[0] == ["layer", "type", "parameters", "frozen"]
     assert [row[-1] for row in rows[1:]] == ["0", "16", "0", "16"]
 
 
-def test_a_part_that_is_alone_is_taken_apart():
+def test_a_single_child_is_divided_into_its_layers():
     assert [row[:3] for row in printed(Wrapped())[1:-1]] == [
         ["net.0", "Linear", "16"], ["net.2", "Linear", "10"],
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A run that was cut off goes on as if it had not been: every optimizer, every schedule."""
+"""An interrupted run resumes exactly: every optimizer, every schedule."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Data(SineData):
 
 
 class Net(LightningModule):
-    """With dropout, so that chance must go on too."""
+    """Has dropout, so that the random states must be restored too."""
 
     monitor = ("val/loss", "min")
 
@@ -70,7 +70,7 @@ class Net(LightningModule):
 
 
 class Kill(Callback):
-    """By SIGKILL, of which nobody hears before."""
+    """Kill by SIGKILL, which cannot be handled."""
 
     def __init__(self, epoch, batch):
         self.at = epoch, batch
@@ -175,7 +175,7 @@ def test_every_schedule(name, tmp_path):
 
 @pytest.mark.parametrize("accumulated", [1, 3])
 @pytest.mark.parametrize("killed_at", [(0, 4), (1, 0), (1, 1), (1, 5), (2, 4)], ids=str)
-def test_wherever_it_was_cut_off(killed_at, accumulated, tmp_path):
+def test_a_run_killed_at_any_step_resumes_exactly(killed_at, accumulated, tmp_path):
     make = partial(AdamW, lr=0.05)
     assert_goes_on(tmp_path, make, cosine_warmup(), killed_at, accumulate_grad_batches=accumulated)
 
@@ -233,13 +233,13 @@ def test_what_this_command_freezes_stays_frozen(tmp_path):
 
 
 class Foreign(Data):
-    """A loader that does not know where to begin."""
+    """A loader that cannot skip batches."""
 
     def train_dataloader(self):
         return DataLoader(TensorDataset(self.pairs.x, self.pairs.y), batch_size=4)
 
 
-def test_a_loader_that_cannot_begin_there_is_told_of(tmp_path, caplog):
+def test_a_loader_that_cannot_skip_batches_is_warned_of(tmp_path, caplog):
     make = partial(AdamW, lr=0.05)
     fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3), data=Foreign())
     with caplog.at_level(logging.WARNING, "lit_optim"):
@@ -247,7 +247,7 @@ def test_a_loader_that_cannot_begin_there_is_told_of(tmp_path, caplog):
     assert [r.message for r in caplog.records if "this loader cannot begin at batch 2" in r.message]
 
 
-def test_new_hyperparameters_and_another_length_where_they_are_meant(tmp_path):
+def test_a_resumed_run_may_have_new_hyperparameters_and_another_length(tmp_path):
     make = partial(AdamW, lr=0.05)
     fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3))
     torch.manual_seed(0)
@@ -265,7 +265,7 @@ def test_new_hyperparameters_and_another_length_where_they_are_meant(tmp_path):
     assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.01  # as it was
 
 
-def test_another_versions_checkpoint_is_refused(tmp_path):
+def test_a_checkpoint_in_another_format_is_refused(tmp_path):
     fit(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), killed_at=(1, 3))
     saved = torch.load(newest_good(tmp_path), weights_only=True)
     check_written(saved)
@@ -286,7 +286,7 @@ PARTS = {
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("value", [None, "x", 1.5, [1], {"a": 1}, "missing"], ids=str)
-def test_a_checkpoint_of_another_kind_is_one_line(part, value):
+def test_a_checkpoint_without_a_needed_part_is_refused(part, value):
     saved = {**PARTS, part: value}
     if value == "missing":
         del saved[part]
@@ -315,6 +315,6 @@ def test_whoever_has_written_it(by):
      [{"param_groups": [{"initial_lr": 1}]}], [{"param_groups": [{"lr": "x", "initial_lr": 1}]}]],
     ids=str,
 )  # fmt: skip
-def test_a_branch_from_a_state_of_another_kind(states):
+def test_a_branch_from_a_checkpoint_without_an_lr_is_refused(states):
     with pytest.raises(UsageError, match="no lr of an optimizer"):
         lr_fraction({"optimizer_states": states})

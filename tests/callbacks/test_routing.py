@@ -1,4 +1,4 @@
-"""The table of who takes which parameter."""
+"""The table of the optimizer of each parameter."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_a_row_for_each_pattern_within_a_group():
 
 
 @pytest.mark.parametrize("make", [SOAP, Mars])  # Mars keeps less for what is no matrix
-def test_the_state_is_as_large_as_told(make):
+def test_the_predicted_size_of_the_state_is_exact(make):
     module = net()
     groups = no_decay(module)
     optimizer = make(by_role(groups, module) if make is SOAP else groups)
-    told = sum(
+    predicted = sum(
         float(row[-1].split()[0]) * {"B": 1, "kB": 1e3}[row[-1].split()[1]]
         for row in routing(optimizer, module)
     )
@@ -55,16 +55,16 @@ def test_the_state_is_as_large_as_told(make):
         p.grad = torch.ones_like(p)
     optimizer.step()
     kept = [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
-    assert abs(told - sum(v.nbytes for v in kept)) < 0.01 * told
+    assert abs(predicted - sum(v.nbytes for v in kept)) < 0.01 * predicted
 
 
-def test_it_is_printed_and_logged_where_roles_divide(tmp_path, capsys):
-    for make, told in ((partial(Muon, lr=0.02), True), (AdamW, False)):
+def test_the_routing_is_printed_and_logged_if_there_are_roles(tmp_path, capsys):
+    for make, predicted in ((partial(Muon, lr=0.02), True), (AdamW, False)):
         module = attach(Plain(), make)
         run = trainer(tmp_path, max_steps=2, callbacks=[Routing()])
         run.fit(module, Data())
         printed = capsys.readouterr().out
-        assert ("weight decay" in printed) == told
+        assert ("weight decay" in printed) == predicted
     logger = TensorBoardLogger(tmp_path, name="", version="logged")
     module = attach(Plain(), partial(Muon, lr=0.02))
     trainer(tmp_path, max_steps=2, callbacks=[Routing()], logger=logger).fit(module, Data())
@@ -109,14 +109,16 @@ def test_what_is_counted_is_what_a_step_trains_and_keeps(data):
     if "roles" in requirements_of(make):
         groups = by_role(groups, module)
     optimizer = make(groups, lr=0.01)
-    told = sum(state_bytes(optimizer, g, p) for g in optimizer.param_groups for p in g["params"])
+    predicted = sum(
+        state_bytes(optimizer, g, p) for g in optimizer.param_groups for p in g["params"]
+    )
     counted, rows = count_parameters(optimizer, module), routing(optimizer, module)
     sum(p.square().sum() for p in params).backward()
     optimizer.step()
     trained = sum(p.numel() for p in params if p.grad is not None)
     assert counted == (trained, sum(p.numel() for p in params) - trained)
     kept = [v for state in optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
-    assert told == sum(v.nbytes for v in kept)
+    assert predicted == sum(v.nbytes for v in kept)
     counts = [int(row[5].replace(",", "")) for row in rows]
     assert sum(counts) == sum(counted)
     frozen = [row for row in rows if row[2] == "frozen"]
@@ -137,7 +139,7 @@ def test_what_rules_freeze_has_rows_of_its_own():
     assert rows["blocks.*.weight"][6] == format_bytes(11 * 36 * 4)
 
 
-def test_what_is_in_no_group_is_told():
+def test_parameters_in_no_group_are_listed():
     module = net()
     optimizer = AdamW(module.head.parameters(), lr=0.1)
     module.token.requires_grad_(False)

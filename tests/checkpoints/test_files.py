@@ -1,4 +1,4 @@
-"""Checkpoint files survive what happens while they are written, and say when they have not."""
+"""Checkpoint files survive failures while they are written, and damage is detected."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def flipped(path):
 
 @pytest.mark.parametrize("sums", [True, False], ids=["with sums", "without"])
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped])
-def test_a_damaged_one_is_found_and_the_one_before_taken(damage, sums, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(damage, sums, tmp_path, caplog):
     saved(tmp_path, 1, 2)
     damage(tmp_path / "last.ckpt")
     if not sums:  # of an older version, or copied alone
@@ -202,7 +202,7 @@ def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
 @pytest.mark.parametrize(
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG], ids=errno.errorcode.get
 )
-def test_a_lack_of_space_is_a_failure_wherever_it_is_noticed(number, tmp_path, monkeypatch, caplog):
+def test_a_full_disk_is_a_failure_at_whatever_call(number, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(files.os, "fsync", failing(number))
     writer = CheckpointFiles()
     with caplog.at_level(logging.WARNING, "lit_optim"):
@@ -211,7 +211,7 @@ def test_a_lack_of_space_is_a_failure_wherever_it_is_noticed(number, tmp_path, m
     assert not (tmp_path / "last.ckpt").exists()
 
 
-def test_a_directory_that_cannot_be_made_is_a_failure(tmp_path, caplog):
+def test_a_directory_that_cannot_be_created_is_a_failure(tmp_path, caplog):
     (tmp_path / "checkpoints").write_text("a file")
     writer = CheckpointFiles()
     writer.save_checkpoint({}, tmp_path / "checkpoints" / "last.ckpt")

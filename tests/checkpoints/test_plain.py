@@ -1,4 +1,4 @@
-"""What a checkpoint holds can be read back by torch's default, or is named in time."""
+"""Checkpoints can be loaded with weights_only, or the value in the way is named in time."""
 
 from __future__ import annotations
 
@@ -169,13 +169,13 @@ def test_hyperparameters(tmp_path, caplog, arguments, left_out):
     saved = torch.load(tmp_path / "last.ckpt")  # by torch's default, which runs no code
     assert type(saved["optimizer_states"][0]["param_groups"][0]["lr"]) is float
     kept = saved["hyper_parameters"]
-    told = [line for line in caplog.messages if "checkpoints leave out" in line]
+    warnings = [line for line in caplog.messages if "checkpoints leave out" in line]
     if left_out is None:
-        assert not told
+        assert not warnings
         assert set(kept) == {"backbone", "path", "lr", "config"}
     else:
-        assert len(told) == 1
-        assert left_out in told[0]
+        assert len(warnings) == 1
+        assert left_out in warnings[0]
         assert set(kept) == {"path", "lr", "config"}
     again = Net.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert torch.equal(again.net.weight, saved["state_dict"]["net.weight"])

@@ -1,4 +1,4 @@
-"""Pretrained weights: what is loaded, and what is refused."""
+"""Pretrained weights: which are loaded and which are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def saved(path, content):
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state}])
-def test_a_run_begins_with_them(run_here, tmp_path, wrap):
+def test_a_run_starts_with_pretrained_weights(run_here, tmp_path, wrap):
     """At an lr at which nothing moves the weights of the run are those of the file."""
     state = mlp().state_dict()
     path = saved(tmp_path / "a=b,c.pt", wrap(state))
@@ -35,7 +35,7 @@ def test_a_run_begins_with_them(run_here, tmp_path, wrap):
         torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
 
 
-def test_a_checkpoint_of_a_run_is_one_of_them(run_here, tmp_path):
+def test_weights_may_be_a_checkpoint_of_a_run(run_here, tmp_path):
     run_here(*QUICK, "seed=5", run_dir="first")
     path = tmp_path / "first/checkpoints/last.ckpt"
     run_here(*QUICK, f"weights={path}", run_dir="second")

@@ -1,4 +1,4 @@
-"""Misuse of configure_optimizers is told in a line."""
+"""Misuse of configure_optimizers is answered in one line."""
 
 from __future__ import annotations
 
@@ -70,20 +70,20 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(
-    ("given", "named", "told"),
-    [((value,), {}, told) for value, told in OPTIMIZER]
-    + [((MAKE, value), {}, told) for value, told in SCHEDULER]
+    ("given", "named", "message"),
+    [((value,), {}, message) for value, message in OPTIMIZER]
+    + [((MAKE, value), {}, message) for value, message in SCHEDULER]
     + OTHERS,
 )
-def test_an_argument_that_is_something_else(tmp_path, given, named, told):
+def test_an_argument_of_the_wrong_type_is_refused(tmp_path, given, named, message):
     with pytest.raises(UsageError) as error:
         trainer(tmp_path, max_steps=2).fit(Own(*given, **named), Data())
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("module", "told"),
+    ("module", "message"),
     [
         (nn.Linear(2, 2), "module must be a LightningModule, such as self, got a Linear"),
         (Plain, "module must be a LightningModule, such as self, got the class Plain"),
@@ -92,8 +92,8 @@ def test_an_argument_that_is_something_else(tmp_path, given, named, told):
         (Plain(), "Plain is not attached to a trainer"),
     ],
 )
-def test_a_module_that_is_none_or_is_not_attached(module, told):
-    with pytest.raises(UsageError, match=told):
+def test_a_module_without_a_trainer_is_refused(module, message):
+    with pytest.raises(UsageError, match=message):
         lit_optim.configure_optimizers(module, AdamW)
 
 

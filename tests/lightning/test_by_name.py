@@ -92,7 +92,7 @@ def test_a_wrong_keyword_of_a_schedule_is_named(name):
 
 
 @pytest.mark.parametrize("name", ["Muon", "NorMuon", "SOAP", "Shampoo", "Scion"])
-def test_a_function_that_makes_a_matrix_optimizer_is_told_of_roles(tmp_path, name):
+def test_a_function_that_creates_a_matrix_optimizer_without_roles_is_refused(tmp_path, name):
     kind = getattr(lit_optim, name)
 
     def build(params):

@@ -202,7 +202,7 @@ def test_an_attached_module_can_be_copied_and_pickled():
 
 
 class Single(Plain):
-    """In float32, with a loss that overflows where it is scaled by much."""
+    """In float32, with a loss that overflows under a large scale."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Lightning's fine-tuning callbacks: what they unfreeze has the lr that they say."""
+"""Lightning's fine-tuning callbacks: unfrozen layers get the lr that the callback sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loggers learn what a run is when it starts, and what came out however it ends."""
+"""Loggers get the hyperparameters at the start of a run and its metrics however it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HERE = "tests.lightning.test_hparams"
 
 
 class Fake(Logger):
-    """Keeps what it is given, as W&B's and MLflow's send it somewhere."""
+    """Records what it gets, as W&B's and MLflow's loggers send it to a server."""
 
     calls = ()
 
@@ -163,7 +163,7 @@ def test_of_several_runs_what_differs_comes_first(tmp_path):
      (RuntimeError("my own"), RuntimeError)],
     ids=["interrupted", "failed", "own"],
 )  # fmt: skip
-def test_a_run_that_ends_early_is_told_as_well(tmp_path, end, raised):
+def test_a_run_that_ends_early_is_logged_too(tmp_path, end, raised):
     Watch.end = end
     with pytest.raises(raised):
         start(tmp_path, *WATCH, *logging_to(Fake), "trainer.val_check_interval=1")

@@ -1,4 +1,4 @@
-"""Lazy layers have their shapes before anything is decided about them."""
+"""Lazy layers get their shapes before param groups are built."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def named(run):
     [None, no_decay, single, layer_decay, partial(by_rules, rules=[{"ndim": 2, "lr_mult": 0.5}])],
     ids=["default", "no_decay", "single", "layers", "rules"],
 )
-def test_lazy_layers_are_grouped_as_others(tmp_path, make, groups):
+def test_lazy_layers_are_grouped_like_other_layers(tmp_path, make, groups):
     runs = []
     for kind in (Lazy, Eager):
         module = kind(partial(make, lr=0.01), groups)
@@ -131,7 +131,7 @@ class Manual(Lazy):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         (Unreached, "no input reaches the lazy layer other: set example_input_array in the module"),
         (
@@ -140,8 +140,8 @@ class Manual(Lazy):
         ),
     ],
 )
-def test_what_cannot_be_found_is_told(tmp_path, kind, told):
-    with pytest.raises(UsageError, match=told) as error:
+def test_layers_that_the_dry_pass_does_not_reach_are_refused(tmp_path, kind, message):
+    with pytest.raises(UsageError, match=message) as error:
         trainer(tmp_path, max_steps=2).fit(kind(), Data())
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Optimizers that do not take param groups as they are given."""
+"""Optimizers that refuse some keys of param groups."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def net():
 
 
 @pytest.mark.parametrize("make", [torch.optim.LBFGS, Flat], ids=["LBFGS", "Flat"])
-def test_one_group_is_made_of_several(make, caplog):
+def test_several_groups_become_one_if_nothing_is_lost(make, caplog):
     module = net()
     with caplog.at_level(logging.INFO, "lit_optim"):
         made = make_optimizer(make, no_decay(module))
@@ -70,7 +70,7 @@ def test_one_group_is_made_of_several(make, caplog):
 @pytest.mark.parametrize(
     "groups", [layer_decay, partial(by_rules, rules=[{"ndim": 2, "weight_decay": 0.3}])]
 )
-def test_what_would_be_lost_in_one_group_is_told(make, groups):
+def test_groups_that_cannot_become_one_are_refused(make, groups):
     with pytest.raises(UsageError, match=r"takes one param group, .* would do"):
         make_optimizer(make, groups(net()))
 
@@ -106,12 +106,12 @@ def test_pytorch_optimizers_muon():
 @pytest.mark.parametrize(
     "make", [partial(torch.optim.AdamW, lr=-1.0), Wrapped(partial(torch.optim.SGD, lr=-1.0), none)]
 )
-def test_its_other_refusals_are_a_line_too(make):
+def test_other_errors_of_the_constructor_become_one_line(make):
     with pytest.raises(UsageError, match=r"(AdamW|SGD): Invalid learning rate: -1\.0"):
         make_optimizer(make, no_decay(net()))
 
 
-def test_a_mistake_of_somebody_elses_constructor_keeps_its_traceback():
+def test_an_error_in_the_constructor_keeps_its_traceback():
     def broken(groups):
         return groups.nowhere
 
@@ -127,7 +127,7 @@ def test_lbfgs_trains(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["optimizer._target_=pytorch_optimizer.Muon", "allow=[pytorch_optimizer]"],
          "Muon: `use_muon` must be set"),
@@ -135,6 +135,6 @@ def test_lbfgs_trains(tmp_path):
          "AdamW: Invalid learning rate: -1"),
     ],
 )  # fmt: skip
-def test_on_the_command_line(refusal, argv, told):
+def test_on_the_command_line(refusal, argv, message):
     pytest.importorskip(argv[0].partition("=")[2].split(".")[0])
-    assert told in refusal(["optimizer=custom", *argv, "data=digits", "model=mlp"])
+    assert message in refusal(["optimizer=custom", *argv, "data=digits", "model=mlp"])

@@ -1,4 +1,4 @@
-"""Manual optimization, several optimizers, fits again: each schedule covers its own updates."""
+"""Manual optimization, several optimizers, repeated fits: each schedule covers its updates."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_stepping_it_as_well_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("run", [{"max_steps": 40}, {"max_epochs": 2}], ids=["steps", "epochs"])
 @pytest.mark.parametrize("others", [1, 2])
-def test_each_of_several_covers_its_own_updates(run, others, tmp_path, caplog):
+def test_each_schedule_covers_the_updates_of_its_optimizer(run, others, tmp_path, caplog):
     """max_steps counts the updates of all of them, max_epochs the batches."""
     makes = [partial(SGD, lr=LR), partial(AdamW, lr=LR), partial(Consumes, lr=LR)][: others + 1]
     module = Net(*makes)
@@ -139,7 +139,7 @@ def test_each_of_several_covers_its_own_updates(run, others, tmp_path, caplog):
     assert not caplog.records
 
 
-def test_a_schedule_of_another_length_than_the_run_is_told_of(tmp_path, caplog):
+def test_a_schedule_with_another_length_than_the_run_is_warned_of(tmp_path, caplog):
     """A critic that makes five updates to one of the generator."""
     module = Net(partial(SGD, lr=LR), partial(AdamW, lr=LR), steps=[1, 5])
     with caplog.at_level(logging.WARNING, "lit_optim"):
@@ -351,7 +351,7 @@ def test_a_trainer_that_fits_again(by, makes, automatic, tmp_path):
     )
 
 
-def test_a_module_that_is_fit_again_by_another_trainer(tmp_path):
+def test_a_module_is_fit_again_by_another_trainer(tmp_path):
     module = Net(ema(SGD))
     for _ in range(2):
         fit(tmp_path, module, max_steps=20)

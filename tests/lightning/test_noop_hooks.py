@@ -84,8 +84,8 @@ class Counts(Plain):
         self.log("batch", float(batch_idx), prog_bar=True)
 
 
-@pytest.mark.parametrize(("steps", "told"), [(9, ["8"]), (6, ["5"])])
-def test_the_bar_ends_with_the_last_metrics(tmp_path, capsys, steps, told):
+@pytest.mark.parametrize(("steps", "expected"), [(9, ["8"]), (6, ["5"])])
+def test_the_bar_ends_with_the_last_metrics(tmp_path, capsys, steps, expected):
     """Also with those that a model logs when a batch has ended."""
     run = trainer(
         tmp_path,
@@ -97,7 +97,7 @@ def test_the_bar_ends_with_the_last_metrics(tmp_path, capsys, steps, told):
     run.fit(attach(Counts()), Data())
     shown = capsys.readouterr().err
     assert f"{steps}/{steps}" in shown
-    assert re.findall(r"batch (\d+)\.000", shown) == told
+    assert re.findall(r"batch (\d+)\.000", shown) == expected
 
 
 def test_the_bar_reads_metrics_after_logged_steps(tmp_path):

@@ -93,7 +93,7 @@ def test_sam_clips_what_it_steps_by(clip, tmp_path):
     ],
     ids=["accumulated", "scaled"],
 )
-def test_sam_is_refused_where_it_cannot_be(settings, line, tmp_path):
+def test_sam_is_refused_where_it_cannot_work(settings, line, tmp_path):
     if "precision" in settings:  # which Lightning does not give on a CPU
         plugin = MixedPrecision("16-mixed", "cpu")
         plugin.scaler = torch.amp.GradScaler("cpu")

@@ -1,4 +1,4 @@
-"""A sweep's directory with files of any kind in it: the rest goes on, and nothing is waited for."""
+"""Unexpected files in a sweep's directory neither stop nor block the sweep."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def a_sweep(where):
 
 
 def read_all(sweep_dir):
-    """Everything that reads such a directory, as a start that goes on and its table do."""
+    """Read a sweep's directory in every way: as a resumed sweep and as its table."""
     jobs = read_jobs(sweep_dir)
     if jobs:
         table(jobs).print(Console(file=open("/dev/null", "w")))  # noqa: SIM115
@@ -102,7 +102,7 @@ def test_no_value_in_a_record_stops_it(tmp_path_factory, name, data):
 
 @settings(max_examples=50, deadline=None)
 @given(values)
-def test_no_value_asked_for_stops_a_search_for_the_run(tmp_path_factory, value):
+def test_no_typed_value_breaks_the_search_for_a_run(tmp_path_factory, value):
     runs = tmp_path_factory.mktemp("runs")
     (runs / "a").mkdir()
     (runs / "a" / FINGERPRINT).write_text(json.dumps(value))
@@ -115,7 +115,7 @@ def test_no_value_asked_for_stops_a_search_for_the_run(tmp_path_factory, value):
 
 @pytest.mark.parametrize("name", [LOG, FINGERPRINT, JOB])
 @pytest.mark.parametrize("kind", KINDS)
-def test_room_is_made_for_a_file(tmp_path, name, kind):
+def test_what_is_not_a_file_is_moved_out_of_the_way(tmp_path, name, kind):
     outside = tmp_path / "outside"
     outside.write_text("mine")
     for make in (KINDS[kind], lambda path: path.symlink_to(outside)):

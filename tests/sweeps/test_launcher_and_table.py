@@ -1,4 +1,4 @@
-"""Names of jobs, the table at the end, and what a job does not inherit."""
+"""Names of jobs, the final table, and the environment of a job."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_different_jobs_have_different_directories(jobs):
 
 
 @given(JOBS, JOBS)
-def test_a_job_keeps_its_directory_when_others_are_added(first, added):
+def test_a_job_keeps_its_directory_when_jobs_are_added(first, added):
     existing = dict(zip(name_jobs(first), map(tuple, first), strict=True))
     later = [*first, *(job for job in added if job not in first)]
     names = name_jobs(later, existing)
@@ -69,7 +69,7 @@ def test_values_that_look_alike_as_file_names(values, tmp_path):
     assert [name_jobs([job], existing) for job in jobs] == [[name] for name in names]
 
 
-def test_a_directory_of_somebody_else_is_not_taken():
+def test_a_directory_that_is_not_of_the_sweep_is_not_used():
     [name] = name_jobs([["seed=0"]], {"seed=0": None})
     assert name.startswith("seed=0-")
     [name] = name_jobs([["seed=0"]], {"seed=0": ("seed=0", "optimizer=sgd")})

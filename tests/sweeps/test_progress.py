@@ -1,4 +1,4 @@
-"""The line of a sweep: whole at any width, and a line for each job where there is no terminal."""
+"""The progress of a sweep: intact at any width; without a terminal, a line per job."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sweep(console=None, jobs=JOBS):
     return SweepProgress(jobs, console, clock), clock
 
 
-def test_it_is_the_line_that_was_asked_for():
+def test_the_line_shows_count_best_and_remaining_time():
     jobs = [[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon")]
     progress, clock = sweep(jobs=jobs)
     with progress:
@@ -147,7 +147,7 @@ def test_times(seconds, text):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "dumb"])
-def test_without_a_terminal_each_job_is_one_whole_line(kind, monkeypatch):
+def test_without_a_terminal_each_job_is_one_line(kind, monkeypatch):
     stream = Terminal() if kind == "dumb" else io.StringIO()
     monkeypatch.setenv("TERM", "dumb" if kind == "dumb" else "xterm")
     progress, clock = sweep(Console(file=stream, width=60))
@@ -167,7 +167,7 @@ def test_without_a_terminal_each_job_is_one_whole_line(kind, monkeypatch):
     assert "ETA" not in lines[-1]
 
 
-def test_a_terminal_shows_one_line_that_stays_whole(monkeypatch):
+def test_a_terminal_shows_one_live_line(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     progress, clock = sweep(Console(file=terminal, width=60))
@@ -181,7 +181,7 @@ def test_a_terminal_shows_one_line_that_stays_whole(monkeypatch):
     assert lines == ["12/12 · best adamw cosine_warmup_with_min_lr 0.5"]
 
 
-def test_where_there_is_no_such_dot_it_is_a_dash():
+def test_an_encoding_without_the_dot_gets_a_dash():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     progress, _ = sweep(Console(file=stream, width=60))
     progress.add_ended(JOBS[2], "x", "done", result(0.5))

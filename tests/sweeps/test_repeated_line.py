@@ -1,4 +1,4 @@
-"""`-m resume=SWEEP` alone is the sweep's own line, also where the sweep was killed early."""
+"""`-m resume=SWEEP` repeats the sweep's own command line, even if it was killed early."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_what_is_typed_beside_it_wins(tmp_path):
      (["optimzer=sgd,adam"], "optimzer is no key of a run")],
     ids=str,
 )  # fmt: skip
-def test_a_line_that_is_none_is_told(tmp_path, line, message):
+def test_an_unreadable_line_of_a_sweep_is_refused(tmp_path, line, message):
     (tmp_path / "sweep.json").write_text(json.dumps({"line": line}))
     with pytest.raises(UsageError, match=message):
         prepare_command_line(["-m", f"resume={tmp_path}"])
 
 
-def test_neither_is_taken_for_the_other(tmp_path):
+def test_a_run_and_a_sweep_are_not_confused(tmp_path):
     with pytest.raises(UsageError, match="must be the directory of a sweep"):
         prepare_command_line(["-m", f"resume={tmp_path}", "seed=0,1"])
     as_hydra(tmp_path)

@@ -1,4 +1,4 @@
-"""A sweep that was cut off goes on: what is done stays, what failed or was cut off runs again."""
+"""A resumed sweep keeps completed jobs and runs failed and interrupted ones again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_sweep_that_was_killed(tmp_path, train):
     assert (again.returncode, "2 of 2 runs are done already" in again.stderr) == (0, True)
 
 
-def test_a_job_that_is_configured_otherwise_now_runs_again(tmp_path, train):
+def test_a_job_whose_configuration_has_changed_runs_again(tmp_path, train):
     line = ["-m", "seed=0,1", "data=digits", "model=mlp", "trainer.max_steps=4", "test=false"]
     assert train(*line, "hydra.sweep.dir=sweep").returncode == 0
     first = tmp_path / "sweep" / "seed=0"

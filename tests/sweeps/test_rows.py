@@ -1,4 +1,4 @@
-"""A row is what runs have in common: everything but the seed, whatever was typed for it."""
+"""A row holds the runs that differ only in their seed, whatever was typed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seeds(sweep, name, overrides, **more):
         more["settings"] = settings
 
 
-def test_what_was_typed_later_is_told_from_what_was_the_default(tmp_path):
+def test_a_typed_value_is_distinguished_from_the_default(tmp_path):
     seeds(tmp_path, "adam", ["optimizer=adam"], choices={"optimizer": "adam"})
     seeds(tmp_path, "adamw", ["optimizer=adamw"])
     for schedule in ("wsd", "constant"):
@@ -76,7 +76,7 @@ def test_columns_come_from_all_jobs_whichever_is_the_first(tmp_path, order):
     }  # fmt: skip
 
 
-def test_a_value_that_nobody_typed_tells_rows_apart(tmp_path):
+def test_a_value_that_was_not_typed_distinguishes_rows(tmp_path):
     write_run(tmp_path, "a", ["++seed=0"], settings={"model.width": 100})
     write_run(tmp_path, "b", ["++seed=0"], settings={"model.width": 200})
     columns, rows = group_runs(read_jobs(tmp_path))
@@ -112,7 +112,7 @@ BROKEN = ["", "{}", "[]", "null", "7", "{", '{"overrides": 3, "exit_code": 0}',
 
 
 @pytest.mark.parametrize("text", BROKEN, ids=range(len(BROKEN)))
-def test_records_of_another_kind_are_left_out(tmp_path, text, capsys):
+def test_invalid_records_are_left_out(tmp_path, text, capsys):
     write_run(tmp_path, "good", ["optimizer=adamw"])
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "job.json").write_text(text, "latin-1")
@@ -124,7 +124,7 @@ def test_records_of_another_kind_are_left_out(tmp_path, text, capsys):
     assert table(read_jobs(tmp_path)).rows
 
 
-def test_runs_with_other_metrics_have_columns_of_their_own(tmp_path):
+def test_runs_with_different_metrics_have_their_own_columns(tmp_path):
     write_run(tmp_path, "a", ["model=cnn"], 0.9, choices={"model": "cnn"})
     write_run(
         tmp_path, "b", ["model=gpt"], 1.5, choices={"model": "gpt"}, monitor="val/loss", mode="min",
@@ -151,7 +151,7 @@ def shown(whole, width=None, terminal=True, **environment):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("how", ["terminal", "dumb", "pipe", "plain print"])
-def test_numbers_and_names_are_whole_at_any_width(tmp_path, width, how):
+def test_numbers_and_names_are_not_truncated_at_any_width(tmp_path, width, how):
     numbers = set()
     for index, schedule in enumerate(("cosine_warmup_with_min_lr", "wsd", "one_cycle")):
         line = [f"scheduler={schedule}", "++callbacks.nonfinite.policy=rollback"]

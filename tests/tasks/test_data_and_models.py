@@ -1,4 +1,4 @@
-"""The data are what they are said to be, and their batches do not depend on the devices."""
+"""The data are as described, and their batches do not depend on the devices."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_mnist1d_is_the_papers_and_is_cached(cache):
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive"])
-def test_a_broken_cache_is_made_anew(cache, content, monkeypatch):
+def test_a_broken_cache_is_replaced(cache, content, monkeypatch):
     cache.parent.mkdir(parents=True)
     cache.write_bytes(content)
     made = {

@@ -1,4 +1,4 @@
-"""What our models log, beside a module that calls `self.log` at every batch."""
+"""The models log the same as a module that calls `self.log` for every batch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ TEXT = "to be or not to be, that is the question\n" * 6
 
 
 class Notes(Logger):
-    """Keeps what it is told: (step, name) -> value."""
+    """Records what it gets: (step, name) -> value."""
 
     name = "notes"
     version = 0
 
     def __init__(self):
         super().__init__()
-        self.told: dict[tuple[int, str], float] = {}
+        self.logged: dict[tuple[int, str], float] = {}
 
     def log_metrics(self, metrics, step=None):
-        self.told |= {(step, name): float(value) for name, value in metrics.items()}
+        self.logged |= {(step, name): float(value) for name, value in metrics.items()}
 
     def log_hyperparams(self, *args, **kwargs):
         pass
@@ -50,7 +50,7 @@ class Stop(Callback):
 
 
 class AtValidation(Callback):
-    """The metrics that somebody finds who looks after a validation."""
+    """Records the metrics that are visible after a validation."""
 
     def __init__(self):
         self.seen: list[dict[str, float]] = []
@@ -60,7 +60,7 @@ class AtValidation(Callback):
 
 
 class EveryBatch(LightningModule):
-    """The same model; sums by hand instead of torchmetrics."""
+    """The same model with plain sums instead of torchmetrics."""
 
     def __init__(self, model, accuracy):
         super().__init__()
@@ -93,7 +93,7 @@ class EveryBatch(LightningModule):
 
 
 def fitted(module, data, root, **limits):
-    """What was logged, and what stood there at each validation."""
+    """Return the logged values, and the visible ones at each validation."""
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.1)
     notes, at_validation = Notes(), AtValidation()
     callbacks = [at_validation] + ([Stop()] if limits.pop("stop", False) else [])
@@ -108,7 +108,7 @@ def fitted(module, data, root, **limits):
         default_root_dir=root,
         **limits,
     ).fit(module, data)
-    return notes.told, at_validation.seen
+    return notes.logged, at_validation.seen
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_the_same_is_logged_as_by_logging_every_batch(kind, limits, tmp_path):
         return GPT(data.vocab_size, 8, layers=1, heads=1, width=8), data
 
     model, data = pair()
-    told, seen = fitted(model, data, tmp_path, **limits)
+    logged, seen = fitted(model, data, tmp_path, **limits)
     model, data = pair()
     expected, at_validation = fitted(EveryBatch(model, kind == "mlp"), data, tmp_path, **limits)
     assert {"train/loss", "val/loss"} <= {name for _, name in expected}
-    assert told == pytest.approx(expected, abs=1e-5)
+    assert logged == pytest.approx(expected, abs=1e-5)
     assert len(seen) == len(at_validation) > 0
     for ours, theirs in zip(seen, at_validation, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)

@@ -1,4 +1,4 @@
-"""A model that does not fit its data, or memory, is refused in a line before training."""
+"""A model that does not fit its data or the memory is refused in one line before training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MODELS = ("linear", "mlp", "cnn", "gru")
 def refuse(*argv):
     with pytest.raises(UsageError) as refused:
         explain(list(argv), Console(quiet=True))
-    told = str(refused.value)
-    assert "\n" not in told
-    return told
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "message"),
     [
         ("features=100", "model.features=100 does not fit the data: Digits has features=64"),
         ("features=63", "so it must be 64; left out, it is taken from the data"),
@@ -30,8 +30,8 @@ def refuse(*argv):
     ],
 )
 @pytest.mark.parametrize("batch", ["mini", "full"])
-def test_sizes_that_the_data_has(model, size, told, batch):
-    assert told in refuse("data=digits", f"model={model}", f"model.{size}", f"batch={batch}")
+def test_sizes_that_do_not_fit_the_data_are_refused(model, size, message, batch):
+    assert message in refuse("data=digits", f"model={model}", f"model.{size}", f"batch={batch}")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -53,8 +53,8 @@ def test_sizes_that_fit(model, more):
     ],
 )
 def test_what_no_memory_holds(model, size):
-    told = refuse("data=digits", f"model={model}", f"model.{size}")
-    assert f"model.{size}" in told
+    message = refuse("data=digits", f"model={model}", f"model.{size}")
+    assert f"model.{size}" in message
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "message"),
     [
         ("vocab_size=5", "CharText has vocab_size=27, so it must be 27 or more"),
         ("block=16", "CharText has block=64, so it must be 64 or more"),
@@ -74,9 +74,9 @@ def text(tmp_path):
         ("block=65", None),
     ],
 )
-def test_characters(text, size, told):
+def test_characters(text, size, message):
     argv = ["data=char_lm", "model=gpt", text, f"model.{size}"]
-    if told is None:
+    if message is None:
         explain(argv, Console(quiet=True))
     else:
-        assert told in refuse(*argv)
+        assert message in refuse(*argv)

@@ -1,4 +1,4 @@
-"""What an optimizer needs is said, or refused, before the first step."""
+"""The requirements of optimizers are checked before the first step."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_lrs_that_mean_something_else_are_warned_of():
     assert "set optimizer.lr=1" in said
 
 
-def test_a_closure_is_refused_where_it_would_see_less(tmp_path):
+def test_a_closure_is_refused_with_gradient_accumulation(tmp_path):
     whole = partial(LBFGS, max_iter=2)
     with pytest.raises(UsageError, match="would see the last of 4 accumulated batches only"):
         trainer(tmp_path, max_steps=2, accumulate_grad_batches=4).fit(
@@ -84,7 +84,7 @@ def _together(module):
     return [{"params": list(module.parameters()), "name": "all"}]
 
 
-def test_whole_tensors_are_refused_where_they_are_cut(tmp_path, monkeypatch):
+def test_an_optimizer_of_unsharded_tensors_is_refused_with_fsdp(tmp_path, monkeypatch):
     module = attach(Plain(), Lamb)
     run = trainer(tmp_path, max_steps=1)
     run.fit(module, Data())
@@ -93,7 +93,7 @@ def test_whole_tensors_are_refused_where_they_are_cut(tmp_path, monkeypatch):
         check_requirements(module, Lamb(module.parameters()), None)
 
 
-def test_somebody_elses_optimizer_needs_nothing_that_is_known(tmp_path):
+def test_optimizers_of_other_packages_have_no_requirements(tmp_path):
     module = attach(Plain(), partial(torch.optim.SGD, lr=0.1), cosine_warmup())
     trainer(tmp_path, max_steps=3).fit(module, Data())
 
@@ -109,7 +109,7 @@ def test_a_layer_with_sparse_gradients_is_named(tmp_path):
     trainer(tmp_path, max_steps=1).fit(attach(module), Data())
 
 
-def test_an_lr_that_stays_0_is_told(tmp_path, caplog):
+def test_an_lr_that_stays_0_is_warned_of(tmp_path, caplog):
     still = lambda_(expr="0")
     with caplog.at_level(logging.WARNING, "lit_optim"):
         trainer(tmp_path, max_steps=7).fit(attach(Plain(), scheduler=still), Data())
