@@ -1,4 +1,4 @@
-"""What train.py runs: the command line is checked, then Hydra runs it once or many times."""
+"""The program behind train.py: checks the command line, then lets Hydra run it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FAILURE = 1
 
 
 def main() -> None:
-    """Answer `sys.argv`. Ends with code 0, 1 (failure), 2 (usage) or 130 (Ctrl-C).
+    """Run `sys.argv`. Exits with code 0, 1 (failure), 2 (usage) or 130 (Ctrl-C).
 
-    torch is imported when the command line is found to be good, and not for `--help`.
+    torch is imported only after the command line was checked, and not for `--help`.
     """
     sys.path.append(os.getcwd())  # where the user's own packages are
     forget_ranks()
@@ -81,20 +81,20 @@ def _job(cfg: DictConfig) -> None:
         if _is_lightnings_complaint(error):
             _end(error, USAGE_ERROR)
         if not is_first() and (is_broken_connection(error) or is_timeout(error)):
-            report_lost_parent(waited=is_timeout(error))  # else the first one tells it
+            report_lost_parent(waited=is_timeout(error))  # else the first one reports it
         else:
             traceback.print_exc()  # most likely in the user's own code
         sys.exit(FAILURE)
 
 
 def choices_of(hydra_cfg: Any) -> dict[str, str]:
-    """The choice of each group of ours, of Hydra's part of a configuration."""
+    """The choice of each of our groups, by Hydra's part of a configuration."""
     chosen = {str(group): choice for group, choice in hydra_cfg.runtime.choices.items() if choice}
     return {group: str(name) for group, name in chosen.items() if not group.startswith("hydra/")}
 
 
 def _is_lightnings_complaint(error: Exception) -> bool:
-    """Whether Lightning has refused a setting: raised by it, with nobody else's code on the way."""
+    """Whether Lightning refused a setting: it raised, without the user's code on the stack."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     frames = [
@@ -110,10 +110,10 @@ def _is_lightnings_complaint(error: Exception) -> bool:
 
 
 def _end(error: BaseException, code: int) -> None:
-    """One line, and the traceback only where it was asked for."""
+    """Print one line, and the traceback if an environment variable asks for it; exit."""
     say_no_more()
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
-    if is_first_here():  # the other ranks have nothing to add
+    if is_first_here():  # the other ranks add nothing
         print(f"lit_optim: {first_line(error)}", file=sys.stderr)
     sys.exit(code)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from lit_optim import __version__
@@ -64,7 +66,8 @@ def _dispatch(argv: Sequence[str]) -> int | None:
         unknown = [word for word in argv if word not in ("-h", "--help", "--version")]
         if unknown:
             raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see lit-optim --help")
-        print(f"lit-optim {__version__}" if "--version" in argv else help_text())
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(f"lit-optim {__version__}" if "--version" in argv else help_text(columns))
         return None
     if name not in command_names():
         known = [command.name for command in load_commands() if command.section is not None]
@@ -76,12 +79,27 @@ def _dispatch(argv: Sequence[str]) -> int | None:
     return command.run(command.parse(rest))
 
 
-def help_text() -> str:
-    """The subcommands by section, one line each."""
+def help_text(columns: int | None = None) -> str:
+    """The subcommands by section.
+
+    Args:
+        columns: the width of the terminal; None: one line each, whatever its length.
+    """
     commands = load_commands()
     width = max(len(command.name) for command in commands)
-    parts = [USAGE]
+    parts = [_wrap(USAGE, columns)]
     for section in Section:
         lines = [f"  {one.name:<{width}}  {one.help}" for one in commands if one.section is section]
-        parts.append("\n".join([section.value, *lines, ""]))
-    return "\n".join([*parts, OPTIONS])
+        parts.append(_wrap("\n".join([section.value, *lines, ""]), columns, width + 4))
+    return "\n".join([*parts, _wrap(OPTIONS, columns, 20)])
+
+
+def _wrap(text: str, columns: int | None, indent: int = 0) -> str:
+    """Break the lines that are wider than the terminal."""
+    if columns is None:
+        return text
+    lines = [
+        textwrap.fill(line, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
+        for line in text.split("\n")
+    ]
+    return "\n".join(lines)

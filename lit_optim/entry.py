@@ -1,4 +1,4 @@
-"""Where train.py, `lit-optim` and `python -m lit_optim` begin, before others are imported."""
+"""The entry points train.py, `lit-optim` and `python -m lit_optim`; imports come later."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lit_optim.missing import explain_missing
 
 
 def train() -> None:
-    """Run what train.py runs."""
+    """Run train.py."""
     with explain_missing():
         from lit_optim.interrupts import exit_on_interrupt
 
@@ -20,7 +20,7 @@ def train() -> None:
 
 
 def command() -> None:
-    """Run what `lit-optim` runs."""
+    """Run `lit-optim`."""
     with explain_missing():
         from lit_optim.interrupts import exit_on_interrupt
 
@@ -31,9 +31,9 @@ def command() -> None:
 
 
 def module() -> None:
-    """Run what `python -m lit_optim` runs: a command of `lit-optim` that is named first, or train.
+    """Run `python -m lit_optim`: the subcommand that is named first, or else train.py.
 
-    An override has a `=` or a `~`, so that no command can be one.
+    An override has a `=` or a `~`, so it is never mistaken for a subcommand.
     """
     word = first_word(sys.argv[1:])
     if word is not None and word.replace("-", "").isalpha():

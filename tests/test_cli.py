@@ -14,6 +14,7 @@ import pytest
 from hydra.utils import get_object
 
 import lit_optim.entry
+from lit_optim import cli
 from lit_optim.cli import main
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.command_line.help import help_text
@@ -268,3 +269,10 @@ def test_a_choice_without_its_group_is_told_how_to_write(group, read):
         with pytest.raises(UsageError) as error:
             read(name)
         assert str(error.value) == f"cannot read {name!r}; write {' or '.join(having)}"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_help_fits_a_terminal_and_loses_no_word(columns):
+    text = cli.help_text(columns)
+    assert max(map(len, text.split("\n"))) <= columns
+    assert text.split() == cli.help_text().split()

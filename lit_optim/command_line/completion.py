@@ -1,6 +1,7 @@
-"""What can follow on a command line, for the shell's tab key; only files are read.
+"""Completes a command line for the shell's tab key; reads files only.
 
-The answer is made of whole words, as `optimizer=muon`. One that ends in `=`, `.` or `/` goes on.
+Candidates are whole words, such as `optimizer=muon`. One that ends in `=`, `.` or `/` can be
+continued.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ SETTINGS = "lit_optim.config.settings.Settings"
 HF_ARGUMENTS = "lit_optim.compat.transformers_tables.Arguments"
 #: Settings, and arguments of data, that are paths.
 PATHS = ("resume", "resume.from", "ckpt", "branch_from", "hf", "hydra.run.dir", "hydra.sweep.dir")
-#: What a setting takes beside what its annotation says.
+#: Words that a setting accepts besides those of its annotation.
 WORDS = {"resume": ("auto",), "resume.from": ("auto",), "resume.horizon": ("keep", "extend"),
          "ckpt": ("best",)}  # fmt: skip
 TARGET = "_target_"
 
-#: The keys of a part of a configuration: parts of their own, or what a value must be.
+#: The keys of a part of a configuration, each with its own keys or its annotation.
 Keys = dict[str, Any]
 
 
@@ -77,7 +78,7 @@ def _split(line: str) -> list[str]:
 
 
 def _is_program(words: list[str], k: int) -> bool:
-    """Whether a word is a program of ours: lit-optim, train.py, or the module after python -m."""
+    """Whether a word is our program: lit-optim, train.py, or the module after python -m."""
     if os.path.basename(words[k]) in (PROGRAM, SCRIPT):
         return True
     return words[k] == MODULE and k > 0 and words[k - 1] == "-m"
@@ -145,7 +146,7 @@ def _overrides(words: list[str], word: str) -> list[str]:
 
 
 def _keys(words: list[str], word: str) -> list[str]:
-    """Keys and groups that begin so, one level at a time."""
+    """Keys and groups that begin with `word`, one level at a time."""
     above, _, _ = word.rpartition(".")
     known = _part(words, above)
     if known is None:
@@ -165,7 +166,7 @@ def _keys(words: list[str], word: str) -> list[str]:
 
 
 def _values(words: list[str], key: str, begun: str) -> list[str]:
-    """What a key may be."""
+    """The values of a key that begin with `begun`."""
     found = list(WORDS.get(key, ()))
     if key in groups():
         found += groups()[key]
@@ -178,7 +179,7 @@ def _values(words: list[str], key: str, begun: str) -> list[str]:
 
 
 def _part(words: list[str], above: str) -> Keys | None:
-    """The keys below a dotted key, as the line has chosen them; of all where it is empty."""
+    """The keys below a dotted key, by the choices in the line; all keys if it is empty."""
     chosen = _choices(words)
     if not above:
         return _settings() | {group: _chosen(group, chosen, words) for group in groups()}
@@ -196,7 +197,7 @@ def _part(words: list[str], above: str) -> Keys | None:
 
 
 def _choices(words: list[str]) -> dict[str, str]:
-    """The choice of each group: the default, or what the line says; of several the first."""
+    """The choice of each group: the default, or the (first) one in the line."""
     chosen: dict[str, str] = {}
     for entry in _read(conf_dir() / "train.yaml").get("defaults", ()):
         if isinstance(entry, dict):
@@ -209,11 +210,11 @@ def _choices(words: list[str]) -> dict[str, str]:
 
 
 def _settings() -> Keys:
-    """The top-level keys that are no groups."""
+    """The top-level keys that are not groups."""
     signature = read_signature(SETTINGS)
     found: Keys = _annotations(signature.parameters) if signature else {}
     found["resume"] = {"from": str, "horizon": str, "override": list}
-    found["hf"] = {"learning_rate": float}  # more stand in HF_ARGUMENTS
+    found["hf"] = {"learning_rate": float}  # the others are in HF_ARGUMENTS
     found["hydra"] = {"run": {"dir": str}, "sweep": {"dir": str}}
     return found
 
@@ -223,7 +224,7 @@ def _chosen(group: str, choices: Mapping[str, str], words: list[str]) -> Keys:
     path = groups()[group].get(choices.get(group, ""))
     if path is None:
         return {}
-    if "@package" in text_of(path):  # its keys are of other groups
+    if "@package" in text_of(path):  # its keys belong to other groups
         return {}
     node = _node(path)
     for word in words:  # a class of the user's own
@@ -234,7 +235,7 @@ def _chosen(group: str, choices: Mapping[str, str], words: list[str]) -> Keys:
 
 
 def _node(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file with what it takes over from others of its group, but not from itself."""
+    """A YAML file merged with those of its group that it includes, but not with itself."""
     own = {} if path in within else _read(path)
     node: dict[str, Any] = {}
     defaults = own.pop("defaults", None)
@@ -257,7 +258,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _tree(node: Mapping[str, Any]) -> Keys:
-    """The keys of a node: those of its YAML, and what its constructor takes beside."""
+    """The keys of a node: those of its YAML, and the other arguments of its constructor."""
     target = node.get(TARGET)
     signature = read_signature(target) if isinstance(target, str) and "." in target else None
     parameters = signature.parameters if signature else {}
@@ -273,7 +274,7 @@ def _tree(node: Mapping[str, Any]) -> Keys:
     if not is_ours:
         found[TARGET] = str
     for key, parameter in parameters.items():
-        # what a run passes itself (params, module) is required, and stands in no file
+        # what the run passes (params, module) is required, and in no file
         if key not in found and not (parameter.required and is_ours):
             found[key] = parameter.annotation
     return found
@@ -284,7 +285,7 @@ def _annotations(parameters: Mapping[str, Any]) -> Keys:
 
 
 def _literals(annotation: Any) -> Iterator[str]:
-    """The words among what an annotation accepts."""
+    """The words that an annotation accepts."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         yield from _literals(args[0])
@@ -300,7 +301,7 @@ def _literals(annotation: Any) -> Iterator[str]:
 
 
 def _paths(begun: str) -> list[str]:
-    """Files and directories; what is hidden only where that is asked for."""
+    """Files and directories; hidden ones only if `begun` begins with a dot."""
     folder, name = os.path.split(begun)
     try:
         entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda one: one.name)

@@ -1,4 +1,4 @@
-"""What a shell evaluates so that its tab key asks `lit-optim complete`."""
+"""Scripts that make the tab key of a shell call `lit-optim complete`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-#: bash replaces what follows the last `=` only, as it takes that for the end of a word.
+#: bash treats `=` as the end of a word, so it replaces only what follows the last one.
 BASH = """\
 _lit_optim() {
     local line="${COMP_LINE:0:COMP_POINT}" prefix="" word
@@ -67,7 +67,7 @@ SHELLS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def completion_script(shell: str) -> str:
-    """The script for a shell, which calls the program of this environment."""
+    """The script for a shell; it calls the program of this environment."""
     own = Path(sys.executable).with_name("lit-optim")
     call = [str(own)]
     if not own.exists():

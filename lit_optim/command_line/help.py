@@ -1,4 +1,4 @@
-"""What `--help` prints: every group with its options, a line each; or the keys of one option."""
+"""The text of `--help`: every group with a line for each choice; or the keys of one choice."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ lit_optim: train a model with an optimizer and a schedule chosen by name
   python train.py optimizer=adamw scheduler=cosine_warmup        one run
   python train.py optimizer=sgd optimizer.lr=0.1 trainer=gpu     any value of any choice
   python train.py -m optimizer=adamw,sgd scheduler=step,linear   every combination
-  python train.py resume=runs/...                                a run that was cut off goes on
+  python train.py resume=runs/...                                resume an interrupted run
   python train.py train=false ckpt=runs/.../best.ckpt            evaluate a checkpoint
-  python train.py hf=args.yaml hf.warmup_steps=100               what transformers' Trainer does
+  python train.py hf=args.yaml hf.warmup_steps=100               the settings of a TrainingArguments
   python train.py optimizer=sgd --help                           the keys of a choice
   python train.py model=custom model._target_=yours.Net --help   the arguments of your class
 """
 
 
 def help_text(chosen: dict[str, str], targets: Mapping[str, str] | None = None) -> str:
-    """The overview, or the files of the choices that were named.
+    """The overview, or the keys of the choices that were named.
 
     Args:
         chosen: the choice of each group.
-        targets: the class of the user's own that was named, by `optimizer._target_` and so on.
+        targets: the classes of the user's own that were named, by keys such as `model._target_`.
     """
     files = [groups()[group][name] for group, name in chosen.items() if name in groups()[group]]
     named = [arguments(key.partition(".")[0], target) for key, target in (targets or {}).items()]
@@ -52,7 +52,7 @@ def help_text(chosen: dict[str, str], targets: Mapping[str, str] | None = None) 
 
 
 def _settings() -> list[str]:
-    """A line for each key that is no group; of a mapping for each key in it."""
+    """A line for each setting; for a mapping, one for each key in it."""
     lines, parent = [], ""
     for indent, name, default, comment in SETTING.findall(_train_yaml()):
         parent = parent if indent else name
@@ -64,7 +64,7 @@ def _settings() -> list[str]:
 
 
 def arguments(group: str, target: str) -> str:
-    """What a class takes, each argument as on the command line; empty where it cannot be read."""
+    """The arguments of a class, as on the command line; empty if it cannot be read."""
     signature = read_signature(target)
     if signature is None:
         return ""
@@ -78,7 +78,7 @@ def arguments(group: str, target: str) -> str:
 
 
 def keys(path: Path) -> str:
-    """The YAML file of a choice with its keys written as on the command line."""
+    """The YAML file of a choice, with its keys as on the command line."""
     text = text_of(path)
     top = re.compile(r"^(\w[\w.]*): ?(.*)$")
     lines = []

@@ -1,7 +1,7 @@
-"""What a user of transformers has, TrainingArguments, as our overrides.
+"""Translates TrainingArguments of transformers into our overrides.
 
-The optimizer, schedule, clipping and decay groups that its Trainer would make of them. Nothing of
-transformers is imported.
+They give the optimizer, schedule, clipping and weight decay groups that its Trainer would build.
+transformers is not imported.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from lit_optim.signatures import Parameter, read_signature
 from lit_optim.untrusted import Unreadable, read_json, read_yaml
 
 PLAIN = re.compile(r"[\w./%+-]*")  # what needs no quotes on the command line
-A_TYPO = 0.8  # as alike are a key and the one that was meant
+A_TYPO = 0.8  # similarity of a typo and the key that was meant
 KEYS = hints_of(Arguments)
 
 
 def read(path: str) -> dict[str, Any]:
-    """TrainingArguments, whole or in part, of a YAML or JSON file.
+    """Read TrainingArguments, all or some, from a YAML or JSON file.
 
     Raises:
         UsageError: there is no such file, it cannot be read, or a key of it is mistyped.
@@ -72,7 +72,7 @@ def read(path: str) -> dict[str, Any]:
 
 
 def merge(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a file under those that were typed, such as `lr_scheduler_kwargs.num_cycles`.
+    """Merge the keys of a file with typed ones such as `lr_scheduler_kwargs.num_cycles`.
 
     Raises:
         UsageError: a key that is not translated was typed.
@@ -95,15 +95,15 @@ def merge(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def translate(arguments: Mapping[str, Any]) -> list[str]:
-    """Our overrides for the keys of TrainingArguments; those that are not given have its defaults.
+    """Translate TrainingArguments to our overrides; keys that are not given have its defaults.
 
         translate({"warmup_steps": 100})
         ["optimizer=adamw", "optimizer.lr=5e-05", ..., "scheduler=linear_warmup", ...]
 
-    The length of the run, the batches per update and the seed are ours where they are not given.
+    The length of the run, the batches per update and the seed are ours if they are not given.
 
     Raises:
-        UsageError: a wrong value, or something that is not here.
+        UsageError: a wrong value, or one without a counterpart.
     """
     given = _check_arguments(arguments)
     made = _optimizer(given) | _schedule(given) | _run(given, arguments.keys())
@@ -111,7 +111,7 @@ def translate(arguments: Mapping[str, Any]) -> list[str]:
 
 
 def untranslated(arguments: Mapping[str, Any]) -> str:
-    """What of these was not translated, in one line; keys that change no update are counted."""
+    """Name the keys without a counterpart, in one line; those that change no update are counted."""
     given, void = _check_arguments(arguments), []
     name, row = _optim(given), _row(given)
     if not row.warmup:
@@ -148,7 +148,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> Arguments:
 
 
 def _optim(given: Arguments) -> str:
-    """The optimizer in transformers' words."""
+    """The name of the optimizer in transformers."""
     name = "adafactor" if given.adafactor else given.optim
     if name in NEAREST:
         nearest, how = NEAREST[name]
@@ -204,7 +204,7 @@ def _schedule(given: Arguments) -> dict[str, Any]:
             f"hf.lr_scheduler_type={name} needs {' or '.join(row.one_of)} in hf.lr_scheduler_kwargs"
         )
     if row is SCHEDULES["cosine"]:
-        passed = {}  # its half wave is ours
+        passed = {}  # our cosine is its half wave
     made = dict(row.fixed)
     if row.warmup:
         made = {row.warmup: _warmup(given, row)} | made
@@ -215,14 +215,14 @@ def _schedule(given: Arguments) -> dict[str, Any]:
         raise UsageError(
             f"hf.learning_rate={given.learning_rate:g} must be above lr_end={made['min_lr']:g}"
         )
-    if "mode" in made:  # it follows a metric, and that is not what our models declare
+    if "mode" in made:  # it follows a metric, by a name that our models do not declare
         metric = (given.metric_for_best_model or "loss").removeprefix("eval_")
         made["monitor"] = f"val/{metric}"
     return {"scheduler": row.ours} | {f"scheduler.{key}": value for key, value in made.items()}
 
 
 def _warmup(given: Arguments, row: Row) -> int | float | str:
-    """Steps, or a share of a run whose length is not known yet."""
+    """Updates, or a fraction of the run if its length is not known yet."""
     if given.warmup_steps >= 1:
         return int(given.warmup_steps)
     share = given.warmup_steps or given.warmup_ratio or 0.0
@@ -247,7 +247,9 @@ def _run(given: Arguments, keys: Iterable[str]) -> dict[str, Any]:
             epochs = f"{given.num_train_epochs:g}"
             raise UsageError(f"hf.num_train_epochs={epochs} is no whole number; say hf.max_steps")
         made["trainer.max_epochs"] = int(given.num_train_epochs)
-    if "gradient_accumulation_steps" in keys:  # an epoch that ends before has a smaller update here
+    if (
+        "gradient_accumulation_steps" in keys
+    ):  # here, an epoch's last update may be of fewer batches
         made["trainer.accumulate_grad_batches"] = given.gradient_accumulation_steps
     if given.bf16 or given.fp16:
         made["trainer.precision"] = "bf16-mixed" if given.bf16 else "16-mixed"
@@ -272,7 +274,7 @@ def _mapping(key: str, value: str | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _as_transformers_reads(value: Any, annotation: Any) -> Any:
-    """A value of optim_args, which are text."""
+    """A value of optim_args, which are strings."""
     if annotation is bool:
         return str(value).lower() in ("true", "1", "yes")
     try:
@@ -289,7 +291,7 @@ def _check_value(key: str, value: Any, annotation: Any) -> Any:
 
 @cache
 def _parameters(group: str, name: str) -> dict[str, Parameter]:
-    """The arguments of a choice of ours, read from its source."""
+    """The arguments of one of our choices, read from its source."""
     node: Any = OmegaConf.load(groups()[group][name])
     signature = read_signature(node["_target_"])
     assert signature is not None
@@ -297,7 +299,7 @@ def _parameters(group: str, name: str) -> dict[str, Parameter]:
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as typed on the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     if value is None or isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`hf=args.yaml` and `hf.key=value` on the command line: which of our overrides they stand for."""
+"""Translates `hf=args.yaml` and `hf.key=value` on the command line into our overrides."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LENGTH = {"trainer.max_steps", "trainer.max_epochs"}
 def translate_overrides(
     theirs: list[str], own: list[Override], multirun: bool
 ) -> tuple[list[str], str]:
-    """The overrides that `hf...` stands for beside the user's own, and what they leave out.
+    """Translate `hf...`; the user's own overrides take precedence. Also name what is left out.
 
     Raises:
-        UsageError: a key of theirs that says what an override also says, or cannot be translated.
+        UsageError: a key that contradicts an override, or cannot be translated.
     """
     file, typed, swept = _parse_arguments(theirs, multirun)
     here = {override.key_or_group: override for override in own}
@@ -52,7 +52,7 @@ def translate_overrides(
 def _parse_arguments(
     lines: list[str], multirun: bool
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, list[Any]]]:
-    """The keys of the file, those that were typed, and of the latter the values to sweep over."""
+    """The keys of the file, those that were typed, and the values to sweep over."""
     file: dict[str, Any] = {}
     typed: dict[str, Any] = {}
     swept: dict[str, list[Any]] = {}
@@ -64,7 +64,7 @@ def _parse_arguments(
         if not key:
             file = hf.read(unquoted(text))
         elif key == "optim_args" or (key == "lr_scheduler_kwargs" and '"' in bare):
-            typed[key] = bare  # to transformers it is text; Hydra would take it apart
+            typed[key] = bare  # a string for transformers; Hydra would parse it
         else:
             [override] = parse_overrides([f"hf.{key}={text}"])
             if override.is_sweep_override():
@@ -76,11 +76,11 @@ def _parse_arguments(
 
 
 def _lines(given: dict[str, Any], here: dict[str, Override]) -> dict[str, str]:
-    """The translation, without what the user says otherwise."""
+    """The translation, without the keys that the user overrides."""
     lengths = LENGTH & here.keys()
     if lengths:
         given = {k: v for k, v in given.items() if k not in ("max_steps", "num_train_epochs")}
-    if lengths == {"trainer.max_steps"}:  # a share of the run is so many steps then
+    if lengths == {"trainer.max_steps"}:  # fractions of the run are counted in these
         steps = here["trainer.max_steps"].value()
         given |= {"max_steps": steps} if isinstance(steps, int) else {}
     ours = dict(line.split("=", 1) for line in hf.translate(given))
