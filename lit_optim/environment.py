@@ -1,18 +1,18 @@
-"""Floor 0: what launchers of several processes leave in the environment."""
+"""Environment variables that launchers of several processes set."""
 
 from __future__ import annotations
 
 import os
 import re
 
-#: What they set; a process that is not theirs and sees it would wait for ranks that never come.
+#: What they set. A process that sees it but is not theirs would wait for ranks that never come.
 RANK_VARIABLES = re.compile(
     r"(LOCAL_|NODE_|GROUP_|GLOBAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|PL_.*|TORCHELASTIC_.*"
 )
 
 
 def is_first() -> bool:
-    """Whether this process is the first of all, or alone: it is the one that tells and writes.
+    """Whether this process is the first of all, or the only one: it prints and writes.
 
     Lightning, torchrun and SLURM each say it in their own way.
     """
@@ -24,13 +24,13 @@ def is_first() -> bool:
 
 
 def is_first_here() -> bool:
-    """Whether this process is the first of its machine, where a mistake is told as well."""
+    """Whether this process is the first of its machine, where mistakes are printed as well."""
     others = {"RANK", "SLURM_PROCID"} & os.environ.keys()
     return is_first() or (not others and os.environ.get("LOCAL_RANK", "0") == "0")
 
 
 def forget_ranks() -> None:
-    """Drop what an earlier launcher has left: a rank without a size is of no run now."""
+    """Drop variables of an earlier launcher: a rank without a world size belongs to no run."""
     if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
@@ -38,20 +38,20 @@ def forget_ranks() -> None:
 
 
 def forget_machines() -> None:
-    """Have the processes of one machine meet at a free port, not where those of several have."""
+    """Let the processes of one machine meet at a free port, not at that of an earlier launcher."""
     if "LOCAL_RANK" not in os.environ and "SLURM_NTASKS" not in os.environ:
         for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK"):
             os.environ.pop(name, None)
 
 
 def is_one_of_several() -> bool:
-    """Whether somebody has started this process as one of several ranks: torchrun, or srun."""
+    """Whether torchrun or srun started this process as one of several ranks."""
     counts = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
     return any(int(os.environ.get(name) or 1) > 1 for name in counts)
 
 
 def passing_directory() -> str:
-    """A directory that is gone when this process ends."""
+    """A directory that is removed when this process ends."""
     import atexit
     import shutil
     import tempfile

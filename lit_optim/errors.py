@@ -1,4 +1,4 @@
-"""Floor 0: the errors whose message is the whole answer."""
+"""Errors whose message is all that the user needs, and how values are shown in messages."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import difflib
 from collections.abc import Iterable
 from itertools import takewhile
 
-ALIKE = 0.6  # a typo leaves more than this of a name
+ALIKE = 0.6  # a typo is at least this similar to the name
 LONGEST = 300  # characters of a message
 GAP = " ... "
-TIE = 0.1  # names that are so much less alike than the nearest are not what was meant
+TIE = 0.1  # names that are less similar than the nearest by this much are not suggested
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done; the message says in one line what is wrong.
+    """A mistake in what was typed or called; the message says in one line what is wrong.
 
     The command line prints that line and ends with code 2; a traceback would add nothing.
     """
 
 
 class TrainingFailed(Exception):
-    """Training cannot go on; the message says in one line why, and the process ends with code 1."""
+    """Training cannot continue; the message says why in one line. The exit code is 1."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line that is safe to print; where it says nothing, its kind.
+    """The message of an error, in one line that is safe to print; its class if it has none.
 
     Our own messages are one line, so a line break in one belongs to a value and is escaped. Of
-    other errors, which may explain themselves at length, the first line is enough.
+    other errors, which may have long explanations, the first line is enough.
     """
     text = str(error).strip() or type(error).__name__
     if isinstance(error, UsageError | TrainingFailed):
@@ -45,9 +45,9 @@ def escape(text: str) -> str:
 
 
 def printable(text: str, most: int = LONGEST) -> str:
-    """The text with control characters escaped, and its middle left out where it is too long.
+    """The text with control characters escaped, and its middle left out if it is too long.
 
-    For messages; what has to stay whole, such as a path or a command to copy, is for `escape`.
+    For messages. Use `escape` for what must stay complete, such as a path or a command to copy.
     """
     escaped = escape(text)
     if len(escaped) <= most:
@@ -57,13 +57,13 @@ def printable(text: str, most: int = LONGEST) -> str:
 
 
 def show(value: object, most: int = LONGEST // 2) -> str:
-    """A value as Python writes it, for a message: short, and whatever it is, without an error.
+    """The repr of any value for a message: short, and it never raises.
 
-    Python writes no whole number of more than 4,300 digits, and a value may contain itself.
+    Python does not print integers of more than 4,300 digits, and a value may contain itself.
     """
     try:
         text = repr(value)
-    except Exception:  # its own __repr__, or that of what is in it
+    except Exception:  # raised by its __repr__, or by that of a part
         text = "a number of thousands of digits" if isinstance(value, int) else type(value).__name__
     return printable(text, most)
 

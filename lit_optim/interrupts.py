@@ -1,10 +1,10 @@
 """Ctrl-C ends this program with one line and code 130, whatever it is doing.
 
-Until training begins there is nothing to save, so the signal ends the process there and then; an
-exception could be raised within somebody's import, swallowed, or shown as a traceback. While
-something must be put in order first, `interruptible` has it raise KeyboardInterrupt.
+Until training begins there is nothing to save, so the signal ends the process at once; an exception
+could be raised within an import, swallowed, or shown as a traceback. Where something must be put in
+order first, `interruptible` makes the signal raise KeyboardInterrupt.
 
-Light on purpose: it is imported before everything else.
+This module is imported before everything else, so it imports little.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Handler = Callable[[int, "FrameType | None"], Any]
 def exit_on_interrupt() -> None:
     """From now on Ctrl-C ends the process at once, with a line."""
     _handle(_exit)
-    # at the very end Python puts the system's own handler back, by which the code would be another
+    # at the very end Python restores the system's handler, which would change the exit code
     atexit.unregister(_ignore)
     atexit.register(_ignore)
 
 
 def say_no_more() -> None:
-    """A line has been printed that says how the program ends: Ctrl-C adds none from now on."""
+    """Print nothing on Ctrl-C from now on: a line already says how the program ends."""
     _is_told.set()
 
 
@@ -48,7 +48,7 @@ def interruptible(handler: Handler = signal.default_int_handler) -> Iterator[Non
     try:
         yield
     finally:
-        if before is not None:  # it was set by C code
+        if before is not None:  # None: it was set by C code
             _handle(before)
 
 
@@ -64,10 +64,10 @@ def _ignore() -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     # nothing is imported here: it may be an import that is interrupted
     try:
-        sys.stdout.flush()  # which fails where it is just being written to, or a closed pipe
+        sys.stdout.flush()  # fails if it is being written to, or a closed pipe
     finally:
         try:
-            if is_first_here() and not _is_told.is_set():  # the other ranks have nothing to add
+            if is_first_here() and not _is_told.is_set():  # the other ranks add nothing
                 os.write(2, b"lit_optim: interrupted\n")  # a stream may be in use
         finally:
             os._exit(INTERRUPTED)

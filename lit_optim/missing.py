@@ -1,7 +1,7 @@
-"""Floor 0: what is missing is answered by one line that says what to do.
+"""One line that says what to do where a package is missing, or Python is too old.
 
-An environment that is not activated is the usual reason. Nothing of others is imported here, and
-Pythons that are too old can read it.
+The usual reason is an environment that is not activated. Only the standard library is imported
+here, and versions of Python that are too old can parse this file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 OLDEST = (3, 10)
 MISSING = 1
-#: What lit_optim cannot do without, as it is imported.
+#: The packages that lit_optim requires, by their import names.
 PACKAGES = (
     *("antlr4", "hydra", "lightning", "mnist1d", "numpy", "omegaconf", "rich", "simpleeval"),
     *("sklearn", "tensorboard", "torch", "torchmetrics", "typing_extensions", "yaml"),
@@ -22,7 +22,7 @@ PACKAGES = (
 
 @contextmanager
 def explain_missing() -> Iterator[None]:
-    """End with one line where a package that lit_optim needs is not there, or Python is too old."""
+    """Exit with one line if a package that lit_optim requires is missing, or Python is too old."""
     if sys.version_info < OLDEST:
         needed, here = ".".join(map(str, OLDEST)), sys.version.split()[0]
         sys.exit(
@@ -33,7 +33,7 @@ def explain_missing() -> Iterator[None]:
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         if name not in PACKAGES:
-            raise  # of the user's own
+            raise  # imported by the user's code
         print(
             f"lit_optim: {name} is not installed for {sys.executable}; {_what_to_do()}",
             file=sys.stderr,
@@ -42,7 +42,7 @@ def explain_missing() -> Iterator[None]:
 
 
 def _what_to_do() -> str:
-    """How to get at an environment that has everything."""
+    """How to get an environment that has everything."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     folder = "Scripts" if os.name == "nt" else "bin"
     program = os.path.join(".venv", folder, "python")

@@ -1,4 +1,4 @@
-"""Floor 1: results in a terminal of any width: numbers are not split, nothing is cut."""
+"""Prints results in a terminal of any width: no number is split, nothing is cut off."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GAP = "  "
 
 
 def available_width(console: Console) -> int:
-    """The columns to fill; without bound where the output is no terminal, which has no width."""
+    """The columns to fill; unlimited if the output is not a terminal."""
     return console.width if console.is_terminal else sys.maxsize
 
 
 def natural_width(table: Table) -> int:
-    """The columns that a table takes where nothing in it is wrapped."""
+    """The columns that a table takes if nothing in it is wrapped."""
     wide = Console(width=10_000, height=100)
     return Measurement.get(wide, wide.options, table).maximum
 
@@ -67,12 +67,12 @@ def print_pairs(console: Console, rows: Sequence[tuple[str, str]]) -> None:
 
 
 class WholeTable:
-    """A table, or where that is too wide the same as text, a paragraph for each row.
+    """A table; if that is too wide, the same as text with a paragraph for each row.
 
     Args:
         header: of each column; a newline is a space in a paragraph.
         rows: the cells, as many as columns.
-        keys: how many of the first columns say what a row is; the others hold numbers.
+        keys: how many of the first columns identify a row; the others hold numbers.
         styles: of each row.
 
     Control characters are escaped, but for the newlines of the header.
@@ -91,7 +91,7 @@ class WholeTable:
         self.styles = styles or [""] * len(rows)
 
     def table(self) -> Table:
-        """As a table, in which nothing is wrapped."""
+        """As a table in which nothing is wrapped."""
         from rich import box
 
         drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -102,7 +102,7 @@ class WholeTable:
         return drawn
 
     def paragraphs(self, width: int) -> list[Text]:
-        """As lines of at most this width, where a single cell does not exceed it."""
+        """As lines of at most this width, unless a single cell exceeds it."""
         lines = []
         names = [name.replace("\n", " ") for name in self.header]
         for row, style in zip(self.rows, self.styles, strict=True):
@@ -120,7 +120,7 @@ class WholeTable:
             yield from self.paragraphs(options.max_width)
 
     def print(self, console: Console) -> None:
-        """Print it: in a pipe as a table whatever its width, in a terminal as what fits."""
+        """Print it: in a pipe always as a table, in a terminal in the form that fits."""
         table = self.table()
         width = natural_width(table)
         if width <= console.width:
@@ -129,5 +129,5 @@ class WholeTable:
             for line in self.paragraphs(console.width):
                 console.print(line, soft_wrap=True)
         else:
-            # a height as well: rich takes a width alone for no answer where TERM is dumb
+            # also a height: with TERM=dumb rich ignores a width alone
             Console(file=console.file, width=width, height=100).print(table)

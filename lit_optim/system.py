@@ -1,4 +1,4 @@
-"""Floor 0: what differs between operating systems; no other module calls what only POSIX has."""
+"""Differences between operating systems; no other module calls functions that only POSIX has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-#: Arguments of `subprocess.Popen` for a process whose children can be signaled together with it.
+#: Arguments of `subprocess.Popen` for a process that is signaled together with its children.
 OWN_GROUP: dict[str, Any] = (
     {"start_new_session": True}
     if hasattr(os, "killpg")
@@ -26,10 +26,10 @@ def call_after_fork(function: Callable[[], None]) -> None:
 
 
 def lock_file(file: IO[Any]) -> bool:
-    """Lock an open file for this process alone, for as long as it is open.
+    """Lock an open file for this process, until the file is closed.
 
     Returns:
-        False where another process holds it. On systems without `flock` nothing is locked.
+        False if another process holds the lock. Without `flock` nothing is locked.
 
     Raises:
         OSError: the file system has no locks.
@@ -79,7 +79,7 @@ def kill_group(process: subprocess.Popen[Any]) -> None:
 
 
 def accept_interrupts() -> None:
-    """On Windows, treat Ctrl-Break as Ctrl-C: it is all that one process can send to another."""
+    """On Windows, treat Ctrl-Break as Ctrl-C: only that can be sent to another process."""
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, signal.default_int_handler)
 
@@ -93,7 +93,7 @@ def signal_name(number: int) -> str:
 
 
 def allow_any_text() -> None:
-    """Let stdout and stderr show what their encoding lacks as `?` instead of raising."""
+    """Let stdout and stderr replace characters that their encoding lacks, instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         # Python chooses the latter in the locale C, where it fails for all but file names

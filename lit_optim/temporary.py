@@ -1,4 +1,4 @@
-"""Temporary files beside what they become: named after their process, removed when it is dead."""
+"""Temporary files next to their target, named after their process, removed once it is gone."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import re
 import time
 from pathlib import Path
 
-#: `.best.ckpt.4711.tmp`; with the thread's number where several write at once. The other two are
-#: what earlier versions left in the caches.
+#: `.best.ckpt.4711.tmp`, with a thread's number if several threads write. The other two are names
+#: that earlier versions left in the caches.
 NAME = re.compile(r"\..+?\.(?P<pid>\d{1,10})(\.\d+)?\.tmp|[0-9a-f]{32}\.so\.(?P<old>\d+)\.\d+")
 UNNAMED = re.compile(r"tmp\w{8}\.npz")
-#: After so long a temporary file is left over, whoever has the number of its process by now.
+#: After this time a temporary file is left over, whichever process has its number by now.
 OLD_SECONDS = 24 * 3600
 
 
 def temporary_beside(target: Path, thread: int | None = None) -> Path:
-    """Where to write what will be renamed to `target`; no other process writes there."""
+    """A path to write to, before it is renamed to `target`; no other process uses it."""
     middle = "" if thread is None else f".{thread}"
     return target.with_name(f".{target.name}.{os.getpid()}{middle}.tmp")
 
 
 def write_whole(target: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all.
+    """Write a text file atomically: it is complete, or not there.
 
     Raises:
         OSError: it cannot be written.
@@ -38,10 +38,10 @@ def write_whole(target: Path, text: str) -> None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove the temporary files of processes that are gone; never those of one that is alive.
+    """Remove the temporary files of processes that are gone, never those of running ones.
 
-    A file whose name tells no process, or one of that number that is alive, goes when it is a day
-    old. What cannot be removed stays.
+    A file without a process in its name, or with the number of a running one, is removed when it
+    is a day old. What cannot be removed stays.
     """
     with contextlib.suppress(OSError):
         for entry in os.scandir(directory):
@@ -60,13 +60,13 @@ def _is_leftover(entry: os.DirEntry[str]) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process of this number exists here; assumed where the system cannot tell."""
+    """Whether a process with this number exists; assumed if the system cannot say."""
     if os.name == "nt":  # where signal 0 is Ctrl-C
         return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # it belongs to another user
         return True
     return True

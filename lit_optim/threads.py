@@ -1,8 +1,8 @@
-"""How many threads of a CPU a run should use, by its size and by the CPUs that are free.
+"""Chooses the number of CPU threads of a run, by its size and by the CPUs that are free.
 
-OpenMP's threads wait for each other after every operation, and spin while they wait. A thread that
-has no CPU of its own makes all others wait: 400 updates of a small CNN on two busy CPUs take 4 s
-with one thread and 90 s with two. For such a model a second thread gains nothing on an idle machine
+OpenMP's threads wait for each other after every operation, and spin while they wait. A thread
+without a CPU of its own makes all others wait: 400 updates of a small CNN on two busy CPUs take 4 s
+with one thread and 90 s with two. For such a model a second thread does not help on an idle machine
 either.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from lit_optim.system import load_average, usable_cpus
 
-#: What sets the threads of torch from outside.
+#: Environment variables that set the threads of torch.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-#: OMP_NUM_THREADS as our launcher has set it for a job: a limit, not a wish of the user.
+#: OMP_NUM_THREADS as set by our launcher for a job: a limit, not the user's choice.
 SHARE = "LIT_OPTIM_THREADS"
-#: How often a thread of libgomp looks whether it may go on before it sleeps: about 50 us. Its own
-#: default is 300,000 times, several ms, which a thread without a CPU makes all others spend.
+#: How often a waiting thread of libgomp checks before it sleeps: for about 50 us. The default is
+#: 300,000 times, several ms, which a thread without a CPU costs all others.
 SPINS = "1000"
 #: Parameters times samples of a batch, up to which one thread is enough.
 SMALL = 2_000_000
@@ -29,13 +29,13 @@ SMALL = 2_000_000
 
 @dataclass(frozen=True)
 class Cpus:
-    """What there is to compute on.
+    """The CPUs that are available.
 
     Args:
         total: the CPUs of the machine.
         usable: those that this process may use: by its affinity, and by the quota of its container.
-        busy: how many are busy now, whoever keeps them so.
-        quota: the CPUs of the container's quota, where it has one.
+        busy: how many are busy now, with any process.
+        quota: the CPUs of the container's quota, if it has one.
     """
 
     total: int
@@ -51,16 +51,16 @@ class Cpus:
 
 @dataclass(frozen=True)
 class Threads:
-    """A number of threads and in a few words why."""
+    """A number of threads, and the reason in a few words."""
 
     count: int
     reason: str
 
 
 def bound_spinning() -> None:
-    """Let threads that wait for others soon sleep; to be called before torch is imported.
+    """Let waiting threads sleep soon; must be called before torch is imported.
 
-    A policy of the user is left alone. Other runtimes than libgomp do not read it.
+    A policy set by the user is kept. Runtimes other than libgomp ignore it.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = SPINS
@@ -72,7 +72,7 @@ def read_cpus() -> Cpus:
     if quota is not None:
         usable = min(usable, max(1, round(quota)))
     load, running = load_average(), _running()
-    # both: the average remembers what has ended, and a look at now may hit a single moment
+    # both: the average includes ended processes, and the present count may be a spike
     busy = load if running is None else min(load, running)
     return Cpus(os.cpu_count() or 1, usable, busy, quota)
 

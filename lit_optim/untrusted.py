@@ -1,8 +1,8 @@
 """Reads files that this process did not write: run directories, records, arguments of other tools.
 
-Whatever such a file holds is data from a stranger. It may be a FIFO, a device, a gigabyte, a list
-where a mapping is expected, or YAML that expands without end. Each of these is answered by one
-line; no reader here blocks, recurses without bound or raises anything else.
+Such a file is untrusted data. It may be a FIFO, a device, a gigabyte, a list where a mapping is
+expected, or YAML that expands without end. Each of these gives an error of one line; no reader here
+blocks, recurses without bound or raises anything else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
 #: Values of a YAML file once its aliases are expanded.
 MAX_VALUES = 100_000
-#: A whole number of more bits is no float, and of many more cannot be printed.
+#: An integer of more bits is no float; one of many more cannot be printed.
 MAX_BITS = 1024
 
 
@@ -60,7 +60,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         raise Unreadable(f"{path}: {error.strerror or 'cannot be read'}") from None
     finally:
         os.close(handle)
-    if len(content) > max_bytes:  # it has grown meanwhile, or lies about its size as in /proc
+    if len(content) > max_bytes:  # it has grown since, or has no true size, as in /proc
         raise Unreadable(f"{path}: has more than {max_bytes:,} bytes")
     try:
         return content.decode("utf-8")

@@ -1,1 +1,1 @@
-"""Floor 2: what was typed, checked before anything heavy is loaded. Knows Hydra; not Lightning."""
+"""The configuration: parsed, composed and checked, without importing torch or Lightning."""
