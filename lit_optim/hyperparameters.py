@@ -1,10 +1,10 @@
-"""What a constructor accepts, read from its annotations: the one place for types and ranges.
+"""Types and ranges of arguments, read from the annotations of a constructor.
 
     lr: Annotated[float, "> 0"]
     betas: Annotated[tuple[float, float], "in [0, 1)"]
 
-The same annotation answers the configuration (see `signatures`), the constructor and the
-documentation. A number with a range is finite; NaN is no number, and neither is a bool.
+The configuration (see `signatures`), the constructor and the documentation use the same annotation.
+A number with a range is finite; NaN and bools are not numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RANGE = re.compile(
 
 
 def accepts(value: Any, annotation: Any) -> bool:
-    """Whether `value` is what `annotation` asks for; what cannot be judged is accepted."""
+    """Whether `value` fits `annotation`; a value of an unknown type is accepted."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return accepts(value, args[0]) and all(_in_range(value, text) for text in args[1:])
@@ -59,7 +59,7 @@ def accepts(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """What `annotation` accepts, in words that follow "must be"."""
+    """Describe what `annotation` accepts, in words that follow "must be"."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return " ".join([describe(args[0]), *args[1:]])
@@ -83,10 +83,10 @@ def describe(annotation: Any) -> str:
 
 
 def check(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Hold `values` against the annotations of `function`.
+    """Check `values` against the annotations of `function`.
 
     Raises:
-        ValueError: naming the argument, what was given and what is allowed.
+        ValueError: names the argument, the value and what is allowed.
     """
     hints = hints_of(function)
     for name, value in values.items():
@@ -106,7 +106,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Each of them `plain`."""
+    """Convert each value by `plain`."""
     return {name: plain(value) for name, value in values.items()}
 
 

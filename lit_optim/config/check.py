@@ -32,7 +32,7 @@ from lit_optim.config.targets import (
     may_be_allowed,
 )
 from lit_optim.config.trainer import check_trainer, run_length
-from lit_optim.config.typed_ranges import narrowed
+from lit_optim.config.typed_ranges import narrow_ranges
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.moved_names import current_name
@@ -231,7 +231,7 @@ def _check_node(path: str, node: Any, plain: Mapping[str, Any]) -> None:
     if signature is None:
         return
     if path == "optimizer":
-        signature = narrowed(node[TARGET], signature)
+        signature = narrow_ranges(node[TARGET], signature)
     passed = PASSED_BY_RUN.get(path, ())
     own = {key: value for key, value in signature.parameters.items() if key not in passed}
     signature = Signature(own, signature.open)
@@ -290,7 +290,7 @@ def _check_schedules(plain: Mapping[str, Any]) -> None:
         except UsageError as error:
             raise UsageError(f"{one.path}.{error}") from None
         if curve is not None and signature is not None and isinstance(own, int | float):
-            hint = narrowed(optimizer[TARGET], signature).parameters[name].annotation
+            hint = narrow_ranges(optimizer[TARGET], signature).parameters[name].annotation
             check_range(one.path, one.key, curve, own, optimizer[name], hint)
 
 

@@ -1,7 +1,7 @@
 """Ranges of optimizer arguments that are narrower on the command line than in Python.
 
-A constructor takes what torch's takes. Somebody who types an lr of 0 or a momentum of 1.5 has most
-likely made a mistake: nothing would be trained, or nothing would stay finite.
+A constructor accepts the values that torch's accepts. On the command line an lr of 0 or a momentum
+of 1.5 is almost certainly a mistake: nothing would be trained, or the weights would diverge.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from lit_optim.signatures import Parameter, Signature
 
-#: An argument of every optimizer of ours, or of one of them, and its range.
+#: The range of an argument of every optimizer of this package, or of one of them.
 RANGES = {
     "lr": "> 0",
     "lr_1d": "> 0",
@@ -30,8 +30,8 @@ RANGES = {
 }
 
 
-def narrowed(target: str, signature: Signature) -> Signature:
-    """The signature of a target with the ranges of `RANGES`, where it is an optimizer of ours."""
+def narrow_ranges(target: str, signature: Signature) -> Signature:
+    """Apply `RANGES` to the signature of a target, if it is an optimizer of this package."""
     if not target.startswith("lit_optim."):
         return signature
     name = target.rpartition(".")[2]
@@ -44,7 +44,7 @@ def narrowed(target: str, signature: Signature) -> Signature:
 
 
 def _narrow(hint: Any, text: str) -> Any:
-    """The annotation of a number, which may be null, with another range; any other as it is."""
+    """Replace the range in the annotation of a number, which may be null."""
     origin, args = get_origin(hint), get_args(hint)
     if hint is float or (origin is Annotated and args[0] is float):
         return Annotated[float, text]

@@ -10,7 +10,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError, first_line
-from lit_optim.optimizers.base.groups import BOOKKEEPING, scaled
+from lit_optim.optimizers.base.groups import BOOKKEEPING, apply_lr_mult
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 
 LOG = logging.getLogger("lit_optim")
@@ -109,7 +109,7 @@ def _scale(made: Any, groups: Groups) -> None:
     """Multiply the lr by `lr_mult`, which the class does not know."""
     if isinstance(made, Optimizer):
         for group in made.param_groups:
-            group.update(scaled(group, group.get("lr")))
+            group.update(apply_lr_mult(group, group.get("lr")))
             group.pop("lr_mult", None)
 
 

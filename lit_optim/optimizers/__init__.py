@@ -23,10 +23,10 @@ def __getattr__(name: str) -> Any:
 
 
 def find_optimizer(name: str) -> Any:
-    """The class of an optimizer by the name it has on the command line, or by its own.
+    """Find the class of an optimizer by its name on the command line, or by its own.
 
     Raises:
-        UsageError: there is none, with the nearest name.
+        UsageError: there is no such optimizer; names the nearest one.
     """
     classes = dict(_classes())
     for key, optimizer in classes.items():
@@ -40,7 +40,7 @@ def _classes() -> Iterator[tuple[str, Any]]:
     for module in pkgutil.iter_modules(__path__):
         for name, value in vars(import_module(f"{__name__}.{module.name}")).items():
             of_this_file = name.lower() == module.name.replace("_", "") and inspect.isclass(value)
-            # what others are made from takes its hyperparameters as they come
+            # a base class has no hyperparameters
             own = of_this_file and hasattr(value, "step")
             if own and "lr" in inspect.signature(value).parameters:
                 yield module.name, value

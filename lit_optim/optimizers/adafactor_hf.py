@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import Factored, accepted, mean_rows, mean_squares, zeros_for
+from lit_optim.optimizers.base import Factored, check_group, mean_rows, mean_squares, zeros_for
 from lit_optim.optimizers.base.types import (
     Beta,
     Group,
@@ -87,7 +87,7 @@ class AdafactorHF(Factored):
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; with relative_step its lr is a factor, 1 unless given."""
-        group = self.defaults | accepted(self, param_group)
+        group = self.defaults | check_group(self, param_group)
         if group["warmup_init"] and not group["relative_step"]:
             raise UsageError("warmup_init=true must go with relative_step=true")
         if group["lr"] is None:

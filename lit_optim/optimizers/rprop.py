@@ -4,7 +4,7 @@ from typing import Annotated
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, sign, where
-from lit_optim.optimizers.base import Elementwise, State, accepted
+from lit_optim.optimizers.base import Elementwise, State, check_group
 from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
 
 
@@ -39,7 +39,7 @@ class Rprop(Elementwise):
     step_sizes: Annotated[tuple[float, float], ">= 0"] = (1e-6, 50.0)
 
     def add_param_group(self, param_group: Group) -> None:
-        group = self.defaults | accepted(self, param_group)
+        group = self.defaults | check_group(self, param_group)
         low, high = group["etas"]
         if not low < 1 < high:
             raise UsageError(f"etas must be one below 1 and one above it, got {[low, high]}")

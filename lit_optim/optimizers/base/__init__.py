@@ -7,7 +7,7 @@ from lit_optim.kernels.precision import State
 from lit_optim.optimizers.base.declared import option, setting
 from lit_optim.optimizers.base.elementwise import Elementwise, run_fused
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.base.groups import accepted
+from lit_optim.optimizers.base.groups import check_group
 from lit_optim.optimizers.base.optimizer import Batch, bias_corrections, peak_lr, power, zeros_for
 from lit_optim.optimizers.base.schedule_free import ScheduleFree
 from lit_optim.optimizers.base.tensorwise import Tensorwise
@@ -21,8 +21,8 @@ __all__ = [
     "State",
     "Tensorwise",
     "TorchOptimizer",
-    "accepted",
     "bias_corrections",
+    "check_group",
     "mean_rows",
     "mean_squares",
     "option",

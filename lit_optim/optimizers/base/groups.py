@@ -34,7 +34,7 @@ ELSEWHERE = {
 ALIKE = 0.78
 
 
-def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     """Check a group and convert it for `optimizer`; the caller's group is not changed.
 
     A weight decay of 0 is dropped if the optimizer has no weight decay, so that groups made for any
@@ -62,7 +62,7 @@ def accepted(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
                 f"{', '.join(allowed)}{f'; did you mean {meant}?' if meant else ''}"
             )
         kept[key] = value if key in BOOKKEEPING or unknown else plain(value)
-    kept = scaled(kept, known.get("lr"))
+    kept = apply_lr_mult(kept, known.get("lr"))
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)
     others = optimizer.param_groups
@@ -112,7 +112,7 @@ def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
     return group
 
 
-def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
+def apply_lr_mult(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
     """Multiply the `lr_mult` of a group into its lr.
 
     Args:
@@ -131,7 +131,7 @@ def scaled(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
     return rest | {"lr": own * group["lr_mult"]}
 
 
-def listed(params: Any) -> list[Any]:
+def list_params(params: Any) -> list[Any]:
     """Parameters or param groups in a list.
 
     Raises:

@@ -20,7 +20,7 @@ from lit_optim.errors import UsageError, suggest
 from lit_optim.kernels.precision import State, clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.declared import setting
-from lit_optim.optimizers.base.groups import check_is_group, listed, with_names
+from lit_optim.optimizers.base.groups import check_is_group, list_params, with_names
 from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, TensorUpdate
@@ -244,7 +244,7 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
     Raises:
         UsageError: a pattern matches no name.
     """
-    given = listed(params)
+    given = list_params(params)
     if not roles:
         return given
     if given and not isinstance(given[0], dict):

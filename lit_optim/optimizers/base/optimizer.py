@@ -20,7 +20,7 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base.groups import BOOKKEEPING, accepted, is_hyperparameter
+from lit_optim.optimizers.base.groups import BOOKKEEPING, check_group, is_hyperparameter
 from lit_optim.optimizers.base.options import (
     HOW,
     OPTIONS,
@@ -298,7 +298,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         Raises:
             ValueError: a key is not a hyperparameter of this optimizer, or out of range.
         """
-        super().add_param_group(accepted(self, param_group))
+        super().add_param_group(check_group(self, param_group))
         group = self.param_groups[-1]
         if any(p.is_complex() for p in group["params"]):
             self._check_complex(group)

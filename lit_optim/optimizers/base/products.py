@@ -1,8 +1,8 @@
-"""Whether products of matrices are faster in bfloat16 than in float32, as measured on this machine.
+"""Whether matrix products are faster in bfloat16 than in float32, measured on this machine.
 
-Flags of a CPU do not say: with units for whole tiles (AMX) bfloat16 is many times faster, with
-AVX512-BF16 twice, and without either it is many times slower. So both are measured once per machine
-and kept beside the compiled kernels; every process of the machine then decides alike.
+The flags of a CPU do not tell: with AMX bfloat16 is many times faster, with AVX512-BF16 twice, and
+without either many times slower. Both are measured once per machine, and the result is kept beside
+the compiled kernels, so that all processes of a machine decide alike.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from lit_optim.kernels import compiler
 from lit_optim.temporary import temporary_beside
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
-#: The environment variable that decides instead: float32 or bfloat16.
+#: The environment variable that overrides the measurement: float32 or bfloat16.
 OVERRIDE = "LIT_OPTIM_PRODUCTS"
-#: Rows and columns of what is multiplied, by the kind of device.
+#: The size of the measured square matrices, by device type.
 SIZES = {"cpu": 512, "cuda": 2048}
-#: bfloat16 is to take so much less time, for it is less exact.
+#: bfloat16 must take less than this share of the time, because it is less precise.
 FASTER = 0.9
-#: Rounds of a measurement: at least, and at most where the two are close.
+#: The least and the most rounds of a measurement; more are made if the two are close.
 ROUNDS, MOST_ROUNDS, CLOSE = 3, 15, 1.6
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What a product takes.
+    """The time of a product.
 
     Args:
-        float32: seconds, the least of several.
-        bfloat16: likewise.
+        float32: in seconds, the shortest of several.
+        bfloat16: in seconds, the shortest of several.
     """
 
     float32: float
@@ -53,10 +53,10 @@ class Seconds:
 
 @cache
 def prefers_bfloat16(device: str) -> bool:
-    """Whether products of float32 matrices on a kind of device are to be taken in bfloat16.
+    """Whether to compute products of float32 matrices in bfloat16 on this type of device.
 
     Raises:
-        UsageError: the environment variable that decides has another value than the two.
+        UsageError: the environment variable has a value other than float32 and bfloat16.
     """
     override = os.environ.get(OVERRIDE)
     if override:
@@ -72,13 +72,13 @@ def prefers_bfloat16(device: str) -> bool:
 
 
 def has_tiles() -> bool:
-    """Whether the CPU says that it has units for products of bfloat16."""
+    """Whether the CPU reports AMX tiles for products in bfloat16."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(supported and supported())
 
 
 def known_seconds(device: str) -> Seconds | None:
-    """The measurement of this machine, made now if there is none; None where none can be kept."""
+    """The measurement of this machine, made now if needed; None if it cannot be stored."""
     folder = compiler.cache_dir()
     if folder is None:
         return None
@@ -87,7 +87,7 @@ def known_seconds(device: str) -> Seconds | None:
 
 
 def measure(device: str) -> Seconds:
-    """Multiply in both, in turns; noise can only make a product slower, so the least counts."""
+    """Time both dtypes in turns; noise only makes a product slower, so the shortest time counts."""
     size = SIZES[device]
     # no random numbers: those of the run are to stay as they are
     x = torch.linspace(-1, 1, size * size, device=device).reshape(size, size)
@@ -111,7 +111,7 @@ def _seconds_of_product(x: torch.Tensor) -> float:
 
 
 def _machine(device: str) -> str:
-    """What a measurement depends on."""
+    """A hash of what a measurement depends on."""
     unit = torch.cuda.get_device_name() if device == "cuda" else compiler.describe_cpu()
     text = "\n".join((torch.__version__, platform.machine(), unit))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -128,7 +128,7 @@ def _read(path: Path) -> Seconds | None:
 
 
 def _keep(path: Path, seconds: Seconds) -> Seconds | None:
-    """Write a measurement, unless another process was first: then that one counts."""
+    """Store a measurement, unless another process stored one first, which then counts."""
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import Declared
-from lit_optim.optimizers.base.groups import accepted, join_groups, listed, with_names
+from lit_optim.optimizers.base.groups import check_group, join_groups, list_params, with_names
 from lit_optim.optimizers.base.types import Params
 
 
@@ -27,7 +27,7 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
     takes_matrices_only: ClassVar[bool] = False
 
     def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
-        if self.has_one_group and (given := listed(params)):
+        if self.has_one_group and (given := list_params(params)):
             groups = given if isinstance(given[0], dict) else [{"params": given}]
             params = [join_groups(type(self).__name__, groups)]
         super().__init__(params, **values)  # the constructor of torch's class
@@ -41,7 +41,7 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
         name = type(self).__name__
         if self.has_one_group and self.param_groups:
             raise UsageError(f"{name} takes one param group, of all parameters")
-        group = accepted(self, param_group)
+        group = check_group(self, param_group)
         super().add_param_group(_check_matrices(name, group) if self.takes_matrices_only else group)
 
     def run_torch_step(self, *arguments: Any) -> Any:
