@@ -1,6 +1,6 @@
 """Triton kernels, compared with the torch executor and torch: on a GPU or in Triton's interpreter.
 
-`test_native_cuda` runs this file in a process of its own: whether Triton interprets is decided when
+`test_cuda` runs this file in a process of its own: whether Triton interprets is decided when
 it is imported, and an interpreter that has run leaves Triton changed.
 """
 
