@@ -51,7 +51,7 @@ def test_epochs_and_state(capsys):
     [
         (["optimizer=sgd", "optimizer.lr=50"], "lr=50 is far from where SGD mostly has it"),
         (["optimizer=muon", "optimizer.adamw_lr=9"], "lr=9 is far from where AdamW mostly has it"),
-        (["optimizer=schedule_free_adamw", "scheduler=cosine"], "averages its way instead of"),
+        (["optimizer=schedule_free_adamw", "scheduler=cosine"], "averages the weights instead of"),
         (["scheduler.warmup=0.01%", "trainer.max_steps=50"], "of 50 updates is less than one"),
         (["scheduler.total=20", "trainer.max_steps=50"], "the schedule has 20 updates and the run"),
     ],

@@ -22,8 +22,8 @@ class AddedGroups(FitCallback):
     schedule sets the lr of a group from its `initial_lr`, which is therefore set to the value from
     which the schedule gives that lr.
 
-    For an optimizer that needs roles the group is divided by them. The fine-tuning callback goes on
-    to change the last part; the lrs of the other parts keep their ratio to it.
+    For an optimizer that needs roles the group is divided by them. The fine-tuning
+    callback continues to change the last part; the lrs of the other parts keep their ratio to it.
 
     Args:
         optimizer: of the run.

@@ -1,4 +1,4 @@
-"""Full-batch gradient descent: the gradient of the whole training set, in the memory of a batch."""
+"""Full-batch gradient descent, in the memory of a batch."""
 
 from __future__ import annotations
 

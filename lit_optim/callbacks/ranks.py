@@ -98,7 +98,7 @@ def report_lost_parent(waited: bool = False) -> None:
     time.sleep(2 * GRACE_SECONDS if waited else POLL_SECONDS)
     gone = os.getppid() != PARENT
     if (gone or waited) and os.environ.get("LOCAL_RANK") == "1":
-        how = "is gone" if gone else "hangs, or has gone another way than the others"
+        how = "is gone" if gone else "hangs or has diverged from the other ranks"
         print(f"lit_optim: rank 0 {how}; all ranks are ended", file=sys.stderr, flush=True)
 
 
@@ -109,7 +109,7 @@ def _describe_first_death(others: list[subprocess.Popen[bytes]]) -> str | None:
         if code is not None and code < 0:
             return f"rank {rank} was killed by {signal_name(-code)}; all ranks are ended"
         if code:
-            return f"rank {rank} ended with code {code}, as told above; all ranks are ended"
+            return f"rank {rank} ended with code {code}, see above; all ranks are ended"
     return None
 
 

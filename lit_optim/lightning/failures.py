@@ -34,7 +34,7 @@ def explain_failure(error: BaseException, trainer: Trainer) -> str | None:
     if is_timeout(error) and trainer.is_global_zero:
         others = trainer.world_size - 1
         who = "rank 1" if others == 1 else f"one of the ranks 1 to {others}"
-        return f"{who} hangs, or has gone another way than rank 0, at step {step}: all are ended"
+        return f"{who} hangs or has diverged from rank 0, at step {step}: all are ended"
     return describe_death(trainer, error)
 
 

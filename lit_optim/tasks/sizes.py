@@ -12,7 +12,7 @@ from lit_optim.errors import UsageError
 def check_sizes(
     model: LightningModule, equal: tuple[str, ...] = (), at_least: tuple[str, ...] = ()
 ) -> None:
-    """Compare sizes of a model with those of its data, as far as the data has them.
+    """Compare sizes of a model with those of its data, where the data has them.
 
     Args:
         model: attached to its trainer; the sizes are in its `hparams`.

@@ -37,7 +37,7 @@ def declared_monitor(module: LightningModule | type) -> tuple[str, Direction | N
 def resolve_monitor(
     module: LightningModule | type, monitor: str | None, mode: Direction | None
 ) -> tuple[str, Direction | None]:
-    """Fill in the metric and its direction, as far as the module declares them.
+    """Fill in the metric and its direction, where the module declares them.
 
     Args:
         module: may declare a `monitor`.
@@ -93,8 +93,8 @@ def require_direction(trainer: Trainer, name: str, key: str = "mode") -> Directi
     direction = find_direction(trainer, name)
     if direction is None:
         raise UsageError(
-            f"{key}=min or {key}=max must be given: whether {name} is best low or high cannot be "
-            "told by its name"
+            f"{key}=min or {key}=max must be given: the name of {name} does not say whether low or "
+            "high is better"
         )
     return direction
 

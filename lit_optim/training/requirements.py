@@ -79,7 +79,7 @@ def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
             )
     if "whole" in needs and isinstance(trainer.strategy, FSDPStrategy):
         raise UsageError(
-            f"{name} looks at whole tensors, and FSDP cuts them; use trainer=ddp or another "
+            f"{name} needs unsharded tensors, and FSDP shards them; use trainer=ddp or another "
             "optimizer"
         )
 
@@ -126,7 +126,7 @@ def find_warnings(
         warnings.append("the lr is 0 in every update: nothing will be learned")
     elif "steady_lr" in needs and values and (end := values[-1] / peak) < 1:
         warnings.append(
-            f"{name} averages its way instead of decaying the lr, but this schedule falls to "
+            f"{name} averages the weights instead of decaying the lr, but this schedule falls to "
             f"{end:.2g} of its peak, which counts the decay twice; scheduler=constant_warmup or "
             "none leaves it to the average"
         )
@@ -139,7 +139,7 @@ def find_warnings(
     if "lr_of_1" in needs and not all(1 / FAR_LR_FACTOR <= lr <= FAR_LR_FACTOR for lr in lrs):
         warnings.append(
             f"{name} finds its step size itself, and lr only scales it: lr={lrs[-1]:g} trains "
-            f"{lrs[-1]:g} times as fast as meant; set optimizer.lr=1"
+            f"{lrs[-1]:g} times as fast as intended; set optimizer.lr=1"
         )
     return warnings
 

@@ -164,7 +164,7 @@ def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
     ("how", "line"),
     [
         ("killed", "lit_optim: rank 1 was killed by SIGKILL; all ranks are ended"),
-        ("raises", "lit_optim: rank 1 ended with code 1, as told above; all ranks are ended"),
+        ("raises", "lit_optim: rank 1 ended with code 1, see above; all ranks are ended"),
         (
             "infinite",
             "lit_optim: the loss is not finite at step 3",
@@ -191,7 +191,7 @@ def test_a_rank_that_hangs_is_named_after_the_timeout(train):
     argv = ["trainer=ddp_cpu", "trainer.strategy=ddp_impatient", "logger=none", "model.how=hangs"]
     done = train(*LINE, *argv, timeout=200)
     assert done.returncode == 1
-    line = "lit_optim: rank 1 hangs, or has gone another way than rank 0, at step 2: all are ended"
+    line = "lit_optim: rank 1 hangs or has diverged from rank 0, at step 2: all are ended"
     assert complaints(done) == [line]
     assert "Traceback" not in done.stderr
 

@@ -124,11 +124,11 @@ def test_a_torchmetrics_class_says_which_way(tmp_path, metric, best, name):
 @pytest.mark.parametrize("metric", [None, Silent()])
 def test_an_unknown_direction_is_refused_before_training(tmp_path, metric):
     model = attach(Logs("val/foo", metric=metric))
-    with pytest.raises(UsageError, match="mode=min or mode=max must be given: whether val/foo"):
+    with pytest.raises(UsageError, match="mode=min or mode=max must be given: the name of val/foo"):
         fit(tmp_path, model, Checkpoint(str(tmp_path), monitor="val/foo"))
     assert model.lrs == []
     model = attach(Logs("val/foo"), scheduler=plateau(monitor="val/foo"))
-    with pytest.raises(UsageError, match="mode=min or mode=max must be given: whether val/foo"):
+    with pytest.raises(UsageError, match="mode=min or mode=max must be given: the name of val/foo"):
         fit(tmp_path, model)
     assert model.lrs == []
     kept = Checkpoint(str(tmp_path), monitor="val/foo", mode="max")
@@ -208,10 +208,10 @@ def user_run(tmp_path, monkeypatch, run_here):
           "scheduler.monitor=val/loss"], "monitor=val/loss is not logged"),
         (["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
           "callbacks.stop.monitor=val_los"], "callbacks.stop.monitor=val_los is not logged"),
-        (["monitor=plain"], "mode=min or mode=max must be given: whether plain is best"),
-        (["model.name=val/foo", "monitor=val/foo"], "mode=min or mode=max must be given: whether"),
+        (["monitor=plain"], "mode=min or mode=max must be given: the name of plain does"),
+        (["model.name=val/foo", "monitor=val/foo"], "mode=min or mode=max must be given: the name"),
         (["model.name=val/foo", "monitor=val/foo", "~callbacks.checkpoint"],
-         "mode=min or mode=max must be given: whether val/foo is best low or high"),
+         "mode=min or mode=max must be given: the name of val/foo does not say"),
         (["callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
           "callbacks.stop.monitor=val/other_thing"], "callbacks.stop.mode=min or callbacks.st"),
     ],

@@ -56,7 +56,7 @@ def test_a_schedule_that_falls_is_warned_of_once(make, schedule, warned, tmp_pat
         check_requirements(module, run.optimizers[0], curve)
     said = [record.getMessage() for record in caplog.records if record.name == "lit_optim"]
     assert len(said) == warned
-    assert not said or said[0].startswith("ScheduleFreeSGD averages its way")
+    assert not said or said[0].startswith("ScheduleFreeSGD averages the weights")
     assert "\n" not in "".join(said)
 
 
@@ -89,7 +89,7 @@ def test_an_optimizer_of_unsharded_tensors_is_refused_with_fsdp(tmp_path, monkey
     run = trainer(tmp_path, max_steps=1)
     run.fit(module, Data())
     monkeypatch.setattr(type(run), "strategy", FSDPStrategy())
-    with pytest.raises(UsageError, match="Lamb looks at whole tensors, and FSDP cuts them"):
+    with pytest.raises(UsageError, match="Lamb needs unsharded tensors, and FSDP shards them"):
         check_requirements(module, Lamb(module.parameters()), None)
 
 
