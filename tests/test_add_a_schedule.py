@@ -32,7 +32,7 @@ def read_section() -> str:
 def tree(tmp_path_factory):
     """A copy of the repository in which the steps were followed."""
     copy = tmp_path_factory.mktemp("tree")
-    ignored = shutil.ignore_patterns("__pycache__", "*.tar.gz", "golden")
+    ignored = shutil.ignore_patterns("*.tar.gz", "golden")
     for name in COPIED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=ignored)
