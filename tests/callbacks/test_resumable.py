@@ -316,5 +316,5 @@ def test_whoever_has_written_it(by):
     ids=str,
 )  # fmt: skip
 def test_a_branch_from_a_checkpoint_without_an_lr_is_refused(states):
-    with pytest.raises(UsageError, match="no lr of an optimizer"):
+    with pytest.raises(UsageError, match="no optimizer lr to start from"):
         lr_fraction({"optimizer_states": states})
