@@ -24,6 +24,7 @@ SMALL = {
     ),
     "counterparts": (["--check"], ""),
     "pages": (["--check"], ""),
+    "measure_optimizers": ([], "adamw"),
     "plot_rooms": (["rooms.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
     "tables": (["--check"], ""),
