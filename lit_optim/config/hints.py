@@ -49,6 +49,8 @@ MEANT = {alias: key for key, names in ALIASES.items() for alias in names.split()
 #: A key of these groups is suggested only if no other group has one of that name.
 PARTS = ("callbacks", "logger")
 MOST = 3
+#: Settings that a key of this name in a group never means.
+NEVER = ("cooldown",)  # works with branch_from only; schedules have a cooldown of their own
 
 
 def dotted_keys(plain: Mapping[str, Any]) -> list[str]:
@@ -73,11 +75,13 @@ def suggest_other_group(key: str, keys: Sequence[str]) -> str:
     """
     last = _folded(key.rpartition(".")[2])
     same = [known for known in keys if _folded(known.rpartition(".")[2]) == last and known != key]
+    same = [known for known in same if known not in NEVER]
     found = [known for known in same if known.split(".")[0] not in PARTS] or same
     if not found and last in MEANT:
         meant = MEANT[last]
         group = meant.partition(".")[0]
-        found = [meant] if meant in keys or group in ("hydra", "trainer") else []
+        exists = meant in keys or group in ("hydra", "trainer")
+        found = [meant] if exists and meant != key else []
     return f"; did you mean {' or '.join(found[:MOST])}?" if found else ""
 
 

@@ -51,8 +51,16 @@ def use_conf_dir(directory: str | None) -> None:
     if not path.is_dir():
         raise UsageError(f"{OPTION} {directory}: there is no such directory")
     ours, theirs = _choices_in(conf_dir()), _choices_in(path)
+    if path.samefile(conf_dir()):
+        raise UsageError(
+            f"{OPTION} {directory} is lit-optim's own conf/, which is always used; "
+            "put your choices into another directory"
+        )
     if (path / PRIMARY).exists():
-        raise UsageError(f"{OPTION} {directory}: the defaults are always ours; rename {PRIMARY}")
+        raise UsageError(
+            f"{OPTION} {directory}: its {PRIMARY} would not be used, since defaults are always "
+            f"those of lit-optim; rename {PRIMARY}"
+        )
     for group, choices in theirs.items():
         if group not in ours and choices and (near := suggest(group, ours)):
             raise UsageError(f"{OPTION} {directory}: unknown group {group}{near}")

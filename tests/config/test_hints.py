@@ -7,7 +7,7 @@ import pytest
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import compose_config
-from lit_optim.config.hints import ALIASES, MEANT, dotted_keys
+from lit_optim.config.hints import ALIASES, MEANT, dotted_keys, suggest_other_group
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 
@@ -80,6 +80,26 @@ def test_the_aliases_lead_to_keys_that_there_are():
     more = {"hydra.run.dir", "trainer.max_time"}
     assert set(ALIASES) <= {*KEYS, *groups(), *more}
     assert not {alias for alias in MEANT if alias in PLAIN} - {"resume"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "key"),
+    [
+        ("scheduler=none", "scheduler.warmup"),
+        ("scheduler=step", "scheduler.cooldown"),
+        ("scheduler=none", "scheduler.min_lr_ratio"),
+    ],
+)
+def test_a_key_is_not_suggested_for_itself_or_for_what_cannot_help(choice, key):
+    with pytest.raises(UsageError) as refused:
+        prepare_command_line([choice, f"{key}=5%"])
+    assert str(refused.value).startswith(f"unknown key {key}")
+    assert "did you mean" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ALIASES)
+def test_no_key_is_suggested_for_itself(key):
+    assert suggest_other_group(key, KEYS) != f"; did you mean {key}?"
 
 
 def test_nothing_is_made_up():

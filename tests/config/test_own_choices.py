@@ -136,6 +136,11 @@ def test_a_directory_that_would_not_be_what_is_meant(tmp_path, files, told):
     assert places.own_conf_dir() is None
 
 
+def test_the_shipped_directory_is_not_the_users_own():
+    with pytest.raises(UsageError, match="is lit-optim's own conf/, which is always used; put"):
+        prepare_command_line([f"--config-dir={conf_dir()}"])
+
+
 def test_a_launcher_of_the_users_own_is_chosen_by_name(own):
     basic = "_target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n"
     write(own, "hydra/launcher/mine.yaml", basic)
