@@ -121,3 +121,10 @@ def test_a_schedule_in_epochs_is_no_mistake_where_the_last_one_is_cut(lines, ste
     out = told(*lines, "scheduler.interval=epoch", f"trainer.max_steps={steps}",
                "optimizer.lr=1e-3", capsys=capsys)  # fmt: skip
     assert "nothing looks like a mistake" in out
+
+
+def test_a_pipe_gets_no_trailing_blanks(capsys):
+    main(["explain", "data=digits", "model=mlp", "optimizer=muon", "trainer.max_steps=20"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("Muon" in line for line in lines)
+    assert [line for line in lines if line != line.rstrip()] == []

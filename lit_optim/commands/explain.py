@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 
@@ -10,13 +11,23 @@ from lit_optim.command_line.command import OVERRIDES, Command, Section
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print it."""
+    """Print what the run would do."""
     from rich.console import Console
 
     from lit_optim.reports.explanation import explain
 
     sys.path.append(os.getcwd())  # where the user's own packages are
-    explain(args.overrides, Console(width=None if sys.stdout.isatty() else 160))
+    if sys.stdout.isatty():
+        explain(args.overrides, Console())
+        return
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, newline="")
+    try:
+        explain(args.overrides, Console(width=160, file=file))
+    finally:
+        file.seek(0)
+        for line in file:
+            print(line.rstrip())  # rich fills the lines of a table with blanks
 
 
 COMMAND = Command(
