@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from lit_optim import __version__
 from lit_optim.command_line.command import Section
+from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.commands import command_names, load_command, load_commands
 from lit_optim.config.places import split_conf_dir, use_conf_dir
 from lit_optim.environment import forget_ranks
@@ -66,8 +65,8 @@ def _dispatch(argv: Sequence[str]) -> int | None:
         unknown = [word for word in argv if word not in ("-h", "--help", "--version")]
         if unknown:
             raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see lit-optim --help")
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(f"lit-optim {__version__}" if "--version" in argv else help_text(columns))
+        is_version = "--version" in argv
+        print(f"lit-optim {__version__}" if is_version else help_text(terminal_width()))
         return None
     if name not in command_names():
         known = [command.name for command in load_commands() if command.section is not None]
@@ -87,19 +86,8 @@ def help_text(columns: int | None = None) -> str:
     """
     commands = load_commands()
     width = max(len(command.name) for command in commands)
-    parts = [_wrap(USAGE, columns)]
+    parts = [wrap_lines(USAGE, columns)]
     for section in Section:
         lines = [f"  {one.name:<{width}}  {one.help}" for one in commands if one.section is section]
-        parts.append(_wrap("\n".join([section.value, *lines, ""]), columns, width + 4))
-    return "\n".join([*parts, _wrap(OPTIONS, columns, 20)])
-
-
-def _wrap(text: str, columns: int | None, indent: int = 0) -> str:
-    """Break the lines that are wider than the terminal."""
-    if columns is None:
-        return text
-    lines = [
-        textwrap.fill(line, columns, subsequent_indent=" " * indent, break_on_hyphens=False)
-        for line in text.split("\n")
-    ]
-    return "\n".join(lines)
+        parts.append(wrap_lines("\n".join([section.value, *lines, ""]), columns, width + 4))
+    return "\n".join([*parts, wrap_lines(OPTIONS, columns, 20)])

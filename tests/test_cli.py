@@ -19,11 +19,13 @@ from lit_optim.cli import main
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.command_line.help import help_text
 from lit_optim.command_line.prepare import prepare_command_line
-from lit_optim.commands import command_names
+from lit_optim.command_line.wrapping import wrap_lines
+from lit_optim.commands import command_names, load_commands
 from lit_optim.config.places import groups, headline, shipped
 from lit_optim.errors import UsageError
 from lit_optim.reports.listing import LISTED_GROUPS, Entry, entries
 
+LISTED = [command.name for command in load_commands() if command.section is not None]
 CHOICES = [(group, name) for group in LISTED_GROUPS.values() for name in shipped(group)]
 
 
@@ -75,7 +77,7 @@ def test_patterns(answer, pattern, fits):
 @pytest.mark.parametrize("pattern", ["adagrad", "AdaGrad", "adagra?"])
 def test_one_choice_is_shown_in_full(answer, pattern):
     text = "\n".join(answer("optimizers", pattern))
-    assert text.startswith("python train.py optimizer=adagrad\n")
+    assert text.startswith("use it with: python train.py optimizer=adagrad\n")
     assert "p = p - lr / (1 + (t - 1) lr_decay) * g / (sqrt(G) + eps)" in text
     assert "Adaptive Subgradient Methods" in text
     assert "Args:" not in text
@@ -84,7 +86,7 @@ def test_one_choice_is_shown_in_full(answer, pattern):
 
 def test_an_exact_name_wins_over_those_that_have_it_in_them(answer):
     text = answer("optimizers", "adam")
-    assert text[0] == "python train.py optimizer=adam"
+    assert text[0] == "use it with: python train.py optimizer=adam"
     assert "adamw" in text[-1].removeprefix("see also: ").split(", ")
 
 
@@ -92,10 +94,7 @@ def test_an_exact_name_wins_over_those_that_have_it_in_them(answer):
     ("argv", "line"),
     [
         (["optimizer"], "unknown command 'optimizer'; did you mean optimizers?"),
-        (
-            ["begin"],
-            "unknown command 'begin'; it is one of train, optimizers, plot, race, schedules",
-        ),
+        (["begin"], f"unknown command 'begin'; it is one of {', '.join(LISTED)}\n"),
         (["optimizers", "adagrat"], "no optimizer matches 'adagrat'; did you mean adagrad"),
         (["optimizers", "*dagrat*"], "no optimizer matches '*dagrat*'; did you mean adagrad"),
         (["schedules", "q/q"], "no schedule matches 'q/q'; lit-optim schedules lists all "),
@@ -276,3 +275,32 @@ def test_the_help_fits_a_terminal_and_loses_no_word(columns):
     text = cli.help_text(columns)
     assert max(map(len, text.split("\n"))) <= columns
     assert text.split() == cli.help_text().split()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("chosen", [{}, {"optimizer": "muon"}, {"scheduler": "phases"}], ids=str)
+def test_the_help_of_choices_fits_a_terminal_and_loses_no_word(columns, chosen):
+    text = help_text(chosen)
+    wrapped = wrap_lines(text, columns)
+    longest_word = max(map(len, text.split()))
+    assert max(map(len, wrapped.split("\n"))) <= max(columns, longest_word + 4)
+    assert [w for w in wrapped.split() if w != "#"] == [w for w in text.split() if w != "#"]
+    assert wrap_lines(text, None) == text
+
+
+def test_the_rest_of_a_line_is_indented():
+    assert wrap_lines("  name  first second", 18) == "  name  first\n        second"
+    assert wrap_lines("  run it  first second", 14) == "  run it\n      first\n      second"
+    assert wrap_lines("  - a b c d e f g", 12) == "  - a b c d\n    e f g"
+    assert wrap_lines("x.key=1 # a comment", 12) == "x.key=1 # a\n    comment"
+    assert wrap_lines("# a comment of two", 12) == "# a comment\n# of two"
+    assert wrap_lines("plain text here", 10) == "plain text\nhere"
+
+
+def test_only_a_terminal_gets_wrapped_text(answer, monkeypatch):
+    long = [line for line in answer("optimizers", "adamw") if len(line) > 80]
+    assert long
+    monkeypatch.setattr("lit_optim.command_line.wrapping.sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = answer("optimizers", "adamw")
+    assert max(map(len, lines)) <= 60

@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.errors import UsageError
 
 MAX_DIGITS = 18  # of a number of updates
@@ -107,12 +108,15 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         """The parser of its arguments."""
+        text = "\n\n".join(filter(None, (self.help, self.description)))
         parser = _Parser(
             f"lit-optim {self.name}",
-            description="\n\n".join(filter(None, (self.help, self.description))),
+            description=wrap_lines(text, terminal_width()),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            add_help=False,
         )
+        parser.add_argument("-h", "--help", action="help", help="print this help")
         for argument in self.arguments:
             argument.add_to(parser)
         return parser

@@ -31,6 +31,7 @@ from lit_optim.command_line.arguments import Arguments, parse_arguments
 from lit_optim.command_line.effects import check_best_is_known, check_effects, find_unused
 from lit_optim.command_line.help import help_text
 from lit_optim.command_line.translate import Translation, check_sweep_directory, translate
+from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.check import check_config, to_plain, unusual_lr_warning
 from lit_optim.config.composing import as_hydra_override, check_run_count, compose_each_value
 from lit_optim.config.paths import quote
@@ -68,7 +69,8 @@ def prepare_command_line(argv: list[str]) -> PreparedArgs:
         lines = [str(override.input_line) for override in translation.overrides]
         return PreparedArgs([*args.options, *lines])
     if args.asks_help:
-        return PreparedArgs(args.argv, help_for(translation.overrides))
+        text = help_for(translation.overrides)
+        return PreparedArgs(args.argv, wrap_lines(text, terminal_width()))
     cfg = compose_and_check(translation, args.is_multirun)
     if cfg.trainer.get("num_nodes", 1) == 1:
         forget_machines()

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_optim.command_line.help import keys
+from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.places import headline, shipped, target_of
 from lit_optim.errors import UsageError, suggest
 from lit_optim.requirements import REQUIREMENTS
@@ -136,10 +137,11 @@ def print_choices(group: str, pattern: str | None) -> None:
         _print_lines(found)
         return
     chosen = (exact or found)[0]
-    print(_describe(chosen))
+    print(wrap_lines(_describe(chosen), terminal_width()))
     similar = [entry.name for entry in found if entry != chosen]
     if similar:
-        print(f"\nsee also: {', '.join(similar)}")
+        line = f"\nsee also: {', '.join(similar)}"
+        print(wrap_lines(line, terminal_width()))
 
 
 def _print_lines(found: list[Entry]) -> None:
@@ -165,7 +167,7 @@ def _print_lines(found: list[Entry]) -> None:
 def _describe(entry: Entry) -> str:
     """The docstring, which has the formula and the source, and what `--help` of train.py prints."""
     parts = [
-        f"python train.py {entry.path.parent.name}={entry.name}",
+        f"use it with: python train.py {entry.path.parent.name}={entry.name}",
         entry.explained,
         _requirements(entry),
         keys(entry.path),
