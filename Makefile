@@ -18,10 +18,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-dev  ## write the tables and pages, then build the site into site/
+	$(BIN)/python scripts/pages.py  # first: tables link to the pages that exist
 	$(BIN)/python scripts/tables.py
 	$(BIN)/python scripts/counterparts.py
 	$(BIN)/python scripts/measure_optimizers.py --write
-	$(BIN)/python scripts/pages.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo 'open site/index.html; with search: $(BIN)/python -m http.server -d site'
 

@@ -14,7 +14,19 @@ from tests.conftest import ROOT
 from tests.documents import Block, read_blocks
 
 PAGE = (ROOT / "docs/contributing.md").read_text("utf-8")
-COPIED = ("lit_optim", "conf", "hydra_plugins", "tests", "train.py", "pyproject.toml")
+COPIED = (
+    "lit_optim", "conf", "hydra_plugins", "tests", "train.py", "pyproject.toml",
+    "scripts", "docs", "README.md", "CHANGELOG.md",
+)  # fmt: skip
+IGNORED = shutil.ignore_patterns("__pycache__", "images")
+
+
+def test_every_section_has_something_in_it():
+    sections = re.split(r"^## (.*)\n", PAGE, flags=re.M)[1:]
+    names, texts = sections[::2], sections[1::2]
+    assert {"Add an optimizer", "Add a schedule", "Add a subcommand"} <= set(names)
+    for name, text in zip(names, texts, strict=True):
+        assert len(text.split()) > 20, name
 
 
 def blocks_of(heading: str, language: str) -> list[Block]:
@@ -30,7 +42,7 @@ def tree(tmp_path_factory):
     copy = tmp_path_factory.mktemp("tree")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, copy / name, ignore=IGNORED)
         else:
             shutil.copy(ROOT / name, copy / name)
     return copy
@@ -64,6 +76,9 @@ def test_an_optimizer_is_two_files_and_an_oracle(tree):
     options = ["-p", "no:cacheprovider", "-n", "0", "-k", "signmix"]
     tested = run_in(tree, "-m", "pytest", *options, *files)
     assert re.search(r"[.]{10}", tested), tested  # not deselected
+    run_in(tree, "scripts/tables.py")
+    tested = run_in(tree, "-m", "pytest", *options, "tests/test_tables.py")
+    assert "1 passed" in tested  # its row has a source
 
 
 #: The installed command `lit-optim`, of the copy.
