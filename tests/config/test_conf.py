@@ -95,9 +95,9 @@ def test_an_optimizer_may_choose_the_groups():
     assert compose_config(typed).param_groups._target_.endswith(".no_decay")
 
 
-def test_options_of_the_walk_are_what_its_yaml_says():
+def test_options_of_elementwise_optimizers_are_what_the_yaml_says():
     from lit_optim.optimizers.base.options import OPTIONS
 
-    written = OmegaConf.load(conf_dir() / "optimizer/options/walk.yaml")
+    written = OmegaConf.load(conf_dir() / "optimizer/options/elementwise.yaml")
     assert written == OPTIONS
     assert compose_config(["optimizer=adamw"]).optimizer.executor == "auto"

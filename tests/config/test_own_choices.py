@@ -14,6 +14,7 @@ from lit_optim.config import places
 from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir, groups, use_conf_dir
 from lit_optim.errors import UsageError
+from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.reports.lr_plan import plan_lr
 
 MINE = "# Ours, as we like it\n_target_: lit_optim.optimizers.sgd.SGD\nlr: 0.25\nmomentum: 0.5\n"
@@ -65,6 +66,17 @@ def test_a_choice_of_any_group(own, group):
     assert compose_config(argv[1:]).hydra.runtime.choices[group] == "another"
     with pytest.raises(UsageError, match=f"unknown {group} 'anothe'; did you mean another"):
         prepare_command_line([f"--config-dir={own}", f"{group}=anothe"])
+
+
+@pytest.mark.parametrize("name", ["elementwise", "walk"])  # walk is the old name
+def test_it_takes_the_options_of_our_optimizers(own, name):
+    defaults = f"defaults:\n  - options/{name}@_here_\n  - _self_\n"
+    write(own, "optimizer/mine.yaml", MINE + "decay: corrected\n" + defaults)
+    line = "optimizer.master=split"
+    argv = prepare_command_line([f"--config-dir={own}", "optimizer=mine", line]).argv
+    optimizer = compose_config(argv[1:]).optimizer
+    assert (optimizer.master, optimizer.decay) == ("split", "corrected")
+    assert optimizer.keys() >= OPTIONS.keys()
 
 
 def test_its_keys_are_checked_like_ours(own):
