@@ -25,7 +25,7 @@ from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
 from lit_optim.missing import explain_missing
 from lit_optim.system import accept_interrupts, allow_any_text
-from lit_optim.threads import bound_spinning
+from lit_optim.threads import limit_spinning
 
 USAGE_ERROR = 2
 FAILURE = 1
@@ -41,7 +41,7 @@ def main() -> None:
     allow_any_text()
     accept_interrupts()
     exit_on_interrupt()
-    bound_spinning()
+    limit_spinning()
     try:
         line = prepare_command_line(sys.argv[1:])
         if line.text is not None:

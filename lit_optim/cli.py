@@ -15,7 +15,7 @@ from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, first_line, suggest
 from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.system import allow_any_text
-from lit_optim.threads import bound_spinning
+from lit_optim.threads import limit_spinning
 
 USAGE_ERROR = 2
 USAGE = """\
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     exit_on_interrupt()
     forget_ranks()
     allow_any_text()
-    bound_spinning()
+    limit_spinning()
     try:
         code = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -88,6 +88,10 @@ def help_text(columns: int | None = None) -> str:
     width = max(len(command.name) for command in commands)
     parts = [wrap_lines(USAGE, columns)]
     for section in Section:
-        lines = [f"  {one.name:<{width}}  {one.help}" for one in commands if one.section is section]
+        lines = [
+            f"  {command.name:<{width}}  {command.help}"
+            for command in commands
+            if command.section is section
+        ]
         parts.append(wrap_lines("\n".join([section.value, *lines, ""]), columns, width + 4))
     return "\n".join([*parts, wrap_lines(OPTIONS, columns, 20)])

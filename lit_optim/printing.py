@@ -108,8 +108,8 @@ class WholeTable:
         for row, style in zip(self.rows, self.styles, strict=True):
             cells = list(zip(names, row, strict=True))
             head = [("", f"{name}={value}") for name, value in cells[: self.keys]]
-            told = [*wrap_items(head, width), *wrap_items(cells[self.keys :], width, GAP)]
-            lines += [Text(line, style) for line in told]
+            wrapped = [*wrap_items(head, width), *wrap_items(cells[self.keys :], width, GAP)]
+            lines += [Text(line, style) for line in wrapped]
         return lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

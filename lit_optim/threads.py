@@ -57,7 +57,7 @@ class Threads:
     reason: str
 
 
-def bound_spinning() -> None:
+def limit_spinning() -> None:
     """Let waiting threads sleep soon; must be called before torch is imported.
 
     A policy set by the user is kept. Runtimes other than libgomp ignore it.
@@ -77,7 +77,7 @@ def read_cpus() -> Cpus:
     return Cpus(os.cpu_count() or 1, usable, busy, quota)
 
 
-def requested_threads(environment: Mapping[str, str] = os.environ) -> bool:
+def has_requested_threads(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the user has set a number of threads in the environment."""
     ours = environment.get(SHARE)
     return any(environment.get(name) not in (None, "", ours) for name in VARIABLES)
@@ -90,7 +90,7 @@ def limit_threads(environment: dict[str, str], n_jobs: int) -> None:
         environment: of the job; changed.
         n_jobs: how many run at a time.
     """
-    if not requested_threads(environment):
+    if not has_requested_threads(environment):
         share = str(max(1, read_cpus().usable // n_jobs))
         environment |= {"OMP_NUM_THREADS": share, SHARE: share}
 

@@ -19,7 +19,7 @@ from torch.nn import Parameter, ParameterList
 from torch.optim import Optimizer
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from lit_optim.config.places import shipped
+from lit_optim.config.places import listed_choices
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import hints_of
 from lit_optim.optimizers.base.elementwise import Elementwise
@@ -239,7 +239,7 @@ def ours(text: str, executors: list[str]) -> list[list[Candidate]]:
     """
     known: dict[str, Any] = {
         name: get_class(OmegaConf.load(path)._target_)
-        for name, path in shipped("optimizer").items()
+        for name, path in listed_choices("optimizer").items()
     }
     known = {name: cls for name, cls in known.items() if issubclass(cls, OptimizerBase)}
     units = []

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.nn.functional import cross_entropy
 
-from lit_optim.config.places import shipped
+from lit_optim.config.places import listed_choices
 from lit_optim.config.targets import make_factory
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
@@ -143,7 +143,7 @@ def char_lm(path: str | None) -> Task:
 
 def node_of(name: str) -> DictConfig:
     """The YAML of an optimizer, without what it chooses of other groups."""
-    node = OmegaConf.load(shipped("optimizer")[name])
+    node = OmegaConf.load(listed_choices("optimizer")[name])
     assert isinstance(node, DictConfig)
     node.pop("defaults", None)
     return node
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a JSON of results to go on with and to fill")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCS.name}")
     args = parser.parse_args()
-    known = [name for name in sorted(shipped("optimizer")) if name not in LEFT_OUT]
+    known = [name for name in sorted(listed_choices("optimizer")) if name not in LEFT_OUT]
     names = args.optimizers.split(",") if args.optimizers else known
     for name in names:
         if name not in known:

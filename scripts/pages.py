@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from lit_optim.config.places import shipped, text_of
+from lit_optim.config.places import listed_choices, text_of
 from lit_optim.race.paths import LRS, Entrant, find_entrants
 from lit_optim.reports.listing import ARXIV, Entry, entries
 from lit_optim.requirements import REQUIREMENTS
@@ -344,7 +344,7 @@ Families = dict[str, tuple[str, str, dict[str, str]]]
 
 def read_families() -> Families:
     """Families by name: title, text, and when to use each member; the rest comes last."""
-    known = dict.fromkeys(shipped("scheduler"), "")
+    known = dict.fromkeys(listed_choices("scheduler"), "")
     families: Families = {}
     for name, family in read_notes("schedules").items():
         members = {one: when for one, when in family["schedules"].items() if one in known}

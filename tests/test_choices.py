@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim.config.composing import compose_config
-from lit_optim.config.places import groups, shipped
+from lit_optim.config.places import groups, listed_choices
 from lit_optim.config.targets import build, make_factory
 from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.param_groups import by_role, no_decay
@@ -30,7 +30,7 @@ from lit_optim.schedules.durations import Horizon
 from tests.optimizers.running import class_of
 from tests.schedules.all_counterparts import first_row
 
-OPTIMIZERS = sorted(shipped("optimizer"))
+OPTIMIZERS = sorted(listed_choices("optimizer"))
 SCHEDULES = sorted(set(groups()["scheduler"]) - {"none"})
 STEPS, PER_EPOCH, WARMUP = 20, 5, 4
 #: The lr that counterparts with absolute lrs, such as CyclicLR, expect.

@@ -21,12 +21,12 @@ from lit_optim.command_line.help import help_text
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.command_line.wrapping import wrap_lines
 from lit_optim.commands import command_names, load_commands
-from lit_optim.config.places import groups, headline, shipped
+from lit_optim.config.places import groups, headline, listed_choices
 from lit_optim.errors import UsageError
 from lit_optim.reports.listing import LISTED_GROUPS, Entry, entries
 
 LISTED = [command.name for command in load_commands() if command.section is not None]
-CHOICES = [(group, name) for group in LISTED_GROUPS.values() for name in shipped(group)]
+CHOICES = [(group, name) for group in LISTED_GROUPS.values() for name in listed_choices(group)]
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +50,8 @@ def answer(capsys):
 def test_every_choice_has_one_line(answer, monkeypatch, command, group):
     monkeypatch.setenv("COLUMNS", "20")  # a pipe has no width
     lines = answer(command)
-    assert [line.split()[0] for line in lines] == list(shipped(group))
-    for line, path in zip(lines, shipped(group).values(), strict=True):
+    assert [line.split()[0] for line in lines] == list(listed_choices(group))
+    for line, path in zip(lines, listed_choices(group).values(), strict=True):
         assert headline(path) in line
         assert line == line.rstrip()
 
@@ -69,7 +69,7 @@ def test_every_choice_has_one_line(answer, monkeypatch, command, group):
     ],
 )
 def test_patterns(answer, pattern, fits):
-    expected = [name for name in shipped("optimizer") if fits(name)]
+    expected = [name for name in listed_choices("optimizer") if fits(name)]
     assert len(expected) > 1
     assert [line.split()[0] for line in answer("optimizers", pattern)] == expected
 

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_optim.cli import main
 from lit_optim.command_line.prepare import prepare_command_line
-from lit_optim.config.places import shipped, target_of, use_conf_dir
+from lit_optim.config.places import listed_choices, target_of, use_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.moved_names import current_name
 from lit_optim.signatures import read_signature
@@ -350,7 +350,8 @@ def test_an_unknown_mark_is_refused():
 def test_the_page_of_options_has_every_option():
     """An option is what optimizers take that have nothing but lr and weight decay in common."""
     paths = [
-        target_of(shipped("optimizer")[name]) for name in ("adamw", "lion", "rprop", "adagrad")
+        target_of(listed_choices("optimizer")[name])
+        for name in ("adamw", "lion", "rprop", "adagrad")
     ]
     parameters = [set(read_signature(path).parameters) for path in paths]
     options = set.intersection(*parameters) - {"params", "lr", "weight_decay"}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lit_optim.config.places import shipped
+from lit_optim.config.places import listed_choices
 from lit_optim.reports.listing import Entry, entries
 from tests.conftest import ROOT
 
@@ -39,11 +39,11 @@ def test_pages_are_up_to_date(texts):
 
 
 def test_every_choice_has_a_page(texts):
-    for name in set(shipped("optimizer")) - {"custom"}:
+    for name in set(listed_choices("optimizer")) - {"custom"}:
         assert f"# {name}\n" in texts[f"optimizers/{name}.md"]
         assert f"]({name}.md)" in texts["optimizers/index.md"]
     schedules = "".join(text for page, text in texts.items() if page.startswith("schedules/"))
-    for name in shipped("scheduler"):
+    for name in listed_choices("scheduler"):
         assert schedules.count(f"\n## {name}\n") == 1
         assert f"#{name.lower()})" in texts["schedules/index.md"]
 
@@ -63,7 +63,7 @@ def test_pictures_are_there_and_each_is_shown(texts, pages):
 def test_notes_are_about_choices_that_exist(pages):
     """And a history has three sentences: what it fixed, its strength, its weakness."""
     notes = pages.read_notes("optimizers")
-    assert set(notes) <= set(shipped("optimizer"))
+    assert set(notes) <= set(listed_choices("optimizer"))
     for name, own in notes.items():
         assert set(own) <= {"history", "when", "cost", "overrides"}, name
         sentences = re.split(r"\.\s+(?=[A-Z0-9])", own["history"].replace("et al.", "et al"))
@@ -71,7 +71,7 @@ def test_notes_are_about_choices_that_exist(pages):
     families = pages.read_notes("schedules")
     members = [name for family in families.values() for name in family["schedules"]]
     assert len(members) == len(set(members))
-    assert set(members) <= set(shipped("scheduler"))
+    assert set(members) <= set(listed_choices("scheduler"))
 
 
 def test_an_optimizer_without_notes_has_a_page(pages):
@@ -84,7 +84,7 @@ def test_an_optimizer_without_notes_has_a_page(pages):
 
 def test_a_schedule_without_a_family_has_a_page(pages, monkeypatch):
     monkeypatch.setattr(pages, "read_notes", lambda group: {})
-    assert set(pages.read_families()[pages.FURTHER][2]) == set(shipped("scheduler"))
+    assert set(pages.read_families()[pages.FURTHER][2]) == set(listed_choices("scheduler"))
 
 
 @pytest.mark.parametrize(

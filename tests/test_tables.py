@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lit_optim.config.places import groups, shipped
+from lit_optim.config.places import groups, listed_choices
 from tests.conftest import ROOT
 
 TABLES = ROOT / "scripts" / "tables.py"
@@ -43,7 +43,7 @@ def read_table(page: str, name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("group", "name"), [(group, name) for group in LISTED for name in shipped(group)]
+    ("group", "name"), [(group, name) for group in LISTED for name in listed_choices(group)]
 )
 def test_every_choice_has_a_row_with_its_source(group, name):
     table, page = LISTED[group]

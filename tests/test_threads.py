@@ -14,7 +14,7 @@ from lit_optim.config.composing import compose_config
 from lit_optim.kernels import cpu
 from lit_optim.reports import installation as doctor
 from lit_optim.runs.build import build_run
-from lit_optim.threads import Cpus, bound_spinning, choose_threads, limit_threads, read_quota
+from lit_optim.threads import Cpus, choose_threads, limit_spinning, limit_threads, read_quota
 
 SHORT = (
     "trainer.max_steps=2",
@@ -134,7 +134,7 @@ def test_a_job_of_a_sweep_gets_its_share_at_most(machine):
     environment = {"PATH": ""}
     limit_threads(environment, n_jobs=2)
     assert environment["OMP_NUM_THREADS"] == "2"
-    assert not threads.requested_threads(environment)
+    assert not threads.has_requested_threads(environment)
     assert choose_threads(None, environment).count == 2
     assert choose_threads(1.0, environment).count == 1
     machine(busy=3.0)
@@ -146,7 +146,7 @@ def test_a_job_of_a_sweep_gets_its_share_at_most(machine):
 @pytest.mark.parametrize("name", threads.VARIABLES)
 def test_a_number_in_the_environment_wins_in_a_sweep_too(machine, name):
     environment = {name: "3"}
-    assert threads.requested_threads(environment)
+    assert threads.has_requested_threads(environment)
     limit_threads(environment, n_jobs=4)
     assert environment == {name: "3"}
 
@@ -156,10 +156,10 @@ def test_spinning_is_bounded_unless_the_user_has_a_policy(monkeypatch, variable)
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "7")
-    bound_spinning()
+    limit_spinning()
     assert {os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY")} == {"7", None}
     monkeypatch.delenv(variable)
-    bound_spinning()
+    limit_spinning()
     assert os.environ["GOMP_SPINCOUNT"] == threads.SPINS
     monkeypatch.delenv("GOMP_SPINCOUNT")
 

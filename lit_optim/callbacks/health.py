@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
 from lit_optim.kernels.precision import accumulation_dtype, as_real
-from lit_optim.training.tracked import Tracked, find_tracked, track_optimizers
+from lit_optim.training.tracked import TrackedOptimizer, find_tracked_optimizer, track_optimizers
 from lit_optim.updates import Updates, count_updates
 
 
@@ -37,37 +37,38 @@ class Health(Callback):
         check(type(self).__init__, {"every": every})
         self.every = every
         self._trainer: Trainer | None = None  # during training
-        self._tracked: list[Tracked] = []
-        self._open: dict[int, _Measurement] = {}  # by index of the optimizer, during an update
-        self._clips: bool | None = None  # whether the next update's gradient is clipped
-        self._clipped: list[bool] = []
+        self._tracked: list[TrackedOptimizer] = []
+        #: By the index of the optimizer, during an update.
+        self._measurements: dict[int, _Measurement] = {}
+        self._will_clip: bool | None = None  # whether the next update's gradient is clipped
+        self._clip_history: list[bool] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._trainer, self._open = trainer, {}
+        self._trainer, self._measurements = trainer, {}
         self._tracked = track_optimizers(trainer, self)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._trainer, self._tracked, self._open = None, [], {}
+        self._trainer, self._tracked, self._measurements = None, [], {}
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         limit = trainer.gradient_clip_val
-        tracked = find_tracked(self._tracked, count_updates(optimizer))
-        self._clips = None
+        tracked = find_tracked_optimizer(self._tracked, count_updates(optimizer))
+        self._will_clip = None
         if tracked is None or tracked.update_count % self.every or not limit:
             return
         if trainer.gradient_clip_algorithm in (None, "norm"):  # Lightning clips after this
-            every = [p.grad for _, group in tracked.groups() for p in group["params"]]
-            self._clips = bool(_norm([grad for grad in every if grad is not None]) > limit)
+            grads = [p.grad for _, group in tracked.groups() for p in group["params"]]
+            self._will_clip = bool(_norm([grad for grad in grads if grad is not None]) > limit)
 
     def before_update(self, updates: Updates) -> None:
         """Measure the gradients and the parameters, and copy the parameters."""
-        tracked = find_tracked(self._tracked, updates)
+        tracked = find_tracked_optimizer(self._tracked, updates)
         if tracked is None or tracked.update_count % self.every:
             return
-        if self._clips is not None:
-            self._clipped.append(self._clips)
+        if self._will_clip is not None:
+            self._clip_history.append(self._will_clip)
         measurement = _Measurement(tracked.update_count)
         for tag, group in tracked.groups():
             params = [p.detach() for p in group["params"]]
@@ -75,14 +76,14 @@ class Health(Callback):
             measurement.values[f"param_norm/{tag}"] = float(_norm(params))
             grads = [p.grad for p in group["params"] if p.grad is not None]
             measurement.values[f"grad_norm/{tag}"] = float(_norm(grads))
-        self._open[self._tracked.index(tracked)] = measurement
+        self._measurements[self._tracked.index(tracked)] = measurement
 
     def after_update(self, updates: Updates) -> None:
         """Measure the change of the parameters, and log everything."""
-        tracked, trainer = find_tracked(self._tracked, updates), self._trainer
+        tracked, trainer = find_tracked_optimizer(self._tracked, updates), self._trainer
         if tracked is None or trainer is None:
             return
-        measurement = self._open.pop(self._tracked.index(tracked), None)
+        measurement = self._measurements.pop(self._tracked.index(tracked), None)
         if measurement is None:
             return
         for (tag, group), before in zip(tracked.groups(), measurement.before, strict=True):
@@ -91,8 +92,8 @@ class Health(Callback):
             size = measurement.values[f"param_norm/{tag}"]
             measurement.values[f"update_norm/{tag}"] = change
             measurement.values[f"update_ratio/{tag}"] = change / size if size else float("nan")
-        if self._clipped:
-            measurement.values["clip_fraction"] = sum(self._clipped) / len(self._clipped)
+        if self._clip_history:
+            measurement.values["clip_fraction"] = sum(self._clip_history) / len(self._clip_history)
         for logger in trainer.loggers:
             logger.log_metrics(measurement.values, step=measurement.step)
 

@@ -14,7 +14,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import total_updates
-from lit_optim.training.tracked import Tracked, find_tracked, schedules_of, track_optimizers
+from lit_optim.training.tracked import (
+    TrackedOptimizer,
+    find_tracked_optimizer,
+    schedules_of,
+    track_optimizers,
+)
 from lit_optim.updates import Updates
 from lit_optim.wrappers import unwrap
 
@@ -50,7 +55,7 @@ class LearningRates(Callback):
 
     def __init__(self) -> None:
         self._trainer: Trainer | None = None  # during training
-        self._tracked: list[Tracked] = []
+        self._tracked: list[TrackedOptimizer] = []
         self._used: dict[int, _Used] = {}  # by index of the optimizer
         self._batches: float | None = None  # in an epoch
         self._length: int | None = None  # of the run, in updates
@@ -82,7 +87,7 @@ class LearningRates(Callback):
         self,
         trainer: Trainer,
         loggers: list[TensorBoardLogger],
-        tracked: Tracked,
+        tracked: TrackedOptimizer,
         schedule: ScheduledLR,
     ) -> None:
         # with several optimizers the length of the run counts the updates of all
@@ -109,7 +114,7 @@ class LearningRates(Callback):
 
     def _note(self, updates: Updates, ahead: int) -> None:
         """Record the lrs of the groups; `ahead` is 1 before the update with them, 0 after it."""
-        tracked, trainer = find_tracked(self._tracked, updates), self._trainer
+        tracked, trainer = find_tracked_optimizer(self._tracked, updates), self._trainer
         if tracked is None or trainer is None:
             return
         place, step = self._tracked.index(tracked), tracked.update_count - 1 + ahead
@@ -142,7 +147,7 @@ class _Used:
     logged: bool = False
 
 
-def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
+def _lrs(tracked: TrackedOptimizer, ahead: int) -> dict[str, float]:
     values: dict[str, float] = {}
     schedule, optimizer = tracked.schedule, unwrap(tracked.optimizer)
     for scheduled in schedule.hyperparameters if schedule is not None else ():
@@ -158,7 +163,7 @@ def _lrs(tracked: Tracked, ahead: int) -> dict[str, float]:
     return values
 
 
-def _plans(tracked: Tracked, schedule: ScheduledLR, t: int) -> dict[str, float]:
+def _plans(tracked: TrackedOptimizer, schedule: ScheduledLR, t: int) -> dict[str, float]:
     """Return the values that other scheduled hyperparameters will have at update t."""
     values = {}
     for scheduled in schedule.hyperparameters:

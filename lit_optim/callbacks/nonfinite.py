@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lit_optim.callbacks.averaged_weights import TRAINING_WEIGHTS
 from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
-from lit_optim.checkpoints.files import newest_good
+from lit_optim.checkpoints.files import find_newest_intact
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.schedules.adapter import ScheduledLR
@@ -177,7 +177,7 @@ class NonFinite(Callback):
         try:
             if not kept:
                 raise UsageError("there are no checkpoints")
-            path = newest_good(kept[0].directory)
+            path = find_newest_intact(kept[0].directory)
         except UsageError:
             raise TrainingFailed(
                 f"the loss is not finite at step {trainer.global_step}, and there is no checkpoint "

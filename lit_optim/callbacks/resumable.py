@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_optim import __version__
 from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
-from lit_optim.checkpoints.plain import dotted, first_not_plain, keep_plain
+from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
 from lit_optim.errors import UsageError
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.overrides import restart_validation, restore_loop
@@ -194,7 +194,7 @@ def check_readable(trainer: Trainer, module: LightningModule) -> None:
         if owner is not None and owner.hparams:
             left_out += keep_plain(owner.hparams, ("hparams",))[1]
     if left_out and trainer.is_global_zero:
-        names = ", ".join(f"{dotted(one.path)} ({one.kind.__name__})" for one in left_out)
+        names = ", ".join(f"{join_path(one.path)} ({one.kind.__name__})" for one in left_out)
         LOG.warning(
             f"checkpoints leave out {names}: not plain values, so torch could not load them; "
             "save_hyperparameters(ignore=[...]) leaves it out too"

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import is_lazy
 
-from lit_optim.threads import Threads, choose_threads, read_cpus, requested_threads
+from lit_optim.threads import Threads, choose_threads, has_requested_threads, read_cpus
 
 LOG = logging.getLogger("lit_optim")
 
@@ -28,7 +28,7 @@ class CpuThreads(Callback):
     def __init__(self, count: int | None = None) -> None:
         self.count = count
         self._initial = torch.get_num_threads()
-        self._is_requested = requested_threads()
+        self._is_requested = has_requested_threads()
         self._chosen: Threads | None = None
         self._resumed: int | None = None
 

@@ -26,12 +26,12 @@ from lit_optim.untrusted import Unreadable, read_json
 
 LOG = logging.getLogger("lit_optim")
 
-TORCHS_WRITER = "inline_container.cc"
+TORCH_WRITER_FILE = "inline_container.cc"
 #: The suffix of the file with the checksums that a checkpoint may have.
-SUMS = ".sha256"
+CHECKSUM_SUFFIX = ".sha256"
 #: The keys of the hyperparameters of module and data, and those of the class that held them. A
 #: resumed run does not need them.
-HPARAMS = {
+CLASS_KEY_BY_HPARAMS_KEY = {
     kind.CHECKPOINT_HYPER_PARAMS_KEY: kind.CHECKPOINT_HYPER_PARAMS_TYPE
     for kind in (LightningModule, LightningDataModule)
 }
@@ -57,7 +57,7 @@ class CheckpointFiles(TorchCheckpointIO):
         self.written = 0
         #: Why the newest could not be written.
         self.failure: str | None = None
-        self._read_back: set[Path] = set()
+        self._verified: set[Path] = set()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -65,9 +65,9 @@ class CheckpointFiles(TorchCheckpointIO):
         target = Path(path)
         temporary = temporary_beside(target)
         try:
-            content = _plain(checkpoint)
+            content = _to_plain_checkpoint(checkpoint)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not self._read_back:
+            if not self._verified:
                 remove_leftovers(target.parent)
             digest = _write(temporary, content)
             self._check(temporary, target)
@@ -93,7 +93,7 @@ class CheckpointFiles(TorchCheckpointIO):
                     left.unlink(missing_ok=True)
 
     def _check(self, written: Path, target: Path) -> None:
-        if target in self._read_back:
+        if target in self._verified:
             return
         try:
             torch.load(written, map_location="meta", weights_only=True, mmap=True)
@@ -101,17 +101,17 @@ class CheckpointFiles(TorchCheckpointIO):
             raise TrainingFailed(
                 f"checkpoint {target.name} cannot be read back: {first_line(error)}"
             ) from error
-        self._read_back.add(target)
+        self._verified.add(target)
 
 
-def _plain(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def _to_plain_checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a checkpoint to plain values, without hyperparameters that cannot be converted.
 
     Raises:
         NotPlain: a value that a resumed run needs cannot be converted.
     """
     content = dict(checkpoint)
-    for key, key_of_class in HPARAMS.items():
+    for key, key_of_class in CLASS_KEY_BY_HPARAMS_KEY.items():
         content.pop(key_of_class, None)
         if isinstance(content.get(key), Mapping):
             content[key], _ = keep_plain(content[key])
@@ -123,7 +123,7 @@ def _write(path: Path, checkpoint: dict[str, Any]) -> str:
         try:
             torch.save(checkpoint, file)
         except RuntimeError as error:  # torch's error for a failed write
-            if TORCHS_WRITER not in str(error):
+            if TORCH_WRITER_FILE not in str(error):
                 raise
             raise OSError(errno.ENOSPC, "the disk took only a part of it") from error
         file.flush()
@@ -154,17 +154,17 @@ def _warn_once(line: str) -> None:
 
 
 def _sums_path(target: Path) -> Path:
-    return target.with_name(target.name + SUMS)
+    return target.with_name(target.name + CHECKSUM_SUFFIX)
 
 
 def _write_sums(target: Path, sums: list[str]) -> None:
-    beside = _sums_path(target)
-    temporary = temporary_beside(beside)
+    sums_path = _sums_path(target)
+    temporary = temporary_beside(sums_path)
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(sums, file)
         file.flush()
         _sync(lambda: os.fsync(file.fileno()))
-    os.replace(temporary, beside)
+    os.replace(temporary, sums_path)
 
 
 def sha256(path: Path) -> str:
@@ -207,7 +207,7 @@ def find_damage(path: Path) -> str | None:
     return None
 
 
-def newest_good(directory: Path) -> Path:
+def find_newest_intact(directory: Path) -> Path:
     """Return the newest whole checkpoint of a run, with a warning for each damaged one.
 
     Raises:

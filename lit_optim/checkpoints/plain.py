@@ -29,11 +29,11 @@ class NotPlain(ValueError):
     """
 
     def __init__(self, path: tuple[Any, ...], kind: type) -> None:
-        super().__init__(f"{dotted(path)} is a {kind.__module__}.{kind.__qualname__}")
+        super().__init__(f"{join_path(path)} is a {kind.__module__}.{kind.__qualname__}")
         self.path, self.kind = path, kind
 
 
-def dotted(path: tuple[Any, ...]) -> str:
+def join_path(path: tuple[Any, ...]) -> str:
     """Format a path of keys: `callbacks.Mine.history[3]`."""
     text = ""
     for key in path:

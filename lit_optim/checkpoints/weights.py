@@ -40,23 +40,24 @@ def load_weights(model: LightningModule, path: str) -> None:
     own = model.state_dict()
     problems = []
     if missing := [name for name in own if name not in saved]:
-        problems.append(f"it lacks {_listed(missing)}")
+        problems.append(f"it lacks {_format_names(missing)}")
     if unexpected := [name for name in saved if name not in own]:
-        problems.append(f"the model has no {_listed(unexpected)}")
+        problems.append(f"the model has no {_format_names(unexpected)}")
     for name, tensor in own.items():
-        there = saved.get(name)
+        saved_tensor = saved.get(name)
         is_tensor = isinstance(tensor, Tensor) and not is_lazy(tensor)
-        if is_tensor and isinstance(there, Tensor) and there.shape != tensor.shape:
-            problems.append(f"{name} is {_shape(there)} there and {_shape(tensor)} in the model")
+        if is_tensor and isinstance(saved_tensor, Tensor) and saved_tensor.shape != tensor.shape:
+            shapes = _format_shape(saved_tensor), _format_shape(tensor)
+            problems.append(f"{name} is {shapes[0]} there and {shapes[1]} in the model")
             break
-    misfit = f"weights={path} does not fit {type(model).__name__}: "
+    prefix = f"weights={path} does not fit {type(model).__name__}: "
     if problems:
-        raise UsageError(misfit + "; ".join(problems))
+        raise UsageError(prefix + "; ".join(problems))
     try:
         model.load_state_dict(saved)
     except (RuntimeError, TypeError, ValueError, KeyError) as error:  # the module's own check
         reason = str(error).strip().splitlines()[-1].strip()
-        raise UsageError(misfit + reason) from error
+        raise UsageError(prefix + reason) from error
 
 
 def _state_dict(saved: Any) -> Mapping[str, Any] | None:
@@ -67,11 +68,11 @@ def _state_dict(saved: Any) -> Mapping[str, Any] | None:
     return saved if tensors else None
 
 
-def _listed(names: Iterable[str]) -> str:
+def _format_names(names: Iterable[str]) -> str:
     listed = [*names]
     rest = len(listed) - MAX_NAMES
     return ", ".join(listed[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"

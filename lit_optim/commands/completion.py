@@ -9,7 +9,7 @@ from lit_optim.command_line.completion_scripts import SHELLS
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print it."""
+    """Print the completion script."""
     from lit_optim.command_line.completion_scripts import completion_script
 
     print(completion_script(args.shell), end="")

@@ -8,7 +8,7 @@ from lit_optim.command_line.command import Argument, Command, Completion, Sectio
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print it."""
+    """Print the table of runs."""
     from rich.console import Console
 
     from lit_optim.reports.results import show_results

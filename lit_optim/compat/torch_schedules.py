@@ -53,7 +53,7 @@ from lit_optim.schedules.registry import schedule
 Momentum = Annotated[float, "in [0, 1)"]
 
 
-def count_like_torch(*phases: Segment, interval: Interval) -> Phases:
+def torch_phases(*phases: Segment, interval: Interval) -> Phases:
     """Phases whose steps are counted as in torch."""
     return Phases(phases, interval=interval, step_alignment="start", must_fit=False)
 
@@ -80,7 +80,7 @@ def ConstantLR(
     low = Phase(
         factor, factor, length=check_positive("total_iters", total_iters), name="total_iters"
     )
-    return count_like_torch(low, Phase(1.0, 1.0), interval=interval)
+    return torch_phases(low, Phase(1.0, 1.0), interval=interval)
 
 
 @schedule
@@ -100,7 +100,7 @@ def LinearLR(
         length=check_positive("total_iters", total_iters),
         name="total_iters",
     )
-    return count_like_torch(line, interval=interval)
+    return torch_phases(line, interval=interval)
 
 
 @schedule
@@ -109,7 +109,7 @@ def ExponentialLR(gamma: Gamma = 0.999, interval: Interval = "step") -> Phases:
 
     torch's ExponentialLR.
     """
-    return count_like_torch(FormulaSegment(Geometric(gamma), 1), interval=interval)
+    return torch_phases(FormulaSegment(Geometric(gamma), 1), interval=interval)
 
 
 @schedule
@@ -119,7 +119,7 @@ def StepLR(step_size: Duration = "30%", gamma: Gamma = 0.1, interval: Interval =
     torch's StepLR.
     """
     level = Phase(1.0, 1.0, length=step_size, name="step_size")
-    return count_like_torch(Repeat((level,), decay=gamma), interval=interval)
+    return torch_phases(Repeat((level,), decay=gamma), interval=interval)
 
 
 @schedule
@@ -134,7 +134,7 @@ def MultiStepLR(
     """
     are_numbers = all(isinstance(milestone, int) for milestone in milestones)
     ordered = sorted(milestones, key=int) if are_numbers else milestones  # as torch does
-    return count_like_torch(*milestone_phases(ordered, gamma), interval=interval)
+    return torch_phases(*milestone_phases(ordered, gamma), interval=interval)
 
 
 @schedule
@@ -152,7 +152,7 @@ def PolynomialLR(
         length=check_positive("total_iters", total_iters),
         name="total_iters",
     )
-    return count_like_torch(decay, interval=interval)
+    return torch_phases(decay, interval=interval)
 
 
 @schedule
@@ -167,7 +167,7 @@ def CosineAnnealingLR(
     length = None if T_max is None else check_positive("T_max", T_max)
     floor = AbsoluteLevel(eta_min, "eta_min")
     decay = Phase(1.0, floor, shapes.cosine, length=length, name="T_max")
-    return count_like_torch(decay, interval=interval)
+    return torch_phases(decay, interval=interval)
 
 
 @schedule
@@ -182,7 +182,7 @@ def CosineAnnealingWarmRestarts(
     torch's CosineAnnealingWarmRestarts; Loshchilov & Hutter 2016, arXiv:1608.03983.
     """
     decay = Phase(1.0, AbsoluteLevel(eta_min, "eta_min"), shapes.cosine, length=T_0, name="T_0")
-    return count_like_torch(Repeat((decay,), growth=T_mult), interval=interval)
+    return torch_phases(Repeat((decay,), growth=T_mult), interval=interval)
 
 
 @schedule
@@ -241,19 +241,19 @@ def OneCycleLR(
     lr. The last lr is max_lr / div_factor / final_div_factor. In an optimizer without momentum
     nothing else is set, where torch raises or turns momentum on.
     """
-    form = shapes.cosine if anneal_strategy == "cos" else shapes.linear
+    shape = shapes.cosine if anneal_strategy == "cos" else shapes.linear
 
     def level(factor: float) -> Level:
         return factor if max_lr is None else AbsoluteLevel(max_lr * factor)
 
     def cycle(start: Level, peak: Level, back: Level, end: Level) -> tuple[Phase, ...]:
-        up = Phase(start, peak, form, length=RunFraction(pct_start), name="pct_start")
+        up = Phase(start, peak, shape, length=RunFraction(pct_start), name="pct_start")
         if not three_phase:
-            return up, Phase(peak, end, form)
+            return up, Phase(peak, end, shape)
         down = Phase(
-            peak, back, form, length=RunFraction(pct_start, steps_less=1), name="pct_start"
+            peak, back, shape, length=RunFraction(pct_start, steps_less=1), name="pct_start"
         )
-        return up, down, Phase(back, end, form)
+        return up, down, Phase(back, end, shape)
 
     start = 1 / div_factor
     hyperparameters = {}

@@ -123,7 +123,7 @@ def untranslated(arguments: Mapping[str, Any]) -> str:
     void = [key for key in void if arguments.get(key, 0) not in (0, None, getattr(Arguments, key))]
     passed = _mapping("optim_args", given.optim_args)
     void += [f"optim_args.{key}" for key in passed if key not in HANDED_ON.get(name, ())]
-    told = [f"{key} (without effect in transformers too)" for key in void]
+    parts = [f"{key} (without effect in transformers too)" for key in void]
     counted = 0
     for key in arguments.keys() - KEYS.keys():
         value = arguments[key]
@@ -131,11 +131,11 @@ def untranslated(arguments: Mapping[str, Any]) -> str:
             counted += 1
         elif value and value != USUAL.get(key):
             shown = f"={value}" if isinstance(value, int | float) else ""  # others may be secret
-            told.append(f"{key}{shown}" + (f" ({_say(key)})" if key in HERE else ""))
-    told.sort()
+            parts.append(f"{key}{shown}" + (f" ({_say(key)})" if key in HERE else ""))
+    parts.sort()
     if counted:
-        told.append(f"{counted} of files, logs and devices")
-    return ", ".join(told)
+        parts.append(f"{counted} of files, logs and devices")
+    return ", ".join(parts)
 
 
 def _say(key: str) -> str:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from lit_optim.compat import transformers_arguments as hf
 from lit_optim.compat.transformers_tables import DECIDE
 from lit_optim.config.composing import override_values
-from lit_optim.config.paths import unquoted
+from lit_optim.config.paths import strip_quotes
 from lit_optim.config.reading import check_multirun, parse_overrides
 from lit_optim.errors import UsageError
 
@@ -62,7 +62,7 @@ def _parse_arguments(
         if not equals:
             raise UsageError(f"cannot read {line!r}; write hf=args.yaml or hf.learning_rate=3e-4")
         if not key:
-            file = hf.read(unquoted(text))
+            file = hf.read(strip_quotes(text))
         elif key == "optim_args" or (key == "lr_scheduler_kwargs" and '"' in bare):
             typed[key] = bare  # a string for transformers; Hydra would parse it
         else:

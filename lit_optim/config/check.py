@@ -207,7 +207,7 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
 
 
 def _shipped_targets(name: str) -> tuple[str, ...]:
-    """The classes of the shipped choices of a group; the user's own classes need `allow`."""
+    """The classes of the listed choices of a group; the user's own classes need `allow`."""
     return tuple(
         target_of(path) for path in groups()[name].values() if path.is_relative_to(conf_dir())
     )

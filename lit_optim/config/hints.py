@@ -45,10 +45,10 @@ ALIASES = {
     "monitor": "metric metrics metricforbestmodel",
     "hydra.run.dir": "outputdir outdir output savedir logdir rundir dir workdir",
 }
-MEANT = {alias: key for key, names in ALIASES.items() for alias in names.split()}
+KEY_BY_ALIAS = {alias: key for key, names in ALIASES.items() for alias in names.split()}
 #: A key of these groups is suggested only if no other group has one of that name.
-PARTS = ("callbacks", "logger")
-MOST = 3
+SUGGESTED_LAST = ("callbacks", "logger")
+MAX_SUGGESTIONS = 3
 #: Settings that a key of this name in a group never means.
 NEVER = ("cooldown",)  # works with branch_from only; schedules have a cooldown of their own
 
@@ -76,23 +76,28 @@ def suggest_other_group(key: str, keys: Sequence[str]) -> str:
     last = _folded(key.rpartition(".")[2])
     same = [known for known in keys if _folded(known.rpartition(".")[2]) == last and known != key]
     same = [known for known in same if known not in NEVER]
-    found = [known for known in same if known.split(".")[0] not in PARTS] or same
-    if not found and last in MEANT:
-        meant = MEANT[last]
+    found = [known for known in same if known.split(".")[0] not in SUGGESTED_LAST] or same
+    if not found and last in KEY_BY_ALIAS:
+        meant = KEY_BY_ALIAS[last]
         group = meant.partition(".")[0]
         exists = meant in keys or group in ("hydra", "trainer")
         found = [meant] if exists and meant != key else []
-    return f"; did you mean {' or '.join(found[:MOST])}?" if found else ""
+    return f"; did you mean {' or '.join(found[:MAX_SUGGESTIONS])}?" if found else ""
 
 
 def suggest_key(key: str, names: Sequence[str], keys: Sequence[str]) -> str:
-    """The same for a top-level key, which may also be misspelled."""
+    """Return the end of a message: a known key for an unknown top-level key, as a question.
+
+    It has the same name in another group, or is spelled similarly.
+    """
     near = suggest_other_group(key, keys) or suggest(key, names)
     if near:
         return near
-    whole = {known.rpartition(".")[2]: known for known in reversed(keys)}
-    close = get_close_matches(key, whole, n=MOST, cutoff=ALIKE)
-    return f"; did you mean {' or '.join(whole[name] for name in close)}?" if close else ""
+    key_by_last_part = {known.rpartition(".")[2]: known for known in reversed(keys)}
+    close = get_close_matches(key, key_by_last_part, n=MAX_SUGGESTIONS, cutoff=ALIKE)
+    return (
+        f"; did you mean {' or '.join(key_by_last_part[name] for name in close)}?" if close else ""
+    )
 
 
 def _folded(name: str) -> str:

@@ -22,7 +22,7 @@ STEPS, EPOCHS = "max_steps", "max_epochs"
 LENGTH = re.compile(rf"^ *({STEPS}|{EPOCHS}) *:", re.MULTILINE)
 
 #: How specific a value is, and the value.
-Said = tuple[tuple[int, int], Any]
+RankedLength = tuple[tuple[int, int], Any]
 
 
 def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
@@ -39,15 +39,15 @@ def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
     if not isinstance(trainer, DictConfig):
         return
     values = {key: trainer.get(key) for key in (STEPS, EPOCHS)}
-    typed = _typed(cfg, hydra)
+    typed = _typed_lengths(cfg, hydra)
     is_endless = typed == {EPOCHS: -1}
     both = values[STEPS] not in UNLIMITED and values[EPOCHS] not in UNLIMITED
-    said: dict[str, Said] = {}
+    ranked: dict[str, RankedLength] = {}
     if _may_be_overruled(hydra) or (both and not typed) or is_endless:
-        said = _said(hydra)
-    said |= {key: ((TYPED, 0), value) for key, value in typed.items()}
-    values |= {key: value for key, (_, value) in said.items()}
-    ranks = {key: said[key][0] if key in said else (INHERITED, 0) for key in (STEPS, EPOCHS)}
+        ranked = _lengths_of_files(hydra)
+    ranked |= {key: ((TYPED, 0), value) for key, value in typed.items()}
+    values |= {key: value for key, (_, value) in ranked.items()}
+    ranks = {key: ranked[key][0] if key in ranked else (INHERITED, 0) for key in (STEPS, EPOCHS)}
     if all(value not in UNLIMITED for value in values.values()) and ranks[STEPS] != ranks[EPOCHS]:
         values |= {STEPS: -1} if ranks[STEPS] < ranks[EPOCHS] else {EPOCHS: None}
     if is_endless and ranks[STEPS] <= (PRESET, sys.maxsize):  # a default must not end it
@@ -58,7 +58,7 @@ def resolve_length(cfg: DictConfig, hydra: DictConfig) -> None:
                 cfg.trainer[key] = value
 
 
-def _typed(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
+def _typed_lengths(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     """What was typed; None where a key is removed."""
     keys = (STEPS, EPOCHS)
     return {key: cfg.trainer.get(key) for key in keys if is_typed(f"trainer.{key}", hydra)}
@@ -71,15 +71,15 @@ def _may_be_overruled(hydra: DictConfig) -> bool:
     return choice != BASE and path is not None and bool(LENGTH.search(text_of(path)))
 
 
-def _said(hydra: DictConfig) -> dict[str, Said]:
+def _lengths_of_files(hydra: DictConfig) -> dict[str, RankedLength]:
     """The value of each key in the most specific file that has it."""
     choice = str(hydra.runtime.choices.get("trainer"))
-    said: dict[str, Said] = {}
+    ranked: dict[str, RankedLength] = {}
     for one in files_setting([f"trainer.{key}" for key in (STEPS, EPOCHS)], hydra):
         key, rank = one.key.partition(".")[2], (_rank(one.file, choice), one.place)
-        if key not in said or rank > said[key][0]:
-            said[key] = rank, one.value
-    return said
+        if key not in ranked or rank > ranked[key][0]:
+            ranked[key] = rank, one.value
+    return ranked
 
 
 def _rank(path: str, trainer: str) -> int:

@@ -65,7 +65,7 @@ def quote_path_value(line: str, multirun: bool) -> str:
     if not is_path:
         if not value.lstrip("'\"").startswith("~/"):
             return line
-        return f"{key}={quote(expand_home(unquoted(value)))}"
+        return f"{key}={quote(expand_home(strip_quotes(value)))}"
     if multirun:
         if SWEEP.match(value):
             return line
@@ -81,14 +81,14 @@ def quote_path_value(line: str, multirun: bool) -> str:
 
 def _as_read(value: str) -> str:
     """One path, quoted unless Hydra reads it as typed anyway."""
-    path, read = expand_home(unquoted(value)), _read(value)
+    path, read = expand_home(strip_quotes(value)), _read(value)
     is_hydras = value == "" or read is None or isinstance(read, str)  # null, or with escapes
     if read == path or (is_hydras and path == value and not os.path.exists(path)):
         return value
     return quote(path)
 
 
-def unquoted(value: str) -> str:
+def strip_quotes(value: str) -> str:
     """A value without the quotes around it, unless a path with these quotes exists."""
     if len(value) < 2 or value[0] not in "'\"" or value[-1] != value[0] or os.path.exists(value):
         return value

@@ -42,7 +42,7 @@ def use_conf_dir(directory: str | None) -> None:
         directory: replaces an earlier one; None for none.
 
     Raises:
-        UsageError: it does not exist, has no known group, or hides a shipped choice.
+        UsageError: it does not exist, has no known group, or hides one of the listed choices.
     """
     _own.clear()
     if directory is None:
@@ -130,7 +130,7 @@ def _order(path: Path) -> tuple[bool, str]:
     return path.stem != path.stem.lower(), path.stem
 
 
-def shipped(group: str) -> dict[str, Path]:
+def listed_choices(group: str) -> dict[str, Path]:
     """The choices of a group that are listed: all but `custom`."""
     return {name: path for name, path in groups()[group].items() if name != CUSTOM}
 

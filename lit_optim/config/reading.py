@@ -49,7 +49,7 @@ def parse_overrides(lines: list[str]) -> list[Override]:
         if len(key.encode(errors="replace")) > MOST_OF_KEY:
             raise UsageError(f"unknown key {key}")
         try:
-            overrides += parser.parse_overrides([_quoted(line)])
+            overrides += parser.parse_overrides([_quote_formula(line)])
         except HydraException:
             if meant := _choices_named(line):
                 raise UsageError(f"cannot read {line!r}; write {' or '.join(meant)}") from None
@@ -89,7 +89,7 @@ def _check_size(key: str, value: Any, depth: int) -> None:
             _check_size(key, one, depth - 1)
 
 
-def _quoted(line: str) -> str:
+def _quote_formula(line: str) -> str:
     """Put a formula into the quotes that Hydra needs, and that the shell has removed.
 
     The same for a shape with a number, such as power(1.5).

@@ -94,12 +94,12 @@ def explain(lines: list[str], console: Console) -> None:
             lr = plain["optimizer"].get("lr") if group == "optimizer" else None
             more = "" if lr is None else f"  lr {lr:g} ({lr_origin(cfg.hydra)})"
             table.add_row(group, f"{choices[group]}{more}")
-    for key, told in _describe_run(trainer, plain, adapter, optimizer):
-        table.add_row(key, told)
+    for key, text in _describe_run(trainer, plain, adapter, optimizer):
+        table.add_row(key, text)
     console.print(table)
-    groups, told = _groups(optimizer, model)
+    groups, caption = _groups(optimizer, model)
     console.print(groups)
-    console.print(told, highlight=False)
+    console.print(caption, highlight=False)
     warnings = list(_mistakes(trainer, plain, adapter, optimizer))
     for warning in warnings:
         console.print(f"[bold yellow]likely a mistake[/]  {warning}", highlight=False)
@@ -138,8 +138,8 @@ def _describe_run(
         place, own_value = next(iter(one.base_values.items()))
         updates = (0, steps // 2, steps - 1)
         ends = [one.value_at(t, place, lr(t) / own if own else 1.0) for t in updates]
-        told = ", ".join(f"{value:.4g}" for value in ends)
-        yield one.key, f"{told} at the first, middle and last update (its own is {own_value:g})"
+        lrs = ", ".join(f"{value:.4g}" for value in ends)
+        yield one.key, f"{lrs} at the first, middle and last update (its own is {own_value:g})"
 
 
 def _length(trainer: Trainer, plain: Mapping[str, Any]) -> str:
@@ -173,8 +173,8 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     )
     known = isinstance(within, OptimizerBase) or state > 0
     trained, frozen = count_parameters(within, model)
-    told = f"{format_bytes(state)} of state" if known else "a state of unknown size"
-    caption = f"{trained:,} parameters are trained, {frozen:,} are not; {told}"
+    size = f"{format_bytes(state)} of state" if known else "a state of unknown size"
+    caption = f"{trained:,} parameters are trained, {frozen:,} are not; {size}"
     kept = getattr(optimizer, "tensors", ()) if optimizer is not within else ()
     if kept:
         caption += f", and {type(optimizer).__name__} keeps a copy of the weights"

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_optim.errors import UsageError, first_line
-from lit_optim.threads import choose_threads, read_cpus, requested_threads
+from lit_optim.threads import choose_threads, has_requested_threads, read_cpus
 
 State = Literal["ok", "warning", "bad"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
@@ -188,7 +188,7 @@ def _describe_cpus() -> str:
         text += f", a quota of {cpus.quota:g}"
     if cpus.usable < cpus.total:
         text += f", {cpus.usable} usable"
-    if requested_threads():
+    if has_requested_threads():
         return f"{text}; threads as OMP_NUM_THREADS or MKL_NUM_THREADS says"
     larger = choose_threads(None)
     return (

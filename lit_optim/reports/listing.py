@@ -25,7 +25,7 @@ from rich.text import Text
 
 from lit_optim.command_line.help import keys
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
-from lit_optim.config.places import headline, shipped, target_of
+from lit_optim.config.places import headline, listed_choices, target_of
 from lit_optim.errors import UsageError, suggest
 from lit_optim.requirements import REQUIREMENTS
 from lit_optim.signatures import read_attribute, read_docstring
@@ -91,7 +91,7 @@ class Entry:
 
 def entries(group: str) -> list[Entry]:
     """The choices of a group, by name."""
-    return [_entry(name, path) for name, path in shipped(group).items()]
+    return [_entry(name, path) for name, path in listed_choices(group).items()]
 
 
 def matching(pattern: str, offered: list[Entry]) -> list[Entry]:

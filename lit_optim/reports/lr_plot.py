@@ -39,8 +39,8 @@ def draw_in_terminal(plans: Sequence[LrPlan], width: int) -> str:
     lines = []
     for plan, values in zip(plans, samples, strict=True):
         lines.append(f"{plan.name:<{names}}  {sparkline(values, top)}")
-        for label, told in _describe_milestones(plan):
-            lines.append(f"{label:<{names}}  {told}".rstrip())
+        for label, text in _describe_milestones(plan):
+            lines.append(f"{label:<{names}}  {text}".rstrip())
     return "\n".join(lines)
 
 
@@ -59,15 +59,15 @@ def _middles(steps: int, count: int) -> list[int]:
 
 def _describe_milestones(plan: LrPlan) -> list[tuple[str, str]]:
     """The lines below the bars."""
-    told = [("", _at(notable_updates(plan.at, plan.milestones()), plan.at))]
+    milestones = [("", _at(notable_updates(plan.at, plan.milestones()), plan.at))]
     if plan.curve is None:
-        return told
+        return milestones
     for name, other in plan.curve.hyperparameter_curves.items():
         marks = [mark for mark in other.milestones() if mark < plan.steps]
-        told.append(("", f"{name}: {_at(notable_updates(other, marks), other)}"))
+        milestones.append(("", f"{name}: {_at(notable_updates(other, marks), other)}"))
     if plan.curve.metric is not None:
-        told.append(("", "unless its metric changes it"))
-    return told
+        milestones.append(("", "unless its metric changes it"))
+    return milestones
 
 
 def _at(marks: Sequence[int], value: Callable[[int], float]) -> str:

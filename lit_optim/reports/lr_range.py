@@ -208,8 +208,8 @@ def _write(
     axes.plot(lrs, losses.averages, label="averaged")
     if found is not None:
         marks = (found.steepest, "C2", "steepest"), (found.below, "C3", "a tenth of the least")
-        for lr, color, told in marks:
-            axes.axvline(lr, color=color, linestyle="--", label=f"{lr:.2g}: {told}")
+        for lr, color, meaning in marks:
+            axes.axvline(lr, color=color, linestyle="--", label=f"{lr:.2g}: {meaning}")
     top = max(loss for loss in losses.averages[:LEAST] if math.isfinite(loss))
     axes.set_ylim(top=1.5 * top, bottom=min(0.0, min(losses.averages)))
     axes.set(xscale="log", xlabel="optimizer.lr", ylabel="training loss")

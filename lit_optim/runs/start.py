@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_optim.callbacks.resumable import Resumable
-from lit_optim.checkpoints.files import find_damage, newest_good
+from lit_optim.checkpoints.files import find_damage, find_newest_intact
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
@@ -88,7 +88,7 @@ def find_start(cfg: DictConfig, run_dir: Path) -> Start:
         return Start(path, Resumable(any_length=True))
     if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
         return Start(None, Resumable())
-    path = newest_good(run_dir / CHECKPOINTS)
+    path = find_newest_intact(run_dir / CHECKPOINTS)
     saved = _read_checkpoint(path)
     if cfg.resume.horizon == "keep" and saved["lr_schedulers"]:
         with open_dict(cfg):

@@ -14,7 +14,7 @@ from lit_optim.updates import Listener, Updates, count_updates, innermost_optimi
 
 
 @dataclass
-class Tracked:
+class TrackedOptimizer:
     """An optimizer while it trains.
 
     Args:
@@ -49,7 +49,7 @@ class Tracked:
         return f"{self.prefix}{group_name(self.optimizer.param_groups[index], index)}"
 
 
-def track_optimizers(trainer: Trainer, listener: Listener) -> list[Tracked]:
+def track_optimizers(trainer: Trainer, listener: Listener) -> list[TrackedOptimizer]:
     """Have `listener` called at each update of a training, before schedules change the lr."""
     tracked = []
     optimizers = trainer.optimizers
@@ -58,11 +58,15 @@ def track_optimizers(trainer: Trainer, listener: Listener) -> list[Tracked]:
         updates.add_listener(listener, first=True)
         count = schedule.last_epoch if schedule is not None else 0
         count = count or trainer.global_step // len(optimizers)  # resumed, or fits again
-        tracked.append(Tracked(optimizer, updates, schedule, prefix, count - updates.count))
+        tracked.append(
+            TrackedOptimizer(optimizer, updates, schedule, prefix, count - updates.count)
+        )
     return tracked
 
 
-def find_tracked(tracked: list[Tracked], updates: Updates) -> Tracked | None:
+def find_tracked_optimizer(
+    tracked: list[TrackedOptimizer], updates: Updates
+) -> TrackedOptimizer | None:
     """Return the tracked optimizer with this counter."""
     return next((known for known in tracked if known.updates is updates), None)
 

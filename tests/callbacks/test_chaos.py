@@ -21,7 +21,7 @@ from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.callbacks.resumable import Resumable
 from lit_optim.callbacks.signals import Signals
-from lit_optim.checkpoints.files import CheckpointFiles, newest_good
+from lit_optim.checkpoints.files import CheckpointFiles, find_newest_intact
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
@@ -184,7 +184,7 @@ def fit(path, drawn, cut=None, ckpt=None):
 
 def newest(path):
     try:
-        return newest_good(path)
+        return find_newest_intact(path)
     except UsageError:  # it was cut off before the first checkpoint
         return None
 

@@ -20,9 +20,9 @@ from lit_optim import SGD, AdamW
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.full_batch import FullBatch
 from lit_optim.callbacks.resumable import Resumable
-from lit_optim.checkpoints.files import CheckpointFiles, newest_good
+from lit_optim.checkpoints.files import CheckpointFiles, find_newest_intact
 from lit_optim.checkpoints.format import check_written
-from lit_optim.config.places import groups, shipped
+from lit_optim.config.places import groups, listed_choices
 from lit_optim.errors import UsageError
 from lit_optim.runs.start import lr_fraction
 from lit_optim.schedules.durations import Horizon
@@ -30,7 +30,7 @@ from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 from tests.lightning.modules import SineData
 
-OPTIMIZERS = sorted(shipped("optimizer"))
+OPTIMIZERS = sorted(listed_choices("optimizer"))
 SCHEDULERS = sorted(groups()["scheduler"])
 BATCHES = 6  # of an epoch
 
@@ -128,7 +128,7 @@ def assert_goes_on(tmp_path, make, schedule, killed_at=(1, 3), **run):
     """Killed in the middle of an epoch, after a validation in it; or in the first batch of one."""
     whole = fit(tmp_path / "whole", make, schedule, **run)
     fit(tmp_path / "parts", make, schedule, killed_at=killed_at, **run)
-    checkpoint = newest_good(tmp_path / "parts")
+    checkpoint = find_newest_intact(tmp_path / "parts")
     rest = fit(tmp_path / "parts", make, schedule, ckpt=checkpoint, **run)
     assert rest.seen == whole.seen[-len(rest.seen) :]
     assert 0 < len(rest.seen) < len(whole.seen)
@@ -225,7 +225,7 @@ class Freeze(Callback):
 def test_what_this_command_freezes_stays_frozen(tmp_path):
     make = partial(AdamW, lr=0.05)
     fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3))
-    checkpoint = newest_good(tmp_path)
+    checkpoint = find_newest_intact(tmp_path)
     before = torch.load(checkpoint)["state_dict"]
     after = fit(tmp_path, make, cosine_warmup(), ckpt=checkpoint, more=[Freeze()]).state_dict()
     assert torch.equal(after["net.0.weight"], before["net.0.weight"])
@@ -243,7 +243,7 @@ def test_a_loader_that_cannot_skip_batches_is_warned_of(tmp_path, caplog):
     make = partial(AdamW, lr=0.05)
     fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3), data=Foreign())
     with caplog.at_level(logging.WARNING, "lit_optim"):
-        fit(tmp_path, make, cosine_warmup(), ckpt=newest_good(tmp_path), data=Foreign())
+        fit(tmp_path, make, cosine_warmup(), ckpt=find_newest_intact(tmp_path), data=Foreign())
     assert [r.message for r in caplog.records if "this loader cannot begin at batch 2" in r.message]
 
 
@@ -257,7 +257,7 @@ def test_a_resumed_run_may_have_new_hyperparameters_and_another_length(tmp_path)
         max_epochs=4, enable_checkpointing=False,
         callbacks=[Resumable(fresh=["lr"], any_length=True)], default_root_dir=tmp_path,
     )  # fmt: skip
-    trainer.fit(module, Data(), ckpt_path=newest_good(tmp_path), weights_only=True)
+    trainer.fit(module, Data(), ckpt_path=find_newest_intact(tmp_path), weights_only=True)
     done = 8  # of 24 updates now
     curve = cosine_warmup().curve(Horizon(24))
     expected = [0.02 * curve(t) for t in range(done, 24)]
@@ -267,7 +267,7 @@ def test_a_resumed_run_may_have_new_hyperparameters_and_another_length(tmp_path)
 
 def test_a_checkpoint_in_another_format_is_refused(tmp_path):
     fit(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), killed_at=(1, 3))
-    saved = torch.load(newest_good(tmp_path), weights_only=True)
+    saved = torch.load(find_newest_intact(tmp_path), weights_only=True)
     check_written(saved)
     check_written({key: value for key, value in saved.items() if key != "written_by"})
     saved["written_by"] |= {"format": 99, "lit_optim": "9.0"}

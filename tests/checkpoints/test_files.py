@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lit_optim.checkpoints import files
-from lit_optim.checkpoints.files import CheckpointFiles, find_damage, newest_good
+from lit_optim.checkpoints.files import CheckpointFiles, find_damage, find_newest_intact
 from lit_optim.errors import UsageError
 
 
@@ -30,7 +30,7 @@ def test_the_one_before_is_kept(tmp_path):
     saved(tmp_path, 1, 2, 3)
     assert number_in(tmp_path / "last.ckpt") == 3
     assert number_in(tmp_path / "previous.ckpt") == 2
-    assert newest_good(tmp_path) == tmp_path / "last.ckpt"
+    assert find_newest_intact(tmp_path) == tmp_path / "last.ckpt"
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["last.ckpt", "last.ckpt.sha256", "previous.ckpt", "previous.ckpt.sha256"]
 
@@ -60,7 +60,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(damage, sums, tmp_
         (tmp_path / "last.ckpt.sha256").unlink()
     assert find_damage(tmp_path / "last.ckpt")
     with caplog.at_level(logging.WARNING, "lit_optim"):
-        assert newest_good(tmp_path) == tmp_path / "previous.ckpt"
+        assert find_newest_intact(tmp_path) == tmp_path / "previous.ckpt"
     [record] = caplog.records
     assert "last.ckpt" in record.message
     assert "the one before it is used" in record.message
@@ -70,7 +70,7 @@ def test_none_is_left(tmp_path):
     saved(tmp_path, 1)
     emptied(tmp_path / "last.ckpt")
     with pytest.raises(UsageError, match="no checkpoint that can be read"):
-        newest_good(tmp_path)
+        find_newest_intact(tmp_path)
 
 
 def test_a_disk_that_takes_only_a_part_loses_nothing(tmp_path, caplog):
@@ -83,7 +83,7 @@ def test_a_disk_that_takes_only_a_part_loses_nothing(tmp_path, caplog):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "last.ckpt is not written: the disk took only a part of it" in caplog.text
-    assert number_in(newest_good(tmp_path)) == 1
+    assert number_in(find_newest_intact(tmp_path)) == 1
     assert not list(tmp_path.glob(".*tmp"))
 
 
@@ -106,10 +106,10 @@ def test_a_full_disk_loses_nothing(where, tmp_path, monkeypatch, caplog):
         saved(tmp_path, 3)
     monkeypatch.undo()
     assert "No space left on device" in caplog.text
-    assert number_in(newest_good(tmp_path)) == 2
+    assert number_in(find_newest_intact(tmp_path)) == 2
     assert not list(tmp_path.glob(".last*.tmp"))
     saved(tmp_path, 4)
-    assert number_in(newest_good(tmp_path)) == 4
+    assert number_in(find_newest_intact(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("step", range(8))
@@ -135,9 +135,9 @@ def test_killed_at_any_moment(step, tmp_path, monkeypatch):
     with suppress(Killed):
         saved(tmp_path, 3)
     monkeypatch.undo()
-    assert number_in(newest_good(tmp_path)) in (2, 3)
+    assert number_in(find_newest_intact(tmp_path)) in (2, 3)
     saved(tmp_path, 4)
-    assert number_in(newest_good(tmp_path)) == 4
+    assert number_in(find_newest_intact(tmp_path)) == 4
     assert not [path for path in tmp_path.iterdir() if ".last.ckpt.1" in path.name]
 
 
@@ -151,7 +151,7 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
     torch.save({"state_dict": {}, "hyper_parameters": Evil()}, tmp_path / "last.ckpt")
     assert find_damage(tmp_path / "last.ckpt") == "cannot be read (UnpicklingError)"
     with pytest.raises(UsageError, match="has no checkpoint that can be read"):
-        newest_good(tmp_path)
+        find_newest_intact(tmp_path)
     assert not (tmp_path / "harm").exists()
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
     assert "cannot be synced to the disk" in record.message
     assert "not written" not in record.message
     monkeypatch.undo()
-    assert number_in(newest_good(tmp_path)) == 3
+    assert number_in(find_newest_intact(tmp_path)) == 3
     assert number_in(tmp_path / "previous.ckpt") == 2
     assert not list(tmp_path.glob(".*tmp"))
 

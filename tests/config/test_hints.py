@@ -7,7 +7,7 @@ import pytest
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import compose_config
-from lit_optim.config.hints import ALIASES, MEANT, dotted_keys, suggest_other_group
+from lit_optim.config.hints import ALIASES, KEY_BY_ALIAS, dotted_keys, suggest_other_group
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 
@@ -79,7 +79,7 @@ def test_any_key_is_found_by_its_last_part(key):
 def test_the_aliases_lead_to_keys_that_there_are():
     more = {"hydra.run.dir", "trainer.max_time"}
     assert set(ALIASES) <= {*KEYS, *groups(), *more}
-    assert not {alias for alias in MEANT if alias in PLAIN} - {"resume"}
+    assert not {alias for alias in KEY_BY_ALIAS if alias in PLAIN} - {"resume"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from lit_optim.cli import main
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
 from lit_optim.config.lr import LIKE_ADAMW, lr_origin
-from lit_optim.config.places import shipped, use_conf_dir
+from lit_optim.config.places import listed_choices, use_conf_dir
 from lit_optim.reports.listing import entries
 from lit_optim.requirements import is_far_lr
 
@@ -32,9 +32,9 @@ def test_what_is_like_adamw_is_looked_for_where_adamw_is():
 
 
 @pytest.mark.parametrize("data", ["mnist1d", "digits"])
-@pytest.mark.parametrize("name", sorted(shipped("optimizer")))
+@pytest.mark.parametrize("name", sorted(listed_choices("optimizer")))
 def test_a_preset_is_for_what_is_like_adamw(name, data):
-    own = OmegaConf.load(shipped("optimizer")[name]).lr
+    own = OmegaConf.load(listed_choices("optimizer")[name]).lr
     cfg = compose_config([f"optimizer={name}", f"data={data}"])
     lr, origin = cfg.optimizer.lr, lr_origin(cfg.hydra)
     if name in LIKE_ADAMW:

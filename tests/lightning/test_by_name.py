@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lit_optim
-from lit_optim.config.places import groups, shipped, target_of
+from lit_optim.config.places import groups, listed_choices, target_of
 from lit_optim.config.targets import locate
 from lit_optim.errors import UsageError
 from lit_optim.optimizers import find_optimizer
@@ -21,9 +21,9 @@ from tests.lightning.modules import Data, Plain, attach, trainer
 SCHEDULES = groups()["scheduler"]
 
 
-@pytest.mark.parametrize("name", sorted(shipped("optimizer")))
+@pytest.mark.parametrize("name", sorted(listed_choices("optimizer")))
 def test_an_optimizer_has_the_name_of_the_command_line(name):
-    expected = locate("optimizer", target_of(shipped("optimizer")[name]))
+    expected = locate("optimizer", target_of(listed_choices("optimizer")[name]))
     assert find_optimizer(name) is find_optimizer(expected.__name__) is expected
 
 

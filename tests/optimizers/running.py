@@ -9,13 +9,13 @@ import torch
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from lit_optim.config.places import groups, shipped
+from lit_optim.config.places import groups, listed_choices
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.options import OPTIONS
 
 SHAPES = [(), (7,), (4, 5), (3, 2, 3, 3)]
-NAMES = sorted(shipped("optimizer"))
+NAMES = sorted(listed_choices("optimizer"))
 
 
 def class_of(name):

@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
-from lit_optim.config.places import shipped
+from lit_optim.config.places import listed_choices
 from lit_optim.errors import UsageError
 from lit_optim.race.landscapes import LANDSCAPES
 from lit_optim.race.paths import LRS, Path, find_entrants, follow_path, trace
 
 ROSENBROCK = LANDSCAPES["rosenbrock"]
-NAMES = [name for name in shipped("optimizer") if name != "custom"]
+NAMES = [name for name in listed_choices("optimizer") if name != "custom"]
 
 
 def path_of(*lines, landscape=ROSENBROCK, start=None, steps=20):
