@@ -95,7 +95,26 @@ MOVED: dict[str, str] = {
     "lit_optim.lightning.plain": "lit_optim.checkpoints.plain",
     "lit_optim.lightning.progress": "lit_optim.callbacks.progress",
     "lit_optim.lightning.resume.Resumable": "lit_optim.callbacks.resumable.Resumable",
-    "lit_optim.lightning.routing": "lit_optim.callbacks.routing",
+    "lit_optim.callbacks.routing.HEADER": ("lit_optim.callbacks.parameter_table.HEADER"),
+    "lit_optim.lightning.routing.HEADER": ("lit_optim.callbacks.parameter_table.HEADER"),
+    "lit_optim.callbacks.routing.Routing": ("lit_optim.callbacks.parameter_table.ParameterTable"),
+    "lit_optim.lightning.routing.Routing": ("lit_optim.callbacks.parameter_table.ParameterTable"),
+    "lit_optim.callbacks.routing.count_parameters": (
+        "lit_optim.callbacks.parameter_table.count_parameters"
+    ),
+    "lit_optim.lightning.routing.count_parameters": (
+        "lit_optim.callbacks.parameter_table.count_parameters"
+    ),
+    "lit_optim.callbacks.routing.format_bytes": (
+        "lit_optim.callbacks.parameter_table.format_bytes"
+    ),
+    "lit_optim.lightning.routing.format_bytes": (
+        "lit_optim.callbacks.parameter_table.format_bytes"
+    ),
+    "lit_optim.callbacks.routing.routing": ("lit_optim.callbacks.parameter_table.parameter_rows"),
+    "lit_optim.lightning.routing.routing": ("lit_optim.callbacks.parameter_table.parameter_rows"),
+    "lit_optim.callbacks.routing.state_bytes": ("lit_optim.callbacks.parameter_table.state_bytes"),
+    "lit_optim.lightning.routing.state_bytes": ("lit_optim.callbacks.parameter_table.state_bytes"),
     "lit_optim.lightning.signals": "lit_optim.callbacks.signals",
     "lit_optim.lightning.summary": "lit_optim.callbacks.summary",
     "lit_optim.lightning.threads": "lit_optim.callbacks.threads",

@@ -115,7 +115,7 @@ SHOWN = {
     33: "callbacks/test_observer.py::test_within_an_epoch_and_with_accumulation",
     34: "training/test_requirements.py::test_a_schedule_that_falls_is_warned_of_once",
     35: "callbacks/test_averaged.py::test_batch_norm_is_warned_of",
-    36: "callbacks/test_routing.py::test_the_routing_is_printed_and_logged_if_there_are_roles",
+    36: "callbacks/test_parameter_table.py::test_it_is_printed_and_logged_if_there_are_roles",
     39: "training/test_requirements.py::test_a_layer_with_sparse_gradients_is_named",
     40: "param_groups/test_decay.py::test_nothing_to_train",
     41: "config/test_broken_files.py::test_it_is_named_with_its_line",

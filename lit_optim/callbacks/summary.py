@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from lit_optim.callbacks.routing import format_bytes
+from lit_optim.callbacks.parameter_table import format_bytes
 from lit_optim.printing import natural_width
 
 #: The most layers that are listed; the others are counted.

@@ -18,12 +18,12 @@ from rich.table import Table
 from torch.optim import Optimizer
 
 from lit_optim.callbacks.learning_rates import LearningRates
-from lit_optim.callbacks.routing import (
+from lit_optim.callbacks.parameter_table import (
     HEADER,
-    Routing,
+    ParameterTable,
     count_parameters,
     format_bytes,
-    routing,
+    parameter_rows,
     state_bytes,
 )
 from lit_optim.command_line.combinations import compose_combinations
@@ -44,7 +44,7 @@ from lit_optim.training.requirements import find_warnings, requirements_of
 from lit_optim.wrappers import unwrap
 
 BARS = 60
-SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, Routing)
+SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, ParameterTable)
 
 
 class _Ready(Exception):
@@ -167,7 +167,7 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     within = unwrap(optimizer)
     if not isinstance(within, OptimizerBase):
         _step_a_copy(within)
-    rows = routing(within, model)
+    rows = parameter_rows(within, model)
     state = sum(
         state_bytes(within, group, p) for group in within.param_groups for p in group["params"]
     )

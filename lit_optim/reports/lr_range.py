@@ -19,7 +19,7 @@ from rich.console import Console
 
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.nonfinite import NonFinite
-from lit_optim.callbacks.routing import Routing
+from lit_optim.callbacks.parameter_table import ParameterTable
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
@@ -39,7 +39,7 @@ MEMORY = 0.9
 #: The fewest updates that make a curve.
 LEAST = 20
 #: NonFinite too: the test is looking for divergence.
-SILENT = (ModelCheckpoint, ModelSummary, LearningRates, NonFinite, Routing)
+SILENT = (ModelCheckpoint, ModelSummary, LearningRates, NonFinite, ParameterTable)
 
 
 class Losses(Callback):

@@ -30,7 +30,7 @@ from lit_optim.wrappers import Wrapped
 
 #: What a model's constructor may take, instead of being given a configure_optimizers.
 INJECTED = ("optimizer", "scheduler", "param_groups", "lr_rule", "schedules")
-#: The models of the choices that are listed.
+#: The start of the target of lit_optim's own models.
 TASKS_PREFIX = "lit_optim.tasks."
 
 

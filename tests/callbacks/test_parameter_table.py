@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from lit_optim import SGD, SOAP, Adafactor, AdamW, Mars, Muon, ScheduleFreeAdamW
-from lit_optim.callbacks.routing import (
+from lit_optim.callbacks.parameter_table import (
     HEADER,
-    Routing,
+    ParameterTable,
     count_parameters,
     format_bytes,
-    routing,
+    parameter_rows,
     state_bytes,
 )
 from lit_optim.param_groups import by_role, by_rules, no_decay, single
@@ -33,7 +33,7 @@ def net():
 def test_a_row_for_each_pattern_within_a_group():
     module = net()
     optimizer = Muon(by_role(no_decay(module), module), lr=0.02, weight_decay=0.1)
-    assert routing(optimizer, module) == [
+    assert parameter_rows(optimizer, module) == [
         ["token.weight", "embedding", "AdamW", "0.002", "0.01", "54", "432 B"],
         ["blocks.*.weight", "hidden", "Muon", "0.02", "0.1", "432", "1.73 kB"],
         ["head.weight", "head", "AdamW", "0.002", "0.01", "54", "432 B"],
@@ -49,7 +49,7 @@ def test_the_predicted_size_of_the_state_is_exact(make):
     optimizer = make(by_role(groups, module) if make is SOAP else groups)
     predicted = sum(
         float(row[-1].split()[0]) * {"B": 1, "kB": 1e3}[row[-1].split()[1]]
-        for row in routing(optimizer, module)
+        for row in parameter_rows(optimizer, module)
     )
     for p in module.parameters():
         p.grad = torch.ones_like(p)
@@ -58,16 +58,16 @@ def test_the_predicted_size_of_the_state_is_exact(make):
     assert abs(predicted - sum(v.nbytes for v in kept)) < 0.01 * predicted
 
 
-def test_the_routing_is_printed_and_logged_if_there_are_roles(tmp_path, capsys):
+def test_it_is_printed_and_logged_if_there_are_roles(tmp_path, capsys):
     for make, predicted in ((partial(Muon, lr=0.02), True), (AdamW, False)):
         module = attach(Plain(), make)
-        run = trainer(tmp_path, max_steps=2, callbacks=[Routing()])
+        run = trainer(tmp_path, max_steps=2, callbacks=[ParameterTable()])
         run.fit(module, Data())
         printed = capsys.readouterr().out
         assert ("weight decay" in printed) == predicted
     logger = TensorBoardLogger(tmp_path, name="", version="logged")
     module = attach(Plain(), partial(Muon, lr=0.02))
-    trainer(tmp_path, max_steps=2, callbacks=[Routing()], logger=logger).fit(module, Data())
+    trainer(tmp_path, max_steps=2, callbacks=[ParameterTable()], logger=logger).fit(module, Data())
     logger.finalize("success")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -112,7 +112,7 @@ def test_what_is_counted_is_what_a_step_trains_and_keeps(data):
     predicted = sum(
         state_bytes(optimizer, g, p) for g in optimizer.param_groups for p in g["params"]
     )
-    counted, rows = count_parameters(optimizer, module), routing(optimizer, module)
+    counted, rows = count_parameters(optimizer, module), parameter_rows(optimizer, module)
     sum(p.square().sum() for p in params).backward()
     optimizer.step()
     trained = sum(p.numel() for p in params if p.grad is not None)
@@ -131,7 +131,7 @@ def test_what_rules_freeze_has_rows_of_its_own():
     module = net()
     groups = by_rules(module, [{"name": "blocks.0.*", "frozen": True}])
     optimizer = Muon(by_role(groups, module), lr=0.02)
-    rows = {row[0]: row for row in routing(optimizer, module)}
+    rows = {row[0]: row for row in parameter_rows(optimizer, module)}
     assert rows["blocks.0.weight"] == [
         "blocks.0.weight", "hidden", "frozen", "-", "-", "36", "-"
     ]  # fmt: skip
@@ -143,7 +143,7 @@ def test_parameters_in_no_group_are_listed():
     module = net()
     optimizer = AdamW(module.head.parameters(), lr=0.1)
     module.token.requires_grad_(False)
-    rows = {row[0]: row[2] for row in routing(optimizer, module)}
+    rows = {row[0]: row[2] for row in parameter_rows(optimizer, module)}
     assert rows == {
         "head.weight": "AdamW",
         "head.bias": "AdamW",

@@ -24,8 +24,8 @@ HEADER = ("parameters", "role", "optimizer", "lr", "weight decay", "count", "sta
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)")
 
 
-class Routing(Callback):
-    """Prints the routing of parameters before training, if an optimizer divides them by role.
+class ParameterTable(Callback):
+    """Prints the table of parameter groups before training, if an optimizer divides them by role.
 
     TensorBoard shows the same table under Text.
     """
@@ -38,7 +38,9 @@ class Routing(Callback):
         ]
         if not divided or not trainer.is_global_zero:
             return
-        rows = [row for optimizer in divided for row in routing(unwrap(optimizer), pl_module)]
+        rows = [
+            row for optimizer in divided for row in parameter_rows(unwrap(optimizer), pl_module)
+        ]
         table = Table(*HEADER, box=box.SIMPLE)
         for column in table.columns[3:]:
             column.justify = "right"
@@ -54,7 +56,7 @@ class Routing(Callback):
                 logger.experiment.add_text("routing", markdown)
 
 
-def routing(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
+def parameter_rows(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
     """Return a row for each pattern of names within each group, in the order of the groups.
 
     Frozen parameters have rows of their own, without lr and state. Parameters that are in no group
