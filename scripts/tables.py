@@ -117,17 +117,17 @@ def make_moved_table() -> str:
     return "\n".join(["| old name | new name |", "|---|---|", *rows]) + "\n"
 
 
-def make_room_table() -> str:
-    """The rooms of the package, top first, with the first paragraph of their docstrings."""
+def make_package_table() -> str:
+    """The packages of lit_optim, top first, with the first paragraph of their docstrings."""
     sys.path.insert(0, str(ROOT))  # where the tests are
-    levels = import_module("tests.test_floors").FLOORS
-    rows = ["| room | purpose |", "|---|---|"]
-    for rooms in reversed(levels):
-        for room in sorted(rooms):
-            path = ROOT / "lit_optim" / room.replace(".", "/")
+    layers = import_module("tests.test_floors").LAYERS
+    rows = ["| package | purpose |", "|---|---|"]
+    for packages in reversed(layers):
+        for package in sorted(packages):
+            path = ROOT / "lit_optim" / package.replace(".", "/")
             file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
             purpose = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n\n")[0]
-            rows.append(f"| `{room}` | {_cell(' '.join(purpose.split()))} |")
+            rows.append(f"| `{package}` | {_cell(' '.join(purpose.split()))} |")
         rows.append("| | |")
     return "\n".join(rows[:-1]) + "\n"
 
@@ -137,7 +137,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "CHANGELOG.md": {"moved": make_moved_table},
     "README.md": {"groups": make_group_table},
     "docs/commands.md": {"commands": make_command_reference},
-    "docs/internals.md": {"rooms": make_room_table},
+    "docs/internals.md": {"packages": make_package_table},
     "docs/optimizers.md": {"optimizers": lambda: make_entry_table("optimizer", "optimizers")},
     "docs/schedules.md": {"schedules": lambda: make_entry_table("scheduler", "schedules")},
     "docs/reference_optimizers.md": {

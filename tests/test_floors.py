@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
-#: Lowest first; a room imports only from the floors below it, never its neighbours.
-FLOORS = (
+#: Lowest first; a package imports only from the layers below it, never from its own layer.
+LAYERS = (
     (
         "environment",
         "errors",
@@ -45,7 +45,7 @@ FLOORS = (
     ("entry",),
     ("__main__",),
 )
-FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "runs", "sweeps"}
 #: The command line answers before it is loaded.
 KNOW_LIGHTNING = {
@@ -65,28 +65,28 @@ def imports(path: Path) -> list[str]:
     return names
 
 
-def room(path: Path) -> str:
-    return room_of([part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts])
+def package(path: Path) -> str:
+    return package_of([part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts])
 
 
-def room_of(parts: list[str]) -> str:
-    """The room that a module is in, or the module where it has a floor of its own."""
+def package_of(parts: list[str]) -> str:
+    """The package that a module is in, or the module if it has a place in a layer itself."""
     dotted = ".".join(parts[:2])
-    return dotted if dotted in FLOOR else parts[0]
+    return dotted if dotted in LAYER else parts[0]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    here = room(path)
+    here = package(path)
     if here == "__init__":
         return
     for name in imports(path):
         top, *rest = name.split(".")
         if top == "lit_optim" and rest:
-            other = room_of(rest)
-            allowed = other == here or FLOOR[other] < FLOOR[here]
-            # config reads schedules and is read by run; within floor 2 the rooms stay apart
-            assert allowed, f"{here} (floor {FLOOR[here]}) imports {other} (floor {FLOOR[other]})"
+            other = package_of(rest)
+            allowed = other == here or LAYER[other] < LAYER[here]
+            # packages of the same layer do not import each other
+            assert allowed, f"{here} (layer {LAYER[here]}) imports {other} (layer {LAYER[other]})"
         if top in ("hydra", "omegaconf"):
             assert here in KNOW_HYDRA, f"{here} imports {top}"
         if top == "lightning":
@@ -143,8 +143,8 @@ def test_no_modules_import_each_other():
     assert circles(graph) == []
 
 
-def test_every_room_has_a_floor():
-    assert {room(path) for path in FILES} - {"__init__"} == set(FLOOR)
+def test_every_package_has_a_layer():
+    assert {package(path) for path in FILES} - {"__init__"} == set(LAYER)
 
 
 def test_config_and_schedules_do_not_import_torch():

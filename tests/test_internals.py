@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 WALKS = dict(
     re.findall(
-        r"^## (The way of .*)\n\n((?:.*\n)*?)(?=## |\Z)",
+        r"^## (From .*)\n\n((?:.*\n)*?)(?=## |\Z)",
         (ROOT / "docs/internals.md").read_text("utf-8"),
         re.M,
     )

@@ -25,7 +25,7 @@ SMALL = {
     "counterparts": (["--check"], ""),
     "pages": (["--check"], ""),
     "measure_optimizers": ([], "adamw"),
-    "plot_rooms": (["rooms.svg"], ""),
+    "plot_packages": (["packages.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
     "tables": (["--check"], ""),
 }  # fmt: skip

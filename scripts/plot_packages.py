@@ -1,11 +1,10 @@
-"""Draw the rooms of the package and who imports whom, for docs/internals.md.
+"""Draw the packages of lit_optim and who imports whom, for docs/internals.md.
 
-    python scripts/plot_rooms.py docs/images/rooms.svg
-    python scripts/plot_rooms.py docs/images/rooms_before.svg --package ../old/lit_optim
+    python scripts/plot_packages.py docs/images/packages.svg
+    python scripts/plot_packages.py docs/images/packages_before.svg --package ../old/lit_optim
 
-A room is a subpackage, or a module at the top of the package. It is drawn above all rooms that it
-imports; a wider box has more lines. Rooms that import each other share a level and
-are outlined in red.
+A box is a subpackage, or a module at the top level. It is drawn above all boxes that it imports; a
+wider box has more lines. Packages that import each other share a level and are outlined in red.
 """
 
 from __future__ import annotations
@@ -32,56 +31,58 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--package", type=Path, default=PACKAGE)
     args = parser.parse_args()
-    lines, imports = read_rooms(args.package)
+    lines, imports = read_packages(args.package)
     args.picture.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "rooms"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "packages"}):
         figure = draw(lines, imports)
         figure.savefig(args.picture, transparent=True, metadata={"Date": None})
 
 
-def read_rooms(package: Path) -> tuple[dict[str, int], dict[str, set[str]]]:
-    """Lines of each room, and the rooms that it imports."""
+def read_packages(package: Path) -> tuple[dict[str, int], dict[str, set[str]]]:
+    """Lines of each package, and the packages that it imports."""
     lines: dict[str, int] = defaultdict(int)
     imports: dict[str, set[str]] = defaultdict(set)
     for path in sorted(package.rglob("*.py")):
-        room = room_of(path.relative_to(package).with_suffix("").parts)
-        if room.startswith("__"):
+        name = package_of(path.relative_to(package).with_suffix("").parts)
+        if name.startswith("__"):
             continue
         text = path.read_text("utf-8")
-        lines[room] += text.count("\n")
+        lines[name] += text.count("\n")
         for node in ast.walk(ast.parse(text)):
             names = []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
-            rooms = {room_of(n.split(".")[1:]) for n in names if n.startswith(f"{package.name}.")}
-            imports[room] |= rooms - {room}
-    return dict(lines), {room: imports[room] & lines.keys() for room in lines}
+            packages = {
+                package_of(n.split(".")[1:]) for n in names if n.startswith(f"{package.name}.")
+            }
+            imports[name] |= packages - {name}
+    return dict(lines), {name: imports[name] & lines.keys() for name in lines}
 
 
-def room_of(parts: Sequence[str]) -> str:
-    """The room of a dotted name within the package."""
+def package_of(parts: Sequence[str]) -> str:
+    """The package that a dotted name within lit_optim belongs to."""
     dotted = ".".join(parts[:2])
     return dotted if dotted in SEPARATE else parts[0]
 
 
 def levels_of(imports: dict[str, set[str]]) -> dict[str, int]:
-    """How far up each room is: above everything that it imports, unless they import each other."""
-    reached = {room: reachable(room, imports) for room in imports}
+    """How far up each package is: above all that it imports, unless they import each other."""
+    reached = {name: reachable(name, imports) for name in imports}
     levels: dict[str, int] = {}
     while len(levels) < len(imports):
-        for room in imports:
-            below = {other for other in reached[room] if room not in reached[other]}
-            if room not in levels and below <= levels.keys():
-                levels[room] = 1 + max((levels[other] for other in below), default=-1)
+        for name in imports:
+            below = {other for other in reached[name] if name not in reached[other]}
+            if name not in levels and below <= levels.keys():
+                levels[name] = 1 + max((levels[other] for other in below), default=-1)
     return levels
 
 
-def reachable(room: str, imports: dict[str, set[str]]) -> set[str]:
-    """The rooms that a room imports, directly or through others."""
+def reachable(name: str, imports: dict[str, set[str]]) -> set[str]:
+    """The packages that a package imports, directly or through others."""
     found: set[str] = set()
-    waiting = [room]
+    waiting = [name]
     while waiting:
         new = imports[waiting.pop()] - found
         found |= new
@@ -94,22 +95,24 @@ def draw(lines: dict[str, int], imports: dict[str, set[str]]) -> Figure:
     levels = levels_of(imports)
     rows: list[list[str]] = []
     for level in range(max(levels.values()) + 1):
-        rooms = sorted((room for room in levels if levels[room] == level), key=lambda r: -lines[r])
-        rows += [rooms[i : i + ROW] for i in range(0, len(rooms), ROW)]
+        packages = sorted(
+            (name for name in levels if levels[name] == level), key=lambda r: -lines[r]
+        )
+        rows += [packages[i : i + ROW] for i in range(0, len(packages), ROW)]
     figure = Figure(figsize=(WIDTH, 0.85 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots()
     places = {
-        room: ((i + 0.5) * WIDTH / len(row), float(level))
+        name: ((i + 0.5) * WIDTH / len(row), float(level))
         for level, row in enumerate(rows)
-        for i, room in enumerate(row)
+        for i, name in enumerate(row)
     }
-    for room, others in imports.items():
+    for name, others in imports.items():
         for other in others:
-            ends = zip(places[room], places[other], strict=True)
+            ends = zip(places[name], places[other], strict=True)
             axes.plot(*ends, color="tab:gray", alpha=0.35, linewidth=0.7, zorder=1)
-    for room, (x, y) in places.items():
-        mutual = any(room in reachable(other, imports) for other in imports[room])
-        half = min(0.68, 0.42 + lines[room] / 12000)
+    for name, (x, y) in places.items():
+        mutual = any(name in reachable(other, imports) for other in imports[name])
+        half = min(0.68, 0.42 + lines[name] / 12000)
         box = FancyBboxPatch(
             (x - half, y - 0.22),
             2 * half,
@@ -120,8 +123,8 @@ def draw(lines: dict[str, int], imports: dict[str, set[str]]) -> Figure:
             zorder=2,
         )
         axes.add_patch(box)
-        axes.text(x, y + 0.06, room, ha="center", va="center", fontsize=8, zorder=3)
-        count = f"{lines[room]:,} lines"
+        axes.text(x, y + 0.06, name, ha="center", va="center", fontsize=8, zorder=3)
+        count = f"{lines[name]:,} lines"
         axes.text(x, y - 0.12, count, ha="center", va="center", fontsize=6, color="0.35", zorder=3)
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(-0.5, len(rows) - 0.5)
