@@ -65,7 +65,7 @@ def test_the_page_names_the_files_and_commands():
         f"lit-optim schedules {NAME}",
         f"lit-optim plot scheduler={NAME} trainer.max_steps=1000",
         f"python train.py scheduler={NAME} trainer.max_steps=20",
-        f"python -m pytest tests/schedules -k {NAME}",
+        f"python -m pytest tests/schedules tests/config -k {NAME}",
         "make docs",
     ]
 

@@ -45,6 +45,19 @@ def test_bars_and_milestones_of_each(answer, monkeypatch):
     assert "momentum: 0: 0.95   299: 0.85   999: 0.95" in lines[6]
 
 
+def test_the_origin_of_the_lr_is_shown_unless_it_was_typed(answer):
+    curves = "scheduler=cosine_warmup,wsd"
+    assert answer(curves, LENGTH).splitlines()[-1].strip() == (
+        "optimizer adamw, lr 0.01 (preset mnist1d)"
+    )
+    swept = answer(curves, LENGTH, "optimizer=sgd,muon", "preset=none").splitlines()
+    assert [line.strip() for line in swept[-2:]] == [
+        "optimizer sgd, lr 0.001 (default)",
+        "optimizer muon, lr 0.02 (default)",
+    ]
+    assert "optimizer" not in answer(curves, LENGTH, "optimizer.lr=0.01")
+
+
 def test_the_values_are_those_that_train(answer, tmp_path):
     path = tmp_path / "plan.csv"
     shapes = ("scheduler=wsd", "scheduler.shape=linear,square")

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import DictConfig
+
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import lr_of, make_schedule, to_plain
+from lit_optim.config.lr import lr_origin
 from lit_optim.errors import UsageError
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import Curve
@@ -23,12 +26,14 @@ class LrPlan:
         curve: as used in training; None: a constant lr.
         lr: the optimizer's own; 1 if it has none.
         steps: the number of updates.
+        lr_note: where the lr comes from, unless it was typed.
     """
 
     name: str
     curve: Curve | None
     lr: float
     steps: int
+    lr_note: str = ""
 
     def at(self, t: int) -> float:
         """The lr of update t = 0, 1, ..."""
@@ -63,8 +68,17 @@ def plan_lr(lines: list[str], steps_per_epoch: int | None = None) -> list[LrPlan
             steps, curve = steps or horizon.steps, schedule.curve(horizon)
         if steps is None:
             raise UsageError(RUN)
-        plans.append(LrPlan(name, curve, 1.0 if lr is None else lr, steps))
+        note = _note_origin(cfg, plain["optimizer"])
+        plans.append(LrPlan(name, curve, 1.0 if lr is None else lr, steps, note))
     return plans
+
+
+def _note_origin(cfg: DictConfig, optimizer: Mapping[str, Any]) -> str:
+    """Name the optimizer, its lr, and what has set it; empty if the lr was typed or is null."""
+    lr, origin = optimizer.get("lr"), lr_origin(cfg.hydra)
+    if not isinstance(lr, int | float) or origin == "typed":
+        return ""
+    return f"optimizer {cfg.hydra.runtime.choices['optimizer']}, lr {lr:g} ({origin})"
 
 
 EPOCHS = "{} in epochs, and the data, which define their length, are not read here: "

@@ -28,6 +28,8 @@ ENDINGS = (".png", ".svg", ".csv")
 def draw_in_terminal(plans: Sequence[LrPlan], width: int) -> str:
     """Draw each plan as a line of bars, on one scale, with its milestones below.
 
+    The last lines say where the lr comes from, unless it was typed.
+
     Args:
         plans: at least one.
         width: of the terminal, in characters.
@@ -41,6 +43,8 @@ def draw_in_terminal(plans: Sequence[LrPlan], width: int) -> str:
         lines.append(f"{plan.name:<{names}}  {sparkline(values, top)}")
         for label, text in _describe_milestones(plan):
             lines.append(f"{label:<{names}}  {text}".rstrip())
+    notes = dict.fromkeys(plan.lr_note for plan in plans if plan.lr_note)
+    lines += [f"{'':<{names}}  {note}" for note in notes]
     return "\n".join(lines)
 
 
