@@ -182,13 +182,13 @@ def optimizer_page(entry: Entry, notes: Notes) -> str:
     parts = [GENERATED, f"# {name}", lead(entry), "## Update rule", *explain(entry)]
     if "history" in notes:
         parts += ["## History", link(paragraph(notes["history"]))]
-    parts.append("## When to use it")
-    parts += [paragraph(notes["when"])] if "when" in notes else []
-    parts += [
+    when = [paragraph(notes["when"])] if "when" in notes else []
+    when += [
         f"It {REQUIREMENTS[one]}."
         for one in REQUIREMENTS
         if one in entry.requirements and one != "dense"
     ]
+    parts += ["## When to use it" if when else "## How to use it", *when]
     words = ["lit-optim train", f"optimizer={name}", *notes.get("overrides", "").split()]
     parts.append(code(" ".join(words), "bash"))
     parts += [
@@ -239,10 +239,20 @@ def lead(entry: Entry) -> str:
     return first if first.startswith(headline.rstrip(".")) else headline
 
 
-def explain(entry: Entry) -> Iterator[str]:
-    """The docstring as Markdown: formulas as code blocks, and links to sources."""
+def explained_lead(entry: Entry) -> str:
+    """The first paragraph of the docstring; if there is none, the headline as a sentence."""
+    return paragraph(entry.explained.split("\n\n")[0]) or sentence(entry.headline)
+
+
+def explain(entry: Entry, skip_first: bool = False) -> Iterator[str]:
+    """The docstring as Markdown: formulas as code blocks, and links to sources.
+
+    Args:
+        entry: the choice.
+        skip_first: leave out the first paragraph, which stands elsewhere.
+    """
     first, *others = entry.explained.split("\n\n")
-    if lead(entry) != paragraph(first):
+    if not skip_first and lead(entry) != paragraph(first):
         yield paragraph(first)
     has_source = bool(others) and not others[0].startswith(" ")
     for part in others[has_source:]:
@@ -365,8 +375,8 @@ def family_page(title: str, text: str, members: Mapping[str, str]) -> str:
         parts += [
             f"## {name}",
             f"![The lr of {name} over a run](../{IMAGES}/schedules/{name}.svg)",
-            f"{lead(entry)} {link(paragraph(when))}",
-            *explain(entry),
+            " ".join(filter(None, [explained_lead(entry), link(paragraph(when))])),
+            *explain(entry, skip_first=True),
             code(f"lit-optim plot scheduler={name} trainer.max_steps=1000", "bash"),
             *arguments(entry),
         ]

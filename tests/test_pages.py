@@ -114,3 +114,24 @@ def test_a_docstring_that_begins_with_the_headline_is_not_repeated(pages, tmp_pa
     )
     assert pages.lead(entry) == "Does it, fast."
     assert list(pages.explain(entry)) == ["```text\nx\n```"]
+
+
+def test_a_page_without_notes_has_no_empty_section_and_no_trailing_blanks(pages):
+    for entry in entries("optimizer"):
+        if entry.name in ("adamw", "muon", "lbfgs"):
+            page = pages.optimizer_page(entry, {})
+            assert ("## When to use it" in page) == (entry.name != "adamw")
+            assert not re.search(r"^## .*\n+## ", page, re.M)
+    page = pages.family_page("Further schedules", "", {"cosine": "", "none": ""})
+    assert [line for line in page.splitlines() if line != line.rstrip()] == []
+
+
+def test_pages_of_schedules_say_nothing_twice(pages):
+    """The docstring of a schedule replaces its headline, and is not repeated below."""
+    for name, page in pages.write_pages().items():
+        if not name.startswith("schedules/"):
+            continue
+        for section in page.split("\n## ")[1:]:
+            text = re.sub(r"```.*?```|^\|.*$|^!.*$", "", section, flags=re.M | re.S)
+            sentences = [s.strip() for s in re.split(r"(?<=\.)\s+", text) if len(s.split()) > 3]
+            assert len(sentences) == len(set(sentences)), name
