@@ -23,7 +23,7 @@ from lit_optim.environment import is_first_here
 
 INTERRUPTED = 130
 #: Whether the line that says how the program ends has been printed, or is about to be.
-_is_told = threading.Event()
+_is_announced = threading.Event()
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
@@ -37,7 +37,7 @@ def exit_on_interrupt() -> None:
 
 def say_no_more() -> None:
     """Print nothing on Ctrl-C from now on: a line already says how the program ends."""
-    _is_told.set()
+    _is_announced.set()
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
         sys.stdout.flush()  # fails if it is being written to, or a closed pipe
     finally:
         try:
-            if is_first_here() and not _is_told.is_set():  # the other ranks add nothing
+            if is_first_here() and not _is_announced.is_set():  # the other ranks add nothing
                 os.write(2, b"lit_optim: interrupted\n")  # a stream may be in use
         finally:
             os._exit(INTERRUPTED)

@@ -273,13 +273,13 @@ def _of_function(module: _Module, node: ast.FunctionDef, skip: int = 0) -> Signa
         parameters[arg.arg] = Parameter(_evaluate(module, arg.annotation), default is None)
     if arguments.kwarg is None:
         return Signature(parameters)
-    unpacked = _unpacked(module, arguments.kwarg.annotation)
+    unpacked = _unpack(module, arguments.kwarg.annotation)
     if unpacked is None:
         return Signature(parameters, open=True)
     return Signature(parameters | unpacked)
 
 
-def _unpacked(module: _Module, annotation: ast.expr | None) -> dict[str, Parameter] | None:
+def _unpack(module: _Module, annotation: ast.expr | None) -> dict[str, Parameter] | None:
     """The keys of `**keywords: Unpack[SomeTypedDict]`."""
     if not (isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Unpack"):
         return None

@@ -23,7 +23,7 @@ def told(capsys):
 
 def as_installed(monkeypatch, **versions):
     known = {"torch": "2.13.0+cpu", "lightning": "2.6.6"} | versions
-    monkeypatch.setattr(doctor, "installed", known.get)
+    monkeypatch.setattr(doctor, "find_version", known.get)
 
 
 def test_nothing_is_wrong_here(monkeypatch, tmp_path, capsys):

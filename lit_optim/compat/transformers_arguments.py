@@ -110,7 +110,7 @@ def translate(arguments: Mapping[str, Any]) -> list[str]:
     return [f"{key}={_text(value)}" for key, value in made.items()]
 
 
-def untranslated(arguments: Mapping[str, Any]) -> str:
+def describe_untranslated(arguments: Mapping[str, Any]) -> str:
     """Name the keys without a counterpart, in one line; those that change no update are counted."""
     given, void = _check_arguments(arguments), []
     name, row = _optim(given), _row(given)

@@ -46,7 +46,7 @@ def translate_overrides(
             raise UsageError(f"hf.{key} cannot be swept: it is not one key here; sweep ours")
         [ours] = moved
         lines[ours] = ",".join(run[ours] for run in runs)
-    return [f"{key}={value}" for key, value in lines.items()], hf.untranslated(given)
+    return [f"{key}={value}" for key, value in lines.items()], hf.describe_untranslated(given)
 
 
 def _parse_arguments(

@@ -55,15 +55,15 @@ NEVER = ("cooldown",)  # works with branch_from only; schedules have a cooldown 
 
 def dotted_keys(plain: Mapping[str, Any]) -> list[str]:
     """Every key of a configuration: `trainer.max_epochs` and so on, groups and mappings too."""
-    return list(_dotted("", plain))
+    return list(_iterate_keys("", plain))
 
 
-def _dotted(path: str, node: Mapping[str, Any]) -> Iterator[str]:
+def _iterate_keys(path: str, node: Mapping[str, Any]) -> Iterator[str]:
     for key, value in node.items():
         here = f"{path}.{key}" if path else str(key)
         yield here
         if isinstance(value, Mapping):
-            yield from _dotted(here, value)
+            yield from _iterate_keys(here, value)
 
 
 def suggest_other_group(key: str, keys: Sequence[str]) -> str:
@@ -73,8 +73,8 @@ def suggest_other_group(key: str, keys: Sequence[str]) -> str:
         key: the unknown one.
         keys: all known ones.
     """
-    last = _folded(key.rpartition(".")[2])
-    same = [known for known in keys if _folded(known.rpartition(".")[2]) == last and known != key]
+    last = _fold(key.rpartition(".")[2])
+    same = [known for known in keys if _fold(known.rpartition(".")[2]) == last and known != key]
     same = [known for known in same if known not in NEVER]
     found = [known for known in same if known.split(".")[0] not in SUGGESTED_LAST] or same
     if not found and last in KEY_BY_ALIAS:
@@ -100,5 +100,5 @@ def suggest_key(key: str, names: Sequence[str], keys: Sequence[str]) -> str:
     )
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return name.replace("_", "").replace("-", "").lower()

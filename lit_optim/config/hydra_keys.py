@@ -79,14 +79,14 @@ def _check_group(override: Override) -> None:
         )
     if override.is_sweep_override():
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
-    known = _installed(key, own_conf_dir())
+    known = _installed_choices(key, own_conf_dir())
     if not isinstance(value, str) or value not in known:
         near = suggest(str(value), known) or f"; it is one of {', '.join(known)}"
         raise UsageError(f"unknown {key} {value!r}{near}")
 
 
 @cache
-def _installed(group: str, own: Path | None) -> list[str]:
+def _installed_choices(group: str, own: Path | None) -> list[str]:
     """The choices of one of Hydra's groups that its search path has."""
     loader: Any = ConfigLoaderImpl(search_path())
     return [name for name in loader.get_group_options(group) if NAME.fullmatch(name)]

@@ -69,7 +69,7 @@ def quote_path_value(line: str, multirun: bool) -> str:
     if multirun:
         if SWEEP.match(value):
             return line
-        paths = _existing(value) or _listed(value)
+        paths = _split_into_paths(value) or _split_at_commas(value)
     else:
         paths = [value]
     for path in paths:
@@ -105,7 +105,7 @@ def _read(value: str) -> object:
         return ()
 
 
-def _listed(value: str) -> list[str]:
+def _split_at_commas(value: str) -> list[str]:
     """Split a value at its commas, but not at those in quotes."""
     try:
         override = OverridesParser.create().parse_override(f"x={value}")
@@ -113,19 +113,19 @@ def _listed(value: str) -> list[str]:
         return value.split(",")
     read = override.value()
     if isinstance(read, ChoiceSweep) and any(isinstance(one, QuotedString) for one in read.list):
-        return [_written(one) for one in read.list]
+        return [_format_value(one) for one in read.list]
     is_quoted = isinstance(read, str) and value[:1] in ("'", '"')
     return [value] if is_quoted else value.split(",")
 
 
-def _written(one: object) -> str:
+def _format_value(one: object) -> str:
     """A value of a sweep as it is typed."""
     if isinstance(one, QuotedString):
         return str(one.with_quotes())
     return "null" if one is None else str(one)
 
 
-def _existing(value: str) -> list[str] | None:
+def _split_into_paths(value: str) -> list[str] | None:
     """Split a value into paths that exist; None if that is impossible."""
     if os.path.exists(expand_home(value)):
         return [value]
@@ -133,7 +133,7 @@ def _existing(value: str) -> list[str] | None:
         return None
     for comma in (match.start() for match in re.finditer(",", value)):
         if os.path.exists(expand_home(value[:comma])):
-            rest = _existing(value[comma + 1 :])
+            rest = _split_into_paths(value[comma + 1 :])
             if rest is not None:
                 return [value[:comma], *rest]
     return None

@@ -145,7 +145,7 @@ class _TreeReader:
             if child is None or any(child is node.module for node in path):
                 continue
             if attribute == "parametrizations" and is_parametrized(module):
-                for entry in _parametrized(child, name, f"{raw}{attribute}.", path):
+                for entry in _read_parametrized(child, name, f"{raw}{attribute}.", path):
                     self._add(node, entry)
                 continue
             below = self.read(child, f"{name}{attribute}.", f"{raw}{attribute}.", path)
@@ -168,7 +168,9 @@ class _TreeReader:
             module, raw = inner, f"{raw}{attribute}."
 
 
-def _parametrized(lists: nn.Module, name: str, raw: str, path: tuple[Node, ...]) -> Iterator[Entry]:
+def _read_parametrized(
+    lists: nn.Module, name: str, raw: str, path: tuple[Node, ...]
+) -> Iterator[Entry]:
     """Yield the parameters of the parametrized tensors of a layer."""
     for tensor, parametrizations in lists.named_children():
         for below, p in parametrizations.named_parameters(remove_duplicate=False):

@@ -69,7 +69,7 @@ def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
         ]
 
 
-def installed(package: str) -> str | None:
+def find_version(package: str) -> str | None:
     """The version of a package; None if it is not installed."""
     try:
         return version(package)
@@ -81,7 +81,7 @@ def versions() -> Iterator[Finding]:
     """The installed versions, and releases that must not be used."""
     yield Finding("python", "ok", platform.python_version())
     for package in SHOWN:
-        found = installed(package)
+        found = find_version(package)
         if found in MALWARE.get(package, ()):
             yield Finding(
                 package, "bad", f"{found} was malware: pip install 'lightning>=2.6.4', and check "
@@ -93,7 +93,7 @@ def versions() -> Iterator[Finding]:
 
 def clashes() -> Iterator[Finding]:
     """Packages that break each other."""
-    torch, vision = installed("torch"), installed("torchvision")
+    torch, vision = find_version("torch"), find_version("torchvision")
     if torch is None or vision is None:
         return
     built = [name.partition("+")[2].startswith("cpu") for name in (torch, vision)]

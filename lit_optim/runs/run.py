@@ -235,13 +235,13 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         if not by_user and not isinstance(end, SIGTERMException):
             raise  # the user's own
         # Lightning's answer to a signal, after the callbacks have saved
-        raise _interrupted(trainer, by_user) from None
+        raise _make_interrupted(trainer, by_user) from None
     except (UsageError, TrainingFailed):
         end_ranks(trainer)
         raise
     except Exception as error:
         if is_interrupted(trainer):  # a worker or rank that the same signal ended
-            raise _interrupted(trainer, by_user=True) from None
+            raise _make_interrupted(trainer, by_user=True) from None
         if (text := str(error)).startswith(MISFIT):
             raise UsageError(
                 f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
@@ -256,7 +256,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         raise TrainingFailed(message) from error
 
 
-def _interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
+def _make_interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
     kept = [c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)]
     at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
     what, code = ("interrupted", INTERRUPTED) if by_user else ("terminated", 143)

@@ -48,13 +48,13 @@ def dotted_function(text: Any) -> str | None:
     return text if isinstance(text, str) and DOTTED.fullmatch(text) else None
 
 
-def _bounded(value: Any) -> Any:
+def _limit_integer(value: Any) -> Any:
     """Convert an integer above `LARGEST_INT` to a float."""
     return float(value) if isinstance(value, int) and abs(value) > LARGEST_INT else value
 
 
-def _bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *given: _bounded(function(*given))
+def _limit_result(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: _limit_integer(function(*given))
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -69,9 +69,9 @@ def _shift(value: Any, bits: Any) -> Any:
     return value << bits if bits < LARGEST_INT.bit_length() else value * _power(2, bits)
 
 
-BOUNDED = {name: _bound(function) for name, function in FUNCTIONS.items()}
+BOUNDED = {name: _limit_result(function) for name, function in FUNCTIONS.items()}
 OPERATORS = {
-    kind: _bound({ast.Pow: _power, ast.LShift: _shift}.get(kind, operator))
+    kind: _limit_result({ast.Pow: _power, ast.LShift: _shift}.get(kind, operator))
     for kind, operator in simpleeval.DEFAULT_OPERATORS.items()
 }
 
@@ -114,7 +114,7 @@ class Formula:
             if isinstance(node, ast.Constant) and isinstance(node.value, int):
                 if node.value > sys.float_info.max:
                     raise UsageError(f"{self.name}: a number in {text} is too large")
-                node.value = _bounded(node.value)
+                node.value = _limit_integer(node.value)
             if not isinstance(node, ALLOWED_NODES) or (
                 isinstance(node, ast.Constant) and not number
             ):

@@ -68,10 +68,10 @@ def fold(name: str) -> str:
 
 
 def _readable(overrides: Sequence[str]) -> str:
-    return _cut(_sanitized(overrides))
+    return _cut(_sanitize(overrides))
 
 
-def _sanitized(overrides: Sequence[str]) -> str:
+def _sanitize(overrides: Sequence[str]) -> str:
     kept = [line.lstrip("+~") for line in filter_overrides(overrides)]
     name = ",".join(kept).replace("'", "").replace('"', "") or "job"
     return re.sub(r"[^\w=,.\-\[\]%]+", "-", name)
@@ -82,7 +82,7 @@ def _cut(name: str) -> str:
 
 
 def _is_shortened(key: Overrides, shared: set[str]) -> bool:
-    name = _sanitized([line for line in key if line not in shared])
+    name = _sanitize([line for line in key if line not in shared])
     return _cut(name) != name
 
 

@@ -104,7 +104,7 @@ class SweepProgress:
         self._note(overrides, result)
         if not self._is_live:
             count, *more = self._parts()
-            self._print(self._joined([f"{count} {printable(name)}: {status}", *more]))
+            self._print(self._join([f"{count} {printable(name)}: {status}", *more]))
 
     def _note(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
         value = (result or {}).get("best", {}).get((result or {}).get("monitor"))
@@ -140,21 +140,21 @@ class SweepProgress:
         after += [f"ETA {left}"] if left else []
         if best is not None:
             label, value = best
-            others = self._joined([*parts, f"best  {value}", *after])
+            others = self._join([*parts, f"best  {value}", *after])
             label = truncate(label, room - cell_len(others), self.console)
             parts.append(f"best {label} {value}".replace("  ", " "))
         return [*parts, *after]
 
     def line(self, width: int) -> str:
         """Return the line for a terminal with `width` columns."""
-        text = self._joined(self._parts(width))
+        text = self._join(self._parts(width))
         if self._running:
-            start = self._joined([text, "running "])
+            start = self._join([text, "running "])
             names = truncate(_count(self._running), width - cell_len(start), self.console)
             text = f"{start}{names}" if names else text
         return set_cell_size(text, width).rstrip() if cell_len(text) > width else text
 
-    def _joined(self, parts: Sequence[str]) -> str:
+    def _join(self, parts: Sequence[str]) -> str:
         mark = "·" if can_show("·", self.console.file) else "-"
         return f" {mark} ".join(parts)
 

@@ -123,7 +123,7 @@ def set_direction(callback: Any, mode: Direction) -> None:
 
 def _metrics_of(trainer: Trainer, name: str) -> Iterator[Metric]:
     """Yield the torchmetrics objects that are logged under a name, or attributes of that name."""
-    for names, value in _logged(trainer):
+    for names, value in _logged_metrics(trainer):
         if name in names and isinstance(value, Metric):
             yield value
     plain = re.sub(r"\W+", "_", name)
@@ -132,7 +132,7 @@ def _metrics_of(trainer: Trainer, name: str) -> Iterator[Metric]:
             yield module
 
 
-def _logged(trainer: Trainer) -> Iterator[tuple[set[str], Any]]:
+def _logged_metrics(trainer: Trainer) -> Iterator[tuple[set[str], Any]]:
     """Yield the logged values, each with its names: with `_step` or `_epoch` and without."""
     loop = trainer.fit_loop.epoch_loop
     for results in (loop.val_loop._results, loop._results):
@@ -148,7 +148,9 @@ def logged_names(trainer: Trainer) -> list[str]:
     """
     names = dict.fromkeys(trainer.callback_metrics)
     if trainer.sanity_checking:
-        names |= dict.fromkeys(name for found, _ in _logged(trainer) for name in sorted(found))
+        names |= dict.fromkeys(
+            name for found, _ in _logged_metrics(trainer) for name in sorted(found)
+        )
     return list(names)
 
 

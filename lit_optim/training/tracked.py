@@ -65,10 +65,10 @@ def track_optimizers(trainer: Trainer, listener: Listener) -> list[TrackedOptimi
 
 
 def find_tracked_optimizer(
-    tracked: list[TrackedOptimizer], updates: Updates
+    tracked_optimizers: list[TrackedOptimizer], updates: Updates
 ) -> TrackedOptimizer | None:
     """Return the tracked optimizer with this counter."""
-    return next((known for known in tracked if known.updates is updates), None)
+    return next((tracked for tracked in tracked_optimizers if tracked.updates is updates), None)
 
 
 def schedules_of(trainer: Trainer) -> list[ScheduledLR]:

@@ -130,7 +130,7 @@ def test_every_argument_of_a_schedule_is_known(name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": {"no_such": 1}}
     if row.ignores:
         assert hf.translate(given) == hf.translate(given | {"lr_scheduler_kwargs": None})
-        assert "lr_scheduler_kwargs (without effect" in hf.untranslated(given)
+        assert "lr_scheduler_kwargs (without effect" in hf.describe_untranslated(given)
     else:
         with pytest.raises(UsageError, match=f"no_such is no argument of {name}"):
             hf.translate(given)
@@ -211,7 +211,7 @@ def test_the_run():
 def test_what_transformers_ignores_is_told():
     ignored = {"lr_scheduler_type": "constant", "warmup_steps": 9, "optim": "sgd"}
     ignored |= {"adam_beta1": 0.5, "optim_args": "weight_decay=1"}
-    assert hf.untranslated(ignored) == ", ".join(
+    assert hf.describe_untranslated(ignored) == ", ".join(
         f"{key} (without effect in transformers too)"
         for key in ("adam_beta1", "optim_args.weight_decay", "warmup_steps")
     )

@@ -54,7 +54,7 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
             continue
         unknown = key not in known and key not in BOOKKEEPING and key != "lr_mult"
         allowed = [name for name in known if name not in fixed]
-        meant = _misspelled(key, [*allowed, "lr_mult"]) if unknown else None
+        meant = _find_misspelled(key, [*allowed, "lr_mult"]) if unknown else None
         absent = unknown and (meant is not None or is_hyperparameter(key))
         if absent or (key in fixed and value != fixed[key]):
             raise UsageError(
@@ -66,10 +66,10 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)
     others = optimizer.param_groups
-    return _named(kept, len(others)) if others and "param_names" in others[0] else kept
+    return _name_parameters(kept, len(others)) if others and "param_names" in others[0] else kept
 
 
-def _misspelled(key: str, known: list[str]) -> str | None:
+def _find_misspelled(key: str, known: list[str]) -> str | None:
     """The hyperparameter that a key that is not one is likely to mean."""
     if key in TORCHS_SCHEDULERS:
         return None
@@ -104,7 +104,7 @@ def _hyperparameters() -> frozenset[str]:
     return frozenset(taken | set(OPTIONS)) - others
 
 
-def _named(group: dict[str, Any], index: int) -> dict[str, Any]:
+def _name_parameters(group: dict[str, Any], index: int) -> dict[str, Any]:
     """Name the parameters of a group that joins named ones: torch wants names for all or none."""
     group = with_names(group)
     name = group["name"] = group_name(group, index)
