@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -13,6 +15,26 @@ from rich.text import Text
 from lit_optim.errors import escape
 
 GAP = "  "
+
+
+@contextmanager
+def stdout_console(width: int = 160) -> Iterator[Console]:
+    """A console for stdout; if that is not a terminal, lines have no trailing blanks.
+
+    Args:
+        width: of tables, if stdout is not a terminal.
+    """
+    if sys.stdout.isatty():
+        yield Console()
+        return
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, newline="")
+    try:
+        yield Console(width=width, file=file)
+    finally:
+        file.seek(0)
+        for line in file:
+            print(line.rstrip())  # rich fills the lines of a table with blanks
 
 
 def available_width(console: Console) -> int:

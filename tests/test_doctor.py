@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+from contextlib import suppress
 
 import pytest
 from rich.console import Console
@@ -111,3 +112,11 @@ def test_a_place_that_cannot_be_written(monkeypatch, capsys):
 def test_the_command(capsys):
     main(["doctor"])
     assert "python" in capsys.readouterr().out
+
+
+def test_a_pipe_gets_no_trailing_blanks(capsys):
+    with suppress(SystemExit):
+        main(["doctor"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 5
+    assert [line for line in lines if line != line.rstrip()] == []

@@ -9,11 +9,11 @@ from lit_optim.command_line.command import Command, Section
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each check; the exit code is 1 if one failed."""
-    from rich.console import Console
-
+    from lit_optim.printing import stdout_console
     from lit_optim.reports.installation import doctor
 
-    return doctor(Console())
+    with stdout_console() as console:
+        return doctor(console)
 
 
 COMMAND = Command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 
@@ -12,22 +11,12 @@ from lit_optim.command_line.command import OVERRIDES, Command, Section
 
 def run(args: argparse.Namespace) -> None:
     """Print what the run would do."""
-    from rich.console import Console
-
+    from lit_optim.printing import stdout_console
     from lit_optim.reports.explanation import explain
 
     sys.path.append(os.getcwd())  # where the user's own packages are
-    if sys.stdout.isatty():
-        explain(args.overrides, Console())
-        return
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, newline="")
-    try:
-        explain(args.overrides, Console(width=160, file=file))
-    finally:
-        file.seek(0)
-        for line in file:
-            print(line.rstrip())  # rich fills the lines of a table with blanks
+    with stdout_console() as console:
+        explain(args.overrides, console)
 
 
 COMMAND = Command(
