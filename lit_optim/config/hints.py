@@ -49,8 +49,8 @@ KEY_BY_ALIAS = {alias: key for key, names in ALIASES.items() for alias in names.
 #: A key of these groups is suggested only if no other group has one of that name.
 SUGGESTED_LAST = ("callbacks", "logger")
 MAX_SUGGESTIONS = 3
-#: Settings that a key of this name in a group never means.
-NEVER = ("cooldown",)  # works with branch_from only; schedules have a cooldown of their own
+#: Top-level settings that an unknown key of a group never means.
+NOT_SUGGESTED = ("cooldown",)  # works with branch_from only; schedules have a cooldown of their own
 
 
 def dotted_keys(plain: Mapping[str, Any]) -> list[str]:
@@ -75,7 +75,7 @@ def suggest_other_group(key: str, keys: Sequence[str]) -> str:
     """
     last = _fold(key.rpartition(".")[2])
     same = [known for known in keys if _fold(known.rpartition(".")[2]) == last and known != key]
-    same = [known for known in same if known not in NEVER]
+    same = [known for known in same if known not in NOT_SUGGESTED]
     found = [known for known in same if known.split(".")[0] not in SUGGESTED_LAST] or same
     if not found and last in KEY_BY_ALIAS:
         meant = KEY_BY_ALIAS[last]
