@@ -10,7 +10,7 @@ number of threads and in every executor.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -50,10 +50,24 @@ class State:
         kind: `signed` and `non-negative` states may be stored in fewer bits, `weight-like` not.
         initial: the value of its elements before the first update; None: a copy of the parameter,
             for `weight-like` states.
+        when: a hyperparameter; the state is kept only where it is neither 0 nor False.
+        initial_from: a hyperparameter whose value `initial` is.
     """
 
     kind: Kind = "signed"
     initial: float | None = 0.0
+    when: str | None = None
+    initial_from: str | None = None
+
+    def is_kept(self, hyperparameters: dict[str, Any]) -> bool:
+        """Whether the optimizer keeps this state with these hyperparameters."""
+        return self.when is None or bool(hyperparameters[self.when])
+
+    def start_from(self, hyperparameters: dict[str, Any]) -> State:
+        """The state with the `initial` that these hyperparameters give it."""
+        if self.initial_from is None:
+            return self
+        return replace(self, initial=hyperparameters[self.initial_from])
 
 
 def compute_dtype(p: Tensor) -> torch.dtype:

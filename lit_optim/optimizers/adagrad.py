@@ -3,7 +3,7 @@
 from torch.optim.adagrad import adagrad
 
 from lit_optim.kernels.arithmetic import sqrt, square
-from lit_optim.optimizers.base import Batch, Elementwise, State, run_fused
+from lit_optim.optimizers.base import Elementwise, State, TorchStep
 from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
 
 
@@ -36,13 +36,9 @@ class Adagrad(Elementwise):
     lr_range = (1e-3, 3e-1)
     coupled_weight_decay = True
     requirements = ()
-    takes_sparse = True
-
-    def states_for(self, group: Group) -> dict[str, State]:
-        return {"sum": State("non-negative", group["initial_accumulator_value"])}
-
-    def is_still_without_gradient(self, group: Group) -> bool:
-        return True
+    takes_sparse = ignores_zeros = True
+    states = {"sum": State("non-negative", initial_from="initial_accumulator_value")}
+    torch_step = TorchStep(adagrad, ("sum",), devices=("cpu",))
 
     def state_dict(self) -> Scalars:
         """As in torch, parameters that were never updated have a state too."""
@@ -51,13 +47,6 @@ class Adagrad(Elementwise):
                 if not self.state[p]:
                     self.start(p, group)
         return super().state_dict()
-
-    def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
-        if batch.params[0].device.type != "cpu":
-            return False
-        return run_fused(
-            adagrad, group, batch.params, batch.grads, batch.column("sum"), batch.steps(t)
-        )
 
     def effective_lr(self, group: Group, t: int) -> float:
         return float(group["lr"] / (1 + (t - 1) * group["lr_decay"]))

@@ -1,7 +1,6 @@
 """AdamW as TensorFlow has it."""
 
 from lit_optim.optimizers.adamw import AdamW
-from lit_optim.optimizers.base import Batch
 from lit_optim.optimizers.base.decay_by_name import DecayByName
 from lit_optim.optimizers.base.types import Group, NonNegative, Scalars
 
@@ -46,8 +45,8 @@ class AdamWeightDecay(DecayByName, AdamW):
     eps: NonNegative = 1e-7
     weight_decay: NonNegative = 0.0
 
-    def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
-        return False  # in torch's step eps is inside of the bias correction
+    # in torch's step eps is inside of the bias correction
+    torch_step = None  # type: ignore[assignment]
 
     def scalars(self, group: Group, t: int) -> Scalars:
         h = super().scalars(group, t)

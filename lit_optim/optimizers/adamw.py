@@ -4,7 +4,7 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, maximum, sqrt
-from lit_optim.optimizers.base import Batch, Elementwise, State, bias_corrections, run_fused
+from lit_optim.optimizers.base import Elementwise, State, TorchStep, bias_corrections
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, Update, Value
 
 
@@ -37,16 +37,9 @@ class AdamW(Elementwise):
     weight_decay: NonNegative = 1e-2
     amsgrad: bool = False
 
-    def states_for(self, group: Group) -> dict[str, State]:
-        states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
-        return states | ({"max_exp_avg_sq": State("non-negative")} if group["amsgrad"] else {})
-
-    def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
-        names = ("exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * group["amsgrad"])
-        states = [batch.column(name) for name in names]
-        states += [] if group["amsgrad"] else [[]]
-        function = adam if self.is_coupled(group) else adamw
-        return run_fused(function, group, batch.params, batch.grads, *states, batch.steps(t))
+    states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
+    states |= {"max_exp_avg_sq": State("non-negative", when="amsgrad")}
+    torch_step = TorchStep(adamw, ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"), coupled=adam)
 
     def scalars(self, group: Group, t: int) -> Scalars:
         return bias_corrections(group, t)

@@ -40,12 +40,8 @@ class Adan(Elementwise):
     no_prox: bool = False
 
     lr_range = (1e-3, 1.0)
-    states = {
-        "exp_avg": State(),
-        "exp_avg_diff": State(),
-        "exp_avg_sq": State("non-negative"),
-        "last_grad": State(),
-    }
+    states = {"exp_avg": State(), "exp_avg_diff": State(), "exp_avg_sq": State("non-negative")}
+    states |= {"last_grad": State()}
 
     def effective_lr(self, group: Group, t: int) -> float:
         lr, wd = group["lr"], group["weight_decay"]

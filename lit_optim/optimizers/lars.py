@@ -1,16 +1,8 @@
 """LARS."""
 
 from lit_optim.kernels.arithmetic import norm, where
-from lit_optim.optimizers.base import Elementwise, State
-from lit_optim.optimizers.base.types import (
-    Beta,
-    Group,
-    NonNegative,
-    Positive,
-    Scalars,
-    Update,
-    Value,
-)
+from lit_optim.optimizers.base import Elementwise, State, Update, Value
+from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Positive, Scalars
 
 
 class Lars(Elementwise):
@@ -46,9 +38,7 @@ class Lars(Elementwise):
 
     lr_range = (1e-1, 1e2)
     requirements = ("dense", "whole")
-
-    def states_for(self, group: Group) -> dict[str, State]:
-        return {"momentum_buffer": State()} if group["momentum"] > 0 else {}
+    states = {"momentum_buffer": State(when="momentum")}
 
     def coefficients(self, group: Group, t: int) -> tuple[float, float]:
         return 1.0, 1.0

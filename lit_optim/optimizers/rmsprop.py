@@ -44,11 +44,8 @@ class RMSprop(Elementwise):
 
     lr_range = (1e-4, 3e-2)
     coupled_weight_decay = True
-
-    def states_for(self, group: Group) -> dict[str, State]:
-        states = {"square_avg": State("non-negative")}
-        states |= {"momentum_buffer": State()} if group["momentum"] > 0 else {}
-        return states | ({"grad_avg": State()} if group["centered"] else {})
+    states = {"square_avg": State("non-negative"), "momentum_buffer": State(when="momentum")}
+    states |= {"grad_avg": State(when="centered")}
 
     def scalars(self, group: Group, t: int) -> Scalars:
         return {"keeps_momentum": group["momentum"] > 0}

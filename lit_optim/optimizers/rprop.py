@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
-from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, sign, where
-from lit_optim.optimizers.base import Elementwise, State, check_group
+from lit_optim.optimizers.base import Elementwise, State, require
 from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
 
 
@@ -38,20 +37,13 @@ class Rprop(Elementwise):
     etas: Annotated[tuple[float, float], "> 0"] = (0.5, 1.2)
     step_sizes: Annotated[tuple[float, float], ">= 0"] = (1e-6, 50.0)
 
-    def add_param_group(self, param_group: Group) -> None:
-        group = self.defaults | check_group(self, param_group)
-        low, high = group["etas"]
-        if not low < 1 < high:
-            raise UsageError(f"etas must be one below 1 and one above it, got {[low, high]}")
-        least, most = group["step_sizes"]
-        if least > most:
-            raise UsageError(
-                f"step_sizes must be the smallest and the largest, got {[least, most]}"
-            )
-        super().add_param_group(group)
+    states = {"prev": State(), "step_size": State("non-negative", initial_from="lr")}
 
-    def states_for(self, group: Group) -> dict[str, State]:
-        return {"prev": State(), "step_size": State("non-negative", group["lr"])}
+    def check_hyperparameters(self, group: Group) -> None:
+        etas, sizes = list(group["etas"]), list(group["step_sizes"])
+        is_around_1, is_ordered = etas[0] < 1 < etas[1], sizes[0] <= sizes[1]
+        require(is_around_1, f"etas must be one below 1 and one above it, got {etas}")
+        require(is_ordered, f"step_sizes must be the smallest and the largest, got {sizes}")
 
     def coefficients(self, group: Group, t: int) -> tuple[float, float]:
         return 1.0, 1.0

@@ -2,9 +2,8 @@
 
 from torch.optim.sgd import sgd
 
-from lit_optim.errors import UsageError
-from lit_optim.optimizers.base import Batch, Elementwise, State, run_fused
-from lit_optim.optimizers.base.types import Group, NonNegative, Params, Scalars, Update, Value
+from lit_optim.optimizers.base import Elementwise, State, TorchStep, require
+from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
 
 
 class HeavyBall(Elementwise):
@@ -13,20 +12,8 @@ class HeavyBall(Elementwise):
     coupled_weight_decay = True
     requirements = ()
     takes_sparse = True
-
-    def is_still_without_gradient(self, group: Group) -> bool:
-        return bool(group["momentum"] == 0)
-
-    def fused_torch_step(self, group: Group, batch: Batch, t: int) -> bool:
-        keeps_momentum = group["momentum"] > 0
-        if keeps_momentum and t == 1:
-            return False  # torch has no buffer yet, this class has one of zeros
-        none = [None] * len(batch.params)
-        buffers = batch.column("momentum_buffer") if keeps_momentum else none
-        return run_fused(sgd, group, batch.params, batch.grads, buffers)
-
-    def states_for(self, group: Group) -> dict[str, State]:
-        return {"momentum_buffer": State()} if group["momentum"] > 0 else {}
+    states = {"momentum_buffer": State(when="momentum")}
+    torch_step = TorchStep(sgd, ("momentum_buffer",), creates_states=True)
 
     def scalars(self, group: Group, t: int) -> Scalars:
         take = 1.0 if t == 1 else 1 - group["dampening"]  # all of the first gradient
@@ -72,7 +59,7 @@ class SGD(HeavyBall):
 
     lr_range = (1e-3, 1.0)
 
-    def set_up(self, params: Params, values: Scalars) -> None:
-        super().set_up(params, values)
-        if values["nesterov"] and (values["momentum"] == 0 or values["dampening"] != 0):
-            raise UsageError("nesterov must go with momentum > 0 and dampening 0")
+    def check_arguments(self, values: Scalars) -> None:
+        sums = values["momentum"] > 0 and values["dampening"] == 0
+        is_valid = sums or not values["nesterov"]
+        require(is_valid, "nesterov must go with momentum > 0 and dampening 0")

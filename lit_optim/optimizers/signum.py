@@ -1,9 +1,8 @@
 """Signum."""
 
-from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import lerp, sign
-from lit_optim.optimizers.base import Elementwise, State
-from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Params, Scalars, Update, Value
+from lit_optim.optimizers.base import Elementwise, State, require
+from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Scalars, Update, Value
 
 
 class Signum(Elementwise):
@@ -36,13 +35,11 @@ class Signum(Elementwise):
 
     lr_range = (1e-5, 1e-2)
 
-    def set_up(self, params: Params, values: Scalars) -> None:
-        super().set_up(params, values)
-        if values["nesterov"] and values["momentum"] == 0:
-            raise UsageError("nesterov must go with momentum > 0")
+    states = {"momentum_buffer": State(when="momentum")}
 
-    def states_for(self, group: Group) -> dict[str, State]:
-        return {"momentum_buffer": State()} if group["momentum"] > 0 else {}
+    def check_arguments(self, values: Scalars) -> None:
+        is_valid = values["momentum"] > 0 or not values["nesterov"]
+        require(is_valid, "nesterov must go with momentum > 0")
 
     def scalars(self, group: Group, t: int) -> Scalars:
         return {"keeps_momentum": group["momentum"] > 0}

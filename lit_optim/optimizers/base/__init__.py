@@ -5,22 +5,29 @@ This is the vocabulary of a file of `optimizers`; `types` and `matrixwise` compl
 
 from lit_optim.kernels.precision import State
 from lit_optim.optimizers.base.declared import option, setting
-from lit_optim.optimizers.base.elementwise import Elementwise, run_fused
+from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.base.groups import check_group
+from lit_optim.optimizers.base.groups import check_group, require
 from lit_optim.optimizers.base.optimizer import Batch, bias_corrections, peak_lr, power, zeros_for
 from lit_optim.optimizers.base.schedule_free import ScheduleFree
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 from lit_optim.optimizers.base.torch_own import TorchOptimizer
+from lit_optim.optimizers.base.torch_step import TorchStep
+from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 __all__ = [
     "Batch",
     "Elementwise",
     "Factored",
+    "Group",
+    "Scalars",
     "ScheduleFree",
     "State",
     "Tensorwise",
     "TorchOptimizer",
+    "TorchStep",
+    "Update",
+    "Value",
     "bias_corrections",
     "check_group",
     "mean_rows",
@@ -28,7 +35,7 @@ __all__ = [
     "option",
     "peak_lr",
     "power",
-    "run_fused",
+    "require",
     "setting",
     "zeros_for",
 ]

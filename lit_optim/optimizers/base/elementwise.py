@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import cache
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -18,6 +15,7 @@ from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
 from lit_optim.optimizers.base.optimizer import BETAS, Batch, OptimizerBase
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
+from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 __all__ = ["Elementwise", "State"]
@@ -39,10 +37,18 @@ class Elementwise(OptimizerBase):
 
     #: States that the rule does not use, at full precision.
     other_states: ClassVar[dict[str, State]] = {}
+    #: torch's own step, where it computes the same; the torch executor then prefers it.
+    torch_step: ClassVar[TorchStep | None] = None
+    #: Whether a gradient of 0 leaves the states unchanged. Without states, it always does.
+    ignores_zeros: ClassVar[bool] = False
 
     def states_for(self, group: Group) -> dict[str, State]:
-        """The states of a parameter of this group, where they depend on its hyperparameters."""
-        return self.states
+        """The states of a parameter with these hyperparameters."""
+        return {
+            name: state.start_from(group)
+            for name, state in self.states.items()
+            if state.is_kept(group)
+        }
 
     def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         """The algorithm as a pure function: returns the direction u and the new states.
@@ -64,7 +70,10 @@ class Elementwise(OptimizerBase):
         Called only for the torch executor, with tensors of one dtype, and without options that
         torch does not have.
         """
-        return False
+        if self.torch_step is None:
+            return False
+        names = tuple(self.states_for(group))
+        return self.torch_step.run(group, batch, names, t, self.is_coupled(group))
 
     def rule_scalars(self, group: Group) -> Scalars:
         """The hyperparameters that are numbers or bools: a kernel takes no others."""
@@ -158,7 +167,7 @@ class Elementwise(OptimizerBase):
 
     def is_still_without_gradient(self, group: Group) -> bool:
         """Whether a gradient of 0 changes neither the parameter nor a state, options aside."""
-        return False
+        return self.ignores_zeros or not self.states_for(group)
 
     def run_rule(
         self,
@@ -302,29 +311,6 @@ class Elementwise(OptimizerBase):
         if more or dtype not in (torch.float32, torch.float64):  # in 16 bits torch rounds midway
             return False
         return device.type in ("cpu", "cuda") and self.fused_torch_step(group, batch, t)
-
-
-def run_fused(function: Callable[..., Any], group: Group, *tensors: list[Any]) -> bool:
-    """Make an update by one of torch's functional optimizers, fused.
-
-    Args:
-        function: the optimizer; its hyperparameters are those of the group of the same names.
-        group: the hyperparameters.
-        tensors: its lists of tensors, in order.
-
-    Returns:
-        True: the update is made.
-    """
-    hyper = {name: group[name] for name in _keyword_only(function) if name in group}
-    hyper.update(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))
-    function(*tensors, fused=True, **hyper)
-    return True
-
-
-@cache
-def _keyword_only(function: Callable[..., Any]) -> list[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def _local(x: Tensor) -> Tensor:

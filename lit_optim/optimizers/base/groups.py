@@ -131,6 +131,16 @@ def apply_lr_mult(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
     return rest | {"lr": own * group["lr_mult"]}
 
 
+def require(condition: bool, message: str) -> None:
+    """Check a relation between hyperparameters.
+
+    Raises:
+        UsageError: it does not hold.
+    """
+    if not condition:
+        raise UsageError(message)
+
+
 def list_params(params: Any) -> list[Any]:
     """Parameters or param groups in a list.
 

@@ -92,6 +92,16 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         options = {name: value for name, value in OPTIONS.items() if name not in values}
         torch.optim.Optimizer.__init__(self, params, values | self.fixed | options)
         self._check_masters()
+        self.check_arguments(values)
+
+    def check_arguments(self, values: dict[str, Any]) -> None:
+        """Reject arguments of the constructor that contradict each other; see `require`."""
+
+    def check_hyperparameters(self, group: Group) -> None:
+        """Reject hyperparameters of a new group that contradict each other; see `require`.
+
+        It may also set one that depends on others.
+        """
 
     def _check_masters(self) -> None:
         dtypes = {p.dtype for g in self.param_groups if g["master"] != "none" for p in g["params"]}
@@ -298,7 +308,11 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         Raises:
             ValueError: a key is not a hyperparameter of this optimizer, or out of range.
         """
-        super().add_param_group(check_group(self, param_group))
+        group = check_group(self, param_group)
+        for key, value in self.defaults.items():
+            group.setdefault(key, value)
+        self.check_hyperparameters(group)
+        super().add_param_group(group)
         group = self.param_groups[-1]
         if any(p.is_complex() for p in group["params"]):
             self._check_complex(group)
