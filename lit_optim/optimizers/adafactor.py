@@ -1,15 +1,13 @@
 """Adafactor, as torch has it."""
 
 from math import inf, sqrt
-from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
-from lit_optim.optimizers.base import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.base.types import Group, NonNegative, NonPositive, Scalars, TensorUpdate
+from lit_optim.optimizers.base import Factored, Group, Update, Value, mean_rows, mean_squares
+from lit_optim.optimizers.base.types import NonNegative, NonPositive, Scalars
 
 
 class Adafactor(Factored):
@@ -62,14 +60,14 @@ class Adafactor(Factored):
     def scalars(self, group: Group, t: int) -> Scalars:
         return {"take": t ** group["beta2_decay"]}
 
-    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> Scalars:
+    def numbers(self, h: Value, dtype: torch.dtype) -> Scalars:
         eps1 = torch.finfo(dtype).eps if h.eps[0] is None else h.eps[0]
         most = 1 / eps1 if eps1 else inf
         of_u = {"least_mean": eps1, "most": most, "d": h.d, "spreads": False}
         of_step = {"a": h.a, "b": h.b, "least_size": h.eps[1], "scaled": True}
         return of_u | of_step | {"take": h.take, "add": 0.0, "average": 0.0, "weight_decay": 0.0}
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         eps1, eps2 = torch.finfo(g.dtype).eps if h.eps[0] is None else h.eps[0], h.eps[1]
         if g.ndim < 2:
             v = average_squares(s.variance, g, 1 - h.take)

@@ -1,26 +1,11 @@
 """Adafactor, as transformers has it."""
 
 from math import inf, sqrt
-from types import SimpleNamespace
-from typing import Annotated, Any
 
-import torch
-from torch import Tensor
-
-from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import average_squares, clip, lerp, rms, where
-from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import Factored, check_group, mean_rows, mean_squares, zeros_for
-from lit_optim.optimizers.base.types import (
-    Beta,
-    Group,
-    NonNegative,
-    NonPositive,
-    Params,
-    Positive,
-    Scalars,
-    TensorUpdate,
-)
+from lit_optim.optimizers.base import Factored, Group, Scalars, Update, Value, require
+from lit_optim.optimizers.base.factored import mean_rows, mean_squares
+from lit_optim.optimizers.base.types import Beta, NonNegative, NonPositive, Positive, TwoNonNegative
 
 
 class AdafactorHF(Factored):
@@ -68,7 +53,7 @@ class AdafactorHF(Factored):
     """
 
     lr: NonNegative | None = None
-    eps: Annotated[tuple[float, float], ">= 0"] = (1e-30, 1e-3)
+    eps: TwoNonNegative = (1e-30, 1e-3)
     clip_threshold: Positive = 1.0
     decay_rate: NonPositive = -0.8
     beta1: Beta | None = None
@@ -80,32 +65,14 @@ class AdafactorHF(Factored):
     row, column, vector = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
     average, size = "exp_avg", "RMS"
 
-    def set_up(self, params: Params, values: Scalars) -> None:
-        super().set_up(params, values)
-        if (lr := values["lr"]) is not None and values["relative_step"]:
-            raise UsageError(f"lr={lr} must go with relative_step=false: one of them sets the step")
+    def check_arguments(self, values: Scalars) -> None:
+        has_one, lr = values["lr"] is None or not values["relative_step"], values["lr"]
+        require(has_one, f"lr={lr} must go with relative_step=false: one of them sets the step")
 
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group; with relative_step its lr is a factor, 1 unless given."""
-        group = self.defaults | check_group(self, param_group)
-        if group["warmup_init"] and not group["relative_step"]:
-            raise UsageError("warmup_init=true must go with relative_step=true")
-        if group["lr"] is None:
-            if not group["relative_step"]:
-                raise UsageError("lr must be given with relative_step=false")
-            group["lr"] = 1.0
-        super().add_param_group(group)
-
-    def __setstate__(self, state: Group) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:  # a state dict of transformers may have lr None
-            group["lr"] = 1.0 if group["lr"] is None else group["lr"]
-
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        state = super().new_state(p, group) | {"RMS": p.new_zeros((), dtype=compute_dtype(p))}
-        if group["beta1"] is not None:
-            state["exp_avg"] = zeros_for(p)
-        return state
+    def check_hyperparameters(self, group: Group) -> None:
+        warmup, relative = group["warmup_init"], group["relative_step"]
+        require(relative or not warmup, "warmup_init=true must go with relative_step=true")
+        require(relative or group["lr"] is not None, "lr must be given with relative_step=false")
 
     def effective_lr(self, group: Group, t: int) -> float:
         lr = float(group["lr"])
@@ -119,14 +86,14 @@ class AdafactorHF(Factored):
     def scalars(self, group: Group, t: int) -> Scalars:
         return {"step": self.effective_lr(group, t), "take": t ** group["decay_rate"]}
 
-    def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> Scalars:
+    def numbers(self, h: Value, dtype: Value) -> Scalars:
         of_u = {"add": h.eps[0], "least_mean": 0.0, "most": inf, "d": h.clip_threshold}
         of_step = {"a": 1.0, "b": h.step, "least_size": h.eps[1], "scaled": h.scale_parameter}
         average = 0.0 if h.beta1 is None else 1 - h.beta1
         of_average = {"average": average, "weight_decay": h.weight_decay, "spreads": True}
         return of_u | of_step | of_average | {"take": h.take}
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         new, (eps1, eps2) = {"RMS": rms(p)}, h.eps
         if g.ndim < 2:
             v = average_squares(s.exp_avg_sq, g, 1 - h.take) + h.take * eps1

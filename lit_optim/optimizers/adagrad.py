@@ -4,7 +4,7 @@ from torch.optim.adagrad import adagrad
 
 from lit_optim.kernels.arithmetic import sqrt, square
 from lit_optim.optimizers.base import Elementwise, State, TorchStep
-from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
+from lit_optim.optimizers.base.types import Group, NonNegative, Update, Value
 
 
 class Adagrad(Elementwise):
@@ -36,17 +36,9 @@ class Adagrad(Elementwise):
     lr_range = (1e-3, 3e-1)
     coupled_weight_decay = True
     requirements = ()
-    takes_sparse = ignores_zeros = True
+    takes_sparse = ignores_zeros = saves_unstepped = True
     states = {"sum": State("non-negative", initial_from="initial_accumulator_value")}
     torch_step = TorchStep(adagrad, ("sum",), devices=("cpu",))
-
-    def state_dict(self) -> Scalars:
-        """As in torch, parameters that were never updated have a state too."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if not self.state[p]:
-                    self.start(p, group)
-        return super().state_dict()
 
     def effective_lr(self, group: Group, t: int) -> float:
         return float(group["lr"] / (1 + (t - 1) * group["lr_decay"]))

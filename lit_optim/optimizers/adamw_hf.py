@@ -1,9 +1,7 @@
 """AdamW as transformers had it."""
 
-from math import sqrt as host_sqrt
-
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.base import Elementwise, State
+from lit_optim.optimizers.base import Elementwise, State, bias_corrections
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, Update, Value
 
 
@@ -46,8 +44,8 @@ class AdamWHF(Elementwise):
         return shrink, shrink * group["lr"]
 
     def scalars(self, group: Group, t: int) -> Scalars:
-        b1, b2 = group["betas"]
-        correction = host_sqrt(1 - b2**t) / (1 - b1**t) if group["correct_bias"] else 1.0
+        of_t = bias_corrections(group, t)
+        correction = of_t["sqrt_debias2"] / of_t["debias1"] if group["correct_bias"] else 1.0
         return {"correction": correction}
 
     def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:

@@ -1,11 +1,10 @@
 """AdEMAMix."""
 
 from math import exp, log
-from typing import Annotated
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.optimizers.base import Elementwise, State, bias_corrections
-from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, ThreeBetas, Update, Value
+from lit_optim.optimizers.base import Elementwise, State, Update, Value, bias_corrections
+from lit_optim.optimizers.base.types import Count, Group, NonNegative, Scalars, ThreeBetas
 
 
 class AdEMAMix(Elementwise):
@@ -38,7 +37,7 @@ class AdEMAMix(Elementwise):
     lr: NonNegative = 1e-3
     betas: ThreeBetas = (0.9, 0.999, 0.9999)
     alpha: NonNegative = 2.0
-    t_alpha_beta3: Annotated[int, "> 0"] | None = None
+    t_alpha_beta3: Count | None = None
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 1e-2
 

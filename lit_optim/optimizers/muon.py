@@ -1,13 +1,12 @@
 """Muon."""
 
 from math import sqrt
-from typing import Annotated, Literal
+from typing import Literal
 
 from lit_optim.kernels.arithmetic import lerp
-from lit_optim.optimizers.base import State
-from lit_optim.optimizers.base.linalg import Coefficients, orthogonalize
+from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, NonNegative, Update, Value
+from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 
 #: How the step of an orthogonal matrix [m, n] is scaled for its shape.
 AdjustLr = Literal["original", "match_rms_adamw", "spectral"]
@@ -55,7 +54,7 @@ class Muon(Matrixwise):
     nesterov: bool = True
     weight_decay: NonNegative = 0.0
     ns_coefficients: Coefficients | tuple[float, float, float] = "original"
-    ns_steps: Annotated[int, "in [1, 99]"] | None = None
+    ns_steps: Iterations | None = None
     eps: NonNegative = 1e-7
     adjust_lr_fn: AdjustLr = "original"
 

@@ -1,12 +1,12 @@
 """Muon, torch's own."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base import TorchOptimizer
-from lit_optim.optimizers.base.types import NonNegative
+from lit_optim.optimizers.base.types import Iterations, NonNegative
 
 if torch.__version__ < "2.9":
     raise UsageError(f"MuonTorch needs torch 2.9 or newer, this is {torch.__version__}")
@@ -51,7 +51,7 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
     nesterov: bool = True
     ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315)
     eps: NonNegative = 1e-7
-    ns_steps: Annotated[int, "in [1, 99]"] = 5
+    ns_steps: Iterations = 5
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = None
 
     requirements = ("dense", "whole")

@@ -1,13 +1,9 @@
 """NorMuon."""
 
-from typing import Annotated
-
 from lit_optim.kernels.arithmetic import lerp, square
-from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import zeros_for
-from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalize
+from lit_optim.optimizers.base import Coefficients, State, Update, Value, frobenius, orthogonalize
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, NonNegative, Update, Value
+from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 from lit_optim.optimizers.muon import AdjustLr, scale_for_shape
 
 #: Added to denominators; the authors' constant.
@@ -54,17 +50,14 @@ class NorMuon(Matrixwise):
     nesterov: bool = True
     weight_decay: NonNegative = 0.0
     ns_coefficients: Coefficients | tuple[float, float, float] = "original"
-    ns_steps: Annotated[int, "in [1, 99]"] | None = None
+    ns_steps: Iterations | None = None
     eps: NonNegative = 1e-7
     adjust_lr_fn: AdjustLr = "original"
 
     lr_range = (3e-3, 1.0)
+    states = {"momentum_buffer": State()}
+    row_states = ("row_var",)
     adamw_share = 0.1
-
-    def new_state(self, p: Value, group: Group) -> dict[str, Value]:
-        split = group.get("split", 1)
-        rows = p.new_zeros((split, p.shape[0] // split, 1), dtype=compute_dtype(p))
-        return {"momentum_buffer": zeros_for(p), "row_var": rows}
 
     def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         b = lerp(s.momentum_buffer, g, 1 - h.momentum)

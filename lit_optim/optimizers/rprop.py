@@ -1,10 +1,8 @@
 """Resilient backpropagation."""
 
-from typing import Annotated
-
 from lit_optim.kernels.arithmetic import clip, sign, where
-from lit_optim.optimizers.base import Elementwise, State, require
-from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
+from lit_optim.optimizers.base import Elementwise, Group, Scalars, State, Update, Value, require
+from lit_optim.optimizers.base.types import NonNegative, TwoNonNegative, TwoPositive
 
 
 class Rprop(Elementwise):
@@ -34,8 +32,8 @@ class Rprop(Elementwise):
     """
 
     lr: NonNegative = 1e-2
-    etas: Annotated[tuple[float, float], "> 0"] = (0.5, 1.2)
-    step_sizes: Annotated[tuple[float, float], ">= 0"] = (1e-6, 50.0)
+    etas: TwoPositive = (0.5, 1.2)
+    step_sizes: TwoNonNegative = (1e-6, 50.0)
 
     states = {"prev": State(), "step_size": State("non-negative", initial_from="lr")}
 

@@ -1,10 +1,8 @@
 """Schedule-free AdamW."""
 
-from typing import Annotated
-
 from lit_optim.kernels.arithmetic import average_squares, sqrt
-from lit_optim.optimizers.base import ScheduleFree, State, bias_corrections
-from lit_optim.optimizers.base.types import Group, NonNegative, Scalars, Update, Value
+from lit_optim.optimizers.base import ScheduleFree, State, Update, Value, bias_corrections
+from lit_optim.optimizers.base.types import Group, NonNegative, OpenBetas, Scalars, Updates
 
 
 class ScheduleFreeAdamW(ScheduleFree):
@@ -42,10 +40,10 @@ class ScheduleFreeAdamW(ScheduleFree):
     """
 
     lr: NonNegative = 2.5e-3
-    betas: Annotated[tuple[float, float], "in (0, 1)"] = (0.9, 0.999)
+    betas: OpenBetas = (0.9, 0.999)
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 0.0
-    warmup_steps: Annotated[int, ">= 0"] = 0
+    warmup_steps: Updates = 0
     r: NonNegative = 0.0
     weight_lr_power: NonNegative = 2.0
 

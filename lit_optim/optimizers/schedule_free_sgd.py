@@ -1,9 +1,7 @@
 """Schedule-free stochastic gradient descent."""
 
-from typing import Annotated
-
-from lit_optim.optimizers.base import ScheduleFree, State
-from lit_optim.optimizers.base.types import Group, NonNegative, Update, Value
+from lit_optim.optimizers.base import ScheduleFree, State, Update, Value
+from lit_optim.optimizers.base.types import Group, NonNegative, OpenBeta, Updates
 
 
 class ScheduleFreeSGD(ScheduleFree):
@@ -36,9 +34,9 @@ class ScheduleFreeSGD(ScheduleFree):
     """
 
     lr: NonNegative = 1.0
-    momentum: Annotated[float, "in (0, 1)"] = 0.9
+    momentum: OpenBeta = 0.9
     weight_decay: NonNegative = 0.0
-    warmup_steps: Annotated[int, ">= 0"] = 0
+    warmup_steps: Updates = 0
     r: NonNegative = 0.0
     weight_lr_power: NonNegative = 2.0
 

@@ -1,12 +1,9 @@
 """Scion."""
 
-from typing import Annotated
-
 from lit_optim.kernels.arithmetic import lerp
-from lit_optim.optimizers.base import State
-from lit_optim.optimizers.base.linalg import Coefficients, orthogonalize
+from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, NonNegative, Positive, Update, Value
+from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative, Positive
 from lit_optim.optimizers.muon import scale_for_shape
 
 
@@ -45,7 +42,7 @@ class Scion(Matrixwise):
     rho: Positive = 50.0
     weight_decay: NonNegative = 1.0
     ns_coefficients: Coefficients | tuple[float, float, float] = "original"
-    ns_steps: Annotated[int, "in [1, 99]"] | None = None
+    ns_steps: Iterations | None = None
     eps: NonNegative = 1e-7
 
     lr_range = (1e-5, 1e-2)

@@ -1,22 +1,11 @@
 """Shampoo."""
 
-from typing import Annotated, Any
-
 import torch
-from torch import Tensor
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import State, bias_corrections, linalg
-from lit_optim.optimizers.base.matrixwise import Matrixwise, sides
-from lit_optim.optimizers.base.types import (
-    Betas,
-    Group,
-    NonNegative,
-    Positive,
-    Scalars,
-    TensorUpdate,
-)
+from lit_optim.optimizers.base import State, Update, Value, bias_corrections, linalg
+from lit_optim.optimizers.base.matrixwise import Matrixwise
+from lit_optim.optimizers.base.types import AtLeastOne, Betas, Group, NonNegative, Positive, Scalars
 
 
 class Shampoo(Matrixwise):
@@ -56,26 +45,20 @@ class Shampoo(Matrixwise):
     betas: Betas = (0.95, 0.95)
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 0.01
-    precondition_frequency: Annotated[int, ">= 1"] = 10
-    max_precondition_dim: Annotated[int, ">= 1"] = 4096
+    precondition_frequency: AtLeastOne = 10
+    max_precondition_dim: AtLeastOne = 4096
     matrix_eps: Positive = 1e-12
 
     lr_range = (1e-3, 1e-1)
     states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
-
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        state = super().new_state(p, group)
-        for side, parts, size in sides(p, group):
-            factor = p.new_zeros((parts, size, size), dtype=compute_dtype(p))
-            state |= {side: factor, f"{side}_root": torch.zeros_like(factor)}
-        return state
+    side_states = {"": 0.0, "_root": 0.0}
 
     def scalars(self, group: Group, t: int) -> Scalars:
         every, debias2 = group["precondition_frequency"], 1 - group["betas"][1] ** t
         when = {"has_roots": t >= every, "renews_roots": t % every == 0}
         return bias_corrections(group, t) | when | {"debias2": debias2}
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         m, v = lerp(s.exp_avg, g, 1 - h.b1), average_squares(s.exp_avg_sq, g, h.b2)
         new = {"exp_avg": m, "exp_avg_sq": v}
         d, u = m / h.debias1 / (sqrt(v) / h.sqrt_debias2 + h.eps), m

@@ -1,16 +1,11 @@
 """SOAP."""
 
-from math import sqrt as host_sqrt
-from typing import Annotated, Any
-
 import torch
-from torch import Tensor
 
 from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
-from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base import State, linalg
-from lit_optim.optimizers.base.matrixwise import Matrixwise, sides
-from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Scalars, TensorUpdate
+from lit_optim.optimizers.base import State, Update, Value, bias_corrections, linalg
+from lit_optim.optimizers.base.matrixwise import Matrixwise
+from lit_optim.optimizers.base.types import AtLeastOne, Betas, Group, NonNegative, Scalars
 
 
 class SOAP(Matrixwise):
@@ -51,31 +46,24 @@ class SOAP(Matrixwise):
     betas: Betas = (0.95, 0.95)
     eps: NonNegative = 1e-8
     weight_decay: NonNegative = 0.01
-    precondition_frequency: Annotated[int, ">= 1"] = 10
-    max_precondition_dim: Annotated[int, ">= 1"] = 10_000
+    precondition_frequency: AtLeastOne = 10
+    max_precondition_dim: AtLeastOne = 10_000
 
     lr_range = (3e-4, 3e-2)
     states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
-
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        state = super().new_state(p, group)
-        for side, parts, size in sides(p, group):
-            eye = torch.eye(size, dtype=compute_dtype(p), device=p.device).repeat(parts, 1, 1)
-            state |= {side: torch.zeros_like(eye), f"{side}_basis": eye}
-        return state
+    side_states = {"": 0.0, "_basis": 1.0}
 
     def effective_lr(self, group: Group, t: int) -> float:
         return float(group["lr"]) if t > 1 else 0.0
 
     def scalars(self, group: Group, t: int) -> Scalars:
-        (b1, b2), k = group["betas"], t - 1
-        debias = host_sqrt(1 - b2**k) / (1 - b1**k) if k else 0.0
+        k, of_k = t - 1, bias_corrections(group, t - 1)
+        debias = of_k["sqrt_debias2"] / of_k["debias1"] if k else 0.0
         renews = k > 0 and k % group["precondition_frequency"] == 0
         return {"debias": debias, "is_first": k == 0, "renews_basis": renews}
 
-    def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
-        new: dict[str, Tensor] = {}
-        m, v, u = s.exp_avg, s.exp_avg_sq, torch.zeros_like(g)
+    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+        new, m, v, u = dict[str, Value](), s.exp_avg, s.exp_avg_sq, torch.zeros_like(g)
         if not h.is_first:
             r = rotate(g, s)
             m, v = lerp(m, r, 1 - h.b1), average_squares(v, r, h.b2)
@@ -92,8 +80,8 @@ class SOAP(Matrixwise):
         return u, new | {"exp_avg": m, "exp_avg_sq": v}
 
     def _renew_basis(
-        self, side: str, dim: int, v: Tensor, s: Any, new: dict[str, Tensor], h: Any
-    ) -> Tensor:
+        self, side: str, dim: int, v: Value, s: Value, new: Scalars, h: Value
+    ) -> Value:
         """Renew the basis of a side, in s and in the new states; returns v in its order."""
         name = f"{side}_basis"
         compute = linalg.compute_eigenbasis if h.is_first else linalg.refresh_eigenbasis
@@ -105,13 +93,13 @@ class SOAP(Matrixwise):
         return v.gather(dim, order.unsqueeze(-1 if dim == -2 else -2).expand_as(v))
 
 
-def rotate(x: Tensor, s: Any) -> Tensor:
+def rotate(x: Value, s: Value) -> Value:
     """Rotate x into the eigenbasis: qlᵀ x qr; a side without a basis is not changed."""
     x = s.left_basis.mT @ x if hasattr(s, "left") else x
     return x @ s.right_basis if hasattr(s, "right") else x
 
 
-def rotate_back(x: Tensor, s: Any) -> Tensor:
+def rotate_back(x: Value, s: Value) -> Value:
     """Rotate x out of the eigenbasis: ql x qrᵀ."""
     x = s.left_basis @ x if hasattr(s, "left") else x
     return x @ s.right_basis.mT if hasattr(s, "right") else x

@@ -8,6 +8,7 @@ from lit_optim.optimizers.base.declared import option, setting
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.base.groups import check_group, require
+from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalize
 from lit_optim.optimizers.base.optimizer import Batch, bias_corrections, peak_lr, power, zeros_for
 from lit_optim.optimizers.base.schedule_free import ScheduleFree
 from lit_optim.optimizers.base.tensorwise import Tensorwise
@@ -17,6 +18,7 @@ from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 __all__ = [
     "Batch",
+    "Coefficients",
     "Elementwise",
     "Factored",
     "Group",
@@ -30,9 +32,11 @@ __all__ = [
     "Value",
     "bias_corrections",
     "check_group",
+    "frobenius",
     "mean_rows",
     "mean_squares",
     "option",
+    "orthogonalize",
     "peak_lr",
     "power",
     "require",

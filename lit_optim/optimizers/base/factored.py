@@ -29,9 +29,11 @@ class Factored(Tensorwise):
     vector: ClassVar[str]
     #: Whether row and column means keep the dimension that they are means over, with length 1.
     keeps_dimension: ClassVar[bool] = False
-    #: The names of the average of the updates and of the size of the parameter, if kept.
+    #: The names of the average of the updates and of the size of the parameter, if kept; and of the
+    #: decay rate of the average, without which it is not kept.
     average: ClassVar[str | None] = None
     size: ClassVar[str | None] = None
+    average_beta: ClassVar[str] = "beta1"
 
     def numbers(self, h: SimpleNamespace, dtype: torch.dtype) -> Scalars:
         """The scalars of the kernel.
@@ -53,14 +55,21 @@ class Factored(Tensorwise):
         raise NotImplementedError
 
     def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
+        dtype = compute_dtype(p)
         if p.ndim < 2:
-            return {self.vector: zeros_for(p)}
-        *batch, rows, columns = p.shape
-        one = [1] if self.keeps_dimension else []
-        return {
-            self.row: p.new_zeros((*batch, rows, *one), dtype=compute_dtype(p)),
-            self.column: p.new_zeros((*batch, *one, columns), dtype=compute_dtype(p)),
-        }
+            state = {self.vector: zeros_for(p)}
+        else:
+            *batch, rows, columns = p.shape
+            one = [1] if self.keeps_dimension else []
+            state = {
+                self.row: p.new_zeros((*batch, rows, *one), dtype=dtype),
+                self.column: p.new_zeros((*batch, *one, columns), dtype=dtype),
+            }
+        if self.size is not None:
+            state[self.size] = p.new_zeros((), dtype=dtype)
+        if self.average is not None and group[self.average_beta] is not None:
+            state[self.average] = zeros_for(p)
+        return state
 
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         if group["executor"] != "torch":

@@ -36,7 +36,7 @@ AT_ONCE = {True: 1 << 19, False: 1 << 26}
 class Matrixwise(OptimizerBase):
     """An optimizer of matrices, which updates many of one shape at a time.
 
-    A subclass declares `states`, or writes `new_state` if some have another shape. It writes
+    A subclass declares `states`, `row_states` and `side_states`. It writes
     `direction`, and `scalars` for what it derives. A convolution is the matrix of shape
     [out, in * height * width]; a parameter of a group with `split` is that many matrices, stacked.
 
@@ -58,6 +58,11 @@ class Matrixwise(OptimizerBase):
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "roles", "whole")
     #: The states of a parameter that have its shape, by torch's names for them.
     states: ClassVar[dict[str, State]] = {}
+    #: The states that have one number for each row: [matrices, m, 1].
+    row_states: ClassVar[tuple[str, ...]] = ()
+    #: The square states of each side that is at most max_precondition_dim long, [matrices, m, m] of
+    #: `left` and [matrices, n, n] of `right`: their suffixes, and the numbers on their diagonals.
+    side_states: ClassVar[dict[str, float]] = {}
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 
@@ -80,7 +85,15 @@ class Matrixwise(OptimizerBase):
             )
 
     def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        return {name: zeros_for(p) for name in self.states}
+        split, dtype = group.get("split", 1), compute_dtype(p)
+        state = {name: zeros_for(p) for name in self.states}
+        for name in self.row_states:
+            state[name] = p.new_zeros((split, p.shape[0] // split, 1), dtype=dtype)
+        for side, size in _sides(p, group) if self.side_states else ():
+            for suffix, diagonal in self.side_states.items():
+                square = state[side + suffix] = p.new_zeros((split, size, size), dtype=dtype)
+                square.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
+        return state
 
     def owner(self, group: Group) -> OptimizerBase:
         hidden = group.get("role", HIDDEN) == HIDDEN
@@ -216,12 +229,11 @@ class Matrixwise(OptimizerBase):
             self.adamw.param_groups = own
 
 
-def sides(p: Tensor, group: Group) -> Iterator[tuple[str, int, int]]:
-    """The sides of a matrix that are short enough for a factor: name, number of matrices, size."""
-    parts = group.get("split", 1)
-    for side, size in (("left", p.shape[0] // parts), ("right", p[0].numel())):
+def _sides(p: Tensor, group: Group) -> Iterator[tuple[str, int]]:
+    """The sides of a matrix that are short enough for a factor: name and length."""
+    for side, size in (("left", p.shape[0] // group.get("split", 1)), ("right", p[0].numel())):
         if size <= group["max_precondition_dim"]:
-            yield side, parts, size
+            yield side, size
 
 
 def _stack_matrices(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:

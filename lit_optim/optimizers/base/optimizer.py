@@ -76,8 +76,12 @@ class OptimizerBase(Options, torch.optim.Optimizer):
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense",)
     #: Whether gradients may be sparse; coordinates without an entry are then left unchanged.
     takes_sparse: ClassVar[bool] = False
+    #: Whether parameters that were never updated have states in the state dict, as torch's do.
+    saves_unstepped: ClassVar[bool] = False
     #: Whether parameters may be complex; each is computed as two real ones.
     takes_complex: ClassVar[bool] = False
+    #: The lr of a group whose lr is null, in optimizers that allow it.
+    lr_if_null: ClassVar[float] = 1.0
     #: The range in which to search for its lr.
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
@@ -98,10 +102,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         """Reject arguments of the constructor that contradict each other; see `require`."""
 
     def check_hyperparameters(self, group: Group) -> None:
-        """Reject hyperparameters of a new group that contradict each other; see `require`.
-
-        It may also set one that depends on others.
-        """
+        """Reject hyperparameters of a new group that contradict each other; see `require`."""
 
     def _check_masters(self) -> None:
         dtypes = {p.dtype for g in self.param_groups if g["master"] != "none" for p in g["params"]}
@@ -312,6 +313,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         for key, value in self.defaults.items():
             group.setdefault(key, value)
         self.check_hyperparameters(group)
+        self._set_null_lr(group)
         super().add_param_group(group)
         group = self.param_groups[-1]
         if any(p.is_complex() for p in group["params"]):
@@ -319,6 +321,10 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         own_step = type(self).coefficients is not OptimizerBase.coefficients
         decoupled = "weight_decay" in group and not self.is_coupled(group)
         check_options(type(self).__name__, group, own_step, decoupled)
+
+    def _set_null_lr(self, group: Group) -> None:
+        if "lr" in group and group["lr"] is None:
+            group["lr"] = self.lr_if_null
 
     def _check_complex(self, group: Group) -> None:
         if not self.takes_complex:
@@ -328,6 +334,14 @@ class OptimizerBase(Options, torch.optim.Optimizer):
                 raise UsageError(
                     f"{key}={group[key]} is for real parameters, and these are complex"
                 )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states and the groups, in torch's form."""
+        for group in self.param_groups if self.saves_unstepped else ():
+            for p in group["params"]:
+                if not self.state[p]:
+                    self.start(p, group)
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of torch's class, with states at full precision."""
@@ -385,6 +399,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         for group in self.param_groups:  # an older state dict may lack a hyperparameter
             for key, value in self.owner(group).defaults.items():
                 group.setdefault(key, value)
+            self._set_null_lr(group)  # transformers' Adafactor saves it
 
 
 def zeros_for(p: Tensor) -> Tensor:

@@ -13,12 +13,24 @@ Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 NonPositive = Annotated[float, "<= 0"]
 Count = Annotated[int, "> 0"]
+#: The number of updates from one event to the next, or the length of a side.
+AtLeastOne = Annotated[int, ">= 1"]
+#: A number of updates, which may be none.
+Updates = Annotated[int, ">= 0"]
+#: The number of iterations within an update.
+Iterations = Annotated[int, "in [1, 99]"]
+TwoPositive = Annotated[tuple[float, float], "> 0"]
+TwoNonNegative = Annotated[tuple[float, float], ">= 0"]
 #: A share of a whole.
 Share = Annotated[float, "in [0, 1]"]
 #: The decay rate of an exponential moving average.
 Beta = Annotated[float, "in [0, 1)"]
+#: The same without 0.
+OpenBeta = Annotated[float, "in (0, 1)"]
 #: Decay rates of two averages; rules see them as h.b1 and h.b2.
 Betas = Annotated[tuple[float, float], "in [0, 1)"]
+#: The same without 0.
+OpenBetas = Annotated[tuple[float, float], "in (0, 1)"]
 #: Decay rates of three averages; rules see them as h.b1, h.b2 and h.b3.
 ThreeBetas = Annotated[tuple[float, float, float], "in [0, 1)"]
 
