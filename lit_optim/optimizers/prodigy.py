@@ -1,32 +1,14 @@
 """Prodigy."""
 
-import logging
-from collections.abc import Callable
 from math import sqrt as host_sqrt
-from types import SimpleNamespace
-from typing import Annotated, Any
-
-import torch
-from torch import Tensor
 
 from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
-from lit_optim.optimizers.base import Batch, Elementwise, State
-from lit_optim.optimizers.base.groups import check_is_group
-from lit_optim.optimizers.base.types import (
-    Beta,
-    Betas,
-    Group,
-    NonNegative,
-    Positive,
-    Scalars,
-    Update,
-    Value,
-)
-
-LOG = logging.getLogger("lit_optim")
+from lit_optim.optimizers.base import Group, Scalars, State, Update, Value, bias_corrections
+from lit_optim.optimizers.base.lr_estimate import LrEstimating, add_up
+from lit_optim.optimizers.base.types import AboveOne, Beta, Betas, NonNegative, Positive
 
 
-class Prodigy(Elementwise):
+class Prodigy(LrEstimating):
     """Adam that estimates its lr: d, a lower bound of the distance to the solution.
 
     Mishchenko & Defazio 2023, Prodigy: An Expeditiously Adaptive Parameter-Free Learner,
@@ -72,103 +54,45 @@ class Prodigy(Elementwise):
     safeguard_warmup: bool = False
     d0: Positive = 1e-6
     d_coef: Positive = 1.0
-    growth_rate: Annotated[float, "> 1"] | None = None
+    growth_rate: AboveOne | None = None
 
     coupled_weight_decay = True
-    requirements = ("dense", "lr_of_1", "one_lr", "whole")
-    lr_range = (1e-1, 1e1)
     states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
     other_states = {"s": State("weight-like"), "p0": State("weight-like", None)}
 
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group, with the d of the existing ones."""
-        check_is_group(param_group)
-        d0 = param_group.get("d0", self.defaults["d0"])
-        initial = {"d": d0, "d_max": d0, "d_numerator": 0.0, "k": 0}
-        self.defaults = initial | self.defaults
-        current = self.param_groups[0] if self.param_groups else initial
-        super().add_param_group({key: current[key] for key in initial} | param_group)
-        self._warn_of_low_precision(self.param_groups[-1])
+    def initial_estimates(self, group: Group) -> Scalars:
+        return {"d_max": group["d0"], "d_numerator": 0.0}
 
-    def _warn_of_low_precision(self, group: Group) -> None:
-        """Warn that p - p0 stays 0, and so d stays d0, if rounding loses the first steps."""
-        low = {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}
-        if low and group["master"] == "none" and not self.__dict__.get("_has_warned"):
-            self.__dict__["_has_warned"] = True
-            names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in low))
-            LOG.warning(
-                "Prodigy: first steps of about d0=%g are lost in %s parameters, so that d stays "
-                "there; keep them in float32 (trainer.precision=bf16-mixed)%s or raise d0",
-                group["d0"], names, ", master=split" if torch.bfloat16 in low else "",
-            )  # fmt: skip
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Estimate d, then update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        before = self.param_groups[0]["d"]
-        if self._estimate():
-            self.__dict__["_d_before"] = before
-            try:
-                super().step()
-            finally:
-                del self.__dict__["_d_before"]
-            for group in self.param_groups:
-                group["k"] += 1
-        return loss
-
-    def _estimate(self) -> bool:
-        """Average the gradients into s and num, and estimate d; False if all gradients are 0."""
+    def _estimate(self) -> Scalars | None:
+        """Average the gradients into s and num, and estimate d; None if all gradients are 0."""
         first = self.param_groups[0]
-        d, ways, norms = first["d"], list[Any](), list[Any]()
+        d, ways, norms = first["d"], list[Value](), list[Value]()
         for group in self.param_groups:
-            size = self.effective_lr(group, 1)
-            reductions = self._reduce(group, size)
-            norms += reductions.get("norm", ())  # none without gradients or elements
+            size, of_g = self.effective_lr(group, 1), group["d"] / group["d0"]
+            take = of_g * (group["d"] if group["safeguard_warmup"] else size)
+            sums = self.reduce_gradients(group, _average_gradient, b3=_beta3(group), take=take)
+            norms += sums.get("norm", ())
             if group["lr"] > 0:
-                ways += [d / group["d0"] * size * way for way in reductions.get("way", ())]
-        denominator = _sum(norms)
-        numerator = first["d_numerator"] * _beta3(first) + _sum(ways)
+                ways += [d / group["d0"] * size * way for way in sums.get("way", ())]
+        denominator = add_up(norms)
+        numerator = first["d_numerator"] * _beta3(first) + add_up(ways)
         if denominator == 0:
-            return False
-        if any(group["lr"] > 0 for group in self.param_groups):
-            estimate = first["d_coef"] * numerator / denominator
-            d_max = max(first["d_max"], estimate)
-            d = max(d, estimate) if d == first["d0"] else d
-            d = d_max if first["growth_rate"] is None else min(d_max, d * first["growth_rate"])
-            for group in self.param_groups:
-                group |= {"d": d, "d_max": d_max, "d_numerator": numerator}
-        return True
-
-    def _reduce(self, group: Group, size: float) -> dict[str, list[Any]]:
-        """Average the gradients of a group into s; returns <g, p0 - p> and |s|_1 by tensor."""
-        params = [p for p in group["params"] if p.grad is not None]
-        states = [self.state[p] or self.start(p, group) for p in params]
-        batch = Batch(params, [p.grad for p in params], states)
-        h = SimpleNamespace(
-            b3=_beta3(group),
-            take=group["d"] / group["d0"] * (group["d"] if group["safeguard_warmup"] else size),
-            weight_decay=group["weight_decay"],
-            coupled=self.is_coupled(group) and group["weight_decay"] != 0,
-            maximize=group["maximize"],
-        )
-        return self.run_rule(group, batch, _average_gradient, ("s", "p0"), h)
+            return None
+        if not any(group["lr"] > 0 for group in self.param_groups):
+            return {}
+        estimate = first["d_coef"] * numerator / denominator
+        d_max = max(first["d_max"], estimate)
+        d = max(d, estimate) if d == first["d0"] else d
+        d = d_max if first["growth_rate"] is None else min(d_max, d * first["growth_rate"])
+        return {"d": d, "d_max": d_max, "d_numerator": numerator}
 
     def effective_lr(self, group: Group, t: int) -> float:
-        (b1, b2), k = group["betas"], group["k"] + 1
-        debias = host_sqrt(1 - b2**k) / (1 - b1**k) if group["use_bias_correction"] else 1.0
-        return float(self._current_d(group) * group["lr"] * debias)
+        of_k, corrected = bias_corrections(group, group["k"] + 1), group["use_bias_correction"]
+        debias = of_k["sqrt_debias2"] / of_k["debias1"] if corrected else 1.0
+        return float(group["d"] * group["lr"] * debias)
 
     def scalars(self, group: Group, t: int) -> Scalars:
-        return {"d": self._current_d(group), "d_eps": group["d"] * group["eps"]}
-
-    def _current_d(self, group: Group) -> float:
-        """The d of the update; within a step the group already has the next one."""
-        before: float | None = self.__dict__.get("_d_before")
-        return float(group["d"]) if before is None else before
+        return {"d": group["d"], "d_eps": self.next_estimate(group, "d") * group["eps"]}
 
     def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         m = lerp(s.exp_avg, h.d * g, 1 - h.b1)
@@ -181,19 +105,7 @@ def _beta3(group: Group) -> float:
     return float(host_sqrt(group["betas"][1]) if group["beta3"] is None else group["beta3"])
 
 
-def _average_gradient(
-    g: Value, p: Value, s: Value, h: Value
-) -> tuple[float, float, float, dict[str, Value]]:
-    """Average a gradient into s, and reduce <g, p0 - p> and |s|_1; p does not change."""
-    g = -g if h.maximize else g
-    g = g + h.weight_decay * p if h.coupled else g
+def _average_gradient(g: Value, p: Value, s: Value, h: Value) -> dict[str, Value]:
+    """Average a gradient into s; reduce <g, p0 - p> and |s|_1."""
     after = h.b3 * s.s + h.take * g
-    reductions = {"way": dot(g, s.p0 - p), "norm": total(absolute(after))}
-    return 1.0, 0.0, 0.0, {"s": after} | reductions
-
-
-def _sum(numbers: list[Any]) -> float:
-    """Sum numbers, some of them on a device, which is synchronized once."""
-    tensors = [x for x in numbers if isinstance(x, Tensor)]
-    floats = [x for x in numbers if not isinstance(x, Tensor)]
-    return float(sum(floats) + (sum(torch.stack(tensors).tolist()) if tensors else 0.0))
+    return {"s": after, "way": dot(g, s.p0 - p), "norm": total(absolute(after))}

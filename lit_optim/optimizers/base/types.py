@@ -13,6 +13,8 @@ Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 NonPositive = Annotated[float, "<= 0"]
 Count = Annotated[int, "> 0"]
+#: A factor by which something grows.
+AboveOne = Annotated[float, "> 1"]
 #: The number of updates from one event to the next, or the length of a side.
 AtLeastOne = Annotated[int, ">= 1"]
 #: A number of updates, which may be none.

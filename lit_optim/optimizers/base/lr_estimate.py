@@ -1,0 +1,128 @@
+"""The base of optimizers that estimate their lr from all gradients, as Prodigy does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lit_optim.optimizers.base.elementwise import Elementwise
+from lit_optim.optimizers.base.groups import check_is_group
+from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.types import Group, Scalars, Value
+from lit_optim.requirements import Requirement
+
+LOG = logging.getLogger("lit_optim")
+
+
+class LrEstimating(Elementwise):
+    """An optimizer whose step size is the estimate d, which starts at its hyperparameter d0.
+
+    Each step first estimates the next d, from sums over the parameters of all groups, and then
+    updates the parameters. All groups have the same estimates, as keys: d, what `initial_estimates`
+    adds, and `k`, the number of updates.
+
+    A subclass writes `_estimate`, which calls `reduce_gradients`. While parameters are updated the
+    groups still have the previous estimates; `next_estimate` gives the new ones.
+    """
+
+    requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "lr_of_1", "one_lr", "whole")
+    lr_range: ClassVar[tuple[float, float]] = (1e-1, 1e1)
+
+    def initial_estimates(self, group: Group) -> Scalars:
+        """The estimates before the first update beside d."""
+        return {}
+
+    def _estimate(self) -> Scalars | None:
+        """Compute those estimates that change, by name; None if the step should do nothing."""
+        raise NotImplementedError
+
+    def next_estimate(self, group: Group, name: str) -> Any:
+        """The estimate after this update; between steps it is the current one."""
+        return self.__dict__.get("_next_estimates", group).get(name, group[name])
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group, with the estimates of the existing ones."""
+        check_is_group(param_group)
+        hyper = self.defaults | param_group
+        initial = {"d": hyper["d0"], **self.initial_estimates(hyper), "k": 0}
+        self.defaults = initial | self.defaults
+        current = self.param_groups[0] if self.param_groups else initial
+        super().add_param_group({key: current[key] for key in initial} | param_group)
+        self._warn_of_low_precision(self.param_groups[-1])
+
+    def _warn_of_low_precision(self, group: Group) -> None:
+        """Warn that parameters, and so d, do not move if rounding loses the first steps."""
+        low = {p.dtype for p in group["params"]} & {torch.bfloat16, torch.float16}
+        if low and group["master"] == "none" and not self.__dict__.get("_has_warned"):
+            self.__dict__["_has_warned"] = True
+            names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in low))
+            LOG.warning(
+                "%s: first steps of about d0=%g are lost in %s parameters, so that d stays "
+                "there; keep them in float32 (trainer.precision=bf16-mixed)%s or raise d0",
+                type(self).__name__, group["d0"], names,
+                ", master=split" if torch.bfloat16 in low else "",
+            )  # fmt: skip
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Estimate d, then update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        estimates = self._estimate()
+        if estimates is None:
+            return loss
+        self.__dict__["_next_estimates"] = estimates
+        try:
+            super().step()
+        finally:
+            del self.__dict__["_next_estimates"]
+            for group in self.param_groups:
+                group.update(estimates)
+        for group in self.param_groups:
+            group["k"] += 1
+        return loss
+
+    def reduce_gradients(
+        self,
+        group: Group,
+        reduction: Callable[[Value, Value, Value, Value], dict[str, Value]],
+        **scalars: float,
+    ) -> dict[str, list[Any]]:
+        """Reduce the gradients of a group to numbers, and update states that collect them.
+
+        Args:
+            group: the group.
+            reduction: called like a `rule`; returns new states and reductions by name. Its states
+                are `other_states`.
+            scalars: its scalars.
+
+        Returns:
+            the reductions: for each, its value by tensor. Without gradients there are none.
+        """
+
+        def run(g: Value, p: Value, s: Value, h: Value) -> tuple[Any, Any, Any, dict[str, Value]]:
+            g = -g if h.maximize else g
+            g = g + h.weight_decay * p if h.coupled else g
+            return 1.0, 0.0, 0.0, reduction(g, p, s, h)  # p does not change
+
+        params = [p for p in group["params"] if p.grad is not None]
+        states = [self.state[p] or self.start(p, group) for p in params]
+        batch = Batch(params, [p.grad for p in params], states)
+        decay = group["weight_decay"]
+        coupled = self.is_coupled(group) and decay != 0
+        h = scalars | {"weight_decay": decay, "coupled": coupled, "maximize": group["maximize"]}
+        return self.run_rule(group, batch, run, tuple(self.other_states), SimpleNamespace(**h))
+
+
+def add_up(numbers: list[Any]) -> float:
+    """Add up numbers, some of them on a device, which is synchronized once."""
+    tensors = [x for x in numbers if isinstance(x, Tensor)]
+    floats = [x for x in numbers if not isinstance(x, Tensor)]
+    return float(sum(floats) + (sum(torch.stack(tensors).tolist()) if tensors else 0.0))
