@@ -59,15 +59,10 @@ class State:
     when: str | None = None
     initial_from: str | None = None
 
-    def is_kept(self, hyperparameters: dict[str, Any]) -> bool:
-        """Whether the optimizer keeps this state with these hyperparameters."""
-        return self.when is None or bool(hyperparameters[self.when])
-
-    def start_from(self, hyperparameters: dict[str, Any]) -> State:
-        """The state with the `initial` that these hyperparameters give it."""
-        if self.initial_from is None:
-            return self
-        return replace(self, initial=hyperparameters[self.initial_from])
+    def resolve_initial(self, hyperparameters: dict[str, Any]) -> State:
+        """Return the state with the `initial` that these hyperparameters give it."""
+        initial = hyperparameters[self.initial_from] if self.initial_from else self.initial
+        return replace(self, initial=initial)
 
 
 def compute_dtype(p: Tensor) -> torch.dtype:

@@ -1,15 +1,16 @@
 """What the algorithms are built on: constructors, the step, executors, param groups, options.
 
-This is the vocabulary of a file of `optimizers`; `types` and `matrixwise` complete it.
+This is the vocabulary of a file of `optimizers`. `types`, `linalg`, and the bases of few optimizers
+(`matrixwise`, `lr_estimate`, `decay_by_name`) complete it.
 """
 
 from lit_optim.kernels.precision import State
 from lit_optim.optimizers.base.declared import option, setting
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
-from lit_optim.optimizers.base.groups import check_group, require
+from lit_optim.optimizers.base.groups import require
 from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalize
-from lit_optim.optimizers.base.optimizer import Batch, bias_corrections, peak_lr, power, zeros_for
+from lit_optim.optimizers.base.optimizer import bias_corrections, peak_lr, power, zeros_for
 from lit_optim.optimizers.base.schedule_free import ScheduleFree
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 from lit_optim.optimizers.base.torch_own import TorchOptimizer
@@ -17,7 +18,6 @@ from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 __all__ = [
-    "Batch",
     "Coefficients",
     "Elementwise",
     "Factored",
@@ -31,7 +31,6 @@ __all__ = [
     "Update",
     "Value",
     "bias_corrections",
-    "check_group",
     "frobenius",
     "mean_rows",
     "mean_squares",

@@ -45,9 +45,9 @@ class Elementwise(OptimizerBase):
     def states_for(self, group: Group) -> dict[str, State]:
         """The states of a parameter with these hyperparameters."""
         return {
-            name: state.start_from(group)
+            name: state if state.initial_from is None else state.resolve_initial(group)
             for name, state in self.states.items()
-            if state.is_kept(group)
+            if state.when is None or group[state.when]
         }
 
     def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
