@@ -149,6 +149,8 @@ def test_type_checkers_accept_the_right_lines_only(checker, tmp_path):
     if checker == "mypy":
         command += ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
         command += [f"--cache-dir={tmp_path}"]
+    else:  # without it pyright takes the python on PATH, which may lack torch
+        command += ["--pythonpath", sys.executable]
     wrong = wrong_lines(tmp_path, *command)
     assert sorted(wrong) == list(range(2, 2 * len(NAMES) + 1, 2)), wrong
     assert all("lrr" in message for message in wrong.values())
