@@ -26,8 +26,7 @@ class Muon(Matrixwise):
 
     where s of a matrix [m, n] is sqrt(max(1, m / n)) ("original"), 0.2 sqrt(max(m, n))
     ("match_rms_adamw") or sqrt(m / n) ("spectral"). A convolution is [out, in * height * width].
-    AdamW updates the parameters whose role is
-    not hidden.
+    AdamW updates the parameters whose role is not hidden.
 
     Differs: from torch's Muon, which always orthogonalizes in bfloat16: here float64 is kept, and
     so is float32 where its products are faster; from the authors' code for convolutions, whose s is
