@@ -111,7 +111,7 @@ SHOWN = {
     28: "lightning/test_configure.py::test_a_run_of_unknown_length_is_refused",
     30: "callbacks/test_observer.py::test_the_model_says_what_is_followed",
     31: "callbacks/test_observer.py::test_a_missing_metric_is_named_before_the_first_update",
-    32: "test_yours.py::test_a_metric_that_nobody_logs",
+    32: "test_user_code.py::test_a_metric_that_nobody_logs",
     33: "callbacks/test_observer.py::test_within_an_epoch_and_with_accumulation",
     34: "training/test_requirements.py::test_a_schedule_that_falls_is_warned_of_once",
     35: "callbacks/test_averaged.py::test_batch_norm_is_warned_of",
