@@ -319,8 +319,8 @@ def test_the_doctor_says_how_to_choose_a_gpu(kind, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda k=0: "a card")
     monkeypatch.setattr(doctor, "_products", lambda: [])  # multiplies on the card
-    [told] = [found.told for found in doctor.devices() if found.name == "gpu"]
-    assert ("trainer=gpu" in told) == (kind != "none")
+    [message] = [found.message for found in doctor.devices() if found.name == "gpu"]
+    assert ("trainer=gpu" in message) == (kind != "none")
 
 
 def test_os_has_what_was_taken_away():
