@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -24,7 +26,10 @@ IGNORED = shutil.ignore_patterns("__pycache__", "images")
 def test_every_section_has_something_in_it():
     sections = re.split(r"^## (.*)\n", PAGE, flags=re.M)[1:]
     names, texts = sections[::2], sections[1::2]
-    assert {"Add an optimizer", "Add a schedule", "Add a subcommand"} <= set(names)
+    assert {
+        "Add an optimizer", "Add a schedule", "Add a subcommand", "Add a callback",
+        "Add an option of sweeps",
+    } <= set(names)  # fmt: skip
     for name, text in zip(names, texts, strict=True):
         assert len(text.split()) > 20, name
 
@@ -106,6 +111,47 @@ def test_a_subcommand_is_one_file(tree):
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert done.stderr.startswith(f"lit-optim: {message}")
+
+
+def refuse_in(tree, *arguments):
+    """The one line by which the copy answers a mistake."""
+    env = os.environ | {"PYTHONPATH": str(tree)}
+    command = [sys.executable, "train.py", *arguments]
+    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    return done.stderr.strip()
+
+
+def test_a_callback_is_a_file_and_a_choice(tree):
+    [code] = (block.code for block in blocks_of("Add a callback", "python"))
+    [choice] = (block.code for block in blocks_of("Add a callback", "yaml"))
+    (tree / "lit_optim/callbacks/step_time.py").write_text(code, "utf-8")
+    (tree / "conf/callbacks/step_time.yaml").write_text(choice, "utf-8")
+    line = ("callbacks=step_time", "model=linear", "data=digits", "trainer=cpu", "logger=csv")
+    run_dir = "hydra.run.dir=step_time"
+    run_in(tree, "train.py", *line, "callbacks.step_time.every=5", "trainer.max_steps=60", run_dir)
+    [metrics] = (tree / "step_time").rglob("metrics.csv")
+    rows = list(csv.DictReader(metrics.open(encoding="utf-8")))
+    assert any(float(row["step_time"] or 0) > 0 for row in rows)
+    refused = refuse_in(tree, *line, "callbacks.step_time.every=0")
+    assert refused in PAGE
+
+
+def test_an_option_of_sweeps_is_an_argument(tree):
+    [code] = (block.code for block in blocks_of("Add an option of sweeps", "python"))
+    path = tree / "lit_optim/sweeps/launcher.py"
+    text = path.read_text("utf-8")
+    start = text.index("    def __init__(self, n_jobs")
+    end = text.index("    def setup(")
+    code = textwrap.indent(textwrap.dedent(code), "    ")
+    text = text[:start] + code + "\n" + text[end:]
+    used = "_check_signals()\n" + " " * 20 + "print('pause', self.pause)\n"
+    path.write_text(text.replace("_check_signals()\n", used, 1), "utf-8")
+    line = ("-m", "model=linear", "data=digits", "trainer=cpu", "logger=none", "seed=0,1")
+    refused = refuse_in(tree, *line, "hydra.launcher.pause=-1")
+    assert refused in PAGE
+    swept = run_in(tree, "train.py", *line, "trainer.max_steps=5", "hydra.launcher.pause=0.5")
+    assert "pause 0.5" in swept
 
 
 def test_the_table_of_measures_is_up_to_date():

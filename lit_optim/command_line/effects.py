@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from lit_optim.config.check import BEST
 from lit_optim.config.resume_settings import NONE
 from lit_optim.config.targets import TARGET
-from lit_optim.config.trainer import Count
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
+from lit_optim.signatures import read_signature
 
 #: A key that counts only if another one is set.
 ONLY_BESIDE = {
@@ -35,6 +35,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "trainer.limit_test_batches": ("test", (True,)),
 }
 #: Keys that count only in a sweep.
+LAUNCHER = "lit_optim.sweeps.launcher.ProcessLauncher"
 ONLY_IN_SWEEPS = re.compile(r"n_jobs|hydra\.sweep\.dir|hydra\.launcher\..*")
 #: Modules whose callbacks and models never stop a run early, but for `STOPPERS`.
 SHIPPED = ("lit_optim.", "lightning.pytorch.callbacks.")
@@ -96,9 +97,12 @@ def _check_sweep_key(override: Override, is_multirun: bool) -> None:
 def _check_launcher(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     if cfg.hydra.runtime.choices.get("hydra/launcher") != "processes":
         return
-    n_jobs = cfg.hydra.launcher.get("n_jobs")
-    if not accepts(n_jobs, Count):
-        raise UsageError(f"hydra.launcher.n_jobs must be {describe(Count)}, got {show(n_jobs)}")
+    signature = read_signature(LAUNCHER)
+    for name, parameter in signature.parameters.items() if signature else ():
+        value = cfg.hydra.launcher.get(name)
+        if not accepts(value, parameter.annotation):
+            allowed = describe(parameter.annotation)
+            raise UsageError(f"hydra.launcher.{name} must be {allowed}, got {show(value)}")
     if any(one.key_or_group == "hydra.sweep.subdir" for one in overrides):
         raise UsageError(
             "hydra.sweep.subdir is not used: the directory of a run in a sweep is named after its "

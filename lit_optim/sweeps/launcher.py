@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -73,7 +73,7 @@ class ProcessLauncher(Launcher):
         n_jobs: the jobs that run at a time; they share the cores.
     """
 
-    def __init__(self, n_jobs: int = 1) -> None:
+    def __init__(self, n_jobs: Annotated[int, "> 0"] = 1) -> None:
         self.n_jobs = n_jobs
 
     def setup(
