@@ -1,32 +1,26 @@
 """`@schedule` marks a function as a schedule; schedules are found by their names.
 
-A schedule is a function that returns a `Schedule`. It is in one of the modules listed here, and
-has a YAML file of its name in conf/scheduler.
+A schedule is a function that returns a `Schedule`. It is in a module of `schedules` or `compat`,
+and has a YAML file of its name in conf/scheduler.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.schedules.core import Schedule
 
-#: Modules that define schedules. They are imported when a schedule is looked up by its name, so
-#: that schedules made of other schedules find these without importing them.
-MODULES = (
-    "lit_optim.schedules.library",
-    "lit_optim.schedules.decays",
-    "lit_optim.schedules.phase_parser",
-    "lit_optim.schedules.formula_schedules",
-    "lit_optim.schedules.metric_schedules",
-    "lit_optim.schedules.combinators",
-    "lit_optim.compat.torch_schedules",
-    "lit_optim.compat.transformers_schedules",
-)
+#: Where schedules are defined. A module with schedules is imported when one is looked up by its
+#: name, so that schedules made of other schedules find these without importing them.
+PACKAGES = ("lit_optim.schedules", "lit_optim.compat")
 #: Arguments that had other names in earlier versions; configurations may still use these.
 OLD_ARGUMENTS = {"ticks": "step_alignment"}
 
@@ -81,9 +75,18 @@ def is_schedule(function: Any) -> bool:
 
 def schedules_by_name() -> dict[str, Callable[..., Schedule | None]]:
     """Every schedule, `none` included, by its name in a configuration."""
-    for module in MODULES:
+    for module in _modules_with_schedules():
         import_module(module)
     return dict(_SCHEDULES)
+
+
+def _modules_with_schedules() -> Iterator[str]:
+    """The modules in which a function is marked by `@schedule`; the others are not imported."""
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+            spec = find_spec(module.name)
+            if spec and spec.origin and "\n@schedule\n" in Path(spec.origin).read_text("utf-8"):
+                yield module.name
 
 
 def find_schedule(name: str) -> Schedule | None:
