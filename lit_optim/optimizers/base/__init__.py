@@ -10,7 +10,8 @@ from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.base.groups import require
 from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalize
-from lit_optim.optimizers.base.optimizer import bias_corrections, peak_lr, power, zeros_for
+from lit_optim.optimizers.base.optimizer import zeros_for
+from lit_optim.optimizers.base.scalars import bias_corrections, peak_lr, power
 from lit_optim.optimizers.base.schedule_free import ScheduleFree
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 from lit_optim.optimizers.base.torch_own import TorchOptimizer

@@ -13,7 +13,8 @@ from lit_optim.kernels import precision, torch_executor
 from lit_optim.kernels.dispatch import DispatchTable
 from lit_optim.kernels.ir import Rule
 from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
-from lit_optim.optimizers.base.optimizer import BETAS, Batch, OptimizerBase
+from lit_optim.optimizers.base.batch import Batch
+from lit_optim.optimizers.base.optimizer import BETAS, OptimizerBase
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
 from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value

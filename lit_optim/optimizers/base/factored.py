@@ -11,7 +11,8 @@ from torch import Tensor
 from lit_optim.kernels import factored_cpu
 from lit_optim.kernels.factored_cpu import Row
 from lit_optim.kernels.precision import accumulation_dtype, compute_dtype
-from lit_optim.optimizers.base.optimizer import Batch, zeros_for
+from lit_optim.optimizers.base.batch import Batch
+from lit_optim.optimizers.base.optimizer import zeros_for
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 from lit_optim.optimizers.base.types import Group, Scalars
 

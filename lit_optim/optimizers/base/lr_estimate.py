@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.groups import check_is_group
-from lit_optim.optimizers.base.optimizer import Batch
 from lit_optim.optimizers.base.types import Group, Scalars, Value
 from lit_optim.requirements import Requirement
 
@@ -71,10 +71,8 @@ class LrEstimating(Elementwise):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Estimate d, then update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         estimates = self._estimate()
         if estimates is None:
             return loss

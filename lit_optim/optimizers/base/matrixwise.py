@@ -19,9 +19,10 @@ from torch import Tensor
 from lit_optim.errors import UsageError, suggest
 from lit_optim.kernels.precision import State, clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
+from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.declared import setting
 from lit_optim.optimizers.base.groups import check_is_group, list_params, with_names
-from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase, zeros_for
+from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, TensorUpdate
 from lit_optim.requirements import Requirement

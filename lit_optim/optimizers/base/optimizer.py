@@ -8,9 +8,7 @@ the algorithm for the direction u.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
@@ -20,6 +18,7 @@ from torch import Tensor
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.kernels.precision import compute_dtype
+from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.groups import BOOKKEEPING, check_group, is_hyperparameter
 from lit_optim.optimizers.base.options import (
     HOW,
@@ -28,6 +27,7 @@ from lit_optim.optimizers.base.options import (
     check_options,
     option_scalars,
 )
+from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.types import Group, Scalars
 from lit_optim.requirements import Requirement
 
@@ -37,28 +37,6 @@ LOG = logging.getLogger("lit_optim")
 TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 #: How rules call the betas.
 BETAS = ("b1", "b2", "b3")
-
-
-@dataclass
-class Batch:
-    """Parameters of a group that are at the same step, their gradients and their states."""
-
-    params: list[Tensor] = field(default_factory=list)
-    grads: list[Tensor] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
-
-    def select(self, places: list[int]) -> Batch:
-        """The batch of the parameters at these places."""
-        columns = self.params, self.grads, self.states
-        return Batch(*([column[i] for i in places] for column in columns))  # type: ignore[arg-type]
-
-    def column(self, name: str) -> list[Tensor]:
-        """The state of this name of each parameter."""
-        return [state[name] for state in self.states]
-
-    def steps(self, t: int) -> list[Tensor]:
-        """A count of t - 1 updates for each parameter, as torch keeps it."""
-        return list(torch.full((len(self.params),), t - 1.0, device=self.params[0].device))
 
 
 class OptimizerBase(Options, torch.optim.Optimizer):
@@ -193,10 +171,8 @@ class OptimizerBase(Options, torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; the gradients are not written."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             self.owner(group).step_group(group)
         return loss
@@ -405,26 +381,3 @@ class OptimizerBase(Options, torch.optim.Optimizer):
 def zeros_for(p: Tensor) -> Tensor:
     """A state of zeros for a parameter, in the dtype of its computation."""
     return torch.zeros_like(p, dtype=compute_dtype(p))
-
-
-def peak_lr(group: dict[str, Any]) -> float:
-    """The lr of the group before any schedule; 0 only if the lr is 0 too."""
-    return float(group.get("initial_lr") or group["lr"])
-
-
-def power(base: float, exponent: float) -> float:
-    """The power; infinity where Python raises OverflowError."""
-    try:
-        return float(base**exponent)
-    except OverflowError:
-        return math.inf
-
-
-def bias_corrections(group: Group, t: int) -> Scalars:
-    """How much averages that start at 0 have seen after t updates, for betas b1 and b2.
-
-    Returns:
-        debias1 = 1 - b1^t, and sqrt_debias2 = sqrt(1 - b2^t).
-    """
-    b1, b2 = group["betas"][:2]
-    return {"debias1": 1 - b1**t, "sqrt_debias2": math.sqrt(1 - b2**t)}

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from lit_optim.errors import UsageError
+from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.elementwise import Elementwise
-from lit_optim.optimizers.base.optimizer import Batch, power
+from lit_optim.optimizers.base.scalars import power
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 
 

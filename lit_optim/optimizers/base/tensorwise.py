@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import compute_dtype
-from lit_optim.optimizers.base.optimizer import Batch, OptimizerBase
+from lit_optim.optimizers.base.batch import Batch
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.types import Group, TensorUpdate
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lit_optim.optimizers.base.optimizer import Batch
+from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.types import Group
 
 
