@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
-#: A module that belongs to a lower level than its directory, as tests/test_floors.py says.
+#: A module that belongs to a lower level than its directory, as tests/test_layers.py says.
 SEPARATE = ("runs.layout",)
 WIDTH, ROW = 12.0, 8  # width of the picture, boxes side by side
 

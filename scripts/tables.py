@@ -120,7 +120,7 @@ def make_moved_table() -> str:
 def make_package_table() -> str:
     """The packages of lit_optim, top first, with the first paragraph of their docstrings."""
     sys.path.insert(0, str(ROOT))  # where the tests are
-    layers = import_module("tests.test_floors").LAYERS
+    layers = import_module("tests.test_layers").LAYERS
     rows = ["| package | purpose |", "|---|---|"]
     for packages in reversed(layers):
         for package in sorted(packages):

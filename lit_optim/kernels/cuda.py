@@ -101,19 +101,7 @@ def _as_tensor(numbers: array[int]) -> Tensor:
 def step(
     key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> str | None:
-    """Update many tensors once, in place; see `torch_executor.step`.
-
-    Args:
-        key: what the rule depends on besides h: the same key means the same rule.
-        rule: pure; traced at its first call.
-        table: of the tensors.
-        states: the names of the states.
-        h: the scalars. Numbers may change from call to call; other bools need another kernel.
-        t: the number of this update.
-
-    Returns:
-        None, or why no kernel can be compiled; then nothing was changed.
-    """
+    """Update many tensors once, in place; arguments and result are those of `cpu.step`."""
     if not table.chunks:
         return None
     switches = [(n, value if isinstance(value, bool) else None) for n, value in vars(h).items()]

@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
 import lit_optim
@@ -17,7 +16,7 @@ from lit_optim.lightning import lr_rule
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Lookahead, Sam, Wrapped
-from tests.lightning.modules import Data, Plain
+from tests.lightning.modules import Data, Plain, trainer
 
 HYPER = {"lr": 0.05, "weight_decay": 0.1}
 
@@ -34,16 +33,7 @@ class Given(Plain):
 def fitted(make, tmp_path, parts=None, data=None, **settings):
     torch.manual_seed(0)
     module = Given(make, **(parts or {}))
-    quiet = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "default_root_dir": tmp_path,
-        "max_epochs": 2,
-    }
-    Trainer(**(quiet | settings)).fit(module, data or Data())
+    trainer(tmp_path, **({"max_epochs": 2} | settings)).fit(module, data or Data())
     return module
 
 
