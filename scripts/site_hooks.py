@@ -14,6 +14,7 @@ from mkdocs.exceptions import PluginError
 ROOT = Path(__file__).parent.parent
 #: Title in the navigation -> directory of docs/ whose pages it lists.
 FOLDERS = {"Each optimizer": "optimizers", "Each schedule": "schedules"}
+CLIENTS = "In your own code", "clients"
 #: What a browser fetches by itself: scripts, style sheets, pictures, frames, imports of CSS.
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\ssrc=["']?(?:https?:)?//[^"'\s>]+"""
@@ -27,12 +28,15 @@ FETCHED = re.compile(
 def on_config(config: Any) -> Any:
     """Add the pages that are found by being there to the navigation."""
     docs = Path(config["docs_dir"])
-    folders = []
-    for title, folder in FOLDERS.items():
-        pages = sorted((docs / folder).glob("*.md"), key=lambda page: (page.stem != "index", page))
-        folders.append({title: [page.relative_to(docs).as_posix() for page in pages]})
-    config["nav"].insert(2, {"Learn by looking": folders})
+    folders = [list_pages(docs, title, folder) for title, folder in FOLDERS.items()]
+    config["nav"][2:2] = [list_pages(docs, *CLIENTS), {"Learn by looking": folders}]
     return config
+
+
+def list_pages(docs: Path, title: str, folder: str) -> dict[str, list[str]]:
+    """A section of the navigation with the pages of a directory, its index first."""
+    pages = sorted((docs / folder).glob("*.md"), key=lambda page: (page.stem != "index", page))
+    return {title: [page.relative_to(docs).as_posix() for page in pages]}
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
