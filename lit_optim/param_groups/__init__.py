@@ -1,4 +1,14 @@
-"""Divides the parameters of a module into param groups."""
+"""Divides the parameters of a module into param groups.
+
+The package itself can be called: `lit_optim.param_groups(model)` returns groups for any optimizer.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from torch import nn
 
 from lit_optim.param_groups.decay import (
     MakeGroups,
@@ -11,7 +21,7 @@ from lit_optim.param_groups.decay import (
 from lit_optim.param_groups.describe import ParameterInfo, Role, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
 from lit_optim.param_groups.roles import by_role, roles
-from lit_optim.param_groups.rules import by_rules, read_rule_settings
+from lit_optim.param_groups.rules import Base, by_rules, divide_parameters, read_rule_settings
 
 __all__ = [
     "MakeGroups",
@@ -20,6 +30,7 @@ __all__ = [
     "by_role",
     "by_rules",
     "describe_parameters",
+    "divide_parameters",
     "layer_decay",
     "make_group",
     "no_decay",
@@ -29,3 +40,18 @@ __all__ = [
     "snapshot_groups",
     "transformers",
 ]
+
+
+class _CallablePackage(ModuleType):
+    """This package, which can be called like `divide_parameters`."""
+
+    def __call__(
+        self,
+        module: nn.Module,
+        base: Base = "no_decay",
+        rules: Sequence[Mapping[str, Any]] = (),
+    ) -> list[dict[str, Any]]:
+        return divide_parameters(module, base, rules)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -13,7 +13,9 @@ from lit_optim.errors import UsageError, show, suggest
 from lit_optim.param_groups.decay import no_decay, single, transformers
 from lit_optim.param_groups.describe import ParameterInfo, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
+from lit_optim.param_groups.roles import by_role
 
+Base = Literal["no_decay", "single", "transformers", "layer_decay"]
 BASES = {
     "no_decay": no_decay,
     "single": single,
@@ -28,10 +30,37 @@ MATCH_KEYS = ("name", "regex", "module", "role", "ndim")
 SETTING_KEYS = ("lr_mult", "frozen")
 
 
+def divide_parameters(
+    module: nn.Module,
+    base: Base = "no_decay",
+    rules: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Divide the parameters of a module into groups that fit every optimizer.
+
+    Norms, biases and other 1-D parameters have no weight decay, and each group has the `role` of
+    its parameters, by which Muon and its like know what is a hidden matrix; other optimizers ignore
+    it. `lit_optim.param_groups(module)` is the same.
+
+    Args:
+        module: the model.
+        base: no_decay; transformers, weight decay as in its Trainer; single, one group before it is
+            divided by role; or layer_decay.
+        rules: as `by_rules` reads them.
+
+    Raises:
+        UsageError: no parameter is trainable, a layer has no shape yet, an unknown base, or a rule
+            that does not fit.
+    """
+    if base not in BASES:
+        raise UsageError(f"param_groups: base must be one of {', '.join(BASES)}, got {show(base)}")
+    groups = by_rules(module, rules, base) if rules else BASES[base](module)
+    return by_role(groups, module)
+
+
 def by_rules(
     module: nn.Module,
     rules: Sequence[Mapping[str, Any]] = (),
-    base: Literal["no_decay", "single", "transformers", "layer_decay"] = "no_decay",
+    base: Base = "no_decay",
 ) -> list[dict[str, Any]]:
     """Change the groups of the base by rules, in their order.
 

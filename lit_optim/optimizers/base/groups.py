@@ -141,20 +141,6 @@ def require(condition: bool, message: str) -> None:
         raise UsageError(message)
 
 
-def list_params(params: Any) -> list[Any]:
-    """Parameters or param groups in a list.
-
-    Raises:
-        TypeError: they are a single tensor, as in torch.
-    """
-    if isinstance(params, Tensor):
-        raise TypeError(
-            "params argument given to the optimizer should be an iterable of Tensors or dicts, but "
-            f"got {params.type()}"
-        )
-    return list(params)
-
-
 def check_is_group(group: Any) -> None:
     """Reject what is not a param group.
 

@@ -21,9 +21,10 @@ from lit_optim.kernels.precision import State, clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.declared import setting
-from lit_optim.optimizers.base.groups import check_is_group, list_params, with_names
+from lit_optim.optimizers.base.groups import check_is_group, with_names
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
+from lit_optim.optimizers.base.parameters import MissingRoles, list_params_by_role
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, TensorUpdate
 from lit_optim.requirements import Requirement
 
@@ -104,10 +105,14 @@ class Matrixwise(OptimizerBase):
         """Add a group, to the matrix method or to AdamW, by its `role`.
 
         Raises:
-            ValueError: it sets another precision of states or parameters.
+            MissingRoles: it has no role, and not all of its parameters are matrices.
+            ValueError: it sets another precision of states or parameters, or it is hidden and a
+                parameter is not a matrix or cannot be split as it says.
         """
         check_is_group(param_group)
         if param_group.get("role", HIDDEN) == HIDDEN:
+            param_group = with_names(param_group)
+            self._check_matrices(param_group)
             super().add_param_group(param_group)
             for key in ("state_dtype", "master"):
                 if self.param_groups[-1][key] != OPTIONS[key]:
@@ -132,19 +137,31 @@ class Matrixwise(OptimizerBase):
             self.adamw.state = self.state
             self.adamw.__dict__["label"] = f"{type(self).__name__}'s AdamW"  # in messages
 
-    def start(self, p: Tensor, group: Group) -> dict[str, Any]:
-        """Create the state of p.
-
-        Raises:
-            ValueError: it is not a matrix, or cannot be split as the group says.
-        """
-        if p.ndim < 2 or p.shape[0] % group.get("split", 1):
-            raise UsageError(
-                f"{type(self).__name__} is for matrices, not for a parameter of shape "
-                f"{list(p.shape)}{_split(group)}: give its group another role than hidden, "
-                "and AdamW takes it"
+    def _check_matrices(self, group: Group) -> None:
+        name = type(self).__name__
+        names = group.get("param_names") or [f"number {i}" for i in range(len(group["params"]))]
+        for label, p in zip(names, group["params"], strict=True):
+            if p.ndim > 1 and p.shape[0] % group.get("split", 1) == 0:
+                continue
+            what = f"parameter {label} of shape {list(p.shape)}{_split(group)}"
+            if "role" in group:
+                raise UsageError(
+                    f"{name} is for matrices, and {what} is none: give its group another role than "
+                    "hidden, and AdamW takes it"
+                )
+            raise MissingRoles(
+                f"{name} updates hidden matrices, and {what} is none: pass the model, "
+                f"{name}(model), or groups from lit_optim.param_groups(model), so that AdamW takes "
+                "the others"
             )
-        return super().start(p, group)
+        if "role" not in group and not self.__dict__.get("_has_warned"):
+            self.__dict__["_has_warned"] = True
+            LOG.warning(
+                "%s: parameters without roles are all taken as hidden matrices; %s(model), or "
+                "groups from lit_optim.param_groups(model), leave embeddings and the head to AdamW",
+                name,
+                name,
+            )
 
     def direction(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
         """The algorithm: returns the direction u and the new states; may overwrite the old ones.
@@ -257,7 +274,7 @@ def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
     Raises:
         UsageError: a pattern matches no name.
     """
-    given = list_params(params)
+    given = list_params_by_role(params)
     if not roles:
         return given
     if given and not isinstance(given[0], dict):

@@ -27,6 +27,7 @@ from lit_optim.optimizers.base.options import (
     check_options,
     option_scalars,
 )
+from lit_optim.optimizers.base.parameters import list_params
 from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.types import Group, Scalars
 from lit_optim.requirements import Requirement
@@ -72,7 +73,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
 
     def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
         options = {name: value for name, value in OPTIONS.items() if name not in values}
-        torch.optim.Optimizer.__init__(self, params, values | self.fixed | options)
+        torch.optim.Optimizer.__init__(self, list_params(params), values | self.fixed | options)
         self._check_masters()
         self.check_arguments(values)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import Declared
-from lit_optim.optimizers.base.groups import check_group, join_groups, list_params, with_names
+from lit_optim.optimizers.base.groups import check_group, join_groups, with_names
+from lit_optim.optimizers.base.parameters import list_params
 from lit_optim.optimizers.base.types import Params
 
 
@@ -27,10 +28,11 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
     takes_matrices_only: ClassVar[bool] = False
 
     def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
-        if self.has_one_group and (given := list_params(params)):
+        given = list_params(params)
+        if self.has_one_group and given:
             groups = given if isinstance(given[0], dict) else [{"params": given}]
-            params = [join_groups(type(self).__name__, groups)]
-        super().__init__(params, **values)  # the constructor of torch's class
+            given = [join_groups(type(self).__name__, groups)]
+        super().__init__(given, **values)  # the constructor of torch's class
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group.

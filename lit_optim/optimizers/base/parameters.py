@@ -1,0 +1,79 @@
+"""What an optimizer may be given as `params`, and how a model is read from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from lit_optim.errors import UsageError
+from lit_optim.param_groups import by_role, no_decay, single
+
+#: The methods of a module that yield its parameters one by one.
+YIELDS_PARAMETERS = {nn.Module.parameters.__code__, nn.Module.named_parameters.__code__}
+
+
+class MissingRoles(UsageError):
+    """An optimizer that needs the roles of its parameters was given parameters without them."""
+
+
+def list_params(params: Any) -> list[Any]:
+    """Parameters or param groups in a list; all parameters of a module are one group.
+
+    Raises:
+        TypeError: they are a single tensor, as in torch.
+        UsageError: a module has no trainable parameter, or a layer that has no shape yet.
+    """
+    if isinstance(params, nn.Module):
+        return single(params)
+    if isinstance(params, Tensor):
+        raise TypeError(
+            "params argument given to the optimizer should be an iterable of Tensors or dicts, but "
+            f"got {params.type()}"
+        )
+    return list(params)
+
+
+def list_params_by_role(params: Any) -> list[Any]:
+    """The same, but the parameters of a module are in the default groups, divided by role.
+
+    So are those of `module.parameters()` and `module.named_parameters()`, as long as nothing was
+    taken from them: such a generator knows its module.
+
+    Raises:
+        TypeError: as `list_params`.
+        UsageError: as `list_params`.
+    """
+    if isinstance(params, nn.Module):
+        return by_role(no_decay(params), params)
+    source = _find_module(params)
+    if source is None:
+        return list_params(params)
+    module, prefix = source
+    given = list(params)
+    wanted = {id(p[1] if isinstance(p, tuple) else p) for p in given}
+    groups = list(_select(by_role(no_decay(module), module), wanted, prefix))
+    found = {id(p) for group in groups for p in group["params"]}
+    return groups if found == wanted else given  # a module may yield what is not its own
+
+
+def _find_module(params: Any) -> tuple[nn.Module, str] | None:
+    """The module whose parameters a generator will yield, and the prefix of their names."""
+    if not inspect.isgenerator(params) or params.gi_code not in YIELDS_PARAMETERS:
+        return None
+    if inspect.getgeneratorstate(params) != inspect.GEN_CREATED:
+        return None
+    arguments = inspect.getgeneratorlocals(params)
+    prefix = arguments.get("prefix")
+    return arguments["self"], f"{prefix}." if prefix else ""
+
+
+def _select(groups: list[dict[str, Any]], wanted: set[int], prefix: str) -> Iterator[Any]:
+    """The groups with the wanted parameters only, by their ids, and with longer names."""
+    for group in groups:
+        pairs = zip(group["param_names"], group["params"], strict=True)
+        named = {prefix + name: p for name, p in pairs if id(p) in wanted}
+        if named:
+            yield group | {"params": [*named.values()], "param_names": [*named]}

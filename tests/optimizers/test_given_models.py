@@ -1,0 +1,167 @@
+"""What optimizers make of a model, of its generators, and of parameters without roles."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import lit_optim.param_groups
+from lit_optim.errors import UsageError
+from lit_optim.optimizers.base.parameters import MissingRoles
+from lit_optim.param_groups import by_role, layer_decay, no_decay
+from tests.optimizers.running import NAMES, class_of
+
+WITH_ROLES = [name for name in NAMES if "roles" in getattr(class_of(name), "requirements", ())]
+OTHERS = [name for name in NAMES if name not in WITH_ROLES]
+
+
+def model(matrices_only=False):
+    torch.manual_seed(0)
+    bias = not matrices_only
+    layers = [nn.Embedding(7, 6), nn.Linear(6, 6, bias=bias), nn.Linear(6, 6, bias=bias)]
+    layers += [nn.LayerNorm(6)] if bias else []
+    return nn.Sequential(*layers, nn.Linear(6, 3, bias=bias)).double()
+
+
+#: All that names a model.
+WAYS = {
+    "the model": lambda net: net,
+    "its parameters": lambda net: net.parameters(),
+    "its named parameters": lambda net: net.named_parameters(),
+    "compiled": lambda net: torch.compile(net),
+    "compiled parameters": lambda net: torch.compile(net).parameters(),
+    "groups": lambda net: lit_optim.param_groups(net),
+}
+
+
+def described(optimizer, net):
+    names = {id(p): name for name, p in net.named_parameters()}
+    keys = ("name", "role", "split", "weight_decay", "lr", "param_names")
+    return [
+        [names[id(p)] for p in group["params"]] + [group.get(key) for key in keys]
+        for group in optimizer.param_groups
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", WITH_ROLES)
+def test_roles_are_found_in_a_model(name, way):
+    net = model()
+    expected = class_of(name)(by_role(no_decay(net), net))
+    assert described(class_of(name)(WAYS[way](net)), net) == described(expected, net)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_model_is_all_its_parameters_in_one_group(name):
+    """As `model.parameters()`: neither how a model is given nor its layers change an update."""
+    results = []
+    for given in (
+        lambda net: net,
+        lambda net: net.parameters(),
+        lambda net: net.named_parameters(),
+    ):
+        net = model(matrices_only=name == "muon_torch")
+        net[0].requires_grad_(False)
+        optimizer = class_of(name)(given(net))
+        x = torch.randint(7, (4,), generator=torch.Generator().manual_seed(1))
+
+        def closure(net=net, optimizer=optimizer, x=x):
+            optimizer.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            closure()
+            optimizer.step(closure if name == "lbfgs" else None)
+        assert len(optimizer.param_groups) == 1
+        assert len(optimizer.param_groups[0]["params"]) == len(list(net.parameters()))
+        results.append(copy.deepcopy(net.state_dict()))
+    for other in results[1:]:
+        for key, value in results[0].items():
+            assert torch.equal(value, other[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_groups_for_any_optimizer(name):
+    net = model(matrices_only=name == "muon_torch")
+    groups = lit_optim.param_groups(net)
+    optimizer = class_of(name)(groups)
+    members = [p for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, members)) == sorted(map(id, net.parameters()))
+
+
+def test_bases_and_rules_of_the_callable_package():
+    net = model()
+    assert lit_optim.param_groups(net, "layer_decay") == by_role(layer_decay(net), net)
+    groups = lit_optim.param_groups(net, rules=[{"role": "head", "lr_mult": 10}])
+    assert [group.get("lr_mult") for group in groups if group["role"] == "head"] == [10]
+    with pytest.raises(UsageError, match=r"base must be one of no_decay, .*, got 'layers'"):
+        lit_optim.param_groups(net, "layers")
+
+
+def begun(net):
+    generator = net.parameters()
+    next(generator)
+    return generator
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda net: list(net.parameters()),
+        lambda net: list(net.named_parameters()),
+        begun,
+        lambda net: filter(lambda p: p.requires_grad, net.parameters()),
+        lambda net: [{"params": list(net.parameters())}],
+        lambda net: [{"params": list(net.named_parameters()), "lr": 0.1}],
+        lambda net: no_decay(net),
+    ],
+    ids=["list", "named", "begun", "filter", "group", "named_group", "no_decay"],
+)
+@pytest.mark.parametrize("name", WITH_ROLES)
+def test_parameters_without_roles_are_refused_when_made(name, given):
+    with pytest.raises(MissingRoles) as refused:
+        class_of(name)(given(model()))
+    message, label = str(refused.value), class_of(name).__name__
+    assert f"{label}(model)" in message
+    assert "lit_optim.param_groups(model)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", WITH_ROLES)
+def test_matrices_without_roles_are_hidden_with_one_warning(name, caplog):
+    a, b = (nn.Parameter(torch.eye(3)) for _ in range(2))
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        optimizer = class_of(name)([{"params": [a]}, {"params": [b]}])
+    assert [optimizer.owner(group) for group in optimizer.param_groups] == [optimizer] * 2
+    assert len(caplog.records) == 1
+    assert f"{class_of(name).__name__}(model)" in caplog.text
+
+
+@pytest.mark.parametrize("name", WITH_ROLES)
+def test_a_group_that_is_added_later_is_asked_for_its_role_too(name):
+    net = model()
+    optimizer = class_of(name)(net)
+    vector = nn.Parameter(torch.ones(3))
+    with pytest.raises(MissingRoles, match=r"parameter number 0 of shape \[3\]"):
+        optimizer.add_param_group({"params": [vector]})
+    with pytest.raises(UsageError, match=r"is for matrices, and parameter v of shape \[3\]"):
+        optimizer.add_param_group({"params": [("v", vector)], "role": "hidden"})
+    assert described(optimizer, net) == described(class_of(name)(net), net)
+    optimizer.add_param_group({"params": [("v", vector)], "role": "vector"})
+
+
+def test_a_part_of_a_model_and_its_prefix():
+    net = model()
+    optimizer = class_of("muon")(net.named_parameters(prefix="net"))
+    names = [name for group in optimizer.param_groups for name in group["param_names"]]
+    assert sorted(names) == sorted(f"net.{name}" for name, _ in net.named_parameters())
+    alone = nn.ParameterList([torch.ones(2, 3)])
+    alone.rest = model()
+    optimizer = class_of("muon")(alone.parameters(recurse=False))
+    assert [group["params"] for group in optimizer.param_groups] == [[alone[0]]]
