@@ -17,7 +17,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed-dev  ## write the tables and pages, then build the site into site/
+docs: $(VENV)/.installed-dev  ## write the stubs, tables and pages, then build the site into site/
+	$(BIN)/python scripts/stubs.py
 	$(BIN)/python scripts/pages.py  # first: tables link to the pages that exist
 	$(BIN)/python scripts/tables.py
 	$(BIN)/python scripts/counterparts.py

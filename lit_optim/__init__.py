@@ -1,22 +1,38 @@
-"""Optimizers and learning-rate schedules for PyTorch Lightning, chosen by name.
+"""Optimizers and learning-rate schedules for PyTorch, chosen by name.
 
-    from lit_optim import AdamW, configure_optimizers
+    from lit_optim import AdamW, Muon, Ema, param_groups, schedule, schedules
 
 Nothing is imported before it is used, so that the command line answers before torch is loaded.
+Type checkers and editors read `__init__.pyi`, which scripts/stubs.py writes.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
+from lit_optim.lazy_names import explain_misspelt_imports, look_up_lazily
 from lit_optim.moved_names import keep_old_names
 
 __version__ = "0.1.0"
+
+#: What is here besides the optimizers, which are found by their files: each name with its module.
+_PLACES = {
+    "Ema": "lit_optim.wrappers.ema",
+    "Lookahead": "lit_optim.wrappers.lookahead",
+    "OptimizerMixin": "lit_optim.lightning.configure",
+    "Sam": "lit_optim.wrappers.sam",
+    "ScheduledLR": "lit_optim.schedules.adapter",
+    "UsageError": "lit_optim.errors",
+    "configure_optimizers": "lit_optim.lightning.configure",
+    "param_groups": "lit_optim.param_groups",
+    "schedules": "lit_optim.schedules",
+}
+
+
+def _find_places() -> dict[str, str]:
+    from lit_optim.optimizers import class_places
+
+    return {**class_places(), **_PLACES}
+
+
+__getattr__, __dir__ = look_up_lazily(__name__, _find_places)
 keep_old_names()
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("configure_optimizers", "OptimizerMixin"):
-        return getattr(import_module("lit_optim.lightning.configure"), name)
-    return getattr(import_module("lit_optim.optimizers"), name)
+explain_misspelt_imports()

@@ -84,6 +84,9 @@ def test_an_optimizer_is_two_files_and_an_oracle(tree):
     run_in(tree, "scripts/tables.py")
     tested = run_in(tree, "-m", "pytest", *options, "tests/test_tables.py")
     assert "1 passed" in tested  # its row has a source
+    run_in(tree, "scripts/stubs.py")
+    stub = (tree / "lit_optim/__init__.pyi").read_text("utf-8")
+    assert "from lit_optim.optimizers.signmix import SignMix as SignMix\n" in stub
 
 
 #: The installed command `lit-optim`, of the copy.

@@ -24,6 +24,7 @@ LAYERS = (
         "hyperparameters",
         "interrupts",
         "kernels",
+        "lazy_names",
         "metric_names",
         "param_groups",
         "printing",

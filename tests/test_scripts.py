@@ -27,6 +27,7 @@ SMALL = {
     "measure_optimizers": ([], "adamw"),
     "plot_packages": (["packages.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
+    "stubs": (["--check"], ""),
     "tables": (["--check"], ""),
 }  # fmt: skip
 #: Some start processes of their own.

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.lazy_names import look_up_lazily
 
 
-def __getattr__(name: str) -> Any:
-    for module in pkgutil.iter_modules(__path__):
-        if name != module.name and name.lower() == module.name.replace("_", ""):
-            return getattr(import_module(f"{__name__}.{module.name}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+@cache
+def class_places() -> dict[str, str]:
+    """The classes of the optimizers, each with its module; read from the sources, not imported."""
+    places = {}
+    for path in sorted(Path(__path__[0]).glob("*.py")):
+        for name in re.findall(r"^class (\w+)", path.read_text("utf-8"), re.MULTILINE):
+            if name.lower() == path.stem.replace("_", ""):
+                places[name] = f"{__name__}.{path.stem}"
+    return places
+
+
+__getattr__, __dir__ = look_up_lazily(__name__, class_places)
 
 
 def find_optimizer(name: str) -> Any:
