@@ -22,6 +22,7 @@ LAYERS = (
     ),
     (
         "hyperparameters",
+        "imitated",
         "interrupts",
         "kernels",
         "lazy_names",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.imitated import Imitated
 from lit_optim.updates import count_updates
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -18,9 +19,8 @@ AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 class Number:
     """An attribute of a wrapper that is a plain value and changes during training.
 
-    The value is stored in a dictionary, not as an instance attribute. Fabric and Lightning wrap an
-    optimizer by copying its class and its attributes: both copies then share the dictionary, where
-    an instance attribute would be set in one of them only.
+    The value is stored in a dictionary, not as an instance attribute: copies of the attributes, as
+    older versions of Fabric and Lightning make them, share the dictionary.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -33,13 +33,13 @@ class Number:
         wrapper.values[self.name] = value
 
 
-class Wrapper(Optimizer):
-    """A torch optimizer that wraps another one and shares its `param_groups` and `state`.
+class Wrapper(Imitated, Optimizer):
+    """A torch optimizer that wraps another one and has its `param_groups` and `state`.
 
-    Both hold the same objects: a schedule that edits the param groups of the wrapper edits those of
-    `base`. The state dict is that of `base` plus the wrapper's own state, under the name of its
-    class (`Lookahead.2` for a Lookahead around another one). Attributes that the wrapper does not
-    have are looked up in `base`.
+    A schedule that edits the param groups of the wrapper edits those of `base`. The state dict is
+    that of `base` plus the wrapper's own state, under the name of its class (`Lookahead.2` for a
+    Lookahead around another one). Attributes that the wrapper does not have are looked up in
+    `base`. Hooks of the wrapper see its step and its state dict, hooks of `base` those of `base`.
 
     A subclass implements `step`, and declares its own state in `numbers` and `tensors`.
 
@@ -79,15 +79,28 @@ class Wrapper(Optimizer):
                 f"wrapper: {name} cannot wrap {type(base).__name__}: both evaluate the loss again "
                 "within a step"
             )
-        self.__dict__["base"] = base
-        self.__dict__["values"] = {}
+        self.__dict__ |= {"base": base, "values": {}}
         for attribute in self.tensors:
             self.__dict__[attribute] = {}
-        super().__init__(base.param_groups, dict(base.defaults))
-        self._share_groups_and_state()
+        super().__setstate__({"defaults": dict(base.defaults)})  # with empty hooks
 
-    def _share_groups_and_state(self) -> None:
-        self.param_groups, self.state = self.base.param_groups, self.base.state
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The param groups of `base`."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
+    @property
+    def state(self) -> Any:
+        """The state of `base`."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -116,20 +129,22 @@ class Wrapper(Optimizer):
             yield from group["params"]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group to the wrapper and to `base`, which share their groups."""
-        known = self.__dict__.get("param_groups")
-        if known is self.base.param_groups:
-            self.base.add_param_group(param_group)
-        elif known is not None:  # torch's constructor adds the groups that `base` already has
-            known.append(param_group)
+        """Add a param group to `base`, and so to the wrapper."""
+        self.base.add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state dict of `base` plus the wrapper's own state."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
         indices = {p: k for k, p in enumerate(self.params())}
         kept: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
         for name in self.tensors:
             kept[name] = {indices[p]: value for p, value in getattr(self, name).items()}
-        return self.base.state_dict() | {self._state_key(): kept}
+        state_dict = self.base.state_dict() | {self._state_key(): kept}
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        return state_dict
 
     def _state_key(self) -> str:
         """Return the name of the class, numbered from 2 on around wrappers of the same class."""
@@ -146,35 +161,36 @@ class Wrapper(Optimizer):
         Raises:
             UsageError: the state dict does not come from this wrapper.
         """
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         base_state, name = dict(state_dict), self._state_key()
         if name not in base_state:
             raise UsageError(f"the saved state comes from an optimizer without the wrapper {name}")
         kept = base_state.pop(name)
         self.base.load_state_dict(base_state)
-        self._share_groups_and_state()
         params = list(self.params())
         for attribute in self.numbers:
             setattr(self, attribute, kept[attribute])
         for attribute in self.tensors:
-            saved = {params[k]: value for k, value in kept[attribute].items()}
-            tensors = {p: value.to(p.device, copy=True) for p, value in saved.items()}
-            setattr(self, attribute, tensors)
+            tensors: dict[Tensor, Tensor] = getattr(self, attribute)
+            tensors.clear()
+            for k, value in kept[attribute].items():
+                tensors[params[k]] = value.to(params[k].device, copy=True)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __getstate__(self) -> dict[str, Any]:
         # `step` is an instance attribute once updates are counted
-        of_torch = ("param_groups", "state", "defaults", "step")
         return {
             name: value
             for name, value in self.__dict__.items()
-            if name not in of_torch and not name.startswith("_")
+            if name not in ("defaults", "step") and not name.startswith("_")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        base = self.base
-        of_torch = {"defaults": dict(base.defaults), "state": base.state}
-        super().__setstate__(of_torch | {"param_groups": base.param_groups})
-        self._share_groups_and_state()
+        super().__setstate__({"defaults": dict(self.base.defaults)})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} around {self.base!r}"

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, cast, get_origin
 from typing_extensions import dataclass_transform
 
 from lit_optim.hyperparameters import check, plain_values
+from lit_optim.imitated import Imitated
 
 CLASS_VAR: Any = ClassVar
 #: Marks an argument without a default.
@@ -55,7 +56,7 @@ def setting(*, default: Any, kw_only: bool = False) -> Any:
 
 
 @dataclass_transform(field_specifiers=(option, setting))
-class Declared:
+class Declared(Imitated):
     """Builds the constructor of a subclass from its annotated attributes.
 
     A subclass inherits the fields of its bases, in order; it may add some, or declare one again
