@@ -371,3 +371,66 @@ def test_nested_wrappers_of_one_class_are_saved_separately(ks):
     stepped(second, parts, range(5, 10))
     assert difference(whole, parts) == 0
     assert "Lookahead" in first.state_dict()
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_hooks_of_a_wrapper_are_called(wrap):
+    """As torch's optimizers call them; those of the base see the base."""
+    params = parameters()
+    optimizer, calls = wrap(AdamW(params, **HAND)), []
+    for kind in ("step_pre", "step_post"):
+        getattr(optimizer, f"register_{kind}_hook")(
+            lambda o, *_, kind=kind: calls.append((kind, o))
+        )
+    optimizer.register_state_dict_pre_hook(lambda o: calls.append(("state_pre", o)))
+    optimizer.register_state_dict_post_hook(lambda o, state: state | {"more": 1})
+    optimizer.base.register_state_dict_post_hook(lambda o, state: calls.append(("base", o)))
+
+    def without_more(o, state):
+        calls.append(("load_pre", o))
+        return {key: value for key, value in state.items() if key != "more"}
+
+    optimizer.register_load_state_dict_pre_hook(without_more)
+    optimizer.register_load_state_dict_post_hook(lambda o: calls.append(("load_post", o)))
+    stepped(optimizer, params, range(1))
+    saved = optimizer.state_dict()
+    assert saved["more"] == 1
+    optimizer.load_state_dict(saved)
+    expected = ["step_pre", "step_post", "state_pre", "base", "load_pre", "load_post"]
+    assert [kind for kind, _ in calls] == expected
+    assert all(o is (optimizer.base if kind == "base" else optimizer) for kind, o in calls)
+
+
+@pytest.mark.parametrize("wrap", [Ema, Lookahead, lambda base: Ema(Lookahead(base, k=2))])
+@pytest.mark.parametrize("make", [AdamW, Momentum, torch.optim.AdamW])
+def test_a_loss_scaler_does_not_see_the_wrapper(wrap, make):
+    """Scaled gradients, among them an overflow, give the updates that unscaled ones give."""
+    ours, theirs = parameters(), parameters()
+    optimizer, other = wrap(make(ours, lr=0.1)), wrap(make(theirs, lr=0.1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=100)
+    for t in range(6):
+        gradients(ours, t)
+        overflow = t == 3
+        for p in ours:
+            if p.grad is not None:
+                p.grad *= float("inf") if overflow else float(scaler.get_scale())
+        scaler.scale(torch.zeros(()))  # as the loop scales its loss
+        scaler.step(optimizer)
+        scaler.update()
+        if not overflow:
+            gradients(theirs, t)
+            other.step()
+    assert scaler.get_scale() == 2.0
+    assert difference(ours, theirs) < 1e-12
+    assert optimizer.updates == other.updates == 5
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_the_groups_of_a_wrapper_are_those_of_its_base(wrap):
+    """Whichever of the two is given others, by a client or by loading a state."""
+    optimizer = wrap(AdamW(parameters(), **HAND))
+    optimizer.param_groups = [dict(group, lr=0.5) for group in optimizer.param_groups]
+    assert [group["lr"] for group in optimizer.base.param_groups] == [0.5]
+    optimizer.base.load_state_dict(optimizer.base.state_dict())
+    assert optimizer.param_groups is optimizer.base.param_groups
+    assert optimizer.state is optimizer.base.state
