@@ -1,7 +1,8 @@
 """One line that says what to do where a package is missing, or Python is too old.
 
-The usual reason is an environment that is not activated. Only the standard library is imported
-here, and versions of Python that are too old can parse this file.
+The usual reasons are an environment that is not activated, and an installation without the extra
+`train`. Only the standard library is imported here, and versions of Python that are too old can
+parse this file.
 """
 
 from __future__ import annotations
@@ -10,19 +11,37 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 OLDEST = (3, 10)
 MISSING = 1
-#: The packages that lit_optim requires, by their import names.
+INSTALL = "python -m pip install 'lit-optim[train]'"
+#: The packages of `lit-optim[train]`, which the command line requires, by their import names.
 PACKAGES = (
     *("antlr4", "hydra", "lightning", "mnist1d", "numpy", "omegaconf", "rich", "simpleeval"),
     *("sklearn", "tensorboard", "torch", "torchmetrics", "typing_extensions", "yaml"),
 )
 
 
+def require(package: str, user: str, how: str = INSTALL) -> None:
+    """Check that a package is there which `pip install lit-optim` does not install.
+
+    Args:
+        package: its import name.
+        user: what needs it.
+        how: the command that installs it.
+
+    Raises:
+        ModuleNotFoundError: it is missing; the line says how to install it.
+    """
+    if find_spec(package) is None:
+        message = f"{user} needs {package}, which is not installed: {how}"
+        raise ModuleNotFoundError(message, name=package)
+
+
 @contextmanager
 def explain_missing() -> Iterator[None]:
-    """Exit with one line if a package that lit_optim requires is missing, or Python is too old."""
+    """Exit with one line if a package of the command line is missing, or Python is too old."""
     if sys.version_info < OLDEST:
         needed, here = ".".join(map(str, OLDEST)), sys.version.split()[0]
         sys.exit(
@@ -51,5 +70,6 @@ def _what_to_do() -> str:
         start = activate if os.name == "nt" else f". {activate}"
         return f"activate the environment with `{start}`, or run `{program} train.py`"
     if os.path.exists(os.path.join(root, "pyproject.toml")):
-        return "`make train` sets up everything, or: python -m pip install -c constraints.txt -e ."
-    return "python -m pip install lit-optim"
+        by_hand = "python -m pip install -c constraints.txt -e '.[train]'"
+        return f"`make train` sets up everything, or: {by_hand}"
+    return INSTALL

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from lit_optim.errors import UsageError, first_line
 
 #: No record, configuration or argument file of ours comes near this size, in bytes.
@@ -131,14 +129,14 @@ def read_json_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_yaml(
     path: str | os.PathLike[str],
-    load: Callable[[str], Any] = yaml.safe_load,
+    load: Callable[[str], Any] | None = None,
     is_users: bool = False,
 ) -> Any:
     """Read a YAML file.
 
     Args:
         path: of the file.
-        load: makes plain values of the text.
+        load: makes plain values of the text; by default `yaml.safe_load`.
         is_users: as for `read_yaml_text`.
 
     Raises:
@@ -146,8 +144,10 @@ def read_yaml(
             number that no float holds, a list as a key.
     """
     text = read_yaml_text(path, is_users)
+    import yaml  # type: ignore[import-untyped]  # optimizers work without it
+
     try:
-        value = load(text)
+        value = (load or yaml.safe_load)(text)
     except Exception as error:  # loaders raise whatever the value at hand happens to lead to
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark is not None else ""
@@ -169,6 +169,8 @@ def read_yaml_text(path: str | os.PathLike[str], is_users: bool = False) -> str:
         Unreadable: as `read_text`, or it is not YAML, uses aliases (a few lines of which expand to
             gigabytes), carries tags, or is nested too deeply.
     """
+    import yaml
+
     text = read_text(path)
     values = 0  # so far, with those that aliases stand for
     begun: list[tuple[str | None, int]] = []  # collections: the anchor, and the values before it

@@ -59,25 +59,47 @@ def test_the_environment_that_make_made_is_named(checkout, capsys, monkeypatch, 
 
 def test_without_an_environment_it_says_how_to_make_one(checkout, capsys):
     checkout("pyproject.toml")
-    assert message(capsys).endswith("pip install -c constraints.txt -e .")
+    assert message(capsys).endswith("pip install -c constraints.txt -e '.[train]'")
 
 
 def test_installed_from_a_wheel_it_says_what_to_install(checkout, capsys):
-    assert message(capsys).endswith("python -m pip install lit-optim")
+    assert message(capsys).endswith("python -m pip install 'lit-optim[train]'")
 
 
 def test_the_packages_are_those_of_pyproject():
     text = (ROOT / "pyproject.toml").read_text("utf-8")
-    [listed] = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    names = re.findall(r'^ *"([\w-]+)', listed, re.MULTILINE)
-    assert len(names) > 5
-    for name in names:
-        assert IMPORTED.get(name, name) in PACKAGES
+    for key, at_least in (("dependencies", 3), ("train", 6)):
+        [listed] = re.findall(rf"^{key} = \[[^\n]*\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+        names = re.findall(r'^ *"([\w-]+)', listed, re.MULTILINE)
+        assert len(names) >= at_least
+        for name in names:
+            assert IMPORTED.get(name, name) in PACKAGES
 
 
 @pytest.mark.parametrize("name", [*PACKAGES, "torch.nn", "hydra.core.utils"])
 def test_each_of_them_is_named(name, capsys):
     assert f"{name.split('.')[0]} is not installed" in message(capsys, name)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from lit_optim import configure_optimizers",
+        "import lit_optim; lit_optim.OptimizerMixin",
+        "import lit_optim.lightning.configure",
+    ],
+)
+def test_what_needs_lightning_says_so(monkeypatch, line):
+    for name in [name for name in sys.modules if name.startswith("lit_optim.lightning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        exec(line)
+    assert str(caught.value) == (
+        "configure_optimizers needs lightning, which is not installed: "
+        "python -m pip install 'lit-optim[train]'"
+    )
+    assert caught.value.name == "lightning"
 
 
 def test_a_package_of_the_user_keeps_its_traceback():
