@@ -26,6 +26,7 @@ LAYERS = (
         "interrupts",
         "kernels",
         "lazy_names",
+        "lightning_classes",
         "metric_names",
         "param_groups",
         "printing",
@@ -52,7 +53,7 @@ LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "runs", "sweeps"}
 #: The command line answers before it is loaded.
 KNOW_LIGHTNING = {
-    "app", "callbacks", "checkpoints", "lightning", "reports", "runs", "tasks", "training",
+    "app", "lightning_classes", "reports", "runs", "tasks", "training",
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

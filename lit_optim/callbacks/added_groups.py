@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning
 from torch.optim import Optimizer
 
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.param_groups import by_role
 from lit_optim.param_groups.describe import parameter_names
 from lit_optim.training.overrides import FitCallback
@@ -93,6 +92,6 @@ class AddedGroups(FitCallback):
         place = next(i for i, other in enumerate(trainer.optimizers) if other is self.optimizer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
-            if isinstance(callback, BaseFinetuning):
+            if is_a(callback, "callbacks.BaseFinetuning"):
                 saved = callback._apply_mapping_to_param_groups(self.optimizer.param_groups, names)
                 callback._internal_optimizer_metadata[place] = saved

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from lit_optim.lightning_classes import LightningModule, Trainer, TrainerFn
 from lit_optim.training.lengths import is_of_earlier_fit
 from lit_optim.training.overrides import (
     Checkpoint,

@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
@@ -18,6 +14,14 @@ from torch.nn.parameter import is_lazy
 from lit_optim.callbacks.averaged_weights import AveragedWeights
 from lit_optim.errors import TrainingFailed
 from lit_optim.kernels.precision import as_real
+from lit_optim.lightning_classes import (
+    Callback,
+    LightningModule,
+    ModelCheckpoint,
+    Trainer,
+    TrainerFn,
+    is_a,
+)
 from lit_optim.metric_names import infer_direction
 from lit_optim.training.monitor import (
     has_validation,
@@ -160,7 +164,7 @@ class Checkpoint(ModelCheckpoint):
         if not is_finite(trainer, self._finite_buffers):
             return
         # the other ranks may wait elsewhere or be gone, so this must not wait for them
-        if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        if is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy"):
             name = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint()
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, name)
@@ -189,7 +193,7 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
     These are the parameters, the buffers of these names, the average if it is saved in place of the
     parameters, and the weights that a wrapper keeps. With a sharded model the answer is True.
     """
-    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+    if not is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy"):
         return True
     module = trainer.lightning_module
     kept = [value for name, value in module.named_buffers() if name in buffers]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-
+from lit_optim.lightning_classes import LightningModule, Trainer
 from lit_optim.training.overrides import FitCallback
 
 

@@ -6,13 +6,11 @@ import math
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, variant_for, variants
 from lit_optim.training.protocols import AllowsUnevenRanks
 
 #: Micro-batches per update until the length of the epoch is known: more than any epoch has.
@@ -92,9 +90,10 @@ class FullBatch(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        count_samples = variant_for(trainer, "utilities.data.extract_batch_size")
         try:
-            self._samples = extract_batch_size(batch)
-        except MisconfigurationException:
+            self._samples = count_samples(batch)
+        except variants("utilities.exceptions.MisconfigurationException"):
             raise UsageError(
                 f"cannot count the samples of a batch without tensors, a {type(batch).__name__}; "
                 "a full batch weighs by them"

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check
 from lit_optim.kernels.precision import accumulation_dtype, as_real
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer
 from lit_optim.training.tracked import TrackedOptimizer, find_tracked_optimizer, track_optimizers
 from lit_optim.updates import Updates, count_updates
 

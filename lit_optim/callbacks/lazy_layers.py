@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lit_optim.errors import UsageError, first_line
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a, variant_for
 
 
 class _AllHaveShapes(BaseException):
@@ -25,7 +22,7 @@ class LazyLayers(Callback):
     """Gives lazy layers their shapes before DDP wraps the model, since DDP refuses them."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and isinstance(trainer.strategy, DDPStrategy):
+        if stage == "fit" and is_a(trainer.strategy, "strategies.DDPStrategy"):
             initialize_lazy_layers(pl_module)
 
 
@@ -85,7 +82,8 @@ def _run_dry_pass(module: LightningModule) -> None:
             batch = precision.convert_input(module._apply_batch_transfer_handler(batch))
             module.training_step(batch, 0)
             return
-        batch = precision.convert_input(move_data_to_device(batch, module.device))
+        move = variant_for(trainer, "core.hooks.move_data_to_device")
+        batch = precision.convert_input(move(batch, module.device))
         if isinstance(batch, dict):
             module(**batch)
         else:
@@ -97,7 +95,7 @@ def _first_batch(trainer: Trainer) -> Any:
     loader = trainer.fit_loop._combined_loader
     if loader is None:
         raise UsageError("there are no training data")
-    twin = CombinedLoader(loader.iterables, loader._mode)  # the trainer iterates over its own
+    twin = type(loader)(loader.iterables, loader._mode)  # the trainer iterates over its own
     batch, *_ = next(iter(twin))
     twin.reset()
     return batch

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-
+from lit_optim.lightning_classes import Callback, LightningModule, Logger, Trainer, is_a
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import total_updates
@@ -78,7 +76,7 @@ class LearningRates(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches, self._used, self._trainer = None, {}, trainer
         self._tracked = track_optimizers(trainer, self)
-        loggers = [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)]
+        loggers = [x for x in trainer.loggers if is_a(x, "loggers.TensorBoardLogger")]
         for one in self._tracked if loggers else ():
             if one.schedule is not None and not one.schedule.curve.state_dict():
                 self._log_plan(trainer, loggers, one, one.schedule)
@@ -86,7 +84,7 @@ class LearningRates(Callback):
     def _log_plan(
         self,
         trainer: Trainer,
-        loggers: list[TensorBoardLogger],
+        loggers: list[Logger],
         tracked: TrackedOptimizer,
         schedule: ScheduledLR,
     ) -> None:

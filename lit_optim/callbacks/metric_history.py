@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer
 from lit_optim.metric_names import Direction
 from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.training.monitor import find_direction

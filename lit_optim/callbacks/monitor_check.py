@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
 from lit_optim.training.monitor import (
     is_settled,
     require_direction,

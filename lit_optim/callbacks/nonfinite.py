@@ -7,8 +7,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,6 +15,7 @@ from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
 from lit_optim.checkpoints.files import find_newest_intact
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.hyperparameters import check
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.updates import innermost_optimizer
 
@@ -280,4 +279,4 @@ def _evaluates_again(optimizer: Optimizer) -> bool:
 
 def _has_loss_scaler(trainer: Trainer) -> bool:
     precision = trainer.precision_plugin
-    return isinstance(precision, MixedPrecision) and precision.scaler is not None
+    return is_a(precision, "plugins.MixedPrecision") and precision.scaler is not None

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import accumulation_dtype
+from lit_optim.lightning_classes import LightningModule, Trainer, TrainerFn
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import is_of_earlier_fit
 from lit_optim.training.monitor import has_validation, is_settled, require_direction, require_logged

@@ -6,8 +6,6 @@ import re
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
@@ -15,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lit_optim.group_fields import initial_lr
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import describe_parameters
 from lit_optim.wrappers import unwrap
@@ -52,7 +51,7 @@ class ParameterTable(Callback):
             f"| {' | '.join(cells)} |" for cells in [HEADER, ["---"] * len(HEADER), *rows]
         )
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if is_a(logger, "loggers.TensorBoardLogger"):
                 logger.experiment.add_text("routing", markdown)
 
 

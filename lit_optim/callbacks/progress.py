@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
+from lit_optim.lightning_classes import LightningModule, ProgressBar, Trainer
 from lit_optim.training.lengths import total_updates
 
 #: The columns of the bar, at least and at most.

@@ -10,10 +10,7 @@ import sys
 import threading
 import time
 
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import ParallelStrategy
-
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.system import signal_name
 from lit_optim.training.overrides import stop_child_observer
 
@@ -50,9 +47,9 @@ def find_started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
 def _by_lightning(trainer: Trainer) -> bool:
     """Whether Lightning started the ranks; other launchers watch their processes themselves."""
     strategy = trainer.strategy
-    if not isinstance(strategy, ParallelStrategy):
+    if not is_a(strategy, "strategies.ParallelStrategy"):
         return False
-    return isinstance(strategy.cluster_environment, LightningEnvironment)
+    return is_a(strategy.cluster_environment, "plugins.environments.LightningEnvironment")
 
 
 def describe_death(trainer: Trainer, error: BaseException) -> str | None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_optim import __version__
 from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
 from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
 from lit_optim.errors import UsageError
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.overrides import restart_validation, restore_loop
 from lit_optim.training.protocols import SkipsBatches

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-
+from lit_optim.lightning_classes import LightningModule, Trainer
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import has_reached_max_steps, is_of_earlier_fit, run_length
 from lit_optim.training.overrides import FitCallback

@@ -12,10 +12,8 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-
 from lit_optim.environment import is_first
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, variant_for
 from lit_optim.training.lengths import has_reached_max_steps
 
 Handler = Callable[[int, "FrameType | None"], Any]
@@ -99,7 +97,7 @@ class Signals(Callback):
         if self.interrupted_at is not None:  # during the last batch
             raise KeyboardInterrupt
         if self._terminate is not None:
-            raise SIGTERMException
+            raise variant_for(trainer, "utilities.exceptions.SIGTERMException")
         if signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

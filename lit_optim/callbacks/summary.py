@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lit_optim.callbacks.parameter_table import format_bytes
+from lit_optim.lightning_classes import LightningModule, ModelSummary, Trainer
 from lit_optim.printing import natural_width
 
 #: The most layers that are listed; the others are counted.

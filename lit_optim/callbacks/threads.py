@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.parameter import is_lazy
 
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer
 from lit_optim.threads import Threads, choose_threads, has_requested_threads, read_cpus
 
 LOG = logging.getLogger("lit_optim")

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import LightningDataModule, LightningModule
 
 from lit_optim.checkpoints.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.errors import TrainingFailed, UsageError, first_line
+from lit_optim.lightning_classes import LightningDataModule, LightningModule, TorchCheckpointIO
 from lit_optim.runs.layout import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from lit_optim.system import sync_directory
 from lit_optim.temporary import remove_leftovers, temporary_beside

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from lit_optim.checkpoints.files import find_damage
 from lit_optim.errors import UsageError
+from lit_optim.lightning_classes import LightningModule
 
 #: The number of names in a message.
 MAX_NAMES = 3

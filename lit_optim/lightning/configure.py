@@ -6,10 +6,8 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch.optim import Optimizer
 
 from lit_optim.callbacks.added_groups import AddedGroups
@@ -23,6 +21,7 @@ from lit_optim.lightning.arguments import check_arguments, check_is_optimizer
 from lit_optim.lightning.finetuning import has_finetuning, remove_frozen
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.making import make_optimizer, optimizer_class
+from lit_optim.lightning_classes import LightningModule, Trainer, is_a, variants
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
 from lit_optim.schedules.adapter import HorizonPolicy, ScheduledLR
@@ -145,7 +144,7 @@ def set_up_optimizer(
     check_arguments(module, make, scheduler, param_groups, lr_rule, schedules)
     trainer = module.trainer
     callbacks: list[FitCallback] = []
-    if isinstance(trainer.strategy, DDPStrategy):
+    if is_a(trainer.strategy, "strategies.DDPStrategy"):
         callbacks.append(RewrapDDP(module))
     initialize_lazy_layers(module)
     made = _make_optimizer(make, (param_groups or no_decay)(module), module)
@@ -223,7 +222,7 @@ def _check_roles(made: Optimizer, groups: list[dict[str, Any]], module: Lightnin
         )
 
 
-class OptimizerMixin(LightningModule):
+class OptimizerMixin:
     """For a LightningModule whose constructor takes `optimizer`, `scheduler` and `param_groups`.
 
         class Net(OptimizerMixin, LightningModule):
@@ -234,6 +233,11 @@ class OptimizerMixin(LightningModule):
                 self.param_groups = param_groups
 
     They are not saved in `hparams`, so that a checkpoint holds plain values only and can be loaded.
+    The other attributes are arguments of `configure_optimizers` as well. The LightningModule may be
+    that of `lightning.pytorch` or of `pytorch_lightning`.
+
+    Raises:
+        UsageError: a class has a LightningModule before this one among its bases.
     """
 
     optimizer: MakeOptimizer | str
@@ -241,11 +245,26 @@ class OptimizerMixin(LightningModule):
     param_groups: MakeGroups | None = None
     lr_rule: LrRule | None = None
     schedules: Mapping[str, Any] | None = None
+    horizon: HorizonPolicy = "error"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        modules = variants("LightningModule")
+        if not issubclass(cls, modules):  # this class alone is enough
+            cls.__bases__ = (*cls.__bases__, LightningModule)
+        first = next(base for base in cls.__mro__ if base in (OptimizerMixin, *modules))
+        if first is not OptimizerMixin:
+            raise UsageError(
+                f"{cls.__name__}: OptimizerMixin comes before the LightningModule, as in "
+                "class Net(OptimizerMixin, LightningModule)"
+            )
 
     def configure_optimizers(self) -> Any:
         """Called by Lightning."""
         parts = self.optimizer, self.scheduler, self.param_groups, self.lr_rule, self.schedules
-        return configure_optimizers(self, *parts)
+        # a model's own attribute of this name is not ours, such as that of a forecast
+        horizon = self.horizon if isinstance(self.horizon, str) else "error"
+        return configure_optimizers(cast(LightningModule, self), *parts, horizon)
 
     def save_hyperparameters(
         self,
@@ -259,7 +278,7 @@ class OptimizerMixin(LightningModule):
         ignored += ["optimizer", "scheduler", "param_groups", "lr_rule", "schedules"]
         here = inspect.currentframe()
         frame = frame or (here.f_back if here else None)
-        super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)
+        super().save_hyperparameters(*args, ignore=ignored, frame=frame, **kwargs)  # type: ignore[misc]
 
 
 def _curve_of(moving: HyperparameterSchedule, trainer: Trainer) -> Curve | None:

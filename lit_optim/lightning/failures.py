@@ -6,9 +6,9 @@ import re
 import traceback
 
 import torch
-from lightning.pytorch import Trainer
 
 from lit_optim.callbacks.ranks import describe_death, is_timeout
+from lit_optim.lightning_classes import Trainer
 
 WORKER_KILLED = re.compile(r"DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (.*)")
 

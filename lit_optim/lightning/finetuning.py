@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning
-
 from lit_optim.errors import UsageError
+from lit_optim.lightning_classes import Callback, Trainer, is_a
 
 
 def has_finetuning(trainer: Trainer) -> bool:
     """Whether a callback unfreezes parameters and adds them to the optimizer as a group."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return any(isinstance(callback, BaseFinetuning) for callback in callbacks)
+    return any(is_a(callback, "callbacks.BaseFinetuning") for callback in callbacks)
 
 
 def remove_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-
 from lit_optim.errors import first_line
+from lit_optim.lightning_classes import Logger, is_a
 
 LOG = logging.getLogger("lit_optim")
 
@@ -26,7 +25,7 @@ def log_start(loggers: Sequence[Logger], hparams: Mapping[str, Value]) -> None:
     """
     for logger in loggers:
         with _tolerate_errors(logger):
-            if not isinstance(logger, TensorBoardLogger):
+            if not is_a(logger, "loggers.TensorBoardLogger"):
                 logger.log_hyperparams(dict(hparams))
                 continue
             logger.log_hyperparams(dict(hparams), {})  # for hparams.yaml; it writes no summary
@@ -57,12 +56,12 @@ def log_end(
         with _tolerate_errors(logger):
             if metrics:
                 logger.log_metrics(dict(metrics), step=step)
-            if isinstance(logger, TensorBoardLogger):
+            if is_a(logger, "loggers.TensorBoardLogger"):
                 experiment, _, end = _summaries(hparams, metrics, first, succeeded)
                 for summary in (experiment, end):
                     logger.experiment._get_file_writer().add_summary(summary, step)
             logger.finalize("success" if succeeded else "failed")
-            if isinstance(logger, TensorBoardLogger):
+            if is_a(logger, "loggers.TensorBoardLogger"):
                 logger.experiment.flush()
 
 

@@ -7,11 +7,11 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.lightning.configure import configure_optimizers
+from lit_optim.lightning_classes import LightningModule
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import SCHEDULER_FACTORY, Schedule

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
-from lightning.fabric.utilities.data import sized_len
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.lightning_classes import Callback, Trainer, variant_for, variants
 from lit_optim.run_length import UNLIMITED, count_updates_of_run, require_updates
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
@@ -92,10 +91,10 @@ def accumulated_batches(trainer: Trainer) -> int:
     return trainer.accumulate_grad_batches
 
 
-def _accumulation_callbacks(trainer: Trainer) -> list[GradientAccumulationScheduler]:
+def _accumulation_callbacks(trainer: Trainer) -> list[Any]:
     """Return Lightning's own callbacks that accumulate, without subclasses."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [c for c in callbacks if type(c) is GradientAccumulationScheduler]
+    return [c for c in callbacks if type(c) in variants("callbacks.GradientAccumulationScheduler")]
 
 
 def _steps_per_epoch(trainer: Trainer) -> int | None:
@@ -122,7 +121,8 @@ def global_batch(trainer: Trainer) -> int | None:
         batch = getattr(getattr(loader, "sampler", None), "batch_size", None)
     if batch is None:
         return None
-    epoch = sized_len(getattr(loader, "dataset", None)) or math.inf  # an update has at most these
+    size = variant_for(trainer, "utilities.data.sized_len")(getattr(loader, "dataset", None))
+    epoch = size or math.inf  # an update has at most these
     return int(min(batch * accumulated_batches(trainer), epoch))
 
 

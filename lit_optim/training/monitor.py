@@ -9,11 +9,10 @@ from types import CodeType
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torchmetrics import Metric
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.lightning_classes import LightningModule, Trainer, is_a
 from lit_optim.metric_names import Direction, infer_direction
 
 #: Words in the names of validation metrics.
@@ -115,9 +114,9 @@ def set_direction(callback: Any, mode: Direction) -> None:
     callback.mode = mode
     worst = torch.tensor(torch.inf if mode == "min" else -torch.inf)
     # keep a value that was restored from a checkpoint
-    if isinstance(callback, EarlyStopping) and torch.isinf(callback.best_score):
+    if is_a(callback, "callbacks.EarlyStopping") and torch.isinf(callback.best_score):
         callback.best_score = worst
-    if isinstance(callback, ModelCheckpoint) and not callback.best_k_models:
+    if is_a(callback, "callbacks.ModelCheckpoint") and not callback.best_k_models:
         callback.kth_value = worst
 
 

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, ClassVar, Literal
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import BaseFinetuning
-from lightning.pytorch.loggers import Logger
+from lit_optim.lightning_classes import Callback, Logger, Trainer, is_a, variants
 
 LOG = logging.getLogger("lit_optim")
 
@@ -65,13 +63,9 @@ def attach_callbacks(trainer: Trainer, callbacks: Iterable[FitCallback]) -> None
         present[:] = [c for c in present if c not in stale]
         if any(c.merge(callback) for c in same_kind if c not in stale):
             continue
-        places = {
-            "first": 0,
-            "after_finetuning": 1 + max(
-                (i for i, c in enumerate(present) if isinstance(c, BaseFinetuning)), default=-1
-            ),
-            "last": len(present),
-        }  # fmt: skip
+        finetuning = [i for i, c in enumerate(present) if is_a(c, "callbacks.BaseFinetuning")]
+        after = 1 + max(finetuning, default=-1)
+        places = {"first": 0, "after_finetuning": after, "last": len(present)}
         present.insert(places[callback.position], callback)
 
 
@@ -125,7 +119,7 @@ def skip_noop_hooks(trainer: Trainer) -> Trainer:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for hook in BATCH_HOOKS:
             function = getattr(getattr(callback, hook), "__func__", None)
-            if function is getattr(Callback, hook):
+            if function in [getattr(kind, hook) for kind in variants("Callback")]:
                 setattr(callback, hook, None)
     return trainer
 

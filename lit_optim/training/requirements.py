@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.group_fields import initial_lr
+from lit_optim.lightning_classes import LightningModule, Trainer, is_a
 from lit_optim.requirements import FAR_LR_FACTOR
 from lit_optim.schedules.curve import Curve
 from lit_optim.wrappers import unwrap
@@ -72,12 +70,12 @@ def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
                 "trainer.accumulate_grad_batches=1 and a larger batch"
             )
         precision = trainer.precision_plugin
-        if isinstance(precision, MixedPrecision) and precision.scaler is not None:
+        if is_a(precision, "plugins.MixedPrecision") and precision.scaler is not None:
             raise UsageError(
                 f"{name} evaluates the loss again within a step, which the loss scaling of "
                 f"trainer.precision={trainer.precision} does not allow; use bf16-mixed or 32"
             )
-    if "whole" in needs and isinstance(trainer.strategy, FSDPStrategy):
+    if "whole" in needs and is_a(trainer.strategy, "strategies.FSDPStrategy"):
         raise UsageError(
             f"{name} needs unsharded tensors, and FSDP shards them; use trainer=ddp or another "
             "optimizer"
@@ -94,7 +92,7 @@ def _sparse_layer(module: LightningModule) -> str | None:
 
 def _allow_clipping(optimizer: Optimizer, trainer: Trainer) -> None:
     """Switch off torch's fused steps, which unscale gradients themselves, if they are clipped."""
-    mixed = isinstance(trainer.precision_plugin, MixedPrecision)
+    mixed = is_a(trainer.precision_plugin, "plugins.MixedPrecision")
     fused = [group for group in optimizer.param_groups if group.get("fused")]
     if not (mixed and fused and trainer.gradient_clip_val):
         return

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
 from lit_optim.group_fields import group_name
+from lit_optim.lightning_classes import Trainer
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.updates import Listener, Updates, count_updates, innermost_optimizer
 

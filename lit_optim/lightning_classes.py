@@ -1,0 +1,140 @@
+"""The classes of Lightning, from `lightning.pytorch` and from `pytorch_lightning`.
+
+Both packages have the same code, but each has classes of its own: a Trainer of one does not
+recognize a callback of the other. So our callbacks have the classes of all installed packages as
+bases, and `is_a(callback, "callbacks.BaseFinetuning")` stands for isinstance with those of each.
+One of the two packages is enough.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+#: The packages, the preferred one first.
+NAMES = ("lightning.pytorch", "pytorch_lightning")
+
+
+def packages() -> tuple[str, ...]:
+    """Return the names of the packages that can be imported.
+
+    Raises:
+        ModuleNotFoundError: neither is installed.
+    """
+    return tuple(_load_packages())
+
+
+@cache
+def _load_packages() -> dict[str, ModuleType]:
+    loaded = {}
+    for name in NAMES:
+        if find_spec(name.partition(".")[0]) is not None:
+            try:
+                loaded[name] = import_module(name)
+            except ImportError:
+                if name == NAMES[-1] and not loaded:
+                    raise
+    if not loaded:
+        raise ModuleNotFoundError(
+            "lit_optim.lightning and lit_optim.callbacks need Lightning: pip install lightning",
+            name="lightning",
+        )
+    return loaded
+
+
+def is_a(instance: object, *paths: str) -> TypeGuard[Any]:
+    """Whether it is an instance of one of these classes of any package.
+
+    Args:
+        instance: what is tested.
+        paths: names below the package, as in `callbacks.BaseFinetuning`.
+    """
+    return any(isinstance(instance, variants(path)) for path in paths)
+
+
+@cache
+def variants(path: str) -> tuple[type[Any], ...]:
+    """Return a class of every package.
+
+    Args:
+        path: its name below the package, as in `callbacks.BaseFinetuning`.
+    """
+    return tuple(_find(package, path) for package in packages())
+
+
+def variant_for(instance: object, path: str) -> Any:
+    """Return a class or a function of the package that an instance comes from.
+
+    Args:
+        instance: of a class of Lightning, or of one derived from it.
+        path: the name below the package.
+    """
+    for kind in type(instance).__mro__:
+        for package in packages():
+            if kind.__module__.startswith(f"{package}."):
+                return _find(package, path)
+    return _find(packages()[0], path)
+
+
+def package_of(kind: type) -> str | None:
+    """Return the package that a class is derived from."""
+    modules = [base.__module__ for base in kind.__mro__]
+    found = (name for name in NAMES for module in modules if module.startswith(f"{name}."))
+    return next(found, None)
+
+
+@cache
+def _find(package: str, path: str) -> Any:
+    module, _, name = f"{package}.{path}".rpartition(".")
+    return getattr(import_module(module), name)
+
+
+@cache
+def _join(path: str) -> type[Any]:
+    """Return a class that is derived from a class of every package."""
+    kinds = variants(path)
+    return kinds[0] if len(kinds) == 1 else type(kinds[0].__name__, kinds, {"__module__": __name__})
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+    from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins import TorchCheckpointIO
+    from lightning.pytorch.trainer.states import TrainerFn
+else:
+    #: Base classes.
+    Callback = _join("Callback")
+    ModelCheckpoint = _join("callbacks.ModelCheckpoint")
+    ModelSummary = _join("callbacks.ModelSummary")
+    ProgressBar = _join("callbacks.ProgressBar")
+    TorchCheckpointIO = _join("plugins.TorchCheckpointIO")
+    #: In annotations, and what does not depend on the package.
+    LightningDataModule, LightningModule, Logger, Trainer, TrainerFn = (
+        variants(path)[0]
+        for path in (
+            "LightningDataModule", "LightningModule", "loggers.Logger", "Trainer",
+            "trainer.states.TrainerFn",
+        )
+    )  # fmt: skip
+
+__all__ = [
+    "Callback",
+    "LightningDataModule",
+    "LightningModule",
+    "Logger",
+    "ModelCheckpoint",
+    "ModelSummary",
+    "ProgressBar",
+    "TorchCheckpointIO",
+    "Trainer",
+    "TrainerFn",
+    "is_a",
+    "package_of",
+    "packages",
+    "variant_for",
+    "variants",
+]
