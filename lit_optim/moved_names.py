@@ -69,6 +69,7 @@ MOVED: dict[str, str] = {
     "lit_optim.schedules.moved.Moved": (
         "lit_optim.schedules.scheduled_hyperparameter.ScheduledHyperparameter"
     ),
+    "lit_optim.schedules.phases": "lit_optim.schedules.phase_schedule",
     "lit_optim.schedules.pieces.PhasesCurve": "lit_optim.schedules.phase_curve.PhasesCurve",
     "lit_optim.schedules.schedule.Schedule": "lit_optim.schedules.core.Schedule",
     "lit_optim.schedules.schedule.Curve": "lit_optim.schedules.curve.Curve",

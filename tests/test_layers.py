@@ -37,7 +37,7 @@ LAYERS = (
         "updates",
     ),
     ("checkpoints", "optimizers", "schedules", "signatures", "wrappers"),
-    ("config", "tasks", "tensorboard", "training"),
+    ("config", "lr_schedulers", "tasks", "tensorboard", "training"),
     ("callbacks",),
     ("lightning",),
     ("compat", "runs"),

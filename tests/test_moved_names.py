@@ -35,9 +35,14 @@ def test_a_callback_from_before_may_still_be_named(name):
     check_allowed("callbacks.x._target_", name, KINDS["callbacks"], [])
 
 
+#: A module whose name is that of a schedule now: as an attribute it is the schedule.
+HIDDEN = ("lit_optim.schedules.phases",)
+
+
 @pytest.mark.parametrize("old", MOVED)
 def test_a_moved_name_leads_to_what_exists(old):
-    found, current = hydra.utils.get_object(old), hydra.utils.get_object(MOVED[old])
+    found = import_module(old) if old in HIDDEN else hydra.utils.get_object(old)
+    current = hydra.utils.get_object(MOVED[old])
     if not isinstance(current, ModuleType):
         assert found is current is not None
         return

@@ -38,6 +38,7 @@ from lit_optim.schedules.metric_schedules import (
     ThresholdMode,
     plateau,
 )
+from lit_optim.schedules.phase_schedule import Interval, Phases
 from lit_optim.schedules.phase_spec import (
     AbsoluteLevel,
     FormulaSegment,
@@ -47,7 +48,6 @@ from lit_optim.schedules.phase_spec import (
     Repeat,
     Segment,
 )
-from lit_optim.schedules.phases import Interval, Phases
 from lit_optim.schedules.registry import schedule
 
 Momentum = Annotated[float, "in [0, 1)"]

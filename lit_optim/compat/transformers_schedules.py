@@ -16,8 +16,8 @@ from lit_optim.errors import UsageError
 from lit_optim.schedules.arguments import Fraction, NonNegative, Positive
 from lit_optim.schedules.core import StepAlignment
 from lit_optim.schedules.durations import Duration, RunFraction
+from lit_optim.schedules.phase_schedule import Phases
 from lit_optim.schedules.phase_spec import AbsoluteLevel, Level, Phase, Repeat, Segment
-from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.registry import schedule
 from lit_optim.schedules.shapes import Shape, cosine, linear, mirror_sqrt, sqrt, waves
 

@@ -24,9 +24,10 @@ from lit_optim.lightning.making import make_optimizer, optimizer_class
 from lit_optim.lightning_classes import LightningModule, Trainer, is_a, variants
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups, by_role, no_decay
-from lit_optim.schedules.adapter import HorizonPolicy, ScheduledLR
+from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import Curve, MonitoredMetric
+from lit_optim.schedules.durations import HorizonPolicy
 from lit_optim.schedules.hyperparameter_schedules import (
     HyperparameterSchedule,
     parse_hyperparameter_schedules,

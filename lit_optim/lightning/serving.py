@@ -14,7 +14,8 @@ from lit_optim.lightning.configure import configure_optimizers
 from lit_optim.lightning_classes import LightningModule
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.core import SCHEDULER_FACTORY, Schedule
+from lit_optim.schedules.attach import SCHEDULER_FACTORY
+from lit_optim.schedules.core import Schedule
 from lit_optim.wrappers import Wrapped
 
 #: The `Serving` of the module whose configure_optimizers is being called.

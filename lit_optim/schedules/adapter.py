@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from weakref import ref
 
 from torch import Tensor
@@ -15,11 +15,10 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 from lit_optim.errors import UsageError, show
 from lit_optim.group_fields import initial_lr
 from lit_optim.schedules.curve import Curve
+from lit_optim.schedules.durations import HorizonPolicy
 from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
 
-#: What to do when a schedule resumes in a run of another length; see `ScheduledLR`.
-HorizonPolicy = Literal["error", "keep", "extend"]
 #: After this many steps of the optimizer without any gradient, warn that it makes no updates.
 MAX_STEPS_WITHOUT_GRADIENT = 3
 #: What `momentum` means in the groups of different optimizers.

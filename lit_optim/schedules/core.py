@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lit_optim.errors import UsageError, show
 from lit_optim.schedules.curve import Curve, MonitoredMetric
-from lit_optim.schedules.durations import Duration, Horizon, parse_duration
-
-#: Where the run is known: builds the torch scheduler of a schedule and an optimizer.
-SCHEDULER_FACTORY: ContextVar[Callable[[Schedule, Any], Any] | None] = ContextVar(
-    "SCHEDULER_FACTORY", default=None
-)
+from lit_optim.schedules.durations import Duration, Horizon, HorizonPolicy, parse_duration
 
 StepAlignment = Literal["end", "start", "both"]
 STEP_ALIGNMENTS = ("end", "start", "both")
@@ -47,27 +40,25 @@ class Schedule:
     step_alignment: StepAlignment = "end"
     metric: MonitoredMetric | None = None
 
-    def __call__(self, optimizer: Any) -> Any:
-        """Build the torch scheduler of an optimizer, for code that expects a scheduler class.
+    def __call__(
+        self,
+        optimizer: Any,
+        *,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        horizon: HorizonPolicy = "error",
+    ) -> Any:
+        """Return the torch scheduler of an optimizer: `lit_optim.schedule(optimizer, self, ...)`.
 
-        Its length is `total` in steps. In a module whose `configure_optimizers` the command line
-        calls, it is the length of the run.
+        For code that expects a scheduler class. In a module whose `configure_optimizers` the
+        command line calls, the length is that of the run.
 
         Raises:
-            ValueError: the length is not known.
+            UsageError: as `lit_optim.schedule`.
         """
-        if (build_scheduler := SCHEDULER_FACTORY.get()) is not None:
-            return build_scheduler(self, optimizer)
-        if self.total is None or self.units - {"step", "%"} or self.metric is not None:
-            raise UsageError(
-                "scheduler(optimizer=...) does not know the run: give its length in steps as the "
-                "schedule's total, or return lit_optim.configure_optimizers(self, optimizer, "
-                "scheduler)"
-            )
-        from lit_optim.schedules.adapter import ScheduledLR  # torch takes seconds to import
+        from lit_optim.schedules.attach import attach  # torch takes seconds to import
 
-        steps = int(Horizon(1).resolve("total", self.total))
-        return ScheduledLR(optimizer, self.curve(Horizon(steps)))
+        return attach(self, optimizer, steps, steps_per_epoch, horizon)
 
     def __post_init__(self) -> None:
         if self.step_alignment not in STEP_ALIGNMENTS:

@@ -13,8 +13,8 @@ from lit_optim.errors import UsageError, show
 from lit_optim.schedules import shapes
 from lit_optim.schedules.arguments import CommonArguments, Fraction, Positive, warmup_phase
 from lit_optim.schedules.durations import Duration, parse_duration
+from lit_optim.schedules.phase_schedule import Phases
 from lit_optim.schedules.phase_spec import FormulaSegment, InverseSqrt, Phase
-from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.registry import schedule
 
 

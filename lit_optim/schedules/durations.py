@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import describe
@@ -13,6 +13,8 @@ from lit_optim.hyperparameters import describe
 #: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples". Rounded to the nearest
 #: step; "5%+" rounds up, as transformers does.
 Duration = Annotated[int | str, "such as 500 (steps), 5%, 2 epochs or 1000 samples"]
+#: What to do when a schedule resumes in a run of another length; see `ScheduledLR`.
+HorizonPolicy = Literal["error", "keep", "extend"]
 PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%\+?|steps?|epochs?|samples?)?")
 
 

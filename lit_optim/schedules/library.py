@@ -26,6 +26,7 @@ from lit_optim.schedules.arguments import (
     warmup_phase,
 )
 from lit_optim.schedules.durations import Duration
+from lit_optim.schedules.phase_schedule import Phases
 from lit_optim.schedules.phase_spec import (
     AbsoluteLevel,
     FormulaSegment,
@@ -35,7 +36,6 @@ from lit_optim.schedules.phase_spec import (
     Phase,
     Repeat,
 )
-from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.registry import schedule
 
 

@@ -26,8 +26,8 @@ from lit_optim.schedules.arguments import (
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import Curve, MetricName, Mode, MonitoredMetric
 from lit_optim.schedules.durations import Duration, Horizon, parse_duration
+from lit_optim.schedules.phase_schedule import Phases
 from lit_optim.schedules.phase_spec import AbsoluteLevel, Level, Phase, check_floor, level_value
-from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.registry import schedule
 
 Factor = Annotated[float, "in (0, 1)"]

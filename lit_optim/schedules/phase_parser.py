@@ -15,6 +15,7 @@ from lit_optim.hyperparameters import accepts, describe
 from lit_optim.schedules import shapes
 from lit_optim.schedules.arguments import CommonArguments, Gamma
 from lit_optim.schedules.durations import Duration, parse_duration
+from lit_optim.schedules.phase_schedule import Phases
 from lit_optim.schedules.phase_spec import (
     AbsoluteLevel,
     FormulaSegment,
@@ -24,7 +25,6 @@ from lit_optim.schedules.phase_spec import (
     Repeat,
     Segment,
 )
-from lit_optim.schedules.phases import Phases
 from lit_optim.schedules.registry import schedule
 
 CONSTANT = "constant"

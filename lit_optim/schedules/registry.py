@@ -80,6 +80,11 @@ def schedules_by_name() -> dict[str, Callable[..., Schedule | None]]:
     return dict(_SCHEDULES)
 
 
+def functions_by_name() -> dict[str, Callable[..., Schedule | None]]:
+    """Every schedule by the name of its function: `lambda_`."""
+    return {function.__name__: function for function in schedules_by_name().values()}
+
+
 def _modules_with_schedules() -> Iterator[str]:
     """The modules in which a function is marked by `@schedule`; the others are not imported."""
     for package in PACKAGES:

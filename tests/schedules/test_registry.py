@@ -12,7 +12,7 @@ NEW_FILE = '''
 """A file that nothing lists."""
 
 from lit_optim.schedules.phase_spec import Phase
-from lit_optim.schedules.phases import Phases
+from lit_optim.schedules.phase_schedule import Phases
 from lit_optim.schedules.registry import schedule
 
 

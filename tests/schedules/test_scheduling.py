@@ -1,0 +1,142 @@
+"""`schedule`, `lit_optim.schedules` and `lit_optim.lr_schedulers` give torch schedulers."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import sys
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+
+import lit_optim.schedules as S
+from lit_optim import lr_schedulers
+from lit_optim.errors import UsageError
+from lit_optim.schedules import registry
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.scheduling import schedule
+
+NAMES = sorted(registry.functions_by_name())
+
+
+def optimizer_of(lr=0.1):
+    return torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=lr, momentum=0.9)
+
+
+def trace(optimizer, scheduler, steps):
+    """The lr of each update."""
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(2)
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_schedule_is_an_attribute(name):
+    assert name in S.__all__
+    assert name in dir(S)
+    assert getattr(S, name) is registry.functions_by_name()[name]
+
+
+def test_a_misspelt_name_suggests():
+    for place in (S, lr_schedulers):
+        with pytest.raises(AttributeError, match="no attribute 'cosine_warmpu'; did you mean cosi"):
+            place.cosine_warmpu  # noqa: B018
+    with pytest.raises(UsageError, match="unknown schedule 'cosine_warmpu'; did you mean cosine_w"):
+        schedule(optimizer_of(), "cosine_warmpu", steps=10)
+
+
+def test_an_old_module_does_not_hide_a_schedule():
+    from lit_optim.schedules.phases import Phases
+
+    assert Phases is S.phase_schedule.Phases
+    assert S.phases().curve(Horizon(20))(10) == 1
+    sys.modules.pop("lit_optim.schedules.phases")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_schedule_is_a_function_of_the_optimizer(name):
+    """Its arguments are those of the schedule, and its values those of the curve."""
+    function, make = registry.functions_by_name()[name], getattr(lr_schedulers, name)
+    names = list(inspect.signature(make).parameters)
+    expected = [*registry.argument_names(function), *lr_schedulers.LENGTHS]
+    assert names[0] == "optimizer"
+    assert sorted(names[1:]) == sorted(expected)
+    assert names[-3:] == list(lr_schedulers.LENGTHS)
+    assert make.__annotations__.keys() == {*names, "return"}
+    assert pickle.loads(pickle.dumps(make)) is copy.deepcopy(make) is make
+    optimizer = optimizer_of()
+    scheduler = make(optimizer, steps=30, steps_per_epoch=10)
+    assert isinstance(scheduler, LRScheduler)
+    built = function()
+    curve = (built or S.constant()).curve(Horizon(30, 10))
+    assert trace(optimizer, scheduler, 30) == [curve(t, 0.1) for t in range(30)]
+
+
+def test_arguments_of_the_schedule_and_of_the_run():
+    optimizer = optimizer_of()
+    scheduler = lr_schedulers.cosine_warmup(optimizer, "10%", total="2 epochs", steps_per_epoch=10)
+    curve = S.cosine_warmup("10%").curve(Horizon(20))
+    assert trace(optimizer, scheduler, 20) == [curve(t, 0.1) for t in range(20)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_a_schedule_and_a_call_are_the_same(name):
+    found = []
+    built = registry.functions_by_name()[name]()
+    for make in (
+        lambda o: schedule(o, registry.schedule_name(registry.functions_by_name()[name]), **RUN),
+        lambda o: schedule(o, built, **RUN),
+        lambda o: (built or S.constant())(optimizer=o, **RUN),
+    ):
+        optimizer = optimizer_of()
+        found.append(trace(optimizer, make(optimizer), 20))
+    assert found[0] == found[1] == found[2]
+
+
+RUN = {"steps": 20, "steps_per_epoch": 5}
+#: Whether a schedule depends on the length of the run.
+WITHOUT_LENGTH = [
+    (S.constant(), True),
+    (S.constant_warmup(10), True),
+    (S.constant_warmup("10%"), False),
+    (S.inverse_sqrt(warmup=5), True),
+    (S.inverse_sqrt(), False),
+    (S.noam(10), True),
+    (S.step(7), True),
+    (S.step(), False),
+    (S.multistep([3, 9]), True),
+    (S.cosine(), False),
+    (S.cosine(total=25), True),
+    (S.wsd(warmup=5, cooldown=5), False),
+    (S.cyclic(step_size_up=4, mode="exp_range", gamma=0.9), True),
+    (S.one_cycle(), False),
+    (S.one_cycle(total="25"), True),
+    (S.plateau(), True),
+    (S.greedy(), True),
+    (S.lambda_("0.9 ** step"), True),
+    (S.lambda_("1 - progress"), False),
+    (S.multiplicative("0.9"), True),
+    (S.StepLR(3), True),
+    (S.CosineAnnealingWarmRestarts(4, T_mult=2), True),
+    (S.sequential([S.linear(total=5), S.constant()], [5]), True),
+    (S.sequential(), False),
+]
+
+
+@pytest.mark.parametrize(("given", "known"), WITHOUT_LENGTH)
+def test_steps_are_needed_only_where_the_schedule_depends_on_them(given, known):
+    optimizer = optimizer_of()
+    if not known:
+        with pytest.raises(UsageError, match="depends on the length of the run: give steps"):
+            schedule(optimizer, given)
+        return
+    scheduler = schedule(optimizer, given)
+    steps = given.total or 1000
+    curve = given.curve(Horizon(int(steps)))
+    assert trace(optimizer, scheduler, 25) == [curve(t, 0.1) for t in range(25)]
