@@ -1,5 +1,7 @@
 # Written by scripts/stubs.py.
-from lit_optim import param_groups as param_groups
+from types import ModuleType
+
+import lit_optim.param_groups as _groups
 from lit_optim import schedules as schedules
 from lit_optim.errors import UsageError as UsageError
 from lit_optim.lightning.configure import OptimizerMixin as OptimizerMixin
@@ -47,6 +49,31 @@ from lit_optim.schedules.adapter import ScheduledLR as ScheduledLR
 from lit_optim.wrappers.ema import Ema as Ema
 from lit_optim.wrappers.lookahead import Lookahead as Lookahead
 from lit_optim.wrappers.sam import Sam as Sam
+
+class _ParamGroups:
+    __call__ = staticmethod(_groups.divide_parameters)
+    MakeGroups = _groups.MakeGroups
+    ParameterInfo = _groups.ParameterInfo
+    Role = _groups.Role
+    by_role = staticmethod(_groups.by_role)
+    by_rules = staticmethod(_groups.by_rules)
+    describe_parameters = staticmethod(_groups.describe_parameters)
+    divide_parameters = staticmethod(_groups.divide_parameters)
+    layer_decay = staticmethod(_groups.layer_decay)
+    make_group = staticmethod(_groups.make_group)
+    no_decay = staticmethod(_groups.no_decay)
+    read_rule_settings = staticmethod(_groups.read_rule_settings)
+    roles = staticmethod(_groups.roles)
+    single = staticmethod(_groups.single)
+    snapshot_groups = staticmethod(_groups.snapshot_groups)
+    transformers = staticmethod(_groups.transformers)
+    decay: ModuleType
+    describe: ModuleType
+    layers: ModuleType
+    rules: ModuleType
+    tree: ModuleType
+
+param_groups: _ParamGroups
 
 __version__: str
 

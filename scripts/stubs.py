@@ -10,10 +10,13 @@ themselves. `make docs` runs this.
 from __future__ import annotations
 
 import argparse
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any
 
 import lit_optim
 
@@ -39,8 +42,28 @@ def main() -> None:
 def make_package_stub() -> str:
     """The stub of `lit_optim`: every public name, from where it is defined."""
     names = lit_optim.__all__
-    imports = sorted(f"from {place_of(name)} import {name} as {name}" for name in names)
-    return "\n".join([HEAD, *imports, "", "__version__: str", "", *list_names(names), ""])
+    lines = [HEAD, "from types import ModuleType", "", "import lit_optim.param_groups as _groups"]
+    lines += sorted(
+        f"from {place_of(name)} import {name} as {name}" for name in names if name != "param_groups"
+    )
+    lines += ["", *describe_param_groups(), "", "__version__: str", "", *list_names(names), ""]
+    return "\n".join(lines)
+
+
+def describe_param_groups() -> Iterator[str]:
+    """The package `param_groups`, which can be called; to a type checker, an object."""
+    package: Any = import_module("lit_optim.param_groups")
+    yield "class _ParamGroups:"
+    yield "    __call__ = staticmethod(_groups.divide_parameters)"
+    for name in package.__all__:
+        is_function = isinstance(getattr(package, name), FunctionType)
+        yield f"    {name} = " + (
+            f"staticmethod(_groups.{name})" if is_function else f"_groups.{name}"
+        )
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    yield from (f"    {name}: ModuleType" for name in sorted(modules - {*package.__all__}))
+    yield ""
+    yield "param_groups: _ParamGroups"
 
 
 def place_of(name: str) -> str:

@@ -20,15 +20,13 @@ PACKAGES = ["lit_optim"]
 def exported(package):
     """The names of a package that type checkers see, read from its stub."""
     path = ROOT / package.replace(".", "/") / "__init__.pyi"
-    tree = ast.parse(path.read_text("utf-8"))
-    imported = {
-        alias.asname
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.asname == alias.name
-    }
-    return imported
+    names = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname for alias in node.names if alias.asname == alias.name}
+        elif isinstance(node, ast.AnnAssign):
+            names.add(ast.unparse(node.target))
+    return {name for name in names if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
