@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, get_args
 from weakref import ref
 
@@ -14,6 +16,7 @@ from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
 from lit_optim.errors import UsageError, show
 from lit_optim.group_fields import initial_lr
+from lit_optim.schedules.accelerate_steps import count_steps_per_update, is_accumulating
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import HorizonPolicy
 from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
@@ -30,7 +33,8 @@ class ScheduledLR(LRScheduler):
 
     `step` reads the number of updates from the optimizer; see `lit_optim.updates`. So a skipped
     step (None loss, GradScaler overflow) does not advance the schedule, several calls after one
-    update advance it once, and one call after several updates advances it by all of them.
+    update advance it once, and one call after several updates advances it by all of them. Where
+    accelerate's own scheduler calls it, an update may be several steps: see `accelerate_steps`.
 
     If other code changes the lr (another scheduler in torch's ChainedScheduler, a callback), the
     change is kept as a factor, as torch's own schedulers do. A change made while the curve is 0 is
@@ -71,6 +75,8 @@ class ScheduledLR(LRScheduler):
         self.warns_about_order = True
         self._steps_after_updates = False
         self._has_warned = False
+        #: how many steps of the curve an update is, once `step` was called
+        self._steps_per_update: int | None = None
         #: by index of a group: the factor by which other code changed its lr
         self._factors: dict[int, float] = {}
         #: the lrs as set by the last step; None for a tensor on a GPU
@@ -127,6 +133,7 @@ class ScheduledLR(LRScheduler):
         if not is_initial and self.warns_about_order:
             self._check_order()
         self._step_count += 1
+        self._count_in_accelerates_steps(sys._getframe(1))
         if epoch is not None:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
             self._update_lr(epoch)
@@ -137,6 +144,12 @@ class ScheduledLR(LRScheduler):
             self._updates.count_backward_update()
             self._advance()
 
+    def _count_in_accelerates_steps(self, caller: FrameType) -> None:
+        """Take an update as several steps where accelerate's scheduler calls `step`."""
+        if self._steps_per_update is None and self._step_count > 1:
+            length = self.curve.total if self.curve.depends_on_length else None
+            self._steps_per_update = count_steps_per_update(self.optimizer, length, caller)
+
     def _check_order(self) -> None:
         """Warn as torch does about a `step` that comes first, and about updates that never come."""
         attempts = self._updates.count + self._updates.step_calls
@@ -146,7 +159,7 @@ class ScheduledLR(LRScheduler):
                 "Seems like `optimizer.step()` has been overridden after learning rate scheduler "
                 "initialization: its updates are not counted, and do not advance the schedule"
             )
-        elif self._step_count == 1 and not attempts:
+        elif self._step_count == 1 and not attempts and not is_accumulating():
             message = (
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`: it does not "
                 "advance the schedule, which counts the updates that the optimizer has made"
@@ -174,7 +187,7 @@ class ScheduledLR(LRScheduler):
         new = self._updates.count - self._seen
         if new:
             self._keep_changes()
-            self._go_to(self.last_epoch + new)
+            self._go_to(self.last_epoch + new * (self._steps_per_update or 1))
 
     def _go_to(self, t: int) -> None:
         self._seen = self._updates.count
