@@ -290,7 +290,8 @@ def measure_state(name: str) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     entrant = entrant_of(name)
     p = torch.randn(SIDE, SIDE, generator=generator).requires_grad_()
-    optimizer = entrant.make([{"params": [p], "param_names": ["weight"]}], None)
+    group = {"params": [p], "param_names": ["weight"], "role": "hidden"}
+    optimizer = entrant.make([group], None)
 
     def closure() -> torch.Tensor:
         gradient = p.detach().clone()

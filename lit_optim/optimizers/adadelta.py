@@ -18,7 +18,7 @@ class Adadelta(Elementwise):
     State: `square_avg` (v) and `acc_delta` (d), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: a factor on the step, which the paper does not have.
         rho: decay rate of both averages.
         eps: added to both averages; the first steps are about sqrt(eps / (1 - rho)), so a larger

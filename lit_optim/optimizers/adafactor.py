@@ -32,7 +32,7 @@ class Adafactor(Factored):
     one, dimension 1; `variance` (v) of a vector or a single number.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step relative to the size of the parameter; from update 1 / lr² on (10,000 by
             default) it falls as 1 / sqrt(t).
         beta2_decay: exponent of the growing average of g²; -0.8 averages over about t^0.8 updates.

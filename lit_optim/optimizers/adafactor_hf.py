@@ -34,7 +34,7 @@ class AdafactorHF(Factored):
     `exp_avg` (m); `RMS`, the size of p.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size, relative to the size of the parameter if scale_parameter; required with
             relative_step=false, and allowed only then.
         eps: eps1, in units of squared gradient, is added to g²; eps2 is a lower bound on the

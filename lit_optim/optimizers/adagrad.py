@@ -19,7 +19,7 @@ class Adagrad(Elementwise):
     State: `sum` (G), of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the first step size of each coordinate; later ones shrink as 1 / sqrt(t).
         lr_decay: a further decay with the step count.
         weight_decay: coupled: added to g as weight_decay p, like an L2 penalty.

@@ -18,7 +18,7 @@ class Adamax(Elementwise):
     State: `exp_avg` (m) and `exp_inf` (v), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate, and about its upper bound.
         betas: decay rates of the average of g and of the largest |g|.
         eps: added to the denominator for numerical stability.

@@ -22,7 +22,7 @@ class AdamW(Elementwise):
     `max_exp_avg_sq`, the largest v so far, which then stands in the denominator.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of g and g².
         eps: added to the denominator for numerical stability; a larger eps is closer to

@@ -22,7 +22,7 @@ class AdamWHF(Elementwise):
     State: `exp_avg` (m) and `exp_avg_sq` (v), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of g and g².
         eps: added to the denominator for numerical stability.

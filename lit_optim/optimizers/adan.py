@@ -25,7 +25,7 @@ class Adan(Elementwise):
     Global gradient clipping is left to the trainer: trainer.gradient_clip_val.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate; the paper uses 5 to 10 times AdamW's.
         betas: decay rates of the averages of g, of its change d, and of (g + b2 d)².
         eps: added to the denominator for numerical stability.

@@ -24,7 +24,7 @@ class AdEMAMix(Elementwise):
     State: `exp_avg` (m1), `exp_avg_slow` (m2) and `exp_avg_sq` (v), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate is up to 1 + alpha times this.
         betas: decay rates of the fast average of g, of that of g², and of the slow one of g.
         alpha: the weight of the slow momentum; 4 to 10 in long runs.

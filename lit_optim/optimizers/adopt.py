@@ -25,7 +25,7 @@ class Adopt(Elementwise):
     the first update that moves c is 1, as in the authors' code, and 2^0.25 in pytorch_optimizer.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of directions and of g².
         eps: the smallest denominator.

@@ -25,7 +25,7 @@ class ASGD(Elementwise):
     from the state to use it.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the initial step size, per unit of gradient.
         lambd: steps decay after about 1 / (lambd lr) updates; p shrinks by lambd eta in each.
         alpha: exponent of the decay of steps; 0.75 in the paper.

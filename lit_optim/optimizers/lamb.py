@@ -24,7 +24,7 @@ class Lamb(Elementwise):
     trainer.gradient_clip_val=1. timm scales only tensors that have a weight decay.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the norm of a step, relative to the norm of the tensor.
         betas: decay rates of the averages of g and g².
         eps: added to the denominator for numerical stability.

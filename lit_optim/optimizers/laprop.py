@@ -25,7 +25,7 @@ class LaProp(Elementwise):
     first.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of directions and of g².
         eps: added to the denominator for numerical stability.

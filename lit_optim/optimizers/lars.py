@@ -22,7 +22,7 @@ class Lars(Elementwise):
     0, as is usual in vision.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: about 1 to 30; a tensor changes by lr trust_coefficient of its norm in an update, and
             with momentum by up to 1 / (1 - momentum) times that.
         momentum: the share of the last step that is kept.

@@ -16,7 +16,7 @@ class Lion(Elementwise):
     State: `exp_avg` (m), of the parameter's shape: half of Adam's.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of every coordinate; 3 to 10 times smaller than AdamW's.
         betas: b1 is the share of momentum in the step, b2 the decay rate of the momentum.
         weight_decay: decoupled: p shrinks by lr weight_decay, so 3 to 10 times larger than AdamW's.

@@ -27,7 +27,7 @@ class Mars(Elementwise):
     Differs: h is 0 before the first update, as in the authors' code; in timm c = g there.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of c and c².
         eps: added to the denominator for numerical stability.

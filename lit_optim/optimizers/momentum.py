@@ -18,7 +18,7 @@ class Momentum(HeavyBall):
     of SGD with momentum.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size per unit of gradient; it grows to lr / (1 - momentum) if the gradient
             stays the same.
         momentum: the share of the last direction that is kept.

@@ -35,7 +35,7 @@ class Muon(Matrixwise):
     State: `momentum_buffer` (b), of the parameter's shape; AdamW's for other parameters.
 
     Args:
-        params: param groups with a `role`, or matrices.
+        params: the model; param groups with a `role`; or hidden matrices only.
         lr: of matrices: the step size in the spectral norm ("original", "spectral"), or about that
             of AdamW ("match_rms_adamw", which needs a lower lr, about 1e-3).
         momentum: decay rate of the average of gradients.

@@ -20,7 +20,7 @@ class NAdam(Elementwise):
     `mu_product` (M).
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of g and g².
         eps: added to the denominator for numerical stability.

@@ -32,7 +32,7 @@ class NorMuon(Matrixwise):
     AdamW's for other parameters.
 
     Args:
-        params: param groups with a `role`, or matrices.
+        params: the model; param groups with a `role`; or hidden matrices only.
         lr: of matrices: the step size in the spectral norm.
         momentum: decay rate of the average of gradients.
         beta2: decay rate of the average of the squared size of rows.

@@ -30,7 +30,7 @@ class Prodigy(LrEstimating):
     `d_max`, `d_numerator` (num) and `k`.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: scales the estimate; 1 unless training is unstable, with any schedule.
         betas: decay rates of the averages of g and g².
         beta3: decay rate of num and s; null: sqrt(b2).

@@ -22,7 +22,7 @@ class RAdam(Elementwise):
     State: `exp_avg` (m) and `exp_avg_sq` (v), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate; in the first updates (5 with b2 = 0.999), the step
             size per unit of gradient.
         betas: decay rates of the averages of g and g².

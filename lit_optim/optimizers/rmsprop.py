@@ -25,7 +25,7 @@ class RMSprop(Elementwise):
     momentum > 0 also `momentum_buffer` (b).
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of each coordinate; the first step is 1 / sqrt(1 - alpha) times larger,
             because v starts at 0 and is not corrected.
         alpha: decay rate of the averages of g² and g.

@@ -21,7 +21,7 @@ class Rprop(Elementwise):
     State: `prev` (h) and `step_size` (d), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the initial step size d. It is read in the first update only, so a schedule has no
             effect.
         etas: factors on d after a change of sign, in (0, 1), and without one, > 1.

@@ -28,7 +28,7 @@ class ScheduleFreeAdamW(ScheduleFree):
     counts its own updates.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of z; 1 to 10 times the lr of AdamW with a schedule.
         betas: b1 is the share of x in y, constant, up to 0.98 in very long runs; b2 the decay rate
             of the average of g².

@@ -24,7 +24,7 @@ class ScheduleFreeSGD(ScheduleFree):
     the package: a parameter that gets its first gradient late counts its own updates.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of z per unit of gradient; 10 to 50 times that of SGD with momentum.
         momentum: the share of x in y, constant.
         weight_decay: coupled: added to g as weight_decay y, like an L2 penalty.

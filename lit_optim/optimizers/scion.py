@@ -27,7 +27,7 @@ class Scion(Matrixwise):
     State: `momentum_buffer` (d), of the parameter's shape; AdamW's for other parameters.
 
     Args:
-        params: param groups with a `role`, or matrices.
+        params: the model; param groups with a `role`; or hidden matrices only.
         lr: of matrices: the share of the way to the edge of the ball.
         momentum: decay rate of the average of gradients.
         rho: the radius of the ball, in units of sqrt(m / n).

@@ -40,7 +40,7 @@ class SGD(HeavyBall):
     State: `momentum_buffer` (b), of the parameter's shape, if momentum > 0.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size per unit of gradient; with momentum steps grow to lr / (1 - momentum).
         momentum: the share of the last direction that is kept.
         dampening: the share of the new gradient that is left out of the buffer.

@@ -18,7 +18,7 @@ class Signum(Elementwise):
     State: `momentum_buffer` (m), of the parameter's shape, if momentum > 0.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the step size of every coordinate; 3 to 10 times smaller than AdamW's.
         momentum: decay rate of the average of gradients.
         nesterov: average the gradient in once more; needs momentum > 0.

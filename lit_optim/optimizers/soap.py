@@ -33,7 +33,7 @@ class SOAP(Matrixwise):
     parameters. Above the diagonal l and r are filled in only when they are decomposed.
 
     Args:
-        params: param groups with a `role`, or matrices.
+        params: the model; param groups with a `role`; or hidden matrices only.
         lr: the step size of each coordinate.
         betas: decay rates of the averages of g and g²; b2 also of l and r.
         eps: added to the denominator for numerical stability.

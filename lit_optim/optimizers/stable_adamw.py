@@ -23,7 +23,7 @@ class StableAdamW(Elementwise):
     State: `exp_avg` (m) and `exp_avg_sq` (v), each of the parameter's shape.
 
     Args:
-        params: parameters, or param groups.
+        params: parameters, param groups, or a model: all its parameters in one group.
         lr: the largest step size of each coordinate.
         betas: decay rates of the averages of g and g².
         eps: keeps the denominators from zero.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
@@ -25,10 +26,17 @@ GATES = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1, nn.LSTMCell: 4, nn.GRUCell: 3, nn.RNN
 
 
 class ParameterRole(NamedTuple):
-    """The role of a parameter, and the number of equal matrices that are stacked in it."""
+    """The role of a parameter, and how matrices [out, in] are stored in it.
+
+    Args:
+        role: see `roles`.
+        split: the number of equal matrices that are stacked in it.
+        transposed: whether it is stored as [in, out, ...].
+    """
 
     role: Role
     split: int = 1
+    transposed: bool = False
 
 
 #: The role of a parameter that several layers share is the first of these.
@@ -54,6 +62,7 @@ class ParameterInfo:
         path: the modules from the root to its layer, which comes last.
         role: see `roles`.
         split: the number of equal matrices that are stacked in it.
+        transposed: whether it is stored as [in, out, ...].
         height: the number of layers above it; 0 for the last layer.
         depth: the number of layers below it; 0 for the first layer.
         is_trainable: whether it requires gradients.
@@ -67,6 +76,7 @@ class ParameterInfo:
     path: tuple[nn.Module, ...]
     role: Role
     split: int
+    transposed: bool
     height: int
     depth: int
     is_trainable: bool
@@ -117,6 +127,7 @@ def describe_parameters(module: nn.Module) -> list[ParameterInfo]:
             path=tuple(node.module for node in own[0].path),
             role=roles[p].role,
             split=roles[p].split,
+            transposed=roles[p].transposed,
             height=heights[p],
             depth=top - heights[p],
             is_trainable=p.requires_grad,
@@ -156,11 +167,12 @@ class _Structure:
 
     def __init__(self, tree: Tree, includes: Callable[[Node], bool]) -> None:
         self.includes = includes
+        self.tree = tree
         paths: dict[nn.Module, tuple[Node, ...]] = {}
         for path in self._walk((tree.root,)):
             paths.setdefault(path[-1].module, path)
         convolutions = [m for m in paths if isinstance(m, _ConvNd)]
-        linear = [m for m in paths if isinstance(m, nn.Linear)]
+        linear = [m for m in paths if tree.is_linear(m)]
         self.first = convolutions[0] if convolutions else None
         self.head = linear[-1] if linear and not self._is_in_block(paths[linear[-1]]) else None
         layers = list(self._layers(tree.root)) or self._plain_layers(tree.root)
@@ -241,21 +253,43 @@ def _role_of_entry(entry: Entry, trained: _Structure, full: _Structure) -> Param
         return ParameterRole("norm")
     if p.ndim < 2 or _is_magnitude(entry):
         return ParameterRole("vector")
+    is_weight = own in ("weight", "weight_v") and not _is_factor(entry)
+    transposed = is_weight and layer in full.tree.transposed
+    role = _role_of_matrix(entry, p.transpose(0, 1).shape if transposed else p.shape, trained, full)
+    split = _count_parts(entry, transposed, full.tree) if role == "hidden" else 1
+    return ParameterRole(role, split, transposed)
+
+
+def _role_of_matrix(
+    entry: Entry, shape: Sequence[int], trained: _Structure, full: _Structure
+) -> Role:
+    """Return the role of a parameter of this shape, [out, in, ...]."""
+    layer, own = entry.node.module, entry.tensor
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
-        return ParameterRole("embedding")
+        return "embedding"
     if layer is trained.head:
-        return ParameterRole("head")
+        return "head"
     if layer is trained.first or (layer is full.first and not entry.node.in_trained_network):
-        return ParameterRole("first")
-    if p.shape[0] == 1 or p.shape[0] == p.numel() or getattr(layer, "groups", 1) != 1:
-        return ParameterRole("other")
-    if own != "weight" and TABLE.search(own):
-        return ParameterRole("embedding")
-    parts = next((gates for kind, gates in GATES.items() if isinstance(layer, kind)), 1)
-    fused = isinstance(layer, nn.Linear) and FUSED.fullmatch(entry.node.name.rpartition(".")[2])
-    if own == "in_proj_weight" or (fused and p.shape[0] == 3 * p.shape[1]):
-        parts = 3
-    return ParameterRole("hidden", parts if own != "weight_hr" and not _is_factor(entry) else 1)
+        return "first"
+    if shape[0] in (1, math.prod(shape)) or getattr(layer, "groups", 1) != 1:
+        return "other"
+    return "embedding" if own != "weight" and TABLE.search(own) else "hidden"
+
+
+def _count_parts(entry: Entry, transposed: bool, tree: Tree) -> int:
+    """Return the number of equal matrices that are stacked in a parameter, along its outputs."""
+    layer, own = entry.node.module, entry.tensor
+    if own == "weight_hr" or _is_factor(entry):
+        return 1
+    if own == "in_proj_weight":
+        return 3
+    rows, columns = entry.parameter.shape[:2][:: -1 if transposed else 1]
+    name = entry.node.name.rpartition(".")[2]
+    if tree.is_linear(layer) and FUSED.fullmatch(name):
+        # the keys and values of a cross attention in GPT-2 are two
+        parts = (2, 3) if transposed and name == "c_attn" else (3,)
+        return next((k for k in parts if rows == k * columns), 1)
+    return next((gates for kind, gates in GATES.items() if isinstance(layer, kind)), 1)
 
 
 def _is_magnitude(entry: Entry) -> bool:

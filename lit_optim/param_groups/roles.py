@@ -23,16 +23,25 @@ def roles(module: nn.Module) -> dict[str, ParameterRole]:
     other: of a single row or column, or of a grouped convolution.
     hidden: everything else. Fused queries, keys and values count as three matrices, and the weights
         of a recurrent layer as one matrix per gate.
+
+    A weight that is stored as [in, out], as in GPT-2's Conv1D, or in a transposed convolution, is
+    marked as transposed.
     """
-    return {info.name: ParameterRole(info.role, info.split) for info in describe_parameters(module)}
+    return {
+        info.name: ParameterRole(info.role, info.split, info.transposed)
+        for info in describe_parameters(module)
+    }
 
 
 def by_role(groups: list[dict[str, Any]], module: nn.Module) -> list[dict[str, Any]]:
     """Divide each group by the roles of its parameters in the module.
 
+    A `role`, `split` or `transposed` that a group already has is kept.
+
     Returns:
-        Groups with a `role`, and with `split` where a parameter consists of several matrices. Each
-        keeps the settings of the group it comes from, and its name, as in `decay.hidden`.
+        Groups with a `role`, with `split` where a parameter consists of several matrices, and with
+        `transposed` where these are stored as [in, out]. Each keeps the settings of the group it
+        comes from, and its name, as in `decay.hidden`.
     """
     infos = {info.parameter: info for info in describe_parameters(module)}
     return [part for group in groups for part in _divide_by_role(group, infos)]
@@ -41,12 +50,16 @@ def by_role(groups: list[dict[str, Any]], module: nn.Module) -> list[dict[str, A
 def _divide_by_role(
     group: dict[str, Any], infos: dict[nn.Parameter, ParameterInfo]
 ) -> Iterator[dict[str, Any]]:
-    members: dict[ParameterRole, list[nn.Parameter]] = {}
+    members: dict[tuple[tuple[str, Any], ...], list[nn.Parameter]] = {}
     for p in group["params"]:
-        members.setdefault(ParameterRole(infos[p].role, infos[p].split), []).append(p)
-    for (role, split), params in members.items():
+        info = infos[p]
+        found: dict[str, Any] = {"role": info.role}
+        found |= {"split": info.split} if info.split > 1 else {}
+        found |= {"transposed": True} if info.transposed else {}
+        own = tuple((key, value) for key, value in found.items() if key not in group)
+        members.setdefault(own, []).append(p)
+    for own, params in members.items():
         names = [infos[p].name for p in params]
-        part = group | {"params": params, "param_names": names, "role": role}
-        title = role if split == 1 else f"{role}_{split}"
-        part["name"] = f"{group['name']}.{title}" if "name" in group else title
-        yield part | ({"split": split} if split > 1 else {})
+        part = group | {"params": params, "param_names": names} | dict(own)
+        title = "_".join("transposed" if value is True else str(value) for _, value in own)
+        yield part | {"name": ".".join(filter(None, (group.get("name"), title)))}

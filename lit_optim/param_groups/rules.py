@@ -27,7 +27,7 @@ FROZEN_BY_RULE = "_frozen_by_rules"
 #: The keys of a rule that select parameters; a parameter has to match all of them.
 MATCH_KEYS = ("name", "regex", "module", "role", "ndim")
 #: What a rule can set besides hyperparameters.
-SETTING_KEYS = ("lr_mult", "frozen")
+SETTING_KEYS = ("lr_mult", "frozen", "split", "transposed")
 
 
 def divide_parameters(
@@ -73,9 +73,12 @@ def by_rules(
     (found anywhere in the name), `module` (the class of its layer or a base class), `role` and
     `ndim`. A key may have a list, of which one has to match, and of a shared parameter any name may
     match. A rule sets `lr_mult` (a factor of the lr), `frozen` (not trained, but in a group, so
-    that unfreezing it later changes no group) or any hyperparameter of the optimizer. If several
-    rules match a parameter, all apply, and the first one wins for each key. Rules that freeze are
-    applied first: layers and roles, and the rules about them, are those of the remaining network.
+    that unfreezing it later changes no group) or any hyperparameter of the optimizer; and for
+    optimizers of matrices `split` (the number of equal matrices that are stacked in a parameter,
+    along its outputs) and `transposed` (it is stored as [in, out]), where the layer does not tell.
+    If several rules match a parameter, all apply, and the first one wins for each key. Rules that
+    freeze are applied first: layers and roles, and the rules about them, are those of the remaining
+    network.
 
     Side effects: sets `requires_grad` of the parameters that rules freeze, and marks them, so that
     another call can undo it.

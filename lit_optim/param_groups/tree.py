@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from lit_optim.errors import UsageError
+from lit_optim.param_groups.orientation import find_transposed
 
 #: Normalization layers; their scale and shift are never decayed.
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -88,11 +89,18 @@ class Tree:
         root: the model.
         entries: every name of every parameter; first names are in the order of `parameters()`.
         is_flattened: whether FSDP has flattened the parameters.
+        transposed: the layers whose weight is stored as [in, out, ...].
     """
 
     root: Node
     entries: list[Entry]
     is_flattened: bool
+    transposed: set[nn.Module]
+
+    def is_linear(self, layer: nn.Module) -> bool:
+        """Whether a layer multiplies its input by a matrix."""
+        is_convolution = isinstance(layer, _ConvNd)
+        return isinstance(layer, nn.Linear) or (layer in self.transposed and not is_convolution)
 
 
 def read_tree(module: nn.Module) -> Tree:
@@ -121,8 +129,10 @@ def read_tree(module: nn.Module) -> Tree:
     positions = {p: i for i, p in enumerate(module.parameters())}
     last = len(positions)
     entries = sorted(reader.entries, key=lambda entry: positions.get(entry.parameter, last))
-    _find_trained_network(root)
-    return Tree(root, entries, reader.is_flattened)
+    transposed = find_transposed(dict.fromkeys(entry.node.module for entry in entries))
+    tree = Tree(root, entries, reader.is_flattened, transposed)
+    _find_trained_network(tree)
+    return tree
 
 
 class _TreeReader:
@@ -179,13 +189,15 @@ def _read_parametrized(
             yield Entry(name + own, f"{raw}{tensor}.{below}", tensor, part, path, p)
 
 
-def _find_trained_network(root: Node) -> None:
+def _find_trained_network(tree: Tree) -> None:
     """Set `in_trained_network` of all nodes, as `read_tree` describes."""
+    root = tree.root
     for by_mode in (True, False) if root.module.training else (False,):
         trained = _find_trained(root, by_mode)
         # if every possible network is in eval mode, the mode means nothing: pretrained models are
         # often loaded in eval mode
-        if any(isinstance(node.module, nn.Linear | _ConvNd) for node in trained):
+        modules = [node.module for node in trained]
+        if any(tree.is_linear(module) or isinstance(module, _ConvNd) for module in modules):
             break
     if root in trained:  # otherwise nothing is trained, and all nodes belong to the network
         _mark_untrained(root, trained)

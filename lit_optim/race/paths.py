@@ -202,7 +202,8 @@ def trace(
         gradient evaluations. A path ends where it diverges.
     """
     point = torch.tensor([start], dtype=torch.float64, requires_grad=True)
-    optimizer = entrant.make([{"params": [point], "param_names": ["point"]}], lr)
+    group = {"params": [point], "param_names": ["point"], "role": "hidden"}
+    optimizer = entrant.make([group], lr)
     scheduler = _make_scheduler(optimizer, entrant.config, Horizon(steps))
     is_sparse = "sparse" in entrant.requirements
     evaluations = 0

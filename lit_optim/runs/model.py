@@ -124,9 +124,8 @@ def try_optimizer(make: Wrapped, cfg: DictConfig) -> None:
     Raises:
         UsageError: the optimizer refuses its arguments, or those of a rule.
     """
-    trial = {"param_names": ["weight"]}
     rules = read_rule_settings(to_dict(cfg.param_groups).get("rules") or [])
-    trials = [trial | {"params": [torch.nn.Parameter(torch.zeros(2, 2))]} | s for s in ({}, *rules)]
+    trials = [_trial_group(settings) for settings in ({}, *rules)]
     own = {"roles": None} if "roles" in cfg.optimizer else {}
     try:
         make_optimizer(partial(make, **own), trials)
@@ -134,6 +133,14 @@ def try_optimizer(make: Wrapped, cfg: DictConfig) -> None:
         if not rules or issubclass(locate("optimizer", cfg.optimizer[TARGET]), OptimizerBase):
             raise
         make_optimizer(make, trials[1:])  # its class requires keys that the rules set
+
+
+def _trial_group(settings: dict[str, Any]) -> dict[str, Any]:
+    """A group of one small hidden matrix, which can be split as its settings say."""
+    split = settings.get("split")
+    size = split if type(split) is int and split > 0 else 2
+    matrix = torch.nn.Parameter(torch.zeros(size, size))
+    return {"params": [matrix], "param_names": ["weight"], "role": "hidden"} | settings
 
 
 def has_lr(model: LightningModule) -> bool:

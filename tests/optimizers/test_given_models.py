@@ -148,9 +148,9 @@ def test_a_group_that_is_added_later_is_asked_for_its_role_too(name):
     net = model()
     optimizer = class_of(name)(net)
     vector = nn.Parameter(torch.ones(3))
-    with pytest.raises(MissingRoles, match=r"parameter number 0 of shape \[3\]"):
+    with pytest.raises(MissingRoles, match=r"parameter number 0 has shape \[3\]"):
         optimizer.add_param_group({"params": [vector]})
-    with pytest.raises(UsageError, match=r"is for matrices, and parameter v of shape \[3\]"):
+    with pytest.raises(UsageError, match=r"parameter v has shape \[3\]: give its group"):
         optimizer.add_param_group({"params": [("v", vector)], "role": "hidden"})
     assert described(optimizer, net) == described(class_of(name)(net), net)
     optimizer.add_param_group({"params": [("v", vector)], "role": "vector"})

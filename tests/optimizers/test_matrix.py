@@ -168,7 +168,7 @@ def test_refusals_are_one_line(name):
         UsageError, match=r"for hidden matrices, and there are none.*optimizer=adamw"
     ):
         make([{"params": [vector], "role": "vector"}])
-    with pytest.raises(UsageError, match=rf"{label} is for matrices, .*shape \[5\].*AdamW"):
+    with pytest.raises(UsageError, match=rf"{label} updates hidden .*shape \[5\].*AdamW"):
         make([{"params": [vector], "role": "hidden"}])
     with pytest.raises(UsageError, match="state_dtype=int8 is for optimizers"):
         make([matrix], state_dtype="int8")

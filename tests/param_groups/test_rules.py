@@ -171,4 +171,6 @@ def test_without_rules_groups_are_those_of_the_base():
 def test_a_misspelled_setting_of_a_rule_is_named(key, meant):
     with pytest.raises(ValueError, match=f"has no '{key}'; did you mean {meant}") as refused:
         read_rule_settings([{"role": "head", key: 2}])
-    assert "A rule sets lr_mult, frozen or a hyperparameter" in str(refused.value)
+    assert "A rule sets lr_mult, frozen, split, transposed or a hyperparameter" in str(
+        refused.value
+    )

@@ -16,12 +16,14 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.group_fields import group_name
 from lit_optim.hyperparameters import check, plain
+from lit_optim.optimizers.base.layout import LAYOUT, check_layout
 from lit_optim.optimizers.base.options import OPTIONS
 
 #: Keys of a param group that are not hyperparameters. `role` is what its parameters are in the
 #: model (hidden, embedding, head, ...); `split` is the number of matrices of equal height stacked
-#: in each of them, as in a fused projection to queries, keys and values.
-BOOKKEEPING = {"params", "name", "param_names", "initial_lr", "role", "split"}
+#: in each of them, as in a fused projection to queries, keys and values; `transposed` says that
+#: they are stored as [in, out, ...].
+BOOKKEEPING = {"params", "name", "param_names", "initial_lr", "role", "split", "transposed"}
 
 #: Keys that torch's schedulers and averages write into a group.
 TORCHS_SCHEDULERS = {"max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
@@ -47,6 +49,7 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
             value is out of range.
     """
     check_is_group(group)
+    check_layout(group)
     known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
     kept: dict[str, Any] = {}
     for key, value in group.items():
@@ -61,7 +64,8 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
                 f"{type(optimizer).__name__} has no {key!r}; a param group may set "
                 f"{', '.join(allowed)}{f'; did you mean {meant}?' if meant else ''}"
             )
-        kept[key] = value if key in BOOKKEEPING or unknown else plain(value)
+        is_foreign = unknown or (key in BOOKKEEPING and key not in LAYOUT)
+        kept[key] = value if is_foreign else plain(value)
     kept = apply_lr_mult(kept, known.get("lr"))
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)

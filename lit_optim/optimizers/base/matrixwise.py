@@ -22,6 +22,7 @@ from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.declared import setting
 from lit_optim.optimizers.base.groups import check_is_group, with_names
+from lit_optim.optimizers.base.layout import Layout, check_layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.parameters import MissingRoles, list_params_by_role
@@ -40,7 +41,8 @@ class Matrixwise(OptimizerBase):
 
     A subclass declares `states`, `row_states` and `side_states`. It writes
     `direction`, and `scalars` for what it derives. A convolution is the matrix of shape
-    [out, in * height * width]; a parameter of a group with `split` is that many matrices, stacked.
+    [out, in * height * width]. In a group with `split` a parameter is that many matrices, stacked
+    along their outputs, and in a `transposed` group it is stored as [in, out, ...].
 
     Args:
         adamw_lr: the lr of AdamW's parameters; null: a multiple of lr that depends on the class.
@@ -87,13 +89,16 @@ class Matrixwise(OptimizerBase):
             )
 
     def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        split, dtype = group.get("split", 1), compute_dtype(p)
+        layout, dtype = Layout.of(group), compute_dtype(p)
+        rows, columns = layout.shape(p)
         state = {name: zeros_for(p) for name in self.states}
         for name in self.row_states:
-            state[name] = p.new_zeros((split, p.shape[0] // split, 1), dtype=dtype)
-        for side, size in _sides(p, group) if self.side_states else ():
+            state[name] = p.new_zeros((layout.split, rows, 1), dtype=dtype)
+        for side, size in (("left", rows), ("right", columns)) if self.side_states else ():
+            if size > group["max_precondition_dim"]:
+                continue  # too long for a factor
             for suffix, diagonal in self.side_states.items():
-                square = state[side + suffix] = p.new_zeros((split, size, size), dtype=dtype)
+                square = state[side + suffix] = p.new_zeros((layout.split, size, size), dtype=dtype)
                 square.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
         return state
 
@@ -138,22 +143,26 @@ class Matrixwise(OptimizerBase):
             self.adamw.__dict__["label"] = f"{type(self).__name__}'s AdamW"  # in messages
 
     def _check_matrices(self, group: Group) -> None:
-        name = type(self).__name__
+        check_layout(group)
+        name, layout = type(self).__name__, Layout.of(group)
         names = group.get("param_names") or [f"number {i}" for i in range(len(group["params"]))]
         for label, p in zip(names, group["params"], strict=True):
-            if p.ndim > 1 and p.shape[0] % group.get("split", 1) == 0:
-                continue
-            what = f"parameter {label} of shape {list(p.shape)}{_split(group)}"
-            if "role" in group:
-                raise UsageError(
-                    f"{name} is for matrices, and {what} is none: give its group another role than "
-                    "hidden, and AdamW takes it"
+            what = f"parameter {label} has shape {list(p.shape)}"
+            if p.ndim < 2 and "role" not in group:
+                raise MissingRoles(
+                    f"{name} updates hidden matrices, but {what}: pass the model, {name}(model), "
+                    "or groups from lit_optim.param_groups(model), so that AdamW takes the others"
                 )
-            raise MissingRoles(
-                f"{name} updates hidden matrices, and {what} is none: pass the model, "
-                f"{name}(model), or groups from lit_optim.param_groups(model), so that AdamW takes "
-                "the others"
-            )
+            if p.ndim < 2:
+                raise UsageError(
+                    f"{name} updates hidden matrices, but {what}: give its group another role "
+                    "than hidden, and AdamW takes it"
+                )
+            if (rows := layout.rows(p)) % layout.split:
+                raise UsageError(
+                    f"split={layout.split} does not divide the {rows} outputs of parameter {label} "
+                    f"of shape {list(p.shape)}{' (transposed)' if layout.transposed else ''}"
+                )
         if "role" not in group and not self.__dict__.get("_has_warned"):
             self.__dict__["_has_warned"] = True
             LOG.warning(
@@ -175,33 +184,32 @@ class Matrixwise(OptimizerBase):
         raise NotImplementedError
 
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
-        split = group.get("split", 1)
+        layout = Layout.of(group)
         alike: dict[Any, list[int]] = {}
         for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
             self.reject_sparse(g)
-            rows, columns = p.shape[0] // split, p[0].numel()
-            alike.setdefault((rows, columns, p.dtype, p.device), []).append(i)
+            alike.setdefault((*layout.shape(p), p.dtype, p.device), []).append(i)
         for (rows, columns, _, device), members in alike.items():
-            size = max(1, AT_ONCE[device.type == "cpu"] // (split * rows * columns or 1))
+            size = max(1, AT_ONCE[device.type == "cpu"] // (layout.split * rows * columns or 1))
             for first in range(0, len(members), size):
-                self._update_stack(batch.select(members[first : first + size]), split, h)
+                self._update_stack(batch.select(members[first : first + size]), layout, h)
 
-    def _update_stack(self, batch: Batch, split: int, h: SimpleNamespace) -> None:
+    def _update_stack(self, batch: Batch, layout: Layout, h: SimpleNamespace) -> None:
         xs = [p.to(compute_dtype(p)) for p in batch.params]
         gs = [g.to(x.dtype) for g, x in zip(batch.grads, xs, strict=True)]
         gs = [-g for g in gs] if h.maximize else gs
         gs = [g + h.l2 * x for g, x in zip(gs, xs, strict=True)] if h.coupled else gs
         names = [name for name, value in batch.states[0].items() if isinstance(value, Tensor)]
-        s = {name: _stack_matrices(batch.column(name), batch.params, split) for name in names}
+        s = {name: _stack_matrices(batch.column(name), batch.params, layout) for name in names}
         u, new = self.direction(
-            _stack_matrices(gs, batch.params, split),
-            _stack_matrices(xs, batch.params, split),
+            _stack_matrices(gs, batch.params, layout),
+            _stack_matrices(xs, batch.params, layout),
             SimpleNamespace(**s),
             h,
         )
         for k, (p, x, g) in enumerate(zip(batch.params, xs, gs, strict=True)):
-            own = slice(k * split, (k + 1) * split)
-            a, b, step = apply_update_options(u[own].reshape(p.shape), g, x, h)
+            own = slice(k * layout.split, (k + 1) * layout.split)
+            a, b, step = apply_update_options(layout.to_parameter(u[own], p), g, x, h)
             if x is p and isinstance(b, float):
                 p.mul_(a).sub_(step, alpha=clamp_to_dtype(b, p.dtype))
             else:
@@ -209,7 +217,8 @@ class Matrixwise(OptimizerBase):
             for name, value in new.items():
                 state, after = batch.states[k][name], value[own]
                 if after.data_ptr() != state.data_ptr():  # else it was written in place
-                    state.copy_(after.reshape(state.shape))
+                    has_shape = state.shape == p.shape
+                    state.copy_(layout.to_parameter(after, p) if has_shape else after)
 
     def keep_if_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
         """Replace results that failed by the previous ones, and count the failures.
@@ -247,25 +256,12 @@ class Matrixwise(OptimizerBase):
             self.adamw.param_groups = own
 
 
-def _sides(p: Tensor, group: Group) -> Iterator[tuple[str, int]]:
-    """The sides of a matrix that are short enough for a factor: name and length."""
-    for side, size in (("left", p.shape[0] // group.get("split", 1)), ("right", p[0].numel())):
-        if size <= group["max_precondition_dim"]:
-            yield side, size
-
-
-def _stack_matrices(xs: list[Tensor], params: list[Tensor], split: int) -> Tensor:
+def _stack_matrices(xs: list[Tensor], params: list[Tensor], layout: Layout) -> Tensor:
     """The matrices of some parameters, or of states of them, stacked: [batch, m, n]."""
     matrices = [
-        x.reshape(split, p.shape[0] // split, -1) if x.shape == p.shape else x
-        for x, p in zip(xs, params, strict=True)
+        layout.to_matrices(x) if x.shape == p.shape else x for x, p in zip(xs, params, strict=True)
     ]
     return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
-
-
-def _split(group: Group) -> str:
-    parts = group.get("split", 1)
-    return f" in {parts} parts" if parts > 1 else ""
 
 
 def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
