@@ -120,6 +120,7 @@ MOVED: dict[str, str] = {
     "lit_optim.lightning.summary": "lit_optim.callbacks.summary",
     "lit_optim.lightning.threads": "lit_optim.callbacks.threads",
     "lit_optim.lightning.weights": "lit_optim.checkpoints.weights",
+    "lit_optim.tensorboard": "lit_optim.programs",
 }
 
 #: A key of the configuration, and its name now.

@@ -20,8 +20,8 @@ from torch.utils.tensorboard import SummaryWriter
 from lit_optim.cli import main
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
+from lit_optim.programs import open_command
 from lit_optim.reports.board import Links, address, cards, find_runs, name_runs, read_tags
-from lit_optim.tensorboard import open_command
 
 DAY = "2026-11-28"
 

@@ -84,7 +84,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
     assert "where the loss falls fastest" in out
     [line] = [line for line in out.splitlines() if line.startswith("next ")]
     program, *argv = shlex.split(line.removeprefix("next "))[1:]
-    assert (program, argv[:-1]) == ("train.py", lines)
+    assert (program, argv[:-1]) == ("train", lines)
     assert f"{argv[-1]}  where the loss falls fastest" in out
     assert prepare_command_line(argv).argv  # what is to be typed is accepted
 

@@ -21,7 +21,7 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     """
     overrides, _, _ = read_overrides(lines, is_multirun=True)
     if any(override.key_or_group == "resume.from" for override in overrides):
-        raise UsageError("resume is for train.py; say what the run was started with")
+        raise UsageError("resume is for lit-optim train; say what the run was started with")
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():

@@ -141,10 +141,10 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-#: For commands that take what train.py takes.
+#: For commands that take what `lit-optim train` takes.
 OVERRIDES = Argument(
     "overrides",
-    "key=value as for train.py, such as scheduler=wsd",
+    "key=value as for lit-optim train, such as scheduler=wsd",
     nargs="*",
     completion=Completion.OVERRIDES,
 )

@@ -9,22 +9,23 @@ from typing import Any
 
 from lit_optim.config.places import conf_dir, groups, headline, text_of
 from lit_optim.hyperparameters import describe
+from lit_optim.programs import train_command
 from lit_optim.signatures import read_docstring, read_signature
 
 SETTING = re.compile(r"^( *)(\w+): ?(.*?) ?# (.*)$", re.MULTILINE)
 
-USAGE = """\
-lit_optim: train a model with an optimizer and a schedule chosen by name
-
-  python train.py optimizer=adamw scheduler=cosine_warmup        one run
-  python train.py optimizer=sgd optimizer.lr=0.1 trainer=gpu     any value of any choice
-  python train.py -m optimizer=adamw,sgd scheduler=step,linear   every combination
-  python train.py resume=runs/...                                resume an interrupted run
-  python train.py train=false ckpt=runs/.../best.ckpt            evaluate a checkpoint
-  python train.py hf=args.yaml hf.warmup_steps=100               the settings of a TrainingArguments
-  python train.py optimizer=sgd --help                           the keys of a choice
-  python train.py model=custom model._target_=yours.Net --help   the arguments of your class
-"""
+TITLE = "lit_optim: train a model with an optimizer and a schedule chosen by name"
+#: What is typed after the command, and what it is for.
+EXAMPLES = {
+    "optimizer=adamw scheduler=cosine_warmup": "one run",
+    "optimizer=sgd optimizer.lr=0.1 trainer=gpu": "any value of any choice",
+    "-m optimizer=adamw,sgd scheduler=step,linear": "every combination",
+    "resume=runs/...": "resume an interrupted run",
+    "train=false ckpt=runs/.../best.ckpt": "evaluate a checkpoint",
+    "hf=args.yaml hf.warmup_steps=100": "the settings of a TrainingArguments",
+    "optimizer=sgd --help": "the keys of a choice",
+    "model=custom model._target_=yours.Net --help": "the arguments of your class",
+}
 
 
 def help_text(chosen: dict[str, str], targets: Mapping[str, str] | None = None) -> str:
@@ -39,7 +40,7 @@ def help_text(chosen: dict[str, str], targets: Mapping[str, str] | None = None) 
     if files or named:
         return "\n".join([*map(keys, files), *filter(None, named)])
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", _train_yaml(), re.MULTILINE))
-    lines = [USAGE]
+    lines = [TITLE, "", *_examples(), ""]
     for group, choices in groups().items():
         default = defaults.get(group, "null")
         lines.append(f"{group}=" + ("" if default == "null" else f"   (default: {default})"))
@@ -49,6 +50,11 @@ def help_text(chosen: dict[str, str], targets: Mapping[str, str] | None = None) 
     lines.append("settings")
     lines += _settings()
     return "\n".join(lines)
+
+
+def _examples() -> list[str]:
+    command, wide = train_command(), max(map(len, EXAMPLES))
+    return [f"  {command} {line:<{wide}}  {use}" for line, use in EXAMPLES.items()]
 
 
 def _settings() -> list[str]:

@@ -31,8 +31,8 @@ from rich.console import Console
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError, printable
 from lit_optim.interrupts import INTERRUPTED, interruptible
+from lit_optim.programs import format_path
 from lit_optim.system import OWN_GROUP, kill_group
-from lit_optim.tensorboard import format_path
 from lit_optim.untrusted import walk
 
 EVENTS = "events.out.tfevents.*"

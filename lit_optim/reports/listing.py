@@ -27,6 +27,7 @@ from lit_optim.command_line.help import keys
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.places import headline, listed_choices, target_of
 from lit_optim.errors import UsageError, suggest
+from lit_optim.programs import train_command
 from lit_optim.requirements import REQUIREMENTS
 from lit_optim.signatures import read_attribute, read_docstring
 from lit_optim.untrusted import Unreadable
@@ -167,7 +168,7 @@ def _print_lines(found: list[Entry]) -> None:
 def _describe(entry: Entry) -> str:
     """The docstring, which has the formula and the source, and what `--help` of train.py prints."""
     parts = [
-        f"use it with: python train.py {entry.path.parent.name}={entry.name}",
+        f"use it with: {train_command()} {entry.path.parent.name}={entry.name}",
         entry.explained,
         _requirements(entry),
         keys(entry.path),

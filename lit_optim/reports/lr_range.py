@@ -23,6 +23,7 @@ from lit_optim.callbacks.parameter_table import ParameterTable
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
+from lit_optim.programs import train_command
 from lit_optim.runs.build import build_run
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.phase_parser import phases
@@ -176,7 +177,7 @@ def lr_range(
     if found is not None:
         kept = [line for line in lines if line.lstrip("+").partition("=")[0] != "optimizer.lr"]
         line = " ".join(map(shlex.quote, [*kept, f"optimizer.lr={found.steepest:.2g}"]))
-        console.print(f"next   python train.py {line}", soft_wrap=True, markup=False)
+        console.print(f"next   {train_command()} {line}", soft_wrap=True, markup=False)
     return path
 
 

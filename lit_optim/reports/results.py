@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from lit_optim.errors import UsageError
+from lit_optim.programs import format_path
 from lit_optim.runs.layout import FINGERPRINT, JOB, RESULT
 from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
 from lit_optim.sweeps.rows import Ended, ended_run
 from lit_optim.sweeps.table import table
-from lit_optim.tensorboard import format_path
 from lit_optim.untrusted import walk
 
 #: Files that mark the directory of a run.

@@ -33,6 +33,7 @@ from lit_optim.lightning.failures import explain_failure
 from lit_optim.lightning.hparams import Value, log_end, log_start
 from lit_optim.metric_names import infer_direction
 from lit_optim.printing import print_pairs
+from lit_optim.programs import format_path, open_command
 from lit_optim.runs.build import RunParts, build_run
 from lit_optim.runs.layout import RESULT
 from lit_optim.runs.resume import flatten
@@ -43,7 +44,6 @@ from lit_optim.runs.start import (
     record_config,
 )
 from lit_optim.temporary import write_whole
-from lit_optim.tensorboard import format_path, open_command
 from lit_optim.training.lengths import global_batch, total_updates
 
 LOG = logging.getLogger("lit_optim")

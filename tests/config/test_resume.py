@@ -131,7 +131,7 @@ def test_a_branch_is_not_gone_on_with(place):
 
 def test_other_commands_are_about_what_is_typed(place):
     a_run(place, "same")
-    with pytest.raises(UsageError, match=r"resume is for train\.py"):
+    with pytest.raises(UsageError, match=r"resume is for lit-optim train"):
         list(compose_combinations(["resume.from=runs/same"]))
 
 
