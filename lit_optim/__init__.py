@@ -19,10 +19,13 @@ _PLACES = {
     "Lookahead": "lit_optim.wrappers.lookahead",
     "OptimizerMixin": "lit_optim.lightning.configure",
     "Sam": "lit_optim.wrappers.sam",
+    "Schedule": "lit_optim.schedules.core",
     "ScheduledLR": "lit_optim.schedules.adapter",
     "UsageError": "lit_optim.errors",
     "configure_optimizers": "lit_optim.lightning.configure",
+    "lr_schedulers": "lit_optim.lr_schedulers",
     "param_groups": "lit_optim.param_groups",
+    "schedule": "lit_optim.schedules.scheduling",
     "schedules": "lit_optim.schedules",
 }
 

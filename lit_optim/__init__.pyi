@@ -2,6 +2,7 @@
 from types import ModuleType
 
 import lit_optim.param_groups as _groups
+from lit_optim import lr_schedulers as lr_schedulers
 from lit_optim import schedules as schedules
 from lit_optim.errors import UsageError as UsageError
 from lit_optim.lightning.configure import OptimizerMixin as OptimizerMixin
@@ -46,6 +47,8 @@ from lit_optim.optimizers.soap import SOAP as SOAP
 from lit_optim.optimizers.sparse_adam import SparseAdam as SparseAdam
 from lit_optim.optimizers.stable_adamw import StableAdamW as StableAdamW
 from lit_optim.schedules.adapter import ScheduledLR as ScheduledLR
+from lit_optim.schedules.core import Schedule as Schedule
+from lit_optim.schedules.scheduling import schedule as schedule
 from lit_optim.wrappers.ema import Ema as Ema
 from lit_optim.wrappers.lookahead import Lookahead as Lookahead
 from lit_optim.wrappers.sam import Sam as Sam
@@ -70,6 +73,7 @@ class _ParamGroups:
     decay: ModuleType
     describe: ModuleType
     layers: ModuleType
+    orientation: ModuleType
     rules: ModuleType
     tree: ModuleType
 
@@ -114,6 +118,7 @@ __all__ = [
     "SGD",
     "SOAP",
     "Sam",
+    "Schedule",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
     "ScheduledLR",
@@ -124,6 +129,8 @@ __all__ = [
     "StableAdamW",
     "UsageError",
     "configure_optimizers",
+    "lr_schedulers",
     "param_groups",
+    "schedule",
     "schedules",
 ]

@@ -27,12 +27,17 @@ def skip_without_client(error: ModuleNotFoundError) -> NoReturn:
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch):
-    """Undo what a client keeps for the whole process: accelerate's state, its environment."""
+def fresh_clients():
+    """Undo what clients keep for the whole process: accelerate's state, the environment."""
     environment = dict(os.environ)
+    _reset_accelerate()
     yield
+    _reset_accelerate()
     os.environ.clear()
     os.environ.update(environment)
+
+
+def _reset_accelerate() -> None:
     if state := sys.modules.get("accelerate.state"):
         state.AcceleratorState._reset_state(reset_partial_state=True)
         state.GradientState._reset_state()
