@@ -16,8 +16,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from lit_optim.errors import suggest
 from lit_optim.hyperparameters import hints_of
+from lit_optim.lazy_names import no_attribute
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import argument_names, functions_by_name
@@ -30,19 +30,17 @@ LENGTHS = ("steps", "steps_per_epoch", "horizon")
 
 def __getattr__(name: str) -> Any:
     if name == "__all__":
-        return list(functions_by_name())
-    if name.startswith("__"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    functions = functions_by_name()
+        return sorted(functions_by_name())
+    functions = {} if name.startswith("__") else functions_by_name()
     if name not in functions:
-        near = suggest(name, functions)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{near}")
+        raise no_attribute(__name__, name, functions)
     made = globals()[name] = _make_function(name, functions[name])
     return made
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *functions_by_name()])
+    own = (name for name in globals() if name.startswith("__"))
+    return sorted([*own, *functions_by_name()])
 
 
 def _make_function(name: str, function: Callable[..., Any]) -> MakeScheduler:

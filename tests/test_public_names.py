@@ -11,32 +11,35 @@ from types import ModuleType
 import pytest
 
 import lit_optim
+from lit_optim.schedules.registry import argument_names, schedules_by_name
 from tests.conftest import ROOT
 from tests.optimizers.running import NAMES, class_of
 
-PACKAGES = ["lit_optim"]
+PACKAGES = ["lit_optim", "lit_optim.schedules"]
+LAZY = [*PACKAGES, "lit_optim.lr_schedulers"]
 
 
 def exported(package):
-    """The names of a package that type checkers see, read from its stub."""
-    path = ROOT / package.replace(".", "/") / "__init__.pyi"
+    """The names of a module that type checkers see, read from its stub."""
+    path = ROOT.joinpath(*package.split("."))
+    path = path / "__init__.pyi" if path.is_dir() else path.with_suffix(".pyi")
     names = set()
     for node in ast.parse(path.read_text("utf-8")).body:
         if isinstance(node, ast.ImportFrom):
             names |= {alias.asname for alias in node.names if alias.asname == alias.name}
         elif isinstance(node, ast.AnnAssign):
             names.add(ast.unparse(node.target))
+        elif isinstance(node, ast.FunctionDef):
+            names.add(node.name)
     return {name for name in names if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", LAZY)
 def test_the_stub_has_the_names_that_the_package_has(package):
     module = importlib.import_module(package)
     names = set(module.__all__)
     assert exported(package) == names
-    assert names <= set(dir(module))
-    public = {name for name in dir(module) if not name.startswith("_")}
-    assert public == names
+    assert {name for name in dir(module) if not name.startswith("_")} == names
     for name in names:
         value = getattr(module, name)
         assert value.__name__ in (name, f"{package}.{name}")
@@ -48,10 +51,29 @@ def test_every_optimizer_is_in_it():
         assert class_of(name).__name__ in lit_optim.__all__
 
 
-def test_star_imports_everything():
+def test_every_schedule_is_in_them():
+    functions = {function.__name__: function for function in schedules_by_name().values()}
+    assert {*functions, "Schedule", "ScheduledLR"} == {*lit_optim.schedules.__all__}
+    assert {*functions} == {*lit_optim.lr_schedulers.__all__}
+    for name, function in functions.items():
+        assert getattr(lit_optim.schedules, name) is function
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_star_imports_everything(package):
     space: dict[str, object] = {}
-    exec("from lit_optim import *", space)
-    assert set(space) - {"__builtins__"} == set(lit_optim.__all__)
+    exec(f"from {package} import *", space)
+    assert set(space) - {"__builtins__"} == set(importlib.import_module(package).__all__)
+
+
+@pytest.mark.parametrize("name", schedules_by_name())
+def test_the_stub_of_a_scheduler_has_its_arguments(name):
+    tree = ast.parse((ROOT / "lit_optim/lr_schedulers.pyi").read_text("utf-8"))
+    function = schedules_by_name()[name]
+    [stub] = [n for n in tree.body if getattr(n, "name", None) == function.__name__]
+    written = [argument.arg for argument in (*stub.args.args, *stub.args.kwonlyargs)]
+    lengths = ["steps", "steps_per_epoch", "horizon"]
+    assert written == ["optimizer", *argument_names(function), *lengths]
 
 
 @pytest.mark.parametrize("name", lit_optim.__all__)

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from lit_optim.lazy_names import look_up_lazily
+
 #: Classes that code with schedules needs, and their modules.
 CLASSES = {
-    "Schedule": "core",
-    "ScheduledLR": "adapter",
+    "Schedule": "lit_optim.schedules.core",
+    "ScheduledLR": "lit_optim.schedules.adapter",
 }
 
 
@@ -36,32 +37,22 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
 
+def _find_places() -> dict[str, str]:
+    functions = import_module(f"{__name__}.registry").functions_by_name()
+    return CLASSES | {name: function.__module__ for name, function in functions.items()}
+
+
+_look_up, __dir__ = look_up_lazily(__name__, _find_places)
+
+
 def __getattr__(name: str) -> Any:
-    if name.startswith("__") and name != "__all__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if any(name == module.name for module in pkgutil.iter_modules(__path__)):
         import_module(f"{__name__}.{name}")
         return globals()[name]
-    if name in CLASSES:
-        return getattr(import_module(f"{__name__}.{CLASSES[name]}"), name)
-    functions = _functions()
-    if name == "__all__":
-        return [*functions, *CLASSES]
-    if name not in functions:
-        near = import_module("lit_optim.errors").suggest(name, functions)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{near}")
-    globals()[name] = functions[name]
-    return functions[name]
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__getattr__("__all__")])
-
-
-def _functions() -> dict[str, Callable[..., Any]]:
-    functions: dict[str, Callable[..., Any]]
-    functions = import_module(f"{__name__}.registry").functions_by_name()
-    return functions
+    value = _look_up(name)
+    if name != "__all__":
+        globals()[name] = value
+    return value
 
 
 sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,688 @@
+# Written by scripts/stubs.py.
+from collections.abc import Mapping
+from collections.abc import Sequence
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.core import Schedule
+from torch.optim.optimizer import Optimizer
+from typing import Any
+from typing import Literal
+
+def ChainedScheduler(
+    optimizer: Optimizer,
+    schedulers: Sequence[Schedule | Mapping[str, Any]] = ({'name': 'constant_warmup'}, {'name': 'step'}),
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def ConstantLR(
+    optimizer: Optimizer,
+    factor: float = 0.3333333333333333,
+    total_iters: int | str = 5,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def CosineAnnealingLR(
+    optimizer: Optimizer,
+    T_max: int | str | None = None,
+    eta_min: float = 0.0,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def CosineAnnealingWarmRestarts(
+    optimizer: Optimizer,
+    T_0: int | str = '25%',
+    T_mult: int = 1,
+    eta_min: float = 0.0,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def CyclicLR(
+    optimizer: Optimizer,
+    base_lr: float | None = None,
+    max_lr: float | None = None,
+    step_size_up: int | str = 2000,
+    step_size_down: int | str | None = None,
+    mode: Literal['triangular', 'triangular2', 'exp_range'] = 'triangular',
+    gamma: float = 1.0,
+    cycle_momentum: bool = True,
+    base_momentum: float = 0.8,
+    max_momentum: float = 0.9,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def ExponentialLR(
+    optimizer: Optimizer,
+    gamma: float = 0.999,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def LambdaLR(
+    optimizer: Optimizer,
+    lr_lambda: str = 'lambda epoch: 0.999**epoch',
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def LinearLR(
+    optimizer: Optimizer,
+    start_factor: float = 0.3333333333333333,
+    end_factor: float = 1.0,
+    total_iters: int | str = 5,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def MultiStepLR(
+    optimizer: Optimizer,
+    milestones: Sequence[int | str] = ('50%', '75%'),
+    gamma: float = 0.1,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def MultiplicativeLR(
+    optimizer: Optimizer,
+    lr_lambda: str = 'lambda epoch: 0.999',
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def OneCycleLR(
+    optimizer: Optimizer,
+    max_lr: float | None = None,
+    total_steps: int | str | None = None,
+    pct_start: float = 0.3,
+    anneal_strategy: Literal['cos', 'linear'] = 'cos',
+    cycle_momentum: bool = True,
+    base_momentum: float = 0.85,
+    max_momentum: float = 0.95,
+    div_factor: float = 25.0,
+    final_div_factor: float = 10000.0,
+    three_phase: bool = False,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def PolynomialLR(
+    optimizer: Optimizer,
+    total_iters: int | str = 5,
+    power: float = 1.0,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def ReduceLROnPlateau(
+    optimizer: Optimizer,
+    factor: float = 0.1,
+    patience: int = 10,
+    threshold: float = 0.0001,
+    threshold_mode: Literal['rel', 'abs'] = 'rel',
+    cooldown: int = 0,
+    min_lr: float = 0.0,
+    eps: float = 1e-08,
+    monitor: str | None = None,
+    mode: Literal['min', 'max'] | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def SequentialLR(
+    optimizer: Optimizer,
+    schedulers: Sequence[Schedule | Mapping[str, Any]] = ({'name': 'constant_warmup', 'warmup': '10%'}, {'name': 'cosine'}),
+    milestones: Sequence[int | str] = ('50%',),
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def StepLR(
+    optimizer: Optimizer,
+    step_size: int | str = '30%',
+    gamma: float = 0.1,
+    interval: Literal['step', 'epoch'] = 'step',
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def chained(
+    optimizer: Optimizer,
+    schedules: Sequence[Schedule | Mapping[str, Any]] = ({'name': 'constant_warmup'}, {'name': 'step'}),
+    total: int | str | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def constant(
+    optimizer: Optimizer,
+    warmup: int | str = 0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def constant_warmup(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def constant_with_warmup(
+    optimizer: Optimizer,
+    num_warmup_steps: int | float | str = 0,
+    num_training_steps: int | str | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine(
+    optimizer: Optimizer,
+    warmup: int | str = 0,
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_inf(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    hold: int | str = '20%',
+    min_lr_ratio: float = 0.1,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_min_lr(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    min_lr_ratio: float | None = None,
+    min_lr: float | None = None,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_restarts(
+    optimizer: Optimizer,
+    cycles: int = 4,
+    growth: float = 1.0,
+    decay: float = 1.0,
+    warmup: int | str = '5%',
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_warmup(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_warmup_with_min_lr(
+    optimizer: Optimizer,
+    num_warmup_steps: int | float | str = 0,
+    num_training_steps: int | str | None = None,
+    num_cycles: float = 0.5,
+    min_lr: float | None = None,
+    min_lr_rate: float | None = None,
+    warmup_lr_rate: float | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_with_min_lr(
+    optimizer: Optimizer,
+    num_warmup_steps: int | float | str = 0,
+    num_training_steps: int | str | None = None,
+    num_cycles: float = 0.5,
+    min_lr: float | None = None,
+    min_lr_rate: float | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cosine_with_restarts(
+    optimizer: Optimizer,
+    num_warmup_steps: int | float | str = 0,
+    num_training_steps: int | str | None = None,
+    num_cycles: int = 1,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def cyclic(
+    optimizer: Optimizer,
+    step_size_up: int | str = '10%',
+    step_size_down: int | str | None = None,
+    mode: Literal['triangular', 'triangular2', 'exp_range'] = 'triangular',
+    gamma: float = 1.0,
+    min_lr_ratio: float = 0.1,
+    momentum: tuple[float, float] | None = None,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def exponential(
+    optimizer: Optimizer,
+    gamma: float = 0.95,
+    every: int | str = '1%',
+    warmup: int | str = 0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def greedy(
+    optimizer: Optimizer,
+    factor: float = 0.95,
+    patience: int = 10,
+    threshold: float = 1e-06,
+    threshold_mode: Literal['rel', 'abs'] = 'abs',
+    cooldown: int = 0,
+    warmup: int = 0,
+    min_lr_ratio: float = 0.01,
+    max_lr_ratio: float = 10.0,
+    min_lr: float | None = None,
+    max_lr: float | None = None,
+    eps: float = 1e-08,
+    smooth: bool = False,
+    window_size: int = 50,
+    reset_start: int = 500,
+    monitor: str | None = None,
+    mode: Literal['min', 'max'] | None = None,
+    every: int | str | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def inverse_sqrt(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    timescale: int | str | None = None,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def lambda_(
+    optimizer: Optimizer,
+    expr: str = '0.5*(1+cos(pi*progress))',
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def linear(
+    optimizer: Optimizer,
+    warmup: int | str = 0,
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def linear_warmup(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def multiplicative(
+    optimizer: Optimizer,
+    expr: str = '0.01**(1/total)',
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def multistep(
+    optimizer: Optimizer,
+    milestones: Sequence[int | str] = ('50%', '75%'),
+    gamma: float = 0.1,
+    warmup: int | str = 0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def noam(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    d_model: int | None = None,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def none(
+    optimizer: Optimizer,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def one_cycle(
+    optimizer: Optimizer,
+    warmup: int | str = '30%',
+    start_ratio: float = 0.04,
+    end_ratio: float = 4e-06,
+    shape: Literal['cosine', 'linear'] = 'cosine',
+    three_phase: bool = False,
+    momentum: tuple[float, float] | None = (0.85, 0.95),
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def phases(
+    optimizer: Optimizer,
+    phases: Sequence[Mapping[str, Any]] = ({'shape': 'linear', 'from': 0, 'to': 1, 'for': '5%'}, {'shape': 'constant', 'for': '75%'}, {'shape': '1-sqrt', 'to': 0}),
+    absolute: bool = False,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def plateau(
+    optimizer: Optimizer,
+    factor: float = 0.1,
+    patience: int = 10,
+    threshold: float = 0.0001,
+    threshold_mode: Literal['rel', 'abs'] = 'rel',
+    cooldown: int = 0,
+    min_lr_ratio: float = 0.0,
+    min_lr: float | None = None,
+    warmup: int | str = 0,
+    monitor: str | None = None,
+    mode: Literal['min', 'max'] | None = None,
+    every: int | str | None = None,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def polynomial(
+    optimizer: Optimizer,
+    power: float = 1.0,
+    warmup: int | str = 0,
+    min_lr_ratio: float = 0.0,
+    min_lr: float | None = None,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def power_decay(
+    optimizer: Optimizer,
+    beta: float = 1.5,
+    warmup: int | str = 0,
+    cooldown: int | str | None = None,
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def powercool(
+    optimizer: Optimizer,
+    cooldown: int | str = '60%',
+    power: float = 1.2,
+    warmup: int | str = 0,
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def rex(
+    optimizer: Optimizer,
+    warmup: int | str = 0,
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def sequential(
+    optimizer: Optimizer,
+    schedules: Sequence[Schedule | Mapping[str, Any]] = ({'name': 'constant_warmup', 'warmup': '10%'}, {'name': 'cosine'}),
+    milestones: Sequence[int | str] = ('50%',),
+    total: int | str | None = None,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def step(
+    optimizer: Optimizer,
+    step_size: int | str = '30%',
+    gamma: float = 0.1,
+    warmup: int | str = 0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def warmup_stable_decay(
+    optimizer: Optimizer,
+    num_warmup_steps: int | float | str = 0,
+    num_decay_steps: int | str = '20%',
+    num_training_steps: int | str | None = None,
+    num_stable_steps: int | str | None = None,
+    warmup_type: Literal['linear', 'cosine', '1-sqrt'] = 'linear',
+    decay_type: Literal['linear', 'cosine', '1-sqrt'] = 'cosine',
+    min_lr_ratio: float = 0.0,
+    num_cycles: float = 0.5,
+    *,
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+def wsd(
+    optimizer: Optimizer,
+    warmup: int | str = '5%',
+    cooldown: int | str = '20%',
+    shape: str = '1-sqrt',
+    min_lr_ratio: float = 0.0,
+    *,
+    total: int | str | None = None,
+    step_alignment: Literal['end', 'start', 'both'] = 'end',
+    steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    horizon: Literal['error', 'keep', 'extend'] = 'error',
+) -> ScheduledLR: ...
+
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CyclicLR",
+    "ExponentialLR",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+    "chained",
+    "constant",
+    "constant_warmup",
+    "constant_with_warmup",
+    "cosine",
+    "cosine_inf",
+    "cosine_min_lr",
+    "cosine_restarts",
+    "cosine_warmup",
+    "cosine_warmup_with_min_lr",
+    "cosine_with_min_lr",
+    "cosine_with_restarts",
+    "cyclic",
+    "exponential",
+    "greedy",
+    "inverse_sqrt",
+    "lambda_",
+    "linear",
+    "linear_warmup",
+    "multiplicative",
+    "multistep",
+    "noam",
+    "none",
+    "one_cycle",
+    "phases",
+    "plateau",
+    "polynomial",
+    "power_decay",
+    "powercool",
+    "rex",
+    "sequential",
+    "step",
+    "warmup_stable_decay",
+    "wsd",
+]
