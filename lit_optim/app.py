@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import check_config
-from lit_optim.config.length import resolve_length
-from lit_optim.config.lr import lr_origin, resolve_lr
-from lit_optim.config.old_keys import rename_old_keys
+from lit_optim.config.finishing import finish_config
+from lit_optim.config.lr import lr_origin
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
@@ -64,9 +63,7 @@ def _job(cfg: DictConfig) -> None:
 
     hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), typed_lines(hydra_cfg)
-    rename_old_keys(cfg)
-    resolve_length(cfg, hydra_cfg)
-    resolve_lr(cfg, hydra_cfg)
+    finish_config(cfg, hydra_cfg)
     try:
         if hydra_cfg.mode == RunMode.MULTIRUN:  # a launcher that stays in this process, or a
             check_config(cfg)  # search: not every combination has been checked before

@@ -312,7 +312,7 @@ def arguments(entry: Entry) -> Iterator[str]:
     rows = [
         f"| `{group}.{key}` | `{cell(value)}` | {cell(comment or '')} |"
         for key, value, comment in SETTING.findall(text)
-        if key not in ("_target_", "defaults")
+        if key not in ("_target_", "_partial_", "defaults")
     ]
     if rows:
         yield "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows])

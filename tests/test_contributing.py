@@ -47,7 +47,7 @@ def tree(tmp_path_factory):
     copy = tmp_path_factory.mktemp("tree")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=IGNORED)
+            shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=IGNORED)
         else:
             shutil.copy(ROOT / name, copy / name)
     return copy

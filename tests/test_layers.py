@@ -14,6 +14,7 @@ LAYERS = (
         "environment",
         "errors",
         "group_fields",
+        "hydra",
         "missing",
         "moved_names",
         "runs.layout",

@@ -27,7 +27,7 @@ PATHS = ("resume", "resume.from", "ckpt", "branch_from", "hf", "hydra.run.dir", 
 #: Words that a setting accepts besides those of its annotation.
 WORDS = {"resume": ("auto",), "resume.from": ("auto",), "resume.horizon": ("keep", "extend"),
          "ckpt": ("best",)}  # fmt: skip
-TARGET = "_target_"
+TARGET, PARTIAL = "_target_", "_partial_"
 
 #: The keys of a part of a configuration, each with its own keys or its annotation.
 Keys = dict[str, Any]
@@ -262,14 +262,14 @@ def _tree(node: Mapping[str, Any]) -> Keys:
     target = node.get(TARGET)
     signature = read_signature(target) if isinstance(target, str) and "." in target else None
     parameters = signature.parameters if signature else {}
-    is_ours = any(key not in (TARGET, "defaults") for key in node)
+    is_ours = any(key not in (TARGET, PARTIAL, "defaults") for key in node)
     found: Keys = {}
     for key, value in node.items():
         if isinstance(value, dict) and value:
             found[str(key)] = _tree(value)
         elif key in parameters:
             found[str(key)] = parameters[key].annotation
-        elif key != TARGET:
+        elif key not in (TARGET, PARTIAL):
             found[str(key)] = type(value)
     if not is_ours:
         found[TARGET] = str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_optim.config.places import conf_dir, groups, headline, text_of
+from lit_optim.config.shared_groups import PARTIAL
 from lit_optim.hyperparameters import describe
 from lit_optim.programs import train_command
 from lit_optim.signatures import read_docstring, read_signature
@@ -91,7 +92,7 @@ def keys(path: Path) -> str:
     for shared in re.findall(r"^  - (.*)@_here_$", text, re.MULTILINE):
         _, _, more = text_of(path.parent / f"{shared}.yaml").partition("\n")
         text = text.replace(f"  - {shared}@_here_\n", "").rstrip("\n") + "\n" + more
-    text = text.replace("defaults:\n\n", "")
+    text = text.replace("defaults:\n\n", "").replace(f"{PARTIAL}: true\n", "")
     for line in text.splitlines():
         match = top.match(line)
         if match and match[1] != "defaults" and "@package" not in text:

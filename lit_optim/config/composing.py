@@ -16,9 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 from yaml.reader import ReaderError  # type: ignore[import-untyped]
 
-from lit_optim.config.length import resolve_length
-from lit_optim.config.lr import resolve_lr
-from lit_optim.config.old_keys import rename_old_keys
+from lit_optim.config.finishing import finish_config
 from lit_optim.config.own_files import OwnFiles, own_search_path
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
@@ -37,9 +35,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("train", [*_own_choices(), *overrides], return_hydra_config=True)
-            rename_old_keys(cfg)
-            resolve_length(cfg, cfg.hydra)
-            resolve_lr(cfg, cfg.hydra)
+            finish_config(cfg, cfg.hydra)
         set_hydra_config(cfg)
         return cfg
     except UsageError:

@@ -25,9 +25,7 @@ from rich.console import Console
 import __main__
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import set_hydra_config
-from lit_optim.config.length import resolve_length
-from lit_optim.config.lr import resolve_lr
-from lit_optim.config.old_keys import rename_old_keys
+from lit_optim.config.finishing import finish_config
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
@@ -176,9 +174,7 @@ class ProcessLauncher(Launcher):
         """Return the fingerprint of a job and its choices, from the current YAML files."""
         cfg = self.compose(self.config, overrides)
         try:
-            rename_old_keys(cfg)
-            resolve_length(cfg, cfg.hydra)
-            resolve_lr(cfg, cfg.hydra)
+            finish_config(cfg, cfg.hydra)
             set_hydra_config(cfg)
             chosen = cfg.hydra.runtime.choices
             choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}

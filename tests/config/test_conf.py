@@ -40,7 +40,7 @@ def test_every_key_is_explained(group, name):
     if group in ("preset", "experiment", "debug") or name in ("gpu", "ddp", "ddp_cpu", "fsdp"):
         return  # they choose among keys that are explained elsewhere
     for line in groups()[group][name].read_text("utf-8").splitlines():
-        if re.match(r" *\w+: ?\S", line) and "_target_: l" not in line:
+        if re.match(r" *\w+: ?\S", line) and not re.match(r"_target_: l|_partial_:", line.strip()):
             assert " # " in line, line
 
 
@@ -76,6 +76,7 @@ def test_defaults_equal_the_constructors(group, name):
     }
     written = OmegaConf.to_container(node)
     written.pop("_target_")
+    written.pop("_partial_", None)  # for other Hydra apps
     written.pop("defaults", None)  # what else is chosen with it
     assert written.keys() == expected.keys()  # every accepted key stands in the YAML
     for key, value in written.items():
@@ -89,10 +90,32 @@ def test_defaults_equal_the_constructors(group, name):
 
 
 def test_an_optimizer_may_choose_the_groups():
-    chosen = compose_config(["optimizer=adam_weight_decay"]).param_groups._target_
-    assert chosen.endswith(".single")
-    typed = ["optimizer=adam_weight_decay", "param_groups=no_decay"]
-    assert compose_config(typed).param_groups._target_.endswith(".no_decay")
+    def chosen(*typed):
+        cfg = compose_config(["optimizer=adam_weight_decay", *typed])
+        name = cfg.hydra.runtime.choices.param_groups
+        assert cfg.param_groups._target_.endswith(f".{name}")
+        check_config(cfg)
+        return name
+
+    assert chosen() == "single"
+    assert chosen("param_groups=no_decay") == "no_decay"
+    assert chosen("param_groups=transformers") == "transformers"
+    assert chosen("experiment=mnist1d_paper", "optimizer=adam_weight_decay") == "single"
+
+
+def test_a_schedule_follows_the_metric_of_the_run_unless_it_names_another_one():
+    schedules = [name for name in groups()["scheduler"] if "monitor" in keys_of("scheduler", name)]
+    assert len(schedules) >= 4
+    for name in schedules:
+        cfg = compose_config([f"scheduler={name}", "monitor=val/acc", "mode=max"])
+        assert (cfg.scheduler.monitor, cfg.scheduler.mode) == ("val/acc", "max")
+    others = ["scheduler.monitor=loss", "scheduler.mode=min"]
+    cfg = compose_config(["scheduler=plateau", "monitor=val/acc", "mode=max", *others])
+    assert (cfg.scheduler.monitor, cfg.scheduler.mode) == ("loss", "min")
+
+
+def keys_of(group, name):
+    return OmegaConf.load(groups()[group][name]).keys()
 
 
 def test_options_of_elementwise_optimizers_are_what_the_yaml_says():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import setting
@@ -17,6 +17,9 @@ Patterns = Sequence[re.Pattern[str]]
 
 class DecayByName(OptimizerBase):
     """An optimizer whose groups are divided by patterns of parameter names."""
+
+    #: The choice of param_groups unless another one is made: only the patterns decide.
+    default_groups: ClassVar[str] = "single"
 
     include_in_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
     exclude_from_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
