@@ -95,11 +95,13 @@ def check(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Convert numbers of numpy and torch, and lists such as OmegaConf's, to Python's own."""
+    """Convert numbers of numpy and torch, and lists and mappings of OmegaConf, to Python's own."""
     if type(value) in (tuple, list):
         return type(value)(map(plain, value))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return list(map(plain, value))
+    if isinstance(value, Mapping):
+        return plain_values(value)
     shape = getattr(value, "shape", None)
     is_scalar = isinstance(shape, tuple) and all(size == 1 for size in shape)
     return value.item() if is_scalar and hasattr(value, "item") else value

@@ -20,11 +20,13 @@ from lit_optim.param_groups.decay import (
 )
 from lit_optim.param_groups.describe import ParameterInfo, Role, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
+from lit_optim.param_groups.module_groups import ModuleGroups
 from lit_optim.param_groups.roles import by_role, roles
 from lit_optim.param_groups.rules import Base, by_rules, divide_parameters, read_rule_settings
 
 __all__ = [
     "MakeGroups",
+    "ModuleGroups",
     "ParameterInfo",
     "Role",
     "by_role",

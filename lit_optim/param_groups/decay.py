@@ -21,6 +21,7 @@ from lit_optim.param_groups.describe import (
     named_parameters,
     parameter_names,
 )
+from lit_optim.param_groups.module_groups import ModuleGroups
 from lit_optim.param_groups.tree import NORMS
 
 MakeGroups = Callable[[nn.Module], list[dict[str, Any]]]
@@ -39,7 +40,7 @@ def no_decay(module: nn.Module) -> list[dict[str, Any]]:
         UsageError: the module has no trainable parameter, FSDP has flattened the parameters, or a
             layer is lazy and has no shape yet.
     """
-    return _by_decay(describe_parameters(module), _is_exempt)
+    return ModuleGroups(_by_decay(describe_parameters(module), _is_exempt), module)
 
 
 def transformers(module: nn.Module) -> list[dict[str, Any]]:
@@ -56,7 +57,8 @@ def transformers(module: nn.Module) -> list[dict[str, Any]]:
     Raises:
         UsageError: as `no_decay`.
     """
-    return _by_decay(describe_parameters(module), _is_exempt_in_transformers)
+    groups = _by_decay(describe_parameters(module), _is_exempt_in_transformers)
+    return ModuleGroups(groups, module)
 
 
 def _by_decay(
@@ -94,7 +96,7 @@ def single(module: nn.Module) -> list[dict[str, Any]]:
     """
     named = named_parameters(module)
     _require_trainable(named.values())
-    return [make_group("all", named)]
+    return ModuleGroups([make_group("all", named)], module)
 
 
 def snapshot_groups(make: MakeGroups, module: nn.Module) -> MakeGroups:

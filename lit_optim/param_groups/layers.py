@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_optim.param_groups.decay import no_decay, single, transformers
 from lit_optim.param_groups.describe import describe_parameters
+from lit_optim.param_groups.module_groups import ModuleGroups
 
 BASES = {"no_decay": no_decay, "single": single, "transformers": transformers}
 
@@ -46,7 +47,8 @@ def layer_decay(
             )
             layer_group["params"].append(p)
             layer_group["param_names"].append(name)
-    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+    ordered = (groups[key] for key in sorted(groups, key=lambda key: key[0]))
+    return ModuleGroups(ordered, module)
 
 
 def depths_of(module: nn.Module) -> dict[str, int]:

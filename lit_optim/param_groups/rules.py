@@ -10,9 +10,11 @@ from typing import Any, Literal
 from torch import nn
 
 from lit_optim.errors import UsageError, show, suggest
+from lit_optim.hyperparameters import plain
 from lit_optim.param_groups.decay import no_decay, single, transformers
 from lit_optim.param_groups.describe import ParameterInfo, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
+from lit_optim.param_groups.module_groups import ModuleGroups
 from lit_optim.param_groups.roles import by_role
 
 Base = Literal["no_decay", "single", "transformers", "layer_decay"]
@@ -89,7 +91,7 @@ def by_rules(
     Raises:
         UsageError: a rule matches no parameter or sets nothing, or no parameter is left to train.
     """
-    read = [_parse_rule(rule, index) for index, rule in enumerate(rules)]
+    read = [_parse_rule(plain(rule), index) for index, rule in enumerate(rules)]
     for p in module.parameters():
         if getattr(p, FROZEN_BY_RULE, False):  # by an earlier call, whose decision is undone
             p.requires_grad_(True)
@@ -129,7 +131,7 @@ def by_rules(
             )  # fmt: skip
             new_group["params"].append(p)
             new_group["param_names"].append(name)
-    return list(groups.values())
+    return ModuleGroups(groups.values(), module)
 
 
 def read_rule_settings(rules: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -111,10 +111,15 @@ def test_every_choice_is_made_by_instantiate_alone(nodes, convert):
 def test_lists_and_mappings_of_a_configuration_are_taken(nodes, convert):
     extra = {} if convert is None else {"_convert_": convert}
     rules = nodes.param_groups.rules.copy()
-    rules.rules = [{"name": "2.*", "lr_mult": 10}, {"ndim": 1, "frozen": True}]
-    optimizer = instantiate(nodes.optimizer.muon, roles={"2.*": "other"}, lr=0.1, **extra)
+    rules.rules = [
+        {"name": ["2.weight", "head"], "lr_mult": 10},
+        {"module": "LayerNorm", "frozen": True},
+    ]
+    optimizer = instantiate(nodes.optimizer.muon, roles={"2.w*": "other"}, lr=0.1, **extra)
     optimizer = optimizer(instantiate(rules, **extra)(module()))
-    assert {g["lr"] for g in optimizer.param_groups} >= {1.0}
+    lrs = {g["role"]: g["lr"] for g in optimizer.param_groups}
+    assert lrs["hidden"] == 0.1
+    assert lrs["other"] == pytest.approx(10 * lrs["bias"])
     for group in optimizer.param_groups:
         assert is_plain({key: value for key, value in group.items() if key != "params"})
     phases = nodes.scheduler.phases.copy()

@@ -12,7 +12,14 @@ from torch import nn
 import lit_optim.param_groups
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.parameters import MissingRoles
-from lit_optim.param_groups import by_role, layer_decay, no_decay
+from lit_optim.param_groups import (
+    by_role,
+    by_rules,
+    layer_decay,
+    no_decay,
+    single,
+    transformers,
+)
 from tests.optimizers.running import NAMES, class_of
 
 WITH_ROLES = [name for name in NAMES if "roles" in getattr(class_of(name), "requirements", ())]
@@ -119,9 +126,9 @@ def begun(net):
         lambda net: filter(lambda p: p.requires_grad, net.parameters()),
         lambda net: [{"params": list(net.parameters())}],
         lambda net: [{"params": list(net.named_parameters()), "lr": 0.1}],
-        lambda net: no_decay(net),
+        lambda net: [*no_decay(net)],
     ],
-    ids=["list", "named", "begun", "filter", "group", "named_group", "no_decay"],
+    ids=["list", "named", "begun", "filter", "group", "named_group", "plain_list"],
 )
 @pytest.mark.parametrize("name", WITH_ROLES)
 def test_parameters_without_roles_are_refused_when_made(name, given):
@@ -131,6 +138,18 @@ def test_parameters_without_roles_are_refused_when_made(name, given):
     assert f"{label}(model)" in message
     assert "lit_optim.param_groups(model)" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("make", [no_decay, single, transformers, layer_decay, by_rules])
+@pytest.mark.parametrize("name", WITH_ROLES)
+def test_groups_of_a_module_are_divided_by_role(name, make):
+    net = model()
+    expected = class_of(name)(by_role(make(net), net))
+    assert described(class_of(name)(make(net)), net) == described(expected, net)
+    foreign = make(net)
+    foreign.append({"params": [nn.Parameter(torch.ones(3))]})
+    with pytest.raises(MissingRoles):
+        class_of(name)(foreign)
 
 
 @pytest.mark.parametrize("name", WITH_ROLES)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_optim.errors import UsageError
-from lit_optim.param_groups import by_role, no_decay, single
+from lit_optim.param_groups import ModuleGroups, by_role, no_decay, single
 
 #: The methods of a module that yield its parameters one by one.
 YIELDS_PARAMETERS = {nn.Module.parameters.__code__, nn.Module.named_parameters.__code__}
@@ -40,7 +40,8 @@ def list_params_by_role(params: Any) -> list[Any]:
     """The same, but the parameters of a module are in the default groups, divided by role.
 
     So are those of `module.parameters()` and `module.named_parameters()`, as long as nothing was
-    taken from them: such a generator knows its module.
+    taken from them: such a generator knows its module. Groups that a function of
+    `lit_optim.param_groups` has made know it too, and are divided by role.
 
     Raises:
         TypeError: as `list_params`.
@@ -48,6 +49,8 @@ def list_params_by_role(params: Any) -> list[Any]:
     """
     if isinstance(params, nn.Module):
         return by_role(no_decay(params), params)
+    if isinstance(params, ModuleGroups) and _can_be_divided(params):
+        return by_role(params, params.module)
     source = _find_module(params)
     if source is None:
         return list_params(params)
@@ -57,6 +60,14 @@ def list_params_by_role(params: Any) -> list[Any]:
     groups = list(_select(by_role(no_decay(module), module), wanted, prefix))
     found = {id(p) for group in groups for p in group["params"]}
     return groups if found == wanted else given  # a module may yield what is not its own
+
+
+def _can_be_divided(groups: ModuleGroups) -> bool:
+    """Whether the groups still are of their module only, and nobody gave them roles."""
+    own = {id(p) for p in groups.module.parameters()}
+    return all(
+        "role" not in group and all(id(p) in own for p in group["params"]) for group in groups
+    )
 
 
 def _find_module(params: Any) -> tuple[nn.Module, str] | None:
