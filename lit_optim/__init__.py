@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 #: What is here besides the optimizers, which are found by their files: each name with its module.
 _PLACES = {
     "Ema": "lit_optim.wrappers.ema",
+    "LitOptimCLI": "lit_optim.lightning.cli",
     "Lookahead": "lit_optim.wrappers.lookahead",
     "OptimizerMixin": "lit_optim.lightning.configure",
     "Sam": "lit_optim.wrappers.sam",

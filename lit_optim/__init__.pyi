@@ -5,6 +5,7 @@ import lit_optim.param_groups as _groups
 from lit_optim import lr_schedulers as lr_schedulers
 from lit_optim import schedules as schedules
 from lit_optim.errors import UsageError as UsageError
+from lit_optim.lightning.cli import LitOptimCLI as LitOptimCLI
 from lit_optim.lightning.configure import OptimizerMixin as OptimizerMixin
 from lit_optim.lightning.configure import configure_optimizers as configure_optimizers
 from lit_optim.optimizers.adadelta import Adadelta as Adadelta
@@ -56,6 +57,7 @@ from lit_optim.wrappers.sam import Sam as Sam
 class _ParamGroups:
     __call__ = staticmethod(_groups.divide_parameters)
     MakeGroups = _groups.MakeGroups
+    ModuleGroups = _groups.ModuleGroups
     ParameterInfo = _groups.ParameterInfo
     Role = _groups.Role
     by_role = staticmethod(_groups.by_role)
@@ -73,6 +75,7 @@ class _ParamGroups:
     decay: ModuleType
     describe: ModuleType
     layers: ModuleType
+    module_groups: ModuleType
     orientation: ModuleType
     rules: ModuleType
     tree: ModuleType
@@ -101,6 +104,7 @@ __all__ = [
     "Lamb",
     "Lars",
     "Lion",
+    "LitOptimCLI",
     "Lookahead",
     "Mars",
     "Momentum",

@@ -1,11 +1,11 @@
-"""Every schedule as a function of the optimizer, for code that expects a scheduler class.
+"""Every schedule as a class of torch schedulers, for code that expects one.
 
     scheduler = lit_optim.lr_schedulers.cosine_warmup(optimizer, warmup="5%", steps=1000)
 
 Such code is LightningCLI's `--lr_scheduler`, skorch's `policy`, or a `_partial_` in a configuration
-of Hydra. Each function has the arguments of the schedule, then those of
-`lit_optim.schedules.scheduling.schedule`. They are made from the schedules when they are used, so
-there is no list.
+of Hydra. Each class takes the optimizer, the arguments of the schedule, then those of
+`lit_optim.schedules.scheduling.schedule`, whose `ScheduledLR` it returns. They are made from the
+schedules when they are used, so there is no list.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import argument_names, functions_by_name
 from lit_optim.schedules.scheduling import schedule
 
-MakeScheduler = Callable[..., ScheduledLR]
-#: The arguments of `schedule` that every function takes too.
+#: The arguments of `schedule` that every class takes too.
 LENGTHS = ("steps", "steps_per_epoch", "horizon")
+
+
+class NamedSchedule(ScheduledLR):
+    """The base of the classes of this module; calling one returns a plain `ScheduledLR`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -34,7 +37,7 @@ def __getattr__(name: str) -> Any:
     functions = {} if name.startswith("__") else functions_by_name()
     if name not in functions:
         raise no_attribute(__name__, name, functions)
-    made = globals()[name] = _make_function(name, functions[name])
+    made = globals()[name] = _make_class(name, functions[name])
     return made
 
 
@@ -43,20 +46,21 @@ def __dir__() -> list[str]:
     return sorted([*own, *functions_by_name()])
 
 
-def _make_function(name: str, function: Callable[..., Any]) -> MakeScheduler:
-    def make_scheduler(optimizer: Optimizer, *args: Any, **kwargs: Any) -> ScheduledLR:
+def _make_class(name: str, function: Callable[..., Any]) -> type[ScheduledLR]:
+    def __new__(cls: type, optimizer: Optimizer, *args: Any, **kwargs: Any) -> ScheduledLR:
         lengths = {key: kwargs.pop(key) for key in LENGTHS if key in kwargs}
         return schedule(optimizer, function(*args, **kwargs), **lengths)
 
-    make_scheduler.__module__, make_scheduler.__name__ = __name__, name
-    make_scheduler.__qualname__, make_scheduler.__doc__ = name, function.__doc__
-    parameters = _parameters(function)
-    make_scheduler.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        parameters, return_annotation=ScheduledLR
+    cls, parameters = (
+        inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY),
+        _parameters(function),
     )
-    make_scheduler.__annotations__ = {p.name: p.annotation for p in parameters}
-    make_scheduler.__annotations__["return"] = ScheduledLR
-    return make_scheduler
+    __new__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [cls, *parameters], return_annotation=ScheduledLR
+    )
+    annotations = {p.name: p.annotation for p in parameters} | {"return": ScheduledLR}
+    fields = {"__new__": __new__, "__module__": __name__, "__doc__": function.__doc__}
+    return type(name, (NamedSchedule,), fields | {"__annotations__": annotations})
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

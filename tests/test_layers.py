@@ -42,6 +42,8 @@ LAYERS = (
     ("config", "lr_schedulers", "tasks", "training"),
     ("callbacks",),
     ("lightning",),
+    ("lightning.cli_parser",),
+    ("lightning.cli",),
     ("compat", "runs"),
     ("sweeps",),
     ("command_line",),
@@ -55,7 +57,8 @@ LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "runs", "sweeps"}
 #: The command line answers before it is loaded.
 KNOW_LIGHTNING = {
-    "app", "lightning_classes", "reports", "runs", "tasks", "training",
+    "app", "lightning.cli", "lightning.cli_parser", "lightning_classes", "reports", "runs", "tasks",
+    "training",
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

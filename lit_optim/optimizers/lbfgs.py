@@ -7,10 +7,15 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base import TorchOptimizer
+from lit_optim.optimizers.base.torch_own import Childless
 from lit_optim.optimizers.base.types import Count, Group, NonNegative
 
 
-class LBFGS(TorchOptimizer, torch.optim.LBFGS):
+class _TorchLBFGS(Childless, torch.optim.LBFGS):
+    pass
+
+
+class LBFGS(TorchOptimizer, _TorchLBFGS):
     """Newton's method with a curvature estimated from the last steps; for full batches.
 
     Liu & Nocedal 1989, On the limited memory BFGS method for large scale optimization, Mathematical

@@ -6,10 +6,15 @@ from typing import Any
 import torch
 
 from lit_optim.optimizers.base import TorchOptimizer
+from lit_optim.optimizers.base.torch_own import Childless
 from lit_optim.optimizers.base.types import Betas, Positive
 
 
-class SparseAdam(TorchOptimizer, torch.optim.SparseAdam):
+class _TorchSparseAdam(Childless, torch.optim.SparseAdam):
+    pass
+
+
+class SparseAdam(TorchOptimizer, _TorchSparseAdam):
     """Adam for sparse gradients: only the entries that have a gradient are updated.
 
     Kingma & Ba 2014, Adam: A Method for Stochastic Optimization, arXiv:1412.6980, Alg. 1; masked,

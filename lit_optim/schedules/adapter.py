@@ -103,6 +103,17 @@ class ScheduledLR(LRScheduler):
         if hasattr(innermost, "_optimizer_load_state_dict_post_hooks"):
             innermost.register_load_state_dict_post_hook(record_loaded_lrs)
 
+    @classmethod
+    def __subclasses__(cls) -> list[type]:
+        """The subclasses, of which jsonargparse finds one by its bare name.
+
+        Those of `lit_optim.lr_schedulers` are found by dotted names only: torch's StepLR keeps its
+        bare one.
+        """
+        found = type.__subclasses__(cls)
+        hidden = "lit_optim.lr_schedulers" if cls is ScheduledLR else None
+        return [one for one in found if one.__module__ != hidden]
+
     @property
     def updates(self) -> Updates:
         """The counter of the optimizer's updates."""

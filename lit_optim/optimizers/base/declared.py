@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast, get_origin
 
+import torch
 from typing_extensions import dataclass_transform
 
 from lit_optim.hyperparameters import check, plain_values
@@ -80,6 +81,20 @@ class Declared(Imitated):
         cls.fields = inherited | own
         if own and "__init__" not in vars(cls):
             cls.__init__ = _make_init(cls)  # type: ignore[method-assign]
+
+    @classmethod
+    def __subclasses__(cls) -> list[type]:
+        """The subclasses, of which jsonargparse finds one by its bare name.
+
+        Where one of ours has the name of one of torch's, that is torch's; its own subclasses are
+        here in its place.
+        """
+        found: list[type] = []
+        for one in type.__subclasses__(cls):
+            is_ours = one.__module__.startswith("lit_optim.")
+            hidden = is_ours and hasattr(torch.optim, one.__name__)
+            found += one.__subclasses__() if hidden else [one]
+        return found
 
     def set_up(self, params: Any, values: dict[str, Any]) -> None:
         """Construct the optimizer.

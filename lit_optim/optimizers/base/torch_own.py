@@ -67,6 +67,18 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
                 p.grad = g
 
 
+class Childless:
+    """Has no subclasses for code that looks for them; see `Declared.__subclasses__`.
+
+    A base beside a class of torch whose name a class of ours has too.
+    """
+
+    @classmethod
+    def __subclasses__(cls) -> list[type]:
+        """None."""
+        return []
+
+
 def _check_matrices(owner: str, group: dict[str, Any]) -> dict[str, Any]:
     """A group with its parameters in a list.
 
