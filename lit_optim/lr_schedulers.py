@@ -21,14 +21,7 @@ from lit_optim.lazy_names import no_attribute
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import argument_names, functions_by_name
-from lit_optim.schedules.scheduling import schedule
-
-#: The arguments of `schedule` that every class takes too.
-LENGTHS = ("steps", "steps_per_epoch", "horizon")
-
-
-class NamedSchedule(ScheduledLR):
-    """The base of the classes of this module; calling one returns a plain `ScheduledLR`."""
+from lit_optim.schedules.scheduling import LENGTHS, NamedSchedule, schedule
 
 
 def __getattr__(name: str) -> Any:

@@ -24,8 +24,8 @@ from lit_optim.lightning.choices import (
     schedule_classes,
     wrapper_names,
 )
-from lit_optim.lr_schedulers import LENGTHS, NamedSchedule
 from lit_optim.schedules.durations import HorizonPolicy
+from lit_optim.schedules.scheduling import LENGTHS, NamedSchedule
 from lit_optim.wrappers import Wrapper
 
 #: The names of each argument that chooses a class.

@@ -110,9 +110,7 @@ class ScheduledLR(LRScheduler):
         Those of `lit_optim.lr_schedulers` are found by dotted names only: torch's StepLR keeps its
         bare one.
         """
-        found = type.__subclasses__(cls)
-        hidden = "lit_optim.lr_schedulers" if cls is ScheduledLR else None
-        return [one for one in found if one.__module__ != hidden]
+        return [one for one in type.__subclasses__(cls) if one.__name__ != "NamedSchedule"]
 
     @property
     def updates(self) -> Updates:

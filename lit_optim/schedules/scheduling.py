@@ -11,6 +11,14 @@ from lit_optim.schedules.durations import HorizonPolicy
 from lit_optim.schedules.library import constant
 from lit_optim.schedules.registry import find_schedule
 
+#: The arguments of `schedule` about the length of the run, which the classes of
+#: `lit_optim.lr_schedulers` take too.
+LENGTHS = ("steps", "steps_per_epoch", "horizon")
+
+
+class NamedSchedule(ScheduledLR):
+    """The base of the classes of `lit_optim.lr_schedulers`, which return a plain `ScheduledLR`."""
+
 
 def schedule(
     optimizer: Optimizer,
