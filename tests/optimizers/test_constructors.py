@@ -1,4 +1,4 @@
-"""Constructors made from declarations, as Python, type checkers and libraries see them."""
+"""Constructors made from declarations, as Python and libraries see them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import inspect
 import pickle
 import pydoc
 import re
-import subprocess
-import sys
 from typing import Annotated
 
 import pytest
@@ -24,7 +22,6 @@ from lit_optim.optimizers.base import Elementwise, State
 from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.signatures import inspect_signature, read_signature
-from tests.conftest import ROOT
 from tests.optimizers.running import NAMES, WALKS, class_of, made_by
 
 #: torch's classes, whose positional arguments have the same order.
@@ -119,41 +116,6 @@ def test_jsonargparse_sees_the_constructor(name):
     assert set(own_arguments(name)) <= set(vars(parsed.optimizer))
     with pytest.raises(jsonargparse.ArgumentError):
         parser.parse_args(["--optimizer.lrr=1"])
-
-
-def checked_lines():
-    """A right and a wrong line for each optimizer; the wrong ones are the even lines."""
-    lines = []
-    for name in NAMES:
-        cls = class_of(name)
-        lines += [f"{cls.__name__}([], lr=1e-3)", f"{cls.__name__}([], lrr=1)"]
-    imports = [f"from {class_of(n).__module__} import {class_of(n).__name__}" for n in NAMES]
-    return imports, lines
-
-
-def wrong_lines(tmp_path, *command):
-    """The places of the lines with errors, as a type checker reports them."""
-    imports, lines = checked_lines()
-    path = tmp_path / "lines.py"
-    path.write_text("\n".join([*imports, *lines, ""]), "utf-8")
-    done = subprocess.run([*command, str(path)], cwd=ROOT, capture_output=True, text=True)
-    found = re.findall(r"lines\.py:(\d+)(?::\d+ -|:) error: (.*)", done.stdout)
-    assert found, done.stdout + done.stderr
-    return {int(line) - len(imports): message for line, message in found}
-
-
-@pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_type_checkers_accept_the_right_lines_only(checker, tmp_path):
-    pytest.importorskip(checker)
-    command = [sys.executable, "-m", checker]
-    if checker == "mypy":
-        command += ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
-        command += [f"--cache-dir={tmp_path}"]
-    else:  # without it pyright takes the python on PATH, which may lack torch
-        command += ["--pythonpath", sys.executable]
-    wrong = wrong_lines(tmp_path, *command)
-    assert sorted(wrong) == list(range(2, 2 * len(NAMES) + 1, 2)), wrong
-    assert all("lrr" in message for message in wrong.values())
 
 
 class Parent(Elementwise):

@@ -10,7 +10,7 @@ from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import setting
 from lit_optim.optimizers.base.groups import with_names
 from lit_optim.optimizers.base.optimizer import OptimizerBase
-from lit_optim.optimizers.base.types import Group
+from lit_optim.optimizers.base.types import Group, Params
 
 Patterns = Sequence[re.Pattern[str]]
 
@@ -24,7 +24,7 @@ class DecayByName(OptimizerBase):
     include_in_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
     exclude_from_weight_decay: Sequence[str] | None = setting(default=None, kw_only=False)
 
-    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+    def set_up(self, params: Params, values: dict[str, Any]) -> None:
         include, exclude = "include_in_weight_decay", "exclude_from_weight_decay"
         self._include = compile_patterns(include, values.pop(include))
         self._exclude = compile_patterns(exclude, values.pop(exclude))

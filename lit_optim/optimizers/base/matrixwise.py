@@ -8,7 +8,7 @@ reaches every group and there is one state dict.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
@@ -26,7 +26,7 @@ from lit_optim.optimizers.base.layout import Layout, check_layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.parameters import MissingRoles, list_params_by_role
-from lit_optim.optimizers.base.types import Betas, Group, NonNegative, TensorUpdate
+from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Params, TensorUpdate
 from lit_optim.requirements import Requirement
 
 LOG = logging.getLogger("lit_optim")
@@ -70,7 +70,7 @@ class Matrixwise(OptimizerBase):
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 
-    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+    def set_up(self, params: Params, values: dict[str, Any]) -> None:
         of_adamw = {name: values.pop(f"adamw_{name}") for name in ("lr", "betas", "eps")}
         of_adamw["weight_decay"] = values.pop("adamw_weight_decay")
         if of_adamw["lr"] is None:
@@ -264,7 +264,7 @@ def _stack_matrices(xs: list[Tensor], params: list[Tensor], layout: Layout) -> T
     return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
 
 
-def _with_roles(params: Iterable[Any], roles: Mapping[str, str]) -> list[Any]:
+def _with_roles(params: Params, roles: Mapping[str, str]) -> list[Any]:
     """Params or groups, with the roles that patterns of names give them.
 
     Raises:

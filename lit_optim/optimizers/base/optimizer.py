@@ -8,7 +8,7 @@ the algorithm for the direction u.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
@@ -29,7 +29,7 @@ from lit_optim.optimizers.base.options import (
 )
 from lit_optim.optimizers.base.parameters import list_params
 from lit_optim.optimizers.base.scalars import peak_lr
-from lit_optim.optimizers.base.types import Group, Scalars
+from lit_optim.optimizers.base.types import Group, Params, Scalars
 from lit_optim.requirements import Requirement
 
 LOG = logging.getLogger("lit_optim")
@@ -64,14 +64,14 @@ class OptimizerBase(Options, torch.optim.Optimizer):
     #: The range in which to search for its lr.
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
 
-    def __init__(self, params: Iterable[Any], **values: Any) -> None:
+    def __init__(self, params: Params, **values: Any) -> None:
         known = hints_of(type(self).__init__).keys() | self.fixed.keys() | OPTIONS.keys()
         for key in values.keys() - known:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
         check(type(self).__init__, values)
         self.set_up(params, plain_values(values))
 
-    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+    def set_up(self, params: Params, values: dict[str, Any]) -> None:
         options = {name: value for name, value in OPTIONS.items() if name not in values}
         torch.optim.Optimizer.__init__(self, list_params(params), values | self.fixed | options)
         self._check_masters()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
     #: Whether every parameter must be a matrix.
     takes_matrices_only: ClassVar[bool] = False
 
-    def set_up(self, params: Iterable[Any], values: dict[str, Any]) -> None:
+    def set_up(self, params: Params, values: dict[str, Any]) -> None:
         given = list_params(params)
         if self.has_one_group and given:
             groups = given if isinstance(given[0], dict) else [{"params": given}]

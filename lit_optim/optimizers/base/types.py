@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-#: Parameters, or param groups.
-Params = Iterable[Any]
+#: A module, parameters, or param groups.
+Params = nn.Module | Iterable[Any]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 NonPositive = Annotated[float, "<= 0"]
