@@ -8,6 +8,7 @@ One of the two packages is enough.
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,19 +30,24 @@ def packages() -> tuple[str, ...]:
 
 @cache
 def _load_packages() -> dict[str, ModuleType]:
-    loaded = {}
-    for name in NAMES:
-        if find_spec(name.partition(".")[0]) is not None:
-            try:
-                loaded[name] = import_module(name)
-            except ImportError:
-                if name == NAMES[-1] and not loaded:
-                    raise
-    if not loaded:
+    if all(find_spec(name.partition(".")[0]) is None for name in NAMES):
         raise ModuleNotFoundError(
             "lit_optim.lightning and lit_optim.callbacks need Lightning: pip install lightning",
             name="lightning",
         )
+    rank_zero: Any = import_module("lightning_utilities.core.rank_zero")
+    # the package that is imported last would log everything under its name
+    log = rank_zero.log if any(name in sys.modules for name in NAMES) else None
+    loaded: dict[str, ModuleType] = {}
+    for name in NAMES:
+        try:
+            loaded[name] = import_module(name)
+        except ImportError:  # not installed, or broken beside one that works
+            if name == NAMES[-1] and not loaded:
+                raise
+        else:
+            log = log or rank_zero.log
+    rank_zero.log = log
     return loaded
 
 

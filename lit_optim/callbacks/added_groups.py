@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
 
+from lit_optim.group_fields import group_name
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.param_groups import by_role
 from lit_optim.param_groups.describe import parameter_names
@@ -42,6 +44,18 @@ class AddedGroups(FitCallback):
             within = within.base
             within.param_groups = groups
         self._known = len(groups)
+        if "roles" in requirements_of(self.optimizer):
+            # it refuses a group without roles, and a fine-tuning callback knows none
+            add: Any = partial(self._add_divided, pl_module)
+            self.optimizer.add_param_group = add  # type: ignore[method-assign]
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        vars(self.optimizer).pop("add_param_group", None)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        vars(self.optimizer).pop("add_param_group", None)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = self.optimizer.param_groups
@@ -52,7 +66,6 @@ class AddedGroups(FitCallback):
         if not added:
             return
         if "roles" in requirements_of(self.optimizer):
-            added = [part for group in added for part in self._divide(group, pl_module)]
             self._save_parts(trainer, pl_module)
         names, first = parameter_names(pl_module), groups[0]
         for group in added:
@@ -72,19 +85,20 @@ class AddedGroups(FitCallback):
                 parts.setdefault(group["name"].rpartition(".")[0], []).append(group)
         return parts
 
-    def _divide(self, group: dict[str, Any], module: LightningModule) -> list[dict[str, Any]]:
-        """Replace a group by one for each role; hidden matrices come last."""
-        groups = self.optimizer.param_groups
-        share = group["lr"] / groups[0]["lr"] if groups[0]["lr"] else 1.0
-        lrs = {other.get("role"): other["lr"] for other in groups if other is not group}
-        default_lr = lrs.get("bias", next(iter(lrs.values())))  # of everything but hidden matrices
-        groups[:] = [other for other in groups if other is not group]
-        first = len(groups)
-        parts = by_role([{"name": group["name"], "params": group["params"]}], module)
+    def _add_divided(self, module: LightningModule, group: dict[str, Any]) -> None:
+        """Add a group as one for each role; hidden matrices come last."""
+        add, groups = type(self.optimizer).add_param_group, self.optimizer.param_groups
+        if "role" in group:
+            add(self.optimizer, group)
+            return
+        first_lr, name = groups[0]["lr"], group_name(group, len(groups))
+        share = group["lr"] / first_lr if first_lr and "lr" in group else 1.0
+        lrs = {other.get("role"): other["lr"] for other in groups}
+        default_lr = lrs.get("bias", first_lr)  # of everything but hidden matrices
+        parts = by_role([group | {"name": name}], module)
         for part in sorted(parts, key=lambda part: bool(part["role"] == "hidden")):
             lr = share * lrs.get(part["role"], default_lr)
-            self.optimizer.add_param_group(part | {"lr": lr})
-        return groups[first:]
+            add(self.optimizer, part | {"lr": lr})
 
     def _save_parts(self, trainer: Trainer, module: LightningModule) -> None:
         """Let the fine-tuning callbacks save the parts, which a resumed run restores."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.lightning.configure import configure_optimizers
+from lit_optim.lightning.parts import Part
 from lit_optim.lightning_classes import LightningModule
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
@@ -90,7 +91,7 @@ class Serving:
         """Create an optimizer for these parameters of the module."""
 
         def groups(module: Any) -> list[dict[str, Any]]:
-            return list(_restrict(self.param_groups(module), params))
+            return Part(params).restrict(self.param_groups(module))
 
         made = configure_optimizers(self.module, make, self.scheduler, groups, **self.more)
         self._served.append(made)
@@ -120,21 +121,6 @@ class Serving:
                 scheduler = mapping["lr_scheduler"]["scheduler"]
                 mapping["lr_scheduler"] = {"scheduler": scheduler} | step
         return mappings[0] if len(mappings) == 1 else tuple(mappings)
-
-
-def _restrict(groups: Iterable[dict[str, Any]], params: list[Tensor]) -> Iterable[dict[str, Any]]:
-    """Yield the groups with only these parameters, then a group of those in no group."""
-    left = dict.fromkeys(params)
-    wanted = set(params)
-    for group in groups:
-        places = [i for i, p in enumerate(group["params"]) if p in wanted]
-        kept = {k: [group[k][i] for i in places] for k in ("params", "param_names") if k in group}
-        for p in kept["params"]:
-            left.pop(p, None)
-        if places:
-            yield group | kept
-    if left:
-        yield {"name": "other", "params": [*left]}
 
 
 def _list_optimizers(result: Any) -> list[Any]:

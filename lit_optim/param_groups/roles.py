@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from lit_optim.param_groups.describe import ParameterInfo, ParameterRole, describe_parameters
+
+#: The roles at the ends of a network.
+OUTER = ("head", "first")
 
 
 def roles(module: nn.Module) -> dict[str, ParameterRole]:
@@ -33,10 +37,18 @@ def roles(module: nn.Module) -> dict[str, ParameterRole]:
     }
 
 
-def by_role(groups: list[dict[str, Any]], module: nn.Module) -> list[dict[str, Any]]:
+def by_role(
+    groups: list[dict[str, Any]], module: nn.Module, networks: Iterable[nn.Module] = ()
+) -> list[dict[str, Any]]:
     """Divide each group by the roles of its parameters in the module.
 
     A `role`, `split` or `transposed` that a group already has is kept.
+
+    Args:
+        groups: of parameters of the module.
+        module: the model.
+        networks: parts of the model that are networks of their own, such as the generator of a GAN:
+            each has a head and a first convolution.
 
     Returns:
         Groups with a `role`, with `split` where a parameter consists of several matrices, and with
@@ -44,6 +56,10 @@ def by_role(groups: list[dict[str, Any]], module: nn.Module) -> list[dict[str, A
         comes from, and its name, as in `decay.hidden`.
     """
     infos = {info.parameter: info for info in describe_parameters(module)}
+    for network in networks:
+        for info in describe_parameters(network):
+            if info.role in OUTER and infos[info.parameter].role == "hidden":
+                infos[info.parameter] = replace(infos[info.parameter], role=info.role, split=1)
     return [part for group in groups for part in _divide_by_role(group, infos)]
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import lit_optim
 from lit_optim.config.places import groups, listed_choices, target_of
@@ -16,6 +17,7 @@ from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.registry import find_schedule
+from lit_optim.wrappers import Ema, Lookahead, Wrapped
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 SCHEDULES = groups()["scheduler"]
@@ -91,18 +93,79 @@ def test_a_wrong_keyword_of_a_schedule_is_named(name):
         FUNCTIONS[name](**{wrong: 5})
 
 
+def roles_of(optimizer):
+    return [(g["name"], g["role"], g["param_names"]) for g in optimizer.param_groups]
+
+
+class Callable:
+    """An object that makes an optimizer, as frameworks pass them around."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __call__(self, params):
+        return self.kind(params, lr=0.01)
+
+
+#: Makes the optimizer of a class in the ways in which people write it.
+MADE = {
+    "class": lambda kind: kind,
+    "partial": lambda kind: partial(kind, lr=0.01),
+    "lambda": lambda kind: lambda groups: kind(groups, lr=0.01),
+    "partial of a function": lambda kind: partial(lambda groups, lr: kind(groups, lr=lr), lr=0.01),
+    "object": Callable,
+    "wrapper": lambda kind: lambda groups: Ema(kind(groups, lr=0.01)),
+    "wrapped": lambda kind: Wrapped(lambda groups: kind(groups, lr=0.01), Ema),
+    "two wrappers": lambda kind: lambda groups: Ema(Lookahead(kind(groups, lr=0.01))),
+}
+
+
+@pytest.mark.parametrize("ways", MADE.values(), ids=MADE)
 @pytest.mark.parametrize("name", ["Muon", "NorMuon", "SOAP", "Shampoo", "Scion"])
-def test_a_function_that_creates_a_matrix_optimizer_without_roles_is_refused(tmp_path, name):
-    kind = getattr(lit_optim, name)
+def test_roles_are_asked_of_the_optimizer_that_was_made(tmp_path, name, ways):
+    kind, module = getattr(lit_optim, name), Plain()
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(attach(module, ways(kind)), Data())
+    [optimizer] = run.optimizers
+    assert roles_of(optimizer) == roles_of(kind(by_role(no_decay(module), module)))
 
-    def build(params):
-        return kind(params, lr=0.01)
 
-    for make in (lambda groups: kind(groups), build):
-        with pytest.raises(UsageError, match=rf"{name} updates hidden .* pass .*{name}\(model"):
-            trainer(tmp_path, max_steps=2).fit(attach(Plain(), make), Data())
-    divided = lambda module: by_role(no_decay(module), module)  # noqa: E731
-    for make, param_groups in ((build, divided), (partial(kind, lr=0.01), None), (kind, None)):
-        module = attach(Plain(), make, param_groups=param_groups)
-        trainer(tmp_path, max_steps=2).fit(module, Data())
-        assert len(module.lrs) == 2
+class Matrices(Plain):
+    """No biases: every parameter could be a hidden matrix, but embedding and head are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Embedding(7, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 2, bias=False)
+        ).double()
+
+    def training_step(self, batch, batch_idx):
+        return self.net((batch[0] > 0).long()).square().mean()
+
+
+@pytest.mark.parametrize("ways", MADE.values(), ids=MADE)
+def test_embedding_and_head_are_not_hidden(tmp_path, ways, caplog):
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(attach(Matrices(), ways(lit_optim.Muon)), Data())
+    roles = [group["role"] for group in run.optimizers[0].param_groups]
+    assert roles == ["embedding", "hidden", "head"]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("module", [Plain, Matrices])
+def test_a_function_that_drops_the_roles_is_refused(tmp_path, module):
+    def flat(groups):
+        return lit_optim.Muon([p for group in groups for p in group["params"]], lr=0.01)
+
+    with pytest.raises(UsageError, match="must pass them on as they are") as refused:
+        trainer(tmp_path, max_steps=2).fit(attach(module(), flat), Data())
+    assert "\n" not in str(refused.value)
+
+
+def test_groups_with_roles_are_taken_as_they_are(tmp_path):
+    module = Plain()
+    divided = by_role(no_decay(module), module)
+    module = attach(module, lambda g: lit_optim.Muon(g, lr=0.01), param_groups=lambda m: divided)
+    run = trainer(tmp_path, max_steps=2)
+    run.fit(module, Data())
+    assert [g["params"] for g in run.optimizers[0].param_groups] == [g["params"] for g in divided]

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 
@@ -76,11 +76,6 @@ def test_a_run_of_unknown_length_is_refused(tmp_path):
     for limits, data in cases:
         with pytest.raises(UsageError, match="cannot tell how long this run is"):
             trainer(tmp_path, **limits).fit(attach(Plain(), scheduler=scheduler), data)
-    changing = GradientAccumulationScheduler({0: 4, 2: 1})
-    with pytest.raises(UsageError, match="accumulation changes during the run"):
-        trainer(tmp_path, max_epochs=4, callbacks=[changing]).fit(
-            attach(Plain(), scheduler=scheduler), Data()
-        )
 
 
 def test_endless_data_with_max_steps(tmp_path):
