@@ -95,7 +95,7 @@ def check(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Convert numbers of numpy and torch, and lists and mappings of OmegaConf, to Python's own."""
+    """Convert numbers, vectors, lists and mappings of other libraries to Python's own."""
     if type(value) in (tuple, list):
         return type(value)(map(plain, value))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -103,8 +103,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return plain_values(value)
     shape = getattr(value, "shape", None)
-    is_scalar = isinstance(shape, tuple) and all(size == 1 for size in shape)
-    return value.item() if is_scalar and hasattr(value, "item") else value
+    if not isinstance(shape, tuple) or not hasattr(value, "tolist"):
+        return value
+    if all(size == 1 for size in shape):
+        return value.item()
+    return value.tolist() if len(shape) == 1 else value
 
 
 def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:

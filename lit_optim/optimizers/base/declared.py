@@ -13,20 +13,28 @@ optimizer has. `inspect.signature`, `help`, type checkers and editors see that c
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast, get_origin
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_origin
 
 import torch
 from typing_extensions import dataclass_transform
 
-from lit_optim.hyperparameters import check, plain_values
+from lit_optim.errors import UsageError
+from lit_optim.hyperparameters import check, plain
 from lit_optim.imitated import Imitated
+
+LOG = logging.getLogger("lit_optim")
 
 CLASS_VAR: Any = ClassVar
 #: Marks an argument without a default.
 REQUIRED: Any = inspect.Parameter.empty
+#: Arguments of torch's optimizers that say how they compute a step. Here `executor` says it, so
+#: constructors and param groups take these and ignore them.
+TORCHS_EXECUTION = ("foreach", "fused", "capturable", "differentiable")
 
 
 @dataclass(frozen=True)
@@ -132,10 +140,12 @@ def _make_init(cls: type[Declared]) -> Callable[..., None]:
     As in `dataclasses` it is compiled from text, so that Python itself binds the arguments and
     words its usual errors.
     """
+    ignored = [name for name in TORCHS_EXECUTION if name not in cls.fields]
     positional = [name for name, field in cls.fields.items() if not field.kw_only]
     by_keyword = [name for name, field in cls.fields.items() if field.kw_only]
-    names = [*positional, *(["*"] if by_keyword else []), *by_keyword]
+    names = [*positional, "*", *by_keyword, *ignored]
     defaults = {f"_{name}": field.default for name, field in cls.fields.items()}
+    defaults |= {f"_{name}": None for name in ignored}
     arguments = [
         name if name == "*" or defaults[f"_{name}"] is REQUIRED else f"{name}=_{name}"
         for name in names
@@ -143,15 +153,69 @@ def _make_init(cls: type[Declared]) -> Callable[..., None]:
     values = ", ".join(f"{name!r}: {name}" for name in names if name not in ("*", "params"))
     text = (
         f"def __init__(self, {', '.join(arguments)}):\n"
-        f"    values = {{{values}}}\n"
+        f"    values = drop_execution(type(self).__name__, {{{values}}}, {ignored})\n"
         f"    check(type(self).__init__, values)\n"
-        f"    self.set_up(params, plain_values(values))\n"
+        f"    self.set_up(params, plain_arguments(values))\n"
     )
-    scope: dict[str, Any] = defaults | {"check": check, "plain_values": plain_values}
+    scope: dict[str, Any] = {
+        "check": check,
+        "drop_execution": drop_execution,
+        "plain_arguments": plain_arguments,
+    }
+    scope |= defaults
     exec(text, scope)
     init = cast("Callable[..., None]", scope["__init__"])
     init.__annotations__ = {name: field.annotation for name, field in cls.fields.items()}
     init.__annotations__["return"] = None
     init.__module__ = cls.__module__
     init.__qualname__ = f"{cls.__qualname__}.__init__"
+    shown = inspect.signature(init)
+    kept = [p for name, p in shown.parameters.items() if name not in ignored]
+    vars(init)["__signature__"] = shown.replace(parameters=kept)
     return init
+
+
+def plain_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert numbers and lists to Python's own, but keep an lr that is a tensor.
+
+    As in torch, whoever holds that tensor may fill it in place.
+    """
+    return {
+        k: v if k == "lr" and isinstance(v, torch.Tensor) else plain(v) for k, v in values.items()
+    }
+
+
+def drop_execution(
+    owner: str, values: Mapping[str, Any], keys: Iterable[str] = TORCHS_EXECUTION
+) -> dict[str, Any]:
+    """Leave out what says how torch's optimizers compute a step; a log line tells it.
+
+    Args:
+        owner: the name of the optimizer, for messages.
+        values: arguments of a constructor, or a param group.
+        keys: what to leave out.
+
+    Raises:
+        UsageError: the step should be differentiable.
+    """
+    for key in keys:
+        if values.get(key) and key == "differentiable":
+            raise UsageError(f"{owner} cannot differentiate through a step: differentiable=True")
+        if values.get(key):
+            _log_ignored(owner, f"{key}={values[key]}")
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+@cache
+def _log_ignored(owner: str, setting: str) -> None:
+    LOG.warning("%s: %s has no effect: it computes its steps in its own way", owner, setting)
+
+
+class TakesTorchsArguments(Declared):
+    """Tells type checkers which arguments every constructor takes beside those in its signature."""
+
+    if TYPE_CHECKING:
+        foreach: bool | None = option(default=None, kw_only=True)
+        fused: bool | None = option(default=None, kw_only=True)
+        capturable: bool = option(default=False, kw_only=True)
+        differentiable: bool = option(default=False, kw_only=True)

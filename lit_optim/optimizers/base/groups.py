@@ -15,7 +15,12 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.group_fields import group_name
-from lit_optim.hyperparameters import check, plain
+from lit_optim.hyperparameters import check
+from lit_optim.optimizers.base.declared import (
+    TORCHS_EXECUTION,
+    drop_execution,
+    plain_arguments,
+)
 from lit_optim.optimizers.base.layout import LAYOUT, check_layout
 from lit_optim.optimizers.base.options import OPTIONS
 
@@ -41,7 +46,8 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
 
     A weight decay of 0 is dropped if the optimizer has no weight decay, so that groups made for any
     optimizer fit. A group cannot set what the class has `fixed`. An `lr_mult` is multiplied into
-    the lr. Numbers of numpy and torch become Python numbers. A key that is no optimizer's
+    the lr. Numbers of numpy and torch become Python numbers, but an lr that is a tensor stays one.
+    What says how torch computes a step is left out. A key that is no optimizer's
     hyperparameter is kept, as in torch: other code may use it.
 
     Raises:
@@ -51,6 +57,8 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     check_is_group(group)
     check_layout(group)
     known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
+    execution = [key for key in TORCHS_EXECUTION if key not in known]
+    group = drop_execution(type(optimizer).__name__, group, execution)
     kept: dict[str, Any] = {}
     for key, value in group.items():
         if key == "weight_decay" and key not in known and not value:
@@ -65,7 +73,7 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
                 f"{', '.join(allowed)}{f'; did you mean {meant}?' if meant else ''}"
             )
         is_foreign = unknown or (key in BOOKKEEPING and key not in LAYOUT)
-        kept[key] = value if is_foreign else plain(value)
+        kept |= {key: value} if is_foreign else plain_arguments({key: value})
     kept = apply_lr_mult(kept, known.get("lr"))
     hyper = {key: value for key, value in kept.items() if key not in BOOKKEEPING}
     check(type(optimizer).__init__, hyper)

@@ -16,10 +16,20 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.hyperparameters import check, hints_of, plain, plain_values
+from lit_optim.hyperparameters import check, hints_of, plain_values
 from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.batch import Batch
+from lit_optim.optimizers.base.declared import (
+    TORCHS_EXECUTION,
+    drop_execution,
+    plain_arguments,
+)
 from lit_optim.optimizers.base.groups import BOOKKEEPING, check_group, is_hyperparameter
+from lit_optim.optimizers.base.hooks import (
+    run_load_post_hooks,
+    run_load_pre_hooks,
+    without_load_hooks,
+)
 from lit_optim.optimizers.base.options import (
     HOW,
     OPTIONS,
@@ -35,7 +45,7 @@ from lit_optim.requirements import Requirement
 LOG = logging.getLogger("lit_optim")
 
 #: Keys of torch's groups that say how a step is computed, and AdamW's `decoupled_weight_decay`.
-TORCHS_OWN = {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
+TORCHS_OWN = {*TORCHS_EXECUTION, "decoupled_weight_decay"}
 #: How rules call the betas.
 BETAS = ("b1", "b2", "b3")
 
@@ -66,10 +76,11 @@ class OptimizerBase(Options, torch.optim.Optimizer):
 
     def __init__(self, params: Params, **values: Any) -> None:
         known = hints_of(type(self).__init__).keys() | self.fixed.keys() | OPTIONS.keys()
+        values = drop_execution(type(self).__name__, values)
         for key in values.keys() - known:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
         check(type(self).__init__, values)
-        self.set_up(params, plain_values(values))
+        self.set_up(params, plain_arguments(values))
 
     def set_up(self, params: Params, values: dict[str, Any]) -> None:
         options = {name: value for name, value in OPTIONS.items() if name not in values}
@@ -184,6 +195,8 @@ class OptimizerBase(Options, torch.optim.Optimizer):
 
     def step_group(self, group: Group) -> None:
         """Update every parameter of a group that has a gradient."""
+        if isinstance(group["lr"], Tensor):
+            group = group | {"lr": float(group["lr"])}
         kept = list(self.initial_scalars(group))
         pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
         params, grads = [p for p, _ in pairs], [g for _, g in pairs]
@@ -312,6 +325,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
                     f"{key}={group[key]} is for real parameters, and these are complex"
                 )
 
+    @torch.no_grad()
     def state_dict(self) -> dict[str, Any]:
         """The states and the groups, in torch's form."""
         for group in self.param_groups if self.saves_unstepped else ():
@@ -322,12 +336,22 @@ class OptimizerBase(Options, torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of torch's class, with states at full precision."""
+        state_dict = run_load_pre_hooks(self, state_dict)
+        with without_load_hooks(self):
+            self._load(state_dict)
+        run_load_post_hooks(self)
+
+    @torch.no_grad()
+    def _load(self, state_dict: dict[str, Any]) -> None:
         how = [{key: group[key] for key in HOW} for group in self.param_groups]
+        has_tensors = [isinstance(group["lr"], Tensor) for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group, kept in zip(self.param_groups, how, strict=True):
+        for group, kept, has_tensor in zip(self.param_groups, how, has_tensors, strict=True):
             group.update(kept)
-            group.update({k: plain(v) for k, v in group.items() if k != "params"})
-            self.owner(group)._drop_foreign(group)
+            owner = self.owner(group)
+            known = {k: group[k] for k in (*owner.defaults, "initial_lr") if k in group}
+            group.update(plain_arguments(known) if has_tensor else plain_values(known))
+            owner._drop_foreign(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         owners = [(p, group) for group in self.param_groups for p in group["params"]]
         for i, (p, group) in zip(saved_ids, owners, strict=True):
@@ -339,7 +363,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
             state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
             self.state[p] = state
             owner = self.owner(group)
-            numbers = {name for name in owner.initial_scalars(group) if name in saved}
+            numbers = [name for name in owner.initial_scalars(group) if name in saved]
             state.update({name: float(saved.pop(name)) for name in numbers})
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
             group = owner.hyperparameters_for(p, group)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from lit_optim.errors import UsageError
 from lit_optim.kernels.arithmetic import clip, dot, mean, norm, rms, sign, sqrt, square, where
 from lit_optim.kernels.precision import StateDtype
-from lit_optim.optimizers.base.declared import Declared, option
+from lit_optim.optimizers.base.declared import TakesTorchsArguments, option
 from lit_optim.optimizers.base.types import Params, Positive
 
 
-class Options(Declared):
+class Options(TakesTorchsArguments):
     """The options of every optimizer, beside its own hyperparameters.
 
     Args:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.base.declared import Declared
+from lit_optim.optimizers.base.declared import TakesTorchsArguments
 from lit_optim.optimizers.base.groups import check_group, join_groups, with_names
 from lit_optim.optimizers.base.parameters import list_params
 from lit_optim.optimizers.base.types import Params
 
 
-class TorchOptimizer(Declared, torch.optim.Optimizer):
+class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
     """An optimizer that inherits its algorithm from a class of torch, which is its second base."""
 
     params: Params
@@ -29,10 +29,10 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
 
     def set_up(self, params: Params, values: dict[str, Any]) -> None:
         given = list_params(params)
-        if self.has_one_group and given:
-            groups = given if isinstance(given[0], dict) else [{"params": given}]
-            given = [join_groups(type(self).__name__, groups)]
-        super().__init__(given, **values)  # the constructor of torch's class
+        if self.has_one_group and len(given) > 1 and isinstance(given[0], dict):
+            given = [join_groups(type(self).__name__, given)]
+        # the constructor of torch's class
+        super().__init__(given, **values)  # type: ignore[arg-type, call-arg]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group.
@@ -50,8 +50,15 @@ class TorchOptimizer(Declared, torch.optim.Optimizer):
         """Call torch's `step` without its wrapper: this class's own calls the hooks of a step."""
         parents = [cls for cls in type(self).__mro__ if cls.__module__.startswith("torch.optim.")]
         step: Callable[..., Any] = inspect.unwrap(vars(parents[0])["step"])
-        with torch.no_grad():
-            return step(self, *arguments)
+        lrs = [group["lr"] for group in self.param_groups]
+        try:
+            for group in self.param_groups:
+                group["lr"] = float(group["lr"])  # torch's L-BFGS would keep a tensor in its state
+            with torch.no_grad():
+                return step(self, *arguments)
+        finally:
+            for group, lr in zip(self.param_groups, lrs, strict=True):
+                group["lr"] = lr
 
     @contextmanager
     def sparse_gradients(self) -> Iterator[None]:
