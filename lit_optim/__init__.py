@@ -24,6 +24,7 @@ _PLACES = {
     "ScheduledLR": "lit_optim.schedules.adapter",
     "UsageError": "lit_optim.errors",
     "configure_optimizers": "lit_optim.lightning.configure",
+    "hf": "lit_optim.hf",
     "lr_schedulers": "lit_optim.lr_schedulers",
     "param_groups": "lit_optim.param_groups",
     "schedule": "lit_optim.schedules.scheduling",

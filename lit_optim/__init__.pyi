@@ -2,6 +2,7 @@
 from types import ModuleType
 
 import lit_optim.param_groups as _groups
+from lit_optim import hf as hf
 from lit_optim import lr_schedulers as lr_schedulers
 from lit_optim import schedules as schedules
 from lit_optim.errors import UsageError as UsageError
@@ -133,6 +134,7 @@ __all__ = [
     "StableAdamW",
     "UsageError",
     "configure_optimizers",
+    "hf",
     "lr_schedulers",
     "param_groups",
     "schedule",

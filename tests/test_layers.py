@@ -42,6 +42,7 @@ LAYERS = (
     ("config", "lr_schedulers", "tasks", "training"),
     ("callbacks",),
     ("lightning",),
+    ("hf",),
     ("lightning.cli_parser",),
     ("lightning.cli",),
     ("compat", "runs"),

@@ -100,6 +100,15 @@ def find_schedule(name: str) -> Schedule | None:
     Raises:
         UsageError: there is none, with the nearest name.
     """
+    return find_function(name)()
+
+
+def find_function(name: str) -> Callable[..., Schedule | None]:
+    """The function of a schedule by its name as on the command line.
+
+    Raises:
+        UsageError: there is none, with the nearest name.
+    """
     functions = schedules_by_name()
     plain_names = {key.replace("_", "").lower(): key for key in functions}
     if name not in functions:
@@ -107,4 +116,4 @@ def find_schedule(name: str) -> Schedule | None:
     if name not in functions:
         near = suggest(name, functions) or "; lit-optim schedules lists them"
         raise UsageError(f"unknown schedule {name!r}{near}")
-    return functions[name]()
+    return functions[name]

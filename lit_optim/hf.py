@@ -1,0 +1,318 @@
+"""For the Trainer of transformers: its optimizer and schedule from here, as `Trainer` or a mixin.
+
+    from lit_optim.hf import Trainer
+
+    trainer = Trainer(model, args, train_dataset=data, optimizer="muon", schedule="cosine_warmup")
+
+transformers is imported when `Trainer` or `TrainingArguments` is looked up.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lit_optim import param_groups as groupings
+from lit_optim.errors import UsageError, show, suggest
+from lit_optim.lightning.making import make_optimizer, optimizer_class
+from lit_optim.missing import require
+from lit_optim.optimizers import find_optimizer
+from lit_optim.optimizers.base.parameters import MissingRoles
+from lit_optim.param_groups import MakeGroups
+from lit_optim.requirements import REQUIREMENTS, is_far_lr
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.core import Schedule
+from lit_optim.schedules.curve import MonitoredMetric
+from lit_optim.schedules.durations import HorizonPolicy
+from lit_optim.schedules.registry import argument_names, find_function
+from lit_optim.schedules.scheduling import schedule as attach_schedule
+from lit_optim.wrappers import Wrapped
+
+LOG = logging.getLogger("lit_optim")
+
+#: An optimizer class, a partial of one, or a function of the param groups.
+MakeOptimizer = Callable[[Any], Optimizer]
+#: Classes that are made when they are looked up: the mixin and transformers' class.
+CLASSES = {"Trainer": "TrainerMixin", "TrainingArguments": "TrainingArgumentsMixin"}
+#: The values of `optim_args`, as in "momentum=0.9, betas=(0.9, 0.95)".
+OPTIM_ARGS = re.compile(r"\s*(\w+)\s*=\s*(\([^)]*\)|\[[^]]*\]|[^,]*?)\s*(?:,|$)")
+
+
+@dataclass
+class TrainingArgumentsMixin:
+    """Adds the names of an optimizer and a schedule to TrainingArguments, and to its command line.
+
+    Their own arguments are `optim_args` and `lr_scheduler_kwargs`.
+    """
+
+    optimizer: str | None = field(
+        default=None, metadata={"help": "The name of an optimizer of lit_optim, in place of optim."}
+    )
+    schedule: str | None = field(
+        default=None,
+        metadata={"help": "The name of a schedule of lit_optim, in place of lr_scheduler_type."},
+    )
+
+
+class TrainerMixin:
+    """Gives transformers' Trainer an optimizer and a schedule from here.
+
+        class Trainer(lit_optim.hf.TrainerMixin, transformers.Trainer):
+            pass
+
+    What the optimizer is not given, it takes from TrainingArguments: `learning_rate`,
+    `weight_decay`, and for those whose name has Adam in it `adam_beta1`, `adam_beta2` and
+    `adam_epsilon`. An optimizer by name also takes `optim_args`, and a schedule by name takes
+    `lr_scheduler_kwargs`, and `warmup_steps` unless it is 0. Without one of the two, it is what
+    `optim` or `lr_scheduler_type` says.
+
+    An optimizer that averages its weights shows the average in evaluation, as with any Trainer, and
+    also in what is saved and after training.
+
+    Args:
+        args: those of transformers' Trainer, and kwargs too.
+        optimizer: a class, a partial of one, a function of the param groups, or a name, "muon".
+        schedule: from `lit_optim.schedules`, or a name, "cosine_warmup".
+        param_groups: module -> groups. By default as in transformers: no weight decay for LayerNorm
+            and for names with bias or norm. Frozen parameters are left out.
+        horizon: what resuming in a run of another length does; see `ScheduledLR`.
+        kwargs: see args.
+
+    Raises:
+        UsageError: an argument of the wrong type, `optimizers` beside `optimizer`, or an optimizer
+            that a Trainer cannot step.
+    """
+
+    args: Any
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    is_in_train: bool
+
+    def __init__(
+        self,
+        *args: Any,
+        optimizer: MakeOptimizer | str | None = None,
+        schedule: Schedule | str | None = None,
+        param_groups: MakeGroups = groupings.transformers,
+        horizon: HorizonPolicy = "error",
+        **kwargs: Any,
+    ) -> None:
+        given = kwargs.get("optimizers", (None, None))
+        for name, ours, theirs in zip(
+            ("optimizer", "schedule"), (optimizer, schedule), given, strict=True
+        ):
+            if ours is not None and theirs is not None:
+                raise UsageError(f"{name} and optimizers: give one of them")
+        self._param_groups, self._horizon = param_groups, horizon
+        self._steps_per_epoch: int | None = None
+        super().__init__(*args, **kwargs)
+        self._make_optimizer = optimizer or getattr(self.args, "optimizer", None)
+        self._schedule = schedule or getattr(self.args, "schedule", None)
+        if self._make_optimizer is None and getattr(self, "optimizer_cls_and_kwargs", None):
+            kind, values = self.optimizer_cls_and_kwargs  # type: ignore[attr-defined]
+            if inspect.isclass(kind) and issubclass(kind, Optimizer):
+                self._make_optimizer = partial(kind, **values)
+        _check_types(self._make_optimizer, self._schedule)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by the Trainer."""
+        if self.optimizer is None and self._make_optimizer is not None:
+            make = _complete_optimizer(self._make_optimizer, self.args)
+            module = next((one for one in (*args, *kwargs.values()) if one is not None), self.model)
+            groups = _leave_out_frozen(self._param_groups(module))
+            self.optimizer = _check_steppable(_make_by_role(make, groups, module))
+        return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Called by the Trainer; the schedule is over `num_training_steps` updates."""
+        if self.lr_scheduler is None and self._schedule is not None:
+            schedule = _complete_schedule(self._schedule, self.args, num_training_steps)
+            self.lr_scheduler = attach_schedule(
+                self.optimizer if optimizer is None else optimizer,
+                schedule,
+                steps=num_training_steps,
+                steps_per_epoch=self._steps_per_epoch,
+                horizon=self._horizon,
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        """Called by the Trainer, which counts the updates of an epoch here."""
+        values = super().set_initial_training_values(*args, **kwargs)  # type: ignore[misc]
+        self._steps_per_epoch = values[1]
+        return values
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate; a schedule that responds to a metric gets its value."""
+        metrics = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        scheduler = self.lr_scheduler
+        if self.is_in_train and isinstance(scheduler, ScheduledLR) and scheduler.curve.metric:
+            scheduler.observe(_read_metric(metrics, scheduler.curve.metric))
+        return metrics
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save the model, with averaged weights if its optimizer averages them."""
+        self._show_average()
+        super().save_model(*args, **kwargs)  # type: ignore[misc]
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; then the model has averaged weights if its optimizer averages them."""
+        result = super().train(*args, **kwargs)  # type: ignore[misc]
+        self._show_average()
+        return result
+
+    def _load_best_model(self) -> None:
+        self._show_average()  # otherwise the next evaluation would put another average in its place
+        super()._load_best_model()  # type: ignore[misc]
+
+    def _show_average(self) -> None:
+        if callable(show := getattr(self.optimizer, "eval", None)):
+            show()
+
+
+def _check_types(optimizer: Any, schedule: Any) -> None:
+    if isinstance(optimizer, Optimizer) or not (
+        optimizer is None or isinstance(optimizer, str) or callable(optimizer)
+    ):
+        raise UsageError(
+            "optimizer must be an optimizer class, a partial of one, such as "
+            f"partial(lit_optim.AdamW, lr=1e-3), or a name, such as adamw, got {show(optimizer)}; "
+            "an optimizer that exists goes to optimizers=(optimizer, scheduler)"
+        )
+    if not (schedule is None or isinstance(schedule, Schedule | str)):
+        raise UsageError(
+            "schedule must be a schedule, such as lit_optim.schedules.cosine_warmup(), or a name, "
+            f"got {show(schedule)}"
+        )
+
+
+def _complete_optimizer(make: MakeOptimizer | str, arguments: Any) -> MakeOptimizer:
+    """The factory with what it is not given from TrainingArguments."""
+    if isinstance(make, str):
+        kind = find_optimizer(make)
+        given = _read_optim_args(arguments.optim_args)
+        known = inspect.signature(kind).parameters
+        for key in given.keys() - known.keys():
+            raise UsageError(f"optim_args: {make} takes no {key}{suggest(key, known)}")
+        make = partial(kind, **given)
+    if isinstance(make, Wrapped):
+        return Wrapped(_complete_optimizer(make.make, arguments), make.wrap)
+    kind, given = getattr(make, "func", make), getattr(make, "keywords", {})
+    if not (inspect.isclass(kind) and issubclass(kind, Optimizer)):
+        return make
+    values = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
+    values["adamw_weight_decay"] = arguments.weight_decay
+    if "adam" in kind.__name__.lower():
+        values["betas"] = (arguments.adam_beta1, arguments.adam_beta2)
+        values["eps"] = arguments.adam_epsilon
+    known = inspect.signature(kind).parameters
+    taken = {key: values[key] for key in values if key in known and key not in given}
+    lr_range = getattr(kind, "lr_range", (0.0, math.inf))
+    if "lr" in taken and is_far_lr(taken["lr"], lr_range):
+        LOG.warning(
+            f"{kind.__name__}: learning_rate={taken['lr']:g} of TrainingArguments is far from "
+            f"{lr_range[0]:g} to {lr_range[1]:g}, where its lr usually is"
+        )
+    return partial(make, **taken)
+
+
+def _read_optim_args(text: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for match in OPTIM_ARGS.finditer(text or ""):
+        key, value = match[1], match[2]
+        try:
+            values[key] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            words = {"true": True, "false": False, "null": None, "none": None}
+            values[key] = words.get(value.lower(), value)
+    if text and not values:
+        raise UsageError(f"optim_args must be such as momentum=0.9,nesterov=True, got {show(text)}")
+    return values
+
+
+def _complete_schedule(schedule: Schedule | str, arguments: Any, steps: int) -> Schedule | None:
+    """The schedule with its arguments, warmup and metric from TrainingArguments."""
+    if isinstance(schedule, str):
+        function = find_function(schedule)
+        values = dict(arguments.lr_scheduler_kwargs or {})
+        known = argument_names(function)
+        if warmup := arguments.get_warmup_steps(steps):
+            for key in {"warmup", "num_warmup_steps"} & set(known) - values.keys():
+                values[key] = warmup
+        built = function(**values)
+        if built is None:
+            return None
+        schedule = built
+    if schedule.metric is not None:
+        name = schedule.metric.monitor or arguments.metric_for_best_model or "loss"
+        mode = schedule.metric.mode or ("max" if arguments.greater_is_better else "min")
+        schedule = schedule.with_metric(MonitoredMetric(name, mode, schedule.metric.every))
+    return schedule
+
+
+def _read_metric(metrics: Mapping[str, float], metric: MonitoredMetric) -> float:
+    name = str(metric.monitor)
+    for key in (name, f"eval_{name}"):
+        if key in metrics:
+            return metrics[key]
+    raise UsageError(f"the schedule responds to {name}, but evaluation has {', '.join(metrics)}")
+
+
+def _leave_out_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups with only what trains, as the Trainer has them."""
+    kept = []
+    for group in groups:
+        places = [i for i, p in enumerate(group["params"]) if p.requires_grad]
+        by_parameter = {key: group[key] for key in ("params", "param_names") if key in group}
+        if places:
+            kept.append(group | {k: [v[i] for i in places] for k, v in by_parameter.items()})
+    return kept
+
+
+def _make_by_role(
+    make: MakeOptimizer, groups: list[dict[str, Any]], module: nn.Module
+) -> Optimizer:
+    """Create the optimizer; one that needs roles gets groups that are divided by them."""
+    made: Optimizer
+    if "roles" in getattr(optimizer_class(make), "requirements", ()):
+        groups = groupings.by_role(groups, module)
+    try:
+        made = make_optimizer(make, groups)
+    except MissingRoles:  # within a function that does not show its class
+        made = make_optimizer(make, groupings.by_role(groups, module))
+    return made
+
+
+def _check_steppable(optimizer: Any) -> Any:
+    if "closure" in getattr(optimizer, "requirements", ()):
+        raise UsageError(
+            f"{type(optimizer).__name__} {REQUIREMENTS['closure']}, which transformers' Trainer "
+            "does not do"
+        )
+    return optimizer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in CLASSES:
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}{suggest(name, CLASSES)}"
+        )
+    require("transformers", f"lit_optim.hf.{name}", "python -m pip install transformers accelerate")
+    import transformers
+
+    bases = globals()[CLASSES[name]], getattr(transformers, name)
+    made = type(name, bases, {"__module__": __name__, "__doc__": bases[0].__doc__})
+    globals()[name] = dataclass(made) if name == "TrainingArguments" else made
+    return globals()[name]

@@ -1,0 +1,423 @@
+"""transformers' Trainer with our optimizers and schedules: by the mixin, and by `optimizers=`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import socket
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+import lit_optim
+from lit_optim import hf, schedules
+from lit_optim.errors import UsageError
+from lit_optim.wrappers import Wrapped
+from tests.clients.conftest import import_client
+
+transformers = import_client("transformers")
+import_client("accelerate")
+
+STEPS, BATCH, LENGTH, WORDS = 8, 2, 6, 16
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Trainer(hf.TrainerMixin, transformers.Trainer):
+    """As a user of transformers writes it."""
+
+
+class Text(Dataset):
+    """The same words again and again, which a model learns at once."""
+
+    def __init__(self, count=STEPS * BATCH, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.rows = torch.randint(0, WORDS // 2, (count, LENGTH), generator=generator)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
+class Seen(transformers.TrainerCallback):
+    """The lrs of every update."""
+
+    def __init__(self):
+        self.lrs = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        self.lrs.append([group["lr"] for group in optimizer.param_groups])
+
+
+def gpt2():
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=WORDS, n_positions=LENGTH, n_embd=8, n_layer=1, n_head=2,
+        resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+    )  # fmt: skip
+    return transformers.GPT2LMHeadModel(config)
+
+
+def arguments(path, **given):
+    quiet = {
+        "per_device_train_batch_size": BATCH,
+        "max_steps": STEPS,
+        "train_sampling_strategy": "sequential",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+    }
+    return transformers.TrainingArguments(str(path), **(quiet | given))
+
+
+def make_trainer(path, kind=Trainer, model=None, given=None, callbacks=(), **kwargs):
+    return kind(
+        model or gpt2(),
+        arguments(path, **(given or {})),
+        train_dataset=Text(),
+        eval_dataset=Text(BATCH, seed=1),
+        callbacks=list(callbacks),
+        **kwargs,
+    )
+
+
+def train(path, resume=None, **kwargs):
+    """Train, and return the trainer and the lrs of the first group at each update."""
+    seen = Seen()
+    trainer = make_trainer(path, callbacks=[seen, *kwargs.pop("callbacks", ())], **kwargs)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, [lrs[0] for lrs in seen.lrs]
+
+
+def cosine(t, warmup, steps=STEPS):
+    """The factor of update t: a straight line to 1, then half a wave to 0."""
+    done = t + 1
+    if done <= warmup:
+        return done / warmup
+    return (1 + math.cos(math.pi * (done - warmup) / (steps - warmup))) / 2
+
+
+def same(one, other, **tolerance):
+    pairs = zip(one.state_dict().items(), other.state_dict().values(), strict=True)
+    for (name, p), q in pairs:
+        torch.testing.assert_close(p, q, msg=name, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+COSINE = partial(schedules.cosine_warmup, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"learning_rate": 0.01, "weight_decay": 0.3, "warmup_steps": 2},
+        {
+            "learning_rate": 0.01,
+            "adam_beta2": 0.9,
+            "adam_epsilon": 1e-3,
+            "lr_scheduler_type": "cosine",
+        },
+        {"learning_rate": 0.01, "gradient_accumulation_steps": 2, "max_grad_norm": 0.1},
+    ],
+)
+def test_adamw_trains_as_that_of_the_trainer(given, tmp_path):
+    """Everything from TrainingArguments: groups, weight decay, lr, schedule."""
+    theirs, their_lrs = train(
+        tmp_path, kind=transformers.Trainer, model=gpt2().double(), given=given
+    )
+    ours, lrs = train(tmp_path, model=gpt2().double(), given=given, optimizer="adamw")
+    assert type(ours.optimizer.optimizer) is lit_optim.AdamW
+    assert lrs == their_lrs
+    same(ours.model, theirs.model, rtol=1e-6, atol=1e-9)
+    decays = {group["weight_decay"] for group in ours.optimizer.param_groups}
+    assert decays == {given.get("weight_decay", 0.0), 0.0}
+
+
+def test_muon_and_a_schedule(tmp_path, caplog):
+    before = make_trainer(tmp_path).evaluate()["eval_loss"]
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        trainer, lrs = train(
+            tmp_path,
+            given={"learning_rate": 0.05, "logging_strategy": "steps", "logging_steps": 1},
+            optimizer=lit_optim.Muon,
+            schedule=COSINE(),
+        )
+    assert "learning_rate" not in caplog.text
+    peaks = {g["role"]: g["initial_lr"] for g in trainer.optimizer.param_groups}
+    assert peaks["hidden"] == 0.05
+    peak = trainer.optimizer.param_groups[0]["initial_lr"]
+    assert lrs == pytest.approx([peak * cosine(t, 2) for t in range(STEPS)], rel=1e-9, abs=1e-12)
+    logged = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+    assert logged == lrs
+    assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+    roles = {group["role"] for group in trainer.optimizer.param_groups}
+    assert {"hidden", "embedding", "norm"} <= roles
+    hidden = trainer.model.transformer.h[0].attn.c_attn.weight  # a Conv1D
+    assert "momentum_buffer" in trainer.optimizer.optimizer.state[hidden]
+    assert trainer.evaluate()["eval_loss"] < before
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "muon",
+        lit_optim.Muon,
+        partial(lit_optim.Muon, lr=0.02),
+        lambda groups: lit_optim.Muon(groups, lr=0.02),
+        Wrapped(lit_optim.Muon, lit_optim.Ema),
+    ],
+    ids=["name", "class", "partial", "function", "wrapped"],
+)
+def test_every_form_of_an_optimizer(optimizer, tmp_path):
+    trainer = make_trainer(tmp_path, given={"learning_rate": 0.02}, optimizer=optimizer)
+    made = trainer.create_optimizer()
+    assert type(getattr(made, "base", made)) is lit_optim.Muon
+    assert {group["lr"] for group in made.param_groups if group["role"] == "hidden"} == {0.02}
+
+
+def test_optimizer_cls_and_kwargs(tmp_path):
+    given = lit_optim.Muon, {"lr": 0.03}
+    made = make_trainer(tmp_path, optimizer_cls_and_kwargs=given).create_optimizer()
+    assert {group["lr"] for group in made.param_groups if group["role"] == "hidden"} == {0.03}
+
+
+def test_weight_decay_of_training_arguments(tmp_path):
+    """Also that of Muon's AdamW part; what the optimizer is given wins."""
+    trainer = make_trainer(tmp_path, given={"weight_decay": 0.3}, optimizer=lit_optim.Muon)
+    made = trainer.create_optimizer()
+    decayed = {
+        name: group["weight_decay"]
+        for group in made.param_groups
+        for name in group["param_names"]
+        if group["name"].startswith("decay")
+    }
+    theirs = set(trainer.get_decay_parameter_names(trainer.model))
+    names = {name for name, _ in trainer.model.named_parameters()}
+    assert set(decayed) == theirs & names
+    assert set(decayed.values()) == {0.3}
+    own = make_trainer(tmp_path, optimizer=partial(lit_optim.AdamW, weight_decay=0.7))
+    decays = {group["weight_decay"] for group in own.create_optimizer().param_groups}
+    assert decays == {0.7, 0.0}
+
+
+def test_frozen_parameters_are_left_out(tmp_path):
+    model = gpt2()
+    model.transformer.wte.weight.requires_grad_(False)
+    made = make_trainer(tmp_path, model=model, optimizer="muon").create_optimizer()
+    params = {p for group in made.param_groups for p in group["params"]}
+    assert params == {p for p in model.parameters() if p.requires_grad}
+
+
+def test_a_schedule_by_name(tmp_path):
+    """With warmup_steps and lr_scheduler_kwargs; over epochs, and counting updates."""
+    given = {
+        "learning_rate": 0.1,
+        "warmup_steps": 2,
+        "lr_scheduler_kwargs": {"min_lr_ratio": 0.5},
+        "gradient_accumulation_steps": 2,
+        "max_steps": -1,
+        "num_train_epochs": 2,
+    }
+    trainer, lrs = train(tmp_path, given=given, optimizer="sgd", schedule="cosine_warmup")
+    assert trainer.state.global_step == STEPS
+    expected = [0.1 * (min(1, (t + 1) / 2) if t < 2 else 0.5 + cosine(t, 2) / 2) for t in range(8)]
+    assert lrs == pytest.approx(expected, rel=1e-9)
+    _, lrs = train(
+        tmp_path,
+        given=given | {"warmup_steps": 0, "lr_scheduler_kwargs": None},
+        optimizer="sgd",
+        schedule=schedules.cosine_warmup("1 epoch"),
+    )
+    assert lrs == pytest.approx([0.1 * cosine(t, STEPS / 2) for t in range(STEPS)], abs=1e-12)
+
+
+def test_a_schedule_of_a_metric(tmp_path):
+    """As transformers' own, after evaluations that are never good enough."""
+    settings = {"factor": 0.5, "patience": 1, "threshold": 1e9}
+    given = {"learning_rate": 0.1, "eval_strategy": "steps", "eval_steps": 1}
+    named = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": settings}
+    theirs = {"kind": transformers.Trainer, "given": given | named | {"optim": "sgd"}}
+    _, expected = train(tmp_path, **theirs)
+    plateau = schedules.plateau(**settings)
+    _, lrs = train(tmp_path, given=given, optimizer="sgd", schedule=plateau)
+    assert lrs == expected
+    assert len(set(lrs)) == 4
+
+
+AVERAGING = {
+    "muon": partial(lit_optim.Muon, lr=0.02),
+    "schedule-free": partial(lit_optim.ScheduleFreeAdamW, lr=0.02),
+    "ema": lambda groups: lit_optim.Ema(lit_optim.AdamW(groups, lr=0.02), decay=0.8, warmup=False),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGING)
+def test_resuming_continues_the_same_run(name, tmp_path):
+    """Evaluated before it is saved, so that averages show in the saved weights."""
+    given = {"save_strategy": "steps", "save_steps": 4, "eval_strategy": "steps", "eval_steps": 4}
+    chosen = {"optimizer": AVERAGING[name], "schedule": COSINE(), "given": given}
+    whole, lrs = train(tmp_path / "whole", **chosen)
+    resumed, later = train(tmp_path / "new", resume=f"{tmp_path}/whole/checkpoint-4", **chosen)
+    assert later == lrs[4:]
+    same(whole.model, resumed.model)
+
+
+def test_averaged_weights(tmp_path):
+    """Evaluated, saved, and kept after training; the best ones stay where they are loaded."""
+    decay, averages = 0.8, []
+
+    class Averages(transformers.TrainerCallback):
+        """The average after each update, computed here."""
+
+        def on_train_begin(self, args, state, control, model=None, **kwargs):
+            averages.append([p.detach().clone() for p in model.parameters()])
+
+        def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+            pairs = zip(averages[-1], model.parameters(), strict=True)
+            averages.append([decay * e + (1 - decay) * p.detach() for e, p in pairs])
+
+    given = {
+        "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2,
+        "load_best_model_at_end": True, "max_steps": STEPS - 1,
+    }  # fmt: skip
+    trainer, _ = train(tmp_path, given=given, optimizer=AVERAGING["ema"], callbacks=[Averages()])
+    for step in (2, 4, 6):
+        saved = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / f"checkpoint-{step}")
+        for p, e in zip(saved.parameters(), averages[step], strict=True):
+            torch.testing.assert_close(p, e, rtol=1e-5, atol=1e-6)
+    logged = {e["step"]: e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e}
+    best = min(logged, key=logged.get)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(logged[best], rel=1e-5)
+    for p, e in zip(trainer.model.parameters(), averages[best], strict=True):
+        torch.testing.assert_close(p, e, rtol=1e-5, atol=1e-6)
+
+
+def test_averaged_weights_after_training(tmp_path):
+    trainer, _ = train(tmp_path, optimizer=AVERAGING["ema"])
+    shown = copy.deepcopy(trainer.model)
+    trainer.evaluate()
+    same(trainer.model, shown)
+    trainer.optimizer.train()
+    assert not torch.equal(trainer.model.lm_head.weight, shown.lm_head.weight)
+
+
+def test_the_ordinary_trainer(tmp_path):
+    """`optimizers=` with what is made outside, here for Muon and a schedule by name."""
+    model = gpt2()
+    optimizer = lit_optim.Muon(model, lr=0.02)
+    scheduler = lit_optim.schedule(optimizer, COSINE(), steps=STEPS)
+    _, lrs = train(
+        tmp_path, kind=transformers.Trainer, model=model, optimizers=(optimizer, scheduler)
+    )
+    peak = optimizer.param_groups[0]["initial_lr"]
+    assert lrs == pytest.approx([peak * cosine(t, 2) for t in range(STEPS)], rel=1e-9, abs=1e-12)
+
+
+def test_names_in_training_arguments(tmp_path):
+    """The command line of HfArgumentParser."""
+    parser = transformers.HfArgumentParser(hf.TrainingArguments)
+    argv = ["--output_dir", str(tmp_path), "--optimizer", "muon", "--schedule", "wsd"]
+    argv += ["--optim_args", "lr=0.02, nesterov=false, adamw_betas=(0.8, 0.9)"]
+    argv += ["--lr_scheduler_kwargs", '{"cooldown": "50%"}', "--use_cpu", "--report_to", "none"]
+    (args,) = parser.parse_args_into_dataclasses(argv)
+    trainer = hf.Trainer(gpt2(), args, train_dataset=Text())
+    optimizer = trainer.create_optimizer()
+    assert type(optimizer) is lit_optim.Muon
+    hidden = next(group for group in optimizer.param_groups if group["role"] == "hidden")
+    assert (hidden["lr"], hidden["nesterov"]) == (0.02, False)
+    norm = next(group for group in optimizer.param_groups if group["role"] == "norm")
+    assert norm["betas"] == (0.8, 0.9)
+    scheduler = trainer.create_scheduler(100)
+    assert scheduler.lrs_at(48)[0] == scheduler.lrs_at(10)[0] > scheduler.lrs_at(60)[0]
+    assert torch.load(_saved(args, tmp_path), weights_only=False).optimizer == "muon"
+
+
+def _saved(args, path):
+    torch.save(args, path / "args.bin")
+    return path / "args.bin"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"optimizer": "moun"}, "unknown optimizer 'moun'; did you mean muon"),
+        ({"optimizer": lit_optim.AdamW([nn.Parameter(torch.ones(1))])}, "goes to optimizers="),
+        ({"optimizer": 3}, "optimizer must be an optimizer class"),
+        ({"optimizer": "adamw", "schedule": "cosin"}, "unknown schedule 'cosin'; did you mean"),
+        ({"schedule": torch.optim.lr_scheduler.StepLR}, "schedule must be a schedule, such as"),
+        ({"optimizer": "lbfgs"}, "evaluates the loss again within a step, which transformers'"),
+        ({"optimizer": "adamw", "given": {"optim_args": "betos=3"}}, "did you mean betas"),
+        ({"optimizer": "adamw", "given": {"optim_args": "betas"}}, "optim_args must be such as"),
+        ({"optimizer": "adamw", "optimizers": ("x", None)}, "optimizer and optimizers: give one"),
+    ],
+)
+def test_a_mistake_is_one_line(kwargs, message, tmp_path):
+    with pytest.raises(UsageError) as error:
+        make_trainer(tmp_path, **kwargs).create_optimizer_and_scheduler(STEPS)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_lr_that_is_meant_for_adamw_is_named(tmp_path, caplog):
+    """5e-5, the default of TrainingArguments, would train nothing."""
+    make_trainer(tmp_path, optimizer="muon").create_optimizer()
+    assert "Muon: learning_rate=5e-05 of TrainingArguments is far from 0.003 to 1" in caplog.text
+    caplog.clear()
+    make_trainer(tmp_path, optimizer="adamw").create_optimizer()
+    assert caplog.text == ""
+
+
+def test_without_transformers(monkeypatch):
+    monkeypatch.setattr("lit_optim.missing.find_spec", lambda name: None)
+    monkeypatch.delitem(vars(hf), "Trainer", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"lit_optim\.hf\.Trainer needs transformers"):
+        hf.Trainer  # noqa: B018
+    with pytest.raises(AttributeError, match="did you mean Trainer"):
+        hf.Trainr  # noqa: B018
+
+
+def _worker(rank, port, path):
+    """One of two processes; the first saves what it has."""
+    import os
+
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {key: str(value) for key, value in here.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    torch.set_num_threads(1)
+    trainer, lrs = train(
+        path,
+        given={"ddp_backend": "gloo", "max_steps": STEPS // 2},
+        optimizer=partial(lit_optim.Muon, lr=0.02),
+        schedule=COSINE(),
+    )
+    torch.save((trainer.model.state_dict(), lrs), f"{path}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes(tmp_path):
+    """The schedule counts updates; the run is that of one process with twice the batch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # forked, since importing transformers takes seconds
+    torch.multiprocessing.start_processes(
+        _worker, (port, str(tmp_path)), nprocs=2, start_method="fork"
+    )
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    one, lrs = train(
+        tmp_path,
+        given={"per_device_train_batch_size": 2 * BATCH, "max_steps": STEPS // 2},
+        optimizer=partial(lit_optim.Muon, lr=0.02),
+        schedule=COSINE(),
+    )
+    assert first[1] == second[1] == lrs
+    assert lrs[-1] == pytest.approx(0, abs=1e-12)
+    for name, p in one.model.state_dict().items():
+        assert torch.equal(first[0][name], second[0][name])
+        torch.testing.assert_close(first[0][name], p, rtol=1e-3, atol=1e-4, msg=name)
