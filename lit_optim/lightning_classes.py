@@ -11,12 +11,15 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from lit_optim.missing import INSTALL
+
 #: The packages, the preferred one first.
 NAMES = ("lightning.pytorch", "pytorch_lightning")
+#: The module in which both keep the logger of their messages.
+RANK_ZERO = "lightning_utilities.core.rank_zero"
 
 
 def packages() -> tuple[str, ...]:
@@ -30,25 +33,29 @@ def packages() -> tuple[str, ...]:
 
 @cache
 def _load_packages() -> dict[str, ModuleType]:
-    if all(find_spec(name.partition(".")[0]) is None for name in NAMES):
-        raise ModuleNotFoundError(
-            "lit_optim.lightning and lit_optim.callbacks need Lightning: pip install lightning",
-            name="lightning",
-        )
-    rank_zero: Any = import_module("lightning_utilities.core.rank_zero")
-    # the package that is imported last would log everything under its name
-    log = rank_zero.log if any(name in sys.modules for name in NAMES) else None
+    logs = [_log()] if any(sys.modules.get(name) for name in NAMES) else []
     loaded: dict[str, ModuleType] = {}
     for name in NAMES:
         try:
             loaded[name] = import_module(name)
-        except ImportError:  # not installed, or broken beside one that works
-            if name == NAMES[-1] and not loaded:
-                raise
+        except ModuleNotFoundError as error:
+            if error.name not in (name, name.partition(".")[0]):
+                raise  # it is installed, but what it needs is not
         else:
-            log = log or rank_zero.log
-    rank_zero.log = log
+            logs.append(_log())
+    if not loaded:
+        raise ModuleNotFoundError(
+            f"configure_optimizers needs lightning, which is not installed: {INSTALL}",
+            name="lightning",
+        )
+    # the package that is imported last would log everything under its own name
+    vars(sys.modules[RANK_ZERO])["log"] = logs[0]
     return loaded
+
+
+def _log() -> Any:
+    """The logger of the package that was imported last."""
+    return vars(sys.modules[RANK_ZERO])["log"]
 
 
 def is_a(instance: object, *paths: str) -> TypeGuard[Any]:

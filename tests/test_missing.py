@@ -92,7 +92,8 @@ def test_each_of_them_is_named(name, capsys):
 def test_what_needs_lightning_says_so(monkeypatch, line):
     for name in [name for name in sys.modules if name.startswith("lit_optim.lightning")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "lightning", None)
+    for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError) as caught:
         exec(line)
     assert str(caught.value) == (

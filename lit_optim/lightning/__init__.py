@@ -1,5 +1,1 @@
 """The integration with Lightning: configure_optimizers, OptimizerMixin and what they need."""
-
-from lit_optim.missing import require
-
-require("lightning", "configure_optimizers")

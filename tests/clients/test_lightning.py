@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import subprocess
+import sys
 from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
@@ -268,3 +270,17 @@ def test_the_mixin_is_a_module_by_itself_and_comes_first():
     assert issubclass(Alone, lightning.LightningModule)
     with pytest.raises(UsageError, match="OptimizerMixin comes before the LightningModule"):
         type("Late", (lightning.LightningModule, lit_optim.OptimizerMixin), {})
+
+
+def test_pytorch_lightning_is_enough():
+    """A process, since `lightning` is imported here."""
+    import_client("pytorch_lightning")
+    code = (
+        "import sys; sys.modules['lightning'] = None\n"
+        "from lit_optim.callbacks.checkpoint import Checkpoint\n"
+        "import lit_optim, lit_optim.lightning.serving, pytorch_lightning\n"
+        "class Net(lit_optim.OptimizerMixin, pytorch_lightning.LightningModule): pass\n"
+        "assert issubclass(Checkpoint, pytorch_lightning.callbacks.ModelCheckpoint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
