@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable
+from functools import partial
 from itertools import takewhile
 
 ALIKE = 0.6  # a typo is at least this similar to the name
@@ -66,6 +68,20 @@ def show(value: object, most: int = LONGEST // 2) -> str:
     except Exception:  # raised by its __repr__, or by that of a part
         text = "a number of thousands of digits" if isinstance(value, int) else type(value).__name__
     return printable(text, most)
+
+
+def describe_value(value: object) -> str:
+    """Describe a value in a few words."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if inspect.isclass(value):
+        return f"the class {value.__name__}"
+    if isinstance(value, partial):
+        return f"a partial of {describe_value(value.func)}"
+    if inspect.isroutine(value):
+        return f"the function {getattr(value, '__name__', '?')}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def suggest(given: str, known: Iterable[str]) -> str:

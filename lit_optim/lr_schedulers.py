@@ -21,7 +21,7 @@ from lit_optim.lazy_names import no_attribute
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import argument_names, functions_by_name
-from lit_optim.schedules.scheduling import LENGTHS, NamedSchedule, schedule
+from lit_optim.schedules.scheduling import RUN_ARGUMENTS, NamedSchedule, schedule
 
 
 def __getattr__(name: str) -> Any:
@@ -41,8 +41,8 @@ def __dir__() -> list[str]:
 
 def _make_class(name: str, function: Callable[..., Any]) -> type[ScheduledLR]:
     def __new__(cls: type, optimizer: Optimizer, *args: Any, **kwargs: Any) -> ScheduledLR:
-        lengths = {key: kwargs.pop(key) for key in LENGTHS if key in kwargs}
-        return schedule(optimizer, function(*args, **kwargs), **lengths)
+        of_run = {key: kwargs.pop(key) for key in RUN_ARGUMENTS if key in kwargs}
+        return schedule(optimizer, function(*args, **kwargs), **of_run)
 
     cls, parameters = (
         inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY),
@@ -75,5 +75,5 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         run["optimizer"].replace(annotation=Optimizer),
         *(own[name].replace(annotation=hints[name]) for name in names if name in own),
         *common,
-        *(run[name].replace(annotation=run_hints[name]) for name in LENGTHS),
+        *(run[name].replace(annotation=run_hints[name]) for name in RUN_ARGUMENTS),
     ]

@@ -14,6 +14,7 @@ def ChainedScheduler(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def ConstantLR(
@@ -25,6 +26,7 @@ def ConstantLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def CosineAnnealingLR(
@@ -36,6 +38,7 @@ def CosineAnnealingLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def CosineAnnealingWarmRestarts(
@@ -48,6 +51,7 @@ def CosineAnnealingWarmRestarts(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def CyclicLR(
@@ -66,6 +70,7 @@ def CyclicLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def ExponentialLR(
@@ -76,6 +81,7 @@ def ExponentialLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def LambdaLR(
@@ -86,6 +92,7 @@ def LambdaLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def LinearLR(
@@ -98,6 +105,7 @@ def LinearLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def MultiStepLR(
@@ -109,6 +117,7 @@ def MultiStepLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def MultiplicativeLR(
@@ -119,6 +128,7 @@ def MultiplicativeLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def OneCycleLR(
@@ -137,6 +147,7 @@ def OneCycleLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def PolynomialLR(
@@ -148,6 +159,7 @@ def PolynomialLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def ReduceLROnPlateau(
@@ -165,6 +177,7 @@ def ReduceLROnPlateau(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def SequentialLR(
@@ -175,6 +188,7 @@ def SequentialLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def StepLR(
@@ -186,6 +200,7 @@ def StepLR(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def chained(
@@ -196,6 +211,7 @@ def chained(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def constant(
@@ -207,6 +223,7 @@ def constant(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def constant_warmup(
@@ -218,6 +235,7 @@ def constant_warmup(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def constant_with_warmup(
@@ -228,6 +246,7 @@ def constant_with_warmup(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine(
@@ -240,6 +259,7 @@ def cosine(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_inf(
@@ -253,6 +273,7 @@ def cosine_inf(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_min_lr(
@@ -266,6 +287,7 @@ def cosine_min_lr(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_restarts(
@@ -281,6 +303,7 @@ def cosine_restarts(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_warmup(
@@ -293,6 +316,7 @@ def cosine_warmup(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_warmup_with_min_lr(
@@ -307,6 +331,7 @@ def cosine_warmup_with_min_lr(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_with_min_lr(
@@ -320,6 +345,7 @@ def cosine_with_min_lr(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cosine_with_restarts(
@@ -331,6 +357,7 @@ def cosine_with_restarts(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def cyclic(
@@ -347,6 +374,7 @@ def cyclic(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def exponential(
@@ -360,6 +388,7 @@ def exponential(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def greedy(
@@ -385,6 +414,7 @@ def greedy(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def inverse_sqrt(
@@ -397,6 +427,7 @@ def inverse_sqrt(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def lambda_(
@@ -408,6 +439,7 @@ def lambda_(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def linear(
@@ -420,6 +452,7 @@ def linear(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def linear_warmup(
@@ -432,6 +465,7 @@ def linear_warmup(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def multiplicative(
@@ -443,6 +477,7 @@ def multiplicative(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def multistep(
@@ -456,6 +491,7 @@ def multistep(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def noam(
@@ -468,6 +504,7 @@ def noam(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def none(
@@ -476,6 +513,7 @@ def none(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def one_cycle(
@@ -492,6 +530,7 @@ def one_cycle(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def phases(
@@ -504,6 +543,7 @@ def phases(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def plateau(
@@ -525,6 +565,7 @@ def plateau(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def polynomial(
@@ -539,6 +580,7 @@ def polynomial(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def power_decay(
@@ -553,6 +595,7 @@ def power_decay(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def powercool(
@@ -567,6 +610,7 @@ def powercool(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def rex(
@@ -579,6 +623,7 @@ def rex(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def sequential(
@@ -590,6 +635,7 @@ def sequential(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def step(
@@ -603,6 +649,7 @@ def step(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def warmup_stable_decay(
@@ -619,6 +666,7 @@ def warmup_stable_decay(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 def wsd(
@@ -633,6 +681,7 @@ def wsd(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: Literal['error', 'keep', 'extend'] = 'error',
+    last_epoch: int = -1,
 ) -> ScheduledLR: ...
 
 __all__ = [

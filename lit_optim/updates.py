@@ -40,6 +40,13 @@ class Listener(Protocol):
         """Called when the parameters have changed and `updates.count` includes the update."""
 
 
+class Follower(Protocol):
+    """An object that follows the updates; it is held by a weak reference only."""
+
+    def catch_up(self) -> None:
+        """Called when a call of `step` begins, before its closure."""
+
+
 class Updates:
     """Counts the updates of one optimizer from now on; `count_updates` creates it.
 
@@ -54,6 +61,7 @@ class Updates:
         self.step_calls = 0
         self._optimizer = ref(optimizer)
         self._listeners: list[ref[Any]] = []
+        self._followers: list[ref[Any]] = []
         self._is_stepping = False  # whether a call of `step` is in progress
         self._by_hook = False  # whether only the hooks have seen it begin
         self._has_closure = False
@@ -78,6 +86,10 @@ class Updates:
         if all(reference() is not listener for reference in self._listeners):
             self._listeners.insert(0 if first else len(self._listeners), ref(listener))
 
+    def add_follower(self, follower: Follower) -> None:
+        """Have `follower` catch up when a call of `step` begins, as long as it is alive."""
+        self._followers.append(ref(follower))
+
     def count_backward_update(self) -> None:
         """Count an update that happened in the backward pass, if `step` was not called for it."""
         if self._is_stepping or self._sees_gradients:
@@ -92,6 +104,8 @@ class Updates:
         Returns:
             The arguments of the call, in which a closure is wrapped to notice its gradients.
         """
+        for follower in _alive(self._followers):
+            follower.catch_up()
         self.step_calls += 1
         self._is_stepping, self._announced, self._has_closure = True, False, False
         optimizer = self._optimizer()
@@ -171,7 +185,7 @@ class Updates:
     def _announce(self) -> None:
         if self._had_gradient and not self._announced:
             self._announced = True
-            for listener in self._live_listeners():
+            for listener in _alive(self._listeners):
                 listener.before_update(self)
 
     def _count(self) -> None:
@@ -181,16 +195,8 @@ class Updates:
             if self._backward is not None:
                 self._backward.remove()
                 self._backward = None
-        for listener in self._live_listeners():
+        for listener in _alive(self._listeners):
             listener.after_update(self)
-
-    def _live_listeners(self) -> Iterator[Listener]:
-        for reference in list(self._listeners):
-            listener = reference()
-            if listener is None:
-                self._listeners.remove(reference)
-            else:
-                yield listener
 
     def _watch_backward(self) -> None:
         """Watch the backward pass if parameters have hooks, one of which may be the optimizer's."""
@@ -305,6 +311,16 @@ def _wrap_step(optimizer: Optimizer, updates: Updates) -> None:
 def _params(optimizer: Optimizer) -> Iterator[Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def _alive(references: list[ref[Any]]) -> Iterator[Any]:
+    """Yield the objects that are alive, and forget the others."""
+    for reference in list(references):
+        one = reference()
+        if one is None:
+            references.remove(reference)
+        else:
+            yield one
 
 
 def _is_closure(value: Any) -> bool:

@@ -12,9 +12,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lit_optim.errors import UsageError, first_line, show, suggest
+from lit_optim.errors import UsageError, describe_value, first_line, show, suggest
 from lit_optim.hyperparameters import plain
-from lit_optim.lightning.describing import describe_value
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.torch_schedulers import TorchScheduler, is_torch_scheduler
 from lit_optim.lightning_classes import LightningModule, package_of

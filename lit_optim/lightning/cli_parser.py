@@ -25,7 +25,7 @@ from lit_optim.lightning.choices import (
     wrapper_names,
 )
 from lit_optim.schedules.durations import HorizonPolicy
-from lit_optim.schedules.scheduling import LENGTHS, NamedSchedule
+from lit_optim.schedules.scheduling import RUN_ARGUMENTS, NamedSchedule
 from lit_optim.wrappers import Wrapper
 
 #: The names of each argument that chooses a class.
@@ -97,7 +97,7 @@ def add_optimizer_arguments(parser: LightningArgumentParser) -> None:
         "schedule",
         instantiate=False,
         fail_untyped=False,
-        skip={"optimizer", *LENGTHS},
+        skip={"optimizer", *RUN_ARGUMENTS},
         help="the schedule of its lr over the run: a name, such as cosine_warmup",
     )
     parser.add_argument(

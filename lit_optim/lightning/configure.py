@@ -19,7 +19,7 @@ from lit_optim.callbacks.lazy_layers import initialize_lazy_layers
 from lit_optim.callbacks.observer import MetricObserver
 from lit_optim.callbacks.parameter_coverage import ParameterCoverage
 from lit_optim.callbacks.schedule_lengths import ScheduleLengths
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, describe_value
 from lit_optim.lightning.arguments import (
     MakeOptimizer,
     MakeScheduler,
@@ -30,7 +30,6 @@ from lit_optim.lightning.arguments import (
     read_share,
 )
 from lit_optim.lightning.building import build_optimizer, check_ready_made
-from lit_optim.lightning.describing import describe_value
 from lit_optim.lightning.finetuning import has_finetuning
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.parts import read_part

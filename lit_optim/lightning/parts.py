@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lit_optim.errors import UsageError
-from lit_optim.lightning.describing import describe_value
+from lit_optim.errors import UsageError, describe_value
 from lit_optim.param_groups.describe import parameter_names
 
 OF = "a submodule, such as self.generator, or a list of submodules or parameters"

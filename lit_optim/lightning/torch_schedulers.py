@@ -10,8 +10,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from lit_optim.errors import UsageError, first_line
-from lit_optim.lightning.describing import describe_value
+from lit_optim.errors import UsageError, describe_value, first_line
 from lit_optim.lightning_classes import LightningModule
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.attach import SCHEDULER_FACTORY

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, get_args
 from weakref import ref
@@ -19,6 +18,13 @@ from lit_optim.group_fields import initial_lr
 from lit_optim.schedules.accelerate_steps import count_steps_per_update, is_accumulating
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import HorizonPolicy
+from lit_optim.schedules.group_lrs import (
+    copy_lr,
+    lr_factor,
+    read_lr,
+    set_hyperparameter,
+    set_lr,
+)
 from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
 
@@ -33,12 +39,17 @@ class ScheduledLR(LRScheduler):
 
     `step` reads the number of updates from the optimizer; see `lit_optim.updates`. So a skipped
     step (None loss, GradScaler overflow) does not advance the schedule, several calls after one
-    update advance it once, and one call after several updates advances it by all of them. Where
+    update advance it once, and one call after several updates advances it by all of them. Where it
+    is not called after an update, the schedule catches up when the next call of the optimizer's
+    `step` begins. Within torch's SequentialLR the sequence decides: one call is one step. Where
     accelerate's own scheduler calls it, an update may be several steps: see `accelerate_steps`.
 
     If other code changes the lr (another scheduler in torch's ChainedScheduler, a callback), the
     change is kept as a factor, as torch's own schedulers do. A change made while the curve is 0 is
-    lost. If an lr was set to 0 and is set again later, the new value is relative to the curve.
+    lost. If an lr was set to 0 and is set again later, the new value is relative to the curve. In a
+    loop that calls `step`, a schedule does not catch up while other code sets the lr, such as
+    torch's SWALR. If other code sets it before the schedule has begun, such as a warmup that the
+    loop steps first, the schedule begins at its first `step`.
 
     Args:
         optimizer: the ratios between the lrs of its groups are preserved.
@@ -48,10 +59,26 @@ class ScheduledLR(LRScheduler):
         horizon: what `load_state_dict` does if the saved schedule had another length, and its
             values depend on the length: "error" raises, "keep" resumes with the saved length,
             "extend" resumes at the saved update with the new length.
+        last_epoch: as in torch: the update before the first one, in groups with `initial_lr`.
 
     Raises:
-        ValueError: the curve and `hyperparameters` set the same hyperparameter.
+        ValueError: the curve and `hyperparameters` set the same hyperparameter, or `horizon` or
+            `last_epoch` is not what is allowed.
     """
+
+    # here rather than in the constructor for the sake of objects that were pickled before
+    #: whether the loop has called `step`
+    _was_stepped = False
+    #: whether other code moves `last_epoch`: torch's SequentialLR, ignite's LRScheduler
+    _is_moved_by_others = False
+    #: `last_epoch` as set here
+    _position: int | None = None
+    #: whether other code sets the lr before the schedule has begun
+    _waits = False
+    #: the lrs that it has set last
+    _others_lrs: list[float | None] | None = None
+    #: how many steps of the curve an update is, once `step` was called
+    _steps_per_update: int | None = None
 
     def __init__(
         self,
@@ -59,6 +86,7 @@ class ScheduledLR(LRScheduler):
         curve: Curve,
         hyperparameters: Sequence[ScheduledHyperparameter] = (),
         horizon: HorizonPolicy = "error",
+        last_epoch: int = -1,
     ) -> None:
         self.curve, self.hyperparameters = curve, tuple(hyperparameters)
         keys = {scheduled.key for scheduled in hyperparameters}
@@ -71,27 +99,29 @@ class ScheduledLR(LRScheduler):
             allowed = ", ".join(get_args(HorizonPolicy))
             raise UsageError(f"horizon must be one of {allowed}, got {show(horizon)}")
         self.horizon = horizon
+        groups = optimizer.param_groups
+        if last_epoch != -1:
+            _check_last_epoch(last_epoch, groups)
         #: whether `step` warns if it is called before the optimizer's
         self.warns_about_order = True
         self._steps_after_updates = False
         self._has_warned = False
-        #: how many steps of the curve an update is, once `step` was called
-        self._steps_per_update: int | None = None
         #: by index of a group: the factor by which other code changed its lr
         self._factors: dict[int, float] = {}
         #: the lrs as set by the last step; None for a tensor on a GPU
         self._set_lrs: list[float | None] = []
         self.optimizer = optimizer
         self._attach(waiting=0)
-        super().__init__(optimizer)
+        LRScheduler.__init__(self, optimizer, last_epoch)  # not that of torch's ReduceLROnPlateau
 
     def _attach(self, waiting: int) -> None:
-        """Count the updates of the optimizer.
+        """Follow the updates of the optimizer.
 
         Args:
-            waiting: the number of updates that `step` has not seen yet.
+            waiting: the number of updates that the schedule has not seen yet.
         """
         self._updates = count_updates(self.optimizer)
+        self._updates.add_follower(self)
         self._seen = self._updates.count - waiting
         innermost, weak_self = innermost_optimizer(self.optimizer), ref(self)
 
@@ -129,27 +159,43 @@ class ScheduledLR(LRScheduler):
         """Step; see `step_after_updates`."""
         self._advance()
 
-    def step(self, epoch: int | None = None) -> None:
+    def _initial_step(self) -> None:
+        """Go to the first update; torch's SequentialLR does it a second time."""
+        self._is_moved_by_others = hasattr(self, "_last_lr")
+        super()._initial_step()
+
+    def step(self, epoch: int | None = None, metrics: Any = None) -> None:
         """Advance by the updates that the optimizer has made since the last call.
 
         Args:
             epoch: the update to go to instead; torch's deprecated argument.
+            metrics: not accepted; a schedule that responds to a metric is a `MetricScheduledLR`.
 
         Raises:
-            ValueError: `epoch` is not a whole number >= 0.
+            ValueError: `epoch` is not a whole number >= 0, or a metric is given.
         """
         is_initial = self._step_count == 0
+        self._notice_others()
+        if metrics is not None:
+            self._reject_metric(metrics)
         if not is_initial and self.warns_about_order:
             self._check_order()
         self._step_count += 1
         self._count_in_accelerates_steps(sys._getframe(1))
         if epoch is not None:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
-            self._update_lr(epoch)
+            if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+                self._reject_metric(epoch)
+            self._jump_to(epoch)
         elif is_initial:
-            self._factors = self._initial_factors()
+            self._factors = self._initial_factors() if self.last_epoch < 0 else {}
+            self._waits = bool(self._factors)
+            self._go_to(self.last_epoch + 1)
+        elif self._is_moved_by_others:
+            self._keep_changes()
             self._go_to(self.last_epoch + 1)
         else:
+            self._was_stepped = True
             self._updates.count_backward_update()
             self._advance()
 
@@ -159,9 +205,52 @@ class ScheduledLR(LRScheduler):
             length = self.curve.total if self.curve.depends_on_length else None
             self._steps_per_update = count_steps_per_update(self.optimizer, length, caller)
 
+    def _reject_metric(self, value: Any) -> None:
+        if self.curve.metric is None:
+            reason = "the schedule responds to no metric"
+        else:
+            reason = "observe() takes the metric here, and step() of what lit_optim.schedule makes"
+        raise UsageError(f"step({show(value)}): {reason}, and an epoch must be a whole number >= 0")
+
+    def catch_up(self) -> None:
+        """Advance by the updates that no call of `step` has followed; `Updates` calls this."""
+        self._notice_others()
+        if self._is_moved_by_others:
+            return
+        if self.last_epoch == 0 and not self._was_stepped:
+            self._leave_to_others()
+            if self._waits:
+                return
+        is_left_to_others = self._was_stepped and self._are_lrs_changed(self._set_lrs)
+        if not is_left_to_others:
+            self._advance()
+
+    def _leave_to_others(self) -> None:
+        """Wait for the first `step` if other code sets the lr before the schedule has begun.
+
+        The updates until the last change are not the schedule's.
+        """
+        if self._are_lrs_changed(self._others_lrs or self._set_lrs):
+            self._others_lrs = self._read_lrs()
+            self._seen, self._waits = self._updates.count, True
+        elif self._waits and not self._factors and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                "the lr was changed after the schedule was made, so the schedule waits for its "
+                "first step()",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _notice_others(self) -> None:
+        """Notice that other code has moved `last_epoch`: from then on it decides."""
+        if self._position not in (None, self.last_epoch):
+            self._is_moved_by_others = True
+
     def _check_order(self) -> None:
         """Warn as torch does about a `step` that comes first, and about updates that never come."""
-        attempts = self._updates.count + self._updates.step_calls
+        unseen = self._updates.count - self._seen  # in a copy, of updates of the original
+        attempts = self._updates.count + self._updates.step_calls + unseen
         message = None
         if self._step_count == 1 and not hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
             message = (
@@ -184,13 +273,12 @@ class ScheduledLR(LRScheduler):
 
     def _update_lr(self, epoch: int | None = None) -> None:
         """Go to an update; torch's SequentialLR calls this where a schedule begins."""
-        if epoch is None:
-            self._go_to(self.last_epoch + 1)
-            return
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise UsageError(f"step(epoch): epoch must be a whole number >= 0, got {show(epoch)}")
+        self._is_moved_by_others = True
+        self._jump_to(self.last_epoch + 1 if epoch is None else epoch)
+
+    def _jump_to(self, t: int) -> None:
         self._factors = {}
-        self._go_to(epoch)
+        self._go_to(t)
 
     def _advance(self) -> None:
         new = self._updates.count - self._seen
@@ -200,7 +288,7 @@ class ScheduledLR(LRScheduler):
 
     def _go_to(self, t: int) -> None:
         self._seen = self._updates.count
-        self.last_epoch = t
+        self.last_epoch = self._position = t
         self._apply()
 
     def refresh(self) -> None:
@@ -228,7 +316,7 @@ class ScheduledLR(LRScheduler):
         lrs = []
         for index, group in enumerate(self.optimizer.param_groups):
             if "initial_lr" not in group:  # a group that was added later
-                group["initial_lr"] = _copy_lr(group["lr"])
+                group["initial_lr"] = copy_lr(group["lr"])
             base = float(group["initial_lr"])
             if base not in by_base:
                 by_base[base] = self.curve(t, base)
@@ -239,14 +327,11 @@ class ScheduledLR(LRScheduler):
         t = self.last_epoch
         values = {name: curve(t) for name, curve in self.curve.hyperparameter_curves.items()}
         for group, lr in zip(self.optimizer.param_groups, self.lrs_at(t), strict=True):
-            if isinstance(group["lr"], Tensor):  # other code may hold a reference to it
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+            set_lr(group, lr)
             for name, value in values.items():
-                _set_hyperparameter(group, name, value)
+                set_hyperparameter(group, name, value)
         if self.hyperparameters:
-            lr_factors = [_lr_factor(group) for group in self.optimizer.param_groups]
+            lr_factors = [lr_factor(group) for group in self.optimizer.param_groups]
             for scheduled in self.hyperparameters:
                 scheduled.apply(self.optimizer, t, lr_factors)
         self._record_lrs()
@@ -254,18 +339,26 @@ class ScheduledLR(LRScheduler):
     def _record_lrs(self) -> None:
         """Record the current lrs, to notice later if other code changes them."""
         lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._last_lr = list(map(_copy_lr, lrs))
-        self._set_lrs = list(map(_read_lr, lrs))
+        self._last_lr = list(map(copy_lr, lrs))
+        self._set_lrs = self._read_lrs()
+
+    def _read_lrs(self) -> list[float | None]:
+        return [read_lr(group["lr"]) for group in self.optimizer.param_groups]
 
     def _keep_changes(self) -> None:
         """Keep changes that other code made to the lrs since the last step."""
         self._factors = self._current_factors()
 
+    def _are_lrs_changed(self, known: list[float | None]) -> bool:
+        """Whether other code has changed an lr since then; unknown for a tensor on a GPU."""
+        pairs = zip(known, self._read_lrs(), strict=False)
+        return any(None not in (before, now) and before != now for before, now in pairs)
+
     def _current_factors(self) -> dict[int, float]:
         factors = dict(self._factors)
         groups = self.optimizer.param_groups
         for index, (before, group) in enumerate(zip(self._set_lrs, groups, strict=False)):
-            now = _read_lr(group["lr"])
+            now = read_lr(group["lr"])
             if before is None or now is None or now == before:
                 continue
             if before:
@@ -286,7 +379,7 @@ class ScheduledLR(LRScheduler):
             return {}
         factors = {}
         for index, group in enumerate(self.optimizer.param_groups):
-            lr, base = _read_lr(group["lr"]), _read_lr(initial_lr(group))
+            lr, base = read_lr(group["lr"]), read_lr(initial_lr(group))
             if lr and base and lr != base:
                 factors[index] = lr / base
         return factors
@@ -294,6 +387,8 @@ class ScheduledLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return plain values: updates so far, the length, and the memory of the curve."""
         state: dict[str, Any] = {"last_epoch": self.last_epoch, "total": self.curve.total}
+        if not self._is_moved_by_others and (waiting := self._updates.count - self._seen):
+            state["waiting"] = waiting  # between the optimizer's `step` and this scheduler's
         if self.hyperparameters:
             state["moved"] = self._lengths()  # the key of earlier versions
         if factors := self._current_factors():
@@ -308,10 +403,11 @@ class ScheduledLR(LRScheduler):
             ValueError: the saved schedule had another length, and `horizon` is "error".
         """
         self._load_lengths(state_dict)
-        self.last_epoch = state_dict["last_epoch"]
+        self._notice_others()
+        self.last_epoch = self._position = state_dict["last_epoch"]
         self._step_count = self.last_epoch + 1
         self._factors = dict(state_dict.get("factors", {}))
-        self._seen = self._updates.count
+        self._seen = self._updates.count - state_dict.get("waiting", 0)
         if "curve" in state_dict:
             self.curve.load_state_dict(state_dict["curve"])
         self._record_lrs()
@@ -366,6 +462,12 @@ class ScheduledLR(LRScheduler):
             for scheduled in self.hyperparameters
         }
 
+    def __copy__(self) -> ScheduledLR:
+        """Return a scheduler of the same optimizer, which moves only when it is stepped."""
+        copied = object.__new__(type(self))
+        vars(copied).update(vars(self))
+        return copied
+
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "_updates"}
         return state | {"_seen": self._updates.count - self._seen}  # stored as `waiting`
@@ -377,27 +479,11 @@ class ScheduledLR(LRScheduler):
             self.step_after_updates()
 
 
-def _lr_factor(group: dict[str, Any]) -> float:
-    """The lr as a multiple of the group's base lr."""
-    base = group["initial_lr"]
-    return float(group["lr"] / base) if base else 1.0
-
-
-def _copy_lr(lr: float | Tensor) -> float | Tensor:
-    return lr.clone() if isinstance(lr, Tensor) else lr
-
-
-def _read_lr(lr: float | Tensor) -> float | None:
-    """An lr as a number; None for a tensor on a GPU, where reading would synchronize."""
-    if isinstance(lr, Tensor):
-        return float(lr) if lr.device.type == "cpu" else None
-    return float(lr)
-
-
-def _set_hyperparameter(group: dict[str, Any], name: str, value: float) -> None:
-    if math.isnan(value):  # a part of a sequence that sets only the lr
-        return
-    if group.get(name):
-        group[name] = value
-    elif name == "momentum" and "betas" in group:
-        group["betas"] = (value, *group["betas"][1:])
+def _check_last_epoch(last_epoch: Any, groups: Sequence[Mapping[str, Any]]) -> None:
+    if isinstance(last_epoch, bool) or not isinstance(last_epoch, int) or last_epoch < -1:
+        raise UsageError(f"last_epoch must be a whole number >= -1, got {show(last_epoch)}")
+    if any("initial_lr" not in group for group in groups):
+        raise UsageError(
+            f"last_epoch={last_epoch} resumes, but a group has no initial_lr: load the optimizer's "
+            "saved state first"
+        )

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
-from lit_optim.errors import UsageError, show
+from lit_optim.errors import UsageError, describe_value, show
 from lit_optim.group_fields import initial_lr
 from lit_optim.hyperparameters import plain
+from lit_optim.metric_names import infer_direction
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.curve import CurveSource
 from lit_optim.schedules.durations import Horizon, HorizonPolicy
+from lit_optim.schedules.metric_adapter import MetricScheduledLR
+from lit_optim.updates import innermost_optimizer
 
 #: Where the run is known, as within a module whose `configure_optimizers` the command line calls:
 #: builds the scheduler of a schedule and an optimizer.
@@ -45,6 +48,7 @@ def attach(
     steps: int | None = None,
     steps_per_epoch: int | None = None,
     horizon: HorizonPolicy = "error",
+    last_epoch: int = -1,
 ) -> ScheduledLR:
     """Return the torch scheduler that sets the lr of an optimizer; see `scheduling.schedule`.
 
@@ -55,7 +59,7 @@ def attach(
     if steps is None and (build_scheduler := SCHEDULER_FACTORY.get()) is not None:
         built: ScheduledLR = build_scheduler(schedule, optimizer)
         return built
-    lrs = [initial_lr(group) for group in optimizer.param_groups]
+    lrs = _read_lrs(optimizer)
     steps = _whole_number("steps", steps, "epochs * len(loader)")
     steps_per_epoch = _whole_number("steps_per_epoch", steps_per_epoch, "len(loader)")
     units = schedule.units
@@ -68,7 +72,27 @@ def attach(
     schedule.check(max(map(float, lrs)))
     length = _length(schedule, steps, steps_per_epoch)
     curve = schedule.curve(Horizon(length, steps_per_epoch))
-    return ScheduledLR(optimizer, curve, horizon=horizon)
+    if curve.metric is None:
+        return ScheduledLR(optimizer, curve, horizon=horizon, last_epoch=last_epoch)
+    if curve.metric.mode is None and curve.metric.monitor is not None:
+        curve.set_mode(infer_direction(curve.metric.monitor) or "min")
+    return MetricScheduledLR(optimizer, curve, horizon=horizon, last_epoch=last_epoch)
+
+
+def _read_lrs(optimizer: Any) -> list[Any]:
+    """The base lr of each group."""
+    if not isinstance(optimizer, Optimizer):
+        raise UsageError(
+            "schedule(optimizer, schedule, steps=...): optimizer must be a torch optimizer, got "
+            f"{describe_value(optimizer)}"
+        )
+    for group in optimizer.param_groups:
+        if group.get("lr") is None:
+            raise UsageError(
+                f"{type(innermost_optimizer(optimizer)).__name__} has no lr that a schedule could "
+                "set"
+            )
+    return [initial_lr(group) for group in optimizer.param_groups]
 
 
 def _length(schedule: AttachableSchedule, steps: int | None, steps_per_epoch: int | None) -> int:

@@ -47,6 +47,7 @@ class Schedule:
         steps: int | None = None,
         steps_per_epoch: int | None = None,
         horizon: HorizonPolicy = "error",
+        last_epoch: int = -1,
     ) -> Any:
         """Return the torch scheduler of an optimizer: `lit_optim.schedule(optimizer, self, ...)`.
 
@@ -58,7 +59,7 @@ class Schedule:
         """
         from lit_optim.schedules.attach import attach  # torch takes seconds to import
 
-        return attach(self, optimizer, steps, steps_per_epoch, horizon)
+        return attach(self, optimizer, steps, steps_per_epoch, horizon, last_epoch)
 
     def __post_init__(self) -> None:
         if self.step_alignment not in STEP_ALIGNMENTS:

@@ -16,7 +16,7 @@ from lit_optim import lr_schedulers
 from lit_optim.errors import UsageError
 from lit_optim.schedules import registry
 from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.scheduling import LENGTHS, schedule
+from lit_optim.schedules.scheduling import RUN_ARGUMENTS, schedule
 
 NAMES = sorted(registry.functions_by_name())
 
@@ -64,10 +64,10 @@ def test_every_schedule_is_a_function_of_the_optimizer(name):
     """Its arguments are those of the schedule, and its values those of the curve."""
     function, make = registry.functions_by_name()[name], getattr(lr_schedulers, name)
     names = list(inspect.signature(make).parameters)
-    expected = [*registry.argument_names(function), *LENGTHS]
+    expected = [*registry.argument_names(function), *RUN_ARGUMENTS]
     assert names[0] == "optimizer"
     assert sorted(names[1:]) == sorted(expected)
-    assert names[-3:] == list(LENGTHS)
+    assert names[-4:] == list(RUN_ARGUMENTS)
     assert make.__annotations__.keys() == {*names, "return"}
     assert pickle.loads(pickle.dumps(make)) is copy.deepcopy(make) is make
     optimizer = optimizer_of()
