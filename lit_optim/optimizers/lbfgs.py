@@ -58,6 +58,7 @@ class LBFGS(TorchOptimizer, _TorchLBFGS):
     requirements = ("closure", "one_lr", "dense", "whole")
     lr_range = (1e-2, 1.0)
     has_one_group = True
+    joins_parameters = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Minimize the loss that the closure returns, over max_iter iterations.

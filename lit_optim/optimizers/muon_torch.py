@@ -57,3 +57,4 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
     requirements = ("dense", "whole")
     lr_range = (1e-3, 1e-1)
     takes_matrices_only = True
+    needs_shapes = True

@@ -50,6 +50,7 @@ class SOAP(Matrixwise):
     max_precondition_dim: AtLeastOne = 10_000
 
     lr_range = (3e-4, 3e-2)
+    reads_values = True
     states = {"exp_avg": State(), "exp_avg_sq": State("non-negative")}
     side_states = {"": 0.0, "_basis": 1.0}
 

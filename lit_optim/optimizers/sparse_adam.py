@@ -47,6 +47,7 @@ class SparseAdam(TorchOptimizer, _TorchSparseAdam):
 
     requirements = ("sparse",)
     lr_range = (1e-4, 1e-1)
+    reads_values = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every entry that has a gradient; gradients are not changed."""

@@ -23,6 +23,7 @@ from lit_optim.optimizers.base.declared import (
 )
 from lit_optim.optimizers.base.layout import LAYOUT, check_layout
 from lit_optim.optimizers.base.options import OPTIONS
+from lit_optim.optimizers.base.parameters import check_parameters
 
 #: Keys of a param group that are not hyperparameters. `role` is what its parameters are in the
 #: model (hidden, embedding, head, ...); `split` is the number of matrices of equal height stacked
@@ -52,13 +53,14 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: the optimizer does not have the hyperparameter, its name is misspelled, or its
-            value is out of range.
+            value is out of range; or as `check_parameters`.
     """
     check_is_group(group)
     check_layout(group)
     known, fixed = optimizer.defaults, getattr(optimizer, "fixed", {})
     execution = [key for key in TORCHS_EXECUTION if key not in known]
-    group = drop_execution(type(optimizer).__name__, group, execution)
+    group = with_names(drop_execution(type(optimizer).__name__, group, execution))
+    check_parameters(optimizer, group)
     kept: dict[str, Any] = {}
     for key, value in group.items():
         if key == "weight_decay" and key not in known and not value:

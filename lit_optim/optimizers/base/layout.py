@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Layout:
 
     def shape(self, p: Tensor) -> tuple[int, int]:
         """The numbers of rows and columns of each matrix in a parameter."""
-        return self.rows(p) // self.split, self._turn(p)[0].numel()
+        return self.rows(p) // self.split, math.prod(self._turn(p).shape[1:])
 
     def to_matrices(self, x: Tensor) -> Tensor:
         """What has the shape of a parameter, as matrices: [split, m, n]."""

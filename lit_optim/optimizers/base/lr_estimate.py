@@ -32,6 +32,7 @@ class LrEstimating(Elementwise):
 
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "lr_of_1", "one_lr", "whole")
     lr_range: ClassVar[tuple[float, float]] = (1e-1, 1e1)
+    reads_values: ClassVar[bool] = True
 
     def initial_estimates(self, group: Group) -> Scalars:
         """The estimates before the first update beside d."""
@@ -120,7 +121,10 @@ class LrEstimating(Elementwise):
 
 
 def add_up(numbers: list[Any]) -> float:
-    """Add up numbers, some of them on a device, which is synchronized once."""
-    tensors = [x for x in numbers if isinstance(x, Tensor)]
-    floats = [x for x in numbers if not isinstance(x, Tensor)]
-    return float(sum(floats) + (sum(torch.stack(tensors).tolist()) if tensors else 0.0))
+    """Add up numbers, some of them on devices, each of which is synchronized once."""
+    total = float(sum(x for x in numbers if not isinstance(x, Tensor)))
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for x in numbers:
+        if isinstance(x, Tensor):
+            by_device.setdefault(x.device, []).append(x)
+    return total + sum(sum(torch.stack(tensors).tolist()) for tensors in by_device.values())

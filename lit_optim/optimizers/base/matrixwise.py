@@ -25,7 +25,12 @@ from lit_optim.optimizers.base.groups import check_is_group, with_names
 from lit_optim.optimizers.base.layout import Layout, check_layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
-from lit_optim.optimizers.base.parameters import MissingRoles, list_params_by_role
+from lit_optim.optimizers.base.parameters import (
+    MissingRoles,
+    check_parameters,
+    label_parameters,
+    list_params_by_role,
+)
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Params, TensorUpdate
 from lit_optim.requirements import Requirement
 
@@ -67,6 +72,7 @@ class Matrixwise(OptimizerBase):
     #: The square states of each side that is at most max_precondition_dim long, [matrices, m, m] of
     #: `left` and [matrices, n, n] of `right`: their suffixes, and the numbers on their diagonals.
     side_states: ClassVar[dict[str, float]] = {}
+    needs_shapes: ClassVar[bool] = True
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 
@@ -126,9 +132,8 @@ class Matrixwise(OptimizerBase):
                         f"coordinate at a time, which {type(self).__name__} does not"
                     )
             return
-        known = {id(p) for group in self.param_groups for p in group["params"]}
-        if any(id(p) in known for p in with_names(param_group)["params"]):
-            raise ValueError("some parameters appear in more than one parameter group")
+        param_group = with_names(param_group)
+        check_parameters(self, param_group)
         if self.adamw is None:
             self.adamw = AdamW([param_group], **self._adamw_defaults)
             self._join()
@@ -145,8 +150,8 @@ class Matrixwise(OptimizerBase):
     def _check_matrices(self, group: Group) -> None:
         check_layout(group)
         name, layout = type(self).__name__, Layout.of(group)
-        names = group.get("param_names") or [f"number {i}" for i in range(len(group["params"]))]
-        for label, p in zip(names, group["params"], strict=True):
+        check_parameters(self, group)
+        for label, p in label_parameters(group):
             what = f"parameter {label} has shape {list(p.shape)}"
             if p.ndim < 2 and "role" not in group:
                 raise MissingRoles(
@@ -188,6 +193,8 @@ class Matrixwise(OptimizerBase):
         alike: dict[Any, list[int]] = {}
         for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
             self.reject_sparse(g)
+            if not p.numel():
+                continue
             alike.setdefault((*layout.shape(p), p.dtype, p.device), []).append(i)
         for (rows, columns, _, device), members in alike.items():
             size = max(1, AT_ONCE[device.type == "cpu"] // (layout.split * rows * columns or 1))

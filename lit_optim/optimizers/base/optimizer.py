@@ -69,6 +69,10 @@ class OptimizerBase(Options, torch.optim.Optimizer):
     saves_unstepped: ClassVar[bool] = False
     #: Whether parameters may be complex; each is computed as two real ones.
     takes_complex: ClassVar[bool] = False
+    #: Whether a step reads values on the host, which a parameter on the meta device does not have.
+    reads_values: ClassVar[bool] = False
+    #: Whether parameters must have a shape when the optimizer is made.
+    needs_shapes: ClassVar[bool] = False
     #: The lr of a group whose lr is null, in optimizers that allow it.
     lr_if_null: ClassVar[float] = 1.0
     #: The range in which to search for its lr.
@@ -330,7 +334,7 @@ class OptimizerBase(Options, torch.optim.Optimizer):
         """The states and the groups, in torch's form."""
         for group in self.param_groups if self.saves_unstepped else ():
             for p in group["params"]:
-                if not self.state[p]:
+                if not self.state.get(p) and (p.is_floating_point() or p.is_complex()):
                     self.start(p, group)
         return super().state_dict()
 

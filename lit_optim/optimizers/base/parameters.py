@@ -6,7 +6,10 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
 from lit_optim.param_groups import ModuleGroups, by_role, no_decay, single
@@ -88,3 +91,50 @@ def _select(groups: list[dict[str, Any]], wanted: set[int], prefix: str) -> Iter
         named = {prefix + name: p for name, p in pairs if id(p) in wanted}
         if named:
             yield group | {"params": [*named.values()], "param_names": [*named]}
+
+
+def label_parameters(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters of a group, each with its name or else its number, for messages."""
+    names = group.get("param_names") or [f"number {i}" for i in range(len(group["params"]))]
+    return zip(names, group["params"], strict=True)
+
+
+def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
+    """Check the parameters of a group that is about to be added.
+
+    Raises:
+        ValueError: as in torch, another group has one of them.
+        UsageError: one is sparse, or is where the optimizer cannot compute with it: see
+            `joins_parameters` and `reads_values` of the bases; or it has no shape yet, and the
+            optimizer needs one.
+    """
+    owner = type(optimizer).__name__
+    known = {id(p): p for other in optimizer.param_groups for p in other["params"]}
+    everything = [*known.values(), *group["params"]]
+    has_values = any(p.requires_grad and not p.is_meta for p in everything)
+    for label, p in label_parameters(group):
+        if id(p) in known:
+            raise ValueError(
+                f"some parameters appear in more than one parameter group: parameter {label}"
+            )
+        if p.layout != torch.strided:
+            raise UsageError(
+                f"{owner} updates dense parameters, but parameter {label} is stored as {p.layout}"
+            )
+        if getattr(optimizer, "needs_shapes", False) and is_lazy(p):
+            raise UsageError(
+                f"{owner} asks for the shapes of parameters, and parameter {label} has none before "
+                "its first batch: run one through the model before"
+            )
+        device = everything[0].device
+        if getattr(optimizer, "joins_parameters", False) and p.device != device:
+            raise UsageError(
+                f"{owner} joins all parameters in one vector, but parameter {label} is on "
+                f"{p.device} and the first one on {device}"
+            )
+        is_void = p.requires_grad and p.is_meta and has_values
+        if getattr(optimizer, "reads_values", False) and is_void:
+            raise UsageError(
+                f"{owner} reads the values of its parameters, but parameter {label} is on the meta "
+                "device, which has none"
+            )

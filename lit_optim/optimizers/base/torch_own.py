@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import TakesTorchsArguments
 from lit_optim.optimizers.base.groups import check_group, join_groups, with_names
-from lit_optim.optimizers.base.parameters import list_params
+from lit_optim.optimizers.base.parameters import label_parameters, list_params
 from lit_optim.optimizers.base.types import Params
 
 
@@ -24,6 +23,12 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
 
     #: Whether all parameters are one group; several groups are joined.
     has_one_group: ClassVar[bool] = False
+    #: Whether a step joins all parameters in one vector, which is on one device.
+    joins_parameters: ClassVar[bool] = False
+    #: Whether a step reads values on the host, which a parameter on the meta device does not have.
+    reads_values: ClassVar[bool] = False
+    #: Whether parameters must have a shape when the optimizer is made.
+    needs_shapes: ClassVar[bool] = False
     #: Whether every parameter must be a matrix.
     takes_matrices_only: ClassVar[bool] = False
 
@@ -93,11 +98,11 @@ def _check_matrices(owner: str, group: dict[str, Any]) -> dict[str, Any]:
         UsageError: one of them is not a real matrix.
     """
     group = with_names(group)
-    params: list[Tensor] = group["params"]
-    names = group.get("param_names", [f"number {i}" for i in range(len(params))])
-    if any(p.is_complex() for p in params):
+    if any(p.is_complex() for p in group["params"]):
         raise UsageError(f"{owner} takes no complex parameters")
-    for name, p in zip(names, params, strict=True):
+    for name, p in label_parameters(group):
+        if not p.numel():
+            raise UsageError(f"{owner} takes no empty matrices, and parameter {name} is one")
         if p.ndim != 2:
             raise UsageError(
                 f"{owner} takes matrices only, but parameter {name} has shape "
