@@ -171,8 +171,9 @@ class _Structure:
         paths: dict[nn.Module, tuple[Node, ...]] = {}
         for path in self._walk((tree.root,)):
             paths.setdefault(path[-1].module, path)
-        convolutions = [m for m in paths if isinstance(m, _ConvNd)]
-        linear = [m for m in paths if tree.is_linear(m)]
+        whole = [m for m, path in paths.items() if not _is_in_adapter(path)]
+        convolutions = [m for m in whole if isinstance(m, _ConvNd)]
+        linear = [m for m in whole if tree.is_linear(m)]
         self.first = convolutions[0] if convolutions else None
         self.head = linear[-1] if linear and not self._is_in_block(paths[linear[-1]]) else None
         layers = list(self._layers(tree.root)) or self._plain_layers(tree.root)
@@ -265,7 +266,7 @@ def _role_of_matrix(
 ) -> Role:
     """Return the role of a parameter of this shape, [out, in, ...]."""
     layer, own = entry.node.module, entry.tensor
-    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+    if isinstance(layer, nn.Embedding | nn.EmbeddingBag) or _adapts_embedding(entry.path):
         return "embedding"
     if layer is trained.head:
         return "head"
@@ -290,6 +291,17 @@ def _count_parts(entry: Entry, transposed: bool, tree: Tree) -> int:
         parts = (2, 3) if transposed and name == "c_attn" else (3,)
         return next((k for k in parts if rows == k * columns), 1)
     return next((gates for kind, gates in GATES.items() if isinstance(layer, kind)), 1)
+
+
+def _is_in_adapter(path: Sequence[Node]) -> bool:
+    """Whether a layer is a factor of peft's LoRA, which is no first convolution and no head."""
+    return any(node.name.rpartition(".")[2].startswith("lora_") for node in path)
+
+
+def _adapts_embedding(path: Sequence[Node]) -> bool:
+    """Whether a layer of peft around an embedding has the parameter."""
+    inner = (getattr(node.module, "base_layer", None) for node in path)
+    return any(isinstance(layer, nn.Embedding) for layer in inner)
 
 
 def _is_magnitude(entry: Entry) -> bool:
