@@ -88,8 +88,9 @@ class LearningRates(Callback):
         tracked: TrackedOptimizer,
         schedule: ScheduledLR,
     ) -> None:
-        # with several optimizers the length of the run counts the updates of all
-        length = total_updates(trainer) if len(self._tracked) == 1 else None
+        # in manual optimization the length of the run does not count the updates of an optimizer
+        automatic = trainer.lightning_module.automatic_optimization
+        length = total_updates(trainer) if automatic else None
         first = schedule.last_epoch
         before = tracked.update_count - first  # updates of earlier fits
         total = schedule.curve.total if length is None else length - before

@@ -117,6 +117,8 @@ class ScheduleLengths(FitCallback):
         self._first_epoch, self._first_step = trainer.current_epoch, trainer.global_step
         for planned in self._planned:
             planned.first = planned.scheduler.last_epoch
+            if planned.scheduler.horizon == "extend":  # the restored lr is that of the old length
+                planned.scheduler.refresh()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         expected = planned_accumulation(trainer, trainer.current_epoch) or self._accumulated

@@ -9,16 +9,19 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import BaseFinetuning, GradientAccumulationScheduler
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 import lit_optim
 from lit_optim import SGD, AdamW, Muon, ScheduleFreeAdamW, ScheduleFreeSGD
+from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.schedule_lengths import EARLY_BATCHES
 from lit_optim.errors import UsageError
 from lit_optim.param_groups import by_role, layer_decay, no_decay
 from lit_optim.schedules.library import cosine, linear
 from lit_optim.wrappers import Ema, Wrapped
+from tests.events import scalars
 from tests.lightning.modules import Data, Plain, attach, trainer
 
 LR, BATCHES = 0.1, 10
@@ -322,6 +325,29 @@ def test_other_numbers_are_refused(tmp_path, parts, message):
         fit(tmp_path, module, max_epochs=1)
 
 
+def test_the_plan_is_over_the_updates_of_the_optimizer(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    module = Gan(both({"updates_per_batch": 1 / 5}), every=5)
+    run = {"logger": logger, "log_every_n_steps": 1, "max_epochs": 2}
+    fit(tmp_path, module, [LearningRates()], **run)
+    curves = scalars(tmp_path)
+    for place, made in ((0, 4), (1, 20)):
+        for tag in ("plan", "lr"):
+            values = list(curves[f"{tag}/SGD{place}/decay"].values())
+            expected = [LR * (made - 1 - t) / made for t in range(made)]
+            assert values == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_two_optimizers_resume_longer(tmp_path):
+    """In Python; each schedule goes on at its update."""
+    path = tmp_path / "first.ckpt"
+    fit(tmp_path, Gan(both()), max_epochs=1).save_checkpoint(path)
+    extended = Gan(both({"horizon": "extend"}, {"horizon": "extend"}))
+    trainer(tmp_path, max_epochs=2).fit(extended, Data(BATCHES), ckpt_path=path, weights_only=True)
+    for used in extended.used:
+        assert used == pytest.approx([LR * (19 - t) / 20 for t in range(10, 20)], abs=1e-15)
+
+
 # --- accumulation ---------------------------------------------------------------------------------
 
 
@@ -384,6 +410,43 @@ def test_units_of_epochs_under_changing_accumulation_are_refused(tmp_path):
     module = attach(Plain(), scheduler=linear(warmup="1 epoch"))
     with pytest.raises(UsageError, match="epochs differ in updates"):
         fit(tmp_path, module, [GradientAccumulationScheduler({0: 3, 2: 1})], max_epochs=4)
+
+
+# --- fine-tuning ----------------------------------------------------------------------------------
+
+
+class Thaws(BaseFinetuning):
+    """Unfreezes the first layer of a part, for the optimizer of that part."""
+
+    def __init__(self, part, place, epoch):
+        super().__init__()
+        self.part, self.place, self.epoch = part, place, epoch
+
+    @property
+    def state_key(self):
+        return f"Thaws.{self.part}"
+
+    def layer(self, module):
+        return getattr(module, self.part)[0]
+
+    def freeze_before_training(self, pl_module):
+        self.freeze(self.layer(pl_module))
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == self.epoch and optimizer is pl_module.trainer.optimizers[self.place]:
+            self.unfreeze_and_add_param_group(self.layer(pl_module), optimizer, lr=LR / 4)
+
+
+def test_fine_tuning_of_two_parts(tmp_path):
+    """Two optimizers, two callbacks: what each adds has its names, and the lr that it brings."""
+    module = Gan(both(schedule=lambda: None))
+    callbacks = [Thaws("generator", 0, 1), Thaws("critic", 1, 2)]
+    run = fit(tmp_path, module, callbacks, max_epochs=3)
+    for optimizer, part in zip(run.optimizers, ("generator", "critic"), strict=True):
+        groups = optimizer.param_groups
+        assert [group["lr"] for group in groups] == [LR, LR, LR / 4]
+        assert groups[-1]["param_names"] == [f"{part}.0.weight", f"{part}.0.bias"]
+        assert groups[-1]["initial_lr"] == LR / 4
 
 
 # --- averages -------------------------------------------------------------------------------------
