@@ -187,9 +187,10 @@ def allowed_packages(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
-    known = [*settings.parameters, *groups()]
+    chosen = groups()  # reads directories: once
+    known = [*settings.parameters, *chosen]
     for key, value in plain.items():
-        if key in groups() and key not in (*SINGLE_GROUPS, *MULTI_GROUPS):
+        if key in chosen and key not in (*SINGLE_GROUPS, *MULTI_GROUPS):
             raise UsageError(f"{key} has no keys of its own{_choices(key)}")
         if key not in known:
             others = [name for name in dotted_keys(plain) if name.split(".")[0] in known]
