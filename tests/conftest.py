@@ -15,6 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 
+from tests.forking import Forks
 from tests.user_code import USER_CODE
 
 ROOT = Path(__file__).parent.parent
@@ -47,15 +48,25 @@ def _same_log_level():
         log.setLevel(level)
 
 
+@pytest.fixture(scope="session")
+def forks():
+    forks = Forks()
+    yield forks
+    forks.stop()
+
+
 @pytest.fixture
-def train(tmp_path):
+def train(tmp_path, forks):
     """Run train.py as a user would, in an empty directory; returns the finished process."""
 
     def start(*argv: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+        script, environment = str(ROOT / "train.py"), os.environ | env
+        if not env and forks.can_run(environment):
+            return forks.run([script, *argv], tmp_path, environment, timeout)
         return subprocess.run(
-            [sys.executable, str(ROOT / "train.py"), *argv],
+            [sys.executable, script, *argv],
             cwd=tmp_path,
-            env=os.environ | env,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,
