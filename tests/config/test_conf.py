@@ -9,7 +9,6 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import check_config
 from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir, groups
@@ -27,9 +26,7 @@ NEEDS = {
 
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
 def test_every_choice_composes_and_is_valid(group, name):
-    cfg = compose_config(
-        prepare_command_line([f"{group}={name}", *NEEDS.get((group, name), [])]).argv
-    )
+    cfg = compose_config([f"{group}={name}", *NEEDS.get((group, name), [])])
     check_config(cfg)
     if group != "preset":  # it is chosen by what it is for
         assert cfg.hydra.runtime.choices[group] == name
