@@ -8,6 +8,8 @@ Type checkers and editors read `__init__.pyi`, which scripts/stubs.py writes.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from lit_optim.lazy_names import explain_misspelt_imports, look_up_lazily
 from lit_optim.moved_names import keep_old_names
 
@@ -38,6 +40,12 @@ def _find_places() -> dict[str, str]:
     return {**class_places(), **_PLACES}
 
 
-__getattr__, __dir__ = look_up_lazily(__name__, _find_places)
+def _is_listed(place: str) -> bool:
+    if not place.startswith("lit_optim.lightning."):
+        return True
+    return any(find_spec(package) for package in ("lightning", "pytorch_lightning"))
+
+
+__getattr__, __dir__ = look_up_lazily(__name__, _find_places, _is_listed)
 keep_old_names()
 explain_misspelt_imports()

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from lit_optim import param_groups as groupings
 from lit_optim.errors import UsageError, show, suggest
-from lit_optim.lightning.making import make_optimizer, optimizer_class
+from lit_optim.making import make_optimizer, optimizer_class
 from lit_optim.missing import require
 from lit_optim.optimizers import find_optimizer
 from lit_optim.optimizers.base.parameters import MissingRoles

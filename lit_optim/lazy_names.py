@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 #: The names of each package that `look_up_lazily` serves, by the name of the package.
@@ -17,7 +16,9 @@ _NAMES: dict[str, Callable[[], Iterable[str]]] = {}
 
 
 def look_up_lazily(
-    package: str, find_places: Callable[[], Mapping[str, str]]
+    package: str,
+    find_places: Callable[[], Mapping[str, str]],
+    is_listed: Callable[[str], bool] = lambda place: True,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make the `__getattr__` and `__dir__` of a package; `__all__` is looked up like a name.
 
@@ -27,11 +28,16 @@ def look_up_lazily(
         package: its name.
         find_places: returns the public names, each with the module that defines it. A name may be
             that of a module of the package itself.
+        is_listed: whether `__all__` and `dir` have the names of a module; not if it needs what is
+            not installed, so that whatever is listed can be looked up.
     """
+
+    def list_names() -> list[str]:
+        return sorted(name for name, place in find_places().items() if is_listed(place))
 
     def get_attribute(name: str) -> Any:
         if name == "__all__":
-            return sorted(find_places())
+            return list_names()
         # Python asks every package for names such as __path__
         places = {} if name.startswith("__") else find_places()
         if name not in places:
@@ -41,7 +47,7 @@ def look_up_lazily(
 
     def list_attributes() -> list[str]:
         own = {name for name in vars(sys.modules[package]) if name.startswith("__")}
-        return sorted({*own, *find_places()})
+        return sorted({*own, *list_names()})
 
     _NAMES[package] = find_places
     return get_attribute, list_attributes
@@ -56,7 +62,7 @@ def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError
     return AttributeError(message, name=name, obj=None)
 
 
-class _MisspeltImports(MetaPathFinder):
+class _MisspeltImports:
     """Answers `from package import Nmae`; Python itself suggests nothing before 3.12.
 
     Python looks for a module of that name when the package has no such attribute.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -91,6 +90,7 @@ MOVED: dict[str, str] = {
     "lit_optim.lightning.full_batch": "lit_optim.callbacks.full_batch",
     "lit_optim.lightning.health": "lit_optim.callbacks.health",
     "lit_optim.lightning.lengths": "lit_optim.training.lengths",
+    "lit_optim.lightning.making": "lit_optim.making",
     "lit_optim.lightning.monitor.MonitorCheck": "lit_optim.callbacks.monitor_check.MonitorCheck",
     "lit_optim.lightning.nonfinite": "lit_optim.callbacks.nonfinite",
     "lit_optim.lightning.plain": "lit_optim.checkpoints.plain",
@@ -155,13 +155,17 @@ class _OldModule(ModuleType):
         return getattr(import_module(module), attribute)
 
 
-class _OldNames(MetaPathFinder, Loader):
-    """Lets `import` find the modules of `MOVED`."""
+class _OldNames:
+    """Lets `import` find the modules of `MOVED`; a finder and a loader.
+
+    Their base classes in `importlib.abc` would take longer to import than the rest of lit_optim.
+    """
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
         has_names = any(old.rpartition(".")[0] == fullname for old in MOVED)
         if has_names or (fullname in MOVED and _is_module(MOVED[fullname])):
-            return ModuleSpec(fullname, self, is_package=True)
+            loader: Any = self
+            return ModuleSpec(fullname, loader, is_package=True)
         return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

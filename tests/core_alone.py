@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import pydoc
 import re
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ from lit_optim import param_groups  # noqa: E402
 from lit_optim.schedules.durations import Horizon  # noqa: E402
 from lit_optim.schedules.registry import schedules_by_name  # noqa: E402
 
-NEEDS_MORE = {"OptimizerMixin", "configure_optimizers"}
+NEEDS_LIGHTNING = {"LitOptimCLI", "OptimizerMixin", "configure_optimizers"}
 
 
 def make_model() -> nn.Module:
@@ -72,7 +73,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, scheduler=None) ->
 
 
 def check_optimizers() -> int:
-    classes = [getattr(lit_optim, name) for name in set(lit_optim.__all__) - NEEDS_MORE]
+    classes = [getattr(lit_optim, name) for name in lit_optim.__all__]
     wrappers = [lit_optim.Ema, lit_optim.Lookahead, lit_optim.Sam]
     optimizers = [
         c
@@ -124,8 +125,14 @@ def check_schedules() -> int:
     return len(functions)
 
 
+def check_what_is_listed() -> None:
+    assert not NEEDS_LIGHTNING & {*lit_optim.__all__, *dir(lit_optim)}
+    exec("from lit_optim import *", {})
+    assert "AdamW" in pydoc.render_doc(lit_optim)
+
+
 def check_what_needs_more() -> None:
-    for name in NEEDS_MORE:
+    for name in NEEDS_LIGHTNING:
         message = "imported"
         try:
             getattr(lit_optim, name)
@@ -138,6 +145,7 @@ if __name__ == "__main__":
     count = check_optimizers()
     check_param_groups()
     schedules = check_schedules()
+    check_what_is_listed()
     check_what_needs_more()
     loaded = [name for name, module in sys.modules.items() if isinstance(module, ModuleType)]
     assert not any(name.split(".")[0] in COME_ALONG for name in loaded)

@@ -39,7 +39,7 @@ LAYERS = (
     ),
     ("param_groups",),
     ("checkpoints", "optimizers", "schedules", "signatures", "wrappers"),
-    ("config", "lr_schedulers", "tasks", "training"),
+    ("config", "lr_schedulers", "making", "tasks", "training"),
     ("callbacks",),
     ("lightning",),
     ("hf",),

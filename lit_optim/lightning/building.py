@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.lightning.arguments import MakeOptimizer, check_is_optimizer
 from lit_optim.lightning.finetuning import has_finetuning, remove_frozen
-from lit_optim.lightning.making import make_optimizer, optimizer_class
 from lit_optim.lightning_classes import LightningModule
+from lit_optim.making import make_optimizer, optimizer_class
 from lit_optim.optimizers.base.parameters import MissingRoles
 from lit_optim.param_groups import by_role
 from lit_optim.training.requirements import reject_run, requirements_of

@@ -20,8 +20,8 @@ from lit_optim.config.targets import (
 )
 from lit_optim.errors import UsageError, first_line
 from lit_optim.lightning.configure import OptimizerMixin, configure_optimizers
-from lit_optim.lightning.making import make_optimizer
 from lit_optim.lightning.serving import serve
+from lit_optim.making import make_optimizer
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import read_rule_settings
 from lit_optim.runs.classes import to_dict

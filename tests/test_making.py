@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lit_optim.errors import UsageError
-from lit_optim.lightning.making import make_optimizer
+from lit_optim.making import make_optimizer
 from lit_optim.param_groups import by_rules, layer_decay, no_decay, single
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Wrapped
