@@ -309,7 +309,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module {__name__!r} has no attribute {name!r}{suggest(name, CLASSES)}"
         )
-    require("transformers", f"lit_optim.hf.{name}", "python -m pip install transformers accelerate")
+    how = "python -m pip install transformers accelerate"
+    require("transformers", user=f"lit_optim.hf.{name}", how=how)
     import transformers
 
     bases = globals()[CLASSES[name]], getattr(transformers, name)

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from lit_optim.missing import INSTALL
+from lit_optim.missing import require
 
 #: The packages, the preferred one first.
 NAMES = ("lightning.pytorch", "pytorch_lightning")
@@ -33,6 +33,7 @@ def packages() -> tuple[str, ...]:
 
 @cache
 def _load_packages() -> dict[str, ModuleType]:
+    require("lightning", "pytorch_lightning", user="configure_optimizers")
     logs = [_log()] if any(sys.modules.get(name) for name in NAMES) else []
     loaded: dict[str, ModuleType] = {}
     for name in NAMES:
@@ -43,11 +44,6 @@ def _load_packages() -> dict[str, ModuleType]:
                 raise  # it is installed, but what it needs is not
         else:
             logs.append(_log())
-    if not loaded:
-        raise ModuleNotFoundError(
-            f"configure_optimizers needs lightning, which is not installed: {INSTALL}",
-            name="lightning",
-        )
     # the package that is imported last would log everything under its own name
     vars(sys.modules[RANK_ZERO])["log"] = logs[0]
     return loaded

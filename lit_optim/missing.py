@@ -23,20 +23,20 @@ PACKAGES = (
 )
 
 
-def require(package: str, user: str, how: str = INSTALL) -> None:
+def require(*packages: str, user: str, how: str = INSTALL) -> None:
     """Check that a package is there which `pip install lit-optim` does not install.
 
     Args:
-        package: its import name.
+        packages: import names, one of which is enough.
         user: what needs it.
-        how: the command that installs it.
+        how: the command that installs the first one.
 
     Raises:
-        ModuleNotFoundError: it is missing; the line says how to install it.
+        ModuleNotFoundError: none is there; the line says how to install it.
     """
-    if find_spec(package) is None:
-        message = f"{user} needs {package}, which is not installed: {how}"
-        raise ModuleNotFoundError(message, name=package)
+    if not any(map(find_spec, packages)):
+        message = f"{user} needs {packages[0]}, which is not installed: {how}"
+        raise ModuleNotFoundError(message, name=packages[0])
 
 
 @contextmanager
