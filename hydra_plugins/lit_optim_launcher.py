@@ -1,33 +1,65 @@
-"""`hydra/launcher=processes`; Hydra takes plugins from this package only."""
+"""`hydra/launcher=processes`; Hydra takes plugins from this package only.
 
-import inspect
-from dataclasses import make_dataclass
-from typing import get_type_hints
+Hydra imports this module in every app of an environment, so it imports little.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import SI
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
-from lit_optim.sweeps.launcher import ProcessLauncher as _ProcessLauncher
+from lit_optim.sweeps.options import check_options, read_options
+
+#: The module of the task of this project's own app.
+OWN_APP = "lit_optim.app"
 
 
-class ProcessLauncher(_ProcessLauncher):
-    """A process of its own for each job of a multirun."""
+class ProcessLauncher(Launcher):
+    """A process of its own for each job of a multirun.
 
+    Args:
+        options: those of `lit_optim.sweeps.options`; null: the default.
+    """
 
-#: The keys of `hydra.launcher`: the arguments of the launcher. A top-level setting of the same name
-#: is the default of a key.
-Conf = make_dataclass(
-    "Conf",
-    [
-        ("_target_", str, f"{__name__}.ProcessLauncher"),
-        *(
-            (name, get_type_hints(_ProcessLauncher.__init__)[name],
-             SI(f"${{oc.select:{name},{parameter.default}}}"))
-            for name, parameter in inspect.signature(_ProcessLauncher).parameters.items()
-        ),
-    ],
-)  # fmt: skip
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra."""
+        check_options(self.options)
+        given = {key: value for key, value in self.options.items() if value is not None}
+        if task_function.__module__ == OWN_APP:
+            from lit_optim.sweeps.launcher import ProcessLauncher as OwnLauncher
+
+            # a setting of the same name is the default of an option
+            settings = {key: config[key] for key in self.options if key in config}
+            own = OwnLauncher(**(settings | given))
+            own.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+            self.launch_jobs: Any = own.launch
+        else:
+            from lit_optim.sweeps.job_processes import JobProcesses
+
+            n_jobs = given.get("n_jobs", 1)
+            self.launch_jobs = JobProcesses(hydra_context, task_function, config, n_jobs).launch
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs."""
+        launched: Sequence[JobReturn] = self.launch_jobs(job_overrides, initial_job_idx)
+        return launched
+
 
 ConfigStore.instance().store(
-    group="hydra/launcher", name="processes", node=Conf, provider="lit_optim"
+    group="hydra/launcher",
+    name="processes",
+    # no dataclass: Hydra imports this module twice, and pickle would find the other one
+    node={"_target_": f"{__name__}.ProcessLauncher"} | dict.fromkeys(read_options()),
+    provider="lit_optim",
 )

@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from lit_optim.config.check import BEST
 from lit_optim.config.resume_settings import NONE
 from lit_optim.config.targets import TARGET
-from lit_optim.errors import UsageError, show
-from lit_optim.hyperparameters import accepts, describe
-from lit_optim.signatures import read_signature
+from lit_optim.errors import UsageError
+from lit_optim.sweeps.options import check_options
 
 #: A key that counts only if another one is set.
 ONLY_BESIDE = {
@@ -35,7 +34,6 @@ ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "trainer.limit_test_batches": ("test", (True,)),
 }
 #: Keys that count only in a sweep.
-LAUNCHER = "lit_optim.sweeps.launcher.ProcessLauncher"
 ONLY_IN_SWEEPS = re.compile(r"n_jobs|hydra\.sweep\.dir|hydra\.launcher\..*")
 #: Modules whose callbacks and models never stop a run early, but for `STOPPERS`.
 SHIPPED = ("lit_optim.", "lightning.pytorch.callbacks.")
@@ -97,12 +95,7 @@ def _check_sweep_key(override: Override, is_multirun: bool) -> None:
 def _check_launcher(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     if cfg.hydra.runtime.choices.get("hydra/launcher") != "processes":
         return
-    signature = read_signature(LAUNCHER)
-    for name, parameter in signature.parameters.items() if signature else ():
-        value = cfg.hydra.launcher.get(name)
-        if not accepts(value, parameter.annotation):
-            allowed = describe(parameter.annotation)
-            raise UsageError(f"hydra.launcher.{name} must be {allowed}, got {show(value)}")
+    check_options(cfg.hydra.launcher)
     if any(one.key_or_group == "hydra.sweep.subdir" for one in overrides):
         raise UsageError(
             "hydra.sweep.subdir is not used: the directory of a run in a sweep is named after its "

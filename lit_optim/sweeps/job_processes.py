@@ -1,0 +1,360 @@
+"""Runs the jobs of any Hydra app in processes of their own, and returns what its task returned.
+
+Each job is what Hydra's basic launcher makes of it: the same directories, logs, configuration and
+`JobReturn`. It differs in that it gets a new process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import multiprocessing
+import os
+import pickle
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import (
+    JobReturn,
+    JobRuntime,
+    JobStatus,
+    configure_log,
+    filter_overrides,
+    run_job,
+    setup_globals,
+)
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.basecontainer import BaseContainer
+
+from lit_optim.errors import UsageError, first_line
+from lit_optim.system import signal_name
+from lit_optim.threads import limit_threads
+
+log = logging.getLogger(__name__)
+
+#: Where cloudpickle may be installed.
+CLOUDPICKLE = ("cloudpickle", "joblib.externals.cloudpickle")
+SECONDS_TO_END = 45  # for a job after Ctrl-C, which it gets too
+
+
+@dataclass
+class _Running:
+    """A job in its process, and the connection by which its result comes."""
+
+    index: int
+    config: DictConfig
+    process: SpawnProcess
+    connection: Connection
+
+
+class JobTraceback(Exception):
+    """The traceback of a job as text, since a traceback stays in its process."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class JobProcesses:
+    """Starts the jobs of a sweep, `n_jobs` at a time.
+
+    Args:
+        hydra_context: of the app.
+        task_function: of the app.
+        config: of the sweep.
+        n_jobs: the jobs that run at a time; they share the CPUs.
+    """
+
+    def __init__(
+        self,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+        n_jobs: int = 1,
+    ) -> None:
+        self.hydra_context, self.task_function = hydra_context, task_function
+        self.config, self.n_jobs = config, n_jobs
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        """Run the jobs; a job that fails stops no other one.
+
+        Returns:
+            What each job returned, or the exception that it raised, in the order of the jobs.
+
+        Raises:
+            UsageError: the task, or the app's script, is not fit for another process.
+        """
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise UsageError(
+                "hydra/launcher=processes imports the script in each process: call its main "
+                'function under `if __name__ == "__main__":`'
+            )
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        sweep_dir = Path(str(self.config.hydra.sweep.dir))
+        sweep_dir.mkdir(parents=True, exist_ok=True)
+        log.info("Launching %d jobs in processes, %d at a time", len(job_overrides), self.n_jobs)
+        waiting = deque(
+            (index, self._compose(index, list(overrides)))
+            for index, overrides in enumerate(job_overrides, initial_job_idx)
+        )
+        state = _State.read()
+        running: dict[Connection, _Running] = {}
+        ended: dict[int, JobReturn] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.n_jobs:
+                    started = self._start(*waiting.popleft(), state)
+                    running[started.connection] = started
+                for connection in wait([*running]):
+                    assert isinstance(connection, Connection)
+                    job = running.pop(connection)
+                    ended[job.index] = _receive(job)
+        except KeyboardInterrupt:
+            for job in running.values():
+                job.process.join(SECONDS_TO_END)
+            raise
+        finally:
+            for job in running.values():
+                job.process.kill()
+        return [ended[index] for index in sorted(ended)]
+
+    def _compose(self, index: int, overrides: list[str]) -> DictConfig:
+        log.info("\t#%d : %s", index, " ".join(filter_overrides(overrides)))
+        load = self.hydra_context.config_loader.load_sweep_config
+        config = load(self.config, overrides)
+        with read_write(config), open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = index
+            for plugin in ("launcher", "sweeper"):
+                # Hydra imports the modules of plugins twice: pickle finds another class there
+                plain = OmegaConf.to_container(config.hydra[plugin], resolve=False)
+                config.hydra[plugin] = OmegaConf.create(plain)
+        return config
+
+    def _start(self, index: int, config: DictConfig, state: _State) -> _Running:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe(duplex=False)
+        task = _refer_to(self.task_function) or self.task_function
+        work = _Work(task, config, self.hydra_context, state)
+        try:
+            packed = _pack(work)
+        except Exception as error:
+            raise UsageError(
+                f"hydra/launcher=processes cannot hand {self.task_function!r} over to another "
+                "process: define it at the top of a module, or pip install cloudpickle "
+                f"({first_line(error)})"
+            ) from error
+        process = context.Process(target=_work, args=(packed, there), name=f"job {index}")
+        with _environment(self.n_jobs):
+            process.start()
+        there.close()  # so that the end of the process is the end of the connection
+        return _Running(index, config, process, here)
+
+
+@dataclass
+class _Work:
+    """What a process gets."""
+
+    task_function: Any
+    config: DictConfig
+    hydra_context: HydraContext
+    state: _State
+
+
+@dataclass
+class _State:
+    """What this process holds for all jobs, each pickled by itself: some parts cannot be."""
+
+    singletons: list[bytes]
+    resolvers: dict[str, bytes]
+
+    @classmethod
+    def read(cls) -> _State:
+        """The state of this process."""
+        state = Singleton.get_state()
+        singletons = map(_try_to_pack, state["instances"].values())
+        resolvers = {k: _try_to_pack(v) for k, v in state["omegaconf_resolvers"].items()}
+        return cls(
+            [packed for packed in singletons if packed is not None],
+            {name: packed for name, packed in resolvers.items() if packed is not None},
+        )
+
+    def restore(self) -> None:
+        """Make it that of this process, which has already imported the app."""
+        for packed in self.singletons:
+            one = pickle.loads(packed)
+            Singleton._instances[type(one)] = one
+        for name, packed in self.resolvers.items():
+            if not OmegaConf.has_resolver(name):
+                BaseContainer._resolvers[name] = pickle.loads(packed)
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A function by its name, which a decorator may have taken: then it is `depth` wraps within."""
+
+    module: str
+    name: str
+    depth: int
+
+    def resolve(self) -> Any:
+        found: Any = importlib.import_module(self.module)
+        for part in self.name.split("."):
+            found = getattr(found, part)
+        for _ in range(self.depth):
+            found = found.__wrapped__
+        return found
+
+
+def _refer_to(function: Callable[..., Any]) -> _Reference | None:
+    """Name a function that a new process finds again, such as one decorated by `hydra.main`.
+
+    Returns:
+        None where it has no name of its own, as in a notebook.
+    """
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", None)
+    if not module or not name or (module == "__main__" and not _has_main_file()):
+        return None
+    for depth in range(3):
+        reference = _Reference(module, name, depth)
+        try:
+            if reference.resolve() is function:
+                return reference
+        except (ImportError, AttributeError):
+            return None
+    return None
+
+
+def _has_main_file() -> bool:
+    """Whether a new process can import what was started as the main program."""
+    main = sys.modules["__main__"]
+    return getattr(main, "__spec__", None) is not None or hasattr(main, "__file__")
+
+
+@contextmanager
+def _environment(n_jobs: int) -> Iterator[None]:
+    """Give a process that is started now its share of the CPUs."""
+    before = dict(os.environ)
+    shared = dict(before)
+    if n_jobs > 1:
+        limit_threads(shared, n_jobs)
+    os.environ.update(shared)
+    try:
+        yield
+    finally:
+        for name in shared.keys() - before.keys():
+            del os.environ[name]
+
+
+def _pack(value: Any) -> bytes:
+    """Pickle a value; what pickle cannot, such as a closure, by cloudpickle if it is installed.
+
+    Nor can pickle what a notebook defines: a new process has no main program to import it from.
+    """
+    pickler = None if _has_main_file() else _find_cloudpickle()
+    try:
+        return pickle.dumps(value) if pickler is None else bytes(pickler.dumps(value))
+    except Exception:
+        other = _find_cloudpickle()
+        if other in (None, pickler):
+            raise
+        return bytes(other.dumps(value))
+
+
+def _try_to_pack(value: Any) -> bytes | None:
+    """A pickled value; None where that is impossible, or it could not be read again."""
+    try:
+        packed = _pack(value)
+        pickle.loads(packed)
+        return packed
+    except Exception:
+        return None
+
+
+def _find_cloudpickle() -> Any:
+    """The module, or None where it is not installed."""
+    for name in CLOUDPICKLE:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+def _work(packed: bytes, connection: Connection) -> None:
+    """Run a job in this process, and send what it returned."""
+    overrides: list[str] = []
+    try:
+        work: _Work = pickle.loads(packed)
+        overrides = list(work.config.hydra.overrides.task)
+        returned = _run(work)
+    except Exception as error:  # the job was not even started
+        returned = JobReturn(overrides=overrides)
+        returned.status, returned.return_value = JobStatus.FAILED, error
+    value, told = returned._return_value, ""
+    if isinstance(value, BaseException):
+        told = "".join(traceback.format_exception(value))
+    connection.send((_pack_return(returned), told))
+    connection.close()
+
+
+def _run(work: _Work) -> JobReturn:
+    setup_globals()
+    work.state.restore()
+    task = work.task_function
+    return run_job(
+        hydra_context=work.hydra_context,
+        task_function=task.resolve() if isinstance(task, _Reference) else task,
+        config=work.config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+
+
+def _pack_return(returned: JobReturn) -> bytes:
+    """Pickle what a job returned, without a value that cannot be pickled and read again."""
+    packed = _try_to_pack(returned)
+    if packed is not None:
+        return packed
+    value = returned._return_value
+    if returned.status == JobStatus.FAILED:
+        returned.return_value = RuntimeError(f"{type(value).__name__}: {first_line(value)}")
+    else:
+        kind = type(value).__name__
+        log.warning("The task returned a %s, which cannot be handed to the sweeper", kind)
+        returned.return_value = None
+    return _pack(returned)
+
+
+def _receive(job: _Running) -> JobReturn:
+    """Take what a job sent; without that, how its process ended."""
+    try:
+        packed, told = job.connection.recv()
+        job.process.join()
+        returned: JobReturn = pickle.loads(packed)
+        if isinstance(returned._return_value, BaseException):
+            returned._return_value.__cause__ = JobTraceback(told)
+        return returned
+    except (EOFError, OSError):
+        job.process.join()
+    finally:
+        job.connection.close()
+    code = job.process.exitcode or 0
+    overrides = list(job.config.hydra.overrides.task)
+    returned = JobReturn(overrides=overrides, task_name=JobRuntime.instance().get("name"))
+    returned.status = JobStatus.COMPLETED if code == 0 else JobStatus.FAILED
+    how = f"was killed by {signal_name(-code)}" if code < 0 else f"exited with code {code}"
+    returned.return_value = None if code == 0 else RuntimeError(f"job {job.index} {how}")
+    return returned
