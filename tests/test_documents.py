@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_optim.cli import main
@@ -156,6 +157,8 @@ def test_another_command_is_valid(command: Command, place, runs, capsys, monkeyp
         check_install(rest)
     elif program == "python" and rest[0].startswith("scripts/"):
         check_options_of_script(rest, capsys, monkeypatch)
+    elif program == "python" and rest[0].startswith("examples/hydra_app"):
+        check_overrides_of_app(rest)
     else:
         assert any(shlex.join(words).startswith(start) for start in SHELL), "how is this checked?"
 
@@ -200,6 +203,13 @@ def check_options_of_script(argv: list[str], capsys, monkeypatch) -> None:
     for word in argv[1:]:
         if word.startswith("--"):
             assert word.partition("=")[0] in help_text
+
+
+def check_overrides_of_app(argv: list[str]) -> None:
+    """The overrides of a Hydra app in examples/ compose; of several values the first one."""
+    lines = [line.partition(",")[0] for line in argv[1:] if "=" in line]
+    with initialize_config_dir(str((ROOT / argv[0]).parent / "conf"), version_base="1.3"):
+        assert compose("config", lines)
 
 
 class Small(LightningModule):

@@ -22,7 +22,7 @@ def train(cfg: DictConfig) -> float:
     groups = instantiate(cfg.param_groups)(model)
     optimizer = instantiate(cfg.wrapper)(instantiate(cfg.optimizer)(groups))
     schedule = instantiate(cfg.scheduler)  # None for scheduler=none
-    scheduler = None if schedule is None else schedule(optimizer=optimizer)
+    scheduler = None if schedule is None else schedule(optimizer, steps=cfg.steps)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()

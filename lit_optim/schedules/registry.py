@@ -48,7 +48,7 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
             if key not in known:
                 raise UsageError(
                     f"{schedule_name(function)} takes no {key}{suggest(key, known)} (it takes "
-                    f"{', '.join(known)})"
+                    f"{', '.join(known) or 'no arguments'})"
                 )
         check(function, given)
         return function(*map(plain, args), **plain_values(given))

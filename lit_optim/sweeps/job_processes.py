@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import (
@@ -109,17 +110,20 @@ class JobProcesses:
             (index, self._compose(index, list(overrides)))
             for index, overrides in enumerate(job_overrides, initial_job_idx)
         )
+        with TemporaryDirectory() as folder:
+            return self._run_all(waiting, Path(folder))
+
+    def _run_all(self, waiting: deque[tuple[int, DictConfig]], folder: Path) -> list[JobReturn]:
         state = _State.read()
         running: dict[Connection, _Running] = {}
         ended: dict[int, JobReturn] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.n_jobs:
-                    started = self._start(*waiting.popleft(), state)
+                    started = self._start(*waiting.popleft(), state, folder)
                     running[started.connection] = started
                 for connection in wait([*running]):
-                    assert isinstance(connection, Connection)
-                    job = running.pop(connection)
+                    job = running.pop(cast(Connection, connection))
                     ended[job.index] = _receive(job)
         except KeyboardInterrupt:
             for job in running.values():
@@ -142,20 +146,22 @@ class JobProcesses:
                 config.hydra[plugin] = OmegaConf.create(plain)
         return config
 
-    def _start(self, index: int, config: DictConfig, state: _State) -> _Running:
+    def _start(self, index: int, config: DictConfig, state: _State, folder: Path) -> _Running:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe(duplex=False)
         task = _refer_to(self.task_function) or self.task_function
         work = _Work(task, config, self.hydra_context, state)
+        # as a file: multiprocessing would wait for a process that ends before it has read so much
+        path = folder / f"{index}.pickle"
         try:
-            packed = _pack(work)
+            path.write_bytes(_pack(work))
         except Exception as error:
             raise UsageError(
                 f"hydra/launcher=processes cannot hand {self.task_function!r} over to another "
                 "process: define it at the top of a module, or pip install cloudpickle "
                 f"({first_line(error)})"
             ) from error
-        process = context.Process(target=_work, args=(packed, there), name=f"job {index}")
+        process = context.Process(target=_work, args=(str(path), there), name=f"job {index}")
         with _environment(self.n_jobs):
             process.start()
         there.close()  # so that the end of the process is the end of the connection
@@ -293,11 +299,11 @@ def _find_cloudpickle() -> Any:
     return None
 
 
-def _work(packed: bytes, connection: Connection) -> None:
+def _work(path: str, connection: Connection) -> None:
     """Run a job in this process, and send what it returned."""
     overrides: list[str] = []
     try:
-        work: _Work = pickle.loads(packed)
+        work: _Work = pickle.loads(Path(path).read_bytes())
         overrides = list(work.config.hydra.overrides.task)
         returned = _run(work)
     except Exception as error:  # the job was not even started
