@@ -29,8 +29,8 @@ def adapt_shared_groups(cfg: DictConfig, hydra: DictConfig) -> None:
     with read_write(cfg), open_dict(cfg):
         for group in SHARED_GROUPS:
             node = cfg.get(group)
-            if isinstance(node, DictConfig) and node.get(PARTIAL) is True:
-                del node[PARTIAL]
+            if isinstance(node, DictConfig) and not is_typed(f"{group}.{PARTIAL}", hydra):
+                node.pop(PARTIAL, None)
         _refer_to_monitor(cfg.get("scheduler"))
     _choose_param_groups(cfg, hydra)
 

@@ -176,10 +176,11 @@ def locate(path: str, target: str) -> Any:
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+        misspelt = error.name is None and module_name.startswith("lit_optim.")  # of lazy_names
+        missing = module_name if misspelt else error.name
+        if missing and f"{module_name}.".startswith(f"{missing}."):
             raise UsageError(
-                f"{path}.{TARGET}={target}: there is no module {error.name}; is it installed, or "
-                "here?"
+                f"{path}.{TARGET}={target}: there is no module {missing}; is it installed, or here?"
             ) from None
         raise
     if not hasattr(module, name):
