@@ -6,15 +6,13 @@ Each job is what Hydra's basic launcher makes of it: the same directories, logs,
 
 from __future__ import annotations
 
-import importlib
 import logging
 import multiprocessing
 import os
 import pickle
-import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -23,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from hydra.core.singleton import Singleton
 from hydra.core.utils import (
     JobReturn,
     JobRuntime,
@@ -35,16 +32,20 @@ from hydra.core.utils import (
 )
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.basecontainer import BaseContainer
 
 from lit_optim.errors import UsageError, first_line
+from lit_optim.sweeps.handing_over import (
+    FunctionReference,
+    ProcessState,
+    pack,
+    refer_to,
+    try_to_pack,
+)
 from lit_optim.system import signal_name
 from lit_optim.threads import limit_threads
 
 log = logging.getLogger(__name__)
 
-#: Where cloudpickle may be installed.
-CLOUDPICKLE = ("cloudpickle", "joblib.externals.cloudpickle")
 SECONDS_TO_END = 45  # for a job after Ctrl-C, which it gets too
 
 
@@ -114,7 +115,7 @@ class JobProcesses:
             return self._run_all(waiting, Path(folder))
 
     def _run_all(self, waiting: deque[tuple[int, DictConfig]], folder: Path) -> list[JobReturn]:
-        state = _State.read()
+        state = ProcessState.read()
         running: dict[Connection, _Running] = {}
         ended: dict[int, JobReturn] = {}
         try:
@@ -146,15 +147,15 @@ class JobProcesses:
                 config.hydra[plugin] = OmegaConf.create(plain)
         return config
 
-    def _start(self, index: int, config: DictConfig, state: _State, folder: Path) -> _Running:
+    def _start(self, index: int, config: DictConfig, state: ProcessState, folder: Path) -> _Running:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe(duplex=False)
-        task = _refer_to(self.task_function) or self.task_function
+        task = refer_to(self.task_function) or self.task_function
         work = _Work(task, config, self.hydra_context, state)
         # as a file: multiprocessing would wait for a process that ends before it has read so much
         path = folder / f"{index}.pickle"
         try:
-            path.write_bytes(_pack(work))
+            path.write_bytes(pack(work))
         except Exception as error:
             raise UsageError(
                 f"hydra/launcher=processes cannot hand {self.task_function!r} over to another "
@@ -175,78 +176,7 @@ class _Work:
     task_function: Any
     config: DictConfig
     hydra_context: HydraContext
-    state: _State
-
-
-@dataclass
-class _State:
-    """What this process holds for all jobs, each pickled by itself: some parts cannot be."""
-
-    singletons: list[bytes]
-    resolvers: dict[str, bytes]
-
-    @classmethod
-    def read(cls) -> _State:
-        """The state of this process."""
-        state = Singleton.get_state()
-        singletons = map(_try_to_pack, state["instances"].values())
-        resolvers = {k: _try_to_pack(v) for k, v in state["omegaconf_resolvers"].items()}
-        return cls(
-            [packed for packed in singletons if packed is not None],
-            {name: packed for name, packed in resolvers.items() if packed is not None},
-        )
-
-    def restore(self) -> None:
-        """Make it that of this process, which has already imported the app."""
-        for packed in self.singletons:
-            one = pickle.loads(packed)
-            Singleton._instances[type(one)] = one
-        for name, packed in self.resolvers.items():
-            if not OmegaConf.has_resolver(name):
-                BaseContainer._resolvers[name] = pickle.loads(packed)
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """A function by its name, which a decorator may have taken: then it is `depth` wraps within."""
-
-    module: str
-    name: str
-    depth: int
-
-    def resolve(self) -> Any:
-        found: Any = importlib.import_module(self.module)
-        for part in self.name.split("."):
-            found = getattr(found, part)
-        for _ in range(self.depth):
-            found = found.__wrapped__
-        return found
-
-
-def _refer_to(function: Callable[..., Any]) -> _Reference | None:
-    """Name a function that a new process finds again, such as one decorated by `hydra.main`.
-
-    Returns:
-        None where it has no name of its own, as in a notebook.
-    """
-    module = getattr(function, "__module__", None)
-    name = getattr(function, "__qualname__", None)
-    if not module or not name or (module == "__main__" and not _has_main_file()):
-        return None
-    for depth in range(3):
-        reference = _Reference(module, name, depth)
-        try:
-            if reference.resolve() is function:
-                return reference
-        except (ImportError, AttributeError):
-            return None
-    return None
-
-
-def _has_main_file() -> bool:
-    """Whether a new process can import what was started as the main program."""
-    main = sys.modules["__main__"]
-    return getattr(main, "__spec__", None) is not None or hasattr(main, "__file__")
+    state: ProcessState
 
 
 @contextmanager
@@ -262,41 +192,7 @@ def _environment(n_jobs: int) -> Iterator[None]:
     finally:
         for name in shared.keys() - before.keys():
             del os.environ[name]
-
-
-def _pack(value: Any) -> bytes:
-    """Pickle a value; what pickle cannot, such as a closure, by cloudpickle if it is installed.
-
-    Nor can pickle what a notebook defines: a new process has no main program to import it from.
-    """
-    pickler = None if _has_main_file() else _find_cloudpickle()
-    try:
-        return pickle.dumps(value) if pickler is None else bytes(pickler.dumps(value))
-    except Exception:
-        other = _find_cloudpickle()
-        if other in (None, pickler):
-            raise
-        return bytes(other.dumps(value))
-
-
-def _try_to_pack(value: Any) -> bytes | None:
-    """A pickled value; None where that is impossible, or it could not be read again."""
-    try:
-        packed = _pack(value)
-        pickle.loads(packed)
-        return packed
-    except Exception:
-        return None
-
-
-def _find_cloudpickle() -> Any:
-    """The module, or None where it is not installed."""
-    for name in CLOUDPICKLE:
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    return None
+        os.environ.update(before)
 
 
 def _work(path: str, connection: Connection) -> None:
@@ -322,7 +218,7 @@ def _run(work: _Work) -> JobReturn:
     task = work.task_function
     return run_job(
         hydra_context=work.hydra_context,
-        task_function=task.resolve() if isinstance(task, _Reference) else task,
+        task_function=task.resolve() if isinstance(task, FunctionReference) else task,
         config=work.config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
@@ -331,7 +227,7 @@ def _run(work: _Work) -> JobReturn:
 
 def _pack_return(returned: JobReturn) -> bytes:
     """Pickle what a job returned, without a value that cannot be pickled and read again."""
-    packed = _try_to_pack(returned)
+    packed = try_to_pack(returned)
     if packed is not None:
         return packed
     value = returned._return_value
@@ -341,7 +237,7 @@ def _pack_return(returned: JobReturn) -> bytes:
         kind = type(value).__name__
         log.warning("The task returned a %s, which cannot be handed to the sweeper", kind)
         returned.return_value = None
-    return _pack(returned)
+    return pack(returned)
 
 
 def _receive(job: _Running) -> JobReturn:

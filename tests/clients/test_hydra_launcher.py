@@ -18,7 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 
 from lit_optim.errors import UsageError
-from lit_optim.sweeps import job_processes
+from lit_optim.sweeps import handing_over
 from tests.clients import hydra_tasks
 from tests.clients.conftest import import_client
 
@@ -112,7 +112,7 @@ def test_a_closure_is_a_task_too(tmp_path, monkeypatch):
     with started("processes", tmp_path, task=lambda cfg: cfg.x + added) as jobs:
         import_client("cloudpickle")
         assert jobs.launch([["x=3"]], 0)[0].return_value == 13.0
-        monkeypatch.setattr(job_processes, "CLOUDPICKLE", ())
+        monkeypatch.setattr(handing_over, "CLOUDPICKLE", ())
         with pytest.raises(UsageError, match="pip install cloudpickle") as error:
             jobs.launch([["x=3"]], 0)
     assert "\n" not in str(error.value)
