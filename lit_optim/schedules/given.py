@@ -27,13 +27,13 @@ def resolve_schedule(given: Any, argument: str) -> Schedule | None:
         return given
     if isinstance(given, str):
         return find_schedule(given)
-    reason = ""
+    reason, kind = "", getattr(given, "func", given)
     if makes_schedule(given):
         if not (missing := _required_arguments(given)):
             made: Schedule | None = given()
             return made
         reason = f", which is not called yet: it needs {', '.join(missing)}"
-    elif (kind := getattr(given, "func", given)).__module__ == "lit_optim.lr_schedulers":
+    elif getattr(kind, "__module__", None) == "lit_optim.lr_schedulers":
         reason = (
             f", which takes the optimizer itself: lit_optim.schedules.{kind.__name__}() is the "
             "schedule"

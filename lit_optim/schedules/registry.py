@@ -50,7 +50,7 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
                     f"{schedule_name(function)} takes no {key}{suggest(key, known)} (it takes "
                     f"{', '.join(known) or 'no arguments'})"
                 )
-        check(function, given)
+        check(function, dict(zip(known, args, strict=False)) | given)
         return function(*map(plain, args), **plain_values(given))
 
     _SCHEDULES[schedule_name(function)] = build_schedule

@@ -6,7 +6,9 @@ import copy
 import inspect
 import pickle
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler
@@ -140,3 +142,104 @@ def test_steps_are_needed_only_where_the_schedule_depends_on_them(given, known):
     steps = given.total or 1000
     curve = given.curve(Horizon(int(steps)))
     assert trace(optimizer, scheduler, 25) == [curve(t, 0.1) for t in range(25)]
+
+
+def an_optimizer_without_lr():
+    class Without(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+    return Without([torch.nn.Parameter(torch.ones(2))])
+
+
+#: Wrong arguments of `schedule`, and what the one line says.
+WRONG = {
+    "no steps": (lambda o: schedule(o, S.cosine()), "depends on the length of the run: give steps"),
+    "no steps, by name": (lambda o: schedule(o, "wsd"), "depends on the length of the run"),
+    "steps 0": (lambda o: schedule(o, S.cosine(), steps=0), "steps must be a whole number > 0"),
+    "negative": (lambda o: schedule(o, S.cosine(), steps=-1), "steps must be a whole number > 0"),
+    "a fraction": (
+        lambda o: schedule(o, S.cosine(), steps=2.5),
+        r"such as steps=epochs \* len\(loader\), got 2.5",
+    ),
+    "text": (lambda o: schedule(o, S.cosine(), steps="100"), "steps must be .*, got '100'"),
+    "a bool": (lambda o: schedule(o, S.cosine(), steps=True), "steps must be .*, got True"),
+    "a loader": (
+        lambda o: schedule(o, S.cosine(), steps=torch.utils.data.DataLoader([1, 2])),
+        "steps must be .*, got <torch.utils.data",
+    ),
+    "epochs": (
+        lambda o: schedule(o, S.cosine("2 epochs"), steps=100),
+        r"counts epochs: give steps_per_epoch, such as len\(loader\)",
+    ),
+    "epochs in total": (lambda o: schedule(o, S.cosine(total="2 epochs")), "give steps_per_epoch"),
+    "steps per epoch": (
+        lambda o: schedule(o, S.cosine("2 epochs"), steps=9, steps_per_epoch=0),
+        "steps_per_epoch must be a whole number > 0",
+    ),
+    "samples": (lambda o: schedule(o, S.cosine("100 samples"), steps=9), "counts samples, which"),
+    "too long": (lambda o: schedule(o, S.cosine(50), steps=9), "warmup=50: 50 steps, but the run"),
+    "a floor above": (
+        lambda o: schedule(o, S.cosine_min_lr(min_lr=1.0), steps=99),
+        "min_lr=1 is above the optimizer's lr, 0.1",
+    ),
+    "no lr": (lambda o: schedule(an_optimizer_without_lr(), "constant"), "Without has no lr that"),
+    "swapped": (
+        lambda o: schedule(S.cosine(), o, steps=9),
+        "the first is a Phases and the second a SGD; they are in the wrong order",
+    ),
+    "a model": (lambda o: schedule(torch.nn.Linear(1, 1), S.cosine(), steps=9), "got a Linear"),
+    "a class": (lambda o: schedule(torch.optim.SGD, S.cosine(), steps=9), "got the class SGD"),
+    "a typo": (lambda o: schedule(o, "cosin", steps=9), "unknown schedule 'cosin'; did you mean"),
+    "a number": (lambda o: schedule(o, 5, steps=9), "schedule must be a schedule, .*, got 5"),
+    "a torch class": (
+        lambda o: schedule(o, torch.optim.lr_scheduler.StepLR, steps=9),
+        "got the class StepLR; lit_optim.schedules has torch's schedulers by the same names",
+    ),
+    "a torch scheduler": (
+        lambda o: schedule(o, torch.optim.lr_scheduler.StepLR(o, 3), steps=9),
+        "got a StepLR; lit_optim.schedules has torch's",
+    ),
+    "a torch factory": (
+        lambda o: schedule(o, partial(torch.optim.lr_scheduler.StepLR, step_size=3)),
+        "got a partial of the class StepLR; lit_optim.schedules has torch's",
+    ),
+    "a class of lr_schedulers": (
+        lambda o: schedule(o, lr_schedulers.cosine, steps=9),
+        r"takes the optimizer itself: lit_optim.schedules.cosine\(\) is the schedule",
+    ),
+    "a function": (lambda o: schedule(o, len, steps=9), "got the function len"),
+    "horizon": (lambda o: schedule(o, "constant", horizon="x"), "horizon must be one of error"),
+    "last_epoch": (lambda o: schedule(o, "constant", last_epoch=-2), "last_epoch must be a whole"),
+    "last_epoch of a new one": (
+        lambda o: schedule(o, "constant", last_epoch=3),
+        "last_epoch=3 resumes, but a group has no initial_lr",
+    ),
+    "a misspelt argument": (
+        lambda o: lr_schedulers.cosine(o, warmpu=3, steps=9),
+        "cosine takes no warmpu; did you mean warmup",
+    ),
+    "an argument by position": (lambda o: S.step(3, 2.0), "gamma must be a number in .0, 1."),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_one_line(name):
+    make, message = WRONG[name]
+    with pytest.raises(UsageError, match=message) as raised:
+        make(optimizer_of())
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("steps", [20, np.int64(20), torch.tensor(20)])
+def test_whole_numbers_of_any_kind(steps):
+    optimizer = optimizer_of()
+    schedule(optimizer, S.cosine(), steps=steps)
+
+
+def test_an_uncalled_schedule_has_its_defaults():
+    for given in (S.cosine_warmup, partial(S.cosine_warmup, warmup="5%")):
+        optimizer = optimizer_of()
+        curve = S.cosine_warmup().curve(Horizon(20))
+        scheduler = schedule(optimizer, given, steps=20)
+        assert trace(optimizer, scheduler, 20) == [curve(t, 0.1) for t in range(20)]
