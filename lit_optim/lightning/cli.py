@@ -18,7 +18,8 @@ from lit_optim.errors import UsageError, first_line
 from lit_optim.hyperparameters import check
 from lit_optim.lightning.choices import ParamGroups
 from lit_optim.lightning.cli_parser import NAMES, LitOptimArgumentParser, add_optimizer_arguments
-from lit_optim.lightning.configure import OptimizerSetup, configure_optimizers
+from lit_optim.lightning.configure import configure_optimizers
+from lit_optim.lightning.torch_schedulers import as_lightning_expects
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import functions_by_name
@@ -107,7 +108,10 @@ class LitOptimCLI(LightningCLI):
             optimizer: with its param groups, and wrapped.
             lr_scheduler: a `ScheduledLR` over the run, or None.
         """
-        return OptimizerSetup(optimizer, lr_scheduler, ()).as_lightning_expects()
+        if lr_scheduler is None:
+            return {"optimizer": optimizer}
+        config = as_lightning_expects(lr_scheduler, {}, lightning_module)
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 def _configure(
