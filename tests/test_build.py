@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+import lit_optim.param_groups
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
+from lit_optim.config.targets import make_factory
 from lit_optim.runs.build import build_run
 
 
@@ -58,3 +60,16 @@ def test_an_optimizer_of_yours(tmp_path, refusal, target, line):
         told = refusal(argv)
         assert line in told
         assert "\n" not in told
+
+
+def test_roles_are_typed_by_patterns_of_names():
+    argv = ["optimizer=muon", "optimizer.roles={first.*: other, out.weight: hidden}"]
+    cfg = compose_config(prepare_command_line(argv).argv)
+    net = torch.nn.ModuleDict({name: torch.nn.Linear(3, 3) for name in ("first", "second", "out")})
+    optimizer = make_factory(cfg.optimizer)(lit_optim.param_groups(net))
+    roles = {n: g["role"] for g in optimizer.param_groups for n in g["param_names"]}
+    assert {name: roles[f"{name}.weight"] for name in net} == {
+        "first": "other",
+        "second": "hidden",
+        "out": "hidden",
+    }

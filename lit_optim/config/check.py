@@ -60,7 +60,7 @@ SINGLE_GROUPS = (
 )
 #: Arguments that the run passes to a constructor; nobody else may.
 PASSED_BY_RUN = {
-    "optimizer": ("params", "roles"),
+    "optimizer": ("params",),
     "wrapper": ("base",),
     "param_groups": ("module",),
 }

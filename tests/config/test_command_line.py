@@ -129,6 +129,10 @@ def test_a_mistake_is_answered_in_one_line(argument):
             ["-m", "optimizer=adamw,sgd", "optimizer.eps=1e-6"],
             "unknown key optimizer.eps (SGD takes",
         ),
+        (
+            ["optimizer=muon", "optimizer.roles={first.weight: othr}"],
+            "optimizer.roles must be a mapping of names to one of hidden, other or null, got {'fir",
+        ),
         (["-m", "seed=range(0,3)", "scheduler=step,cosin"], "unknown scheduler 'cosin'"),
         (["optimizer=sgd", "optimizer.betas=[.9,.9]"], "unknown key optimizer.betas (SGD takes lr"),
         (
