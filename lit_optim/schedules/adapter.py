@@ -17,13 +17,10 @@ from lit_optim.errors import UsageError, show
 from lit_optim.group_fields import initial_lr
 from lit_optim.schedules.accelerate_steps import count_steps_per_update, is_accumulating
 from lit_optim.schedules.curve import Curve
+from lit_optim.schedules.curve_setter import CurveSetter
 from lit_optim.schedules.durations import HorizonPolicy
 from lit_optim.schedules.group_lrs import (
-    copy_lr,
-    lr_factor,
     read_lr,
-    set_hyperparameter,
-    set_lr,
 )
 from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
@@ -34,7 +31,7 @@ MAX_STEPS_WITHOUT_GRADIENT = 3
 MOMENTUM = ("momentum", "betas.0")
 
 
-class ScheduledLR(LRScheduler):
+class ScheduledLR(CurveSetter, LRScheduler):
     """Sets the lr of every group to curve(updates so far, base lr).
 
     `step` reads the number of updates from the optimizer; see `lit_optim.updates`. So a skipped
@@ -106,10 +103,7 @@ class ScheduledLR(LRScheduler):
         self.warns_about_order = True
         self._steps_after_updates = False
         self._has_warned = False
-        #: by index of a group: the factor by which other code changed its lr
-        self._factors: dict[int, float] = {}
-        #: the lrs as set by the last step; None for a tensor on a GPU
-        self._set_lrs: list[float | None] = []
+        self._factors, self._set_lrs = {}, []
         self.optimizer = optimizer
         self._attach(waiting=0)
         LRScheduler.__init__(self, optimizer, last_epoch)  # not that of torch's ReduceLROnPlateau
@@ -310,64 +304,6 @@ class ScheduledLR(LRScheduler):
             values.append(now.new_full((), lr) if isinstance(now, Tensor) else lr)
         return values
 
-    def lrs_at(self, t: int) -> list[float]:
-        """The lr of each group at update t = 0, 1, ..."""
-        by_base: dict[float, float] = {}  # most groups share a base lr
-        lrs = []
-        for index, group in enumerate(self.optimizer.param_groups):
-            if "initial_lr" not in group:  # a group that was added later
-                group["initial_lr"] = copy_lr(group["lr"])
-            base = float(group["initial_lr"])
-            if base not in by_base:
-                by_base[base] = self.curve(t, base)
-            lrs.append(by_base[base] * self._factors.get(index, 1.0))
-        return lrs
-
-    def _apply(self) -> None:
-        t = self.last_epoch
-        values = {name: curve(t) for name, curve in self.curve.hyperparameter_curves.items()}
-        for group, lr in zip(self.optimizer.param_groups, self.lrs_at(t), strict=True):
-            set_lr(group, lr)
-            for name, value in values.items():
-                set_hyperparameter(group, name, value)
-        if self.hyperparameters:
-            lr_factors = [lr_factor(group) for group in self.optimizer.param_groups]
-            for scheduled in self.hyperparameters:
-                scheduled.apply(self.optimizer, t, lr_factors)
-        self._record_lrs()
-
-    def _record_lrs(self) -> None:
-        """Record the current lrs, to notice later if other code changes them."""
-        lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._last_lr = list(map(copy_lr, lrs))
-        self._set_lrs = self._read_lrs()
-
-    def _read_lrs(self) -> list[float | None]:
-        return [read_lr(group["lr"]) for group in self.optimizer.param_groups]
-
-    def _keep_changes(self) -> None:
-        """Keep changes that other code made to the lrs since the last step."""
-        self._factors = self._current_factors()
-
-    def _are_lrs_changed(self, known: list[float | None]) -> bool:
-        """Whether other code has changed an lr since then; unknown for a tensor on a GPU."""
-        pairs = zip(known, self._read_lrs(), strict=False)
-        return any(None not in (before, now) and before != now for before, now in pairs)
-
-    def _current_factors(self) -> dict[int, float]:
-        factors = dict(self._factors)
-        groups = self.optimizer.param_groups
-        for index, (before, group) in enumerate(zip(self._set_lrs, groups, strict=False)):
-            now = read_lr(group["lr"])
-            if before is None or now is None or now == before:
-                continue
-            if before:
-                factors[index] = factors.get(index, 1.0) * now / before
-            elif factors.get(index) == 0:  # other code had set it to 0: compare with the curve
-                level = self.curve(self.last_epoch, float(group["initial_lr"]))
-                factors[index] = now / level if level else 1.0
-        return factors
-
     def _initial_factors(self) -> dict[int, float]:
         """By index of a group: the factor of a scheduler that was created before this one.
 
@@ -411,56 +347,6 @@ class ScheduledLR(LRScheduler):
         if "curve" in state_dict:
             self.curve.load_state_dict(state_dict["curve"])
         self._record_lrs()
-
-    def _load_lengths(self, state_dict: dict[str, Any]) -> None:
-        """Compare the saved lengths with the new ones, or restore them."""
-        total = state_dict["total"]
-        if total is None or self.horizon == "extend":  # another length is intended
-            return
-        saved, new = state_dict.get("moved", {}), self._lengths()
-        if saved.keys() != new.keys():
-            raise UsageError(
-                f"the checkpoint's schedules are {saved or 'none'} (with their steps), "
-                f"these {new or 'none'}"
-            )
-        if total != self.curve.total and self.curve.depends_on_length:
-            self.curve = self._restore_length("schedule", self.curve, total)
-        for scheduled in self.hyperparameters:
-            length, curve = saved[scheduled.path], scheduled.curve
-            if curve is not None and length != curve.total and curve.depends_on_length:
-                scheduled.curve = self._restore_length(scheduled.path, curve, length)
-
-    def _restore_length(self, what: str, curve: Curve, total: int) -> Curve:
-        if self.horizon == "keep":
-            return curve.with_length(total)
-        raise UsageError(
-            f"the checkpoint's {what} has {total} steps, this one {curve.total}; in Python "
-            f'horizon="keep" (an argument of configure_optimizers and ScheduledLR) resumes with '
-            f'{total}, horizon="extend" with {curve.total}'
-        )
-
-    def set_length(self, steps: int) -> None:
-        """Fit the schedule to another length, and every hyperparameter's that had its length.
-
-        Args:
-            steps: the updates in the run.
-
-        Raises:
-            ValueError: it does not fit.
-        """
-        before = self.curve.total
-        for scheduled in self.hyperparameters:
-            if scheduled.curve is not None and scheduled.curve.total == before:
-                scheduled.curve = scheduled.curve.with_length(steps)
-        self.curve = self.curve.with_length(steps)
-        self._apply()
-
-    def _lengths(self) -> dict[str, int]:
-        """The steps of each hyperparameter's schedule; without one, of the lr's."""
-        return {
-            scheduled.path: (scheduled.curve or self.curve).total
-            for scheduled in self.hyperparameters
-        }
 
     def __copy__(self) -> ScheduledLR:
         """Return a scheduler of the same optimizer, which moves only when it is stepped."""
