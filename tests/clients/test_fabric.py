@@ -12,6 +12,8 @@ from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.muon import Muon
 from lit_optim.optimizers.schedule_free_adamw import ScheduleFreeAdamW
 from lit_optim.optimizers.sgd import SGD
+from lit_optim.schedules.library import linear_warmup
+from lit_optim.schedules.scheduling import schedule
 from lit_optim.wrappers import Ema, Lookahead, Sam
 from tests.clients.conftest import import_client
 from tests.optimizers.running import NAMES, class_of
@@ -163,3 +165,34 @@ def test_exact_masters_of_a_model_that_fabric_makes_bfloat16():
         alone.step()
     for p, q in zip(plain.parameters(), model.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def train_in_two_processes(fabric, place):
+    """Each process takes every other row of the batches; the first one saves."""
+    for name in ("ema of muon", "ema of lookahead", "schedule_free_adamw", "sam of ema", "adan"):
+        model = network()
+        model, optimizer = fabric.setup(model, MAKES[name](model))
+        scheduler = schedule(optimizer, linear_warmup(2), steps=HALF)
+        for batch in BATCHES[:HALF, :4]:
+            train(model, optimizer, [batch[fabric.global_rank :: 2]], fabric.backward)
+            scheduler.step()
+        assert {group["lr"] for group in optimizer.param_groups} == {0.0}
+        evaluate(model, optimizer)
+        fabric.save(place / f"{name}.ckpt", {"model": model, "optimizer": optimizer})
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    two = lightning_fabric.Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    two.launch(train_in_two_processes, tmp_path)
+    for path in tmp_path.glob("*.ckpt"):
+        model = network()
+        model, optimizer = FABRIC.setup(model, MAKES[path.stem](model))
+        scheduler = schedule(optimizer, linear_warmup(2), steps=HALF)
+        for batch in BATCHES[:HALF, :4]:
+            train(model, optimizer, [batch], FABRIC.backward)
+            scheduler.step()
+        evaluate(model, optimizer)
+        saved = torch.load(path, weights_only=True)
+        torch.testing.assert_close(saved["model"], model.state_dict(), rtol=1e-9, atol=1e-9)
+        assert saved["optimizer"].keys() == optimizer.state_dict().keys()
+    assert len(list(tmp_path.glob("*.ckpt"))) == 5
