@@ -339,7 +339,7 @@ def scale_lr(optimizer: Optimizer, rule: LrRule, trainer: Trainer) -> None:
         )
     factor, before = rule.factor(batch), optimizer.param_groups[0]["lr"]
     for group in optimizer.param_groups:
-        group["lr"] *= factor
+        group["lr"] = factor * group["lr"]  # groups may share an lr that is a tensor
     share = f"{batch} / {rule.base}"
     share = f"sqrt({share})" if rule.name == "sqrt" else share
     lr = optimizer.param_groups[0]["lr"]

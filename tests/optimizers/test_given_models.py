@@ -184,3 +184,42 @@ def test_a_part_of_a_model_and_its_prefix():
     alone.rest = model()
     optimizer = class_of("muon")(alone.parameters(recurse=False))
     assert [group["params"] for group in optimizer.param_groups] == [[alone[0]]]
+
+
+@pytest.mark.parametrize("kind", ["module", "generator", "named"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_may_be_of_a_part_of_the_model(name, kind):
+    if name == "lbfgs":
+        pytest.skip("it has one group only")
+    net = model(matrices_only=name == "muon_torch")
+    given = {
+        "module": lambda part: part,
+        "generator": lambda part: part.parameters(),
+        "named": lambda part: part.named_parameters(),
+    }[kind]
+    lr = {"lr": 0.5} if name != "adafactor_hf" else {}
+    optimizer = class_of(name)([{"params": given(net[:-1]), "name": "body"} | lr])
+    optimizer.add_param_group({"params": given(net[-1:]), "name": "head"} | lr)
+    groups = optimizer.param_groups
+    members = {g["name"].partition(".")[0]: [] for g in groups}
+    for group in groups:
+        members[group["name"].partition(".")[0]] += group["params"]
+    assert {part: set(params) for part, params in members.items()} == {
+        "body": set(net[:-1].parameters()),
+        "head": set(net[-1:].parameters()),
+    }
+    if lr:
+        assert {group["lr"] for group in groups} == {0.5}
+    if name in WITH_ROLES:
+        of_head = {g["role"] for g in groups if g["name"].startswith("head")}
+        assert of_head == {"head", "bias"}
+
+
+@pytest.mark.parametrize("name", WITH_ROLES)
+def test_patterns_do_not_make_a_vector_hidden(name):
+    net = model()
+    with pytest.raises(MissingRoles):
+        class_of(name)(list(net.named_parameters()), roles={"0.weight": "other"})
+    matrices = [(n, p) for n, p in net.named_parameters() if p.ndim > 1]
+    optimizer = class_of(name)(matrices, roles={"0.weight": "other"})
+    assert [group["role"] for group in optimizer.param_groups] == ["other", "hidden"]

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
@@ -176,6 +176,8 @@ def with_names(group: dict[str, Any]) -> dict[str, Any]:
     params = group["params"]
     if isinstance(params, set):
         raise TypeError("params must have an order, but they are in a set")
+    if isinstance(params, nn.Module):
+        params = params.parameters()
     params = [params] if isinstance(params, Tensor) else list(params)
     pairs = [p for p in params if isinstance(p, tuple)]
     if pairs and len(pairs) < len(params):

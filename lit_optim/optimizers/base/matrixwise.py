@@ -28,6 +28,7 @@ from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.parameters import (
     MissingRoles,
     check_parameters,
+    divide_group,
     label_parameters,
     list_params_by_role,
 )
@@ -115,12 +116,19 @@ class Matrixwise(OptimizerBase):
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, to the matrix method or to AdamW, by its `role`.
 
+        A group of a module, or of its untouched generator, becomes one for each role.
+
         Raises:
             MissingRoles: it has no role, and not all of its parameters are matrices.
             ValueError: it sets another precision of states or parameters, or it is hidden and a
                 parameter is not a matrix or cannot be split as it says.
         """
         check_is_group(param_group)
+        first, *others = divide_group(param_group)
+        if first is not param_group:
+            for part in (first, *others):
+                self.add_param_group(part)
+            return
         if param_group.get("role", HIDDEN) == HIDDEN:
             param_group = with_names(param_group)
             self._check_matrices(param_group)
@@ -282,7 +290,7 @@ def _with_roles(params: Params, roles: Mapping[str, str]) -> list[Any]:
         return given
     if given and not isinstance(given[0], dict):
         given = [{"params": given}]
-    groups = [with_names(group) for group in given]
+    groups = [with_names(part) for group in given for part in divide_group(group)]
     names = [name for group in groups for name in group.get("param_names", ())]
     # torch prefixes the names of a compiled module; ours are those of the source
     roles = {pattern.replace("_orig_mod.", ""): role for pattern, role in roles.items()}
@@ -294,8 +302,8 @@ def _with_roles(params: Params, roles: Mapping[str, str]) -> list[Any]:
 
 
 def _by_name(group: Group, roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    members: dict[str, list[int]] = {}
-    own = group.get("role", HIDDEN)
+    members: dict[str | None, list[int]] = {}
+    own = group.get("role")
     for i, name in enumerate(group.get("param_names", ())):
         fits = [role for pattern, role in roles.items() if fnmatchcase(name, pattern)]
         members.setdefault(fits[0] if fits else own, []).append(i)
@@ -305,4 +313,6 @@ def _by_name(group: Group, roles: Mapping[str, str]) -> Iterator[dict[str, Any]]
         }
         if "name" in group and role != own:
             part["name"] = f"{group['name']}.as_{role}"
-        yield group | part | {"role": role}
+        if role is None and all(p.ndim > 1 for p in part["params"]):
+            role = HIDDEN  # the patterns name those that are not
+        yield group | part | ({} if role is None else {"role": role})

@@ -65,6 +65,28 @@ def list_params_by_role(params: Any) -> list[Any]:
     return groups if found == wanted else given  # a module may yield what is not its own
 
 
+def divide_group(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Divide a group whose `params` are a module or its untouched generator, unless it has a role.
+
+    The parts keep the settings of the group, also its weight decay.
+    """
+    params = group.get("params") if isinstance(group, dict) else None
+    if (
+        params is None
+        or "role" in group
+        or not (isinstance(params, nn.Module) or _find_module(params))
+    ):
+        return [group]
+    parts = list_params_by_role(params)
+    if not isinstance(parts[0], dict):
+        return [group | {"params": parts}]
+    names = [".".join(filter(None, (group.get("name"), part["name"]))) for part in parts]
+    return [
+        part | group | {"params": part["params"], "param_names": part["param_names"], "name": name}
+        for name, part in zip(names, parts, strict=True)
+    ]
+
+
 def _can_be_divided(groups: ModuleGroups) -> bool:
     """Whether the groups still are of their module only, and nobody gave them roles."""
     own = {id(p) for p in groups.module.parameters()}
