@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from torch import Tensor, nn
 
 #: A module, parameters, or param groups.
 Params = nn.Module | Iterable[Any]
+if not TYPE_CHECKING:
+    Pair = tuple[float, float]
+    Triple = tuple[float, float, float]
+else:  # any sequence of that length
+    Pair = Sequence[float]
+    Triple = Sequence[float]
 Positive = Annotated[float, "> 0"]
 NonNegative = Annotated[float, ">= 0"]
 NonPositive = Annotated[float, "<= 0"]
@@ -21,8 +27,8 @@ AtLeastOne = Annotated[int, ">= 1"]
 Updates = Annotated[int, ">= 0"]
 #: The number of iterations within an update.
 Iterations = Annotated[int, "in [1, 99]"]
-TwoPositive = Annotated[tuple[float, float], "> 0"]
-TwoNonNegative = Annotated[tuple[float, float], ">= 0"]
+TwoPositive = Annotated[Pair, "> 0"]
+TwoNonNegative = Annotated[Pair, ">= 0"]
 #: A share of a whole.
 Share = Annotated[float, "in [0, 1]"]
 #: The decay rate of an exponential moving average.
@@ -30,11 +36,11 @@ Beta = Annotated[float, "in [0, 1)"]
 #: The same without 0.
 OpenBeta = Annotated[float, "in (0, 1)"]
 #: Decay rates of two averages; rules see them as h.b1 and h.b2.
-Betas = Annotated[tuple[float, float], "in [0, 1)"]
+Betas = Annotated[Pair, "in [0, 1)"]
 #: The same without 0.
-OpenBetas = Annotated[tuple[float, float], "in (0, 1)"]
+OpenBetas = Annotated[Pair, "in (0, 1)"]
 #: Decay rates of three averages; rules see them as h.b1, h.b2 and h.b3.
-ThreeBetas = Annotated[tuple[float, float, float], "in [0, 1)"]
+ThreeBetas = Annotated[Triple, "in [0, 1)"]
 
 #: The values of a param group: hyperparameters, options, and numbers kept for a parameter.
 Group = dict[str, Any]
