@@ -346,7 +346,11 @@ class ScheduledLR(CurveSetter, LRScheduler):
         self._seen = self._updates.count - state_dict.get("waiting", 0)
         if "curve" in state_dict:
             self.curve.load_state_dict(state_dict["curve"])
-        self._record_lrs()
+        is_extended = self.horizon == "extend" and self.curve.total != state_dict["total"]
+        if is_extended and not self._is_moved_by_others:
+            self._apply()  # the saved lrs are those of the old length
+        else:
+            self._record_lrs()
 
     def __copy__(self) -> ScheduledLR:
         """Return a scheduler of the same optimizer, which moves only when it is stepped."""
