@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -223,3 +225,32 @@ def test_gpt2_is_the_net_of_linear_layers():
     for (name, p), (_, q) in zip(*(net.named_parameters() for net in nets), strict=True):
         is_turned = roles(nets[0])[name].transposed
         torch.testing.assert_close(p, q.T if is_turned else q, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(MATRIX))
+def test_a_state_from_before_goes_on_as_it_was(name):
+    """Earlier versions put all hidden matrices in one group, and read none of them transposed."""
+    net = network(Dense)
+    groups = lit_optim.param_groups(net)
+    hidden = [group for group in groups if group["role"] == "hidden"]
+    assert len(hidden) == 2  # fused ones, and others
+    old = {"name": "decay.hidden", "role": "hidden", "params": [], "param_names": []}
+    for group in hidden:
+        old["params"] += group["params"]
+        old["param_names"] += group["param_names"]
+    before = class_of(name)([old, *(group for group in groups if group["role"] != "hidden")])
+    fit(net, before, steps=3)
+    saved, weights = copy.deepcopy(before.state_dict()), copy.deepcopy(net.state_dict())
+    fit(net, before, steps=3)
+    resumed = network(Dense)
+    resumed.load_state_dict(weights)
+    optimizer = class_of(name)(resumed)
+    optimizer.load_state_dict(saved)
+    fit(resumed, optimizer, steps=3)
+    for p, q in zip(resumed.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-11)
+    again = class_of(name)(network(Dense))
+    again.load_state_dict(optimizer.state_dict())
+    saved["param_groups"][0]["param_names"][0] = "another.weight"
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        class_of(name)(network(Dense)).load_state_dict(saved)

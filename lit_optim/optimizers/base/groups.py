@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -220,3 +221,34 @@ def join_groups(owner: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
         raise ValueError("some parameters appear in more than one parameter group")
     named = {"param_names": names} if len(names) == len(params) else {}
     return {"name": "all", "params": params, **named}
+
+
+def follow_division(
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Divide the groups of a state dict as those of an optimizer are divided more finely today.
+
+    Each part keeps the settings that were saved, so that it goes on as before.
+
+    Args:
+        saved: the groups of the state dict, whose params are numbers.
+        groups: those of the optimizer.
+
+    Returns:
+        The saved groups as they are, if they are not the same parameters in fewer groups, by name.
+    """
+    where = {
+        name: (place, number)
+        for place, group in enumerate(saved)
+        for name, number in zip(group.get("param_names", ()), group["params"], strict=False)
+    }
+    names = [list(group.get("param_names", ())) for group in groups]
+    everything = [name for own in names for name in own]
+    is_finer = len(saved) < len(groups) and sorted(everything) == sorted(where)
+    if not is_finer or any(len({where[name][0] for name in own}) > 1 for own in names):
+        return list(saved)
+    return [
+        saved[where[own[0]][0]]
+        | {"name": group.get("name"), "param_names": own, "params": [where[n][1] for n in own]}
+        for own, group in zip(names, groups, strict=True)
+    ]

@@ -21,7 +21,7 @@ from lit_optim.kernels.precision import State, clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.declared import setting
-from lit_optim.optimizers.base.groups import check_is_group, with_names
+from lit_optim.optimizers.base.groups import check_is_group, follow_division, with_names
 from lit_optim.optimizers.base.layout import Layout, check_layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
@@ -234,6 +234,11 @@ class Matrixwise(OptimizerBase):
                 if after.data_ptr() != state.data_ptr():  # else it was written in place
                     has_shape = state.shape == p.shape
                     state.copy_(layout.to_parameter(after, p) if has_shape else after)
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        # earlier versions did not know which weights are transposed, and had fewer groups
+        groups = follow_division(state_dict["param_groups"], self.param_groups)
+        super()._load(state_dict | {"param_groups": groups})
 
     def keep_if_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
         """Replace results that failed by the previous ones, and count the failures.
