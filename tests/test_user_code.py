@@ -46,6 +46,13 @@ def test_your_own_module_and_data(train, tmp_path):
         (("model.width=5", "model._target_=user_code.Data"), "unknown key model.width"),
         (("model._target_=user_code.Data",), "model._target_=user_code.Data is no LightningModule"),
         (
+            (
+                "model._target_=pytorch_lightning.LightningModule",
+                "allow=[user_code,pytorch_lightning]",
+            ),
+            "is no LightningModule of lightning.pytorch, but a class of pytorch_lightning: import",
+        ),
+        (
             ("model.width=5", "model._target_=user_code.Owner"),
             "has a configure_optimizers of its own",
         ),

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lit_optim.config.targets import TARGET, check_arguments, check_required, locate
 from lit_optim.errors import UsageError
+from lit_optim.lightning_classes import package_of
 from lit_optim.signatures import inspect_signature
 
 
@@ -22,7 +23,11 @@ def locate_class(path: str, node: DictConfig, kind: type) -> type:
     """
     found = locate(path, node[TARGET])
     if not (inspect.isclass(found) and issubclass(found, kind)):
-        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is no {kind.__name__}")
+        package = package_of(found) if inspect.isclass(found) else None
+        why = ""
+        if package not in (None, package_of(kind)):
+            why = f" of lightning.pytorch, but a class of {package}: import lightning.pytorch there"
+        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is no {kind.__name__}{why}")
     if inspect.isabstract(found):
         raise UsageError(
             f"{path}.{TARGET}={node[TARGET]} is abstract: name a class derived from it"
