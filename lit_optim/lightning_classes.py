@@ -109,11 +109,15 @@ def _join(path: str) -> type[Any]:
 
 
 if TYPE_CHECKING:
+    import pytorch_lightning
     from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
     from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
     from lightning.pytorch.loggers import Logger
     from lightning.pytorch.plugins import TorchCheckpointIO
     from lightning.pytorch.trainer.states import TrainerFn
+
+    #: A module of either package, as an argument; we call both as we call the first.
+    AnyLightningModule = LightningModule | pytorch_lightning.LightningModule
 else:
     #: Base classes.
     Callback = _join("Callback")
@@ -130,7 +134,10 @@ else:
         )
     )  # fmt: skip
 
+    AnyLightningModule = LightningModule
+
 __all__ = [
+    "AnyLightningModule",
     "Callback",
     "LightningDataModule",
     "LightningModule",

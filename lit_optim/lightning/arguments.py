@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lit_optim.errors import UsageError, describe_value, first_line, show, suggest
 from lit_optim.hyperparameters import plain
@@ -40,6 +41,9 @@ TARGET = "_target_"
 MakeOptimizer = Callable[[Any], Optimizer]
 #: A function of an optimizer that returns its scheduler.
 MakeScheduler = Callable[[Optimizer], Any]
+#: What `configure_optimizers` takes as an optimizer, and as a scheduler.
+AnyOptimizer = MakeOptimizer | Optimizer | Mapping[str, Any] | str
+AnyScheduler = Schedule | LRScheduler | MakeScheduler | Mapping[str, Any] | str
 
 
 def check_arguments(

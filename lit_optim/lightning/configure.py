@@ -21,8 +21,8 @@ from lit_optim.callbacks.parameter_coverage import ParameterCoverage
 from lit_optim.callbacks.schedule_lengths import ScheduleLengths
 from lit_optim.errors import UsageError, describe_value
 from lit_optim.lightning.arguments import (
-    MakeOptimizer,
-    MakeScheduler,
+    AnyOptimizer,
+    AnyScheduler,
     check_arguments,
     check_attached,
     read_optimizer,
@@ -38,7 +38,7 @@ from lit_optim.lightning.torch_schedulers import (
     as_lightning_expects,
     make_scheduler,
 )
-from lit_optim.lightning_classes import LightningModule, Trainer, is_a, variants
+from lit_optim.lightning_classes import AnyLightningModule, LightningModule, Trainer, is_a, variants
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
@@ -82,9 +82,9 @@ class OptimizerSetup:
 
 
 def configure_optimizers(
-    module: LightningModule,
-    optimizer: MakeOptimizer | Optimizer | Mapping[str, Any] | str,
-    scheduler: Schedule | LRScheduler | MakeScheduler | Mapping[str, Any] | str | None = None,
+    module: AnyLightningModule,
+    optimizer: AnyOptimizer,
+    scheduler: AnyScheduler | None = None,
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
     schedules: Mapping[str, Any] | None = None,
@@ -143,16 +143,17 @@ def configure_optimizers(
         module, optimizer, scheduler, param_groups, lr_rule, schedules, horizon,
         of=of, steps=steps, updates_per_batch=updates_per_batch,
     )  # fmt: skip
-    attach_callbacks(module.trainer, setup.callbacks)
+    trainer = cast(LightningModule, module).trainer
+    attach_callbacks(trainer, setup.callbacks)
     if setup.scheduler is not None and setup.scheduler.curve.metric is not None:
-        require_sanity_check(module.trainer)
+        require_sanity_check(trainer)
     return setup.as_lightning_expects()
 
 
 def set_up_optimizer(
-    module: LightningModule,
-    optimizer: MakeOptimizer | Optimizer | Mapping[str, Any] | str,
-    scheduler: Schedule | LRScheduler | MakeScheduler | Mapping[str, Any] | str | None = None,
+    module: AnyLightningModule,
+    optimizer: AnyOptimizer,
+    scheduler: AnyScheduler | None = None,
     param_groups: MakeGroups | None = None,
     lr_rule: LrRule | None = None,
     schedules: Mapping[str, Any] | None = None,
@@ -168,6 +169,7 @@ def set_up_optimizer(
         UsageError: as `configure_optimizers`.
     """
     check_arguments(module, optimizer, scheduler, param_groups, lr_rule, schedules)
+    module = cast(LightningModule, module)
     make, wanted = read_optimizer(optimizer), read_scheduler(scheduler)
     check_attached(module)
     trainer = module.trainer
@@ -274,8 +276,8 @@ class OptimizerMixin:
         UsageError: a class has a LightningModule before this one among its bases.
     """
 
-    optimizer: MakeOptimizer | str
-    scheduler: Schedule | str | None = None
+    optimizer: AnyOptimizer
+    scheduler: AnyScheduler | None = None
     param_groups: MakeGroups | None = None
     lr_rule: LrRule | None = None
     schedules: Mapping[str, Any] | None = None
