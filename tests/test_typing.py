@@ -17,9 +17,11 @@ from tests.optimizers.running import NAMES, class_of
 START = """\
 from functools import partial
 
+import pytorch_lightning
 import torch
 from lightning.pytorch import LightningModule
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import StepLR
 
 import lit_optim
 from lit_optim import (
@@ -59,7 +61,12 @@ RIGHT = [
     "configure_optimizers(module, partial(AdamW, lr=1e-3), cosine_warmup())",
     "configure_optimizers(module, 'adamw', 'cosine_warmup')",
     "configure_optimizers(module, lambda groups: Muon(groups, lr=0.02), schedules.wsd())",
+    "configure_optimizers(module, AdamW, 'wsd', of=model, updates_per_batch=1 / 5)",
+    "configure_optimizers(module, AdamW(model), partial(StepLR, step_size=3), steps=10)",
+    "configure_optimizers(module, {'name': 'adamw', 'lr': 0.1}, of=model.parameters())",
+    "configure_optimizers(pytorch_lightning.LightningModule(), 'adamw', horizon='keep')",
     "class Net(OptimizerMixin, LightningModule): pass",
+    "class Older(OptimizerMixin, pytorch_lightning.LightningModule): pass",
     "text: str = lit_optim.__version__",
     "names: list[str] = lit_optim.__all__",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import pkgutil
-import subprocess
+import re
 import sys
 from functools import partial
 from importlib import import_module
@@ -23,6 +24,7 @@ from lit_optim.schedules.library import constant_warmup, linear
 from lit_optim.training.overrides import FitCallback
 from lit_optim.wrappers import Ema, Wrapped
 from tests.clients.conftest import import_client
+from tests.conftest import ROOT
 
 LR, BATCHES = 0.1, 10
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -272,15 +274,30 @@ def test_the_mixin_is_a_module_by_itself_and_comes_first():
         type("Late", (lightning.LightningModule, lit_optim.OptimizerMixin), {})
 
 
-def test_pytorch_lightning_is_enough():
-    """A process, since `lightning` is imported here."""
-    import_client("pytorch_lightning")
-    code = (
-        "import sys; sys.modules['lightning'] = None\n"
-        "from lit_optim.callbacks.checkpoint import Checkpoint\n"
-        "import lit_optim, lit_optim.lightning.serving, pytorch_lightning\n"
-        "class Net(lit_optim.OptimizerMixin, pytorch_lightning.LightningModule): pass\n"
-        "assert issubclass(Checkpoint, pytorch_lightning.callbacks.ModelCheckpoint)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_pytorch_lightning_is_enough(monkeypatch):
+    """The module that chooses among the packages, where one cannot be imported."""
+    other = import_client("pytorch_lightning")
+    for name in ("lightning", "lightning.pytorch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    spec = importlib.util.find_spec("lit_optim.lightning_classes")
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    assert alone.packages() == ("pytorch_lightning",)
+    assert alone.Callback is other.Callback
+    assert alone.ModelCheckpoint is other.callbacks.ModelCheckpoint
+    assert alone.is_a(other.callbacks.EarlyStopping("x"), "callbacks.EarlyStopping")
+
+
+#: Files of the program train.py and of LightningCLI, which need `lightning` itself.
+NEED_LIGHTNING = {"cli.py", "cli_parser.py", "profiler.py"}
+
+
+def test_no_other_module_imports_lightning_itself():
+    """Of those that `configure_optimizers` and the callbacks are made of."""
+    folders = ("callbacks", "checkpoints", "lightning", "training")
+    files = [path for name in folders for path in (ROOT / "lit_optim" / name).glob("*.py")]
+    assert len(files) > 40
+    for path in files:
+        if path.name not in NEED_LIGHTNING:
+            text = path.read_text("utf-8")
+            assert not re.search(r"^\s*(from|import) lightning\b", text, re.MULTILINE), path
