@@ -11,7 +11,6 @@ from lit_optim.group_fields import group_name
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.param_groups import by_role
 from lit_optim.param_groups.describe import parameter_names
-from lit_optim.training.lengths import is_of_earlier_fit
 from lit_optim.training.overrides import FitCallback
 from lit_optim.training.requirements import requirements_of
 from lit_optim.wrappers import Wrapper
@@ -39,7 +38,7 @@ class AddedGroups(FitCallback):
         self._known = self._first
 
     def is_stale(self, trainer: Trainer) -> bool:
-        return is_of_earlier_fit(trainer, self.optimizer)
+        return self.is_of_earlier_fit(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = self.optimizer.param_groups  # a resumed fine-tuning callback has put others here

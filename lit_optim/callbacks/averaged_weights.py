@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from lit_optim.lightning_classes import LightningModule, Trainer, TrainerFn
-from lit_optim.training.lengths import is_of_earlier_fit
 from lit_optim.training.overrides import (
     Checkpoint,
     FitCallback,
@@ -75,7 +74,7 @@ class AveragedWeights(FitCallback):
         return self.optimizers[0]
 
     def is_stale(self, trainer: Trainer) -> bool:
-        return any(is_of_earlier_fit(trainer, one) for one in self.optimizers)  # type: ignore[arg-type]
+        return self.is_of_earlier_fit(trainer)
 
     def merge(self, other: AveragedWeights) -> bool:
         self.optimizers += other.optimizers

@@ -10,7 +10,6 @@ from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import accumulation_dtype
 from lit_optim.lightning_classes import LightningModule, Trainer, TrainerFn
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.training.lengths import is_of_earlier_fit
 from lit_optim.training.monitor import has_validation, is_settled, require_direction, require_logged
 from lit_optim.training.overrides import FitCallback
 
@@ -46,7 +45,7 @@ class MetricObserver(FitCallback):
         return self.scheduler.curve.observe_every
 
     def is_stale(self, trainer: Trainer) -> bool:
-        return is_of_earlier_fit(trainer, self.scheduler.optimizer)
+        return self.is_of_earlier_fit(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = self.scheduler.last_epoch

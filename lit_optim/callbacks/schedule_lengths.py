@@ -16,7 +16,6 @@ from lit_optim.training.lengths import (
     Share,
     batches_of_fit,
     has_reached_max_steps,
-    is_of_earlier_fit,
     planned_accumulation,
     run_length,
     updates_left,
@@ -93,7 +92,7 @@ class ScheduleLengths(FitCallback):
         return [planned.scheduler for planned in self._planned]
 
     def is_stale(self, trainer: Trainer) -> bool:
-        return any(is_of_earlier_fit(trainer, one.optimizer) for one in self.schedulers)
+        return self.is_of_earlier_fit(trainer)
 
     def merge(self, other: ScheduleLengths) -> bool:
         self._planned += other._planned
@@ -117,8 +116,6 @@ class ScheduleLengths(FitCallback):
         self._first_epoch, self._first_step = trainer.current_epoch, trainer.global_step
         for planned in self._planned:
             planned.first = planned.scheduler.last_epoch
-            if planned.scheduler.horizon == "extend":  # the restored lr is that of the old length
-                planned.scheduler.refresh()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         expected = planned_accumulation(trainer, trainer.current_epoch) or self._accumulated

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from torch.optim import Optimizer
-
 from lit_optim.errors import UsageError
 from lit_optim.lightning_classes import Callback, Trainer, variant_for, variants
 from lit_optim.run_length import UNLIMITED, count_updates_of_run, require_updates
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
-from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")
 
@@ -223,9 +220,3 @@ def global_batch(trainer: Trainer) -> int | None:
 def has_reached_max_steps(trainer: Trainer) -> bool:
     """Whether the run has made all the updates of `max_steps`; several optimizers may pass it."""
     return 0 < trainer.max_steps <= trainer.global_step
-
-
-def is_of_earlier_fit(trainer: Trainer, optimizer: Optimizer) -> bool:
-    """Whether an optimizer belongs to an earlier fit, while optimizers are configured."""
-    innermost = innermost_optimizer(optimizer)
-    return any(innermost_optimizer(known) is innermost for known in trainer.optimizers)

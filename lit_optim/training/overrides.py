@@ -39,10 +39,17 @@ class FitCallback(Callback):
 
     #: Where it goes among the callbacks of the trainer.
     position: ClassVar[Literal["first", "after_finetuning", "last"]] = "last"
+    #: The identity of the trainer's list of optimizers while those of its fit were configured,
+    #: which is still the list of the fit before.
+    _configured_with: int | None = None
 
     def is_stale(self, trainer: Trainer) -> bool:
         """Whether it belongs to an earlier fit, or the next one of its kind replaces it."""
         return True
+
+    def is_of_earlier_fit(self, trainer: Trainer) -> bool:
+        """Whether it belongs to an earlier fit, while optimizers are configured."""
+        return self._configured_with not in (None, id(trainer.optimizers))
 
     def merge(self, other: Any) -> bool:
         """Take over the work of `other`, of the same class and fit; False if both are needed."""
@@ -58,6 +65,7 @@ def attach_callbacks(trainer: Trainer, callbacks: Iterable[FitCallback]) -> None
     """
     present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
+        callback._configured_with = id(trainer.optimizers)
         same_kind = [c for c in present if isinstance(c, type(callback))]
         stale = [c for c in same_kind if c.is_stale(trainer)]
         present[:] = [c for c in present if c not in stale]

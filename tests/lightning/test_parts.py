@@ -15,6 +15,7 @@ from torch import nn
 
 import lit_optim
 from lit_optim import SGD, AdamW, Muon, ScheduleFreeAdamW, ScheduleFreeSGD
+from lit_optim.callbacks.averaged_weights import AveragedWeights
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.schedule_lengths import EARLY_BATCHES
 from lit_optim.errors import UsageError
@@ -447,6 +448,31 @@ def test_fine_tuning_of_two_parts(tmp_path):
         assert [group["lr"] for group in groups] == [LR, LR, LR / 4]
         assert groups[-1]["param_names"] == [f"{part}.0.weight", f"{part}.0.bias"]
         assert groups[-1]["initial_lr"] == LR / 4
+
+
+def test_optimizers_that_are_kept_between_fits(tmp_path):
+    """The module makes its two averages once: both are swapped in each fit of the trainer."""
+
+    class Keeps(Gan):
+        kept = ()
+
+        def configure_optimizers(self):
+            parts = (self.generator, self.critic)
+            self.kept = self.kept or [Ema(SGD(part.parameters(), lr=LR)) for part in parts]
+            return [
+                lit_optim.configure_optimizers(self, optimizer, linear()) for optimizer in self.kept
+            ]
+
+    module = Keeps(None)
+    run = fit(tmp_path, module, max_epochs=1)
+    run.fit_loop.max_epochs = 3
+    run.fit(module, Data(BATCHES))
+    [averaged] = [c for c in run.callbacks if isinstance(c, AveragedWeights)]
+    assert averaged.optimizers == module.kept
+    assert not any(optimizer.train_mode for optimizer in module.kept)
+    assert module.optimizers()[0].param_groups[0]["lr"] == 0
+    assert module.used[0][:10] == falling(10)
+    assert module.used[0][10:] == falling(20)
 
 
 # --- averages -------------------------------------------------------------------------------------
