@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import lit_optim.schedules
 from lit_optim.schedules import registry
@@ -36,3 +37,17 @@ def test_a_schedule_in_a_new_file_is_found(tmp_path, monkeypatch):
         assert "lit_optim.schedules.unmarked" not in sys.modules
     finally:
         sys.modules.pop("lit_optim.schedules.new_schedules", None)
+
+
+def test_a_file_of_the_same_name_does_not_hide_its_schedule(tmp_path, monkeypatch):
+    (tmp_path / "half.py").write_text(NEW_FILE, "utf-8")
+    package = lit_optim.schedules
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.setattr(registry, "_SCHEDULES", dict(registry._SCHEDULES))
+    try:
+        for _ in range(2):  # before and after the module is imported
+            assert package.half().curve(Horizon(10))(0, 0.2) == 0.1
+            import_module("lit_optim.schedules.half")
+    finally:
+        sys.modules.pop("lit_optim.schedules.half", None)
+        vars(package).pop("half", None)
