@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -304,16 +304,28 @@ def _check_steppable(optimizer: Any) -> Any:
     return optimizer
 
 
-def __getattr__(name: str) -> Any:
-    if name not in CLASSES:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}{suggest(name, CLASSES)}"
-        )
-    how = "python -m pip install transformers accelerate"
-    require("transformers", user=f"lit_optim.hf.{name}", how=how)
+if TYPE_CHECKING:
     import transformers
 
-    bases = globals()[CLASSES[name]], getattr(transformers, name)
-    made = type(name, bases, {"__module__": __name__, "__doc__": bases[0].__doc__})
-    globals()[name] = dataclass(made) if name == "TrainingArguments" else made
-    return globals()[name]
+    class Trainer(TrainerMixin, transformers.Trainer):
+        """What `__getattr__` makes."""
+
+    @dataclass
+    class TrainingArguments(TrainingArgumentsMixin, transformers.TrainingArguments):
+        """What `__getattr__` makes."""
+
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in CLASSES:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}{suggest(name, CLASSES)}"
+            )
+        how = "python -m pip install transformers accelerate"
+        require("transformers", user=f"lit_optim.hf.{name}", how=how)
+        import transformers
+
+        bases = globals()[CLASSES[name]], getattr(transformers, name)
+        made = type(name, bases, {"__module__": __name__, "__doc__": bases[0].__doc__})
+        globals()[name] = dataclass(made) if name == "TrainingArguments" else made
+        return globals()[name]

@@ -43,8 +43,7 @@ from torch import nn  # noqa: E402
 
 import lit_optim  # noqa: E402
 from lit_optim import param_groups  # noqa: E402
-from lit_optim.schedules.durations import Horizon  # noqa: E402
-from lit_optim.schedules.registry import schedules_by_name  # noqa: E402
+from lit_optim.schedules.registry import functions_by_name  # noqa: E402
 
 NEEDS_LIGHTNING = {"LitOptimCLI", "OptimizerMixin", "configure_optimizers"}
 
@@ -110,18 +109,21 @@ def check_param_groups() -> None:
 
 
 def check_schedules() -> int:
-    functions = schedules_by_name()
+    functions = functions_by_name()
     for name, function in functions.items():
-        schedule = function()
-        if schedule is None:
-            continue
         model = make_model()
         optimizer = lit_optim.SGD(model, lr=0.1, momentum=0.9)
-        curve = schedule.curve(Horizon(20, steps_per_epoch=5))
-        scheduler = lit_optim.ScheduledLR(optimizer, curve)
+        length = {"steps": 20, "steps_per_epoch": 5}
+        scheduler = lit_optim.schedule(optimizer, function(), **length)
         train(model, optimizer, scheduler)
         assert scheduler.last_epoch == 3, name
+        lrs = scheduler.get_last_lr()
         copy.deepcopy((model, optimizer, scheduler))
+        model = make_model()
+        optimizer = lit_optim.SGD(model, lr=0.1, momentum=0.9)
+        scheduler = getattr(lit_optim.lr_schedulers, name)(optimizer, **length)
+        train(model, optimizer, scheduler)
+        assert scheduler.get_last_lr() == lrs, name
     return len(functions)
 
 
@@ -132,6 +134,12 @@ def check_what_is_listed() -> None:
 
 
 def check_what_needs_more() -> None:
+    message = "imported"
+    try:
+        lit_optim.hf.Trainer  # noqa: B018
+    except ModuleNotFoundError as error:
+        message = str(error)
+    assert "needs transformers, which is not installed: python -m pip install" in message
     for name in NEEDS_LIGHTNING:
         message = "imported"
         try:

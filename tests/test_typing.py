@@ -67,6 +67,8 @@ RIGHT = [
     "configure_optimizers(pytorch_lightning.LightningModule(), 'adamw', horizon='keep')",
     "class Net(OptimizerMixin, LightningModule): pass",
     "class Older(OptimizerMixin, pytorch_lightning.LightningModule): pass",
+    "class Cli(LitOptimCLI): pass",
+    "class MyTrainer(hf.TrainerMixin): pass",
     "text: str = lit_optim.__version__",
     "names: list[str] = lit_optim.__all__",
 ]
@@ -109,6 +111,8 @@ WRONG = [
     "lr_schedulers.wsd()",
     "lr_schedulers.wsd(optimizer, cooldown=[1])",
     "lr_schedulers.wsd(optimizer, step_alignment='middle')",
+    "hf.TrainerMixn",
+    "hf.Trainr",
     "configure_optimizers(module)",
     "configure_optimizers(module, AdamW, 3)",
     "configure_optimizers(module, AdamW, shedule=cosine_warmup())",
