@@ -45,6 +45,12 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
             old, new = next(pair for pair in OLD_ARGUMENTS.items() if pair[0] in kwargs)
             raise UsageError(f"{old} and {new} are the same argument: give one of them")
         for key in given:
+            if key == "optimizer":
+                name = schedule_name(function)
+                raise UsageError(
+                    f"{name} takes no optimizer, what it returns does: {name}(...)(optimizer); "
+                    f"lit_optim.lr_schedulers.{name} takes the optimizer and its own arguments"
+                )
             if key not in known:
                 raise UsageError(
                     f"{schedule_name(function)} takes no {key}{suggest(key, known)} (it takes "

@@ -238,6 +238,15 @@ def test_the_template_says_what_a_schedule_needs(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_the_template_takes_no_schedule_and_a_metric(tmp_path):
+def test_the_template_takes_no_schedule(tmp_path):
     _, model = run_template(tmp_path, "adamw", "none", ["~model.scheduler.total"])
     assert set(model.lrs) == {1e-3}
+
+
+@pytest.mark.parametrize("name", ["plateau", "ReduceLROnPlateau"])
+def test_the_template_tells_a_schedule_its_metric(tmp_path, name):
+    """No epoch improves by 99 %: after the second one the lr drops each time, as torch's does."""
+    overrides = ["model.scheduler.patience=0", "model.scheduler.threshold=0.99"]
+    overrides += ["~model.scheduler.total"] if name != "plateau" else []
+    _, model = run_template(tmp_path, "adamw", name, overrides)
+    assert model.lrs[::5] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])

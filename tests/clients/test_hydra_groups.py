@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import lit_optim
-from lit_optim.config.places import CUSTOM, groups
+from lit_optim.config.places import CUSTOM, conf_dir, groups
 from lit_optim.errors import UsageError
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.durations import Horizon
@@ -66,6 +66,16 @@ def is_plain(value):
     return not type(value).__module__.startswith("omegaconf") and all(map(is_plain, inner.values()))
 
 
+def test_no_file_refers_to_what_is_outside_of_its_group():
+    """Those with options too, which other files include."""
+    for group in GROUPS:
+        for path in (conf_dir() / group).rglob("*.yaml"):
+            text = path.read_text("utf-8")
+            assert "${" not in text, path
+            assert "override" not in text, path
+            assert not re.search(r"^  - (/|\.\.)", text, re.M), path
+
+
 def test_four_groups_and_nothing_else():
     assert source().available()
     assert source().list("", ObjectType.GROUP) == list(GROUPS)
@@ -76,10 +86,6 @@ def test_four_groups_and_nothing_else():
 
 @pytest.mark.parametrize(("group", "name", "path"), FILES, ids=str)
 def test_a_file_stands_alone(group, name, path):
-    text = path.read_text("utf-8")
-    assert "${" not in text
-    assert "override" not in text
-    assert set(re.findall(r"^  - (\w+)/", text, re.M)) <= {"options"}
     assert source().load_config(f"{group}/{name}").config == OmegaConf.load(path)
     has_partial = OmegaConf.load(path).get("_partial_") is True
     assert has_partial == (group != "scheduler")  # a schedule is called with the optimizer
@@ -216,6 +222,16 @@ def test_a_mistake_is_named_in_one_line(tmp_path, override, told):
         assert len(str(error.value).splitlines()) == 3
     else:
         assert line == str(error.value)
+
+
+def test_apps_that_hand_the_optimizer_to_instantiate(nodes):
+    optimizer = torch.optim.SGD(module().parameters(), 0.1)
+    with pytest.raises(InstantiationException, match=r"lit_optim\.lr_schedulers\.linear takes the"):
+        instantiate(nodes.scheduler.linear, optimizer=optimizer)
+    target = {"_target_": "lit_optim.lr_schedulers.linear", "total": 4}
+    node = OmegaConf.merge(nodes.scheduler.linear, target)
+    scheduler = instantiate(node, optimizer=optimizer)
+    assert scheduler.get_last_lr() == pytest.approx([0.075])
 
 
 def test_a_notebook_composes_again_and_again(tmp_path):

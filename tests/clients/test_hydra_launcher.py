@@ -138,13 +138,13 @@ def test_a_script_runs_with_it_or_is_told_what_it_lacks(tmp_path):
         "store.add_to_hydra_store()\n"
         f"{guard}zen(fit).hydra_main(config_name='config', version_base='1.3', config_path=None)\n"
     )
-    line = [sys.executable, str(script), "-m", "x=1,2", "hydra/launcher=processes"]
+    line = [sys.executable, str(script), "-m", "x=1", "hydra/launcher=processes"]
     done = {}
     for name in ("guarded", "bare"):
         script.write_text(text if name == "guarded" else text.replace(guard, ""))
         done[name] = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert done["guarded"].returncode == 0, done["guarded"].stderr
-    assert "x is 1\nx is 2\n" in done["guarded"].stdout.replace("\r", "")
+    assert "x is 1" in done["guarded"].stdout.splitlines()
     assert done["bare"].returncode != 0
     assert 'call its main function under `if __name__ == "__main__":`' in done["bare"].stderr
 
