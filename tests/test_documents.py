@@ -159,6 +159,8 @@ def test_another_command_is_valid(command: Command, place, runs, capsys, monkeyp
         check_options_of_script(rest, capsys, monkeypatch)
     elif program == "python" and rest[0].startswith("examples/hydra_app"):
         check_overrides_of_app(rest)
+    elif program == "python" and rest[0] == "main.py":
+        check_arguments_of_cli(rest, monkeypatch)
     else:
         assert any(shlex.join(words).startswith(start) for start in SHELL), "how is this checked?"
 
@@ -210,6 +212,14 @@ def check_overrides_of_app(argv: list[str]) -> None:
     lines = [line.partition(",")[0] for line in argv[1:] if "=" in line]
     with initialize_config_dir(str((ROOT / argv[0]).parent / "conf"), version_base="1.3"):
         assert compose("config", lines)
+
+
+def check_arguments_of_cli(argv: list[str], monkeypatch) -> None:
+    """The page's program, a LightningCLI, takes the arguments."""
+    monkeypatch.setattr(sys, "argv", [*argv, "--print_config"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(argv[0], run_name="__main__")
+    assert not end.value.code
 
 
 class Small(LightningModule):
