@@ -8,6 +8,7 @@ in the directory, with the arguments, the environment and the files of that run.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import runpy
 import signal
@@ -80,9 +81,12 @@ def _read_at_start(environment: dict[str, str]) -> dict[str, str]:
 def serve() -> dict[str, object] | None:
     """Answer requests until there are no more; in the fork that is to run one, return it."""
     del sys.path[0]  # this directory, which has a package called lightning
+    handler = logging.NullHandler()  # as in a run, where Hydra has set up logs before Lightning's
+    logging.getLogger().addHandler(handler)
     for package in PACKAGES:
         with suppress(ModuleNotFoundError):
             import_module(package)
+    logging.getLogger().removeHandler(handler)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
