@@ -18,6 +18,8 @@ from lit_optim.missing import require
 
 #: The packages, the preferred one first.
 NAMES = ("lightning.pytorch", "pytorch_lightning")
+#: The oldest major version with these names.
+OLDEST = 2
 #: The module in which both keep the logger of their messages.
 RANK_ZERO = "lightning_utilities.core.rank_zero"
 
@@ -38,12 +40,15 @@ def _load_packages() -> dict[str, ModuleType]:
     loaded: dict[str, ModuleType] = {}
     for name in NAMES:
         try:
-            loaded[name] = import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name not in (name, name.partition(".")[0]):
-                raise  # it is installed, but what it needs is not
-        else:
-            logs.append(_log())
+            package = import_module(name)
+        except Exception as error:
+            missing = getattr(error, "name", None) in (name, name.partition(".")[0])
+            if not (missing or loaded):
+                raise  # it is installed, but broken; beside one that works that does not matter
+            continue
+        if int(package.__version__.partition(".")[0]) >= OLDEST:
+            loaded[name] = package
+        logs.append(_log())
     # the package that is imported last would log everything under its own name
     vars(sys.modules[RANK_ZERO])["log"] = logs[0]
     return loaded

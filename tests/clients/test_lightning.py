@@ -9,7 +9,7 @@ import re
 import sys
 from functools import partial
 from importlib import import_module
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -286,6 +286,31 @@ def test_pytorch_lightning_is_enough(monkeypatch):
     assert alone.Callback is other.Callback
     assert alone.ModelCheckpoint is other.callbacks.ModelCheckpoint
     assert alone.is_a(other.callbacks.EarlyStopping("x"), "callbacks.EarlyStopping")
+
+
+class Breaks:
+    """An old pytorch_lightning beside a new torch, as it is often found."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "pytorch_lightning":
+            raise ImportError("cannot import name '_compare_version' from 'torchmetrics'")
+
+
+@pytest.mark.parametrize("fault", ["broken", "old"])
+def test_a_package_that_cannot_be_used_does_no_harm(monkeypatch, fault):
+    first = import_client("lightning.pytorch")
+    if fault == "broken":
+        monkeypatch.delitem(sys.modules, "pytorch_lightning", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Breaks(), *sys.meta_path])
+    else:
+        old = ModuleType("pytorch_lightning")
+        old.__version__ = "1.9.5"
+        monkeypatch.setitem(sys.modules, "pytorch_lightning", old)
+    spec = importlib.util.find_spec("lit_optim.lightning_classes")
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    assert alone.packages() == ("lightning.pytorch",)
+    assert alone.Callback is first.Callback
 
 
 #: Files of the program train.py and of LightningCLI, which need `lightning` itself.
