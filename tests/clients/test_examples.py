@@ -13,6 +13,7 @@ from tests.clients.conftest import skip_without_client
 from tests.conftest import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = sorted((ROOT / "docs/clients").glob("*.md"))
 MOST_LINES = 30
 #: The lr at the end, as a share of the peak, at which a schedule has reached its floor.
 FLOOR = 1e-3
@@ -21,6 +22,17 @@ FLOOR = 1e-3
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_short(path: Path):
     assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_a_page_names_the_example(path: Path):
+    assert any(f"`examples/{path.name}`" in page.read_text("utf-8") for page in PAGES)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_index_has_the_page(path: Path):
+    index = path.with_name("index.md")
+    assert path == index or f"]({path.name})" in index.read_text("utf-8")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
