@@ -35,7 +35,7 @@ OF_TORCH = {
 def own_arguments(name):
     """The hyperparameters of an optimizer as its YAML has them."""
     node = OmegaConf.to_container(OmegaConf.load(groups()["optimizer"][name]))
-    return {key: value for key, value in node.items() if key not in ("_target_", "defaults")}
+    return {key: v for key, v in node.items() if key != "defaults" and not key.startswith("_")}
 
 
 @pytest.mark.parametrize("name", NAMES)
