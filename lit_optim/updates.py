@@ -62,6 +62,8 @@ class Updates:
         self._optimizer = ref(optimizer)
         self._listeners: list[ref[Any]] = []
         self._followers: list[ref[Any]] = []
+        #: what the schedule that set the lrs last keeps here; see `ScheduledLR`
+        self.last_schedule: Any = None
         self._is_stepping = False  # whether a call of `step` is in progress
         self._by_hook = False  # whether only the hooks have seen it begin
         self._has_closure = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, get_args
 from weakref import ref
@@ -29,6 +30,21 @@ from lit_optim.updates import Updates, count_updates, innermost_optimizer
 MAX_STEPS_WITHOUT_GRADIENT = 3
 #: What `momentum` means in the groups of different optimizers.
 MOMENTUM = ("momentum", "betas.0")
+
+
+@dataclass(frozen=True)
+class LastSchedule:
+    """The schedule that set the lrs of an optimizer last.
+
+    Args:
+        scheduler: a weak reference.
+        lrs: as it set them.
+        factors: by index of a group: the factor by which other code had changed its lr.
+    """
+
+    scheduler: ref[Any]
+    lrs: list[float | None]
+    factors: dict[int, float]
 
 
 class ScheduledLR(CurveSetter, LRScheduler):
@@ -68,11 +84,17 @@ class ScheduledLR(CurveSetter, LRScheduler):
     _was_stepped = False
     #: whether other code moves `last_epoch`: torch's SequentialLR, ignite's LRScheduler
     _is_moved_by_others = False
+    #: the number of updates at the last call of `step`
+    _count_at_step = 0
     #: `last_epoch` as set here
     _position: int | None = None
     #: whether other code sets the lr before the schedule has begun
     _waits = False
-    #: the lrs that it has set last
+    #: the schedule of the optimizer that was made before, while its lr counts as a factor
+    _predecessor: LastSchedule | None = None
+    #: the factors at the start
+    _initial: Mapping[int, float] = {}
+    #: the lrs that other code has set last
     _others_lrs: list[float | None] | None = None
     #: how many steps of the curve an update is, once `step` was called
     _steps_per_update: int | None = None
@@ -158,7 +180,7 @@ class ScheduledLR(CurveSetter, LRScheduler):
         self._is_moved_by_others = hasattr(self, "_last_lr")
         super()._initial_step()
 
-    def step(self, epoch: int | None = None, metrics: Any = None) -> None:
+    def step(self, epoch: Any = None, metrics: Any = None) -> None:
         """Advance by the updates that the optimizer has made since the last call.
 
         Args:
@@ -182,7 +204,8 @@ class ScheduledLR(CurveSetter, LRScheduler):
                 self._reject_metric(epoch)
             self._jump_to(epoch)
         elif is_initial:
-            self._factors = self._initial_factors() if self.last_epoch < 0 else {}
+            self._initial = self._initial_factors() if self.last_epoch < 0 else {}
+            self._factors = dict(self._initial)
             self._waits = bool(self._factors)
             self._go_to(self.last_epoch + 1)
         elif self._is_moved_by_others:
@@ -192,6 +215,7 @@ class ScheduledLR(CurveSetter, LRScheduler):
             self._was_stepped = True
             self._updates.count_backward_update()
             self._advance()
+            self._check_unit()
 
     def _count_in_accelerates_steps(self, caller: FrameType) -> None:
         """Take an update as several steps where accelerate's scheduler calls `step`."""
@@ -204,20 +228,50 @@ class ScheduledLR(CurveSetter, LRScheduler):
             reason = "the schedule responds to no metric"
         else:
             reason = "observe() takes the metric here, and step() of what lit_optim.schedule makes"
-        raise UsageError(f"step({show(value)}): {reason}, and an epoch must be a whole number >= 0")
+        raise UsageError(
+            f"step({show(value)}): {reason}, and an epoch must be a whole number >= 0; call step() "
+            "without an argument after each update, which it counts"
+        )
 
     def catch_up(self) -> None:
         """Advance by the updates that no call of `step` has followed; `Updates` calls this."""
         self._notice_others()
         if self._is_moved_by_others:
             return
-        if self.last_epoch == 0 and not self._was_stepped:
+        self._forget_predecessor()
+        if not self._has_begun:
             self._leave_to_others()
             if self._waits:
                 return
-        is_left_to_others = self._was_stepped and self._are_lrs_changed(self._set_lrs)
-        if not is_left_to_others:
+        if not (self._was_stepped and self._is_set_by_others()):
             self._advance()
+
+    @property
+    def _is_set_by_another_schedule(self) -> bool:
+        last = self._updates.last_schedule
+        return last is not None and last.scheduler() not in (None, self)
+
+    def _is_set_by_others(self) -> bool:
+        """Whether other code has set the lrs since this schedule did."""
+        return self._is_set_by_another_schedule or self._are_lrs_changed(self._set_lrs)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self.last_epoch > 0 or self._was_stepped
+
+    def _forget_predecessor(self) -> None:
+        """Take back the factor of an earlier schedule that is gone, or has no part in the loop."""
+        last = self._predecessor
+        if last is None:
+            return
+        scheduler = last.scheduler()
+        if scheduler is not None and (scheduler._has_begun or not self._updates.count):
+            return
+        self._keep_changes()
+        for index, factor in self._initial.items():
+            self._factors[index] *= last.factors.get(index, 1.0) / factor
+        self._predecessor, self._waits = None, self._waits and bool(last.factors)
+        self._apply()
 
     def _leave_to_others(self) -> None:
         """Wait for the first `step` if other code sets the lr before the schedule has begun.
@@ -227,7 +281,9 @@ class ScheduledLR(CurveSetter, LRScheduler):
         if self._are_lrs_changed(self._others_lrs or self._set_lrs):
             self._others_lrs = self._read_lrs()
             self._seen, self._waits = self._updates.count, True
-        elif self._waits and not self._factors and not self._has_warned:
+        elif self._waits and not (
+            self._factors or self._has_warned or self._is_set_by_another_schedule
+        ):
             self._has_warned = True
             warnings.warn(
                 "the lr was changed after the schedule was made, so the schedule waits for its "
@@ -265,6 +321,20 @@ class ScheduledLR(CurveSetter, LRScheduler):
             self._has_warned = self._step_count > 1
             warnings.warn(message, UserWarning, stacklevel=3)
 
+    def _check_unit(self) -> None:
+        """Warn about a length in epochs: of a loop that steps once an epoch, and goes on after."""
+        count, before = self._updates.count, self._count_at_step
+        self._count_at_step = count
+        is_over = self.last_epoch > self.curve.total and count - before > 1
+        if is_over and not self._has_warned and self.curve.depends_on_length:
+            self._has_warned = True
+            warnings.warn(
+                f"the schedule of {self.curve.total} steps is over, and step() is called once in "
+                f"{count - before} updates: steps counts updates, such as epochs * len(loader)",
+                UserWarning,
+                stacklevel=3,
+            )
+
     def _update_lr(self, epoch: int | None = None) -> None:
         """Go to an update; torch's SequentialLR calls this where a schedule begins."""
         self._is_moved_by_others = True
@@ -295,6 +365,10 @@ class ScheduledLR(CurveSetter, LRScheduler):
         self.curve.observe(metric)
         self._apply()
 
+    def _record_lrs(self) -> None:
+        super()._record_lrs()
+        self._updates.last_schedule = LastSchedule(ref(self), self._set_lrs, dict(self._factors))
+
     def get_lr(self) -> list[float | Tensor]:
         """The lr of each group at this update; a tensor if the group has a tensor."""
         values: list[float | Tensor] = []
@@ -313,6 +387,11 @@ class ScheduledLR(CurveSetter, LRScheduler):
         was_used = self._updates.step_calls or getattr(innermost, "_opt_called", False)
         if was_used or innermost.state:
             return {}
+        last = self._updates.last_schedule
+        if last is not None and last.lrs == self._read_lrs():
+            if last.scheduler() is None:
+                return dict(last.factors)
+            self._predecessor = last  # may be in a chain with this one, or given up soon
         factors = {}
         for index, group in enumerate(self.optimizer.param_groups):
             lr, base = read_lr(group["lr"]), read_lr(initial_lr(group))
@@ -338,6 +417,7 @@ class ScheduledLR(CurveSetter, LRScheduler):
         Raises:
             ValueError: the saved schedule had another length, and `horizon` is "error".
         """
+        self._check_state(state_dict)
         self._load_lengths(state_dict)
         self._notice_others()
         self.last_epoch = self._position = state_dict["last_epoch"]
@@ -352,6 +432,20 @@ class ScheduledLR(CurveSetter, LRScheduler):
         else:
             self._record_lrs()
 
+    def _check_state(self, state_dict: Mapping[str, Any]) -> None:
+        missing = [key for key in ("last_epoch", "total") if key not in state_dict]
+        if missing:
+            raise UsageError(
+                f"the saved state is not of a schedule of lit_optim: it has no {missing[0]}, but "
+                f"{', '.join(map(str, state_dict)) or 'nothing'}"
+            )
+        saved, own = state_dict.get("curve", {}), self.curve.state_dict()
+        if saved and not saved.keys() & own.keys():
+            raise UsageError(
+                "the saved state is of another schedule: it remembers "
+                f"{', '.join(map(str, saved))}, and this one {', '.join(own) or 'nothing'}"
+            )
+
     def __copy__(self) -> ScheduledLR:
         """Return a scheduler of the same optimizer, which moves only when it is stepped."""
         copied = object.__new__(type(self))
@@ -359,7 +453,8 @@ class ScheduledLR(CurveSetter, LRScheduler):
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "_updates"}
+        left_out = ("_updates", "_predecessor")
+        state = {name: value for name, value in vars(self).items() if name not in left_out}
         return state | {"_seen": self._updates.count - self._seen}  # stored as `waiting`
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 import random
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import SWALR
 
 from lit_optim import AdamW, Muon
 from lit_optim import schedules as S
+from lit_optim.errors import UsageError
 from lit_optim.schedules.scheduling import schedule
 from lit_optim.wrappers import Ema, Lookahead
 
@@ -482,3 +484,82 @@ def test_a_sequence_of_torch_decides():
                 found.append(seen)
             for one, other in zip(*found, strict=True):
                 assert other == pytest.approx(one, rel=1e-9)
+
+
+def train(model, optimizer, scheduler, steps):
+    """The first lr of each update."""
+    seen = []
+    for _ in range(steps):
+        backward(model)
+        optimizer.step()
+        seen.append(lrs_of(optimizer)[0])
+        scheduler.step()
+        optimizer.zero_grad()
+    return seen
+
+
+@pytest.mark.parametrize("earlier", ["replaced", "deleted", "kept"])
+def test_a_schedule_that_was_made_twice(earlier):
+    """In a cell of a notebook that runs again, or only to look at it."""
+    expected = [0.1 * min(1, (t + 1) / 5) for t in range(8)]
+    model, optimizer = model_and_optimizer()
+    scheduler = schedule(optimizer, S.constant(5))
+    kept = scheduler if earlier == "kept" else None
+    if earlier == "deleted":
+        del scheduler
+    scheduler = schedule(optimizer, S.constant(5))
+    found = train(model, optimizer, scheduler, 8)
+    begin = 1 if earlier == "kept" else 0  # one that is alive may be a part of the same chain
+    assert found[begin:] == pytest.approx(expected[begin:])
+    assert kept is None or kept.last_epoch == 0
+
+
+def test_two_of_ours_in_a_chain_are_a_product():
+    found = []
+    for warmup, decay in (
+        (lambda o: theirs.LinearLR(o, 0.2, 1.0, 3), lambda o: theirs.ExponentialLR(o, 0.9)),
+        (
+            lambda o: schedule(o, S.LinearLR(0.2, 1.0, 3)),
+            lambda o: schedule(o, S.ExponentialLR(0.9)),
+        ),
+    ):
+        for order in (1, -1):
+            model, optimizer = model_and_optimizer()
+            parts = [make(optimizer) for make in (warmup, decay)][::order]
+            found.append(train(model, optimizer, theirs.ChainedScheduler(parts), 8))
+    assert found[2] == pytest.approx(found[0])
+    assert found[3] == pytest.approx(found[1])
+
+
+def test_a_finished_schedule_stays_where_it_is():
+    """Also when the next one comes to the same lr."""
+    made = S.CosineAnnealingLR(10)
+    curve = [0.1 * (1 + math.cos(math.pi * t / 10)) / 2 for t in range(8)]
+    model, optimizer = model_and_optimizer()
+    first = schedule(optimizer, made)
+    assert train(model, optimizer, first, 4) == pytest.approx(curve[:4])
+    second = schedule(optimizer, made)
+    assert train(model, optimizer, second, 8) == pytest.approx(curve)
+    assert first.last_epoch == 4
+
+
+def test_a_length_in_epochs_is_noticed():
+    model, optimizer = model_and_optimizer()
+    scheduler = schedule(optimizer, S.cosine(), steps=3)
+    for _ in range(4):
+        backward(model)
+        optimizer.step()
+    with pytest.warns(UserWarning, match="is called once in 4 updates: steps counts updates, such"):
+        scheduler.step()
+
+
+def test_the_state_of_another_scheduler():
+    _, optimizer = model_and_optimizer()
+    of_torch = theirs.StepLR(optimizer, 3).state_dict()
+    for state in ({}, of_torch):
+        with pytest.raises(UsageError, match="is not of a schedule of lit_optim: it has no"):
+            schedule(optimizer, S.step(3)).load_state_dict(state)
+    with pytest.raises(UsageError, match="is of another schedule: it remembers best"):
+        schedule(optimizer, S.step(3)).load_state_dict(
+            schedule(optimizer, S.plateau()).state_dict()
+        )
