@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from lit_optim.training.overrides import (
     loaded_checkpoint,
     wrap_checkpoints,
 )
+from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")
 
@@ -82,6 +83,10 @@ class AveragedWeights(FitCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         wrap_checkpoints(trainer, self.make_checkpoint)
+        # an attempt to fit that failed may have left others
+        own = {id(innermost_optimizer(optimizer)) for optimizer in trainer.optimizers}
+        of_fit = [one for one in self.optimizers if id(innermost_optimizer(cast(Any, one))) in own]
+        self.optimizers = of_fit or self.optimizers
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.leave_average()

@@ -100,6 +100,11 @@ class ScheduleLengths(FitCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._accumulated = None
+        # an attempt to fit that failed may have left others
+        own = {innermost_optimizer(optimizer) for optimizer in trainer.optimizers}
+        self._planned = [
+            p for p in self._planned if innermost_optimizer(p.scheduler.optimizer) in own
+        ]
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         # a schedule does not know how many optimizers follow, and other callbacks may have changed

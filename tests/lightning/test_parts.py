@@ -475,6 +475,20 @@ def test_optimizers_that_are_kept_between_fits(tmp_path):
     assert module.used[0][10:] == falling(20)
 
 
+def test_a_fit_after_one_that_failed(tmp_path, messages):
+    """The trainer is the same; the optimizer that the first attempt made is no part of it."""
+    module = Gan(both({}, {"of": "critic"}, make=lambda groups: Ema(SGD(groups, lr=LR))))
+    run = trainer(tmp_path, max_epochs=1)
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'of'"):
+        run.fit(module, Data(BATCHES))
+    module.configure = both(make=lambda groups: Ema(SGD(groups, lr=LR)))
+    run.fit(module, Data(BATCHES))
+    assert module.used == (falling(10), falling(10))
+    [averaged] = [c for c in run.callbacks if isinstance(c, AveragedWeights)]
+    assert averaged.optimizers == run.optimizers
+    assert messages() == []
+
+
 # --- averages -------------------------------------------------------------------------------------
 
 
