@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import check, hints_of, plain, plain_values
 from lit_optim.schedules.core import Schedule
+from lit_optim.schedules.formula import FORMULA_ARGUMENTS
 
 #: Where schedules are defined. A module with schedules is imported when one is looked up by its
 #: name, so that schedules made of other schedules find these without importing them.
@@ -56,11 +59,31 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
                     f"{schedule_name(function)} takes no {key}{suggest(key, known)} (it takes "
                     f"{', '.join(known) or 'no arguments'})"
                 )
-        check(function, dict(zip(known, args, strict=False)) | given)
-        return function(*map(plain, args), **plain_values(given))
+        given = {key: _name_function(key, value) for key, value in given.items()}
+        pairs = zip_longest(known[: len(args)], args)
+        positional = [value if key is None else _name_function(key, value) for key, value in pairs]
+        check(function, dict(zip(known, positional, strict=False)) | given)
+        return function(*map(plain, positional), **plain_values(given))
 
     _SCHEDULES[schedule_name(function)] = build_schedule
     return build_schedule
+
+
+def _name_function(key: str, value: Any) -> Any:
+    """The dotted name of a function that is given in place of a formula; any other value itself.
+
+    Raises:
+        UsageError: it has none, so that the schedule could not be saved.
+    """
+    if key not in FORMULA_ARGUMENTS or not callable(value):
+        return value
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if module is None or getattr(sys.modules.get(module), name, None) is not value:
+        raise UsageError(
+            f"{key} must be a formula, such as '0.9 ** step', or a function of a module, which can "
+            f"be saved by its name; got {show(value)}"
+        )
+    return f"{module}.{name}"
 
 
 def schedule_name(function: Callable[..., Any]) -> str:

@@ -243,3 +243,17 @@ def test_an_uncalled_schedule_has_its_defaults():
         curve = S.cosine_warmup().curve(Horizon(20))
         scheduler = schedule(optimizer, given, steps=20)
         assert trace(optimizer, scheduler, 20) == [curve(t, 0.1) for t in range(20)]
+
+
+def tenths(step):
+    return 0.9**step
+
+
+def test_a_function_in_place_of_a_formula():
+    """torch's LambdaLR takes one; ours remembers its name, so that it can be saved."""
+    for given in (S.LambdaLR(tenths), S.LambdaLR(lr_lambda=tenths), S.lambda_(tenths)):
+        optimizer = optimizer_of()
+        scheduler = schedule(optimizer, pickle.loads(pickle.dumps(given)))
+        assert trace(optimizer, scheduler, 5) == pytest.approx([0.1 * 0.9**t for t in range(5)])
+    with pytest.raises(UsageError, match=r"lr_lambda must be a formula, .* or a function of a mod"):
+        S.LambdaLR(lambda step: 0.9**step)
