@@ -39,7 +39,7 @@ RIGHT = [
     "AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, cautious=True)",
     "AdamW([{'params': [torch.ones(2)], 'lr': 0.1}])",
     "AdamW(model.named_parameters())",
-    "AdamW(model, betas=[0.9, 0.95], fused=True, foreach=None)",
+    "AdamW(model, torch.tensor(0.1), betas=[0.9, 0.95], fused=True, foreach=None)",
     "Muon(model, adamw_betas=[0.9, 0.95])",
     "lit_optim.Muon(model, lr=0.02)",
     "Muon(param_groups(model), lr=0.02, momentum=0.9)",

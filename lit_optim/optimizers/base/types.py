@@ -10,13 +10,15 @@ from torch import Tensor, nn
 #: A module, parameters, or param groups.
 Params = nn.Module | Iterable[Any]
 if not TYPE_CHECKING:
+    Real = float
     Pair = tuple[float, float]
     Triple = tuple[float, float, float]
-else:  # any sequence of that length
+else:  # as in torch, an lr may be a tensor, and numbers may be in any sequence of that length
+    Real = float | Tensor
     Pair = Sequence[float]
     Triple = Sequence[float]
-Positive = Annotated[float, "> 0"]
-NonNegative = Annotated[float, ">= 0"]
+Positive = Annotated[Real, "> 0"]
+NonNegative = Annotated[Real, ">= 0"]
 NonPositive = Annotated[float, "<= 0"]
 Count = Annotated[int, "> 0"]
 #: A factor by which something grows.
