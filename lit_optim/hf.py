@@ -14,7 +14,7 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,6 @@ from lit_optim.optimizers import find_optimizer
 from lit_optim.optimizers.base.parameters import MissingRoles
 from lit_optim.param_groups import MakeGroups
 from lit_optim.requirements import REQUIREMENTS, is_far_lr
-from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import MonitoredMetric
 from lit_optim.schedules.durations import HorizonPolicy
@@ -97,7 +96,6 @@ class TrainerMixin:
     model: Any
     optimizer: Any
     lr_scheduler: Any
-    is_in_train: bool
 
     def __init__(
         self,
@@ -153,14 +151,6 @@ class TrainerMixin:
         values = super().set_initial_training_values(*args, **kwargs)  # type: ignore[misc]
         self._steps_per_epoch = values[1]
         return values
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate; a schedule that responds to a metric gets its value."""
-        metrics = super().evaluate(*args, **kwargs)  # type: ignore[misc]
-        scheduler = self.lr_scheduler
-        if self.is_in_train and isinstance(scheduler, ScheduledLR) and scheduler.curve.metric:
-            scheduler.observe(_read_metric(metrics, scheduler.curve.metric))
-        return metrics
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Save the model, with averaged weights if its optimizer averages them."""
@@ -255,19 +245,28 @@ def _complete_schedule(schedule: Schedule | str, arguments: Any, steps: int) -> 
         if built is None:
             return None
         schedule = built
-    if schedule.metric is not None:
-        name = schedule.metric.monitor or arguments.metric_for_best_model or "loss"
-        mode = schedule.metric.mode or ("max" if arguments.greater_is_better else "min")
-        schedule = schedule.with_metric(MonitoredMetric(name, mode, schedule.metric.every))
-    return schedule
+    return schedule if schedule.metric is None else _follow_metric(schedule, arguments)
 
 
-def _read_metric(metrics: Mapping[str, float], metric: MonitoredMetric) -> float:
-    name = str(metric.monitor)
-    for key in (name, f"eval_{name}"):
-        if key in metrics:
-            return metrics[key]
-    raise UsageError(f"the schedule responds to {name}, but evaluation has {', '.join(metrics)}")
+def _follow_metric(schedule: Schedule, arguments: Any) -> Schedule:
+    """A schedule that responds to the metric of the best model, which the Trainer passes to it.
+
+    If TrainingArguments name none, it is the loss, as for transformers' own such schedules.
+    """
+    assert schedule.metric is not None
+    own, best = schedule.metric.monitor, arguments.metric_for_best_model
+    if own and best and own.removeprefix("eval_") != best.removeprefix("eval_"):
+        raise UsageError(
+            f"the schedule responds to {own}, but the Trainer gives it metric_for_best_model={best}"
+        )
+    if not best:
+        arguments.metric_for_best_model = own or "loss"
+        if arguments.greater_is_better is None:
+            is_loss = arguments.metric_for_best_model.endswith("loss")
+            arguments.greater_is_better = schedule.metric.mode == "max" or not is_loss
+    mode = schedule.metric.mode or ("max" if arguments.greater_is_better else "min")
+    metric = MonitoredMetric(arguments.metric_for_best_model, mode, schedule.metric.every)
+    return schedule.with_metric(metric)
 
 
 def _leave_out_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

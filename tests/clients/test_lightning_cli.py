@@ -170,6 +170,16 @@ def round_trip(parser, *argv):
     return config, yaml.safe_load(dumped)
 
 
+def names_of_others(kind):
+    """The names of subclasses that are neither torch's nor ours; transformers has an Adafactor."""
+    names = set()
+    for one in type.__subclasses__(kind):
+        if not one.__module__.startswith(("torch.", "lit_optim.")):
+            names.add(one.__name__)
+        names |= names_of_others(one)
+    return names
+
+
 def plain(value):
     """Lists in place of tuples, as in a file."""
     return json.loads(json.dumps(value))
@@ -203,7 +213,8 @@ class TestOrdinaryCLI:
     def test_names_of_torch_are_torchs(self, ordinary):
         """Also where ours have been imported, by name or all of them."""
         shared = [k.__name__ for k in map(find_optimizer, OPTIMIZERS)]
-        shared = [name for name in shared if hasattr(torch.optim, name)]
+        others = names_of_others(torch.optim.Optimizer)
+        shared = [name for name in shared if hasattr(torch.optim, name) and name not in others]
         assert {"AdamW", "Adam", "SGD"} < set(shared)
         for name in shared:
             config, _ = round_trip(ordinary, f"--optimizer={name}", "--optimizer.lr=0.1")
@@ -266,14 +277,14 @@ class TestOrdinaryCLI:
 class TestChoices:
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_every_optimizer(self, name, ours):
-        config, _ = round_trip(ours, f"--optimizer={name}")
+        config = ours.parse_args([f"--optimizer={name}"])
         assert config.optimizer.class_path == f"lit_optim.{find_optimizer(name).__name__}"
 
     @pytest.mark.parametrize("name", functions_by_name())
     def test_every_schedule(self, name, ours):
-        config, dumped = round_trip(ours, f"--schedule={name}")
+        config = ours.parse_args([f"--schedule={name}"])
         assert config.schedule.class_path == f"lit_optim.lr_schedulers.{name}"
-        given = dumped["schedule"].get("init_args", {})
+        given = config.schedule.as_dict().get("init_args", {})
         assert not {"optimizer", "steps", "horizon"} & given.keys()
 
     @pytest.mark.parametrize("group", ["param_groups", "wrapper"])
