@@ -9,9 +9,12 @@ from torch.optim import lr_scheduler as theirs
 from lit_optim import AdamW, Ema, lr_schedulers
 from lit_optim.schedules.metric_adapter import MetricScheduledLR
 from tests.clients.conftest import import_client
+from tests.conftest import ROOT
+from tests.documents import read_blocks
 
 skorch = import_client("skorch")
 callbacks = import_client("skorch.callbacks")
+clone = import_client("sklearn.base").clone
 
 BATCHES, EPOCHS = 4, 5
 
@@ -108,3 +111,23 @@ def test_a_saved_net_goes_on(tmp_path):
     again = pickle.loads(pickle.dumps(net))
     assert dict(again.callbacks_)["lr"].policy is lr_schedulers.cosine
     assert dict(again.callbacks_)["lr"].lr_scheduler_.last_epoch == scheduler.last_epoch
+
+
+def test_the_net_of_the_page_trains_when_it_is_cloned():
+    """Muon has the module of its own net: fitted or not, cloned or not."""
+    page = ROOT / "docs/clients/skorch.md"
+    code = [block.code for block in read_blocks(page.read_text("utf-8"), page.name)][-1]
+    names: dict[str, object] = {"__name__": "page"}
+    exec(code, names)
+    net = names["net"].set_params(max_epochs=20, batch_size=16)
+    x = torch.randn(128, 8)
+    y = x.sum(1, keepdim=True)
+    for each in (clone(net), net, clone(net)):
+        each.fit(x, y)
+        roles = {group["role"] for group in each.optimizer_.param_groups}
+        assert "hidden" in roles
+        assert len(roles) > 1
+        assert {id(p) for group in each.optimizer_.param_groups for p in group["params"]} == {
+            id(p) for p in each.module_.parameters()
+        }
+        assert each.history[-1, "train_loss"] < each.history[0, "train_loss"] / 2
