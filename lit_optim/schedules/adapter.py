@@ -209,7 +209,10 @@ class ScheduledLR(CurveSetter, LRScheduler):
             self._waits = bool(self._factors)
             self._go_to(self.last_epoch + 1)
         elif self._is_moved_by_others:
-            self._keep_changes()
+            if self.last_epoch < 0:  # undone by a sequence around the one that it is in
+                self._factors = self._initial_factors()
+            else:
+                self._keep_changes()
             self._go_to(self.last_epoch + 1)
         else:
             self._was_stepped = True
@@ -388,7 +391,8 @@ class ScheduledLR(CurveSetter, LRScheduler):
         if was_used or innermost.state:
             return {}
         last = self._updates.last_schedule
-        if last is not None and last.lrs == self._read_lrs():
+        is_other = last is not None and last.scheduler() is not self
+        if is_other and last.lrs == self._read_lrs():
             if last.scheduler() is None:
                 return dict(last.factors)
             self._predecessor = last  # may be in a chain with this one, or given up soon

@@ -563,3 +563,22 @@ def test_the_state_of_another_scheduler():
         schedule(optimizer, S.step(3)).load_state_dict(
             schedule(optimizer, S.plateau()).state_dict()
         )
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_sequence_in_a_sequence(place):
+    found = []
+    for is_ours in (False, True):
+        model, optimizer = model_and_optimizer()
+        parts: list[Any] = [
+            theirs.LinearLR(optimizer, 0.1, 1.0, 4),
+            theirs.StepLR(optimizer, 100),
+            theirs.ExponentialLR(optimizer, 0.9),
+        ]
+        if is_ours:
+            given = (S.LinearLR(0.1, 1.0, 4), S.StepLR(100), S.ExponentialLR(0.9))
+            parts[place] = schedule(optimizer, given[place])
+        inner = theirs.SequentialLR(optimizer, parts[:2], [4])
+        outer = theirs.SequentialLR(optimizer, [inner, parts[2]], [7])
+        found.append(train(model, optimizer, outer, 12))
+    assert found[1] == pytest.approx(found[0])
