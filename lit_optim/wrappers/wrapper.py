@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, describe_value
 from lit_optim.imitated import Imitated
 from lit_optim.updates import count_updates
 
@@ -69,6 +69,11 @@ class Wrapper(Imitated, Optimizer):
 
     def __init__(self, base: Optimizer) -> None:
         name = type(self).__name__
+        if isinstance(base, type) or not hasattr(base, "param_groups"):
+            raise UsageError(
+                f"wrapper: {name} wraps an optimizer, as in {name}(AdamW(model)), got "
+                f"{describe_value(base)}"
+            )
         if not self.can_wrap_averaging and hasattr(base, "eval"):
             raise UsageError(
                 f"wrapper: {name} cannot wrap {type(base).__name__}, which averages its weights "

@@ -434,3 +434,24 @@ def test_the_groups_of_a_wrapper_are_those_of_its_base(wrap):
     optimizer.base.load_state_dict(optimizer.base.state_dict())
     assert optimizer.param_groups is optimizer.base.param_groups
     assert optimizer.state is optimizer.base.state
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (torch.nn.Linear(2, 2), "Linear"),
+        (torch.nn.Linear(2, 2).parameters(), "generator"),
+        (AdamW, "AdamW"),
+        ("adamw", "adamw"),
+        (None, "None"),
+    ],
+    ids=["model", "parameters", "class", "name", "None"],
+)
+def test_what_is_no_optimizer_is_refused_in_one_line(wrap, given, words):
+    with pytest.raises(UsageError) as refused:
+        wrap(given)
+    line = str(refused.value)
+    assert f"{wrap.__name__} wraps an optimizer, as in {wrap.__name__}(AdamW(model)), got" in line
+    assert words in line.split("got")[1]
+    assert "\n" not in line
