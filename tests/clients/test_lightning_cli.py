@@ -185,6 +185,14 @@ def plain(value):
     return json.loads(json.dumps(value))
 
 
+def sample(names):
+    """Every fourth name; the others are slow tests."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if k % 4 else [])
+        for k, name in enumerate(names)
+    ]
+
+
 class TestOrdinaryCLI:
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_every_optimizer_is_parsed(self, name, ordinary):
@@ -199,7 +207,7 @@ class TestOrdinaryCLI:
         for key in optional:
             assert given["init_args"][key] == plain(parameters[key].default)
 
-    @pytest.mark.parametrize("name", functions_by_name())
+    @pytest.mark.parametrize("name", sample(functions_by_name()))
     def test_every_schedule_is_parsed(self, name, ordinary):
         path = f"lit_optim.lr_schedulers.{name}"
         _, dumped = round_trip(ordinary, f"--lr_scheduler={path}", "--lr_scheduler.steps=20")
@@ -275,12 +283,12 @@ class TestOrdinaryCLI:
 
 
 class TestChoices:
-    @pytest.mark.parametrize("name", OPTIMIZERS)
+    @pytest.mark.parametrize("name", sample(OPTIMIZERS))
     def test_every_optimizer(self, name, ours):
         config = ours.parse_args([f"--optimizer={name}"])
         assert config.optimizer.class_path == f"lit_optim.{find_optimizer(name).__name__}"
 
-    @pytest.mark.parametrize("name", functions_by_name())
+    @pytest.mark.parametrize("name", sample(functions_by_name()))
     def test_every_schedule(self, name, ours):
         config = ours.parse_args([f"--schedule={name}"])
         assert config.schedule.class_path == f"lit_optim.lr_schedulers.{name}"
