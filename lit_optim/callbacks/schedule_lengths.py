@@ -1,4 +1,4 @@
-"""Schedules whose length is that of the run: several share it, and a wrong length is reported."""
+"""Schedules in a run: several share its length, a wrong length is reported, a replaced one ends."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ class _Planned:
     scheduler: ScheduledLR
     share: Share
     first: int = 0  # the updates before this fit
+    is_configured: bool = False  # whether the trainer has the scheduler when the training starts
 
     @property
     def name(self) -> str:
@@ -73,6 +74,9 @@ class _Planned:
 
 class ScheduleLengths(FitCallback):
     """Divides the run among the schedules of several optimizers, and reports a wrong length.
+
+    A schedule that another callback replaces in the trainer, such as Lightning's
+    StochasticWeightAveraging, ends there.
 
     Args:
         scheduler: of this fit.
@@ -121,6 +125,8 @@ class ScheduleLengths(FitCallback):
         self._first_epoch, self._first_step = trainer.current_epoch, trainer.global_step
         for planned in self._planned:
             planned.first = planned.scheduler.last_epoch
+            planned.is_configured = not _is_replaced(trainer, planned.scheduler)
+            planned.scheduler.is_replaced = False  # where it is kept between fits
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         expected = planned_accumulation(trainer, trainer.current_epoch) or self._accumulated
@@ -137,6 +143,13 @@ class ScheduleLengths(FitCallback):
                     f"{updates:g} updates, and the schedule of {planned.name} was made for "
                     f"{planned.scheduler.curve.total}; {planned.setting} sets its length"
                 )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        for planned in self._planned:
+            if planned.is_configured:
+                planned.scheduler.is_replaced = _is_replaced(trainer, planned.scheduler)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

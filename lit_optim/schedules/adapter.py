@@ -96,6 +96,9 @@ class ScheduledLR(CurveSetter, LRScheduler):
     _initial: Mapping[int, float] = {}
     #: the lrs that other code has set last
     _others_lrs: list[float | None] | None = None
+    #: whether another scheduler has taken its place: it moves only if `step` is called, and leaves
+    #: the lrs alone otherwise
+    is_replaced = False
     #: how many steps of the curve an update is, once `step` was called
     _steps_per_update: int | None = None
 
@@ -173,7 +176,8 @@ class ScheduledLR(CurveSetter, LRScheduler):
 
     def after_update(self, updates: Updates) -> None:
         """Step; see `step_after_updates`."""
-        self._advance()
+        if not self.is_replaced:
+            self._advance()
 
     def _initial_step(self) -> None:
         """Go to the first update; torch's SequentialLR does it a second time."""
@@ -239,7 +243,7 @@ class ScheduledLR(CurveSetter, LRScheduler):
     def catch_up(self) -> None:
         """Advance by the updates that no call of `step` has followed; `Updates` calls this."""
         self._notice_others()
-        if self._is_moved_by_others:
+        if self._is_moved_by_others or self.is_replaced:
             return
         self._forget_predecessor()
         if not self._has_begun:
@@ -364,6 +368,8 @@ class ScheduledLR(CurveSetter, LRScheduler):
 
     def observe(self, metric: float) -> None:
         """Pass a new value of the metric to a curve that responds to one."""
+        if self.is_replaced:
+            return
         self._keep_changes()  # relative to the curve as it was when the lrs were set
         self.curve.observe(metric)
         self._apply()

@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
@@ -221,6 +222,50 @@ class Finetuning:
                     self.unfreeze_and_add_param_group(pl_module.net[0], optimizer, lr=LR / 4)
 
         return Thaw()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("strategy", ["linear", "cos"])
+@pytest.mark.parametrize("accumulated", [1, 3, None], ids=["batches", "accumulated", "manual"])
+def test_stochastic_weight_averaging(package, tmp_path, accumulated, strategy):
+    """Lightning's callback puts a scheduler of its own in the place of a schedule, as of torch's.
+
+    In manual optimization the module steps torch's, and nothing steps the callback's.
+    """
+    epochs, every = 4, accumulated or 1
+    steps = epochs * -(-BATCHES // every)
+
+    class Manual(modules(package).Net):
+        automatic_optimization = accumulated is not None
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            if self.automatic_optimization:
+                return loss
+            self.optimizers().zero_grad()
+            self.manual_backward(loss)
+            self.optimizers().step()
+            if isinstance(scheduler := self.lr_schedulers(), LambdaLR):
+                scheduler.step()
+
+    def torchs(module):
+        optimizer = torch.optim.SGD(module.parameters(), lr=LR)
+        scheduler = LambdaLR(optimizer, lambda t: (steps - 1 - t) / steps)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    found = []
+    for configure in (torchs, ours(partial(torch.optim.SGD, lr=LR), linear())):
+        callback = package.callbacks.StochasticWeightAveraging(
+            0.02, swa_epoch_start=2, annealing_epochs=2, annealing_strategy=strategy
+        )
+        module = Manual(configure)
+        fit(
+            package, tmp_path, module, [callback], max_epochs=epochs, limit_val_batches=0,
+            **({} if accumulated is None else {"accumulate_grad_batches": accumulated}),
+        )  # fmt: skip
+        found.append(module.used)
+    assert len(found[0]) == steps
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
 def test_finetuning(package, tmp_path):
