@@ -8,12 +8,16 @@ Type checkers and editors read `__init__.pyi`, which scripts/stubs.py writes.
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 from lit_optim.lazy_names import explain_misspelt_imports, look_up_lazily
 from lit_optim.moved_names import keep_old_names
 
 __version__ = "0.1.0"
+
+# hydra-zen locates the callable package `param_groups` as lit_optim.lit_optim.param_groups
+lit_optim = sys.modules[__name__]
 
 #: What is here besides the optimizers, which are found by their files: each name with its module.
 _PLACES = {

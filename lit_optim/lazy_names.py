@@ -65,12 +65,15 @@ def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError
 class _MisspeltImports:
     """Answers `from package import Nmae`; Python itself suggests nothing before 3.12.
 
-    Python looks for a module of that name when the package has no such attribute.
+    Python looks for a module of that name when the package has no such attribute. Who only asks
+    whether a module is there, by `importlib.util.find_spec`, is told that it is not.
     """
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
         package, _, name = fullname.rpartition(".")
-        if package in _NAMES:
+        caller = sys._getframe(1).f_back
+        is_import = caller is not None and caller.f_code.co_name == "_find_and_load_unlocked"
+        if package in _NAMES and is_import:
             from lit_optim.errors import suggest
 
             near = suggest(name, _NAMES[package]())

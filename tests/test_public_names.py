@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
+import pickle
 import subprocess
 import sys
+from functools import partial
 from types import ModuleType
 
 import pytest
+from torch import nn
 
 import lit_optim
 from lit_optim.schedules.registry import argument_names, schedules_by_name
@@ -97,7 +101,11 @@ def test_a_name_like_no_other_gets_no_suggestion():
     with pytest.raises(ImportError, match="cannot import name 'qqqqqq'") as caught:
         exec("from lit_optim import qqqqqq")
     assert "did you mean" not in str(caught.value)
-    assert importlib.util.find_spec("lit_optim.qqqqqq") is None
+
+
+@pytest.mark.parametrize("name", ["lit_optim.Adamw", "lit_optim.shedule", "lit_optim.qqqqqq"])
+def test_a_module_that_is_not_there_has_no_spec(name):
+    assert importlib.util.find_spec(name) is None
 
 
 def test_a_traceback_suggests_once():
@@ -112,6 +120,18 @@ def test_nothing_is_imported_to_list_the_names():
         "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_the_callable_package_is_pickled_and_copied_like_a_function(protocol):
+    package = lit_optim.param_groups
+    assert (package.__module__, package.__qualname__) == ("lit_optim", "param_groups")
+    assert pickle.loads(pickle.dumps(package, protocol)) is package
+    assert copy.copy(package) is copy.deepcopy(package) is package
+    bound = pickle.loads(pickle.dumps(partial(package, base="single"), protocol))
+    net = nn.Linear(2, 2)
+    names = [group["name"] for group in bound(net)]
+    assert names == [group["name"] for group in package(net, base="single")]
 
 
 def test_modules_are_modules():

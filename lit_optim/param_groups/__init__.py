@@ -5,6 +5,7 @@ The package itself can be called: `lit_optim.param_groups(model)` returns groups
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -45,7 +46,10 @@ __all__ = [
 
 
 class _CallablePackage(ModuleType):
-    """This package, which can be called like `divide_parameters`."""
+    """This package, which can be called like `divide_parameters`.
+
+    As a function has, it has a `__module__` and a `__qualname__`, and it can be pickled.
+    """
 
     def __call__(
         self,
@@ -55,5 +59,10 @@ class _CallablePackage(ModuleType):
     ) -> list[dict[str, Any]]:
         return divide_parameters(module, base, rules)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (self.__name__,)
+
+
+__module__, __qualname__ = __name__.rsplit(".", 1)
 
 sys.modules[__name__].__class__ = _CallablePackage

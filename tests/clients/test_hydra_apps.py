@@ -108,6 +108,18 @@ def test_zen_builds_every_schedule(name):
     assert made == function()
 
 
+@pytest.mark.parametrize("name", [None, "no_decay", "single", "layer_decay", "divide_parameters"])
+def test_zen_builds_param_groups(name):
+    zen = import_client("hydra_zen")
+    package = lit_optim.param_groups
+    function = package if name is None else getattr(package, name)
+    conf = zen.builds(function, populate_full_signature=True, zen_partial=True)
+    read = OmegaConf.create(zen.to_yaml(conf))
+    net = module()
+    made, expected = instantiate(read)(net), function(net)
+    assert [group["name"] for group in made] == [group["name"] for group in expected]
+
+
 def test_zen_runs_a_task_with_partials_of_ours():
     zen = import_client("hydra_zen")
     store = zen.ZenStore(deferred_hydra_store=True)
