@@ -17,6 +17,7 @@ from tests.optimizers.running import NAMES, class_of
 START = """\
 from functools import partial
 
+import numpy
 import pytorch_lightning
 import torch
 from lightning.pytorch import LightningModule
@@ -40,6 +41,8 @@ RIGHT = [
     "AdamW([{'params': [torch.ones(2)], 'lr': 0.1}])",
     "AdamW(model.named_parameters())",
     "AdamW(model, torch.tensor(0.1), betas=[0.9, 0.95], fused=True, foreach=None)",
+    "AdamW(model, lr=torch.tensor(0.1), weight_decay=0)",
+    "Muon(model, lr=numpy.float32(0.1))",
     "Muon(model, adamw_betas=[0.9, 0.95])",
     "lit_optim.Muon(model, lr=0.02)",
     "Muon(param_groups(model), lr=0.02, momentum=0.9)",
@@ -57,6 +60,8 @@ RIGHT = [
     "torch.optim.lr_scheduler.SequentialLR(optimizer, [scheduled, scheduled], [3])",
     "lr: float = schedules.wsd(total=10).curve(Horizon(10))(3)",
     "lr_schedulers.cosine_warmup(optimizer, warmup='5%', steps=10)",
+    "lr_schedulers.plateau(optimizer).step(0.5)",
+    "schedule(optimizer, schedules.plateau()).step(torch.tensor(0.5))",
     "lit_optim.lr_schedulers.OneCycleLR(optimizer, pct_start=0.1, steps=10)",
     "configure_optimizers(module, partial(AdamW, lr=1e-3), cosine_warmup())",
     "configure_optimizers(module, 'adamw', 'cosine_warmup')",

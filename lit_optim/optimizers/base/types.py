@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, SupportsFloat
 
 from torch import Tensor, nn
 
@@ -13,8 +13,8 @@ if not TYPE_CHECKING:
     Real = float
     Pair = tuple[float, float]
     Triple = tuple[float, float, float]
-else:  # as in torch, an lr may be a tensor, and numbers may be in any sequence of that length
-    Real = float | Tensor
+else:  # an lr may be a tensor or NumPy's number, and numbers in any sequence of that length
+    Real = SupportsFloat
     Pair = Sequence[float]
     Triple = Sequence[float]
 Positive = Annotated[Real, "> 0"]
