@@ -70,6 +70,8 @@ class Updates:
         self._had_gradient = False
         self._announced = False
         self._sees_gradients = False  # whether there ever was a gradient, as for most optimizers
+        #: whether `step` was called for single parameters since the last update
+        self.steps_by_parameter = False
         self._backward: _BackwardWatcher | None = None
         self._pre_hook: Any = None
         if hasattr(optimizer, "_optimizer_step_pre_hooks"):
@@ -97,8 +99,19 @@ class Updates:
         if self._is_stepping or self._sees_gradients:
             return
         self._watch_backward()
-        if self._backward is not None and self._backward.has_updated():
+        updated = self._backward is not None and self._backward.has_updated()
+        updated, self.steps_by_parameter = updated or self.steps_by_parameter, False
+        if updated:
             self._count()
+
+    def is_parameter_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether this call of `step` is for a single parameter, given to it, in the backward pass.
+
+        All of them until the next step of the loop are one update.
+        """
+        found = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
+        self.steps_by_parameter |= found
+        return found
 
     def begin_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Note that a call of `step` begins.
@@ -147,6 +160,8 @@ class Updates:
 
     def _before_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         changed = None
+        if self.is_parameter_step(args, kwargs):
+            return changed
         if not self.is_stepping:
             self._by_hook = True
             changed = self.begin_step(args, kwargs)
@@ -296,6 +311,8 @@ def _wrap_step(optimizer: Optimizer, updates: Updates) -> None:
         target._opt_called = True  # type: ignore[union-attr]  # torch's schedulers check it
         call = function.__get__(target, type(target)) if is_method else function
         if updates.is_stepping:
+            return call(*args, **kwargs)
+        if updates.is_parameter_step(args, kwargs):
             return call(*args, **kwargs)
         args, kwargs = updates.begin_step(args, kwargs)
         returned = False

@@ -90,6 +90,22 @@ class InTensorHooks(InBackward):
         return loss
 
 
+class StepsParameters(torch.optim.SGD):
+    """optimi's gradient release: hooks call `step(param=p)`; `step()` does nothing."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, lr=lr)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.register_post_accumulate_grad_hook(lambda p: self.step(param=p))
+
+    def step(self, closure=None, param=None):
+        if param is not None:
+            param.data.add_(param.grad, alpha=-self.param_groups[0]["lr"])
+            param.grad = None
+        return None if closure is None else closure()
+
+
 def clears_in_a_hook(params, lr):
     """SGD with somebody's hook that clears the gradients after every step."""
     optimizer = torch.optim.SGD(params, lr=lr)
@@ -116,4 +132,5 @@ OTHERS = {
     "replaced_step": replaced_step,
     "in_backward": InBackward,
     "in_tensor_hooks": InTensorHooks,
+    "in_steps_of_parameters": StepsParameters,
 }

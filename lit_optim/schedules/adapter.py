@@ -308,6 +308,7 @@ class ScheduledLR(CurveSetter, LRScheduler):
         """Warn as torch does about a `step` that comes first, and about updates that never come."""
         unseen = self._updates.count - self._seen  # in a copy, of updates of the original
         attempts = self._updates.count + self._updates.step_calls + unseen
+        attempts += self._updates.steps_by_parameter
         message = None
         if self._step_count == 1 and not hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
             message = (
