@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any
+from weakref import ref
 
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_optim.group_fields import group_name
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
+from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import by_role
 from lit_optim.param_groups.describe import parameter_names
 from lit_optim.training.overrides import FitCallback
 from lit_optim.training.requirements import requirements_of
+from lit_optim.updates import innermost_optimizer
 from lit_optim.wrappers import Wrapper
 
 
@@ -112,3 +116,33 @@ class AddedGroups(FitCallback):
             if is_a(callback, "callbacks.BaseFinetuning"):
                 saved = callback._apply_mapping_to_param_groups(self.optimizer.param_groups, names)
                 callback._internal_optimizer_metadata[place] = saved
+
+
+def name_added_groups(optimizer: Optimizer, module: nn.Module) -> None:
+    """Let code that knows no names add groups to an optimizer of another package.
+
+    torch's `add_param_group` refuses a group without `param_names` beside groups that have them, as
+    those of lit_optim have. Such a group gets the names of the module.
+
+    Args:
+        optimizer: whose groups may have names; changed.
+        module: with its parameters.
+    """
+    innermost = innermost_optimizer(optimizer)
+    has_names = any("param_names" in group for group in innermost.param_groups)
+    if isinstance(innermost, OptimizerBase) or not has_names:
+        return
+    weak_optimizer, weak_module = ref(innermost), ref(module)
+
+    def add_named(param_group: dict[str, Any]) -> None:
+        target, owner = weak_optimizer(), weak_module()
+        assert target is not None
+        params = param_group["params"] if isinstance(param_group, dict) else None
+        if owner is not None and params is not None and not isinstance(params, set):
+            params = param_group["params"] = [params] if isinstance(params, Tensor) else [*params]
+            if all(isinstance(p, Tensor) for p in params):
+                names = parameter_names(owner)
+                param_group.setdefault("param_names", [names.get(p, "?") for p in params])
+        type(target).add_param_group(target, param_group)
+
+    innermost.add_param_group = add_named  # type: ignore[method-assign]

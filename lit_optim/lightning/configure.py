@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_optim.callbacks.added_groups import AddedGroups
+from lit_optim.callbacks.added_groups import AddedGroups, name_added_groups
 from lit_optim.callbacks.averaged_weights import Averaging, average_weights
 from lit_optim.callbacks.ddp_rewrapping import RewrapDDP
 from lit_optim.callbacks.lazy_layers import initialize_lazy_layers
@@ -185,6 +185,7 @@ def set_up_optimizer(
         groups = (param_groups or no_decay)(module)
         made = build_optimizer(make, part.restrict(groups) if part else groups, module,
                                part.networks if part else ())  # fmt: skip
+    name_added_groups(made, module)
     if has_finetuning(trainer):
         callbacks.append(AddedGroups(made))
     if lr_rule is not None:

@@ -103,6 +103,65 @@ def test_as_torchs_optimizer_in_lightning(tmp_path, callback, param_groups):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(torch.optim.AdamW, lr=LR),
+        Wrapped(partial(torch.optim.AdamW, lr=LR), partial(Ema, decay=0.5)),
+        lambda groups: torch.optim.AdamW(groups, lr=LR),
+        "instance",
+    ],
+    ids=["class", "wrapped", "function", "instance"],
+)
+def test_an_optimizer_of_torch(tmp_path, callback, make):
+    """Groups without names are added to groups that have them, and the run can be resumed."""
+
+    def configure(module):
+        if make != "instance":
+            return ours(make=make)(module)
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        return lit_optim.configure_optimizers(module, torch.optim.AdamW(named, lr=LR))
+
+    expected, _ = fit(tmp_path, torchs, callback)
+    found, run = fit(tmp_path, configure, callback)
+    assert found.lrs == expected.lrs
+    names = [n for g in run.optimizers[0].param_groups for n in g["param_names"]]
+    assert sorted(names) == sorted(n for n, _ in found.named_parameters())
+    half, first = fit(tmp_path, configure, callback, epochs=EPOCHS - 1)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = Pretrained(configure)
+    again = trainer(tmp_path, max_epochs=EPOCHS, callbacks=[callback(), Resumable()])
+    again.fit(resumed, Data(batches=BATCHES), ckpt_path=tmp_path / "half.ckpt")
+    assert half.lrs + resumed.lrs == expected.lrs
+    if not isinstance(make, Wrapped):  # whose weights at the end are the averages
+        for p, q, r in zip(*(m.parameters() for m in (expected, found, resumed)), strict=True):
+            assert torch.equal(p, q)
+            assert torch.equal(p, r)
+
+
+@pytest.mark.parametrize("form", [list, iter, lambda params: next(iter(params)), "named"])
+def test_a_group_that_the_module_itself_adds(tmp_path, form):
+    """As in torch, by its parameters, one parameter or named parameters."""
+
+    class Adds(Pretrained):
+        def on_train_start(self):
+            self.added = nn.Linear(2, 2).double()
+            given = self.added.parameters()
+            params = self.added.named_parameters() if form == "named" else form(given)
+            self.trainer.optimizers[0].add_param_group({"params": params, "lr": 0.5})
+
+    module = Adds(ours(make=partial(torch.optim.SGD, lr=LR)))
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(module, Data(batches=1))
+    group = run.optimizers[0].param_groups[-1]
+    prefix = "" if form == "named" else "added."
+    names = [prefix + name for name, _ in module.added.named_parameters()]
+    assert group["param_names"] == names[: len(group["params"])]
+    assert group["lr"] == 0.5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
 def test_under_a_schedule(tmp_path, callback):
     """The head follows the schedule; what is unfrozen begins as its callback says, and follows."""
     module, _ = fit(tmp_path, ours(linear(warmup=0)), callback)
