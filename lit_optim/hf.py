@@ -19,15 +19,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim import param_groups as groupings
-from lit_optim.errors import UsageError, show, suggest
-from lit_optim.making import make_optimizer, optimizer_class
+from lit_optim.errors import UsageError, describe_value, show, suggest
+from lit_optim.making import make_optimizer_by_role
 from lit_optim.missing import require
 from lit_optim.optimizers import find_optimizer
-from lit_optim.optimizers.base.parameters import MissingRoles
 from lit_optim.param_groups import MakeGroups
 from lit_optim.requirements import REQUIREMENTS, is_far_lr
 from lit_optim.schedules.core import Schedule
@@ -41,6 +39,10 @@ LOG = logging.getLogger("lit_optim")
 
 #: An optimizer class, a partial of one, or a function of the param groups.
 MakeOptimizer = Callable[[Any], Optimizer]
+OPTIMIZER = (
+    "an optimizer class, a partial of one, such as partial(lit_optim.AdamW, lr=1e-3), a function "
+    "of the param groups, or a name, such as adamw"
+)
 #: Classes that are made when they are looked up: the mixin and transformers' class.
 CLASSES = {"Trainer": "TrainerMixin", "TrainingArguments": "TrainingArgumentsMixin"}
 #: The values of `optim_args`, as in "momentum=0.9, betas=(0.9, 0.95)".
@@ -129,7 +131,12 @@ class TrainerMixin:
             make = _complete_optimizer(self._make_optimizer, self.args)
             module = next((one for one in (*args, *kwargs.values()) if one is not None), self.model)
             groups = _leave_out_frozen(self._param_groups(module))
-            self.optimizer = _check_steppable(_make_by_role(make, groups, module))
+            made = make_optimizer_by_role(
+                make,
+                lambda by_role: groupings.by_role(groups, module) if by_role else groups,
+                _check_is_optimizer,
+            )
+            self.optimizer = _check_steppable(made)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -177,9 +184,8 @@ def _check_types(optimizer: Any, schedule: Any) -> None:
         optimizer is None or isinstance(optimizer, str) or callable(optimizer)
     ):
         raise UsageError(
-            "optimizer must be an optimizer class, a partial of one, such as "
-            f"partial(lit_optim.AdamW, lr=1e-3), or a name, such as adamw, got {show(optimizer)}; "
-            "an optimizer that exists goes to optimizers=(optimizer, scheduler)"
+            f"optimizer must be {OPTIMIZER}, got {describe_value(optimizer)}; an optimizer that "
+            "exists goes to optimizers=(optimizer, scheduler)"
         )
     if not (schedule is None or isinstance(schedule, Schedule | str)):
         raise UsageError(
@@ -280,18 +286,12 @@ def _leave_out_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def _make_by_role(
-    make: MakeOptimizer, groups: list[dict[str, Any]], module: nn.Module
-) -> Optimizer:
-    """Create the optimizer; one that needs roles gets groups that are divided by them."""
-    made: Optimizer
-    if "roles" in getattr(optimizer_class(make), "requirements", ()):
-        groups = groupings.by_role(groups, module)
-    try:
-        made = make_optimizer(make, groups)
-    except MissingRoles:  # within a function that does not show its class
-        made = make_optimizer(make, groupings.by_role(groups, module))
-    return made
+def _check_is_optimizer(made: Any) -> None:
+    if not isinstance(made, Optimizer):
+        raise UsageError(
+            f"optimizer must be {OPTIMIZER}; called with the param groups it gave "
+            f"{describe_value(made)}"
+        )
 
 
 def _check_steppable(optimizer: Any) -> Any:

@@ -1,10 +1,11 @@
-"""Creates an optimizer from param groups, also if its class refuses some of their keys."""
+"""Creates an optimizer from groups: with roles if it needs them, bare if it refuses their keys."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.optim import Optimizer
@@ -12,6 +13,8 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError, first_line
 from lit_optim.optimizers.base.groups import BOOKKEEPING, apply_lr_mult
 from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.optimizers.base.parameters import MissingRoles
+from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")
 
@@ -51,6 +54,40 @@ def make_optimizer(make: Callable[[Any], Any], groups: Groups) -> Any:
     return made
 
 
+def make_optimizer_by_role(
+    make: Callable[[Any], Any],
+    divide: Callable[[bool], list[dict[str, Any]]],
+    check: Callable[[Any], None],
+) -> Optimizer:
+    """Create an optimizer; one that needs roles gets groups that are divided by them.
+
+    Whether it needs them is declared by its class, which is known of a class or a partial. What
+    another function makes is asked: if it needs roles and has none, it is made once more.
+
+    Args:
+        make: returns an optimizer.
+        divide: returns the param groups, with roles or without.
+        check: raises an error if what `make` returned is not an optimizer.
+
+    Raises:
+        UsageError: as `make_optimizer`, or the function does not pass on the roles.
+    """
+    if not _declares_roles(optimizer_class(make)):
+        with _held_back_warnings() as held:
+            try:
+                made: Optimizer | None = make_optimizer(make, divide(False))
+            except MissingRoles:
+                made = None
+            else:
+                check(made)
+                made = None if _lacks_roles(made) else made
+            if made is None:
+                held.clear()
+        if made is not None:
+            return made
+    return _make_with_roles(make, divide(True), check)
+
+
 def optimizer_class(make: Any) -> Any:
     """Return the class or the function behind partials and wrappers."""
     while True:
@@ -58,6 +95,59 @@ def optimizer_class(make: Any) -> Any:
         if inner is None:
             return make
         make = inner
+
+
+def _make_with_roles(
+    make: Callable[[Any], Any], groups: list[dict[str, Any]], check: Callable[[Any], None]
+) -> Optimizer:
+    try:
+        made: Optimizer = make_optimizer(make, groups)
+    except MissingRoles as error:
+        raise UsageError(
+            f"{error}; the function that makes it was given such groups and must pass them on as "
+            "they are"
+        ) from error
+    check(made)
+    others = [group for group in groups if group["role"] != "hidden"]
+    if others and _lacks_roles(made):
+        name = type(innermost_optimizer(made)).__name__
+        first = (others[0].get("param_names") or ["a parameter"])[0]
+        raise UsageError(
+            f"{name} takes hidden matrices, and {first} is none: the function that makes it was "
+            "given groups with roles and must pass them on as they are"
+        )
+    return made
+
+
+def _declares_roles(optimizer: Any) -> bool:
+    """Whether an optimizer or its class says that it needs roles."""
+    needs = getattr(optimizer, "requirements", ())
+    return isinstance(needs, tuple) and "roles" in needs
+
+
+def _lacks_roles(optimizer: Any) -> bool:
+    """Whether an optimizer needs roles, and its groups have none."""
+    return _declares_roles(innermost_optimizer(optimizer)) and not any(
+        group.get("role") for group in optimizer.param_groups
+    )
+
+
+@contextmanager
+def _held_back_warnings() -> Iterator[list[logging.LogRecord]]:
+    """Hold back our warnings; those that are left in the list at the end are shown."""
+    held: list[logging.LogRecord] = []
+
+    def hold(record: logging.LogRecord) -> bool:
+        held.append(record)
+        return False
+
+    LOG.addFilter(hold)
+    try:
+        yield held
+    finally:
+        LOG.removeFilter(hold)
+        for record in held:
+            LOG.handle(record)
 
 
 def _make_from_bare_groups(make: Callable[[Any], Any], groups: Groups, error: Exception) -> Any:

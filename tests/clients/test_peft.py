@@ -128,3 +128,29 @@ def test_the_trainer_trains_adapters(tmp_path):
     same = dict(model.named_parameters())
     for name, p in loaded.named_parameters():
         assert torch.equal(p, same[name]), name
+
+
+FORMS = {
+    "class": lit_optim.Muon,
+    "function": lambda groups: lit_optim.Muon(groups, lr=0.02),
+    "wrapped": lambda groups: lit_optim.Ema(lit_optim.Muon(groups, lr=0.02)),
+    "keywords": lambda params: lit_optim.Muon(params=params, lr=0.02),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_roles_where_all_that_trains_is_a_matrix(form, tmp_path, caplog):
+    """Embeddings and the head are no hidden matrices, although the optimizer would take them."""
+    model = adapted(modules_to_save=["wte", "lm_head"])
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    made = hf.Trainer(model, arguments, optimizer=FORMS[form]).create_optimizer()
+    expected = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.ndim == 2
+            ends = {"wte": "embedding", "lm_head": "head"}
+            expected[p] = next((r for end, r in ends.items() if f"{end}." in name), "hidden")
+    found = {p: group["role"] for group in made.param_groups for p in group["params"]}
+    assert found == expected
+    assert set(found.values()) == {"hidden", "embedding", "head"}
+    assert "without roles" not in caplog.text
