@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -17,8 +18,13 @@ from lit_optim.param_groups.tree import NORMS, STACKS, Entry, Node, Tree, read_t
 
 Role = Literal["hidden", "embedding", "head", "first", "norm", "bias", "vector", "other"]
 
-#: Names of linear layers that compute queries, keys and values at once.
-FUSED = re.compile(r"qkv|qkv_proj|c_attn|in_proj|wqkv|query_key_value", re.IGNORECASE)
+#: Names of linear layers that compute queries, keys and values at once, or keys and values.
+FUSED_QKV = re.compile(
+    r"(to_|w_?)?qkv(_proj|_linear)?|qkv_?[nw]?|c_attn|in_proj|query_key_value", re.IGNORECASE
+)
+FUSED_KV = re.compile(r"(to_|w_?)?kv(_proj|_linear)?|key_value", re.IGNORECASE)
+#: Names of linear layers that compute the gate and the values of a gated unit, of any equal width.
+FUSED_GATE = re.compile(r"gate_up_proj|gate_and_up_proj|up_gate_proj", re.IGNORECASE)
 #: Names of parameters outside of layers that are looked up or added, not multiplied.
 TABLE = re.compile(r"emb|token|(^|[._])(wpe|wte|pos)($|[._])", re.IGNORECASE)
 #: The number of gates whose weights a recurrent layer stacks in one matrix.
@@ -101,11 +107,18 @@ def describe_parameters(module: nn.Module) -> list[ParameterInfo]:
     never a head), so that a frozen backbone has its lr when it is unfrozen later.
 
     Raises:
-        UsageError: a layer is lazy and has no shape yet, or FSDP has flattened the parameters.
+        UsageError: a layer is lazy and has no shape yet, FSDP has flattened the parameters, or
+            TorchScript has compiled a layer that is trained.
     """
     tree = read_tree(module)
     if tree.is_flattened:
         raise UsageError("FSDP has flattened the parameters: decide the groups before, by name")
+    for entry in tree.entries:
+        if isinstance(entry.node.module, torch.jit.ScriptModule) and entry.parameter.requires_grad:
+            raise UsageError(
+                "TorchScript does not keep the classes of layers, which decide the groups "
+                f"({entry.name}): pass the model that was compiled, which has the same parameters"
+            )
     entries: dict[nn.Parameter, list[Entry]] = {}
     for entry in tree.entries:
         entries.setdefault(entry.parameter, []).append(entry)
@@ -280,16 +293,22 @@ def _role_of_matrix(
 def _count_parts(entry: Entry, transposed: bool, tree: Tree) -> int:
     """Return the number of equal matrices that are stacked in a parameter, along its outputs."""
     layer, own = entry.node.module, entry.tensor
-    if own == "weight_hr" or _is_factor(entry):
+    if _is_factor(entry):
         return 1
     if own == "in_proj_weight":
         return 3
     rows, columns = entry.parameter.shape[:2][:: -1 if transposed else 1]
     name = entry.node.name.rpartition(".")[2]
-    if tree.is_linear(layer) and FUSED.fullmatch(name):
+    if tree.is_linear(layer):
+        if FUSED_GATE.fullmatch(name):
+            return 2 if rows % 2 == 0 else 1
         # the keys and values of a cross attention in GPT-2 are two
-        parts = (2, 3) if transposed and name == "c_attn" else (3,)
+        parts = [3] * bool(FUSED_QKV.fullmatch(name))
+        parts += [2] * (bool(FUSED_KV.fullmatch(name)) or (transposed and name == "c_attn"))
+        # other shapes are those of heads that share keys and values: the parts differ in height
         return next((k for k in parts if rows == k * columns), 1)
+    if not own.startswith(("weight_ih", "weight_hh")):
+        return 1  # the projection of an LSTM
     return next((gates for kind, gates in GATES.items() if isinstance(layer, kind)), 1)
 
 

@@ -49,7 +49,7 @@ def _shows_transposed(layer: nn.Module) -> bool | None:
     if rows == columns:
         return None
     features = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
-    bias = layer._parameters.get("bias")
+    bias = _own_parameters(layer).get("bias")
     return features == (rows, columns) or (
         features != (columns, rows) and bias is not None and tuple(bias.shape) == (columns,)
     )
@@ -57,8 +57,14 @@ def _shows_transposed(layer: nn.Module) -> bool | None:
 
 def _stored_weight(layer: nn.Module) -> Tensor | None:
     """The weight as it is stored, without computing what parametrizations make of it."""
-    name = "weight_v" if "weight_v" in layer._parameters else "weight"  # torch's old weight_norm
+    own = _own_parameters(layer)
+    name = "weight_v" if "weight_v" in own else "weight"  # torch's old weight_norm
     if is_parametrized(layer, "weight"):
         parts = [p for p in layer.parametrizations["weight"].parameters() if p.ndim > 1]  # type: ignore[index, union-attr]
         return parts[-1] if parts else None
-    return layer._parameters.get(name)
+    return own.get(name)
+
+
+def _own_parameters(layer: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The parameters of a layer itself; those of TorchScript's are not in a dict."""
+    return dict(layer._parameters.items())

@@ -223,3 +223,65 @@ def test_patterns_do_not_make_a_vector_hidden(name):
     matrices = [(n, p) for n, p in net.named_parameters() if p.ndim > 1]
     optimizer = class_of(name)(matrices, roles={"0.weight": "other"})
     assert [group["role"] for group in optimizer.param_groups] == ["other", "hidden"]
+
+
+def test_groups_in_keller_jordans_form_are_divided_by_use_muon():
+    net = model()
+    hidden = [net[1].weight, net[2].weight]
+    rest = [p for p in net.parameters() if p.ndim < 2 or p is net[0].weight or p is net[4].weight]
+    for name in WITH_ROLES:
+        groups = [
+            {"params": hidden, "use_muon": True, "lr": 0.02},
+            {"params": rest, "use_muon": False, "lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-10},
+        ]
+        optimizer = class_of(name)(groups)
+        assert [group["role"] for group in optimizer.param_groups] == ["hidden", "other"]
+        assert optimizer.param_groups[1]["eps"] == 1e-10
+        with pytest.raises(UsageError, match="use_muon=True contradicts role=other"):
+            class_of(name)([{"params": hidden, "use_muon": True, "role": "other"}])
+        with pytest.raises(UsageError, match="use_muon must be True or False, got 'yes'"):
+            class_of(name)([{"params": hidden, "use_muon": "yes"}])
+
+
+def test_use_muon_trains_the_others_as_torchs_adamw():
+    net, twin = model(), model()
+    rest = [net[0].weight]
+    optimizer = class_of("muon")(
+        [
+            {"params": [net[1].weight], "use_muon": True},
+            {"params": rest, "use_muon": False, "lr": 0.1, "weight_decay": 0.0},
+        ]
+    )
+    theirs = torch.optim.AdamW([twin[0].weight], lr=0.1, betas=(0.9, 0.95), weight_decay=0.0)
+    for p in (net[0].weight, net[1].weight, twin[0].weight):
+        p.grad = torch.sin(torch.arange(p.numel(), dtype=p.dtype)).view_as(p)
+    optimizer.step()
+    theirs.step()
+    torch.testing.assert_close(net[0].weight, twin[0].weight, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("compile_model", [torch.jit.script, "trace"])
+def test_torchscript_is_refused_where_classes_of_layers_decide(compile_model):
+    net = model()
+    if compile_model == "trace":
+        compiled = torch.jit.trace(net, torch.zeros(2, dtype=torch.long))
+    else:
+        compiled = compile_model(net)
+    with pytest.raises(UsageError, match="pass the model that was compiled"):
+        class_of("muon")(compiled)
+    optimizer = class_of("adamw")(compiled)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {
+        id(p) for p in net.parameters()
+    }
+
+
+def test_parameters_without_roles_are_told_what_to_do_when_added_too():
+    net = model()
+    optimizer = class_of("muon")(net)
+    layer = nn.Linear(6, 6).double()
+    with pytest.raises(MissingRoles, match="which add_param_group takes one by one"):
+        optimizer.add_param_group({"params": list(layer.parameters())})
+    for group in lit_optim.param_groups(layer):
+        optimizer.add_param_group(group)
+    added = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert {id(p) for p in layer.parameters()} <= added

@@ -147,3 +147,55 @@ def test_a_hyperparameter_of_another_optimizer_is_refused(key):
     state["param_groups"][0][key] = 0.5
     with pytest.raises(UsageError, match=f"AdamW has no {key}, but the state has 0.5"):
         AdamW(parameters()).load_state_dict(state)
+
+
+class SAM(torch.optim.Optimizer):
+    """The form of the wrapper that everybody copies: its groups are those of the optimizer."""
+
+    def __init__(self, params, base, rho=0.05, **settings):
+        super().__init__(params, {"rho": rho, "momentum": 0.5, "adaptive": False, **settings})
+        self.base_optimizer = base(self.param_groups, **settings)
+        self.param_groups = self.base_optimizer.param_groups
+
+    @torch.no_grad()
+    def step(self, closure):
+        backward = torch.enable_grad()(closure)
+        backward()
+        pairs = [(p, g["rho"]) for g in self.param_groups for p in g["params"]]
+        norm = torch.stack([p.grad.norm() for p, _ in pairs]).norm()
+        moves = [(p, p.grad * rho / norm) for p, rho in pairs]
+        for p, move in moves:
+            p.add_(move)
+        backward()
+        for p, move in moves:
+            p.sub_(move)
+        self.base_optimizer.step()
+
+
+def test_the_keys_of_a_wrapping_class_are_kept_as_torchs_optimizers_keep_them():
+    def train(base):
+        p = torch.nn.Parameter(torch.linspace(-1, 1, 6, dtype=torch.float64))
+        optimizer = SAM([p], base, lr=0.1)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = (p - 2).pow(4).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+        return p, optimizer
+
+    (ours, optimizer), (theirs, _) = train(AdamW), train(torch.optim.AdamW)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=0)
+    base = optimizer.base_optimizer
+    base.load_state_dict(base.state_dict())
+    assert (base.param_groups[0]["rho"], base.param_groups[0]["momentum"]) == (0.05, 0.5)
+
+
+def test_a_wrapping_class_excuses_no_misspelled_key_of_the_user():
+    with pytest.raises(UsageError, match="AdamW has no 'weight_decy'"):
+        SAM([{"params": parameters(), "weight_decy": 0.5}], AdamW, lr=0.1)
+    with pytest.raises(UsageError, match="AdamW has no 'nesterov'"):
+        SAM([{"params": parameters(), "nesterov": True}], AdamW, lr=0.1)

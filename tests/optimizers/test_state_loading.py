@@ -7,9 +7,10 @@ import io
 import pytest
 import torch
 
+from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import BLOCK
 from tests.kernels.test_precision import gaps, levels, tops
-from tests.optimizers.running import class_of
+from tests.optimizers.running import NAMES, class_of
 
 STORED = ("float32", "bfloat16", "int8")
 DTYPES = {
@@ -179,3 +180,41 @@ def test_empty_single_and_sleeping_parameters_load(before, after):
     for p, q in zip(first, second, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=0)
         assert found.state[q]["step"] == optimizer.state[p]["step"]
+
+
+@pytest.mark.parametrize("other", [torch.optim.Adam, torch.optim.SGD, torch.optim.Adagrad])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_of_another_optimizer_is_loaded_or_refused_in_one_line(name, other):
+    """Whatever happens, no step fails for want of what the state has not."""
+    kind = class_of(name)
+    p = start_matrix()
+    theirs, ours = other([p], lr=0.1), kind([start_matrix()])
+    p.grad = torch.ones_like(p)
+    theirs.step()
+    refused = None
+    try:
+        ours.load_state_dict(theirs.state_dict())
+    except UsageError as error:
+        refused = str(error)
+    if refused:
+        assert kind.__name__ in refused
+        assert "\n" not in refused
+        return
+    own = ours.param_groups[0]["params"][0]
+
+    def loss():
+        ours.zero_grad()
+        value = own.square().sum()
+        value.backward()
+        return value
+
+    before = own.detach().clone()
+    for _ in "12":  # the first step of ADOPT and SOAP moves nothing
+        loss()
+        ours.step(loss if "closure" in kind.requirements else None)
+    assert own.isfinite().all()
+    assert not own.equal(before)
+
+
+def start_matrix():
+    return torch.nn.Parameter(torch.ones(3, 4) + torch.eye(3, 4))

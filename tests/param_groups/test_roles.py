@@ -68,11 +68,10 @@ def test_fused_projections_and_gates_are_several_matrices():
     block.qkv, block.proj = nn.Linear(8, 24), nn.Linear(8, 8)
     block.lstm, block.gru = nn.LSTM(4, 6), nn.GRU(4, 6)
     block.attention = nn.MultiheadAttention(8, 2)
-    block.kv = nn.Linear(8, 16)
     block.out = nn.Linear(8, 3)
     found = describe(block)
     assert found["qkv.weight"] == ("hidden", 3)
-    assert found["proj.weight"] == found["kv.weight"] == ("hidden", 1)
+    assert found["proj.weight"] == ("hidden", 1)
     assert found["lstm.weight_ih_l0"] == found["lstm.weight_hh_l0"] == ("hidden", 4)
     assert found["gru.weight_hh_l0"] == ("hidden", 3)
     assert found["attention.in_proj_weight"] == ("hidden", 3)
@@ -126,3 +125,44 @@ def test_names_are_unique_where_parts_differ():
     assert [g["name"] for g in divided] == ["all.hidden_3", "all.bias", "all.hidden", "all.head"]
     assert divided[0]["split"] == 3
     assert "split" not in divided[2]
+
+
+FUSED = {
+    "qkv": 3, "to_qkv": 3, "Wqkv": 3, "w_qkv": 3, "qkv_proj": 3, "query_key_value": 3,
+    "kv": 2, "to_kv": 2, "Wkv": 2, "kv_proj": 2, "gate_up_proj": 2,
+}  # fmt: skip
+
+
+def block_with(name, rows):
+    block = nn.Module()
+    setattr(block, name, nn.Linear(8, rows))
+    block.out = nn.Linear(rows, 3)
+    return describe(block)[f"{name}.weight"]
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_projections_are_fused_by_name_and_shape(name):
+    assert block_with(name, 8 * FUSED[name]) == ("hidden", FUSED[name])
+    # heads that share keys and values, or a layer that only has such a name
+    rows = {8, 8 + 2 * 2, 8 * 5, 31} if name != "gate_up_proj" else {31}
+    assert {block_with(name, n) for n in rows} == {("hidden", 1)}
+
+
+def test_the_parts_of_a_gated_unit_have_any_width():
+    assert block_with("gate_up_proj", 2 * 13) == ("hidden", 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["gate_proj", "up_proj", "q_proj", "kv_cache_map", "kvoid", "to_q"]
+)
+def test_other_names_are_not_fused(name):
+    assert {block_with(name, 8 * k) for k in (1, 2, 3)} == {("hidden", 1)}
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_the_projection_of_an_lstm_has_no_gates(size):
+    net = nn.Sequential(nn.LSTM(8, 8, 2, proj_size=size, bidirectional=True), nn.Linear(8, 3))
+    found = {name: split for name, (role, split) in describe(net).items() if role == "hidden"}
+    # torch documents weight_ih and weight_hh as the four gates' matrices, weight_hr as one
+    assert {name: 1 if "_hr_" in name else 4 for name in found} == found
+    assert sum("_hr_" in name for name in found) == 4

@@ -50,7 +50,8 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
     optimizer fit. A group cannot set what the class has `fixed`. An `lr_mult` is multiplied into
     the lr. Numbers of numpy and torch become Python numbers, but an lr that is a tensor stays one.
     What says how torch computes a step is left out. A key that is no optimizer's
-    hyperparameter is kept, as in torch: other code may use it.
+    hyperparameter is kept, as in torch: other code may use it. So is a hyperparameter of an
+    optimizer that makes this one of its own groups, as SAM's `rho`.
 
     Raises:
         ValueError: the optimizer does not have the hyperparameter, its name is misspelled, or its
@@ -70,6 +71,7 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
         allowed = [name for name in known if name not in fixed]
         meant = _find_misspelled(key, [*allowed, "lr_mult"]) if unknown else None
         absent = unknown and (meant is not None or is_hyperparameter(key))
+        absent = absent and not _is_of_wrapper(optimizer, group, key)
         if absent or (key in fixed and value != fixed[key]):
             raise UsageError(
                 f"{type(optimizer).__name__} has no {key!r}; a param group may set "
@@ -101,6 +103,29 @@ def _find_misspelled(key: str, known: list[str]) -> str | None:
 def is_hyperparameter(key: str) -> bool:
     """Whether an optimizer of torch or of this package has a hyperparameter of this name."""
     return key in _hyperparameters()
+
+
+def _is_of_wrapper(optimizer: Optimizer, group: dict[str, Any], key: str) -> bool:
+    """Whether a key of a group is a hyperparameter of the optimizer that is making this one.
+
+    Wrappers such as SAM set their own hyperparameters in their groups, and then make an optimizer
+    of the class that they wrap, of the same groups.
+    """
+    first = group["params"][:1]
+    frame = inspect.currentframe()
+    while frame is not None:
+        maker = frame.f_locals.get("self")
+        if isinstance(maker, Optimizer) and maker is not optimizer:
+            groups = getattr(maker, "param_groups", ())
+            has_group = any(key in own and _is_same(own["params"][:1], first) for own in groups)
+            if has_group and key in maker.defaults:
+                return True
+        frame = frame.f_back
+    return False
+
+
+def _is_same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return list(map(id, some)) == list(map(id, others))
 
 
 @cache

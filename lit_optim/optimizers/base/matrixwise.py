@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.kernels.precision import State, clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.batch import Batch
@@ -124,6 +124,7 @@ class Matrixwise(OptimizerBase):
                 parameter is not a matrix or cannot be split as it says.
         """
         check_is_group(param_group)
+        param_group = _read_use_muon(param_group)
         first, *others = divide_group(param_group)
         if first is not param_group:
             for part in (first, *others):
@@ -164,7 +165,8 @@ class Matrixwise(OptimizerBase):
             if p.ndim < 2 and "role" not in group:
                 raise MissingRoles(
                     f"{name} updates hidden matrices, but {what}: pass the model, {name}(model), "
-                    "or groups from lit_optim.param_groups(model), so that AdamW takes the others"
+                    "or groups from lit_optim.param_groups(model), which add_param_group takes one "
+                    "by one, so that AdamW takes the others"
                 )
             if p.ndim < 2:
                 raise UsageError(
@@ -295,7 +297,7 @@ def _with_roles(params: Params, roles: Mapping[str, str]) -> list[Any]:
         return given
     if given and not isinstance(given[0], dict):
         given = [{"params": given}]
-    groups = [with_names(part) for group in given for part in divide_group(group)]
+    groups = [with_names(part) for group in given for part in divide_group(_read_use_muon(group))]
     names = [name for group in groups for name in group.get("param_names", ())]
     # torch prefixes the names of a compiled module; ours are those of the source
     roles = {pattern.replace("_orig_mod.", ""): role for pattern, role in roles.items()}
@@ -304,6 +306,23 @@ def _with_roles(params: Params, roles: Mapping[str, str]) -> list[Any]:
             near = suggest(pattern, names) or f"; the names are {', '.join(names) or 'not given'}"
             raise UsageError(f"roles: no parameter is called {pattern!r}{near}")
     return [part for group in groups for part in _by_name(group, roles)]
+
+
+def _read_use_muon(group: Group) -> Group:
+    """A group with the role that `use_muon` means, as groups of Keller Jordan's Muon have it.
+
+    Raises:
+        UsageError: it is neither True nor False, or contradicts the role.
+    """
+    if "use_muon" not in group:
+        return group
+    given = group["use_muon"]
+    if not isinstance(given, bool):
+        raise UsageError(f"use_muon must be True or False, got {show(given)}")
+    role = group.get("role", HIDDEN if given else "other")
+    if (role == HIDDEN) is not given:
+        raise UsageError(f"use_muon={given} contradicts role={role} of the same group")
+    return group | {"role": role}
 
 
 def _by_name(group: Group, roles: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -37,7 +37,7 @@ from lit_optim.optimizers.base.options import (
     check_options,
     option_scalars,
 )
-from lit_optim.optimizers.base.parameters import list_params
+from lit_optim.optimizers.base.parameters import label_parameters, list_params
 from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.types import Group, Params, Scalars
 from lit_optim.requirements import Requirement
@@ -322,7 +322,10 @@ class OptimizerBase(Options, torch.optim.Optimizer):
 
     def _check_complex(self, group: Group) -> None:
         if not self.takes_complex:
-            raise UsageError(f"{type(self).__name__} takes no complex parameters")
+            label = next(label for label, p in label_parameters(group) if p.is_complex())
+            raise UsageError(
+                f"{type(self).__name__} takes no complex parameters, and parameter {label} is one"
+            )
         for key in ("state_dtype", "master"):
             if group[key] != OPTIONS[key]:
                 raise UsageError(
@@ -349,14 +352,19 @@ class OptimizerBase(Options, torch.optim.Optimizer):
     def _load(self, state_dict: dict[str, Any]) -> None:
         how = [{key: group[key] for key in HOW} for group in self.param_groups]
         has_tensors = [isinstance(group["lr"], Tensor) for group in self.param_groups]
+        foreign = [group.keys() - self.owner(group).defaults for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group, kept, has_tensor in zip(self.param_groups, how, has_tensors, strict=True):
+        for group, kept, has_tensor, others in zip(
+            self.param_groups, how, has_tensors, foreign, strict=True
+        ):
             group.update(kept)
             owner = self.owner(group)
             known = {k: group[k] for k in (*owner.defaults, "initial_lr") if k in group}
             group.update(plain_arguments(known) if has_tensor else plain_values(known))
-            owner._drop_foreign(group)
+            owner._drop_foreign(group, others)
+            owner._check_lengths(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        checked: set[int] = set()
         owners = [(p, group) for group in self.param_groups for p in group["params"]]
         for i, (p, group) in zip(saved_ids, owners, strict=True):
             saved = {k: v for k, v in state_dict["state"].get(i, {}).items() if v is not None}
@@ -367,11 +375,16 @@ class OptimizerBase(Options, torch.optim.Optimizer):
             state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
             self.state[p] = state
             owner = self.owner(group)
-            numbers = [name for name in owner.initial_scalars(group) if name in saved]
-            state.update({name: float(saved.pop(name)) for name in numbers})
+            for name in owner.initial_scalars(group):
+                if name not in saved:
+                    owner._reject_state(name)
+                state[name] = float(saved.pop(name))
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
             group = owner.hyperparameters_for(p, group)
             state.update(owner.load_tensors(p, group, tensors))
+            if id(owner) not in checked and tensors:
+                checked.add(id(owner))
+                owner._check_states(p, group, state)
 
     def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
         """Make the tensors kept for p from those of a saved state."""
@@ -380,12 +393,13 @@ class OptimizerBase(Options, torch.optim.Optimizer):
             name: value.to(p.device, compute_dtype(p), copy=True) for name, value in saved.items()
         }
 
-    def _drop_foreign(self, group: Group) -> None:
+    def _drop_foreign(self, group: Group, kept: set[str]) -> None:
         """Remove torch's own keys from a loaded group; reject those that would have an effect.
 
-        Keys that are not hyperparameters stay: schedulers keep values there.
+        Keys that are not hyperparameters stay: schedulers keep values there. So do those in `kept`,
+        which the group had before, such as those of a wrapper.
         """
-        for key in set(group) - set(self.defaults) - BOOKKEEPING:
+        for key in set(group) - set(self.defaults) - BOOKKEEPING - kept:
             if key not in TORCHS_OWN and not is_hyperparameter(key):
                 continue
             value = group.pop(key)
@@ -396,6 +410,29 @@ class OptimizerBase(Options, torch.optim.Optimizer):
             if group[key] != value:
                 raise UsageError(
                     f"{type(self).__name__} has {key}={value}, but the state has {group[key]!r}"
+                )
+
+    def _check_states(self, p: Tensor, group: Group, state: dict[str, Any]) -> None:
+        """Reject a loaded state without a tensor that the optimizer needs."""
+        for name in self.new_state(p, group):
+            if name not in state:
+                self._reject_state(name)
+
+    def _reject_state(self, missing: str) -> NoReturn:
+        raise UsageError(
+            f"{type(self).__name__} keeps {missing} of each parameter, which the state does not "
+            "have: it is of another optimizer"
+        )
+
+    def _check_lengths(self, group: Group) -> None:
+        """Reject a loaded group with more or fewer betas, say, than the optimizer has."""
+        for key, value in self.defaults.items():
+            given = group[key]
+            if not isinstance(value, tuple) or given is None:
+                continue
+            if not isinstance(given, tuple | list) or len(given) != len(value):
+                raise UsageError(
+                    f"{type(self).__name__} has {len(value)} {key}, but the state has {given!r}"
                 )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

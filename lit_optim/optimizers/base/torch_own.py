@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.base.declared import TakesTorchsArguments
+from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, TakesTorchsArguments
 from lit_optim.optimizers.base.groups import check_group, join_groups, with_names
 from lit_optim.optimizers.base.parameters import label_parameters, list_params
 from lit_optim.optimizers.base.types import Params
@@ -50,6 +50,20 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
             raise UsageError(f"{name} takes one param group, of all parameters")
         group = check_group(self, param_group)
         super().add_param_group(_check_matrices(name, group) if self.takes_matrices_only else group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this class.
+
+        Raises:
+            UsageError: a group lacks a hyperparameter, because it is of another optimizer.
+        """
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            if missing := self.defaults.keys() - group.keys() - set(TORCHS_EXECUTION):
+                raise UsageError(
+                    f"{type(self).__name__} has {', '.join(sorted(missing))}, which the state does "
+                    "not have: it is of another optimizer"
+                )
 
     def run_torch_step(self, *arguments: Any) -> Any:
         """Call torch's `step` without its wrapper: this class's own calls the hooks of a step."""
@@ -98,15 +112,15 @@ def _check_matrices(owner: str, group: dict[str, Any]) -> dict[str, Any]:
         UsageError: one of them is not a real matrix.
     """
     group = with_names(group)
-    if any(p.is_complex() for p in group["params"]):
-        raise UsageError(f"{owner} takes no complex parameters")
     for name, p in label_parameters(group):
+        if p.is_complex():
+            raise UsageError(f"{owner} takes no complex parameters, and parameter {name} is one")
         if not p.numel():
             raise UsageError(f"{owner} takes no empty matrices, and parameter {name} is one")
         if p.ndim != 2:
             raise UsageError(
                 f"{owner} takes matrices only, but parameter {name} has shape "
-                f"{tuple(p.shape)}: use a model of matrices only (model=mlp model.bias=false) "
-                "or optimizer=adamw"
+                f"{tuple(p.shape)}: lit_optim.Muon(model) (optimizer=muon) leaves such parameters "
+                "to AdamW; a model of matrices only fits too (model=mlp model.bias=false)"
             )
     return group
