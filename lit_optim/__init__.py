@@ -45,6 +45,10 @@ def _find_places() -> dict[str, str]:
 
 
 def _is_listed(place: str) -> bool:
+    if place.startswith("lit_optim.optimizers."):
+        from lit_optim.optimizers import is_available
+
+        return is_available(place)
     if not place.startswith("lit_optim.lightning."):
         return True
     return any(find_spec(package) for package in ("lightning", "pytorch_lightning"))

@@ -16,6 +16,7 @@ import pytest
 from torch import nn
 
 import lit_optim
+from lit_optim import optimizers
 from lit_optim.schedules.registry import argument_names, schedules_by_name
 from tests.conftest import ROOT
 from tests.optimizers.running import NAMES, class_of
@@ -54,6 +55,37 @@ def test_every_optimizer_is_in_it():
     for name in NAMES:
         assert getattr(lit_optim, class_of(name).__name__) is class_of(name)
         assert class_of(name).__name__ in lit_optim.__all__
+
+
+@pytest.mark.parametrize(
+    ("installed", "missing"),
+    [
+        ("2.4.1", {"MuonTorch"}),
+        ("2.8.0+cpu", {"MuonTorch"}),
+        ("2.9.0", set()),
+        ("2.10.0", set()),
+        ("3.0.0a0", set()),
+    ],
+)
+def test_an_optimizer_that_needs_a_newer_torch_is_not_listed(installed, missing, monkeypatch):
+    monkeypatch.setattr(optimizers, "version", lambda name: installed)
+    optimizers.is_available.cache_clear()
+    try:
+        assert set(optimizers.class_places()) - {*lit_optim.__all__} == missing
+        assert set(optimizers.class_places()) - {*optimizers.__all__} == missing
+    finally:
+        optimizers.is_available.cache_clear()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimizer_is_found_without_importing_the_others(name, monkeypatch):
+    imported = []
+    monkeypatch.setattr(
+        optimizers, "import_module", lambda place: imported.append(place) or sys.modules[place]
+    )
+    found = class_of(name)
+    assert optimizers.find_optimizer(name) is optimizers.find_optimizer(found.__name__) is found
+    assert set(imported) == {found.__module__}
 
 
 def test_every_schedule_is_in_them():

@@ -6,12 +6,10 @@ built on is in `base`.
 
 from __future__ import annotations
 
-import inspect
-import pkgutil
 import re
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +28,32 @@ def class_places() -> dict[str, str]:
     return places
 
 
-__getattr__, __dir__ = look_up_lazily(__name__, class_places)
+@cache
+def is_available(place: str) -> bool:
+    """Whether the torch that is installed is new enough for an optimizer's module.
+
+    The module's source says what it needs; neither it nor torch is imported.
+    """
+    source = Path(__path__[0], f"{place.rpartition('.')[2]}.py").read_text("utf-8")
+    needed = re.search(r'^if torch\.__version__ < "(\d+)\.(\d+)"', source, re.MULTILINE)
+    if needed is None:
+        return True
+    installed = re.findall(r"\d+", version("torch"))[:2]
+    return [int(part) for part in installed] >= [int(part) for part in needed.groups()]
+
+
+__getattr__, __dir__ = look_up_lazily(__name__, class_places, is_available)
 
 
 def find_optimizer(name: str) -> Any:
     """Find the class of an optimizer by its name on the command line, or by its own.
 
     Raises:
-        UsageError: there is no such optimizer; names the nearest one.
+        UsageError: there is no such optimizer; names the nearest one. Or it needs a newer torch.
     """
-    classes = dict(_classes())
-    for key, optimizer in classes.items():
-        if name in (key, optimizer.__name__):
-            return optimizer
-    near = suggest(name, classes) or "; lit-optim optimizers lists them"
+    for class_name, place in class_places().items():
+        if name in (place.rpartition(".")[2], class_name):
+            return getattr(import_module(place), class_name)
+    names = [place.rpartition(".")[2] for place in class_places().values()]
+    near = suggest(name, names) or "; lit-optim optimizers lists them"
     raise UsageError(f"unknown optimizer {name!r}{near}")
-
-
-def _classes() -> Iterator[tuple[str, Any]]:
-    for module in pkgutil.iter_modules(__path__):
-        for name, value in vars(import_module(f"{__name__}.{module.name}")).items():
-            of_this_file = name.lower() == module.name.replace("_", "") and inspect.isclass(value)
-            # a base class has no hyperparameters
-            own = of_this_file and hasattr(value, "step")
-            if own and "lr" in inspect.signature(value).parameters:
-                yield module.name, value
