@@ -66,6 +66,7 @@ RIGHT = [
     "configure_optimizers(module, partial(AdamW, lr=1e-3), cosine_warmup())",
     "configure_optimizers(module, 'adamw', 'cosine_warmup')",
     "configure_optimizers(module, lambda groups: Muon(groups, lr=0.02), schedules.wsd())",
+    "configure_optimizers(module, AdamW(model), schedules.cosine)",
     "configure_optimizers(module, AdamW, 'wsd', of=model, updates_per_batch=1 / 5)",
     "configure_optimizers(module, AdamW(model), partial(StepLR, step_size=3), steps=10)",
     "configure_optimizers(module, {'name': 'adamw', 'lr': 0.1}, of=model.parameters())",

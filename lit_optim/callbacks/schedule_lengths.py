@@ -68,8 +68,8 @@ class _Planned:
 
     @property
     def setting(self) -> str:
-        """The setting that gives the length."""
-        return "scheduler.total" if self.share.steps is None else "steps"
+        """The argument that gives the length: of the schedule, or of configure_optimizers."""
+        return "total" if self.share.steps is None else "steps"
 
 
 class ScheduleLengths(FitCallback):

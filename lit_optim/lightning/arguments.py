@@ -43,7 +43,9 @@ MakeOptimizer = Callable[[Any], Optimizer]
 MakeScheduler = Callable[[Optimizer], Any]
 #: What `configure_optimizers` takes as an optimizer, and as a scheduler.
 AnyOptimizer = MakeOptimizer | Optimizer | Mapping[str, Any] | str
-AnyScheduler = Schedule | LRScheduler | MakeScheduler | Mapping[str, Any] | str
+AnyScheduler = (
+    Schedule | Callable[..., Schedule] | LRScheduler | MakeScheduler | Mapping[str, Any] | str
+)
 
 
 def check_arguments(
@@ -135,7 +137,8 @@ def read_optimizer(value: Any) -> MakeOptimizer | Optimizer:
         return _read_optimizer_config(value)
     if isinstance(value, Optimizer):
         return value
-    if callable(value) and not (_is_schedule(value) or is_torch_scheduler(value)):
+    is_module = isinstance(value, nn.Module)  # it can be called, but gives no optimizer
+    if callable(value) and not (is_module or _is_schedule(value) or is_torch_scheduler(value)):
         make: MakeOptimizer = value
         return make
     raise UsageError(f"optimizer must be {OPTIMIZER}, got {describe_value(value)}")

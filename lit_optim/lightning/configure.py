@@ -298,6 +298,11 @@ class OptimizerMixin:
 
     def configure_optimizers(self) -> Any:
         """Called by Lightning."""
+        if not hasattr(self, "optimizer"):
+            raise UsageError(
+                f"{type(self).__name__} has no optimizer: its constructor sets self.optimizer, "
+                "such as partial(lit_optim.AdamW, lr=1e-3)"
+            )
         parts = self.optimizer, self.scheduler, self.param_groups, self.lr_rule, self.schedules
         # a model's own attribute of this name is not ours, such as that of a forecast
         horizon = self.horizon if isinstance(self.horizon, str) else "error"

@@ -100,7 +100,7 @@ def run_length(
     if updates is None:
         raise UsageError(
             "cannot tell how long this run is (a loader without length, or a limit in time): "
-            "set trainer.max_steps or scheduler.total"
+            "set max_steps of the trainer or total of the schedule"
         )
     return max(1, updates)
 

@@ -54,6 +54,7 @@ OPTIMIZER = [
     ([P], "got a list"),
     (cosine_warmup(), "got a Phases"),
     (cosine_warmup, "got the function cosine_warmup"),
+    (nn.Linear(2, 2), "got a Linear"),
     (StepLR, "got the class StepLR"),
     (lambda groups: None, "called with the param groups it gave None"),
     (lambda groups: AdamW, "called with the param groups it gave the class AdamW"),
@@ -115,6 +116,9 @@ def test_the_mixin_says_the_same(tmp_path):
         trainer(tmp_path, max_steps=2).fit(Mixed(2, AdamW([P])), Data())
     with pytest.raises(UsageError, match="Mixed is not attached to a trainer"):
         Mixed(2, SGD).configure_optimizers()
+    without = type("Net", (lit_optim.OptimizerMixin, Plain), {})()
+    with pytest.raises(UsageError, match="Net has no optimizer: its constructor sets"):
+        trainer(tmp_path, max_steps=2).fit(without, Data())
 
 
 @pytest.mark.parametrize(

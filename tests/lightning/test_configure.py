@@ -74,7 +74,7 @@ def test_a_run_of_unknown_length_is_refused(tmp_path):
         ({"max_epochs": -1, "max_time": "00:00:01:00"}, Data()),
     ]
     for limits, data in cases:
-        with pytest.raises(UsageError, match="cannot tell how long this run is"):
+        with pytest.raises(UsageError, match="set max_steps of the trainer or total of the sched"):
             trainer(tmp_path, **limits).fit(attach(Plain(), scheduler=scheduler), data)
 
 

@@ -147,7 +147,7 @@ def test_a_schedule_with_another_length_than_the_run_is_warned_of(tmp_path, capl
     told = [record.message for record in caplog.records]
     assert told == [
         f"the schedule of {name} was made for 30 updates, but the run made {made}: "
-        f"scheduler.total={made} lets it end with the run"
+        f"total={made} lets it end with the run"
         for name, made in (("SGD", 10), ("AdamW", 50))
     ]
     caplog.clear()

@@ -274,7 +274,7 @@ def test_what_is_not_said_is_warned_of(tmp_path, messages):
     )
     assert late == (
         f"the schedule of SGD was made for {2 * EARLY_BATCHES} updates, but the run made "
-        f"{2 * EARLY_BATCHES // 5}: scheduler.total={2 * EARLY_BATCHES // 5} lets it end with the "
+        f"{2 * EARLY_BATCHES // 5}: total={2 * EARLY_BATCHES // 5} lets it end with the "
         "run"
     )
 
@@ -402,9 +402,9 @@ def test_a_callback_that_changes_it_on_the_way_is_warned_of(tmp_path, messages):
     first, end = messages()
     assert first == (
         "accumulate_grad_batches is 5 now, and was 1: the run will make 6 updates, and the "
-        "schedule of AdamW was made for 30; scheduler.total sets its length"
+        "schedule of AdamW was made for 30; total sets its length"
     )
-    assert "was made for 30 updates, but the run made 6: scheduler.total=6" in end
+    assert "was made for 30 updates, but the run made 6: total=6" in end
 
 
 def test_units_of_epochs_under_changing_accumulation_are_refused(tmp_path):
