@@ -14,16 +14,18 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_optim import param_groups as groupings
 from lit_optim.errors import UsageError, describe_value, show, suggest
-from lit_optim.making import make_optimizer_by_role
+from lit_optim.making import make_optimizer_by_role, read_optimizer_config, reject_target
 from lit_optim.missing import require
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups
@@ -31,6 +33,7 @@ from lit_optim.requirements import REQUIREMENTS, is_far_lr
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import MonitoredMetric
 from lit_optim.schedules.durations import HorizonPolicy
+from lit_optim.schedules.given import is_torch_scheduler, make_scheduler, makes_schedule
 from lit_optim.schedules.registry import argument_names, find_function
 from lit_optim.schedules.scheduling import schedule as attach_schedule
 from lit_optim.wrappers import Wrapped
@@ -42,6 +45,10 @@ MakeOptimizer = Callable[[Any], Optimizer]
 OPTIMIZER = (
     "an optimizer class, a partial of one, such as partial(lit_optim.AdamW, lr=1e-3), a function "
     "of the param groups, or a name, such as adamw"
+)
+SCHEDULE = (
+    "a schedule, such as lit_optim.schedules.cosine_warmup(), a name, or a function of the "
+    "optimizer that gives its scheduler, such as partial(StepLR, step_size=10)"
 )
 #: Classes that are made when they are looked up: the mixin and transformers' class.
 CLASSES = {"Trainer": "TrainerMixin", "TrainingArguments": "TrainingArgumentsMixin"}
@@ -82,8 +89,11 @@ class TrainerMixin:
 
     Args:
         args: those of transformers' Trainer, and kwargs too.
-        optimizer: a class, a partial of one, a function of the param groups, or a name, "muon".
-        schedule: from `lit_optim.schedules`, or a name, "cosine_warmup".
+        optimizer: a class, a partial of one, a function of the param groups, a name, "muon", or
+            {"name": "muon", "lr": 0.02}.
+        schedule: from `lit_optim.schedules`, called or not; a name, "cosine_warmup", or {"name":
+            "cosine_warmup", "warmup": "5%"}; or a function of the optimizer that returns a
+            scheduler, such as partial(StepLR, step_size=10), which is stepped after every update.
         param_groups: module -> groups. By default as in transformers: no weight decay for LayerNorm
             and for names with bias or norm. Frozen parameters are left out.
         horizon: what resuming in a run of another length does; see `ScheduledLR`.
@@ -102,8 +112,8 @@ class TrainerMixin:
     def __init__(
         self,
         *args: Any,
-        optimizer: MakeOptimizer | str | None = None,
-        schedule: Schedule | str | None = None,
+        optimizer: MakeOptimizer | Mapping[str, Any] | str | None = None,
+        schedule: Schedule | Callable[..., Any] | Mapping[str, Any] | str | None = None,
         param_groups: MakeGroups = groupings.transformers,
         horizon: HorizonPolicy = "error",
         **kwargs: Any,
@@ -117,13 +127,14 @@ class TrainerMixin:
         self._param_groups, self._horizon = param_groups, horizon
         self._steps_per_epoch: int | None = None
         super().__init__(*args, **kwargs)
-        self._make_optimizer = optimizer or getattr(self.args, "optimizer", None)
-        self._schedule = schedule or getattr(self.args, "schedule", None)
+        chosen = getattr(self.args, "schedule", None) if schedule is None else schedule
+        self._schedule = _read_schedule(chosen)
+        chosen = getattr(self.args, "optimizer", None) if optimizer is None else optimizer
+        self._make_optimizer = _read_optimizer(chosen)
         if self._make_optimizer is None and getattr(self, "optimizer_cls_and_kwargs", None):
             kind, values = self.optimizer_cls_and_kwargs  # type: ignore[attr-defined]
             if inspect.isclass(kind) and issubclass(kind, Optimizer):
                 self._make_optimizer = partial(kind, **values)
-        _check_types(self._make_optimizer, self._schedule)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """Called by the Trainer."""
@@ -142,14 +153,17 @@ class TrainerMixin:
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Called by the Trainer; the schedule is over `num_training_steps` updates."""
         if self.lr_scheduler is None and self._schedule is not None:
-            schedule = _complete_schedule(self._schedule, self.args, num_training_steps)
-            self.lr_scheduler = attach_schedule(
-                self.optimizer if optimizer is None else optimizer,
-                schedule,
-                steps=num_training_steps,
-                steps_per_epoch=self._steps_per_epoch,
-                horizon=self._horizon,
-            )
+            of = self.optimizer if optimizer is None else optimizer
+            made = _build_schedule(self._schedule, of, self.args, num_training_steps)
+            if made is None or isinstance(made, Schedule):
+                made = attach_schedule(
+                    of,
+                    made,
+                    steps=num_training_steps,
+                    steps_per_epoch=self._steps_per_epoch,
+                    horizon=self._horizon,
+                )
+            self.lr_scheduler = made
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
 
@@ -179,19 +193,45 @@ class TrainerMixin:
             show()
 
 
-def _check_types(optimizer: Any, schedule: Any) -> None:
-    if isinstance(optimizer, Optimizer) or not (
-        optimizer is None or isinstance(optimizer, str) or callable(optimizer)
-    ):
+def _read_optimizer(given: Any) -> MakeOptimizer | str | None:
+    """What makes the optimizer: a function of the param groups, or a name."""
+    if isinstance(given, Mapping):
+        return read_optimizer_config(given, OPTIMIZER)
+    if isinstance(given, Optimizer):
         raise UsageError(
-            f"optimizer must be {OPTIMIZER}, got {describe_value(optimizer)}; an optimizer that "
-            "exists goes to optimizers=(optimizer, scheduler)"
+            f"optimizer must be {OPTIMIZER}, got {describe_value(given)}; an optimizer that exists "
+            "goes to optimizers=(optimizer, scheduler)"
         )
-    if not (schedule is None or isinstance(schedule, Schedule | str)):
+    if given is None or isinstance(given, str):
+        return given
+    if callable(given) and not isinstance(given, Schedule) and not makes_schedule(given):
+        make: MakeOptimizer = given
+        return make
+    raise UsageError(f"optimizer must be {OPTIMIZER}, got {describe_value(given)}")
+
+
+def _read_schedule(given: Any) -> Schedule | Callable[..., Any] | None:
+    """The schedule, the function that makes one, or a function of the optimizer."""
+    if given is None or isinstance(given, Schedule):
+        return given
+    if isinstance(given, str):
+        return find_function(given)
+    if isinstance(given, Mapping):
+        reject_target("schedule", given)
+        arguments = {str(key): value for key, value in given.items()}
+        if isinstance(name := arguments.pop("name", None), str):
+            return partial(find_function(name), **arguments)
+    elif isinstance(given, LRScheduler):
         raise UsageError(
-            "schedule must be a schedule, such as lit_optim.schedules.cosine_warmup(), or a name, "
-            f"got {show(schedule)}"
+            f"schedule must be {SCHEDULE}, got {describe_value(given)}; a scheduler that exists "
+            "goes to optimizers=(optimizer, scheduler)"
         )
+    elif callable(given) and not isinstance(given, Optimizer | nn.Module):
+        kind = getattr(given, "func", given)
+        if not inspect.isclass(kind) or is_torch_scheduler(given):
+            make: Callable[..., Any] = given
+            return make
+    raise UsageError(f"schedule must be {SCHEDULE}, got {describe_value(given)}")
 
 
 def _complete_optimizer(make: MakeOptimizer | str, arguments: Any) -> MakeOptimizer:
@@ -238,20 +278,35 @@ def _read_optim_args(text: str | None) -> dict[str, Any]:
     return values
 
 
-def _complete_schedule(schedule: Schedule | str, arguments: Any, steps: int) -> Schedule | None:
-    """The schedule with its arguments, warmup and metric from TrainingArguments."""
-    if isinstance(schedule, str):
-        function = find_function(schedule)
-        values = dict(arguments.lr_scheduler_kwargs or {})
-        known = argument_names(function)
-        if warmup := arguments.get_warmup_steps(steps):
-            for key in {"warmup", "num_warmup_steps"} & set(known) - values.keys():
-                values[key] = warmup
-        built = function(**values)
-        if built is None:
-            return None
-        schedule = built
-    return schedule if schedule.metric is None else _follow_metric(schedule, arguments)
+def _build_schedule(
+    given: Schedule | Callable[..., Any], optimizer: Optimizer, arguments: Any, steps: int
+) -> Schedule | LRScheduler | None:
+    """The schedule with what it is not given from TrainingArguments, or the scheduler."""
+    made: Schedule | LRScheduler | None
+    if isinstance(given, Schedule):
+        made = given
+    elif makes_schedule(given):
+        made = _call_schedule(given, arguments, steps)
+    else:
+        made = make_scheduler(given, optimizer, "schedule")
+    if isinstance(made, ReduceLROnPlateau):
+        _name_metric(arguments, None, getattr(made, "mode", None))
+    if isinstance(made, Schedule) and made.metric is not None:
+        return _follow_metric(made, arguments)
+    return made
+
+
+def _call_schedule(function: Callable[..., Any], arguments: Any, steps: int) -> Schedule | None:
+    """The schedule of a function or a partial, with arguments and warmup of TrainingArguments."""
+    kind, positional = getattr(function, "func", function), getattr(function, "args", ())
+    known = argument_names(kind)
+    given = {*known[: len(positional)], *getattr(function, "keywords", {})}
+    values = {k: v for k, v in (arguments.lr_scheduler_kwargs or {}).items() if k not in given}
+    if warmup := arguments.get_warmup_steps(steps):
+        for key in {"warmup", "num_warmup_steps"} & set(known) - given - values.keys():
+            values[key] = warmup
+    made: Schedule | None = function(**values)
+    return made
 
 
 def _follow_metric(schedule: Schedule, arguments: Any) -> Schedule:
@@ -265,14 +320,20 @@ def _follow_metric(schedule: Schedule, arguments: Any) -> Schedule:
         raise UsageError(
             f"the schedule responds to {own}, but the Trainer gives it metric_for_best_model={best}"
         )
-    if not best:
-        arguments.metric_for_best_model = own or "loss"
-        if arguments.greater_is_better is None:
-            is_loss = arguments.metric_for_best_model.endswith("loss")
-            arguments.greater_is_better = schedule.metric.mode == "max" or not is_loss
+    _name_metric(arguments, own, schedule.metric.mode)
     mode = schedule.metric.mode or ("max" if arguments.greater_is_better else "min")
     metric = MonitoredMetric(arguments.metric_for_best_model, mode, schedule.metric.every)
     return schedule.with_metric(metric)
+
+
+def _name_metric(arguments: Any, name: str | None, mode: str | None) -> None:
+    """Let TrainingArguments name the metric that the Trainer passes to a scheduler."""
+    if arguments.metric_for_best_model:
+        return
+    arguments.metric_for_best_model = name or "loss"
+    if arguments.greater_is_better is None:
+        is_loss = arguments.metric_for_best_model.endswith("loss")
+        arguments.greater_is_better = mode == "max" or not is_loss
 
 
 def _leave_out_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,11 +6,13 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
 
-from lit_optim.errors import UsageError, first_line
+from lit_optim.errors import UsageError, describe_value, first_line, suggest
+from lit_optim.optimizers import find_optimizer
 from lit_optim.optimizers.base.groups import BOOKKEEPING, apply_lr_mult
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.parameters import MissingRoles
@@ -22,6 +24,9 @@ LOG = logging.getLogger("lit_optim")
 REFUSALS = (ValueError, TypeError, KeyError, AssertionError, NotImplementedError)
 #: Keys of lit_optim's groups that are not hyperparameters, which other classes may not know.
 EXTRA = (BOOKKEEPING - {"params"}) | {"lr_mult"}
+
+#: The key of a node of Hydra, which names what it is a configuration of.
+TARGET = "_target_"
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -86,6 +91,47 @@ def make_optimizer_by_role(
         if made is not None:
             return made
     return _make_with_roles(make, divide(True), check)
+
+
+def read_optimizer_config(config: Mapping[Any, Any], allowed: str) -> Callable[..., Any]:
+    """Return the class of {"name": "adamw", "lr": 1e-3} with its hyperparameters.
+
+    Args:
+        config: the mapping.
+        allowed: what an optimizer may be given as, for the message.
+
+    Raises:
+        UsageError: it has no name, there is no such optimizer, or it takes no such hyperparameter.
+    """
+    reject_target("optimizer", config)
+    given = {str(key): value for key, value in config.items()}
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(
+            f"optimizer must be {allowed}, got {describe_value(config)} without a name, as in "
+            '{"name": "adamw", "lr": 1e-3}'
+        )
+    kind = find_optimizer(name)
+    known = [key for key in inspect.signature(kind).parameters if key != "params"]
+    for key in given:
+        if key not in known:
+            raise UsageError(
+                f"{kind.__name__} takes no {key}{suggest(key, known)} (it takes {', '.join(known)})"
+            )
+    return partial(kind, **given)
+
+
+def reject_target(argument: str, config: Mapping[Any, Any]) -> None:
+    """Refuse a configuration of Hydra from which nothing has been made.
+
+    Raises:
+        UsageError: saying how to make it.
+    """
+    if TARGET in config:
+        raise UsageError(
+            f"{argument} is a configuration of {config[TARGET]}: make it first, by "
+            f"hydra.utils.instantiate(cfg.{argument})"
+        )
 
 
 def optimizer_class(make: Any) -> Any:

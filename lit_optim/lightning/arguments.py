@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -18,6 +17,7 @@ from lit_optim.hyperparameters import plain
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.torch_schedulers import TorchScheduler, is_torch_scheduler
 from lit_optim.lightning_classes import LightningModule, package_of
+from lit_optim.making import read_optimizer_config, reject_target
 from lit_optim.optimizers import find_optimizer
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import find_schedule, is_schedule, schedules_by_name
@@ -34,8 +34,6 @@ SCHEDULER = (
     "as partial(StepLR, step_size=10), a name, or None"
 )
 GROUPS = "a function of the module that gives its param groups, such as no_decay, or None"
-#: The keys of a node of Hydra, which names what it is a configuration of.
-TARGET = "_target_"
 
 #: A function of param groups that returns an optimizer.
 MakeOptimizer = Callable[[Any], Optimizer]
@@ -134,7 +132,7 @@ def read_optimizer(value: Any) -> MakeOptimizer | Optimizer:
         LOG.info(f"{found.__name__}: chosen by name, with its defaults")
         return found
     if isinstance(value, Mapping):
-        return _read_optimizer_config(value)
+        return read_optimizer_config(value, OPTIMIZER)
     if isinstance(value, Optimizer):
         return value
     is_module = isinstance(value, nn.Module)  # it can be called, but gives no optimizer
@@ -205,27 +203,8 @@ def read_share(
     return Share(steps, Fraction(rate).limit_denominator(10**6))
 
 
-def _read_optimizer_config(config: Mapping[Any, Any]) -> MakeOptimizer:
-    _refuse_target("optimizer", config)
-    given = {str(key): value for key, value in config.items()}
-    name = given.pop("name", None)
-    if not isinstance(name, str):
-        raise UsageError(
-            f"optimizer must be {OPTIMIZER}, got {describe_value(config)} without a name, as in "
-            '{"name": "adamw", "lr": 1e-3}'
-        )
-    kind = find_optimizer(name)
-    known = [key for key in inspect.signature(kind).parameters if key != "params"]
-    for key in given:
-        if key not in known:
-            raise UsageError(
-                f"{kind.__name__} takes no {key}{suggest(key, known)} (it takes {', '.join(known)})"
-            )
-    return partial(kind, **given)
-
-
 def _read_scheduler_config(config: Mapping[Any, Any]) -> Schedule | TorchScheduler | MakeScheduler:
-    _refuse_target("scheduler", config)
+    reject_target("scheduler", config)
     settings = {str(key): value for key, value in config.items()}
     if "scheduler" not in settings:  # else it is as Lightning takes it
         return _build_schedule(settings.pop("name", None), settings)
@@ -246,14 +225,6 @@ def _build_schedule(name: Any, arguments: Mapping[str, Any]) -> Schedule:
             f"got {describe_value(name)} as its name{near}"
         )
     return _call_schedule(partial(functions[name], **arguments))
-
-
-def _refuse_target(argument: str, config: Mapping[Any, Any]) -> None:
-    if TARGET in config:
-        raise UsageError(
-            f"{argument} is a configuration of {config[TARGET]}: make it first, by "
-            f"hydra.utils.instantiate(cfg.{argument})"
-        )
 
 
 def _call_schedule(function: Callable[..., Any]) -> Schedule:

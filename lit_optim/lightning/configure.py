@@ -33,17 +33,14 @@ from lit_optim.lightning.building import build_optimizer, check_ready_made
 from lit_optim.lightning.finetuning import has_finetuning
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.parts import read_part
-from lit_optim.lightning.torch_schedulers import (
-    TorchScheduler,
-    as_lightning_expects,
-    make_scheduler,
-)
+from lit_optim.lightning.torch_schedulers import TorchScheduler, as_lightning_expects
 from lit_optim.lightning_classes import AnyLightningModule, LightningModule, Trainer, is_a, variants
 from lit_optim.param_groups import MakeGroups, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import Curve, MonitoredMetric
 from lit_optim.schedules.durations import HorizonPolicy
+from lit_optim.schedules.given import make_scheduler
 from lit_optim.schedules.hyperparameter_schedules import (
     HyperparameterSchedule,
     parse_hyperparameter_schedules,
@@ -199,7 +196,7 @@ def set_up_optimizer(
     if wanted is not None and not isinstance(wanted, Schedule):
         given = wanted.given if isinstance(wanted, TorchScheduler) else wanted
         settings = wanted.settings if isinstance(wanted, TorchScheduler) else {}
-        found = make_scheduler(given, made)
+        found = make_scheduler(given, made, "scheduler")
         wanted, attached = (found, None) if isinstance(found, Schedule) else (None, found)
     share = read_share(module, wanted, steps, updates_per_batch)
     curve = None

@@ -5,9 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from lit_optim.errors import UsageError, describe_value
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lit_optim.errors import UsageError, describe_value, first_line
+from lit_optim.schedules.attach import SCHEDULER_FACTORY
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import find_schedule, is_schedule
+from lit_optim.updates import innermost_optimizer
 
 SCHEDULE = "a schedule, such as lit_optim.schedules.cosine_warmup(), a name, or None"
 
@@ -44,6 +49,46 @@ def resolve_schedule(given: Any, argument: str) -> Schedule | None:
             "arguments but the optimizer, such as StepLR(10)"
         )
     raise UsageError(f"{argument} must be {SCHEDULE}, got {describe_value(given)}{reason}")
+
+
+def make_scheduler(given: Any, optimizer: Optimizer, argument: str) -> Schedule | LRScheduler:
+    """Return the schedule or the scheduler of an optimizer.
+
+    Args:
+        given: a scheduler, a class or a function of the optimizer.
+        optimizer: in training.
+        argument: its name in messages.
+
+    Raises:
+        UsageError: it gives something else, or a scheduler of another optimizer.
+    """
+    made = given
+    if not isinstance(given, LRScheduler):
+        token = SCHEDULER_FACTORY.set(lambda schedule, optimizer: schedule)  # the run is not theirs
+        try:
+            made = given(optimizer)
+        except UsageError:
+            raise
+        except TypeError as error:
+            raise UsageError(
+                f"{argument}: {describe_value(given)} cannot be called with the optimizer alone "
+                f"({first_line(error)}): give a partial with its arguments"
+            ) from error
+        finally:
+            SCHEDULER_FACTORY.reset(token)
+    if isinstance(made, Schedule):
+        return made
+    if not isinstance(made, LRScheduler):
+        raise UsageError(
+            f"{argument}: {describe_value(given)}, called with the optimizer, gave "
+            f"{describe_value(made)}: it must give a scheduler of torch or a schedule of lit_optim"
+        )
+    if innermost_optimizer(made.optimizer) is not innermost_optimizer(optimizer):
+        raise UsageError(
+            f"{argument}: this {type(made).__name__} is of another optimizer than the one given: "
+            f"give partial({type(made).__name__}, ...), or its optimizer"
+        )
+    return made
 
 
 def makes_schedule(value: Any) -> bool:

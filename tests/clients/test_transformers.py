@@ -238,6 +238,48 @@ def test_a_schedule_by_name(tmp_path):
     assert lrs == pytest.approx([0.1 * cosine(t, STEPS / 2) for t in range(STEPS)], abs=1e-12)
 
 
+StepLR = partial(torch.optim.lr_scheduler.StepLR, step_size=3)
+WARMUP = [0.1 * cosine(t, 4) for t in range(STEPS)]
+STAIRS = [0.1 * 0.1 ** ((t + 1) // 3) for t in range(-1, STEPS - 1)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "given", "expected"),
+    [
+        (schedules.cosine_warmup, {"warmup_steps": 4}, WARMUP),
+        (partial(schedules.cosine_warmup, "50%"), {"warmup_steps": 1}, WARMUP),
+        (partial(schedules.cosine_warmup, warmup="50%"), {"warmup_steps": 1}, WARMUP),
+        ({"name": "cosine_warmup", "warmup": "50%"}, {}, WARMUP),
+        (partial(lit_optim.lr_schedulers.cosine_warmup, warmup="50%"), {}, WARMUP),
+        (lambda optimizer: schedules.cosine_warmup("50%"), {}, WARMUP),
+        (StepLR, {}, STAIRS),
+        (lambda optimizer: StepLR(optimizer), {}, STAIRS),
+    ],
+    ids=["uncalled", "partial", "keyword", "config", "lr_schedulers", "made", "torch", "function"],
+)
+def test_every_form_of_a_schedule(schedule, given, expected, tmp_path):
+    given = {"learning_rate": 0.1} | given
+    trainer = make_trainer(tmp_path, given=given, optimizer={"name": "sgd"}, schedule=schedule)
+    trainer.create_optimizer_and_scheduler(STEPS)
+    lrs = []
+    for p in trainer.model.parameters():
+        p.grad = torch.zeros_like(p)
+    for _ in range(STEPS):
+        lrs.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert lrs == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_an_optimizer_by_name_and_values(tmp_path):
+    given = {"learning_rate": 0.3, "weight_decay": 0.2}
+    chosen = {"name": "adamw", "lr": 0.1}
+    made = make_trainer(tmp_path, given=given, optimizer=chosen).create_optimizer()
+    assert type(made) is lit_optim.AdamW
+    assert {group["lr"] for group in made.param_groups} == {0.1}
+    assert {group["weight_decay"] for group in made.param_groups} == {0.2, 0.0}
+
+
 def test_a_schedule_of_a_metric(tmp_path):
     """As transformers' own, after evaluations that are never good enough."""
     settings = {"factor": 0.5, "patience": 1, "threshold": 1e9}
@@ -245,9 +287,10 @@ def test_a_schedule_of_a_metric(tmp_path):
     named = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": settings}
     theirs = {"kind": transformers.Trainer, "given": given | named | {"optim": "sgd"}}
     _, expected = train(tmp_path, **theirs)
-    plateau = schedules.plateau(**settings)
-    _, lrs = train(tmp_path, given=given, optimizer="sgd", schedule=plateau)
-    assert lrs == expected
+    torchs = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, **settings)
+    for plateau in (schedules.plateau(**settings), torchs):
+        _, lrs = train(tmp_path, given=given, optimizer="sgd", schedule=plateau)
+        assert lrs == expected
     assert len(set(lrs)) == 4
 
 
@@ -351,7 +394,14 @@ def _saved(args, path):
         ({"optimizer": lit_optim.AdamW([nn.Parameter(torch.ones(1))])}, "goes to optimizers="),
         ({"optimizer": 3}, "optimizer must be an optimizer class"),
         ({"optimizer": "adamw", "schedule": "cosin"}, "unknown schedule 'cosin'; did you mean"),
-        ({"schedule": torch.optim.lr_scheduler.StepLR}, "schedule must be a schedule, such as"),
+        ({"optimizer": {"name": "adamw", "lrr": 1}}, "AdamW takes no lrr; did you mean lr"),
+        ({"optimizer": {"lr": 1}}, "without a name"),
+        ({"optimizer": lambda groups: 3}, "called with the param groups it gave 3"),
+        ({"optimizer": schedules.cosine()}, "optimizer must be an optimizer class"),
+        ({"schedule": torch.optim.lr_scheduler.StepLR}, "give a partial with its arguments"),
+        ({"schedule": torch.optim.SGD}, "schedule must be a schedule, such as"),
+        ({"schedule": lambda optimizer: 3}, "gave 3: it must give a scheduler"),
+        ({"schedule": {"warmup": 3}}, "schedule must be a schedule, such as"),
         ({"optimizer": "lbfgs"}, "evaluates the loss again within a step, which transformers'"),
         ({"optimizer": "adamw", "given": {"optim_args": "betos=3"}}, "did you mean betas"),
         ({"optimizer": "adamw", "given": {"optim_args": "betas"}}, "optim_args must be such as"),
