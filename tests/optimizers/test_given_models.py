@@ -285,3 +285,41 @@ def test_parameters_without_roles_are_told_what_to_do_when_added_too():
         optimizer.add_param_group(group)
     added = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in layer.parameters()} <= added
+
+
+def test_a_state_from_before_a_projection_was_known_as_fused_goes_on():
+    """Three groups then and now, but `to_qkv` was in the first one, and is in the second one."""
+    outputs = {"lin": 6, "to_qkv": 18, "qkv": 18, "head": 2}
+    net = nn.ModuleDict({name: nn.Linear(6, n, bias=False) for name, n in outputs.items()})
+    now = lit_optim.param_groups(net)
+    fused = ["to_qkv.weight", "qkv.weight"]
+    assert [group["param_names"] for group in now] == [["lin.weight"], fused, ["head.weight"]]
+    before = copy.deepcopy(now)
+    for key in ("params", "param_names"):
+        before[0][key].append(before[1][key].pop(0))
+    muon = class_of("muon")
+    old, new = muon(before, lr=0.1), muon(now, lr=0.1)
+    for group in old.param_groups:
+        for p in group["params"]:
+            p.grad = torch.randn_like(p)
+    old.step()
+    old.param_groups[0]["lr"] = old.param_groups[1]["lr"] = 0.05
+    new.load_state_dict(old.state_dict())
+    kept = {
+        name: old.state[p]["momentum_buffer"]
+        for group in old.param_groups[:2]
+        for name, p in zip(group["param_names"], group["params"], strict=True)
+    }
+    for group in new.param_groups[:2]:
+        assert group["lr"] == 0.05
+        for name, p in zip(group["param_names"], group["params"], strict=True):
+            assert new.state[p]["momentum_buffer"].equal(kept[name])
+    assert [group.get("split", 1) for group in new.param_groups] == [1, 3, 1]
+    for group in new.param_groups:
+        for p in group["params"]:
+            p.grad = torch.randn_like(p)
+    new.step()
+    # other settings than those of the group that it joins: nothing can be decided
+    old.param_groups[0]["lr"] = 0.07
+    with pytest.raises(ValueError, match="doesn't match the size"):
+        new.load_state_dict(old.state_dict())

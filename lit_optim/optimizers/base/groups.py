@@ -249,18 +249,21 @@ def join_groups(owner: str, groups: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def follow_division(
-    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]]
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]], may_join: bool = False
 ) -> list[dict[str, Any]]:
-    """Divide the groups of a state dict as those of an optimizer are divided more finely today.
+    """Divide the groups of a state dict as those of an optimizer are divided today.
 
-    Each part keeps the settings that were saved, so that it goes on as before.
+    Each part keeps the settings that were saved, so that it goes on as before. What is joined from
+    groups that differed in layout only has the layout of today.
 
     Args:
         saved: the groups of the state dict, whose params are numbers.
         groups: those of the optimizer.
+        may_join: whether the states of a parameter are the same in every layout.
 
     Returns:
-        The saved groups as they are, if they are not the same parameters in fewer groups, by name.
+        The saved groups as they are, if they are not the same parameters by name, or if they would
+        have to be joined and differ.
     """
     where = {
         name: (place, number)
@@ -269,11 +272,25 @@ def follow_division(
     }
     names = [list(group.get("param_names", ())) for group in groups]
     everything = [name for own in names for name in own]
-    is_finer = len(saved) < len(groups) and sorted(everything) == sorted(where)
-    if not is_finer or any(len({where[name][0] for name in own}) > 1 for own in names):
+    is_divided = [list(group.get("param_names", ())) for group in saved] == names
+    if is_divided or sorted(everything) != sorted(where):
         return list(saved)
-    return [
-        saved[where[own[0]][0]]
-        | {"name": group.get("name"), "param_names": own, "params": [where[n][1] for n in own]}
-        for own, group in zip(names, groups, strict=True)
-    ]
+    divided = []
+    for own, group in zip(names, groups, strict=True):
+        first, *others = (saved[place] for place in dict.fromkeys(where[name][0] for name in own))
+        layout: dict[str, Any] = {}
+        if others:
+            alike = all(_without_layout(other) == _without_layout(first) for other in others)
+            if not (may_join and alike):
+                return list(saved)
+            layout = {key: group[key] for key in LAYOUT if key in group}
+            first = {key: value for key, value in first.items() if key not in LAYOUT}
+        numbers = [where[name][1] for name in own]
+        part = {"name": group.get("name"), "param_names": own, "params": numbers}
+        divided.append(first | layout | part)
+    return divided
+
+
+def _without_layout(group: dict[str, Any]) -> dict[str, Any]:
+    left_out = {"name", "params", "param_names", *LAYOUT}
+    return {key: value for key, value in group.items() if key not in left_out}

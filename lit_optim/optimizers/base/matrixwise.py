@@ -238,8 +238,9 @@ class Matrixwise(OptimizerBase):
                     state.copy_(layout.to_parameter(after, p) if has_shape else after)
 
     def _load(self, state_dict: dict[str, Any]) -> None:
-        # earlier versions did not know which weights are transposed, and had fewer groups
-        groups = follow_division(state_dict["param_groups"], self.param_groups)
+        # earlier versions did not know all transposed or fused weights, and had other groups
+        may_join = not (self.row_states or self.side_states)
+        groups = follow_division(state_dict["param_groups"], self.param_groups, may_join)
         super()._load(state_dict | {"param_groups": groups})
 
     def keep_if_failed(self, what: str, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
