@@ -16,6 +16,7 @@ from lit_optim.param_groups.describe import ParameterInfo, describe_parameters
 from lit_optim.param_groups.layers import layer_decay
 from lit_optim.param_groups.module_groups import ModuleGroups
 from lit_optim.param_groups.roles import by_role
+from lit_optim.param_groups.tree import check_module
 
 Base = Literal["no_decay", "single", "transformers", "layer_decay"]
 BASES = {
@@ -92,6 +93,7 @@ def by_rules(
         UsageError: a rule matches no parameter or sets nothing, or no parameter is left to train.
     """
     read = [_parse_rule(plain(rule), index) for index, rule in enumerate(rules)]
+    check_module(module)
     for p in module.parameters():
         if getattr(p, FROZEN_BY_RULE, False):  # by an earlier call, whose decision is undone
             p.requires_grad_(True)

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, describe_value
 from lit_optim.param_groups.orientation import find_transposed
 
 #: Normalization layers; their scale and shift are never decayed.
@@ -103,6 +103,19 @@ class Tree:
         return isinstance(layer, nn.Linear) or (layer in self.transposed and not is_convolution)
 
 
+def check_module(module: object) -> None:
+    """Check that what is divided into groups is a module.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(module, nn.Module):
+        raise UsageError(
+            "param groups are made of a model, as in param_groups(model), got "
+            f"{describe_value(module)}"
+        )
+
+
 def read_tree(module: nn.Module) -> Tree:
     """Read the modules that have parameters, and find the trained network among them.
 
@@ -115,8 +128,9 @@ def read_tree(module: nn.Module) -> Tree:
     `describe_parameters`.
 
     Raises:
-        UsageError: a layer is lazy and has no shape yet.
+        UsageError: it is no module, or a layer is lazy and has no shape yet.
     """
+    check_module(module)
     reader = _TreeReader()
     root = reader.read(module, "", "", ())
     lazy = next((entry.node for entry in reader.entries if is_lazy(entry.parameter)), None)

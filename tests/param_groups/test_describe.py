@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from functools import partial
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, weight_norm
 
-from lit_optim import Muon
+from lit_optim import Muon, param_groups
 from lit_optim.errors import UsageError
 from lit_optim.param_groups import (
     by_role,
@@ -356,3 +357,17 @@ def test_roles_by_name_of_a_compiled_part(pattern):
               for n in g["param_names"]}  # fmt: skip
     assert owners["net.0.weight"] == "AdamW"
     assert owners["mid.weight"] == "Muon"
+
+
+FUNCTIONS = [param_groups, *filter(inspect.isfunction, vars(param_groups).values())]
+OF_A_MODULE = [f for f in FUNCTIONS if "module" in inspect.signature(f).parameters]
+
+
+@pytest.mark.parametrize("function", OF_A_MODULE, ids=lambda f: f.__name__)
+def test_what_is_no_module_is_refused_in_one_line(function):
+    others = {"groups": [], "make": no_decay, "rules": [], "base": no_decay}
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    for wrong in (nn.Linear(2, 2).parameters(), [nn.Linear(2, 2)], nn.Linear, "model", None):
+        arguments = {p.name: wrong if p.name == "module" else others[p.name] for p in needed}
+        with pytest.raises(UsageError, match=r"^param groups are made of a model, .*, got [^\n]*$"):
+            function(**arguments)
