@@ -27,8 +27,9 @@ class AddedGroups(FitCallback):
     schedule sets the lr of a group from its `initial_lr`, which is therefore set to the value from
     which the schedule gives that lr.
 
-    For an optimizer that needs roles the group is divided by them. The fine-tuning
-    callback continues to change the last part; the lrs of the other parts keep their ratio to it.
+    For an optimizer that needs roles the group is divided by them; it gets no second head. The
+    fine-tuning callback continues to change the last part; the lrs of the other parts keep their
+    ratio to it.
 
     Args:
         optimizer: of the run.
@@ -102,7 +103,15 @@ class AddedGroups(FitCallback):
         share = group["lr"] / first_lr if first_lr and "lr" in group else 1.0
         lrs = {other.get("role"): other["lr"] for other in groups}
         default_lr = lrs.get("bias", first_lr)  # of everything but hidden matrices
-        parts = by_role([group | {"name": name}], module)
+        # beside a head, the group is of a backbone without one: it is described as while frozen
+        unfrozen = [p for p in group["params"] if p.requires_grad] if "head" in lrs else []
+        for p in unfrozen:
+            p.requires_grad_(False)
+        try:
+            parts = by_role([group | {"name": name}], module)
+        finally:
+            for p in unfrozen:
+                p.requires_grad_(True)
         for part in sorted(parts, key=lambda part: bool(part["role"] == "hidden")):
             lr = share * lrs.get(part["role"], default_lr)
             add(self.optimizer, part | {"lr": lr})

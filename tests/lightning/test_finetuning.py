@@ -231,3 +231,66 @@ def test_a_run_goes_on(tmp_path, make, param_groups):
     numpy.testing.assert_allclose(half.lrs + module.lrs, straight.lrs, rtol=1e-12)
     for p, q in zip(module.parameters(), straight.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
+class InOrder(LightningModule):
+    """A backbone that ends with a linear layer, and a network, registered in any order."""
+
+    def __init__(self, names):
+        super().__init__()
+        torch.manual_seed(0)
+        for name in names:
+            layers = [nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 3)]
+            self.add_module(name, nn.Sequential(*layers).double())
+        for p in self.parameters():
+            nn.init.normal_(p, std=0.5)
+
+    def training_step(self, batch, batch_idx):
+        return (self.network(self.backbone(batch[0])) - 1).square().mean()
+
+    def configure_optimizers(self):
+        return lit_optim.configure_optimizers(self, partial(Muon, lr=LR))
+
+
+class ThawInTurn(BaseFinetuning):
+    """Unfreezes the modules of these names, each in an epoch of its own."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.names = names
+
+    def freeze_before_training(self, pl_module):
+        for name in self.names:
+            self.freeze(pl_module.get_submodule(name), train_bn=False)
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if 0 < epoch <= len(self.names):
+            self.unfreeze_and_add_param_group(
+                pl_module.get_submodule(self.names[epoch - 1]), optimizer
+            )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("names", [("backbone", "network"), ("network", "backbone")])
+@pytest.mark.parametrize(
+    "callback",
+    [
+        partial(BackboneFinetuning, 1),
+        partial(ThawInTurn, "backbone.2", "backbone.0", "backbone.1"),
+        partial(ThawInTurn, "backbone.0", "backbone.1", "backbone.2"),
+    ],
+    ids=["whole", "from above", "from below"],
+)
+def test_a_backbone_has_no_head(tmp_path, names, callback):
+    """In whatever order a module registers its parts, theirs are the roles in a whole network."""
+    module = InOrder(names)
+    run = trainer(tmp_path, max_epochs=5, callbacks=[callback()])
+    run.fit(module, Data(batches=2))
+    whole = Muon(InOrder(("backbone", "network")))
+
+    def roles(optimizer):
+        pairs = ((n, g["role"]) for g in optimizer.param_groups for n in g["param_names"])
+        return dict(sorted(pairs))
+
+    assert roles(run.optimizers[0]) == roles(whole)
+    assert all(p.requires_grad for p in module.parameters())
