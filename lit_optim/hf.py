@@ -29,6 +29,7 @@ from lit_optim.making import make_optimizer_by_role, read_optimizer_config, reje
 from lit_optim.missing import require
 from lit_optim.optimizers import find_optimizer
 from lit_optim.param_groups import MakeGroups
+from lit_optim.param_groups.rules import BASES
 from lit_optim.requirements import REQUIREMENTS, is_far_lr
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.curve import MonitoredMetric
@@ -94,8 +95,9 @@ class TrainerMixin:
         schedule: from `lit_optim.schedules`, called or not; a name, "cosine_warmup", or {"name":
             "cosine_warmup", "warmup": "5%"}; or a function of the optimizer that returns a
             scheduler, such as partial(StepLR, step_size=10), which is stepped after every update.
-        param_groups: module -> groups. By default as in transformers: no weight decay for LayerNorm
-            and for names with bias or norm. Frozen parameters are left out.
+        param_groups: module -> groups, or a name, "layer_decay". By default as in transformers: no
+            weight decay for LayerNorm and for names with bias or norm. Frozen parameters are left
+            out.
         horizon: what resuming in a run of another length does; see `ScheduledLR`.
         kwargs: see args.
 
@@ -114,7 +116,7 @@ class TrainerMixin:
         *args: Any,
         optimizer: MakeOptimizer | Mapping[str, Any] | str | None = None,
         schedule: Schedule | Callable[..., Any] | Mapping[str, Any] | str | None = None,
-        param_groups: MakeGroups = groupings.transformers,
+        param_groups: MakeGroups | str = groupings.transformers,
         horizon: HorizonPolicy = "error",
         **kwargs: Any,
     ) -> None:
@@ -124,7 +126,7 @@ class TrainerMixin:
         ):
             if ours is not None and theirs is not None:
                 raise UsageError(f"{name} and optimizers: give one of them")
-        self._param_groups, self._horizon = param_groups, horizon
+        self._param_groups, self._horizon = _read_groups(param_groups), horizon
         self._steps_per_epoch: int | None = None
         super().__init__(*args, **kwargs)
         chosen = getattr(self.args, "schedule", None) if schedule is None else schedule
@@ -210,6 +212,20 @@ def _read_optimizer(given: Any) -> MakeOptimizer | str | None:
     raise UsageError(f"optimizer must be {OPTIMIZER}, got {describe_value(given)}")
 
 
+def _read_groups(given: Any) -> MakeGroups:
+    """The function of a module that gives its param groups."""
+    if isinstance(given, str) and given in BASES:
+        return BASES[given]
+    if callable(given) and not isinstance(given, type | nn.Module):
+        make: MakeGroups = given
+        return make
+    near = suggest(given, BASES) if isinstance(given, str) else ""
+    raise UsageError(
+        "param_groups must be a function of the model, such as lit_optim.param_groups, or one of "
+        f"{', '.join(BASES)}, got {describe_value(given)}{near}"
+    )
+
+
 def _read_schedule(given: Any) -> Schedule | Callable[..., Any] | None:
     """The schedule, the function that makes one, or a function of the optimizer."""
     if given is None or isinstance(given, Schedule):
@@ -289,7 +305,14 @@ def _build_schedule(
         made = _call_schedule(given, arguments, steps)
     else:
         made = make_scheduler(given, optimizer, "schedule")
-    if isinstance(made, ReduceLROnPlateau):
+    is_plateau = isinstance(made, ReduceLROnPlateau)
+    follows = is_plateau or (isinstance(made, Schedule) and made.metric is not None)
+    if follows and arguments.eval_strategy == "no":
+        raise UsageError(
+            "the schedule responds to a metric, but nothing is evaluated: set eval_strategy of "
+            "TrainingArguments to steps or epoch"
+        )
+    if is_plateau:
         _name_metric(arguments, None, getattr(made, "mode", None))
     if isinstance(made, Schedule) and made.metric is not None:
         return _follow_metric(made, arguments)

@@ -207,6 +207,39 @@ def test_weight_decay_of_training_arguments(tmp_path):
     assert decays == {0.7, 0.0}
 
 
+def test_param_groups_by_name(tmp_path):
+    """The lr of the embeddings is below that of the block, and this one below that of the head."""
+    chosen = {"optimizer": partial(lit_optim.AdamW, lr=1.0), "param_groups": "layer_decay"}
+    trainer = make_trainer(tmp_path, **chosen)
+    made = trainer.create_optimizer()
+    lrs = {p: group["lr"] for group in made.param_groups for p in group["params"]}
+    parts = trainer.model.transformer
+    assert lrs[parts.wte.weight] < lrs[parts.h[0].attn.c_attn.weight] <= lrs[parts.ln_f.weight] == 1
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_metric_of_the_best_model(mode, tmp_path):
+    """One that rises and then falls, given once per evaluation, as transformers' own."""
+    given = {
+        "learning_rate": 0.1, "eval_strategy": "steps", "eval_steps": 1,
+        "metric_for_best_model": "accuracy", "greater_is_better": mode == "max",
+    }  # fmt: skip
+    values = [0.1, 0.2, 0.3, 0.4, 0.3, 0.2, 0.5, 0.6]
+    settings = {"factor": 0.5, "patience": 0}
+
+    def follow(kind, given, **chosen):
+        later = iter(values)
+        chosen["compute_metrics"] = lambda prediction: {"accuracy": next(later)}
+        return train(tmp_path, kind=kind, given=given, **chosen)[1]
+
+    named = {"lr_scheduler_type": "reduce_lr_on_plateau", "optim": "sgd"}
+    named["lr_scheduler_kwargs"] = settings | {"mode": mode}
+    expected = follow(transformers.Trainer, given | named)
+    plateau = schedules.plateau(**settings)
+    assert follow(Trainer, given, optimizer="sgd", schedule=plateau) == expected
+    assert len(set(expected)) > 2
+
+
 def test_frozen_parameters_are_left_out(tmp_path):
     model = gpt2()
     model.transformer.wte.weight.requires_grad_(False)
@@ -402,6 +435,9 @@ def _saved(args, path):
         ({"schedule": torch.optim.SGD}, "schedule must be a schedule, such as"),
         ({"schedule": lambda optimizer: 3}, "gave 3: it must give a scheduler"),
         ({"schedule": {"warmup": 3}}, "schedule must be a schedule, such as"),
+        ({"param_groups": "layer_decy"}, "got 'layer_decy'; did you mean layer_decay"),
+        ({"param_groups": 3}, "param_groups must be a function of the model"),
+        ({"optimizer": "sgd", "schedule": "plateau"}, "nothing is evaluated: set eval_strategy"),
         ({"optimizer": "lbfgs"}, "evaluates the loss again within a step, which transformers'"),
         ({"optimizer": "adamw", "given": {"optim_args": "betos=3"}}, "did you mean betas"),
         ({"optimizer": "adamw", "given": {"optim_args": "betas"}}, "optim_args must be such as"),
