@@ -119,7 +119,7 @@ class CurveSetter:
             return curve.with_length(total)
         raise UsageError(
             f"the checkpoint's {what} has {total} steps, this one {curve.total}; in Python "
-            f'horizon="keep" (an argument of configure_optimizers and ScheduledLR) resumes with '
+            f'horizon="keep" (an argument of what made the schedule) resumes with '
             f'{total}, horizon="extend" with {curve.total}'
         )
 
