@@ -103,12 +103,14 @@ class AddedGroups(FitCallback):
         share = group["lr"] / first_lr if first_lr and "lr" in group else 1.0
         lrs = {other.get("role"): other["lr"] for other in groups}
         default_lr = lrs.get("bias", first_lr)  # of everything but hidden matrices
+        params = group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
         # beside a head, the group is of a backbone without one: it is described as while frozen
-        unfrozen = [p for p in group["params"] if p.requires_grad] if "head" in lrs else []
+        unfrozen = [p for p in params if p.requires_grad] if "head" in lrs else []
         for p in unfrozen:
             p.requires_grad_(False)
         try:
-            parts = by_role([group | {"name": name}], module)
+            parts = by_role([group | {"name": name, "params": params}], module)
         finally:
             for p in unfrozen:
                 p.requires_grad_(True)

@@ -265,9 +265,9 @@ class ThawInTurn(BaseFinetuning):
 
     def finetune_function(self, pl_module, epoch, optimizer):
         if 0 < epoch <= len(self.names):
-            self.unfreeze_and_add_param_group(
-                pl_module.get_submodule(self.names[epoch - 1]), optimizer
-            )
+            part = pl_module.get_submodule(self.names[epoch - 1])
+            self.make_trainable(part)
+            optimizer.add_param_group({"params": part.parameters()})  # a generator
 
 
 @pytest.mark.filterwarnings("ignore")
