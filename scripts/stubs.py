@@ -76,16 +76,18 @@ def describe_schedules() -> Iterator[str]:
 
 
 def describe_schedulers() -> Iterator[str]:
-    """`lit_optim.lr_schedulers`: the functions that it makes, with their arguments."""
+    """`lit_optim.lr_schedulers`: the classes that it makes, with the arguments of each."""
     module: Any = import_module("lit_optim.lr_schedulers")
     imports: set[str] = set()
-    functions = []
+    classes = []
     for name in module.__all__:
         signature = inspect.signature(getattr(module, name))
-        functions += ["", f"def {name}(", *describe_arguments(signature, imports)]
-        functions += [f") -> {describe_hint(signature.return_annotation, imports)}: ..."]
+        base = describe_hint(signature.return_annotation, imports)
+        classes += ["", f"class {name}({base}):", "    def __init__(", "        self,"]
+        classes += [f"    {line}" for line in describe_arguments(signature, imports)]
+        classes += ["    ) -> None: ..."]
     yield from sorted(imports)
-    yield from functions
+    yield from classes
     yield from list_names(module.__all__)
 
 

@@ -35,7 +35,7 @@ def exported(package):
             names |= {alias.asname for alias in node.names if alias.asname == alias.name}
         elif isinstance(node, ast.AnnAssign):
             names.add(ast.unparse(node.target))
-        elif isinstance(node, ast.FunctionDef):
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
     return {name for name in names if not name.startswith("_")}
 
@@ -108,11 +108,12 @@ def test_the_stub_of_a_scheduler_has_its_arguments(name):
     tree = ast.parse((ROOT / "lit_optim/lr_schedulers.pyi").read_text("utf-8"))
     function = schedules_by_name()[name]
     [stub] = [n for n in tree.body if getattr(n, "name", None) == function.__name__]
-    written = [argument.arg for argument in (*stub.args.args, *stub.args.kwonlyargs)]
+    [init] = stub.body
+    written = [argument.arg for argument in (*init.args.args, *init.args.kwonlyargs)]
     parameters = inspect.signature(lit_optim.schedule).parameters.values()
     of_run = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     assert {"steps", "steps_per_epoch"} < {*of_run}
-    assert written == ["optimizer", *argument_names(function), *of_run]
+    assert written == ["self", "optimizer", *argument_names(function), *of_run]
 
 
 @pytest.mark.parametrize("name", lit_optim.__all__)

@@ -22,7 +22,7 @@ import pytorch_lightning
 import torch
 from lightning.pytorch import LightningModule
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 import lit_optim
 from lit_optim import (
@@ -60,6 +60,8 @@ RIGHT = [
     "torch.optim.lr_scheduler.SequentialLR(optimizer, [scheduled, scheduled], [3])",
     "lr: float = schedules.wsd(total=10).curve(Horizon(10))(3)",
     "lr_schedulers.cosine_warmup(optimizer, warmup='5%', steps=10)",
+    "kind: type[LRScheduler] = lr_schedulers.cosine",
+    "made: ScheduledLR = lr_schedulers.cosine(optimizer, steps=9)",
     "lr_schedulers.plateau(optimizer).step(0.5)",
     "schedule(optimizer, schedules.plateau()).step(torch.tensor(0.5))",
     "lit_optim.lr_schedulers.OneCycleLR(optimizer, pct_start=0.1, steps=10)",
