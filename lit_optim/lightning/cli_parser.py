@@ -35,6 +35,8 @@ NAMES: Mapping[str, Callable[[], Mapping[str, type]]] = {
     "param_groups": param_groups_classes,
     "wrapper": wrapper_names,
 }
+#: What users of LightningCLI type for a schedule.
+OTHER_NAME = "unrecognized arguments: --lr_scheduler"
 #: The classes from which jsonargparse starts where none was chosen.
 BASES = ("NamedSchedule", "Optimizer", "ParamGroups", "Wrapper")
 #: What an error of jsonargparse is about: one of these arguments, ...
@@ -73,7 +75,10 @@ class LitOptimArgumentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with the message, as jsonargparse does."""
-        super().error(_shorten(message), ex)
+        message = _shorten(message)
+        if OTHER_NAME in message and _takes_schedule(self):
+            message += "; it is --schedule here"
+        super().error(message, ex)
 
     def _require_link(self, method: str, link_to: str) -> None:
         if link_to == "AUTOMATIC" and any(action.dest == "optimizer" for action in self._actions):
@@ -81,6 +86,17 @@ class LitOptimArgumentParser(LightningArgumentParser):
                 f"LitOptimCLI has --optimizer and --schedule already: give {method} a link_to, or "
                 "LitOptimCLI auto_configure_optimizers=False"
             )
+
+
+def _takes_schedule(parser: LightningArgumentParser) -> bool:
+    """Whether this parser or one of its subcommands has `--schedule`."""
+    actions = parser._actions
+    subparsers = [
+        one for a in actions if isinstance(a.choices, Mapping) for one in a.choices.values()
+    ]
+    return any(a.dest.split(".")[0] == "schedule" for a in actions) or any(
+        isinstance(one, LightningArgumentParser) and _takes_schedule(one) for one in subparsers
+    )
 
 
 def add_optimizer_arguments(parser: LightningArgumentParser) -> None:

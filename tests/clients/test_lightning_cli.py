@@ -509,6 +509,14 @@ def test_a_mistake_is_one_line(argv, error, tmp_path):
     assert error in line
 
 
+def test_the_schedule_by_lightnings_name():
+    argv = ["fit", "--optimizer=adamw", "--lr_scheduler=wsd"]
+    error = "error: unrecognized arguments: --lr_scheduler=wsd"
+    assert fail(*argv) == f"{error}; it is --schedule here"
+    without = fail("fit", "--lr_scheduler=wsd", auto_configure_optimizers=False)
+    assert without == error
+
+
 def test_mistakes_that_the_run_shows_are_one_line():
     assert fail("fit") == (
         "error: Plain has no configure_optimizers: choose its optimizer, such as --optimizer adamw"
