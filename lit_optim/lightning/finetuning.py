@@ -18,15 +18,18 @@ def remove_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the groups without frozen parameters, which `BaseFinetuning` adds as it unfreezes.
 
     `BaseFinetuning` skips parameters that are in a group already, and takes the last group for its
-    own.
+    own. Groups that have none left are left out, but for one of hidden matrices if all of these are
+    frozen: optimizers for hidden matrices need such a group, which has the lr of those that come.
 
     Raises:
         UsageError: all parameters are frozen.
     """
-    filled = [kept for group in groups if (kept := _without_frozen(group))["params"]]
-    if not filled:
+    kept = [_without_frozen(group) for group in groups]
+    if not any(group["params"] for group in kept):
         raise UsageError("the model has 0 trainable parameters")
-    return filled
+    hidden = [group for group in kept if group.get("role") == "hidden"]
+    expected = [] if any(group["params"] for group in hidden) else hidden[:1]
+    return [group for group in kept if group["params"] or any(group is one for one in expected)]
 
 
 def _without_frozen(group: dict[str, Any]) -> dict[str, Any]:

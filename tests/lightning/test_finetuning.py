@@ -15,12 +15,16 @@ from torch import nn
 import lit_optim
 from lit_optim import AdamW, Muon
 from lit_optim.callbacks.resumable import Resumable
+from lit_optim.optimizers import class_places, find_optimizer, is_available
 from lit_optim.param_groups import by_rules, layer_decay, single
 from lit_optim.schedules.library import linear
+from lit_optim.training.requirements import requirements_of
 from lit_optim.wrappers import Ema, Wrapped
 from tests.lightning.modules import Data, trainer
 
 LR, EPOCHS, BATCHES = 0.01, 5, 10
+AVAILABLE = [name for name, place in class_places().items() if is_available(place)]
+NEED_ROLES = [name for name in AVAILABLE if "roles" in requirements_of(find_optimizer(name))]
 
 
 class Pretrained(LightningModule):
@@ -294,3 +298,52 @@ def test_a_backbone_has_no_head(tmp_path, names, callback):
 
     assert roles(run.optimizers[0]) == roles(whole)
     assert all(p.requires_grad for p in module.parameters())
+
+
+class Usual(LightningModule):
+    """A frozen backbone with all hidden matrices, and a head of one layer."""
+
+    def __init__(self, make):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+        self.head = nn.Linear(3, 2).double()
+        self.make, self.heads = make, []
+        for p in self.parameters():
+            nn.init.normal_(p, std=0.5)
+
+    def training_step(self, batch, batch_idx):
+        return (self.head(self.backbone(batch[0])) - 1).square().mean()
+
+    def configure_optimizers(self):
+        return lit_optim.configure_optimizers(self, self.make)
+
+    def on_train_epoch_end(self):
+        self.heads.append(self.head.weight.detach().clone())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NEED_ROLES)
+def test_all_hidden_matrices_are_frozen_at_first(tmp_path, name):
+    """The head is trained as by AdamW alone until they come."""
+    make = partial(find_optimizer(name), lr=LR)
+    module = Usual(make)
+    run = trainer(tmp_path, max_epochs=4, callbacks=[BackboneFinetuning(2)])
+    before = module.backbone[0].weight.detach().clone()
+    run.fit(module, Data(batches=3))
+    groups = run.optimizers[0].param_groups
+    roles = {n: g["role"] for g in groups for n in g["param_names"]}
+    whole = make(Usual(make))
+    assert roles == {n: g["role"] for g in whole.param_groups for n in g["param_names"]}
+    assert not torch.equal(module.backbone[0].weight, before)
+    if name in ("Muon", "NorMuon"):
+        alone = Usual(None)
+        head = next(g for g in whole.param_groups if g["role"] == "head")
+        settings = {key: head[key] for key in ("lr", "betas", "eps", "weight_decay")}
+        alone.backbone.requires_grad_(False)
+        alone.configure_optimizers = lambda: torch.optim.AdamW(
+            [{"params": alone.head.weight}, {"params": alone.head.bias, "weight_decay": 0}],
+            **settings,
+        )
+        trainer(tmp_path, max_epochs=2).fit(alone, Data(batches=3))
+        torch.testing.assert_close(module.heads[1], alone.heads[1], rtol=1e-9, atol=1e-12)
