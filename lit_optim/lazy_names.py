@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-#: The names of each package that `look_up_lazily` serves, by the name of the package.
+#: The names that imports of a package suggest, by the name of the package.
 _NAMES: dict[str, Callable[[], Iterable[str]]] = {}
 
 
@@ -49,8 +49,13 @@ def look_up_lazily(
         own = {name for name in vars(sys.modules[package]) if name.startswith("__")}
         return sorted({*own, *list_names()})
 
-    _NAMES[package] = find_places
+    suggest_in_imports(package, find_places)
     return get_attribute, list_attributes
+
+
+def suggest_in_imports(package: str, find_names: Callable[[], Iterable[str]]) -> None:
+    """Let `from package import Nmae` name the nearest of the package's names."""
+    _NAMES[package] = find_names
 
 
 def no_attribute(module: str, name: str, known: Iterable[str]) -> AttributeError:

@@ -127,6 +127,14 @@ def test_a_misspelt_name_is_answered_with_the_right_one(name):
         exec(f"from lit_optim import {wrong}")
 
 
+def test_param_groups_suggests_its_functions():
+    wrong = "nodecay"
+    with pytest.raises(AttributeError, match=r"has no attribute 'nodecay'; did you mean no_decay"):
+        getattr(lit_optim.param_groups, wrong)
+    with pytest.raises(ImportError, match=r"cannot import name 'nodecay' .* mean no_decay"):
+        exec(f"from lit_optim.param_groups import {wrong}")
+
+
 def test_a_name_like_no_other_gets_no_suggestion():
     assert not hasattr(lit_optim, "qqqqqq")
     with pytest.raises(AttributeError, match=r"has no attribute 'qqqqqq'$"):

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from lit_optim.lazy_names import no_attribute, suggest_in_imports
 from lit_optim.param_groups.decay import (
     MakeGroups,
     make_group,
@@ -59,6 +60,9 @@ class _CallablePackage(ModuleType):
     ) -> list[dict[str, Any]]:
         return divide_parameters(module, base, rules)
 
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(self.__name__, name, __all__)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return import_module, (self.__name__,)
 
@@ -66,3 +70,4 @@ class _CallablePackage(ModuleType):
 __module__, __qualname__ = __name__.rsplit(".", 1)
 
 sys.modules[__name__].__class__ = _CallablePackage
+suggest_in_imports(__name__, lambda: __all__)
