@@ -17,11 +17,12 @@ from lit_optim.hyperparameters import plain
 from lit_optim.lightning.lr_rule import LrRule
 from lit_optim.lightning.torch_schedulers import TorchScheduler, is_torch_scheduler
 from lit_optim.lightning_classes import LightningModule, package_of
-from lit_optim.making import read_optimizer_config, reject_target
+from lit_optim.making import optimizer_class, read_optimizer_config, reject_target
 from lit_optim.optimizers import find_optimizer
 from lit_optim.schedules.core import Schedule
 from lit_optim.schedules.registry import find_schedule, is_schedule, schedules_by_name
 from lit_optim.training.lengths import Share
+from lit_optim.wrappers import Wrapper
 
 LOG = logging.getLogger("lit_optim")
 
@@ -135,6 +136,12 @@ def read_optimizer(value: Any) -> MakeOptimizer | Optimizer:
         return read_optimizer_config(value, OPTIMIZER)
     if isinstance(value, Optimizer):
         return value
+    kind = optimizer_class(value)
+    if isinstance(kind, type) and issubclass(kind, Wrapper):
+        raise UsageError(
+            f"optimizer: {kind.__name__} wraps an optimizer, as in lambda groups: "
+            f"{kind.__name__}(lit_optim.AdamW(groups)), got {describe_value(value)}"
+        )
     is_module = isinstance(value, nn.Module)  # it can be called, but gives no optimizer
     if callable(value) and not (is_module or _is_schedule(value) or is_torch_scheduler(value)):
         make: MakeOptimizer = value

@@ -55,6 +55,8 @@ OPTIMIZER = [
     (cosine_warmup(), "got a Phases"),
     (cosine_warmup, "got the function cosine_warmup"),
     (nn.Linear(2, 2), "got a Linear"),
+    (Ema, "Ema wraps an optimizer, as in lambda groups: Ema(lit_optim.AdamW(groups)), got the cl"),
+    (partial(Ema, decay=0.9), "Ema wraps an optimizer, as in lambda groups: "),
     (StepLR, "got the class StepLR"),
     (lambda groups: None, "called with the param groups it gave None"),
     (lambda groups: AdamW, "called with the param groups it gave the class AdamW"),
