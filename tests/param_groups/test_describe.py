@@ -359,7 +359,8 @@ def test_roles_by_name_of_a_compiled_part(pattern):
     assert owners["mid.weight"] == "Muon"
 
 
-FUNCTIONS = [param_groups, *filter(inspect.isfunction, vars(param_groups).values())]
+NAMED = [getattr(param_groups, name) for name in param_groups.__all__]
+FUNCTIONS = [param_groups, *filter(inspect.isfunction, NAMED)]
 OF_A_MODULE = [f for f in FUNCTIONS if "module" in inspect.signature(f).parameters]
 
 
