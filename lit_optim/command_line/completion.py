@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lit_optim.command_line.command import Argument, Command, Completion
-from lit_optim.config.places import OPTION, conf_dir, groups, text_of
+from lit_optim.config.places import OPTION, PARTIAL, conf_dir, groups, text_of
 from lit_optim.signatures import read_signature
 from lit_optim.untrusted import Unreadable, read_yaml
 
@@ -27,7 +27,7 @@ PATHS = ("resume", "resume.from", "ckpt", "branch_from", "hf", "hydra.run.dir", 
 #: Words that a setting accepts besides those of its annotation.
 WORDS = {"resume": ("auto",), "resume.from": ("auto",), "resume.horizon": ("keep", "extend"),
          "ckpt": ("best",)}  # fmt: skip
-TARGET, PARTIAL = "_target_", "_partial_"
+TARGET = "_target_"
 
 #: The keys of a part of a configuration, each with its own keys or its annotation.
 Keys = dict[str, Any]

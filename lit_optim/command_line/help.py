@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_optim.config.places import conf_dir, groups, headline, text_of
-from lit_optim.config.shared_groups import PARTIAL
+from lit_optim.config.places import PARTIAL, conf_dir, groups, headline, text_of
 from lit_optim.hyperparameters import describe
 from lit_optim.programs import train_command
 from lit_optim.signatures import read_docstring, read_signature

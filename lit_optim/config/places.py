@@ -17,6 +17,8 @@ CUSTOM = "custom"
 #: The option that adds a directory with the user's own choices.
 OPTION = "--config-dir"
 PRIMARY = "train.yaml"
+#: Says to Hydra that an app passes further arguments; this app does so for every node.
+PARTIAL = "_partial_"
 _own: list[Path] = []  # that directory, one per process
 
 

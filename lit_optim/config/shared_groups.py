@@ -10,12 +10,10 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lit_optim.config.origin import is_typed
-from lit_optim.config.places import conf_dir, groups, mapping_of
+from lit_optim.config.places import PARTIAL, conf_dir, groups, mapping_of
 from lit_optim.signatures import read_attribute
 
 SHARED_GROUPS = ("optimizer", "scheduler", "param_groups", "wrapper")
-#: Says to Hydra that an app passes further arguments; this app does so for every node.
-PARTIAL = "_partial_"
 PARAM_GROUPS = "param_groups"
 
 
