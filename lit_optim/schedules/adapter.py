@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, get_args
 from weakref import ref
@@ -15,15 +14,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
 from lit_optim.errors import UsageError, show
-from lit_optim.group_fields import initial_lr
 from lit_optim.schedules.accelerate_steps import count_steps_per_update, is_accumulating
 from lit_optim.schedules.curve import Curve
-from lit_optim.schedules.curve_setter import CurveSetter
 from lit_optim.schedules.durations import HorizonPolicy
-from lit_optim.schedules.group_lrs import (
-    read_lr,
-)
 from lit_optim.schedules.scheduled_hyperparameter import ScheduledHyperparameter
+from lit_optim.schedules.shared_lrs import SharedLrs
 from lit_optim.updates import Updates, count_updates, innermost_optimizer
 
 #: After this many steps of the optimizer without any gradient, warn that it makes no updates.
@@ -32,22 +27,7 @@ MAX_STEPS_WITHOUT_GRADIENT = 3
 MOMENTUM = ("momentum", "betas.0")
 
 
-@dataclass(frozen=True)
-class LastSchedule:
-    """The schedule that set the lrs of an optimizer last.
-
-    Args:
-        scheduler: a weak reference.
-        lrs: as it set them.
-        factors: by index of a group: the factor by which other code had changed its lr.
-    """
-
-    scheduler: ref[Any]
-    lrs: list[float | None]
-    factors: dict[int, float]
-
-
-class ScheduledLR(CurveSetter, LRScheduler):
+class ScheduledLR(SharedLrs, LRScheduler):
     """Sets the lr of every group to curve(updates so far, base lr).
 
     `step` reads the number of updates from the optimizer; see `lit_optim.updates`. So a skipped
@@ -80,22 +60,12 @@ class ScheduledLR(CurveSetter, LRScheduler):
     """
 
     # here rather than in the constructor for the sake of objects that were pickled before
-    #: whether the loop has called `step`
-    _was_stepped = False
     #: whether other code moves `last_epoch`: torch's SequentialLR, ignite's LRScheduler
     _is_moved_by_others = False
     #: the number of updates at the last call of `step`
     _count_at_step = 0
     #: `last_epoch` as set here
     _position: int | None = None
-    #: whether other code sets the lr before the schedule has begun
-    _waits = False
-    #: the schedule of the optimizer that was made before, while its lr counts as a factor
-    _predecessor: LastSchedule | None = None
-    #: the factors at the start
-    _initial: Mapping[int, float] = {}
-    #: the lrs that other code has set last
-    _others_lrs: list[float | None] | None = None
     #: whether another scheduler has taken its place: it moves only if `step` is called, and leaves
     #: the lrs alone otherwise
     is_replaced = False
@@ -253,52 +223,6 @@ class ScheduledLR(CurveSetter, LRScheduler):
         if not (self._was_stepped and self._is_set_by_others()):
             self._advance()
 
-    @property
-    def _is_set_by_another_schedule(self) -> bool:
-        last = self._updates.last_schedule
-        return last is not None and last.scheduler() not in (None, self)
-
-    def _is_set_by_others(self) -> bool:
-        """Whether other code has set the lrs since this schedule did."""
-        return self._is_set_by_another_schedule or self._are_lrs_changed(self._set_lrs)
-
-    @property
-    def _has_begun(self) -> bool:
-        return self.last_epoch > 0 or self._was_stepped
-
-    def _forget_predecessor(self) -> None:
-        """Take back the factor of an earlier schedule that is gone, or has no part in the loop."""
-        last = self._predecessor
-        if last is None:
-            return
-        scheduler = last.scheduler()
-        if scheduler is not None and (scheduler._has_begun or not self._updates.count):
-            return
-        self._keep_changes()
-        for index, factor in self._initial.items():
-            self._factors[index] *= last.factors.get(index, 1.0) / factor
-        self._predecessor, self._waits = None, self._waits and bool(last.factors)
-        self._apply()
-
-    def _leave_to_others(self) -> None:
-        """Wait for the first `step` if other code sets the lr before the schedule has begun.
-
-        The updates until the last change are not the schedule's.
-        """
-        if self._are_lrs_changed(self._others_lrs or self._set_lrs):
-            self._others_lrs = self._read_lrs()
-            self._seen, self._waits = self._updates.count, True
-        elif self._waits and not (
-            self._factors or self._has_warned or self._is_set_by_another_schedule
-        ):
-            self._has_warned = True
-            warnings.warn(
-                "the lr was changed after the schedule was made, so the schedule waits for its "
-                "first step()",
-                UserWarning,
-                stacklevel=2,
-            )
-
     def _notice_others(self) -> None:
         """Notice that other code has moved `last_epoch`: from then on it decides."""
         if self._position not in (None, self.last_epoch):
@@ -375,10 +299,6 @@ class ScheduledLR(CurveSetter, LRScheduler):
         self.curve.observe(metric)
         self._apply()
 
-    def _record_lrs(self) -> None:
-        super()._record_lrs()
-        self._updates.last_schedule = LastSchedule(ref(self), self._set_lrs, dict(self._factors))
-
     def get_lr(self) -> list[float | Tensor]:
         """The lr of each group at this update; a tensor if the group has a tensor."""
         values: list[float | Tensor] = []
@@ -387,28 +307,6 @@ class ScheduledLR(CurveSetter, LRScheduler):
             now = group["lr"]
             values.append(now.new_full((), lr) if isinstance(now, Tensor) else lr)
         return values
-
-    def _initial_factors(self) -> dict[int, float]:
-        """By index of a group: the factor of a scheduler that was created before this one.
-
-        If the optimizer has already made updates, that scheduler is taken as finished.
-        """
-        innermost = innermost_optimizer(self.optimizer)
-        was_used = self._updates.step_calls or getattr(innermost, "_opt_called", False)
-        if was_used or innermost.state:
-            return {}
-        last = self._updates.last_schedule
-        is_other = last is not None and last.scheduler() is not self
-        if is_other and last.lrs == self._read_lrs():
-            if last.scheduler() is None:
-                return dict(last.factors)
-            self._predecessor = last  # may be in a chain with this one, or given up soon
-        factors = {}
-        for index, group in enumerate(self.optimizer.param_groups):
-            lr, base = read_lr(group["lr"]), read_lr(initial_lr(group))
-            if lr and base and lr != base:
-                factors[index] = lr / base
-        return factors
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values: updates so far, the length, and the memory of the curve."""

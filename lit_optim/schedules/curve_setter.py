@@ -1,4 +1,4 @@
-"""Sets the hyperparameters of an optimizer to the values of curves, and keeps changes by others."""
+"""Sets the hyperparameters of an optimizer to the values of curves."""
 
 from __future__ import annotations
 
@@ -72,29 +72,6 @@ class CurveSetter:
 
     def _read_lrs(self) -> list[float | None]:
         return [read_lr(group["lr"]) for group in self.optimizer.param_groups]
-
-    def _keep_changes(self) -> None:
-        """Keep changes that other code made to the lrs since the last step."""
-        self._factors = self._current_factors()
-
-    def _are_lrs_changed(self, known: list[float | None]) -> bool:
-        """Whether other code has changed an lr since then; unknown for a tensor on a GPU."""
-        pairs = zip(known, self._read_lrs(), strict=False)
-        return any(None not in (before, now) and before != now for before, now in pairs)
-
-    def _current_factors(self) -> dict[int, float]:
-        factors = dict(self._factors)
-        groups = self.optimizer.param_groups
-        for index, (before, group) in enumerate(zip(self._set_lrs, groups, strict=False)):
-            now = read_lr(group["lr"])
-            if before is None or now is None or now == before:
-                continue
-            if before:
-                factors[index] = factors.get(index, 1.0) * now / before
-            elif factors.get(index) == 0:  # other code had set it to 0: compare with the curve
-                level = self.curve(self.last_epoch, float(group["initial_lr"]))
-                factors[index] = now / level if level else 1.0
-        return factors
 
     def _load_lengths(self, state_dict: dict[str, Any]) -> None:
         """Compare the saved lengths with the new ones, or restore them."""
