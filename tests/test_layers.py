@@ -33,6 +33,7 @@ LAYERS = (
         "programs",
         "requirements",
         "run_length",
+        "sharding",
         "threads",
         "untrusted",
         "updates",

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_optim.sharding.placement import Sharding, local_gradient, local_tensor
+
 
 @dataclass
 class Batch:
@@ -16,11 +18,27 @@ class Batch:
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    #: How all of them are spread over processes; None where each process has them whole.
+    sharding: Sharding | None = None
 
     def select(self, places: list[int]) -> Batch:
         """The batch of the parameters at these places."""
         columns = self.params, self.grads, self.states
-        return Batch(*([column[i] for i in places] for column in columns))  # type: ignore[arg-type]
+        params, grads, states = ([column[i] for i in places] for column in columns)
+        return Batch(params, grads, states, self.sharding)  # type: ignore[arg-type]
+
+    def local(self) -> Batch:
+        """The shards of this process, with the tensors of their states."""
+        pairs = zip(self.params, self.grads, strict=True)
+        return Batch(
+            [local_tensor(p) for p in self.params],
+            [local_gradient(p, g) for p, g in pairs],
+            [
+                {k: local_tensor(x) if isinstance(x, Tensor) else x for k, x in state.items()}
+                for state in self.states
+            ],
+            self.sharding,
+        )
 
     def column(self, name: str) -> list[Tensor]:
         """The state of this name of each parameter."""

@@ -18,6 +18,7 @@ from lit_optim.optimizers.base.optimizer import BETAS, OptimizerBase
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
 from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
+from lit_optim.sharding import Steps, local_tensor
 
 __all__ = ["Elementwise", "State"]
 
@@ -119,6 +120,15 @@ class Elementwise(OptimizerBase):
             tensors[LOW_BITS].copy_(saved[LOW_BITS])
         return tensors
 
+    def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
+        whole = "whole" in self.requirements
+        if whole or h.cautious or h.clipped or h.trusting or h.on_ball:
+            who = "cautious, clip_update, trust_ratio and hyperball look"
+            who = f"{type(self).__name__} looks" if whole else who
+            raise UsageError(f"{who} at whole tensors: not for sharded parameters")
+        self.update(group, batch.local(), h, t)
+        yield from ()
+
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         names = tuple(self.states_for(group))
         if self.takes_sparse:
@@ -128,12 +138,8 @@ class Elementwise(OptimizerBase):
         if batch.params and not self._try_fused_torch(group, batch, h, t):
             whole = "whole" in self.requirements
             in_parts = not (whole or h.cautious or h.clipped or h.trusting or h.on_ball)
-            for p, g in zip(batch.params, batch.grads, strict=True):
+            for g in batch.grads:
                 self.reject_sparse(g)
-                if not in_parts and hasattr(p, "to_local"):
-                    who = "cautious, clip_update, trust_ratio and hyperball look"
-                    who = f"{type(self).__name__} looks" if whole else who
-                    raise UsageError(f"{who} at whole tensors: not for sharded parameters")
             self.run_torch(batch, self._traced_update, names, h, t, in_parts)
 
     def _without_sparse(
@@ -208,15 +214,16 @@ class Elementwise(OptimizerBase):
     ) -> None:
         """Run a rule on the batch by the torch executor; see `torch_executor.step`."""
         numbers = self._numbers()
+        batch = batch.local()
         for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
-            local = {k: _as_real(_local(v)) for k, v in state.items() if isinstance(v, Tensor)}
+            local = {k: _as_real(v) for k, v in state.items() if isinstance(v, Tensor)}
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
                 local.pop(LOW_BITS, None)
             number = numbers.get(id(p), 0)  # rows of a parameter have no number
             found = torch_executor.step(
                 rule,
-                _as_real(_local(p)),
-                as_real(_local(g)),
+                _as_real(p),
+                as_real(g),
                 local,
                 names,
                 h,
@@ -292,7 +299,7 @@ class Elementwise(OptimizerBase):
     def _numbers(self) -> dict[int, int]:
         """The number of each parameter of the optimizer, by its id."""
         params = [p for group in self.param_groups for p in group["params"]]
-        return {id(p): k for k, p in enumerate(params)}
+        return {id(local_tensor(p)): k for k, p in enumerate(params)}
 
     def _has_other_options(self, group: Group) -> bool:
         """Whether the group sets an option that torch does not have."""
@@ -312,11 +319,6 @@ class Elementwise(OptimizerBase):
         if more or dtype not in (torch.float32, torch.float64):  # in 16 bits torch rounds midway
             return False
         return device.type in ("cpu", "cuda") and self.fused_torch_step(group, batch, t)
-
-
-def _local(x: Tensor) -> Tensor:
-    """The local shard of a sharded tensor; any other tensor itself."""
-    return x.to_local() if hasattr(x, "to_local") else x
 
 
 def _as_real(x: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from lit_optim.optimizers.base.parameters import (
 )
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Params, TensorUpdate
 from lit_optim.requirements import Requirement
+from lit_optim.sharding import Steps, is_sharded
 
 LOG = logging.getLogger("lit_optim")
 
@@ -211,6 +212,10 @@ class Matrixwise(OptimizerBase):
             for first in range(0, len(members), size):
                 self._update_stack(batch.select(members[first : first + size]), layout, h)
 
+    def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
+        self.update(group, batch, h, t)  # DTensors send what each operation needs
+        yield from ()
+
     def _update_stack(self, batch: Batch, layout: Layout, h: SimpleNamespace) -> None:
         xs = [p.to(compute_dtype(p)) for p in batch.params]
         gs = [g.to(x.dtype) for g, x in zip(batch.grads, xs, strict=True)]
@@ -233,7 +238,9 @@ class Matrixwise(OptimizerBase):
                 p.copy_(a * x - b * step)
             for name, value in new.items():
                 state, after = batch.states[k][name], value[own]
-                if after.data_ptr() != state.data_ptr():  # else it was written in place
+                if (
+                    is_sharded(state) or after.data_ptr() != state.data_ptr()
+                ):  # else it was written in place
                     has_shape = state.shape == p.shape
                     state.copy_(layout.to_parameter(after, p) if has_shape else after)
 

@@ -8,7 +8,7 @@ decay and p = a p − b u, and keeps the state dict; `StateLoading` loads one. `
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
@@ -35,6 +35,7 @@ from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.state_loading import StateLoading
 from lit_optim.optimizers.base.types import Group, Params, Scalars
 from lit_optim.requirements import Requirement
+from lit_optim.sharding import Sharding, Steps, run_together
 
 LOG = logging.getLogger("lit_optim")
 
@@ -167,21 +168,29 @@ class OptimizerBase(Options, StateLoading):
         """
         raise NotImplementedError
 
+    def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
+        """The same for parameters that are spread over processes, all with `batch.sharding`.
+
+        It yields what it needs from other processes; see `lit_optim.sharding`.
+        """
+        raise NotImplementedError
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; the gradients are not written."""
         with torch.enable_grad():
             loss = None if closure is None else closure()
-        for group in self.param_groups:
-            self.owner(group).step_group(group)
+        run_together(
+            part for group in self.param_groups for part in self.owner(group).begin_step(group)
+        )
         return loss
 
     def owner(self, group: Group) -> OptimizerBase:
         """The optimizer that steps this group: itself, or a part of it."""
         return self
 
-    def step_group(self, group: Group) -> None:
-        """Update every parameter of a group that has a gradient."""
+    def begin_step(self, group: Group) -> Iterator[Steps]:
+        """The parts of a step of a group: together they update each parameter with a gradient."""
         if isinstance(group["lr"], Tensor):
             group = group | {"lr": float(group["lr"])}
         kept = list(self.initial_scalars(group))
@@ -189,25 +198,31 @@ class OptimizerBase(Options, StateLoading):
         params, grads = [p for p, _ in pairs], [g for _, g in pairs]
         states = [self.state[p] or self.start(p, group) for p in params]
         for batch in self._split_by_step(group, Batch(params, grads, states), kept):
-            self._step_batch(group, batch, kept)
+            yield self._step_batch(group, batch, kept)
 
     def _split_by_step(self, group: Group, batch: Batch, kept: list[str]) -> list[Batch]:
-        """Batches within which all scalars are equal; most often there is one."""
+        """Batches within which all scalars and shardings are equal; most often there is one."""
         keys = [state["step"] for state in batch.states]
+        shardings = [Sharding.of(p) for p in batch.params]
         by_shape = group["hyperball"] or self.vector_hyperparameters(group) is not group
-        if kept or by_shape:
+        if kept or by_shape or any(shardings):
             keys = [
-                (state["step"], by_shape and p.ndim > 1, *[state[name] for name in kept])
-                for p, state in zip(batch.params, batch.states, strict=True)
+                (state["step"], where, by_shape and p.ndim > 1, *[state[name] for name in kept])
+                for p, state, where in zip(batch.params, batch.states, shardings, strict=True)
             ]
         if len(set(keys)) == 1:
+            batch.sharding = shardings[0]
             return [batch]
         kinds: dict[Any, list[int]] = {}
         for i, key in enumerate(keys):
             kinds.setdefault(key, []).append(i)
-        return [batch.select(places) for places in kinds.values()]
+        batches = []
+        for places in kinds.values():
+            batches.append(batch.select(places))
+            batches[-1].sharding = shardings[places[0]]
+        return batches
 
-    def _step_batch(self, group: Group, batch: Batch, kept: list[str]) -> None:
+    def _step_batch(self, group: Group, batch: Batch, kept: list[str]) -> Steps:
         p, state = batch.params[0], batch.states[0]
         group, t = self.hyperparameters_for(p, group), state["step"] + 1
         if kept:
@@ -219,7 +234,10 @@ class OptimizerBase(Options, StateLoading):
         scalars.update(self.scalars(group, t))
         scalars.update(option_scalars(group, b))
         scalars.update(a=a, b=b, wd=wd, l2=l2, coupled=l2 != 0, on_ball=on_ball)
-        self.update(group, batch, SimpleNamespace(**scalars), t)
+        if batch.sharding is None:
+            self.update(group, batch, SimpleNamespace(**scalars), t)
+        else:
+            yield from self.update_shards(group, batch, SimpleNamespace(**scalars), t)
         if kept:
             after = self.next_scalars(group, t)
             for state in batch.states:

@@ -13,6 +13,7 @@ from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.options import OPTIONS, apply_update_options
 from lit_optim.optimizers.base.types import Group, TensorUpdate
+from lit_optim.sharding import Steps
 
 
 class Tensorwise(OptimizerBase):
@@ -52,6 +53,10 @@ class Tensorwise(OptimizerBase):
             h: the hyperparameters, and what `scalars` derives from them, by name.
         """
         raise NotImplementedError
+
+    def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
+        Tensorwise.update(self, group, batch, h, t)  # DTensors send what each operation needs
+        yield from ()
 
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         for p, gradient, state in zip(batch.params, batch.grads, batch.states, strict=True):

@@ -1,0 +1,56 @@
+"""Where the elements of a DTensor are."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+
+class Sharding(NamedTuple):
+    """The processes that a tensor is spread over. Equal for tensors that can be summed together.
+
+    Args:
+        mesh: the device mesh of the tensor.
+        dims: the dimensions of the mesh over which the tensor is divided; over the others each
+            process has a copy.
+    """
+
+    mesh: Any
+    dims: tuple[int, ...]
+
+    @classmethod
+    def of(cls, p: Tensor) -> Sharding | None:
+        """The sharding of a DTensor; None for any other tensor."""
+        if not is_sharded(p):
+            return None
+        placements = enumerate(p.placements)  # type: ignore[attr-defined]
+        dims = tuple(k for k, placement in placements if not placement.is_replicate())
+        return cls(p.device_mesh, dims)  # type: ignore[attr-defined]
+
+    def groups(self) -> list[ProcessGroup]:
+        """The process groups, one after the other, over which sums of shards have to be added."""
+        return [self.mesh.get_group(dim) for dim in self.dims]
+
+
+def is_sharded(x: Any) -> bool:
+    """Whether it is a DTensor. Nothing is imported: without one torch need not load the class."""
+    return hasattr(x, "device_mesh") and hasattr(x, "placements")
+
+
+def local_tensor(x: Tensor) -> Tensor:
+    """The shard of a DTensor that this process has, always the same object; others themselves."""
+    if not is_sharded(x):
+        return x
+    local: Tensor = x._local_tensor  # type: ignore[attr-defined]
+    if type(local) is not Tensor:  # one that still waits for its communication
+        local = x.to_local()  # type: ignore[attr-defined]
+    return local
+
+
+def local_gradient(p: Tensor, g: Tensor) -> Tensor:
+    """The shard of a gradient that belongs to the local shard of its parameter."""
+    if is_sharded(g) and g.placements != p.placements:  # type: ignore[attr-defined]
+        g = g.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined]
+    return local_tensor(g)

@@ -1,0 +1,42 @@
+"""Sums over tensors that are spread over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lit_optim.sharding.placement import Sharding
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Requests the sums, over all shards, of numbers that are sums over the local ones.
+
+    The answer is a tensor like `values`.
+
+    Args:
+        values: the sums over the local shards, 1-D; in float64 where the device has it.
+        sharding: of the tensors; all those of a request have the same.
+    """
+
+    values: Tensor
+    sharding: Sharding
+
+    @classmethod
+    def answer(cls, requests: Sequence[Sums]) -> list[Tensor]:
+        """Add up all requests of a sharding by one message for each dimension of its mesh."""
+        answers: dict[int, Tensor] = {}
+        kinds: dict[Sharding, list[int]] = {}
+        for i, request in enumerate(requests):
+            kinds.setdefault(request.sharding, []).append(i)
+        for sharding, places in kinds.items():
+            message = torch.cat([requests[i].values for i in places])
+            for group in sharding.groups():
+                dist.all_reduce(message, group=group)
+            parts = torch.split(message, [len(requests[i].values) for i in places])
+            answers |= dict(zip(places, parts, strict=True))
+        return [answers[i] for i in range(len(requests))]
