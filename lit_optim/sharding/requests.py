@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
 from typing import Any, Protocol, TypeAlias
 
 from typing_extensions import Self
@@ -20,8 +21,9 @@ class Request(Protocol):
         ...
 
 
-#: A part of a step: it yields requests, is sent the answer to each, and ends when it is done.
-Steps: TypeAlias = Generator[Request, Any, None]
+#: A part of a step: it yields a request, or a list of requests at the same time, is sent the answer
+#: or the list of answers, and ends when it is done.
+Steps: TypeAlias = Generator[Request | list[Any], Any, None]
 
 
 def run_together(parts: Iterable[Steps]) -> None:
@@ -29,22 +31,24 @@ def run_together(parts: Iterable[Steps]) -> None:
 
     What is requested at the same time is answered together.
     """
-    waiting: list[tuple[Steps, Request]] = []
+    waiting: list[tuple[Steps, Request | list[Any]]] = []
     for part in parts:
         _advance(part, None, waiting)
     while waiting:
-        parts_waiting, answers = waiting, _answer([request for _, request in waiting])
-        waiting = []
-        for (part, _), answer in zip(parts_waiting, answers, strict=True):
-            _advance(part, answer, waiting)
+        lists = [asked if isinstance(asked, list) else [asked] for _, asked in waiting]
+        answers = iter(_answer([request for requests in lists for request in requests]))
+        parts_waiting, waiting = waiting, []
+        for (part, asked), requests in zip(parts_waiting, lists, strict=True):
+            own = list(islice(answers, len(requests)))
+            _advance(part, own if isinstance(asked, list) else own[0], waiting)
 
 
-def _advance(part: Steps, answer: Any, waiting: list[tuple[Steps, Request]]) -> None:
+def _advance(part: Steps, answer: Any, waiting: list[tuple[Steps, Request | list[Any]]]) -> None:
     try:
-        request = next(part) if answer is None else part.send(answer)
+        asked = next(part) if answer is None else part.send(answer)
     except StopIteration:
         return
-    waiting.append((part, request))
+    waiting.append((part, asked))
 
 
 def _answer(requests: list[Request]) -> list[Any]:

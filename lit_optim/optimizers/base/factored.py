@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -12,9 +13,12 @@ from lit_optim.kernels import factored_cpu
 from lit_optim.kernels.factored_cpu import Row
 from lit_optim.kernels.precision import accumulation_dtype, compute_dtype
 from lit_optim.optimizers.base.batch import Batch
+from lit_optim.optimizers.base.factored_shards import FactoredShard
 from lit_optim.optimizers.base.optimizer import zeros_for
 from lit_optim.optimizers.base.tensorwise import Tensorwise
 from lit_optim.optimizers.base.types import Group, Scalars
+from lit_optim.sharding import Steps, local_tensor
+from lit_optim.sharding.dimensions import zeros_without_dimension
 
 
 class Factored(Tensorwise):
@@ -60,14 +64,13 @@ class Factored(Tensorwise):
         if p.ndim < 2:
             state = {self.vector: zeros_for(p)}
         else:
-            *batch, rows, columns = p.shape
-            one = [1] if self.keeps_dimension else []
+            rows, columns, keeps = p.ndim - 2, p.ndim - 1, self.keeps_dimension
             state = {
-                self.row: p.new_zeros((*batch, rows, *one), dtype=dtype),
-                self.column: p.new_zeros((*batch, *one, columns), dtype=dtype),
+                self.row: zeros_without_dimension(p, columns, keeps, dtype),
+                self.column: zeros_without_dimension(p, rows, keeps, dtype),
             }
         if self.size is not None:
-            state[self.size] = p.new_zeros((), dtype=dtype)
+            state[self.size] = local_tensor(p).new_zeros((), dtype=dtype)
         if self.average is not None and group[self.average_beta] is not None:
             state[self.average] = zeros_for(p)
         return state
@@ -77,6 +80,22 @@ class Factored(Tensorwise):
             batch = self._run_native(group, batch, h)
         if batch.params:
             super().update(group, batch, h, t)
+
+    def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
+        local, shards = batch.local(), []
+        for i, p in enumerate(batch.params):
+            self.reject_sparse(local.grads[i])
+            if p.numel():
+                row = self._row(local, i)
+                numbers = self.numbers(h, row.r.dtype)
+                shards.append(FactoredShard(p, row, numbers, h.maximize))
+        asked = [shard.ask_moments() for shard in shards]
+        sums = iter((yield [request for requests in asked for request in requests]))
+        for shard, requests in zip(shards, asked, strict=True):
+            shard.take_moments(list(islice(sums, len(requests))))
+        totals = yield [shard.ask_size() for shard in shards]
+        for shard, total in zip(shards, totals, strict=True):
+            shard.move(total)
 
     def _run_native(self, group: Group, batch: Batch, h: SimpleNamespace) -> Batch:
         """Update the parameters that the kernel takes; returns a batch of the remaining ones."""
