@@ -33,6 +33,7 @@ _PLACES = {
     "hf": "lit_optim.hf",
     "lr_schedulers": "lit_optim.lr_schedulers",
     "param_groups": "lit_optim.param_groups",
+    "release_gradients": "lit_optim.release",
     "schedule": "lit_optim.schedules.scheduling",
     "schedules": "lit_optim.schedules",
 }

@@ -48,6 +48,7 @@ from lit_optim.optimizers.signum import Signum as Signum
 from lit_optim.optimizers.soap import SOAP as SOAP
 from lit_optim.optimizers.sparse_adam import SparseAdam as SparseAdam
 from lit_optim.optimizers.stable_adamw import StableAdamW as StableAdamW
+from lit_optim.release import release_gradients as release_gradients
 from lit_optim.schedules.adapter import ScheduledLR as ScheduledLR
 from lit_optim.schedules.core import Schedule as Schedule
 from lit_optim.schedules.scheduling import schedule as schedule
@@ -137,6 +138,7 @@ __all__ = [
     "hf",
     "lr_schedulers",
     "param_groups",
+    "release_gradients",
     "schedule",
     "schedules",
 ]

@@ -5,7 +5,8 @@ optimizer does: right before its `step`, after all other hooks, or after the clo
 Whether gradients are left afterwards does not matter, since many optimizers, hooks and loops clear
 them at once. A step without any gradient (a loss of None, gradients that were discarded, an
 overflow that a loss scaler found) is not an update, unless the optimizer updates in the backward
-pass and has consumed the gradients there. docs/updates.md has the table.
+pass and has consumed the gradients there. `lit_optim.release_gradients` does so and says it, by
+`note_release`; of others it is found out. docs/updates.md has the table.
 
 An optimizer has one counter, however it is wrapped. The counter keeps neither the optimizer nor its
 parameters alive. To count, it replaces the `step` of the optimizer instance and registers hooks.
@@ -13,7 +14,7 @@ parameters alive. To count, it replaces the `step` of the optimizer instance and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from types import MethodType
 from typing import Any, Protocol
@@ -31,10 +32,17 @@ BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Listener(Protocol):
-    """An object that is notified of each update; it is held by a weak reference only."""
+    """An object that is notified of each update; it is held by a weak reference only.
+
+    It may have a method `before_release(updates, params)`, called before gradients that are not
+    there together are used: all those of an update, one or a few at a time, after `before_update`.
+    """
 
     def before_update(self, updates: Updates) -> None:
-        """Called when the gradients of the update are ready; not for one in the backward pass."""
+        """Called when the gradients of the update are ready; not for one in the backward pass.
+
+        If gradients are released, when the first of them is ready, before parameters change.
+        """
 
     def after_update(self, updates: Updates) -> None:
         """Called when the parameters have changed and `updates.count` includes the update."""
@@ -70,6 +78,7 @@ class Updates:
         self._had_gradient = False
         self._announced = False
         self._sees_gradients = False  # whether there ever was a gradient, as for most optimizers
+        self._released = False  # whether gradients of the next update have been used already
         #: whether `step` was called for single parameters since the last update
         self.steps_by_parameter = False
         self._backward: _BackwardWatcher | None = None
@@ -93,6 +102,23 @@ class Updates:
     def add_follower(self, follower: Follower) -> None:
         """Have `follower` catch up when a call of `step` begins, as long as it is alive."""
         self._followers.append(ref(follower))
+
+    def note_release(self, params: Iterable[Tensor] = ()) -> None:
+        """Note that gradients are used now, in the backward pass: the update begins.
+
+        The update ends with the call of `step` around the backward pass, or the next one.
+
+        Args:
+            params: those whose gradients are used; none of them changes before this returns.
+        """
+        if not self._released:
+            self._stop_watching()
+            if not self._is_stepping:
+                self._catch_up()
+            self._released = self._had_gradient = True
+            self._announced = False
+            self._announce()
+        self._announce_released(list(params))
 
     def count_backward_update(self) -> None:
         """Count an update that happened in the backward pass, if `step` was not called for it."""
@@ -119,10 +145,9 @@ class Updates:
         Returns:
             The arguments of the call, in which a closure is wrapped to notice its gradients.
         """
-        for follower in _alive(self._followers):
-            follower.catch_up()
+        self._catch_up()
         self.step_calls += 1
-        self._is_stepping, self._announced, self._has_closure = True, False, False
+        self._is_stepping, self._announced, self._has_closure = True, self._released, False
         optimizer = self._optimizer()
         if self._pre_hook is not None and optimizer is not None:
             hooks: Any = optimizer._optimizer_step_pre_hooks
@@ -145,7 +170,7 @@ class Updates:
         Args:
             returned: False after an exception, when it is unknown what was done.
         """
-        self._is_stepping = self._by_hook = False
+        self._is_stepping = self._by_hook = self._released = False
         if not returned:
             return
         if self._had_gradient:
@@ -191,8 +216,10 @@ class Updates:
         return watched
 
     def _has_usable_gradient(self) -> bool:
-        """Whether there is a gradient that the optimizer will use."""
+        """Whether there is a gradient that the optimizer will use, or has used for this update."""
         optimizer = self._optimizer()
+        if self._released:
+            return True
         if optimizer is None or all(p.grad is None for p in _params(optimizer)):
             return False
         # the loss scaler sets found_inf of a fused optimizer, which then skips the step itself
@@ -204,16 +231,31 @@ class Updates:
             self._announced = True
             for listener in _alive(self._listeners):
                 listener.before_update(self)
+        elif self._released and self._is_stepping and (optimizer := self._optimizer()) is not None:
+            self._announce_released([p for p in _params(optimizer) if p.grad is not None])
+
+    def _announce_released(self, params: list[Tensor]) -> None:
+        for listener in _alive(self._listeners) if params else ():
+            if hasattr(listener, "before_release"):
+                listener.before_release(self, params)
+
+    def _catch_up(self) -> None:
+        for follower in _alive(self._followers):
+            follower.catch_up()
 
     def _count(self) -> None:
         self.count += 1
-        if self._had_gradient and not self._sees_gradients:
-            self._sees_gradients = True
-            if self._backward is not None:
-                self._backward.remove()
-                self._backward = None
+        if self._had_gradient:
+            self._stop_watching()
         for listener in _alive(self._listeners):
             listener.after_update(self)
+
+    def _stop_watching(self) -> None:
+        """Stop watching the backward pass: the optimizer is one that has gradients."""
+        self._sees_gradients = True
+        if self._backward is not None:
+            self._backward.remove()
+            self._backward = None
 
     def _watch_backward(self) -> None:
         """Watch the backward pass if parameters have hooks, one of which may be the optimizer's."""

@@ -40,7 +40,7 @@ LAYERS = (
     ),
     ("param_groups",),
     ("checkpoints", "optimizers", "schedules", "signatures", "wrappers"),
-    ("config", "lr_schedulers", "making", "tasks", "training"),
+    ("config", "lr_schedulers", "making", "release", "tasks", "training"),
     ("callbacks",),
     ("lightning",),
     ("hf",),

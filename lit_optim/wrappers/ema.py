@@ -54,9 +54,8 @@ class Ema(Wrapper):
         #: p in eval mode, for parameters whose dtype cannot hold e exactly
         self.trained: dict[Tensor, Tensor]
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters, then their average.
+    def begin_update(self) -> None:
+        """Let the average of a new parameter begin.
 
         Raises:
             RuntimeError: it is in eval mode.
@@ -66,6 +65,15 @@ class Ema(Wrapper):
         for p in self.params():
             if p not in self.average:
                 self.average[p] = p.detach().to(compute_dtype(p), copy=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters, then their average.
+
+        Raises:
+            RuntimeError: it is in eval mode.
+        """
+        self.begin_update()
         loss, is_update = self.step_base(closure)
         if not is_update:
             return loss

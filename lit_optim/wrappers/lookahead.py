@@ -47,12 +47,16 @@ class Lookahead(Wrapper):
         self.k, self.alpha, self.updates = plain(k), plain(alpha), 0
         self.slow: dict[Tensor, Tensor]
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update the parameters, and at every k-th update the slow weights."""
+    def begin_update(self) -> None:
+        """Let the slow weights of a new parameter begin."""
         for p in self.params():
             if p not in self.slow:
                 self.slow[p] = p.detach().clone()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters, and at every k-th update the slow weights."""
+        self.begin_update()
         loss, is_update = self.step_base(closure)
         if not is_update:
             return loss

@@ -117,6 +117,9 @@ class Wrapper(Imitated, Optimizer):
             raise AttributeError(name)
         return getattr(self.base, name)
 
+    def begin_update(self) -> None:
+        """Prepare for an update, before any parameter changes; `release_gradients` calls it too."""
+
     def step_base(self, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
         """Call the step of `base`.
 

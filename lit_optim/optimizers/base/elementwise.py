@@ -23,8 +23,9 @@ from lit_optim.sharding import Steps, local_tensor
 __all__ = ["Elementwise", "State"]
 
 EMPTY = Batch()
-#: How many sets of parameters with gradients have a plan; experts and frozen parts make several.
-MOST_PLANS = 16
+#: How many times the optimizer's parameters are in a plan, one set of them in each: experts and
+#: frozen parts make several, and gradient release one for each parameter.
+MOST_PLANNED = 16
 
 
 class Elementwise(OptimizerBase):
@@ -291,9 +292,10 @@ class Elementwise(OptimizerBase):
         key = names, id(batch.params[0]), len(batch.params)
         plan = plans.get(key)
         if plan is None or not plan.refresh(batch):
-            if len(plans) == MOST_PLANS:
+            numbers = self._numbers()
+            if sum(count for *_, count in plans) > MOST_PLANNED * len(numbers):
                 plans.clear()
-            plan = plans[key] = DispatchTable(names, batch, self._numbers())
+            plan = plans[key] = DispatchTable(names, batch, numbers)
         return plan
 
     def _numbers(self) -> dict[int, int]:

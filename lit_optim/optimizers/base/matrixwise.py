@@ -75,6 +75,7 @@ class Matrixwise(OptimizerBase):
     #: `left` and [matrices, n, n] of `right`: their suffixes, and the numbers on their diagonals.
     side_states: ClassVar[dict[str, float]] = {}
     needs_shapes: ClassVar[bool] = True
+    exchanges_matrices: ClassVar[bool] = True
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 

@@ -61,6 +61,10 @@ class OptimizerBase(Options, StateLoading):
     reads_values: ClassVar[bool] = False
     #: Whether parameters must have a shape when the optimizer is made.
     needs_shapes: ClassVar[bool] = False
+    #: Whether an update of one parameter depends on the gradients of others.
+    needs_all_gradients: ClassVar[bool] = False
+    #: Whether processes exchange sharded matrices, all of a step together.
+    exchanges_matrices: ClassVar[bool] = False
     #: The lr of a group whose lr is null, in optimizers that allow it.
     lr_if_null: ClassVar[float] = 1.0
     #: The range in which to search for its lr.
@@ -184,6 +188,20 @@ class OptimizerBase(Options, StateLoading):
             part for group in self.param_groups for part in self.owner(group).begin_step(group)
         )
         return loss
+
+    @torch.no_grad()
+    def step_parameters(self, group: Group, params: list[Tensor]) -> None:
+        """Update some parameters of a group, as `step` updates all that have a gradient.
+
+        Args:
+            group: one of the optimizer's.
+            params: some of its `stacks`.
+        """
+        run_together(self.owner(group).begin_step(group | {"params": params}))
+
+    def stacks(self, group: Group) -> list[list[Tensor]]:
+        """The parameters of a group, divided into those that are updated together."""
+        return [[p] for p in group["params"]]
 
     def owner(self, group: Group) -> OptimizerBase:
         """The optimizer that steps this group: itself, or a part of it."""

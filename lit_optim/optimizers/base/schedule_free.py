@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.batch import Batch
@@ -42,9 +43,21 @@ class ScheduleFree(Elementwise):
         Raises:
             ValueError: the optimizer is in eval mode, where parameters hold the average.
         """
+        self._check_mode()
+        return super().step(closure)
+
+    def step_parameters(self, group: Group, params: list[Tensor]) -> None:
+        """Update some parameters of a group.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        self._check_mode()
+        super().step_parameters(group, params)
+
+    def _check_mode(self) -> None:
         if not all(group["train_mode"] for group in self.param_groups):
             raise UsageError(f"{type(self).__name__} is in eval mode: call train() before step()")
-        return super().step(closure)
 
     @torch.no_grad()
     def train(self) -> None:

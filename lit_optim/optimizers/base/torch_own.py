@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, TakesTorchsArguments
@@ -29,6 +30,8 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
     reads_values: ClassVar[bool] = False
     #: Whether parameters must have a shape when the optimizer is made.
     needs_shapes: ClassVar[bool] = False
+    #: Whether an update of one parameter depends on the gradients of others.
+    needs_all_gradients: ClassVar[bool] = False
     #: Whether every parameter must be a matrix.
     takes_matrices_only: ClassVar[bool] = False
 
@@ -64,6 +67,16 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
                     f"{type(self).__name__} has {', '.join(sorted(missing))}, which the state does "
                     "not have: it is of another optimizer"
                 )
+
+    @torch.no_grad()
+    def step_parameters(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        """Update some parameters of a group, as `step` updates all that have a gradient."""
+        kept = self.param_groups
+        self.param_groups = [group | {"params": params}]
+        try:
+            inspect.unwrap(type(self).step)(self)
+        finally:
+            self.param_groups = kept
 
     def run_torch_step(self, *arguments: Any) -> Any:
         """Call torch's `step` without its wrapper: this class's own calls the hooks of a step."""

@@ -1,0 +1,281 @@
+"""Released gradients train the same weights, to the bit; and what cannot be released is refused."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+import lit_optim
+from lit_optim import AdamW, Ema, Lookahead, Sam, UsageError, release_gradients
+from lit_optim.optimizers.base.matrixwise import Matrixwise
+from lit_optim.release import Release
+from tests.optimizers.running import NAMES, class_of, made_by
+
+STEPS = 6
+RELEASED = [
+    name
+    for name in NAMES
+    if "closure" not in class_of(name).requirements and not class_of(name).needs_all_gradients
+]
+REFUSED = sorted({*NAMES} - {*RELEASED})
+
+
+class Net(nn.Module):
+    """Matrices of equal and of other shapes, one that is used twice, vectors, a layer that waits.
+
+    Args:
+        matrices_only: leave out what is no matrix.
+    """
+
+    def __init__(self, matrices_only=False):
+        super().__init__()
+        torch.manual_seed(0)
+        bias = not matrices_only
+        self.layers = nn.ModuleList(nn.Linear(6, 6, bias=bias) for _ in range(4))
+        self.wide, self.head = nn.Linear(5, 6, bias=bias), nn.Linear(6, 3, bias=bias)
+        self.norm = nn.Identity() if matrices_only else nn.LayerNorm(6)
+        self.late = nn.Linear(6, 6, bias=bias)
+        self.frozen = nn.Linear(6, 6, bias=bias).requires_grad_(False)
+
+    def forward(self, x, step):
+        x = torch.tanh(self.wide(x))
+        for layer in (*self.layers, self.layers[0]):
+            x = self.norm(torch.tanh(self.frozen(layer(x))))
+        if step % 3:  # no gradient in some updates: their parameters are at other counts
+            x = x + self.late(x)
+        return self.head(x)
+
+
+def train(make, released, closure=False, dtype=torch.float32, matrices_only=False, **settings):
+    """The weights after every update, and the states after the last."""
+    model = Net(matrices_only).to(dtype)
+    optimizer = make(list(model.parameters()), **settings)
+    scheduler = lit_optim.schedule(optimizer, lit_optim.schedules.linear_warmup(), steps=STEPS)
+    if released:
+        release_gradients(model, optimizer)
+    generator, weights = torch.Generator().manual_seed(1), []
+    for step in range(STEPS):
+        x = torch.randn(7, 5, generator=generator).to(dtype)
+
+        def backward(x=x, step=step):
+            optimizer.zero_grad()
+            loss = model(x, step).square().mean()
+            loss.backward()
+            if released and not isinstance(optimizer, Matrixwise):  # whose stacks may wait
+                assert all(p.grad is None for p in model.parameters())
+            return loss
+
+        optimizer.step(backward) if closure else (backward(), optimizer.step())
+        scheduler.step()
+        assert not released or all(p.grad is None for p in model.parameters())
+        weights.append([p.detach().clone() for p in model.parameters()])
+    return weights, optimizer.state_dict(), scheduler.last_epoch
+
+
+def assert_same(found, expected):
+    weights, state, updates = found
+    assert updates == expected[2] == STEPS
+    for step, (ours, theirs) in enumerate(zip(weights, expected[0], strict=True)):
+        for k, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+            assert torch.equal(p, q), (step, k)
+    assert state["state"].keys() == expected[1]["state"].keys()
+    for index, values in expected[1]["state"].items():
+        for name, value in values.items():
+            torch.testing.assert_close(state["state"][index][name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("closure", [False, True])
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_weights_are_the_same(name, closure):
+    settings = {"matrices_only": getattr(class_of(name), "takes_matrices_only", False)}
+    plain = train(made_by(name), False, closure, **settings)
+    assert_same(train(made_by(name), True, closure, **settings), plain)
+    assert not torch.equal(plain[0][0][0], plain[0][-1][0])  # it trains
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"master": "split", "state_dtype": "int8"},
+        {"state_dtype": "bfloat16"},
+        {"cautious": True, "clip_update": 1.0, "trust_ratio": True},
+        {"executor": "torch"},
+        {"executor": "torch", "state_dtype": "int8", "master": "split"},
+    ],
+)
+def test_options_and_precisions(settings):
+    dtype = torch.bfloat16 if "master" in settings else torch.float32
+    make = made_by("adamw")
+    plain = train(make, False, dtype=dtype, **settings)
+    assert_same(train(make, True, dtype=dtype, **settings), plain)
+
+
+@pytest.mark.parametrize("wrap", [Ema, partial(Lookahead, k=2, alpha=0.3)])
+def test_wrappers_that_average_after_the_update(wrap):
+    def make(params):
+        return wrap(AdamW(params, lr=0.1))
+
+    plain, found = train(make, False), train(make, True)
+    assert_same(found, plain)
+    name = type(make([nn.Parameter(torch.ones(1))])).__name__
+    for key, value in plain[1][name].items():
+        torch.testing.assert_close(found[1][name][key], value, rtol=0, atol=0)
+
+
+def test_a_schedule_that_nobody_steps_catches_up_before_the_update():
+    def weights(released):
+        model = Net()
+        optimizer = AdamW(model.parameters(), lr=0.1)
+        schedule = lit_optim.schedule(optimizer, lit_optim.schedules.linear(), steps=STEPS)
+        if released:
+            release_gradients(model, optimizer)
+        for step in range(STEPS):
+            model(torch.ones(2, 5), step).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert schedule.last_epoch == STEPS - 1  # it catches up when the next update begins
+        return [p.detach() for p in model.parameters()]
+
+    for p, q in zip(weights(True), weights(False), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_clipping_by_value():
+    def weights(released):
+        model = Net()
+        optimizer = lit_optim.SGD(model.parameters(), lr=0.1)
+        if released:
+            release_gradients(model, optimizer, clip_value=1e-3)
+        for step in range(3):
+            model(torch.ones(2, 5), step).sum().backward()
+            if not released:
+                nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+            optimizer.step()
+            optimizer.zero_grad()
+        return [p.detach() for p in model.parameters()]
+
+    for p, q in zip(weights(True), weights(False), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_parameters_that_are_trained_later():
+    model = Net()
+    optimizer = AdamW([p for p in model.parameters() if p.requires_grad])
+    release_gradients(model, optimizer)
+    model.frozen.requires_grad_(True)
+    optimizer.add_param_group({"params": list(model.frozen.parameters())})
+    for step in range(2):
+        before = model.frozen.weight.detach().clone()
+        model(torch.ones(2, 5), step).sum().backward()
+        released = model.frozen.weight.grad is None
+        assert released == (step > 0)
+        optimizer.step()
+        optimizer.zero_grad()
+        assert not torch.equal(model.frozen.weight, before)
+
+
+def test_a_loaded_state_goes_on():
+    model = Net()
+    optimizer = AdamW(model.parameters(), lr=0.1)
+    release_gradients(model, optimizer)
+    model(torch.ones(2, 5), 0).sum().backward()
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["param_groups"][0]["lr"] = 0.0
+    optimizer.load_state_dict(saved)
+    before = [p.detach().clone() for p in model.parameters()]
+    model(torch.ones(2, 5), 0).sum().backward()
+    optimizer.step()
+    assert all(map(torch.equal, model.parameters(), before))
+    assert optimizer.state[model.head.weight]["step"] == 2
+
+
+def test_removed_it_steps_as_before_and_nothing_is_kept_alive():
+    model = Net()
+    optimizer = AdamW(model.parameters())
+    release = release_gradients(model, optimizer)
+    assert isinstance(release, Release)
+    release_gradients(model, optimizer).remove()  # replaces the first
+    before = model.head.weight.detach().clone()
+    model(torch.ones(2, 5), 0).sum().backward()
+    assert model.head.weight.grad is not None
+    assert torch.equal(model.head.weight, before)
+    optimizer.zero_grad()
+    release_gradients(model, optimizer)
+    gone = weakref.ref(optimizer)
+    del optimizer, release
+    gc.collect()
+    assert gone() is None
+    model(torch.ones(2, 5), 0).sum().backward()  # its hooks do nothing
+    assert torch.equal(model.head.weight, before)
+
+
+def test_a_second_gradient_is_refused():
+    model = Net()
+    optimizer = AdamW(model.parameters())
+    release_gradients(model, optimizer)
+    model(torch.ones(2, 5), 0).sum().backward()
+    with pytest.raises(UsageError, match=r"^parameter head\.\w+ got a second gradient before step"):
+        model(torch.ones(2, 5), 0).sum().backward()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_optimizers_that_need_all_gradients(name):
+    model = Net()
+    optimizer = class_of(name)(model.parameters())
+    with pytest.raises(UsageError, match="released") as caught:
+        release_gradients(model, optimizer)
+    assert "\n" not in str(caught.value)
+    model(torch.ones(2, 5), 0).sum().backward()
+    assert model.head.weight.grad is not None
+
+
+class DistributedDataParallel(nn.Module):
+    """Has the name of torch's, and needs no processes."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: (m, Sam(AdamW(m))), "Sam evaluates the loss again"),
+        (lambda m: (m, torch.optim.AdamW(m.parameters())), "AdamW is of torch; lit_optim.AdamW"),
+        (lambda m: (DistributedDataParallel(m), AdamW(m)), "averages gradients after"),
+        (lambda m: (m.head, AdamW(m.norm)), "none of the model's parameters"),
+        (lambda m: (AdamW(m), m), "model is an AdamW"),
+        (lambda m: (m, None), "optimizer is None"),
+    ],
+)
+def test_what_cannot_be_released_is_refused(make, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        release_gradients(*make(Net()))
+    assert "\n" not in str(caught.value)
+
+
+def test_gradients_from_before_are_refused():
+    model = Net()
+    model(torch.ones(2, 5), 0).sum().backward()
+    with pytest.raises(UsageError, match="has a gradient already"):
+        release_gradients(model, AdamW(model))
+    with pytest.raises(UsageError, match="clip_value must be a number > 0"):
+        release_gradients(Net(), AdamW(model), clip_value=0.0)
+
+
+def test_eval_mode_of_an_averaging_optimizer_is_refused_before_anything_changes():
+    model = Net()
+    optimizer = lit_optim.ScheduleFreeAdamW(model)
+    release_gradients(model, optimizer)
+    optimizer.eval()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(UsageError, match=r"call train\(\) before step"):
+        model(torch.ones(2, 5), 0).sum().backward()
+    assert all(map(torch.equal, model.parameters(), before))
