@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_optim.kernels import pointer_table
 from lit_optim.kernels.codegen.c import generate_c
 from lit_optim.kernels.compiler import CannotCompile, load_kernel
-from lit_optim.kernels.ir import Rule, trace_rule
+from lit_optim.kernels.ir import Passes, Rule, trace_rule
 from lit_optim.kernels.pointer_table import PointerTable, address_of
 from lit_optim.system import call_after_fork
 
@@ -27,11 +27,13 @@ class CompiledKernel(NamedTuple):
     Args:
         function: to call with the addresses of a table and of the scalars.
         sums: the number of sums over a tensor.
+        passes: the number of those that each pass before the last computes.
         reductions: the names of the sums that the rule returns; they come last.
     """
 
     function: Any
     sums: int
+    passes: tuple[int, ...]
     reductions: tuple[str, ...]
 
 
@@ -80,6 +82,53 @@ def step(
     Returns:
         None, or why no kernel can be compiled; then nothing was changed.
     """
+    kernel, numbers = _prepare(key, rule, table, states, h)
+    if isinstance(kernel, str):
+        return kernel
+    kernel.function(address_of(table.call), address_of(numbers), t, count_threads(table.size))
+    if kernel.reductions:
+        sums, reductions = kernel.sums, kernel.reductions
+        first, end = sums - len(reductions), sums * table.call[0]
+        table.reductions = {
+            name: list(table.scratch[first + k : end : sums]) for k, name in enumerate(reductions)
+        }
+    return None
+
+
+def step_by_pass(
+    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
+) -> Passes | str:
+    """The same for tensors that are shards: their sums are completed by the caller.
+
+    Returns:
+        What makes the step, pass by pass; or why no kernel can be compiled.
+    """
+    kernel, numbers = _prepare(key, rule, table, states, h)
+    return kernel if isinstance(kernel, str) else _make_passes(kernel, table, numbers, t)
+
+
+def _make_passes(
+    kernel: CompiledKernel, table: PointerTable, numbers: array[float], t: int
+) -> Passes:
+    calls = address_of(table.call), address_of(numbers), t, count_threads(table.size)
+    rows, first = table.call[0], 0
+    try:
+        for number, count in enumerate((*kernel.passes, 0), 1):
+            table.call[-1] = number
+            kernel.function(*calls)
+            if count:
+                scratch = torch.frombuffer(table.scratch, dtype=torch.float64)
+                sums = scratch[: rows * kernel.sums].view(rows, -1)[:, first : first + count]
+                sums.copy_((yield sums.clone()))
+                first += count
+    finally:
+        table.call[-1] = 0
+
+
+def _prepare(
+    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace
+) -> tuple[CompiledKernel | str, array[float]]:
+    """The kernel, or why there is none, and the numbers that it is called with."""
     scalars: list[float] = []
     switches: list[tuple[str, Any]] = []
     for name, value in vars(h).items():
@@ -91,22 +140,12 @@ def step(
     kernel_key = (key, *switches, table.formats)
     kernel = _kernels.get(kernel_key)
     if kernel is None:
-        if _failure:
-            return str(_failure)
-        kernel = _compile_rule(rule, table.formats, states, h)
+        kernel = None if _failure else _compile_rule(rule, table.formats, states, h)
         if kernel is None:
-            return str(_failure)
+            return str(_failure), array("d")
         _kernels[kernel_key] = kernel
-    function, sums, reductions = kernel
-    table.reserve_scratch(sums)
-    numbers = array("d", scalars)
-    function(address_of(table.call), address_of(numbers), t, count_threads(table.size))
-    if reductions:
-        first, end = sums - len(reductions), sums * table.call[0]
-        table.reductions = {
-            name: list(table.scratch[first + k : end : sums]) for k, name in enumerate(reductions)
-        }
-    return None
+    table.reserve_scratch(kernel.sums)
+    return kernel, array("d", scalars)
 
 
 def _compile_rule(
@@ -120,4 +159,6 @@ def _compile_rule(
     except CannotCompile as error:
         _failure = error
         return None
-    return CompiledKernel(function, sums, tuple(program.reductions))
+    return CompiledKernel(
+        function, sums, tuple(map(len, program.passes)), tuple(program.reductions)
+    )

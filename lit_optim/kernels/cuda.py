@@ -10,7 +10,7 @@ import hashlib
 import os
 import struct
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from lit_optim.kernels import compiler, pointer_table
 from lit_optim.kernels.codegen.triton import generate_triton, kernel_arguments
-from lit_optim.kernels.ir import Program, Rule, trace_rule
+from lit_optim.kernels.ir import Passes, Program, Rule, trace_rule
+from lit_optim.kernels.precision import Place
 from lit_optim.kernels.primitives import PRIMITIVES
 
 WARPS = 4
@@ -59,10 +60,16 @@ class PointerTable(pointer_table.PointerTable):
     Args:
         rows: as for the base class, all tensors on one device.
         numbers: the number of each parameter, from which its rounding bits are derived.
+        places: as for the base class.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Tensor]], numbers: Sequence[int]) -> None:
-        super().__init__(rows, numbers)
+    def __init__(
+        self,
+        rows: Sequence[Sequence[Tensor]],
+        numbers: Sequence[int],
+        places: Sequence[Place] | None = None,
+    ) -> None:
+        super().__init__(rows, numbers, places)
         self.device, self.count = rows[0][0].device, len(rows)
         chunks = torch.diff(_as_tensor(array("q", [0]) + self.arrays[0]))
         each = torch.arange(self.count, dtype=torch.int32, device="cpu")
@@ -104,28 +111,50 @@ def step(
     """Update many tensors once, in place; arguments and result are those of `cpu.step`."""
     if not table.chunks:
         return None
+    kernel = _find_kernel(key, rule, table, states, h, t)
+    if isinstance(kernel, str):
+        return kernel
+    for _ in kernel.run(table, vars(h), t):
+        pass
+    return None
+
+
+def step_by_pass(
+    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
+) -> Passes | str:
+    """The same for shards; arguments and result are those of `cpu.step_by_pass`."""
+    kernel = _find_kernel(key, rule, table, states, h, t)
+    return kernel if isinstance(kernel, str) else _make_passes(kernel, table, vars(h), t)
+
+
+def _make_passes(kernel: Kernel, table: PointerTable, h: Mapping[str, Any], t: int) -> Passes:
+    for sums in kernel.run(table, h, t):
+        sums.copy_((yield sums.clone()))
+
+
+def _find_kernel(
+    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
+) -> Kernel | str:
     switches = [(n, value if isinstance(value, bool) else None) for n, value in vars(h).items()]
     kernel_key = (key, *switches, table.formats, table.device)
-    kernel = _kernels.get(kernel_key)
-    if kernel is None:
-        kernel = _kernels[kernel_key] = _compile_and_run(rule, table, states, h, t)
-    elif not isinstance(kernel, str):
-        kernel.run(table, vars(h), t)
-    return kernel if isinstance(kernel, str) else None
+    if kernel_key not in _kernels:
+        _kernels[kernel_key] = _compile(rule, table, states, h, t)
+    return _kernels[kernel_key]
 
 
-def _compile_and_run(
+def _compile(
     rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> Kernel | str:
-    """Return the kernel after its first run, since Triton compiles at the call; or its error."""
+    """Return the kernel, or its error; Triton compiles at a call, which here has no chunks."""
     program = trace_rule(rule, states, vars(h))
     text = generate_triton(program, table.formats)
     try:
         kernel = Kernel(program, _load_module(text))
-        kernel.run(table, vars(h), t)
+        for _ in kernel.run(table, vars(h), t, is_trial=True):
+            pass
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # of any class; only the last launch writes p
+    except Exception as error:  # of any class
         return f"triton fails: {_summarize(error)}"
     return kernel
 
@@ -169,22 +198,39 @@ class Kernel:
         ]
         self.arguments = kernel_arguments(program)
 
-    def run(self, table: PointerTable, h: Mapping[str, Any], t: int) -> None:
-        """Run every pass over the tensors of the table."""
+    def run(
+        self, table: PointerTable, h: Mapping[str, Any], t: int, is_trial: bool = False
+    ) -> Iterator[Tensor]:
+        """Run every pass over the tensors of the table.
+
+        Args:
+            table: the tensors.
+            h: the scalars by name.
+            t: the number of the update.
+            is_trial: launch no programs: everything is compiled, and nothing computed.
+
+        Yields:
+            Before each pass but the first, the sums of the previous one, [tensors, sums]. They may
+            be changed.
+        """
         known = call_values(self.program, h)
         numbers = [float(known[index]) for index in self.arguments]
         bits = struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
         all_sums = sum(count for _, count in self.sums)
-        sizes, grid, first = (table.count, table.chunks), (table.chunks,), 0
+        sizes, rows, first = (table.count, table.chunks), 0 if is_trial else table.count, 0
+        grid = (0 if is_trial else table.chunks,)
         with table.select_device():
-            rows, scratch = table.upload(), table.reserve_sums(all_sums)
-            arguments = (rows, table.owners, scratch, *sizes, t, *bits)
-            for sums, count in self.sums:
+            addresses, scratch = table.upload(), table.reserve_sums(all_sums)
+        arguments = (addresses, table.owners, scratch, *sizes, t, *bits)
+        for sums, count in self.sums:
+            with table.select_device():
                 sums[grid](*arguments, num_warps=WARPS)
-                self.combine[(table.count, count)](
-                    rows, scratch, *sizes, all_sums, first, num_warps=WARPS
+                self.combine[(rows, count)](
+                    addresses, scratch, *sizes, all_sums, first, num_warps=WARPS
                 )
-                first += count
+            yield scratch[first * table.count :][: count * table.count].view(count, -1).t()
+            first += count
+        with table.select_device():
             self.update[grid](*arguments, num_warps=WARPS)
         in_order = [index for sums in self.program.sums_by_pass for index in sums]
         for name, index in self.program.reductions.items():

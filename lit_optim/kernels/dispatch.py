@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_optim.kernels import cpu, cuda
 from lit_optim.kernels.pointer_table import PointerTable
-from lit_optim.kernels.precision import LOW_BITS, SCALE
+from lit_optim.kernels.precision import LOW_BITS, SCALE, Place
 
 
 class ParameterBatch(Protocol):
@@ -23,6 +23,14 @@ class ParameterBatch(Protocol):
     params: list[Tensor]
     grads: list[Tensor]
     states: list[dict[str, Any]]
+
+    def whole(self, i: int) -> Tensor:
+        """The i-th parameter, of which `params[i]` may be a shard."""
+        ...
+
+    def place(self, i: int) -> Place:
+        """Where the i-th shard is in its parameter."""
+        ...
 
 
 class NativeCall(NamedTuple):
@@ -78,8 +86,9 @@ class DispatchTable:
             dtypes = (tensor.dtype for tensor in rows[i])
             members_by_kind.setdefault((_engine_of(p), p.device, keys, *dtypes), []).append(i)
         for (engine, _, keys, *_), members in members_by_kind.items():
-            own_numbers = [numbers[id(batch.params[i])] for i in members]
-            table = engine.PointerTable([rows[i] for i in members], own_numbers)
+            own_numbers = [numbers[id(batch.whole(i))] for i in members]
+            places = [batch.place(i) for i in members]
+            table = engine.PointerTable([rows[i] for i in members], own_numbers, places)
             self.calls.append(NativeCall(engine, table, members, keys))
 
     def refresh(self, batch: ParameterBatch) -> bool:

@@ -7,15 +7,21 @@ tensor, both in double precision; only the rest is computed for each element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
 
 from lit_optim.kernels.primitives import PRIMITIVES, Primitive, Traceable, div
 
 #: (g, p, s, h) -> a, b, u and the new states: p becomes a p − b u.
 Rule = Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, dict[str, Any]]]
+
+#: A step over shards: before its last pass it yields the sums of each pass over the shards,
+#: [tensors, sums] in the accumulation dtype, and is sent those over the whole tensors.
+Passes: TypeAlias = Generator[Tensor, Tensor, None]
 
 #: How often a value is computed: once per call, once per tensor or for each element.
 Scope = Literal["call", "tensor", "element"]
@@ -189,6 +195,13 @@ class Program:
             [index for index in sums if self.nodes[index].passes_before == number]
             for number in range(1, passes + 1)
         ]
+
+    @property
+    def passes(self) -> list[list[int]]:
+        """The same without the reductions: the sums that must be known before the last pass."""
+        told = set(self.reductions.values())
+        kept = ([i for i in sums if i not in told] for sums in self.sums_by_pass)
+        return [sums for sums in kept if sums]
 
     def dependencies(self, targets: Sequence[int]) -> list[int]:
         """The indices of all nodes that `targets` are computed from, themselves included, in order.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.kernels.precision import FORMATS, is_dense
+from lit_optim.kernels.precision import FORMATS, Place, is_dense
 
 #: The number of elements that a kernel processes at a time.
 CHUNK = 4096
@@ -62,9 +62,15 @@ class PointerTable:
             8 bits and the low bits of the parameter. All are supported, and the dtypes of all rows
             are the same.
         numbers: the number of each parameter, from which its rounding bits are derived.
+        places: where each parameter is in its whole tensor; None: all are whole.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Tensor]], numbers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Sequence[Tensor]],
+        numbers: Sequence[int],
+        places: Sequence[Place] | None = None,
+    ) -> None:
         columns = [list(column) for column in zip(*rows, strict=True)]
         self.formats = tuple(FORMATS[tensor.dtype] for tensor in rows[0])
         self.width = len(columns)
@@ -85,12 +91,15 @@ class PointerTable:
         for size in sizes:
             end += -(-size // CHUNK)
             ends.append(end)
-        self.arrays = [ends, array("q", sizes), array("q", numbers), self.pointers]
+        places = places or [Place(0, size) for size in sizes]
+        wholes = array("q", [place.numel for place in places])
+        firsts = array("q", [place.first for place in places])
+        self.arrays = [ends, array("q", sizes), array("q", numbers), wholes, firsts, self.pointers]
         self.chunks = end
         self.scratch = array("d")
         #: The sums that the rule returned at the last call, tensor by tensor.
         self.reductions: dict[str, list[float]] = {}
-        self.call = array("Q", [len(rows), 0, end, *map(address_of, self.arrays), 0])
+        self.call = array("Q", [len(rows), 0, end, *map(address_of, self.arrays), 0, 0])
 
     def refresh(self, gradients: list[Tensor], kept: Sequence[list[Tensor]]) -> bool:
         """Store the addresses that the gradients have now.
@@ -130,7 +139,7 @@ class PointerTable:
         size = sums * (self.chunks + self.call[0])
         if len(self.scratch) < size:
             self.scratch = array("d", bytes(8 * size))
-            self.call[-1] = address_of(self.scratch)
+            self.call[-2] = address_of(self.scratch)
 
 
 def address_of(numbers: array[Any]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +63,18 @@ class State:
         """Return the state with the `initial` that these hyperparameters give it."""
         initial = hyperparameters[self.initial_from] if self.initial_from else self.initial
         return replace(self, initial=initial)
+
+
+class Place(NamedTuple):
+    """Where a shard is in its whole tensor.
+
+    Args:
+        first: the position of its first element.
+        numel: the number of elements of the whole tensor.
+    """
+
+    first: int
+    numel: int
 
 
 def compute_dtype(p: Tensor) -> torch.dtype:

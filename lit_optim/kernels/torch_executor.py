@@ -31,6 +31,7 @@ def step(
     t: int,
     number: int = 0,
     in_parts: bool = True,
+    first: int = 0,
 ) -> dict[str, Tensor]:
     """Update one tensor once, in place: a, b, u, s' = rule(g, p, s, h); p = a p − b u; s = s'.
 
@@ -45,6 +46,7 @@ def step(
         t: the number of this update, from which the bits for stochastic rounding are derived.
         number: the number of the parameter, likewise.
         in_parts: whether the rule is elementwise, so that it may run on a part of the tensor.
+        first: the position of the first element, if the tensor is a shard of a larger one.
 
     Returns:
         The reductions: sums that the rule returns besides the new states.
@@ -67,7 +69,7 @@ def step(
         for name in states:
             if name + SCALE in state:
                 part[name + SCALE] = state[name + SCALE][start // BLOCK : -(-end // BLOCK)]
-        seed = t, number, start
+        seed = t, number, first + start
         sums = _step_part(rule, parameter[start:end], gradient[start:end], part, states, h, seed)
         reductions = {name: reductions.get(name, 0) + value for name, value in sums.items()}
     if x is not p:

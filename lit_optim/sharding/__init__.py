@@ -5,8 +5,17 @@ local shard of each; what it needs from other processes it asks for by a `Reques
 asked for at the same time is sent together.
 """
 
-from lit_optim.sharding.placement import Sharding, is_sharded, local_tensor
+from lit_optim.sharding.placement import Sharding, first_position, is_sharded, local_tensor
 from lit_optim.sharding.requests import Request, Steps, run_together
 from lit_optim.sharding.sums import Sums
 
-__all__ = ["Request", "Sharding", "Steps", "Sums", "is_sharded", "local_tensor", "run_together"]
+__all__ = [
+    "Request",
+    "Sharding",
+    "Steps",
+    "Sums",
+    "first_position",
+    "is_sharded",
+    "local_tensor",
+    "run_together",
+]

@@ -29,6 +29,11 @@ class Sharding(NamedTuple):
         dims = tuple(k for k, placement in placements if not placement.is_replicate())
         return cls(p.device_mesh, dims)  # type: ignore[attr-defined]
 
+    @property
+    def device_type(self) -> str:
+        """Where messages between the processes are."""
+        return str(self.mesh.device_type)
+
     def groups(self) -> list[ProcessGroup]:
         """The process groups, one after the other, over which sums of shards have to be added."""
         return [self.mesh.get_group(dim) for dim in self.dims]
@@ -47,6 +52,20 @@ def local_tensor(x: Tensor) -> Tensor:
     if type(local) is not Tensor:  # one that still waits for its communication
         local = x.to_local()  # type: ignore[attr-defined]
     return local
+
+
+def first_position(x: Tensor) -> int:
+    """The position in the whole tensor of the first element of this process's shard."""
+    if not is_sharded(x):
+        return 0
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements = x.device_mesh, x.placements  # type: ignore[attr-defined]
+    _, offsets = compute_local_shape_and_global_offset(x.shape, mesh, placements)
+    position = 0
+    for size, offset in zip(x.shape, offsets, strict=True):
+        position = position * size + offset
+    return position
 
 
 def local_gradient(p: Tensor, g: Tensor) -> Tensor:

@@ -35,8 +35,10 @@ class Sums:
             kinds.setdefault(request.sharding, []).append(i)
         for sharding, places in kinds.items():
             message = torch.cat([requests[i].values for i in places])
+            home, message = message.device, message.to(sharding.device_type)
             for group in sharding.groups():
                 dist.all_reduce(message, group=group)
+            message = message.to(home)  # of shards that are kept on the CPU
             parts = torch.split(message, [len(requests[i].values) for i in places])
             answers |= dict(zip(places, parts, strict=True))
         return [answers[i] for i in range(len(requests))]

@@ -233,8 +233,8 @@ def untouched(count, dtype):
 class LastChunk(cpu.PointerTable):
     """A table of which all chunks but the last are already processed."""
 
-    def __init__(self, rows, numbers):
-        super().__init__(rows, numbers)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self.call[1] = self.chunks - 1
 
 

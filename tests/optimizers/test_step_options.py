@@ -360,16 +360,3 @@ def test_a_step_of_size_0_moves_nothing(executor):
         p.grad = g
     optimizer.step()
     assert all(torch.equal(p, value) for p, value in zip(params, values(), strict=True))
-
-
-def test_sharded_tensors_are_refused():
-    class Sharded(torch.Tensor):
-        def to_local(self):
-            return self.as_subclass(torch.Tensor)
-
-    for options in ONES:
-        p = torch.ones(3, 2).as_subclass(Sharded)
-        p.grad = torch.ones(3, 2).as_subclass(Sharded)
-        with pytest.raises(UsageError, match="look at whole tensors: not for sharded") as error:
-            class_of("adamw")([p], weight_decay=0.0, **options).step()
-        assert "\n" not in str(error.value)

@@ -34,7 +34,7 @@ def train(name: str, sharded: bool) -> list[torch.Tensor]:
     return [p.full_tensor().detach() if isinstance(p, DTensor) else p.detach() for p in params]
 
 
-@pytest.mark.parametrize("name", ["AdamW", "SGD", "Lion", "Adagrad", "Adafactor"])
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Lion", "Adagrad", "Adafactor", "Lamb", "Lars"])
 def test_fsdp2_trains_what_one_process_trains(name):
     torch.manual_seed(0)
     expected = processes(2).run(train, name, False)[0]

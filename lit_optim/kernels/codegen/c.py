@@ -40,7 +40,7 @@ static void {name}(const Call *call, const double *h, uint32_t t, int64_t begin,
         const int64_t last = call->ends[k] < end ? call->ends[k] : end;
         void *const *row = call->tensors + k * {width};
         double *totals = call->scratch + k * {sums};
-        const double numel = (double)call->sizes[k];
+        const double numel = (double)call->wholes[k];
 {per_tensor}
         for (int64_t chunk = begin; chunk < last; ++chunk) {{
             const int64_t start = (chunk - first) * CHUNK;
@@ -83,6 +83,7 @@ static void run_part(const Call *call, const double *h, uint32_t t, int64_t thre
     const int64_t begin = call->begin + all * thread / team;
     const int64_t end = call->begin + all * (thread + 1) / team;
 {passes}
+    if (call->pass && call->pass != {last}) return;
     update(call, h, t, begin, end);
 {reductions}}}
 
@@ -140,8 +141,7 @@ class _CWriter(KernelWriter):
         self.reductions = list(program.reductions.values())
         if self.reductions and self.in_8_bits:
             raise TypeError("a rule with states in 8 bits cannot return reductions")
-        passes = [[i for i in sums if i not in self.reductions] for sums in program.sums_by_pass]
-        self.sums_by_pass = [sums for sums in passes if sums]
+        self.sums_by_pass = program.passes
         in_order = [*(index for sums in self.sums_by_pass for index in sums), *self.reductions]
         #: where a sum is in the scratch memory
         self.slot = {index: k for k, index in enumerate(in_order)}
@@ -155,7 +155,8 @@ class _CWriter(KernelWriter):
             passes.append(self._write_pass(name, sums, loop))
             last = first + len(sums)
             combine = BARRIER + self._write_combine(first, last) + BARRIER
-            calls.append(f"    {name}(call, h, t, begin, end);\n{combine}")
+            made = f"    if (!call->pass || call->pass == {number + 1}) {{\n"
+            calls.append(f"{made}    {name}(call, h, t, begin, end);\n{combine}    }}\n")
             first = last
         targets = [self.program.a, self.program.b, self.program.u]
         states = self.program.states
@@ -165,7 +166,7 @@ class _CWriter(KernelWriter):
         reductions = ""
         if self.reductions:
             reductions = BARRIER + self._write_combine(first, len(self.slot))
-        step = STEP.format(passes="".join(calls), reductions=reductions)
+        step = STEP.format(passes="".join(calls), last=len(calls) + 1, reductions=reductions)
         return PRELUDE + "".join(passes) + step
 
     def _write_combine(self, first: int, last: int) -> str:
@@ -287,13 +288,15 @@ class _CWriter(KernelWriter):
 
     def _write_random_words(self) -> tuple[list[str], list[str]]:
         """Write the keys of a chunk and the random words of an element."""
+        words = self.random_words(STOCHASTIC_FORMATS)
+        place = ["const int64_t place = call->places[k] + start;"] if words else []
         keys = [
             f"const uint32_t key{w} = "
             f"hash_bits(hash_bits(hash_bits((uint32_t)call->numbers[k]) + t) + {w})"
-            " + (uint32_t)start * 0x9e3779b1u + (uint32_t)(start >> 32) * 0x85ebca77u;"
-            for w in self.random_words(STOCHASTIC_FORMATS)
+            " + (uint32_t)place * 0x9e3779b1u + (uint32_t)(place >> 32) * 0x85ebca77u;"
+            for w in words
         ]
-        return keys, [
+        return place + keys, [
             f"const uint32_t word{w} = hash_bits(key{w} + (uint32_t)i * 0x9e3779b1u);"
             for w in self.random_words(("bfloat16",))
         ]

@@ -1,9 +1,10 @@
 """Generates Triton kernels over the elements of many tensors from a traced rule.
 
 The tensors of a call are listed in a table of int64: for each row the end of its chunks, for each
-row its size, for each row the number of its parameter, and then, row by row, the addresses of its
-tensors. A Triton program processes one chunk. Sums go through `scratch`: the totals of each row,
-then the partial sums of each chunk.
+row its size, the number of its parameter, the size of the whole tensor that it is a shard of and
+the place where it begins in that, and then, row by row, the addresses of its tensors. A Triton
+program processes one chunk. Sums go through `scratch`: the totals of each row, then the partial
+sums of each chunk.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ def {name}(table, owners, scratch, {annotated}):
     chunk = tl.program_id(0)
     row = tl.load(owners + chunk).to(tl.int64)
     size = tl.load(table + count + row)
-    numel = size.to(tl.float64)
+    numel = tl.load(table + 3 * count + row).to(tl.float64)
     start = (chunk - tl.load(table + row) + (size + CHUNK - 1) // CHUNK).to(tl.int64) * CHUNK
     left = tl.where(size - start < CHUNK, size - start, CHUNK).to(tl.int32)
-    row_start = table + 3 * count + row * {width}
+    row_start = table + 5 * count + row * {width}
 {body}
     if (left == CHUNK) & (({addresses}) % 16 == 0):
         {name}_chunk({passed}, CHUNK, True)
@@ -249,9 +250,9 @@ class _TritonWriter(KernelWriter):
         return self._write_pass("update", targets, body)
 
     def _write_keys(self) -> dict[str, str]:
-        number = "tl.load(table + 2 * count + row)"
+        number, place = (f"tl.load(table + {k} * count + row)" for k in (2, 4))
         words = self.random_words(STOCHASTIC_FORMATS)
-        return {f"key{w}": f"rounding_key({number}, t, start, {w})" for w in words}
+        return {f"key{w}": f"rounding_key({number}, t, start + {place}, {w})" for w in words}
 
     def _write_store(self, name: str, value: str, number: int) -> Iterable[str]:
         format_, bits = self.format[name], f"(word{number // 2} >> 16)"

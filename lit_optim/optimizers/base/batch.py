@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_optim.sharding.placement import Sharding, local_gradient, local_tensor
+from lit_optim.kernels.precision import Place
+from lit_optim.sharding.placement import (
+    Sharding,
+    first_position,
+    local_gradient,
+    local_tensor,
+)
 
 
 @dataclass
@@ -20,15 +26,30 @@ class Batch:
     states: list[dict[str, Any]] = field(default_factory=list)
     #: How all of them are spread over processes; None where each process has them whole.
     sharding: Sharding | None = None
+    #: The parameters that `params` are the shards of; None if those are the parameters themselves.
+    wholes: list[Tensor] | None = None
+
+    def whole(self, i: int) -> Tensor:
+        """The i-th parameter, of which `params[i]` may be a shard."""
+        return self.params[i] if self.wholes is None else self.wholes[i]
+
+    def place(self, i: int) -> Place:
+        """Where the i-th shard is in its parameter, counted in real numbers."""
+        p = self.whole(i)
+        numbers = 2 if p.is_complex() else 1
+        return Place(numbers * first_position(p), numbers * p.numel())
 
     def select(self, places: list[int]) -> Batch:
         """The batch of the parameters at these places."""
         columns = self.params, self.grads, self.states
         params, grads, states = ([column[i] for i in places] for column in columns)
-        return Batch(params, grads, states, self.sharding)  # type: ignore[arg-type]
+        wholes = self.wholes and [self.wholes[i] for i in places]
+        return Batch(params, grads, states, self.sharding, wholes)  # type: ignore[arg-type]
 
     def local(self) -> Batch:
         """The shards of this process, with the tensors of their states."""
+        if self.wholes is not None:
+            return self
         pairs = zip(self.params, self.grads, strict=True)
         return Batch(
             [local_tensor(p) for p in self.params],
@@ -38,6 +59,7 @@ class Batch:
                 for state in self.states
             ],
             self.sharding,
+            self.params,
         )
 
     def column(self, name: str) -> list[Tensor]:

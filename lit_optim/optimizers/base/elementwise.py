@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lit_optim.errors import UsageError
 from lit_optim.kernels import precision, torch_executor
-from lit_optim.kernels.dispatch import DispatchTable
-from lit_optim.kernels.ir import Rule
+from lit_optim.kernels.dispatch import DispatchTable, NativeCall
+from lit_optim.kernels.ir import Passes, Program, Rule
 from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.optimizer import BETAS, OptimizerBase
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
+from lit_optim.optimizers.base.shards import (
+    as_real_view,
+    complete_sums,
+    find_program,
+    step_in_torch,
+)
 from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 from lit_optim.sharding import Steps, local_tensor
@@ -89,7 +95,8 @@ class Elementwise(OptimizerBase):
         for name, state in self.states_for(group).items():
             tensors[name] = precision.create_state(p, state, group["state_dtype"])
             if tensors[name].dtype in precision.EIGHT_BIT_DTYPES:
-                tensors[name + SCALE] = precision.create_scales(tensors[name], state.initial or 0.0)
+                codes = local_tensor(tensors[name])  # blocks are those of the shard
+                tensors[name + SCALE] = precision.create_scales(codes, state.initial or 0.0)
         for name, state in self.other_states.items():
             tensors[name] = precision.create_state(p, state, "float32")
         if group["master"] == "split" and p.dtype == torch.bfloat16:
@@ -122,13 +129,26 @@ class Elementwise(OptimizerBase):
         return tensors
 
     def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
-        whole = "whole" in self.requirements
-        if whole or h.cautious or h.clipped or h.trusting or h.on_ball:
-            who = "cautious, clip_update, trust_ratio and hyperball look"
-            who = f"{type(self).__name__} looks" if whole else who
-            raise UsageError(f"{who} at whole tensors: not for sharded parameters")
-        self.update(group, batch.local(), h, t)
-        yield from ()
+        names, batch = tuple(self.states_for(group)), batch.local()
+        program = find_program(self._programs(), self._traced_update, names, h)
+        if not program.passes:
+            self.update(group, batch, h, t)
+            return
+        parts, left = list[tuple[list[int], Passes]](), list(range(len(batch.params)))
+
+        def begin(call: NativeCall) -> str | None:
+            made = call.engine.step_by_pass(
+                (type(self), names), self._traced_update, call.table, names, h, t
+            )
+            if not isinstance(made, str):
+                parts.append((call.members, made))
+            return made if isinstance(made, str) else None
+
+        if group["executor"] != "torch":
+            left = self._run_calls(group, batch, names, begin)
+        if left:
+            parts.append((left, step_in_torch(program, batch.select(left), h, t, self._numbers())))
+        yield from complete_sums(parts, program, batch)
 
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         names = tuple(self.states_for(group))
@@ -198,6 +218,7 @@ class Elementwise(OptimizerBase):
             the reductions that the rule returns beside new states: for each, its value by tensor.
         """
         reductions: dict[str, list[Any]] = {}
+        batch = batch.local()
         if batch.params and group["executor"] != "torch":
             batch = self.run_native(group, batch, rule, names, h, 1, reductions)
         self.run_torch(batch, rule, names, h, 1, reductions=reductions)
@@ -216,22 +237,15 @@ class Elementwise(OptimizerBase):
         """Run a rule on the batch by the torch executor; see `torch_executor.step`."""
         numbers = self._numbers()
         batch = batch.local()
-        for p, g, state in zip(batch.params, batch.grads, batch.states, strict=True):
-            local = {k: _as_real(v) for k, v in state.items() if isinstance(v, Tensor)}
+        for i, (p, g, state) in enumerate(
+            zip(batch.params, batch.grads, batch.states, strict=True)
+        ):
+            local = {k: as_real_view(v) for k, v in state.items() if isinstance(v, Tensor)}
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
                 local.pop(LOW_BITS, None)
-            number = numbers.get(id(p), 0)  # rows of a parameter have no number
-            found = torch_executor.step(
-                rule,
-                _as_real(p),
-                as_real(g),
-                local,
-                names,
-                h,
-                t,
-                number,
-                in_parts,
-            )
+            number = numbers.get(id(batch.whole(i)), 0)  # rows of a parameter have no number
+            row, first = (as_real_view(p), as_real(g), local), batch.place(i).first
+            found = torch_executor.step(rule, *row, names, h, t, number, in_parts, first)
             if reductions is not None:
                 for name, value in found.items():
                     reductions.setdefault(name, []).append(value)
@@ -269,22 +283,47 @@ class Elementwise(OptimizerBase):
         Returns:
             the batch that is left for torch.
         """
+
+        def run(call: NativeCall) -> str | None:
+            refusal: str | None = call.engine.step(
+                (type(self), names), rule, call.table, names, h, t
+            )
+            if refusal is None and reductions is not None:
+                for name, values in call.table.reductions.items():
+                    reductions.setdefault(name, []).extend(values)
+            return refusal
+
+        fallback = self._run_calls(group, batch, names, run)
+        return batch.select(fallback) if fallback else EMPTY
+
+    def _run_calls(
+        self,
+        group: Group,
+        batch: Batch,
+        names: tuple[str, ...],
+        run: Callable[[NativeCall], str | None],
+    ) -> list[int]:
+        """Run the native calls of a batch; returns the positions of what is left for torch.
+
+        Args:
+            group: the group, which has the executor.
+            batch: parameters of the group.
+            names: the names of the states.
+            run: runs a call, or returns why that is impossible.
+        """
         plan = self._plan(names, batch)
         fallback, reason = plan.fallback, plan.reason
         must = group["executor"] == "native"
         if must and fallback:
             self.reject_native(reason)
-        for engine, table, members, _ in plan.calls:
-            refusal = engine.step((type(self), names), rule, table, names, h, t)
+        for call in plan.calls:
+            refusal = run(call)
             if refusal is not None:
-                fallback, reason = fallback + members, refusal
-            elif reductions is not None:
-                for name, values in table.reductions.items():
-                    reductions.setdefault(name, []).extend(values)
+                fallback, reason = fallback + call.members, refusal
         if must and fallback:
             self.reject_native(reason)
         self.log_executor(len(batch.params), len(fallback), reason)
-        return batch.select(fallback) if fallback else EMPTY
+        return fallback
 
     def _plan(self, names: tuple[str, ...], batch: Batch) -> DispatchTable:
         """The plan of a batch, kept for the next step, which is most often the same."""
@@ -301,7 +340,11 @@ class Elementwise(OptimizerBase):
     def _numbers(self) -> dict[int, int]:
         """The number of each parameter of the optimizer, by its id."""
         params = [p for group in self.param_groups for p in group["params"]]
-        return {id(local_tensor(p)): k for k, p in enumerate(params)}
+        return {id(p): k for k, p in enumerate(params)}
+
+    def _programs(self) -> dict[Any, Program]:
+        programs: dict[Any, Program] = self.__dict__.setdefault("_traced", {})
+        return programs
 
     def _has_other_options(self, group: Group) -> bool:
         """Whether the group sets an option that torch does not have."""
@@ -321,8 +364,3 @@ class Elementwise(OptimizerBase):
         if more or dtype not in (torch.float32, torch.float64):  # in 16 bits torch rounds midway
             return False
         return device.type in ("cpu", "cuda") and self.fused_torch_step(group, batch, t)
-
-
-def _as_real(x: Tensor) -> Tensor:
-    """A complex tensor as a real one that shares its memory; any other tensor itself."""
-    return torch.view_as_real(x) if x.is_complex() else x
