@@ -5,8 +5,9 @@ from typing import Literal
 
 from lit_optim.kernels.arithmetic import lerp
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
+from lit_optim.optimizers.base.linalg import orthogonalize_flops
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
+from lit_optim.optimizers.base.types import Beta, Group, Iterations, NonNegative
 
 #: How the step of an orthogonal matrix [m, n] is scaled for its shape.
 AdjustLr = Literal["original", "match_rms_adamw", "spectral"]
@@ -59,13 +60,19 @@ class Muon(Matrixwise):
 
     lr_range = (3e-3, 1.0)
     states = {"momentum_buffer": State()}
+    prepared = ("momentum_buffer",)
     adamw_share = 0.1
 
-    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+    def prepare(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         b = lerp(s.momentum_buffer, g, 1 - h.momentum)
-        u = lerp(b, g, 1 - h.momentum) if h.nesterov else b
-        u = orthogonalize(u, h.ns_coefficients, h.ns_steps, h.eps)
-        return scale_for_shape(h.adjust_lr_fn, *u.shape[-2:]) * u, {"momentum_buffer": b}
+        return lerp(b, g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
+
+    def direction(self, x: Value, s: Value, h: Value) -> Update:
+        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps)
+        return scale_for_shape(h.adjust_lr_fn, *u.shape[-2:]) * u, {}
+
+    def flops(self, m: int, n: int, group: Group) -> float:
+        return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])
 
 
 def scale_for_shape(adjust: AdjustLr, m: int, n: int) -> float:

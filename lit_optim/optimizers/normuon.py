@@ -2,8 +2,9 @@
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, frobenius, orthogonalize
+from lit_optim.optimizers.base.linalg import orthogonalize_flops
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
+from lit_optim.optimizers.base.types import Beta, Group, Iterations, NonNegative
 from lit_optim.optimizers.muon import AdjustLr, scale_for_shape
 
 #: Added to denominators; the authors' constant.
@@ -56,15 +57,21 @@ class NorMuon(Matrixwise):
 
     lr_range = (3e-3, 1.0)
     states = {"momentum_buffer": State()}
+    prepared = ("momentum_buffer",)
     row_states = ("row_var",)
     adamw_share = 0.1
 
-    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+    def prepare(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         b = lerp(s.momentum_buffer, g, 1 - h.momentum)
-        o = lerp(b, g, 1 - h.momentum) if h.nesterov else b
-        o = orthogonalize(o, h.ns_coefficients, h.ns_steps, h.eps)
+        return lerp(b, g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
+
+    def direction(self, x: Value, s: Value, h: Value) -> Update:
+        o = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps)
         v = lerp(s.row_var, square(o).mean(-1, keepdim=True), 1 - h.beta2)
         u = o / (v.sqrt() + TINY)
         u = u * frobenius(o) / (frobenius(u) + TINY)
         u = scale_for_shape(h.adjust_lr_fn, *u.shape[-2:]) * u
-        return u, {"momentum_buffer": b, "row_var": v}
+        return u, {"row_var": v}
+
+    def flops(self, m: int, n: int, group: Group) -> float:
+        return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])

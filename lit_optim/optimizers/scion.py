@@ -2,8 +2,9 @@
 
 from lit_optim.kernels.arithmetic import lerp
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
+from lit_optim.optimizers.base.linalg import orthogonalize_flops
 from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative, Positive
+from lit_optim.optimizers.base.types import Beta, Group, Iterations, NonNegative, Positive
 from lit_optim.optimizers.muon import scale_for_shape
 
 
@@ -47,10 +48,16 @@ class Scion(Matrixwise):
 
     lr_range = (1e-5, 1e-2)
     states = {"momentum_buffer": State()}
+    prepared = ("momentum_buffer",)
     adamw_share = 2.0
 
-    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+    def prepare(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         d = lerp(s.momentum_buffer, g, 1 - h.momentum)
-        u = orthogonalize(d, h.ns_coefficients, h.ns_steps, h.eps)
-        u = h.rho * scale_for_shape("spectral", *d.shape[-2:]) * u
-        return u, {"momentum_buffer": d}
+        return d, {"momentum_buffer": d}
+
+    def direction(self, x: Value, s: Value, h: Value) -> Update:
+        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps)
+        return h.rho * scale_for_shape("spectral", *u.shape[-2:]) * u, {}
+
+    def flops(self, m: int, n: int, group: Group) -> float:
+        return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])

@@ -58,7 +58,14 @@ class Shampoo(Matrixwise):
         when = {"has_roots": t >= every, "renews_roots": t % every == 0}
         return bias_corrections(group, t) | when | {"debias2": debias2}
 
-    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
+    def flops(self, m: int, n: int, group: Group) -> float:
+        every, most = group["precondition_frequency"], group["max_precondition_dim"]
+        # x xᵀ is half of a product; then eigenvalues, and the product of two matrices
+        sides = [k for k in (m, n) if k <= most]
+        return float(sum(3.0 * m * n * k + 11.0 * k**3 / every for k in sides))
+
+    def direction(self, x: Value, s: Value, h: Value) -> Update:
+        g = x
         m, v = lerp(s.exp_avg, g, 1 - h.b1), average_squares(s.exp_avg_sq, g, h.b2)
         new = {"exp_avg": m, "exp_avg_sq": v}
         d, u = m / h.debias1 / (sqrt(v) / h.sqrt_debias2 + h.eps), m

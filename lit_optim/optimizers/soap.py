@@ -63,8 +63,14 @@ class SOAP(Matrixwise):
         renews = k > 0 and k % group["precondition_frequency"] == 0
         return {"debias": debias, "is_first": k == 0, "renews_basis": renews}
 
-    def direction(self, g: Value, p: Value, s: Value, h: Value) -> Update:
-        new, m, v, u = dict[str, Value](), s.exp_avg, s.exp_avg_sq, torch.zeros_like(g)
+    def flops(self, m: int, n: int, group: Group) -> float:
+        every, most = group["precondition_frequency"], group["max_precondition_dim"]
+        # g and m are rotated, and x xᵀ is half of a product; a x, QR, and m is rotated twice
+        sides = [k for k in (m, n) if k <= most]
+        return float(sum(5.0 * m * n * k + (5.0 * k**3 + 4.0 * m * n * k) / every for k in sides))
+
+    def direction(self, x: Value, s: Value, h: Value) -> Update:
+        g, new, m, v, u = x, dict[str, Value](), s.exp_avg, s.exp_avg_sq, torch.zeros_like(x)
         if not h.is_first:
             r = rotate(g, s)
             m, v = lerp(m, r, 1 - h.b1), average_squares(v, r, h.b2)

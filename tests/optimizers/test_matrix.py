@@ -114,7 +114,7 @@ def test_many_of_one_shape_are_each_as_if_alone(name, monkeypatch):
     settings = MATRIX[name][2][-1]
     together = [drawn(4, 5, seed=seed) for seed in range(5)]
     train(class_of(name)(together, **settings), together, 0, 12)
-    monkeypatch.setattr("lit_optim.optimizers.base.matrixwise.AT_ONCE", {True: 1, False: 1})
+    monkeypatch.setattr("lit_optim.optimizers.base.matrix_step.AT_ONCE", {True: 1, False: 1})
     apart = [drawn(4, 5, seed=seed) for seed in range(5)]
     train(class_of(name)(apart, **settings), apart, 0, 12)
     assert difference(together, apart) < 1e-12

@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe, plain
 from lit_optim.optimizers.base.types import AtLeastOne, Group
+from lit_optim.sharding.boxes import Box
 
 #: The keys of a group that describe it.
 LAYOUT: dict[str, Any] = {"split": AtLeastOne, "transposed": bool}
@@ -51,6 +52,14 @@ class Layout:
     def shape(self, p: Tensor) -> tuple[int, int]:
         """The numbers of rows and columns of each matrix in a parameter."""
         return self.rows(p) // self.split, math.prod(self._turn(p).shape[1:])
+
+    def boxes(self, p: Tensor) -> list[Box]:
+        """Where each matrix is in a parameter."""
+        size, sides = self.rows(p) // self.split, [(0, side) for side in p.shape]
+        dim = 1 if self.transposed else 0
+        return [
+            (*sides[:dim], (k * size, (k + 1) * size), *sides[dim + 1 :]) for k in range(self.split)
+        ]
 
     def to_matrices(self, x: Tensor) -> Tensor:
         """What has the shape of a parameter, as matrices: [split, m, n]."""

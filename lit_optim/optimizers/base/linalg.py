@@ -76,6 +76,19 @@ def orthogonalize(
     return (y.mT if tall else y).reshape(x.shape).to(x.dtype)
 
 
+def orthogonalize_flops(
+    m: int,
+    n: int,
+    coefficients: Coefficients | tuple[float, float, float],
+    steps: int | None,
+) -> float:
+    """The floating-point operations of `orthogonalize` for a matrix [m, n]."""
+    if steps is None:
+        steps = len(POLYNOMIALS[coefficients]) if isinstance(coefficients, str) else 5
+    short, long = sorted((m, n))
+    return steps * (4.0 * short * short * long + 2.0 * short**3)
+
+
 def frobenius(x: Tensor) -> Tensor:
     """The Frobenius norms of matrices [..., m, n] as [..., 1, 1], accumulated in float64."""
     norms: Tensor = torch.linalg.vector_norm(

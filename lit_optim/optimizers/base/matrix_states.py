@@ -1,0 +1,176 @@
+"""The states of algorithms for matrices, and where they are if parameters are sharded.
+
+What is computed for each element by itself stays with the shards. The rest, and its states, is the
+owner's: each matrix has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from lit_optim.kernels.precision import State, compute_dtype
+from lit_optim.optimizers.base.layout import Layout
+from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
+from lit_optim.optimizers.base.types import Group, Params
+from lit_optim.sharding import is_sharded, local_tensor
+from lit_optim.sharding.boxes import intersect
+from lit_optim.sharding.exchange import scatter
+from lit_optim.sharding.owners import Owners, Part, held_by_rank, ranks_of
+
+
+class MatrixStates(OptimizerBase):
+    """The part of `Matrixwise` that makes, saves and loads states.
+
+    A subclass declares `states`, `prepared`, `row_states` and `side_states`.
+    """
+
+    #: The states of a parameter that have its shape, by torch's names for them.
+    states: ClassVar[dict[str, State]] = {}
+    #: Those of them that `prepare` updates; `direction` updates the others.
+    prepared: ClassVar[tuple[str, ...]] = ()
+    #: The states that have one number for each row: [matrices, m, 1].
+    row_states: ClassVar[tuple[str, ...]] = ()
+    #: The square states of each side that is at most max_precondition_dim long, [matrices, m, m] of
+    #: `left` and [matrices, n, n] of `right`: their suffixes, and the numbers on their diagonals.
+    side_states: ClassVar[dict[str, float]] = {}
+
+    def set_up(self, params: Params, values: dict[str, Any]) -> None:
+        #: Who owns the matrices of parameters that are spread over processes.
+        self.matrix_owners = Owners()
+        super().set_up(params, values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"matrix_owners": self.matrix_owners}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if not hasattr(self, "matrix_owners"):
+            state = {"matrix_owners": Owners()} | state
+        super().__setstate__(state)
+
+    def flops(self, m: int, n: int, group: Group) -> float:
+        """The work of `direction` for a matrix [m, n], on average over many updates."""
+        return float(m * n * min(m, n))
+
+    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
+        if not is_sharded(p):
+            state = {name: zeros_for(p) for name in self.states}
+            return state | self._new_states_of_matrices(p, Layout.of(group).split, p, group)
+        state = {name: zeros_for(p) for name in self.prepared}
+        owned = sum(part.is_mine for part in self.parts(p, group))
+        local, sides = local_tensor(p), Layout.of(group).shape(p)
+        for name in self.states.keys() - state.keys():
+            state[name] = local.new_zeros((owned, *sides), dtype=compute_dtype(p))
+        return state | self._new_states_of_matrices(local, owned, p, group)
+
+    def _new_states_of_matrices(
+        self, like: Tensor, count: int, p: Tensor, group: Group
+    ) -> dict[str, Tensor]:
+        """The states of some matrices that do not have their shape."""
+        (rows, columns), dtype = Layout.of(group).shape(p), compute_dtype(p)
+        state = {name: like.new_zeros((count, rows, 1), dtype=dtype) for name in self.row_states}
+        for side, size in (("left", rows), ("right", columns)) if self.side_states else ():
+            if size > group["max_precondition_dim"]:
+                continue  # too long for a factor
+            for suffix, diagonal in self.side_states.items():
+                square = state[side + suffix] = like.new_zeros((count, size, size), dtype=dtype)
+                square.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
+        return state
+
+    def whole_shapes(self, p: Tensor, group: Group) -> dict[str, tuple[int, ...]]:
+        """The shapes of the states of a parameter that no process shares with others."""
+        split = Layout.of(group).split
+        others = self._new_states_of_matrices(p.new_empty(0, device="meta"), split, p, group)
+        return {name: tuple(p.shape) for name in self.states} | {
+            name: tuple(x.shape) for name, x in others.items()
+        }
+
+    def _states_of_matrices(self, state: dict[str, Any]) -> dict[str, Tensor]:
+        return {
+            name: x
+            for name, x in state.items()
+            if isinstance(x, Tensor) and name not in self.prepared
+        }
+
+    def spread_states(self, p: Tensor, group: Group, state: dict[str, Any]) -> dict[str, Any]:
+        """The state of a parameter that is spread over processes, with nothing left to owners.
+
+        All processes call it together. States of the parameter's shape are placed as it is; the
+        others are divided by the rows of their matrices.
+        """
+        layout, parts = Layout.of(group), self.parts(p, group)
+        turned, found = Layout(transposed=layout.transposed), dict(state)
+        for name, shape in self.whole_shapes(p, group).items():
+            if name in self.prepared:
+                continue
+            target, places = zeros_for(p), parts
+            if shape != p.shape:
+                target = _zeros_by_rows(p, shape)
+                sides, held = [(0, side) for side in shape[1:]], held_by_rank(target)
+                places = [
+                    replace(part, box=((k, k + 1), *sides), held=held)
+                    for k, part in enumerate(parts)
+                ]
+            own = iter(state[name])
+            wholes: list[Tensor | None] = [None] * len(places)
+            for k, part in enumerate(places):
+                if part.is_mine:
+                    x = next(own).unsqueeze(0)
+                    is_like = name in self.states
+                    wholes[k] = turned.to_parameter(x, x.new_empty(part.shape)) if is_like else x
+            scatter(places, wholes, local_tensor(target))
+            found[name] = target
+        return found
+
+    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not is_sharded(p):
+            return super().load_tensors(p, group, saved)
+        layout, found = Layout.of(group), self.new_state(p, group)
+        mine = [k for k, part in enumerate(self.parts(p, group)) if part.is_mine]
+        for name, value in saved.items():
+            whole = _whole(value)
+            if name in self.prepared:
+                _copy_shard(whole, found[name])
+            elif name in found:
+                is_like = name in self.states
+                found[name].copy_((layout.to_matrices(whole) if is_like else whole)[mine])
+        return found
+
+    def parts(self, p: Tensor, group: Group) -> list[Part]:
+        """The matrices of a parameter that is spread over processes."""
+        if p not in self.matrix_owners.ranks:
+            self.matrix_owners.assign(self._costs(p))
+        return self.matrix_owners.parts(p, Layout.of(group).boxes(p))
+
+    def _costs(self, needed: Tensor) -> Iterable[tuple[Tensor, list[float]]]:
+        """The work of each matrix of all parameters that are trained, or needed now."""
+        for group in self.param_groups:
+            layout = Layout.of(group)
+            for p in group["params"] if self.owner(group) is self else ():
+                if is_sharded(p) and (p.requires_grad or p is needed):
+                    yield p, [self.flops(*layout.shape(p), group)] * layout.split
+
+
+def _zeros_by_rows(p: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of zeros, [matrices, rows, columns], its rows divided over the mesh of p."""
+    from torch.distributed.tensor import Shard, zeros
+
+    mesh = p.device_mesh  # type: ignore[attr-defined]
+    return zeros(shape, dtype=compute_dtype(p), device_mesh=mesh, placements=[Shard(1)] * mesh.ndim)
+
+
+def _whole(x: Tensor) -> Tensor:
+    """All of a tensor: of a DTensor from all processes together."""
+    return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
+
+
+def _copy_shard(whole: Tensor, x: Tensor) -> None:
+    """Copy, of a whole tensor, what this process has of a DTensor."""
+    held = held_by_rank(x)[ranks_of(x).index(dist.get_rank())]
+    local = local_tensor(x)
+    for of_shard, of_whole in intersect(held, tuple((0, side) for side in x.shape)):
+        local[of_shard].copy_(whole[of_whole])

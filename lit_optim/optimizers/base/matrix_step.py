@@ -1,0 +1,217 @@
+"""The step of algorithms for matrices: many of one shape at a time, each whole.
+
+Of a parameter that is spread over processes each matrix goes to its owner, which computes the
+direction; see `matrix_states`.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_optim.kernels.precision import clamp_to_dtype, compute_dtype
+from lit_optim.optimizers.base.batch import Batch
+from lit_optim.optimizers.base.layout import Layout
+from lit_optim.optimizers.base.matrix_states import MatrixStates
+from lit_optim.optimizers.base.options import apply_update_options
+from lit_optim.optimizers.base.types import Group, TensorUpdate
+from lit_optim.sharding import Steps
+from lit_optim.sharding.exchange import Exchange
+
+#: How many elements a batch of matrices of one shape has at most, on a CPU and elsewhere.
+AT_ONCE = {True: 1 << 19, False: 1 << 26}
+
+
+class MatrixStep(MatrixStates):
+    """The part of `Matrixwise` that updates matrices.
+
+    A subclass writes `direction`, and `scalars` for what it derives; and `prepare` for what it
+    computes for each element by itself.
+    """
+
+    def prepare(self, g: Tensor, p: Tensor, s: Any, h: Any) -> TensorUpdate:
+        """What is computed for each element by itself, before the whole matrix is needed.
+
+        Args:
+            g: the gradient, or any part of it, at least float32.
+            p: the parameter, of the same shape and dtype.
+            s: the states in `prepared`, by name, of the same shape.
+            h: the hyperparameters, and what `scalars` derives from them, by name.
+
+        Returns:
+            what `direction` needs whole, and the new states.
+        """
+        return g, {}
+
+    def direction(self, x: Tensor, s: Any, h: Any) -> TensorUpdate:
+        """The algorithm: returns the direction u and the new states; may overwrite the old ones.
+
+        Args:
+            x: what `prepare` returns, [batch, m, n], at least float32.
+            s: the other tensors of `new_state` by name, stacked along the first dimension.
+            h: the hyperparameters, and what `scalars` derives from them, by name.
+        """
+        raise NotImplementedError
+
+    def stacks(self, group: Group) -> list[list[Tensor]]:
+        return [[group["params"][i] for i in places] for places in _stacks(group)]
+
+    def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
+        layout, numbers = Layout.of(group), dict[int, int]()
+        for number, places in enumerate(_stacks(group)):
+            numbers |= {id(group["params"][i]): number for i in places}
+        stacks: dict[int, list[int]] = {}
+        for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
+            self.reject_sparse(g)
+            if p.numel():
+                stacks.setdefault(numbers[id(p)], []).append(i)
+        for members in stacks.values():
+            part = batch.select(members)
+            values, grads, xs = self._prepare(part, h)
+            us = self._find_directions(
+                [layout.to_matrices(x.to(p.dtype)) for x, p in zip(xs, values, strict=True)],
+                [self._states_of_matrices(state) for state in part.states],
+                h,
+                layout,
+            )
+            for p, x, g, u in zip(part.params, values, grads, us, strict=True):
+                _move(p, x, g, layout.to_parameter(u, p), h)
+
+    def _prepare(
+        self, batch: Batch, h: SimpleNamespace
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The parameters and the gradients as they are computed with, and what `prepare` returns.
+
+        Without `prepare` that is the gradient, in its own dtype if it is in no sum.
+        """
+        values = [p.to(compute_dtype(p)) for p in batch.params]
+        given = [-g for g in batch.grads] if h.maximize else batch.grads
+        grads = [g.to(x.dtype) for g, x in zip(given, values, strict=True)]
+        if h.coupled:
+            given = grads = [g + h.l2 * x for g, x in zip(grads, values, strict=True)]
+        if type(self).prepare is MatrixStep.prepare:
+            return values, grads, given
+        xs = []
+        for x, g, state in zip(values, grads, batch.states, strict=True):
+            s = SimpleNamespace(**{name: state[name] for name in self.prepared})
+            ready, new = self.prepare(g, x, s, h)
+            xs.append(ready)
+            for name, value in new.items():
+                state[name].copy_(value)
+        return values, grads, xs
+
+    def _find_directions(
+        self,
+        xs: list[Tensor],
+        states: list[dict[str, Tensor]],
+        h: SimpleNamespace,
+        layout: Layout | None = None,
+    ) -> list[Tensor]:
+        """The directions of matrices of one shape; their states are updated.
+
+        Args:
+            xs: equally many matrices each, [k, m, n].
+            states: of each.
+            h: scalars and options.
+            layout: how states of a parameter's shape store matrices; None: they are [k, m, n].
+        """
+        layouts = dict.fromkeys(self.states, layout)
+        s = {}
+        for name in states[0]:
+            column, stored = [state[name] for state in states], layouts.get(name)
+            s[name] = _stack([stored.to_matrices(x) if stored else x for x in column])
+        u, new = self.direction(_stack(xs), SimpleNamespace(**s), h)
+        size = len(xs[0])
+        for k, state in enumerate(states):
+            for name, value in new.items():
+                kept, after = state[name], value[k * size : (k + 1) * size]
+                if after.data_ptr() != kept.data_ptr():  # else it was written in place
+                    stored = layouts.get(name)
+                    kept.copy_(stored.to_parameter(after, kept) if stored else after)
+        return [u[k * size : (k + 1) * size] for k in range(len(states))]
+
+    def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
+        for g in batch.grads:
+            self.reject_sparse(g)
+        batch = batch.select([i for i, p in enumerate(batch.params) if p.numel()])
+        local, parts = batch.local(), [self.parts(p, group) for p in batch.params]
+        # of each matrix of the batch: its parameter, and its place among those that are owned here
+        places = []
+        for i, own in enumerate(parts):
+            mine = [part.is_mine for part in own]
+            places += [(i, sum(mine[:k])) for k in range(len(own))]
+        layout = Layout(transposed=Layout.of(group).transposed)
+        values, grads, xs = self._prepare(local, h)
+
+        def compute(numbers: list[int], wholes: list[Tensor]) -> list[Tensor]:
+            us: dict[int, Tensor] = {}
+            dtypes = [values[places[number][0]].dtype for number in numbers]
+            pairs = zip(wholes, dtypes, strict=True)
+            for stack in _divide([(layout.shape(x), dtype, x.device) for x, dtype in pairs]):
+                matrices = [layout.to_matrices(wholes[k].to(dtypes[k])) for k in stack]
+                found = self._find_directions(
+                    matrices, [self._states_at(batch, *places[numbers[k]]) for k in stack], h
+                )
+                us |= {
+                    k: layout.to_parameter(u, wholes[k]) for k, u in zip(stack, found, strict=True)
+                }
+            return [us[k] for k in range(len(numbers))]
+
+        us = yield Exchange(xs, parts, compute, [x.dtype for x in values])
+        for p, shard, x, g, u in zip(batch.params, local.params, values, grads, us, strict=True):
+            if h.cautious or h.clipped or h.trusting or h.on_ball:
+                _move(p, _like(p, x), _like(p, g), _like(p, u), h)
+            else:
+                _move(shard, x, g, u, h)
+
+    def _states_at(self, batch: Batch, i: int, k: int) -> dict[str, Tensor]:
+        """The states of the k-th matrix, of those owned here, of a parameter."""
+        states = self._states_of_matrices(batch.states[i])
+        return {name: x[k : k + 1] for name, x in states.items()}
+
+
+def _stacks(group: Group) -> list[list[int]]:
+    """The places of the parameters of a group that are updated together, whatever has a gradient.
+
+    They have one shape, and are at most so many that they have AT_ONCE elements.
+    """
+    layout = Layout.of(group)
+    return _divide([((layout.split, *layout.shape(p)), p.dtype, p.device) for p in group["params"]])
+
+
+def _divide(keys: list[tuple[tuple[int, ...], torch.dtype, torch.device]]) -> list[list[int]]:
+    """The places of equal shapes, at most so many together that they have AT_ONCE elements."""
+    alike: dict[Any, list[int]] = {}
+    for i, key in enumerate(keys):
+        alike.setdefault(key, []).append(i)
+    stacks = []
+    for (shape, _, device), members in alike.items():
+        size = max(1, AT_ONCE[device.type == "cpu"] // max(1, torch.Size(shape).numel()))
+        stacks += [members[first : first + size] for first in range(0, len(members), size)]
+    return stacks
+
+
+def _stack(xs: list[Tensor]) -> Tensor:
+    return xs[0] if len(xs) == 1 else torch.cat(xs)
+
+
+def _like(p: Tensor, local: Tensor) -> Tensor:
+    """The DTensor that is spread as a parameter and has this local shard."""
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = p.device_mesh, p.placements  # type: ignore[attr-defined]
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=p.shape, stride=p.stride()
+    )
+
+
+def _move(p: Tensor, x: Tensor, g: Tensor, u: Tensor, h: SimpleNamespace) -> None:
+    """Move a parameter, whose value is x, by a direction u."""
+    a, b, step = apply_update_options(u, g, x, h)
+    if x is p and isinstance(b, float):
+        p.mul_(a).sub_(step, alpha=clamp_to_dtype(b, p.dtype))
+    else:
+        p.copy_(a * x - b * step)
