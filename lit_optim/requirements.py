@@ -25,7 +25,7 @@ REQUIREMENTS: dict[Requirement, str] = {
     "roles": "is for hidden matrices; AdamW updates the parameters with another role",
     "dense": "takes no sparse gradients",
     "sparse": "is for sparse gradients, such as those of nn.Embedding(sparse=True)",
-    "whole": "computes norms or means of whole tensors, so parameters must not be sharded",
+    "whole": "looks at whole tensors, so it is not for FSDP1, which flattens them; FSDP2 does not",
 }
 
 #: By what factor an lr may miss the range that is worth searching before it looks like a slip.

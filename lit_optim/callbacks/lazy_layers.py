@@ -19,10 +19,11 @@ class _AllHaveShapes(BaseException):
 
 
 class LazyLayers(Callback):
-    """Gives lazy layers their shapes before DDP wraps the model, since DDP refuses them."""
+    """Gives lazy layers their shapes before DDP or FSDP2, which refuse them, get the model."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and is_a(trainer.strategy, "strategies.DDPStrategy"):
+        kinds = "strategies.DDPStrategy", "strategies.ModelParallelStrategy"
+        if stage == "fit" and is_a(trainer.strategy, *kinds):
             initialize_lazy_layers(pl_module)
 
 

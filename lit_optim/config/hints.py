@@ -26,7 +26,7 @@ ALIASES = {
     "trainer.devices": "gpu gpus ngpus numgpus device numdevices nprocpernode",
     "trainer.num_nodes": "nodes nnodes",
     "trainer.precision": "amp fp16 bf16 half dtype mixedprecision",
-    "trainer.strategy": "ddp fsdp distributed",
+    "trainer.strategy": "ddp fsdp fsdp2 distributed",
     "trainer.accelerator": "cpu cuda mps",
     "trainer.accumulate_grad_batches": "accumulate accum accumulation gradaccum accumsteps "
     "gradientaccumulation gradientaccumulationsteps gradaccumsteps accumulationsteps",

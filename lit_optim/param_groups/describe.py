@@ -161,6 +161,17 @@ def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for p, name in names.items()}
 
 
+def repeated_layers(module: nn.Module) -> list[nn.Module]:
+    """Return the layers that a model stacks, such as the blocks of a transformer, from its input.
+
+    Raises:
+        UsageError: a layer is lazy and has no shape yet.
+    """
+    tree = read_tree(module)
+    whole = _Structure(tree, lambda _: True)
+    return list(dict.fromkeys(node.module for node in whole._layers(tree.root)))
+
+
 def parameter_names(module: nn.Module) -> dict[nn.Parameter, str]:
     """Return the name of each parameter.
 

@@ -54,6 +54,7 @@ from lit_optim.runs.monitor import declare_run_monitor, make_monitor_check
 from lit_optim.signatures import inspect_signature
 from lit_optim.training.overrides import skip_noop_hooks, tolerate_io_errors
 from lit_optim.training.profiler import NoProfiler
+from lit_optim.training.sharded import ShardedStrategy
 
 #: More processes on a CPU than this are a slip.
 PROCESSES_PER_CORE = 4
@@ -166,7 +167,7 @@ def build_run(
 def _silence_warnings() -> None:
     for pattern in NOISE:
         warnings.filterwarnings("ignore", pattern)
-    for name in ("lightning.pytorch", "matplotlib"):
+    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not is_first():  # the first one logs for all
         logging.getLogger("lit_optim").setLevel(logging.WARNING)
@@ -238,6 +239,7 @@ def _build_trainer(
             f"{launched} processes were launched, but the trainer has {trainer.world_size}: say "
             f"trainer=ddp trainer.devices={launched}, or launch one"
         )
-    if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):  # others write in parts
+    whole = SingleDeviceStrategy | DDPStrategy | ShardedStrategy
+    if isinstance(trainer.strategy, whole):  # others write in parts
         trainer.strategy.checkpoint_io = CheckpointFiles()
     return skip_noop_hooks(trainer)

@@ -8,6 +8,7 @@ asked for at the same time is sent together.
 from lit_optim.sharding.placement import Sharding, first_position, is_sharded, local_tensor
 from lit_optim.sharding.requests import Request, Steps, run_together
 from lit_optim.sharding.sums import Sums
+from lit_optim.sharding.wholes import gather_wholes, shard_like
 
 __all__ = [
     "Request",
@@ -15,7 +16,9 @@ __all__ = [
     "Steps",
     "Sums",
     "first_position",
+    "gather_wholes",
     "is_sharded",
     "local_tensor",
     "run_together",
+    "shard_like",
 ]

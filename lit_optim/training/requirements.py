@@ -32,8 +32,8 @@ def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Cur
         curve: the schedule over this run, if there is one.
 
     Raises:
-        UsageError: the optimizer needs a closure with gradient accumulation or in fp16, unsharded
-            tensors of a sharded model, or dense gradients from a sparse layer.
+        UsageError: the optimizer needs a closure with gradient accumulation or in fp16, whole
+            tensors that FSDP1 flattens, or dense gradients from a sparse layer.
     """
     inner, trainer = unwrap(optimizer), module.trainer
     needs, name = requirements_of(inner), type(inner).__name__
@@ -77,8 +77,8 @@ def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
             )
     if "whole" in needs and is_a(trainer.strategy, "strategies.FSDPStrategy"):
         raise UsageError(
-            f"{name} needs unsharded tensors, and FSDP shards them; use trainer=ddp or another "
-            "optimizer"
+            f"{name} looks at whole tensors, which trainer.strategy=fsdp (FSDP1) flattens; "
+            "trainer=fsdp (FSDP2) keeps them"
         )
 
 

@@ -84,12 +84,12 @@ def _together(module):
     return [{"params": list(module.parameters()), "name": "all"}]
 
 
-def test_an_optimizer_of_unsharded_tensors_is_refused_with_fsdp(tmp_path, monkeypatch):
+def test_an_optimizer_of_whole_tensors_is_refused_where_fsdp1_flattens_them(tmp_path, monkeypatch):
     module = attach(Plain(), Lamb)
     run = trainer(tmp_path, max_steps=1)
     run.fit(module, Data())
     monkeypatch.setattr(type(run), "strategy", FSDPStrategy())
-    with pytest.raises(UsageError, match="Lamb needs unsharded tensors, and FSDP shards them"):
+    with pytest.raises(UsageError, match="Lamb looks at whole tensors, which trainer"):
         check_requirements(module, Lamb(module.parameters()), None)
 
 
