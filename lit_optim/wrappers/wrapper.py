@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError, describe_value
 from lit_optim.imitated import Imitated
+from lit_optim.sharding.zero import check_under_zero, find_zero
 from lit_optim.updates import count_updates
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
@@ -84,6 +85,9 @@ class Wrapper(Imitated, Optimizer):
                 f"wrapper: {name} cannot wrap {type(base).__name__}: both evaluate the loss again "
                 "within a step"
             )
+        if find_zero(self) is not None:
+            own = "train_eval" if hasattr(type(self), "eval") else ""
+            check_under_zero(name, (*self.own_requirements, own))
         self.__dict__ |= {"base": base, "values": {}}
         for attribute in self.tensors:
             self.__dict__[attribute] = {}

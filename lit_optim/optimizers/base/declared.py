@@ -26,6 +26,7 @@ from typing_extensions import dataclass_transform
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
 from lit_optim.imitated import Imitated
+from lit_optim.sharding.zero import check_under_zero, find_zero, follow_group, restore_group
 
 LOG = logging.getLogger("lit_optim")
 
@@ -104,8 +105,36 @@ class Declared(Imitated):
             found += one.__subclasses__() if hidden else [one]
         return found
 
+    def construct(self: Any, params: Any, values: dict[str, Any]) -> None:
+        """Call `set_up`; within torch's ZeroRedundancyOptimizer with the groups as they were given.
+
+        Args:
+            params: as for `set_up`.
+            values: as for `set_up`.
+
+        Raises:
+            UsageError: the optimizer cannot be made of a part of the parameters.
+        """
+        zero = find_zero(self)
+        if zero is None:
+            self.set_up(params, values)
+            return
+        name = type(self).__name__
+        check_under_zero(name, getattr(self, "requirements", ()))
+        given = [restore_group(zero, group) for group in params]
+        self.set_up(given, values)
+        if len(self.param_groups) != len(given):
+            raise UsageError(
+                f"{name} makes {len(self.param_groups)} groups of {len(given)} by names, but "
+                "ZeroRedundancyOptimizer needs them as they are: divide them before"
+            )
+        for place, group in enumerate(self.param_groups):
+            follow_group(zero, place, group)
+        #: The optimizer of all parameters, whose order numbers them.
+        self.__dict__["whole_optimizer"] = zero
+
     def set_up(self, params: Any, values: dict[str, Any]) -> None:
-        """Construct the optimizer.
+        """Set up the optimizer.
 
         Args:
             params: parameters, or param groups.
@@ -155,7 +184,7 @@ def _make_init(cls: type[Declared]) -> Callable[..., None]:
         f"def __init__(self, {', '.join(arguments)}):\n"
         f"    values = drop_execution(type(self).__name__, {{{values}}}, {ignored})\n"
         f"    check(type(self).__init__, values)\n"
-        f"    self.set_up(params, plain_arguments(values))\n"
+        f"    self.construct(params, plain_arguments(values))\n"
     )
     scope: dict[str, Any] = {
         "check": check,

@@ -339,7 +339,8 @@ class Elementwise(OptimizerBase):
 
     def _numbers(self) -> dict[int, int]:
         """The number of each parameter of the optimizer, by its id."""
-        params = [p for group in self.param_groups for p in group["params"]]
+        whole = self.__dict__.get("whole_optimizer", self)
+        params = [p for group in whole.param_groups for p in group["params"]]
         return {id(p): k for k, p in enumerate(params)}
 
     def _programs(self) -> dict[Any, Program]:

@@ -31,6 +31,7 @@ from lit_optim.optimizers.base.parameters import (
 )
 from lit_optim.optimizers.base.types import Betas, Group, NonNegative, Params
 from lit_optim.requirements import Requirement
+from lit_optim.sharding.zero import check_added_group
 
 LOG = logging.getLogger("lit_optim")
 
@@ -96,6 +97,7 @@ class Matrixwise(MatrixStep):
                 parameter is not a matrix or cannot be split as it says.
         """
         check_is_group(param_group)
+        check_added_group(self)
         param_group = read_use_muon(param_group)
         first, *others = divide_group(param_group)
         if first is not param_group:

@@ -76,7 +76,7 @@ class OptimizerBase(Options, StateLoading):
         for key in values.keys() - known:
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {key!r}")
         check(type(self).__init__, values)
-        self.set_up(params, plain_arguments(values))
+        self.construct(params, plain_arguments(values))
 
     def set_up(self, params: Params, values: dict[str, Any]) -> None:
         options = {name: value for name, value in OPTIONS.items() if name not in values}

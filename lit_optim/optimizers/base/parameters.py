@@ -117,8 +117,10 @@ def _select(groups: list[dict[str, Any]], wanted: set[int], prefix: str) -> Iter
 
 def label_parameters(group: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     """Yield the parameters of a group, each with its name or else its number, for messages."""
-    names = group.get("param_names") or [f"number {i}" for i in range(len(group["params"]))]
-    return zip(names, group["params"], strict=True)
+    names, params = group.get("param_names", ()), group["params"]
+    if len(names) != len(params):  # none, or those of all processes
+        names = [f"number {i}" for i in range(len(params))]
+    return zip(names, params, strict=True)
 
 
 def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:

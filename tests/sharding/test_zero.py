@@ -1,0 +1,202 @@
+"""torch's ZeroRedundancyOptimizer around each optimizer trains what one process trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+import lit_optim
+from lit_optim.param_groups import by_role, no_decay
+from tests.optimizers.running import NAMES, class_of
+from tests.sharding.processes import processes
+
+#: What cannot be made of the parameters of one process, and what is said about it.
+REFUSED = {
+    "lbfgs": "evaluates the loss of all parameters",
+    "prodigy": "looks at all parameters at once",
+    "schedule_free_adamw": "train() and eval()",
+    "schedule_free_sgd": "train() and eval()",
+}
+TAKEN = sorted({*NAMES} - {*REFUSED, "custom"})
+
+
+def build(seed: int, matrices_only: bool) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = [nn.Embedding(6, 4), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4), nn.LayerNorm(4)]
+    if matrices_only:
+        layers = [nn.Linear(4, 8, bias=False), nn.Tanh(), nn.Linear(8, 3, bias=False)]
+    return nn.Sequential(*layers).double()
+
+
+def groups_of(name: str, model: nn.Module) -> list[dict[str, Any]]:
+    make = class_of(name)
+    groups = no_decay(model) if "weight_decay" in make.fields else lit_optim.param_groups(model)
+    if "roles" in make.requirements:
+        groups = by_role(groups, model)
+    return [dict(group) for group in groups]
+
+
+def train(
+    name: str,
+    arguments: dict[str, Any],
+    with_zero: bool,
+    updates: int = 4,
+    saved: dict[str, Any] | None = None,
+) -> Any:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    make = class_of(name)
+    model = build(0, getattr(make, "takes_matrices_only", False))
+    groups = groups_of(name, model)
+    values = {"lr": make.fields["lr"].default or 0.01, **arguments}
+    if name == "adafactor_hf":
+        values["relative_step"] = False
+    if with_zero:
+        optimizer = ZeroRedundancyOptimizer(groups, optimizer_class=make, **values)
+    else:
+        optimizer = make(groups, **values)
+    schedule = LambdaLR(optimizer, lambda k: 1 / (1 + k))
+    params = list(model.parameters())
+    first = 0
+    if saved is not None:
+        first = 2
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        model.load_state_dict(saved["model"])
+    for k in range(first, updates):
+        torch.manual_seed(k + 1)
+        for p in params:
+            p.grad = torch.randn(p.shape, dtype=p.dtype)
+        if k == 0:
+            params[1].grad = None
+        optimizer.step()
+        schedule.step()
+    if with_zero:
+        optimizer.consolidate_state_dict(0)
+    is_first = not with_zero or torch.distributed.get_rank() == 0
+    now = {"schedule": schedule.state_dict(), "model": model.state_dict()}
+    return [p.detach() for p in params], optimizer.state_dict() if is_first else None, now
+
+
+def same(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    elif isinstance(a, Tensor):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+    else:
+        assert a == pytest.approx(b)
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_zero_trains_what_one_process_trains(name):
+    expected, saved, _ = train(name, {}, False)
+    results = processes(2).run(train, name, {}, True)
+    for params, *_ in results:
+        same(params, expected)
+    same(results[0][1]["state"], saved["state"])
+    same(results[0][1]["param_groups"], saved["param_groups"])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("muon", {}), ("soap", {}), ("adamw", {"state_dtype": "int8"}), ("adafactor", {})],
+)
+def test_zero_goes_on_from_the_state_of_one_process(name, arguments):
+    expected, *_ = train(name, arguments, False)
+    _, state, rest = train(name, arguments, False, updates=2)
+    saved = {"optimizer": state, **rest}
+    for params, *_ in processes(2).run(train, name, arguments, True, 4, saved):
+        same(params, expected)
+
+
+def lrs_of_muon() -> list[float]:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    groups = groups_of("muon", build(0, False))
+    groups[0]["lr"] = 0.5
+    make = lit_optim.Muon
+    optimizer = ZeroRedundancyOptimizer(groups, optimizer_class=make, lr=0.02, adamw_eps=1e-5)
+    assert [group["lr"] for group in optimizer.optim.param_groups] == [
+        group["lr"] for group in optimizer.param_groups
+    ]
+    assert all("momentum" not in g or g["role"] == "hidden" for g in optimizer.param_groups)
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def test_groups_of_adamw_within_muon_keep_their_lr():
+    own = [group["lr"] for group in lit_optim.Muon(groups_of("muon", build(0, False))).param_groups]
+    own[0] = 0.5
+    for lrs in processes(2).run(lrs_of_muon):
+        assert lrs == pytest.approx(own)
+    assert len(set(own)) == 3  # the group that sets its own, matrices, and AdamW's
+
+
+def refusal(name: str) -> str:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    try:
+        ZeroRedundancyOptimizer(build(0, False).parameters(), optimizer_class=class_of(name))
+    except lit_optim.UsageError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_who_sees_all_parameters_is_refused(name):
+    for message in processes(2).run(refusal, name):
+        assert REFUSED[name] in message
+        assert "\n" not in message
+
+
+def wrapped(name: str) -> str:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    def make(params: Any) -> Any:
+        return getattr(lit_optim, name)(lit_optim.AdamW(params))
+
+    try:
+        ZeroRedundancyOptimizer(build(0, False).parameters(), optimizer_class=make)
+    except lit_optim.UsageError as error:
+        return str(error)
+    return ""
+
+
+def test_wrappers_are_around_it_not_within():
+    assert "Sam(ZeroRedundancyOptimizer(...))" in wrapped_result("Sam")
+    assert "train() and eval()" in wrapped_result("Ema")
+    assert not wrapped_result("Lookahead")
+
+
+def wrapped_result(name: str) -> str:
+    first, second = processes(2).run(wrapped, name)
+    assert first == second
+    return first
+
+
+def add_late() -> str:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    groups = groups_of("muon", build(0, False))
+    optimizer = ZeroRedundancyOptimizer(groups, optimizer_class=lit_optim.Muon, lr=0.02)
+    layer = nn.Linear(2, 2).double()
+    names = ["late.weight", "late.bias"]
+    group = {"params": list(layer.parameters()), "role": "head", "name": "h", "param_names": names}
+    try:
+        optimizer.add_param_group(group)
+    except lit_optim.UsageError as error:
+        return str(error)
+    return ""
+
+
+def test_muon_takes_no_group_later():
+    assert all("when it is made" in message for message in processes(2).run(add_late))
