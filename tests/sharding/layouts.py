@@ -47,7 +47,7 @@ class Trained:
 
     def weights(self) -> list[Tensor]:
         """The parameters, whole."""
-        return [whole(p.detach()) for p in self.net.parameters()]
+        return [whole(p.detach()).clone() for p in self.net.parameters()]
 
 
 class Gathered(Trained):
