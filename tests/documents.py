@@ -5,6 +5,7 @@ A block is fenced and has a language. An HTML comment right above it says what i
     <!-- test: file conf/optimizer/mine.yaml -->   the block is that file, for the page's commands
     <!-- test: with model, params -->              these names exist before the block runs
     <!-- test: in a copy of the tree -->           another test runs it, in a copy of the repository
+    <!-- test: on 2 processes -->                  another test runs it, after those above
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Block:
     file: str | None = None
     names: tuple[str, ...] = ()
     in_a_copy: bool = field(default=False)
+    processes: int = 0
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -76,6 +78,9 @@ def read_blocks(text: str, page: str) -> list[Block]:
             blocks.append(Block(page, line, language, code, in_a_copy=True))
         elif kind == "file":
             blocks.append(Block(page, line, language, code, file=rest))
+        elif kind == "on":
+            number, _, _ = rest.partition(" ")
+            blocks.append(Block(page, line, language, code, processes=int(number)))
         elif kind in ("with", ""):
             names = tuple(rest.split(", ")) if rest else ()
             blocks.append(Block(page, line, language, code, names=names))

@@ -248,7 +248,11 @@ GIVEN = {
 
 @pytest.mark.parametrize(
     "block",
-    [block for block in BLOCKS if block.language == "python" and not block.in_a_copy],
+    [
+        block
+        for block in BLOCKS
+        if block.language == "python" and not block.in_a_copy and not block.processes
+    ],
     ids=str,
 )
 def test_python_code_runs(block: Block, place):

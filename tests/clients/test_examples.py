@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import runpy
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,12 @@ import torch
 
 from tests.clients.conftest import skip_without_client
 from tests.conftest import ROOT
+from tests.sharding.processes import processes
+from tests.sharding.scripts import run_script
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-PAGES = sorted((ROOT / "docs/clients").glob("*.md"))
+CLIENTS = sorted((ROOT / "docs/clients").glob("*.md"))
+PAGES = [*CLIENTS, ROOT / "docs/sharding.md"]
 MOST_LINES = 30
 #: The lr at the end, as a share of the peak, at which a schedule has reached its floor.
 FLOOR = 1e-3
@@ -29,7 +31,7 @@ def test_a_page_names_the_example(path: Path):
     assert any(f"`examples/{path.name}`" in page.read_text("utf-8") for page in PAGES)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CLIENTS, ids=lambda path: path.stem)
 def test_the_index_has_the_page(path: Path):
     index = path.with_name("index.md")
     assert path == index or f"]({path.name})" in index.read_text("utf-8")
@@ -40,17 +42,26 @@ def test_an_example_trains(path: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(path)])
     torch.manual_seed(0)
+    if "torchrun" in path.read_text("utf-8"):
+        runs = processes(2).run(run_example, str(path))
+    else:
+        runs = [run_example(str(path))]
+    for first, last, rates in runs:
+        assert math.isfinite(first)
+        assert last < first
+        for scheduled, lr, initial in rates:
+            assert scheduled == lr
+            assert initial > 0
+            assert lr <= FLOOR * initial
+
+
+def run_example(path: str) -> tuple[float, float, list[tuple[float, float, float]]]:
+    """The loss before and after, and the lrs at the end: the schedule's, the group's, the peak."""
     try:
-        names = runpy.run_path(str(path), run_name="__main__")
+        names = run_script(path)
     except ModuleNotFoundError as error:
         skip_without_client(error)
-    first, last = float(names["first_loss"]), float(names["last_loss"])
-    assert math.isfinite(first)
-    assert last < first
     groups = names["optimizer"].param_groups
-    assert [float(lr) for lr in names["scheduler"].get_last_lr()] == [
-        float(group["lr"]) for group in groups
-    ]
-    for group in groups:
-        assert float(group["initial_lr"]) > 0
-        assert float(group["lr"]) <= FLOOR * float(group["initial_lr"])
+    lrs = zip(names["scheduler"].get_last_lr(), groups, strict=True)
+    rates = [(float(lr), float(g["lr"]), float(g["initial_lr"])) for lr, g in lrs]
+    return float(names["first_loss"]), float(names["last_loss"]), rates

@@ -148,10 +148,14 @@ def scenarios(settings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def mixtures(single: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Several scenarios at a time, which a pseudo-random generator draws."""
     random, made = Random(len(single)), {}
-    plain = [name for name, changes in single.items() if changes and "settings" not in changes]
-    with_settings = [name for name in single if name.startswith("settings")] or ["plain"]
+    of_others = {"settings", "wrapper"}
+    others = [
+        name for name, changes in single.items() if changes and not changes.keys() & of_others
+    ]
+    wrappers = [name for name in single if "wrapper" in single[name]]
+    settings = [name for name in single if name.startswith("settings")] or ["plain"]
     for k in range(6):
-        names = [*random.sample(plain, 4), random.choice(with_settings)]
+        names = [*random.sample(others, 3), random.choice(wrappers), random.choice(settings)]
         flags = {flag: True for name in names for flag in single[name].get("net", ("", {}))[1]}
         mixture = {key: value for name in names for key, value in single[name].items()}
         made[f"mixture {k}: {', '.join(names)}"] = mixture | {"net": ("net", flags)}
