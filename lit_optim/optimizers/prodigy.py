@@ -4,7 +4,7 @@ from math import sqrt as host_sqrt
 
 from lit_optim.kernels.arithmetic import absolute, average_squares, dot, lerp, sqrt, total
 from lit_optim.optimizers.base import Group, Scalars, State, Update, Value, bias_corrections
-from lit_optim.optimizers.base.lr_estimate import LrEstimating, add_up
+from lit_optim.optimizers.base.lr_estimate import LrEstimating, Number, add_up
 from lit_optim.optimizers.base.types import AboveOne, Beta, Betas, NonNegative, Positive
 
 
@@ -66,16 +66,16 @@ class Prodigy(LrEstimating):
     def _estimate(self) -> Scalars | None:
         """Average the gradients into s and num, and estimate d; None if all gradients are 0."""
         first = self.param_groups[0]
-        d, ways, norms = first["d"], list[Value](), list[Value]()
+        d, ways, norms = first["d"], list[Number](), list[Number]()
         for group in self.param_groups:
             size, of_g = self.effective_lr(group, 1), group["d"] / group["d0"]
             take = of_g * (group["d"] if group["safeguard_warmup"] else size)
             sums = self.reduce_gradients(group, _average_gradient, b3=_beta3(group), take=take)
-            norms += sums.get("norm", ())
+            norms += sums.column("norm")
             if group["lr"] > 0:
-                ways += [d / group["d0"] * size * way for way in sums.get("way", ())]
-        denominator = add_up(norms)
-        numerator = first["d_numerator"] * _beta3(first) + add_up(ways)
+                ways += sums.column("way", d / group["d0"] * size)
+        denominator, way = add_up(norms, ways)
+        numerator = first["d_numerator"] * _beta3(first) + way
         if denominator == 0:
             return None
         if not any(group["lr"] > 0 for group in self.param_groups):

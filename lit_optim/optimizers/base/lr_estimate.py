@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,8 +16,12 @@ from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.groups import check_is_group
 from lit_optim.optimizers.base.types import Group, Scalars, Value
 from lit_optim.requirements import Requirement
+from lit_optim.sharding import Sharding, Steps, Sums, run_together
 
 LOG = logging.getLogger("lit_optim")
+
+#: A number, and the sharding of the tensors that it is a sum over.
+Number: TypeAlias = tuple[Sharding | None, Any]
 
 
 class LrEstimating(Elementwise):
@@ -94,7 +99,7 @@ class LrEstimating(Elementwise):
         group: Group,
         reduction: Callable[[Value, Value, Value, Value], dict[str, Value]],
         **scalars: float,
-    ) -> dict[str, list[Any]]:
+    ) -> Reductions:
         """Reduce the gradients of a group to numbers, and update states that collect them.
 
         Args:
@@ -102,9 +107,6 @@ class LrEstimating(Elementwise):
             reduction: called like a `rule`; returns new states and reductions by name. Its states
                 are `other_states`.
             scalars: its scalars.
-
-        Returns:
-            the reductions: for each, its value by tensor. Without gradients there are none.
         """
 
         def run(g: Value, p: Value, s: Value, h: Value) -> tuple[Any, Any, Any, dict[str, Value]]:
@@ -115,13 +117,56 @@ class LrEstimating(Elementwise):
         params = [p for p in group["params"] if p.grad is not None]
         states = [self.state[p] or self.start(p, group) for p in params]
         batch = Batch(params, [p.grad for p in params], states)
-        decay = group["weight_decay"]
+        decay, names = group["weight_decay"], tuple(self.other_states)
         coupled = self.is_coupled(group) and decay != 0
-        h = scalars | {"weight_decay": decay, "coupled": coupled, "maximize": group["maximize"]}
-        return self.run_rule(group, batch, run, tuple(self.other_states), SimpleNamespace(**h))
+        scalars |= {"weight_decay": decay, "coupled": coupled, "maximize": group["maximize"]}
+        h, places = SimpleNamespace(**scalars), dict[Sharding | None, list[int]]()
+        for i, p in enumerate(params):
+            places.setdefault(Sharding.of(p), []).append(i)
+        return Reductions(
+            [
+                (sharding, self.run_rule(group, batch.select(members), run, names, h))
+                for sharding, members in places.items()
+            ]
+        )
 
 
-def add_up(numbers: list[Any]) -> float:
+@dataclass(frozen=True)
+class Reductions:
+    """What `LrEstimating.reduce_gradients` found.
+
+    Args:
+        parts: of the tensors of each sharding the values by name, tensor by tensor; of those that
+            are spread over processes, over the shards of this one.
+    """
+
+    parts: list[tuple[Sharding | None, dict[str, list[Any]]]]
+
+    def column(self, name: str, factor: float = 1.0) -> list[Number]:
+        """The values of this name, each times a factor."""
+        return [
+            (sharding, factor * x)
+            for sharding, found in self.parts
+            for x in found.get(name) or [0.0]  # also of shards that are all empty
+        ]
+
+
+def add_up(*columns: list[Number]) -> list[float]:
+    """Add up columns of numbers, those over shards over all processes by one message."""
+    shardings = {sharding: None for column in columns for sharding, _ in column}
+    totals = [0.0] * len(columns)
+
+    def add(sharding: Sharding | None) -> Steps:
+        own = [_add_up([x for where, x in column if where == sharding]) for column in columns]
+        if sharding is not None:
+            own = (yield Sums(torch.tensor(own, dtype=torch.float64), sharding)).tolist()
+        totals[:] = [total + x for total, x in zip(totals, own, strict=True)]
+
+    run_together(add(sharding) for sharding in shardings)
+    return totals
+
+
+def _add_up(numbers: list[Any]) -> float:
     """Add up numbers, some of them on devices, each of which is synchronized once."""
     total = float(sum(x for x in numbers if not isinstance(x, Tensor)))
     by_device: dict[torch.device, list[Tensor]] = {}
