@@ -7,7 +7,7 @@ asked for at the same time is sent together.
 
 from lit_optim.sharding.placement import Sharding, first_position, is_sharded, local_tensor
 from lit_optim.sharding.requests import Request, Steps, run_together
-from lit_optim.sharding.sums import Sums
+from lit_optim.sharding.sums import Sums, has_nonzero
 from lit_optim.sharding.wholes import gather_wholes, shard_like
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Sums",
     "first_position",
     "gather_wholes",
+    "has_nonzero",
     "is_sharded",
     "local_tensor",
     "run_together",

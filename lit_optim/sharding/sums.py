@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_optim.sharding.placement import Sharding
+from lit_optim.sharding.placement import Sharding, local_tensor
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,11 @@ class Sums:
             parts = torch.split(message, [len(requests[i].values) for i in places])
             answers |= dict(zip(places, parts, strict=True))
         return [answers[i] for i in range(len(requests))]
+
+
+def has_nonzero(x: Tensor) -> bool:
+    """Whether an element of a tensor, on whatever process, is not 0."""
+    sharding, found = Sharding.of(x), local_tensor(x).any()
+    if sharding is not None:
+        [found] = Sums.answer([Sums(found.float().view(1), sharding)])
+    return bool(found)

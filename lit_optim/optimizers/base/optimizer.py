@@ -35,7 +35,7 @@ from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.state_loading import StateLoading
 from lit_optim.optimizers.base.types import Group, Params, Scalars
 from lit_optim.requirements import Requirement
-from lit_optim.sharding import Sharding, Steps, run_together
+from lit_optim.sharding import Sharding, Steps, has_nonzero, run_together
 
 LOG = logging.getLogger("lit_optim")
 
@@ -275,7 +275,7 @@ class OptimizerBase(Options, StateLoading):
         if not (p.is_floating_point() or p.is_complex()):
             kind = str(p.dtype).removeprefix("torch.")
             raise RuntimeError(f"{type(self).__name__} does not take {kind} parameters")
-        if group["hyperball"] and p.ndim > 1 and p.numel() and not p.any():
+        if group["hyperball"] and p.ndim > 1 and p.numel() and not has_nonzero(p):
             raise UsageError(
                 f"hyperball=True keeps the norm of a matrix, so one of shape {list(p.shape)} that "
                 "is all 0 would never move: initialize it, or leave it to another group"
