@@ -183,6 +183,11 @@ class Updates:
         """Whether a call of `step` is in progress, so that another call is a part of it."""
         return self._is_stepping and not self._by_hook
 
+    @property
+    def is_releasing(self) -> bool:
+        """Whether gradients of the present update are used one by one; see `note_release`."""
+        return self._released
+
     def _before_hook(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         changed = None
         if self.is_parameter_step(args, kwargs):

@@ -74,9 +74,20 @@ class Health(Callback):
             params = [p.detach() for p in group["params"]]
             measurement.before.append([p.clone() for p in params])
             measurement.values[f"param_norm/{tag}"] = float(_norm(params))
-            grads = [p.grad for p in group["params"] if p.grad is not None]
-            measurement.values[f"grad_norm/{tag}"] = float(_norm(grads))
+            measurement.grads[tag] = []
         self._measurements[self._tracked.index(tracked)] = measurement
+        if not updates.is_releasing:
+            self.before_release(updates, [p for _, g in tracked.groups() for p in g["params"]])
+
+    def before_release(self, updates: Updates, params: list[Tensor]) -> None:
+        """Measure gradients, which may be freed before others are there."""
+        tracked = find_tracked_optimizer(self._tracked, updates)
+        if tracked is None or (index := self._tracked.index(tracked)) not in self._measurements:
+            return
+        chosen = {id(p) for p in params}
+        for tag, group in tracked.groups():
+            grads = [p.grad for p in group["params"] if p.grad is not None and id(p) in chosen]
+            self._measurements[index].grads[tag] += [_norm([grad]) for grad in grads]
 
     def after_update(self, updates: Updates) -> None:
         """Measure the change of the parameters, and log everything."""
@@ -90,6 +101,7 @@ class Health(Callback):
             params = [p.detach() for p in group["params"]]
             change = float(_norm(list(torch._foreach_sub(params, before))))
             size = measurement.values[f"param_norm/{tag}"]
+            measurement.values[f"grad_norm/{tag}"] = float(_norm(measurement.grads[tag]))
             measurement.values[f"update_norm/{tag}"] = change
             measurement.values[f"update_ratio/{tag}"] = change / size if size else float("nan")
         if self._clip_history:
@@ -100,10 +112,11 @@ class Health(Callback):
 
 @dataclass
 class _Measurement:
-    """The parameters before an update, and the norms."""
+    """The parameters before an update, and the norms; those of gradients one by one."""
 
     step: int
     before: list[list[Tensor]] = field(default_factory=list)
+    grads: dict[str, list[Tensor]] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
 
 

@@ -77,9 +77,7 @@ class NonFinite(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if _has_loss_scaler(trainer) or (
-            self.policy != "skip" and pl_module.automatic_optimization
-        ):
+        if has_loss_scaler(trainer) or (self.policy != "skip" and pl_module.automatic_optimization):
             return
         params = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
@@ -277,6 +275,7 @@ def _evaluates_again(optimizer: Optimizer) -> bool:
     return is_lbfgs or "closure" in getattr(optimizer, "requirements", ())
 
 
-def _has_loss_scaler(trainer: Trainer) -> bool:
+def has_loss_scaler(trainer: Trainer) -> bool:
+    """Whether the loss is scaled, as in 16-mixed."""
     precision = trainer.precision_plugin
     return is_a(precision, "plugins.MixedPrecision") and precision.scaler is not None

@@ -1,0 +1,102 @@
+"""Gradients of sharded parameters are released with the same weights, to the bit."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import lit_optim
+from lit_optim import UsageError, release_gradients
+from lit_optim.optimizers.base.optimizer import OptimizerBase
+from tests.optimizers.running import NAMES, class_of
+from tests.sharding.processes import processes
+
+STEPS = 4
+SINGLE = [
+    name
+    for name in NAMES
+    if issubclass(class_of(name), OptimizerBase)
+    and not (class_of(name).exchanges_matrices or class_of(name).needs_all_gradients)
+]
+
+
+def build() -> nn.Sequential:
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    sizes = (5, 7, 6, 3)  # 5 and 3 rows are not divisible by 2
+    layers = [nn.Sequential(nn.Linear(m, n), nn.Tanh()) for m, n in pairwise(sizes)]
+    model = nn.Sequential(*layers, nn.Linear(3, 3))
+    model[1][0].weight.requires_grad_(False)
+    for layer in layers:
+        fully_shard(layer)
+    fully_shard(model)
+    return model
+
+
+def train(name: str, released: bool, accumulated: bool = False, **settings: object) -> list[list]:
+    model = build()
+    optimizer = class_of(name)([p for p in model.parameters() if p.requires_grad], **settings)
+    scheduler = lit_optim.schedule(optimizer, lit_optim.schedules.linear(), steps=STEPS)
+    if released:
+        release_gradients(model, optimizer)
+    generator = torch.Generator().manual_seed(1 + torch.distributed.get_rank())
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for last in (False, True) if accumulated else (True,):
+            model.set_requires_gradient_sync(last)
+            model(torch.randn(8, 5, generator=generator)).square().mean().backward()
+        assert not released or all(p.grad is None for p in model.parameters())
+        optimizer.step()
+        scheduler.step()
+    return [p.full_tensor().tolist() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_fsdp2_trains_the_same(name):
+    expected = processes(2).run(train, name, False)
+    assert processes(2).run(train, name, True) == expected
+
+
+def test_gradients_that_fsdp2_accumulates_itself():
+    expected = processes(2).run(train, "adamw", False, True)
+    assert processes(2).run(train, "adamw", True, True) == expected
+
+
+def refused(kind: str) -> str:
+    from torch.nn.parallel import DistributedDataParallel
+
+    model = build() if kind == "matrices" else nn.Linear(3, 3)
+    optimizer = lit_optim.Muon(model) if kind == "matrices" else lit_optim.AdamW(model)
+    before = [p.detach().clone() for p in model.parameters()]
+    if kind == "later":
+        release_gradients(model, optimizer)
+    wrapped = model if kind == "matrices" else DistributedDataParallel(model)
+
+    def begin() -> None:
+        if kind != "later":
+            release_gradients(wrapped, optimizer)
+        wrapped(torch.ones(2, 3)).sum().backward()
+
+    with pytest.raises(UsageError) as caught:
+        begin()
+    for p, q in zip(model.parameters(), before, strict=True):
+        assert torch.equal(getattr(p, "_local_tensor", p), getattr(q, "_local_tensor", q))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("before", "DistributedDataParallel averages gradients after they would be released"),
+        ("later", "DistributedDataParallel averages gradients after they would be released"),
+        ("matrices", "Muon exchanges whole matrices between processes"),
+    ],
+)
+def test_what_cannot_be_released_is_refused(kind, message):
+    for answer in processes(2).run(refused, kind):
+        assert answer.startswith(message)
+        assert "\n" not in answer
