@@ -38,10 +38,11 @@ class Net(nn.Module):
         torch.manual_seed(0)
         bias = not matrices_only
         self.layers = nn.ModuleList(nn.Linear(6, 6, bias=bias) for _ in range(4))
-        self.wide, self.head = nn.Linear(5, 6, bias=bias), nn.Linear(6, 3, bias=bias)
+        self.wide = nn.Linear(5, 6, bias=bias)
         self.norm = nn.Identity() if matrices_only else nn.LayerNorm(6)
         self.late = nn.Linear(6, 6, bias=bias)
         self.frozen = nn.Linear(6, 6, bias=bias).requires_grad_(False)
+        self.head = nn.Linear(6, 3, bias=bias)
 
     def forward(self, x, step):
         x = torch.tanh(self.wide(x))
@@ -144,6 +145,21 @@ def test_a_schedule_that_nobody_steps_catches_up_before_the_update():
 
     for p, q in zip(weights(True), weights(False), strict=True):
         assert torch.equal(p, q)
+
+
+def test_a_stack_of_matrices_waits_for_its_last_gradient():
+    model = Net()
+    optimizer = lit_optim.Muon(model)
+    release_gradients(model, optimizer)
+    square = [layer.weight for layer in (*model.layers, model.late)]
+    for step in range(4):
+        model(torch.ones(2, 5), step).sum().backward()
+        left = [p for p in model.parameters() if p.grad is not None]
+        # those of an update in which one of them has no gradient are left to `step`
+        assert all(any(p is q for q in square[:-1]) for p in left)
+        assert len(left) == (0 if step % 3 else 4)
+        optimizer.step()
+        assert all(p.grad is None for p in model.parameters())
 
 
 def test_clipping_by_value():

@@ -21,6 +21,8 @@ SINGLE = [
     if issubclass(class_of(name), OptimizerBase)
     and not (class_of(name).exchanges_matrices or class_of(name).needs_all_gradients)
 ]
+#: Without and with sums over the whole of a tensor, factored, averaged, of torch's own step.
+SAMPLE = ("adafactor", "adamw", "lamb", "mars", "schedule_free_adamw", "sgd")
 
 
 def build() -> nn.Sequential:
@@ -55,7 +57,9 @@ def train(name: str, released: bool, accumulated: bool = False, **settings: obje
     return [p.full_tensor().tolist() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize(
+    "name", [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in SINGLE]
+)
 def test_fsdp2_trains_the_same(name):
     expected = processes(2).run(train, name, False)
     assert processes(2).run(train, name, True) == expected
