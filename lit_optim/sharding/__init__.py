@@ -5,9 +5,15 @@ local shard of each; what it needs from other processes it asks for by a `Reques
 asked for at the same time is sent together.
 """
 
-from lit_optim.sharding.placement import Sharding, first_position, is_sharded, local_tensor
+from lit_optim.sharding.placement import (
+    Sharding,
+    first_position,
+    is_sharded,
+    local_gradient,
+    local_tensor,
+)
 from lit_optim.sharding.requests import Request, Steps, run_together
-from lit_optim.sharding.sums import Sums, has_nonzero
+from lit_optim.sharding.sums import Sums, add_up, has_nonzero
 from lit_optim.sharding.wholes import gather_wholes, shard_like
 
 __all__ = [
@@ -15,10 +21,12 @@ __all__ = [
     "Sharding",
     "Steps",
     "Sums",
+    "add_up",
     "first_position",
     "gather_wholes",
     "has_nonzero",
     "is_sharded",
+    "local_gradient",
     "local_tensor",
     "run_together",
     "shard_like",

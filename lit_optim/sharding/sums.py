@@ -50,3 +50,15 @@ def has_nonzero(x: Tensor) -> bool:
     if sharding is not None:
         [found] = Sums.answer([Sums(found.float().view(1), sharding)])
     return bool(found)
+
+
+def add_up(values: Sequence[Tensor], shardings: Sequence[Sharding | None]) -> list[Tensor]:
+    """The sums over whole tensors, of sums over local shards; in one message for each sharding.
+
+    Args:
+        values: a sum of each tensor, 1-D.
+        shardings: of each tensor; None where this process has it whole.
+    """
+    pairs = zip(values, shardings, strict=True)
+    answers = iter(Sums.answer([Sums(x, sharding) for x, sharding in pairs if sharding]))
+    return [next(answers) if sharding else x for x, sharding in zip(values, shardings, strict=True)]

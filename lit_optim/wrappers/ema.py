@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check, plain
 from lit_optim.kernels.precision import compute_dtype
+from lit_optim.sharding import local_tensor
 from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
@@ -25,7 +26,8 @@ class Ema(Wrapper):
 
     `eval()` writes e into the parameters, and `train()` restores p exactly; both change parameters
     in place. Lightning callbacks call them around validation, tests, predictions and checkpoints.
-    Buffers, such as the statistics of batch norm, are not averaged.
+    Buffers, such as the statistics of batch norm, are not averaged. The root module of FSDP2 keeps
+    whole weights after a forward pass without backward: call its `reshard()` before `train()`.
 
     State: one tensor of each parameter's shape, at least float32 (complex64 if it is complex).
 
@@ -80,13 +82,13 @@ class Ema(Wrapper):
         self.updates += 1
         d, t = self.decay, self.updates
         d = min(d, (1 + t) / (10 + t)) if self.warmup else d
-        params_by_kind: dict[Any, list[Tensor]] = {}
+        pairs_by_kind: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         for p in self.params():
-            params_by_kind.setdefault((p.device, p.dtype), []).append(p)
-        for params in params_by_kind.values():
-            averages = [self.average[p] for p in params]
-            now = [p.detach().to(e.dtype) for p, e in zip(params, averages, strict=True)]
-            torch._foreach_lerp_(averages, now, 1 - d)
+            x, e = local_tensor(p).detach(), local_tensor(self.average[p])
+            pairs_by_kind.setdefault((x.device, x.dtype), []).append((x, e))
+        for pairs in pairs_by_kind.values():
+            averages = [e for _, e in pairs]
+            torch._foreach_lerp_(averages, [x.to(e.dtype) for x, e in pairs], 1 - d)
         return loss
 
     @torch.no_grad()
@@ -99,7 +101,7 @@ class Ema(Wrapper):
                     self._swap(p, e)
                 else:
                     self.trained[p] = p.detach().clone()
-                    p.copy_(e)
+                    local_tensor(p).copy_(local_tensor(e))
 
     @torch.no_grad()
     def train(self) -> None:
@@ -110,10 +112,11 @@ class Ema(Wrapper):
                 if e.dtype == p.dtype:
                     self._swap(p, e)
                 else:
-                    p.copy_(self.trained.pop(p))
+                    local_tensor(p).copy_(local_tensor(self.trained.pop(p)))
 
     @staticmethod
     def _swap(p: Tensor, e: Tensor) -> None:
-        kept = p.detach().clone()
-        p.copy_(e)
-        e.copy_(kept)
+        now, average = local_tensor(p), local_tensor(e)
+        kept = now.detach().clone()
+        now.copy_(average)
+        average.copy_(kept)

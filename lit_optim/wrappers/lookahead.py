@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_optim.hyperparameters import check, plain
+from lit_optim.sharding import local_tensor
 from lit_optim.wrappers.wrapper import Number, Wrapper
 
 
@@ -63,5 +64,6 @@ class Lookahead(Wrapper):
         self.updates += 1
         if self.updates % self.k == 0:
             for p in self.params():
-                p.copy_(self.slow[p].lerp_(p.detach(), self.alpha))
+                fast = local_tensor(p)
+                fast.copy_(local_tensor(self.slow[p]).lerp_(fast.detach(), self.alpha))
         return loss

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
 from lit_optim.kernels.precision import accumulation_dtype, as_real
+from lit_optim.sharding import Sharding, add_up, local_gradient, local_tensor
 from lit_optim.wrappers.wrapper import Wrapper
 
 EPS = 1e-12
@@ -34,7 +35,8 @@ class Sam(Wrapper):
     runs. Lightning's gradient clipping applies to both gradients: clipping by norm does not change
     e, and clips the gradient of the update. The statistics of batch norm see both evaluations, and
     a training loss is logged twice. On several devices all ranks have the same gradient, and hence
-    the same e. Gradient accumulation and loss scalers (16-mixed) are not supported.
+    the same e; where parameters are sharded, one message adds up the norm. Gradient accumulation
+    and loss scalers (16-mixed) are not supported.
 
     State: none; within a step one copy of the parameters.
 
@@ -77,25 +79,29 @@ class Sam(Wrapper):
             loss = closure()
         perturbed = [p for p in self.params() if p.grad is not None]
         if perturbed:
-            kept = [p.detach().clone() for p in perturbed]
+            kept = [local_tensor(p).detach().clone() for p in perturbed]
             self._perturb(perturbed)
             try:
                 with torch.enable_grad():
                     closure()
             finally:
                 for p, before in zip(perturbed, kept, strict=True):
-                    p.copy_(before)
+                    local_tensor(p).copy_(before)
         self.base.step()
         return loss
 
     def _perturb(self, params: list[Tensor]) -> None:
-        directions, norms = [], []
+        directions, sums, shards = [], [], []
         for p in params:
             assert p.grad is not None
-            g = as_real(p.grad * p.abs() if self.adaptive else p.grad)
-            norms.append(torch.linalg.vector_norm(g, dtype=accumulation_dtype(g.device)))
-            directions.append(p.grad * p.abs().square() if self.adaptive else p.grad)
-        device = norms[0].device
-        norm = torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
+            x, g = local_tensor(p), local_gradient(p, p.grad)
+            scaled = as_real(g * x.abs() if self.adaptive else g)
+            length = torch.linalg.vector_norm(scaled, dtype=accumulation_dtype(x.device))
+            sums.append((length * length).reshape(1))
+            shards.append(Sharding.of(p))
+            directions.append(g * x.abs().square() if self.adaptive else g)
+        device = sums[0].device
+        norm = torch.cat([x.to(device) for x in add_up(sums, shards)]).sum().sqrt()
         for p, direction in zip(params, directions, strict=True):
-            p.add_(direction * (self.rho / (norm + EPS)).to(p.device))
+            x = local_tensor(p)
+            x.add_(direction * (self.rho / (norm + EPS)).to(x.device))
