@@ -24,7 +24,7 @@ STEPS = 5
 RULES = [
     {"name": "blocks.1.*", "lr_mult": 0.5},
     {"name": "*.up.weight", "weight_decay": 0.2},
-    {"name": "late.*", "frozen": True},
+    {"name": "late.*", "lr_mult": 2.0},
 ]
 #: What the weights of two runs may differ by, in float64.
 TOLERANCE = 1e-10
@@ -57,24 +57,23 @@ class Case:
 
     def make_optimizer(self, trained: Trained) -> Any:
         """The optimizer."""
-        net = trained.net
+        net, cls = trained.net, find(self.target)
         given: Any = net
         if self.base is not None:
             given = divide_parameters(net, self.base, self.rules)
-        cls = find(self.target)
         if not trained.zero:
             made = cls(given, **self.settings)
-            return made if self.wrapper is None else find(self.wrapper[0])(made, **self.wrapper[1])
-        from torch.distributed.optim import ZeroRedundancyOptimizer
+        else:
+            from torch.distributed.optim import ZeroRedundancyOptimizer
 
-        make = cls
-        if self.wrapper is not None:
-            name, arguments = self.wrapper
-            make = lambda params, **more: find(name)(cls(params, **more), **arguments)  # noqa: E731
-        if given is net:
-            has_roles = "roles" in getattr(cls, "requirements", ())
-            given = divide_parameters(net, "single") if has_roles else list(net.parameters())
-        return ZeroRedundancyOptimizer(given, make, trained.group, **self.settings)
+            if given is net:
+                has_roles = "roles" in getattr(cls, "requirements", ())
+                given = divide_parameters(net) if has_roles else list(net.parameters())
+            made = ZeroRedundancyOptimizer(given, cls, trained.group, **self.settings)
+        if self.wrapper is None:
+            return made
+        name, arguments = self.wrapper
+        return find(name)(made, **arguments)
 
     def schedule(self, optimizer: Any) -> ScheduledLR | None:
         """A schedule of every hyperparameter that has one in most runs."""
@@ -200,11 +199,10 @@ def train(case: Case, layout: str | None = None) -> tuple[str, Any]:
                 scheduler.step()
             make_step(case, trained, optimizer, step)
         found = trained.weights()
-        inner = getattr(optimizer, "optim", optimizer)
-        if hasattr(inner, "eval"):
-            inner.eval()
+        if hasattr(optimizer, "eval"):
+            optimizer.eval()
             found += trained.weights()
-            inner.train()
+            optimizer.train()
             found += trained.weights()
     except Exception:
         return "failed", traceback.format_exc()
@@ -218,11 +216,10 @@ def make_step(case: Case, trained: Trained, optimizer: Any, step: int) -> None:
         optimizer.zero_grad()
         parts = [trained.backward(step, part, 1 / case.parts) for part in range(case.parts)]
         if case.clip is not None:
-            torch.nn.utils.clip_grad_norm_(trained.net.parameters(), case.clip)
+            trained.clip(case.clip)
         return torch.stack(parts).sum()
 
-    inner = getattr(optimizer, "optim", optimizer)
-    if "closure" in getattr(inner, "requirements", ()):
+    if "closure" in getattr(optimizer, "requirements", ()):
         optimizer.step(closure)
     else:
         closure()

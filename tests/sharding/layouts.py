@@ -45,9 +45,23 @@ class Trained:
             dist.all_reduce(loss, group=self.group)
         return loss
 
+    def clip(self, norm: float) -> None:
+        """Clip the gradients to a norm."""
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), norm)
+
     def weights(self) -> list[Tensor]:
         """The parameters, whole."""
         return [whole(p.detach()).clone() for p in self.net.parameters()]
+
+
+class OnMeshes(Trained):
+    """A model with parameters on several meshes, whose norms torch cannot put together."""
+
+    def clip(self, norm: float) -> None:
+        grads = [p.grad for p in self.net.parameters() if p.grad is not None]
+        total = torch.stack([whole(g).norm() for g in grads]).norm()
+        for g in grads:
+            g.mul_(torch.clamp(norm / (total + 1e-6), max=1.0).item())
 
 
 class Gathered(Trained):
@@ -133,7 +147,7 @@ def fsdp2_and_tp(net: nn.Module, mesh: Any) -> Trained:
             parallelize_module(block, mesh["b"], plan)
         fully_shard(block, mesh=mesh["a"])
     fully_shard(net, mesh=mesh["a"])
-    return Trained(net, None, mesh.get_group("a"))
+    return OnMeshes(net, None, mesh.get_group("a"))
 
 
 def ddp(net: nn.Module, mesh: Any, zero: bool = False) -> Trained:
