@@ -13,6 +13,7 @@ from lit_optim.kernels import precision, torch_executor
 from lit_optim.kernels.dispatch import DispatchTable, NativeCall
 from lit_optim.kernels.ir import Passes, Program, Rule
 from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
+from lit_optim.optimizers.base import eight_bits
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.optimizer import BETAS, OptimizerBase
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
@@ -25,6 +26,7 @@ from lit_optim.optimizers.base.shards import (
 from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
 from lit_optim.sharding import Steps, local_tensor
+from lit_optim.sharding.saved import fit
 
 __all__ = ["Elementwise", "State"]
 
@@ -103,30 +105,56 @@ class Elementwise(OptimizerBase):
             tensors[LOW_BITS] = torch.zeros_like(p, dtype=torch.int16)
         return tensors
 
-    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+    def spread_states(self, p: Tensor, group: Group, state: dict[str, Any]) -> dict[str, Any]:
+        coded = [name for name in state if name + SCALE in state]
+        if not coded:
+            return state
+        state = dict(state)
+        for name in coded:
+            if eight_bits.has_whole_blocks(p):
+                packed = eight_bits.pack(p, state[name], state[name + SCALE])
+                state[name], state[name + SCALE] = packed
+            else:
+                state[name] = eight_bits.decode_as(p, state[name], state.pop(name + SCALE))
+        return state
+
+    def load_tensors(
+        self, p: Tensor, group: Group, saved: dict[str, Tensor], label: str
+    ) -> dict[str, Tensor]:
         """Make the tensors kept for p from a saved state, which may have another precision."""
         tensors = self.new_state(p, group)
-        for name in self.states_for(group).keys() & saved.keys():
-            now, value = tensors[name], saved[name].to(p.device)
-            scale = saved.get(name + SCALE)
-            if scale is not None:
-                if now.dtype == value.dtype and now.stride() == value.stride():
-                    now.copy_(value)
-                    tensors[name + SCALE].copy_(scale)
-                    continue
-                codes, scale = precision.flat_view(value), scale.to(p.device)
-                value = torch.empty_like(
-                    value, dtype=precision.compute_dtype(p)
-                )  # in the order of the codes
-                precision.flat_view(value).copy_(precision.decode(codes, scale, value.dtype))
-            value = torch.empty_like(now, dtype=precision.compute_dtype(p)).copy_(value)
-            scale = tensors.get(name + SCALE)
-            precision.encode(precision.flat_view(value), precision.flat_view(now), scale, None)
-        for name in self.other_states.keys() & saved.keys():
-            tensors[name].copy_(saved[name])
-        if LOW_BITS in tensors and LOW_BITS in saved:
-            tensors[LOW_BITS].copy_(saved[LOW_BITS])
+        if not saved:  # torch's SGD has no buffers at first
+            return tensors
+        for name in self.states_for(group):
+            if name not in saved:
+                self._reject_state(name)
+            self._load_state(p, name, tensors, saved, f"{name} of parameter {label}")
+        for name in (*self.other_states, LOW_BITS):
+            if name in tensors and name in saved:
+                self.copy_saved(tensors[name], saved[name], f"{name} of parameter {label}")
+            elif name in tensors and name != LOW_BITS:
+                self._reject_state(name)
         return tensors
+
+    def _load_state(
+        self, p: Tensor, name: str, tensors: dict[str, Tensor], saved: dict[str, Tensor], what: str
+    ) -> None:
+        """Copy a saved state into the one of this name, stored as that is."""
+        now, own_scale = tensors[name], tensors.get(name + SCALE)
+        value, scale = saved[name], saved.get(name + SCALE)
+        if scale is None:
+            if value.shape != p.shape:
+                self._reject_shape(what, value, p.shape)
+            part = fit(value, p)
+        else:
+            if not eight_bits.fits(p, value, scale):
+                self._reject_shape(what, value, p.shape)
+            if own_scale is not None and eight_bits.load(p, now, own_scale, value, scale):
+                return
+            part = eight_bits.read(p, value, scale)
+        now = local_tensor(now)
+        part = torch.empty_like(now, dtype=precision.compute_dtype(p)).copy_(part)
+        precision.encode(precision.flat_view(part), precision.flat_view(now), own_scale, None)
 
     def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
         names, batch = tuple(self.states_for(group)), batch.local()

@@ -78,6 +78,8 @@ class LrEstimating(Elementwise):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Estimate d, then update every parameter that has a gradient."""
+        if closure is None and self.is_initializing():
+            return super().step()
         with torch.enable_grad():
             loss = None if closure is None else closure()
         estimates = self._estimate()

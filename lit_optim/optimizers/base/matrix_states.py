@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch.distributed as dist
 from torch import Tensor
 
 from lit_optim.kernels.precision import State, compute_dtype
@@ -18,9 +17,9 @@ from lit_optim.optimizers.base.layout import Layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.types import Group, Params
 from lit_optim.sharding import is_sharded, local_tensor
-from lit_optim.sharding.boxes import intersect
 from lit_optim.sharding.exchange import scatter
-from lit_optim.sharding.owners import Owners, Part, held_by_rank, ranks_of
+from lit_optim.sharding.owners import Owners, Part, held_by_rank
+from lit_optim.sharding.saved import gather
 
 
 class MatrixStates(OptimizerBase):
@@ -102,6 +101,8 @@ class MatrixStates(OptimizerBase):
         All processes call it together. States of the parameter's shape are placed as it is; the
         others are divided by the rows of their matrices.
         """
+        if not is_sharded(p):
+            return state
         layout, parts = Layout.of(group), self.parts(p, group)
         turned, found = Layout(transposed=layout.transposed), dict(state)
         for name, shape in self.whole_shapes(p, group).items():
@@ -126,18 +127,25 @@ class MatrixStates(OptimizerBase):
             found[name] = target
         return found
 
-    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+    def load_tensors(
+        self, p: Tensor, group: Group, saved: dict[str, Tensor], label: str
+    ) -> dict[str, Tensor]:
         if not is_sharded(p):
-            return super().load_tensors(p, group, saved)
+            return super().load_tensors(p, group, saved, label)
         layout, found = Layout.of(group), self.new_state(p, group)
         mine = [k for k, part in enumerate(self.parts(p, group)) if part.is_mine]
-        for name, value in saved.items():
-            whole = _whole(value)
+        for name, shape in self.whole_shapes(p, group).items():
+            if name not in saved:
+                self._reject_state(name)
+            what = f"{name} of parameter {label}"
             if name in self.prepared:
-                _copy_shard(whole, found[name])
-            elif name in found:
-                is_like = name in self.states
-                found[name].copy_((layout.to_matrices(whole) if is_like else whole)[mine])
+                self.copy_saved(found[name], saved[name], what)
+                continue
+            if saved[name].shape != shape:
+                self._reject_shape(what, saved[name], shape)
+            whole = gather(saved[name], p)
+            is_like = name in self.states
+            found[name].copy_((layout.to_matrices(whole) if is_like else whole)[mine])
         return found
 
     def parts(self, p: Tensor, group: Group) -> list[Part]:
@@ -161,16 +169,3 @@ def _zeros_by_rows(p: Tensor, shape: tuple[int, ...]) -> Tensor:
 
     mesh = p.device_mesh  # type: ignore[attr-defined]
     return zeros(shape, dtype=compute_dtype(p), device_mesh=mesh, placements=[Shard(1)] * mesh.ndim)
-
-
-def _whole(x: Tensor) -> Tensor:
-    """All of a tensor: of a DTensor from all processes together."""
-    return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
-
-
-def _copy_shard(whole: Tensor, x: Tensor) -> None:
-    """Copy, of a whole tensor, what this process has of a DTensor."""
-    held = held_by_rank(x)[ranks_of(x).index(dist.get_rank())]
-    local = local_tensor(x)
-    for of_shard, of_whole in intersect(held, tuple((0, side) for side in x.shape)):
-        local[of_shard].copy_(whole[of_whole])

@@ -33,6 +33,7 @@ from lit_optim.optimizers.base.options import (
 from lit_optim.optimizers.base.parameters import label_parameters, list_params
 from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.state_loading import StateLoading
+from lit_optim.optimizers.base.state_saving import StateSaving
 from lit_optim.optimizers.base.types import Group, Params, Scalars
 from lit_optim.requirements import Requirement
 from lit_optim.sharding import Sharding, Steps, has_nonzero, run_together
@@ -43,7 +44,7 @@ LOG = logging.getLogger("lit_optim")
 BETAS = ("b1", "b2", "b3")
 
 
-class OptimizerBase(Options, StateLoading):
+class OptimizerBase(Options, StateSaving, StateLoading):
     """The base of all optimizers that are implemented here.
 
     A subclass declares its hyperparameters as annotated attributes, with their ranges.
@@ -53,8 +54,6 @@ class OptimizerBase(Options, StateLoading):
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense",)
     #: Whether gradients may be sparse; coordinates without an entry are then left unchanged.
     takes_sparse: ClassVar[bool] = False
-    #: Whether parameters that were never updated have states in the state dict, as torch's do.
-    saves_unstepped: ClassVar[bool] = False
     #: Whether parameters may be complex; each is computed as two real ones.
     takes_complex: ClassVar[bool] = False
     #: Whether a step reads values on the host, which a parameter on the meta device does not have.
@@ -182,6 +181,12 @@ class OptimizerBase(Options, StateLoading):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; the gradients are not written."""
+        if closure is None and self.is_initializing():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        self._ensure_state(p, group)
+            return None
         with torch.enable_grad():
             loss = None if closure is None else closure()
         run_together(
@@ -350,15 +355,6 @@ class OptimizerBase(Options, StateLoading):
                 raise UsageError(
                     f"{key}={group[key]} is for real parameters, and these are complex"
                 )
-
-    @torch.no_grad()
-    def state_dict(self) -> dict[str, Any]:
-        """The states and the groups, in torch's form."""
-        for group in self.param_groups if self.saves_unstepped else ():
-            for p in group["params"]:
-                if not self.state.get(p) and (p.is_floating_point() or p.is_complex()):
-                    self.start(p, group)
-        return super().state_dict()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, describe_value
 from lit_optim.hyperparameters import plain_values
-from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, plain_arguments
 from lit_optim.optimizers.base.groups import BOOKKEEPING, is_hyperparameter
 from lit_optim.optimizers.base.hooks import (
     run_load_post_hooks,
     run_load_pre_hooks,
-    without_load_hooks,
+    without_hooks,
 )
 from lit_optim.optimizers.base.options import HOW
+from lit_optim.optimizers.base.parameters import label_parameters
 from lit_optim.optimizers.base.types import Group
+from lit_optim.sharding import local_tensor
+from lit_optim.sharding.saved import fit
 
 #: Keys of torch's groups that say how a step is computed, and AdamW's `decoupled_weight_decay`.
 TORCHS_OWN = {*TORCHS_EXECUTION, "decoupled_weight_decay"}
@@ -52,7 +55,7 @@ class StateLoading(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of torch's class, with states at full precision."""
         state_dict = run_load_pre_hooks(self, state_dict)
-        with without_load_hooks(self):
+        with without_hooks(self):
             self._load(state_dict)
         run_load_post_hooks(self)
 
@@ -61,7 +64,7 @@ class StateLoading(torch.optim.Optimizer):
         how = [{key: group[key] for key in HOW} for group in self.param_groups]
         has_tensors = [isinstance(group["lr"], Tensor) for group in self.param_groups]
         foreign = [group.keys() - self.owner(group).defaults for group in self.param_groups]
-        super().load_state_dict(state_dict)
+        super().load_state_dict(state_dict | {"state": {}})  # which torch would copy in vain
         for group, kept, has_tensor, others in zip(
             self.param_groups, how, has_tensors, foreign, strict=True
         ):
@@ -72,34 +75,82 @@ class StateLoading(torch.optim.Optimizer):
             owner._drop_foreign(group, others)
             owner._check_lengths(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        checked: set[int] = set()
-        owners = [(p, group) for group in self.param_groups for p in group["params"]]
-        for i, (p, group) in zip(saved_ids, owners, strict=True):
-            saved = {k: v for k, v in state_dict["state"].get(i, {}).items() if v is not None}
+        owners = [
+            (label, p, group) for group in self.param_groups for label, p in label_parameters(group)
+        ]
+        states = state_dict["state"]
+        for i, (label, p, group) in zip(saved_ids, owners, strict=True):
+            # torch's flattened state dicts have {} for what was not saved
+            saved = {k: v for k, v in states.get(i, {}).items() if not _is_empty(v)}
             if not saved:
                 self.state.pop(p, None)
                 continue
-            # torch's SGD keeps no count: a state that exists has been stepped at least once
-            state: dict[str, Any] = {"step": int(saved.pop("step", 1))}
-            self.state[p] = state
             owner = self.owner(group)
+            # torch's SGD keeps no count: a state that exists has been stepped at least once
+            state: dict[str, Any] = {"step": owner._read_number(label, saved, "step", 1)}
             for name in owner.initial_scalars(group):
                 if name not in saved:
                     owner._reject_state(name)
-                state[name] = float(saved.pop(name))
+                state[name] = float(owner._read_number(label, saved, name))
             tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
             group = owner.hyperparameters_for(p, group)
-            state.update(owner.load_tensors(p, group, tensors))
-            if id(owner) not in checked and tensors:
-                checked.add(id(owner))
-                owner._check_states(p, group, state)
+            state.update(owner.load_tensors(p, group, tensors, label))
+            self.state[p] = state
 
-    def load_tensors(self, p: Tensor, group: Group, saved: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make the tensors kept for p from those of a saved state."""
-        # torch casts states to the parameter's dtype: bfloat16 would lose them
-        return {
-            name: value.to(p.device, compute_dtype(p), copy=True) for name, value in saved.items()
-        }
+    def load_tensors(
+        self, p: Tensor, group: Group, saved: dict[str, Tensor], label: str
+    ) -> dict[str, Tensor]:
+        """Make the tensors kept for p from those of a saved state.
+
+        Args:
+            p: the parameter.
+            group: its hyperparameters.
+            saved: the tensors by name; whole, or divided between processes.
+            label: the name of p, for messages.
+
+        Raises:
+            UsageError: one is missing or has another shape.
+        """
+        tensors = self.new_state(p, group)
+        for name, now in tensors.items():
+            if name not in saved:
+                self._reject_state(name)
+            self.copy_saved(now, saved[name], f"{name} of parameter {label}")
+        return tensors
+
+    def copy_saved(self, now: Tensor, value: Tensor, what: str) -> None:
+        """Copy a saved tensor into a state; only its shard, or nothing if another process has it.
+
+        Raises:
+            UsageError: it has another shape.
+        """
+        shape = torch.Size(size for size in now.shape if size != 1)
+        if shape != torch.Size(size for size in value.shape if size != 1):
+            self._reject_shape(what, value, now.shape)
+        part = fit(value, now)
+        if not now.is_meta:  # another process has it
+            local = local_tensor(now)
+            local.copy_(part.reshape(local.shape))
+
+    def _reject_shape(self, what: str, value: Tensor, shape: Sequence[int]) -> NoReturn:
+        raise UsageError(
+            f"{type(self).__name__}: the saved {what} has shape {list(value.shape)} and not "
+            f"{list(shape)}: it is of another model"
+        )
+
+    def _read_number(
+        self, label: str, saved: dict[str, Any], name: str, otherwise: Any = None
+    ) -> Any:
+        """Take a number out of a saved state; a count as an int."""
+        value = saved.pop(name, otherwise)
+        try:
+            number = float(value)
+            return int(number) if otherwise is not None else number
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise UsageError(
+                f"{type(self).__name__}: the saved {name} of parameter {label} is "
+                f"{describe_value(value)}, not a number"
+            ) from None
 
     def _drop_foreign(self, group: Group, kept: set[str]) -> None:
         """Remove torch's own keys from a loaded group; reject those that would have an effect.
@@ -120,12 +171,6 @@ class StateLoading(torch.optim.Optimizer):
                     f"{type(self).__name__} has {key}={value}, but the state has {group[key]!r}"
                 )
 
-    def _check_states(self, p: Tensor, group: Group, state: dict[str, Any]) -> None:
-        """Reject a loaded state without a tensor that the optimizer needs."""
-        for name in self.new_state(p, group):
-            if name not in state:
-                self._reject_state(name)
-
     def _reject_state(self, missing: str) -> NoReturn:
         raise UsageError(
             f"{type(self).__name__} keeps {missing} of each parameter, which the state does not "
@@ -142,3 +187,7 @@ class StateLoading(torch.optim.Optimizer):
                 raise UsageError(
                     f"{type(self).__name__} has {len(value)} {key}, but the state has {given!r}"
                 )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and not value)
