@@ -150,3 +150,12 @@ def test_states_go_on_on_as_many_processes_to_the_bit(tmp_path, precision, flat)
 @pytest.mark.parametrize("precision", ["float64", "int8"])
 def test_states_go_on_on_other_processes(tmp_path, precision, before, after):
     check(tmp_path, "AdamW", precision, before, after, before == 2)
+
+
+MATRICES = ("Muon", "NorMuon", "Scion", "Shampoo", "SOAP", "Adafactor", "AdafactorHF", "Prodigy")
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("name", MATRICES)
+def test_states_of_whole_matrices_go_on(tmp_path, name, flat):
+    check(tmp_path, name, "float64", 2, 3 if flat else 2, flat)
