@@ -38,6 +38,7 @@ class LrEstimating(Elementwise):
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "lr_of_1", "one_lr", "whole")
     lr_range: ClassVar[tuple[float, float]] = (1e-1, 1e1)
     reads_values: ClassVar[bool] = True
+    collects_first: ClassVar[bool] = True
     needs_all_gradients: ClassVar[bool] = True
 
     def initial_estimates(self, group: Group) -> Scalars:

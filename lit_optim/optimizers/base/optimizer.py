@@ -58,6 +58,8 @@ class OptimizerBase(Options, StateSaving, StateLoading):
     takes_complex: ClassVar[bool] = False
     #: Whether a step reads values on the host, which a parameter on the meta device does not have.
     reads_values: ClassVar[bool] = False
+    #: Whether states collect something before the first update.
+    collects_first: ClassVar[bool] = False
     #: Whether parameters must have a shape when the optimizer is made.
     needs_shapes: ClassVar[bool] = False
     #: Whether an update of one parameter depends on the gradients of others.
@@ -219,9 +221,16 @@ class OptimizerBase(Options, StateSaving, StateLoading):
         kept = list(self.initial_scalars(group))
         pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
         params, grads = [p for p, _ in pairs], [g for _, g in pairs]
-        states = [self.state[p] or self.start(p, group) for p in params]
+        states = [self._get_state(p, group) for p in params]
         for batch in self._split_by_step(group, Batch(params, grads, states), kept):
             yield self._step_batch(group, batch, kept)
+
+    def _get_state(self, p: Tensor, group: Group) -> dict[str, Any]:
+        state = self.state[p]
+        # one that was only made for a checkpoint to be loaded is made again, with the present lr
+        return (
+            state if state.get("step") or (state and self.collects_first) else self.start(p, group)
+        )
 
     def _split_by_step(self, group: Group, batch: Batch, kept: list[str]) -> list[Batch]:
         """Batches within which all scalars and shardings are equal; most often there is one."""
