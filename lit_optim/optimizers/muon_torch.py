@@ -1,15 +1,22 @@
 """Muon, torch's own."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.optimizers.base import TorchOptimizer
+from lit_optim.optimizers.base import Group, TorchOptimizer
 from lit_optim.optimizers.base.types import Iterations, NonNegative
+from lit_optim.sharding import Steps, is_sharded, local_gradient, local_tensor, run_together
+from lit_optim.sharding.exchange import Exchange
+from lit_optim.sharding.owners import Owners
 
 if torch.__version__ < "2.9":
     raise UsageError(f"MuonTorch needs torch 2.9 or newer, this is {torch.__version__}")
+
+from torch.optim import _muon
 
 
 class MuonTorch(TorchOptimizer, torch.optim.Muon):
@@ -58,3 +65,49 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
     lr_range = (1e-3, 1e-1)
     takes_matrices_only = True
     needs_shapes = True
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; of those that are sharded, one process each.
+
+        What is computed for each element by itself stays with the shards, as the states do.
+        """
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        params = [(p, p.grad) for group in self.param_groups for p in group["params"]]
+        sharded = [(p, g) for p, g in params if g is not None and is_sharded(p)]
+        for p, _ in sharded:
+            p.grad = None
+        try:
+            self.run_torch_step()
+        finally:
+            for p, g in sharded:
+                p.grad = g
+        if sharded:
+            with torch.no_grad():
+                run_together([self._step_shards(group) for group in self.param_groups])
+        return loss
+
+    def _step_shards(self, group: Group) -> Steps:
+        own = [p for p in group["params"] if is_sharded(p)]
+        owners = self.__dict__.setdefault("_owners", Owners())
+        owners.assign((p, [float(p.numel() * min(p.shape))]) for p in own)
+        params = [p for p in own if p.grad is not None]
+        updates = []
+        for p in params:
+            state, g = self.state[p], local_gradient(p, p.grad)
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p, dtype=g.dtype)
+            b = local_tensor(state["momentum_buffer"]).lerp_(g, 1 - group["momentum"])
+            u = g.lerp(b, group["momentum"]) if group["nesterov"] else b
+            updates.append(u.bfloat16())  # as torch begins
+        parts = [owners.parts(p, [tuple((0, size) for size in p.shape)]) for p in params]
+
+        def compute(_: list[int], wholes: list[Tensor]) -> list[Tensor]:
+            settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
+            return [_muon._zeropower_via_newtonschulz(u, *settings) for u in wholes]
+
+        us = yield Exchange(updates, parts, compute, [torch.bfloat16] * len(params))
+        lr = float(group["lr"])
+        for p, u in zip(params, us, strict=True):
+            x = local_tensor(p).mul_(1 - lr * group["weight_decay"])
+            x.add_(u, alpha=-_muon._adjust_lr(lr, group["adjust_lr_fn"], p.shape))

@@ -15,6 +15,7 @@ from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, TakesTorchsArgu
 from lit_optim.optimizers.base.groups import check_group, join_groups, with_names
 from lit_optim.optimizers.base.parameters import label_parameters, list_params
 from lit_optim.optimizers.base.types import Params
+from lit_optim.sharding import shard_like
 
 
 class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
@@ -61,6 +62,8 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
             UsageError: a group lacks a hyperparameter, because it is of another optimizer.
         """
         super().load_state_dict(state_dict)
+        for p, state in self.state.items():
+            state.update({name: shard_like(value, p) for name, value in state.items()})
         for group in self.param_groups:
             if missing := self.defaults.keys() - group.keys() - set(TORCHS_EXECUTION):
                 raise UsageError(
@@ -80,7 +83,7 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
 
     def run_torch_step(self, *arguments: Any) -> Any:
         """Call torch's `step` without its wrapper: this class's own calls the hooks of a step."""
-        parents = [cls for cls in type(self).__mro__ if cls.__module__.startswith("torch.optim.")]
+        parents = [c for c in type(self).__mro__ if f"{c.__module__}.".startswith("torch.optim.")]
         step: Callable[..., Any] = inspect.unwrap(vars(parents[0])["step"])
         lrs = [group["lr"] for group in self.param_groups]
         try:
