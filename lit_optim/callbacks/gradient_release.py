@@ -73,8 +73,8 @@ def find_obstacles(trainer: Trainer, module: LightningModule) -> Iterator[str]:
     accumulates = [c for c in callbacks if is_a(c, "callbacks.GradientAccumulationScheduler")]
     if trainer.accumulate_grad_batches != 1 or accumulates:
         yield (
-            "accumulated gradients have to be kept; set trainer.accumulate_grad_batches=1, and a "
-            "larger data.batch_size, for which there is more memory now"
+            "accumulated gradients have to be kept (trainer.accumulate_grad_batches, batch=full); "
+            "a larger data.batch_size makes the same update, and there is more memory for it now"
         )
     if has_loss_scaler(trainer):
         yield (

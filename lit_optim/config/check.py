@@ -31,7 +31,7 @@ from lit_optim.config.targets import (
     locate,
     may_be_allowed,
 )
-from lit_optim.config.trainer import check_trainer, run_length
+from lit_optim.config.trainer import OWN_KEYS, TAKES, check_trainer, run_length
 from lit_optim.config.typed_ranges import narrow_ranges
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
@@ -43,7 +43,7 @@ from lit_optim.schedules.formula import FORMULA_ARGUMENTS, dotted_function
 from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
 from lit_optim.schedules.registry import is_schedule
 from lit_optim.schedules.scheduled_hyperparameter import check_range, read_value
-from lit_optim.signatures import Signature, read_attribute, read_signature
+from lit_optim.signatures import Parameter, Signature, read_attribute, read_signature
 
 BEST = "best"  # of the run, as `ckpt`
 
@@ -235,6 +235,8 @@ def _check_node(path: str, node: Any, plain: Mapping[str, Any]) -> None:
         signature = narrow_ranges(node[TARGET], signature)
     passed = PASSED_BY_RUN.get(path, ())
     own = {key: value for key, value in signature.parameters.items() if key not in passed}
+    if path == "trainer":
+        own |= {key: Parameter(TAKES[key], required=False) for key in OWN_KEYS}
     signature = Signature(own, signature.open)
     for key in passed:
         if node.get(key) is not None:

@@ -16,6 +16,8 @@ Count = Annotated[int, "> 0"]
 OrNone = Annotated[int, ">= 0"]
 Share = Annotated[float, "in (0, 1]"]
 
+#: Keys that Lightning's Trainer does not have: the run reads them.
+OWN_KEYS = ("gradient_release",)
 #: Outside of these Lightning divides by zero, complains after the data are loaded, or does nothing.
 TAKES: dict[str, Any] = {
     "accelerator": str,
@@ -28,6 +30,7 @@ TAKES: dict[str, Any] = {
     "accumulate_grad_batches": Count,
     "gradient_clip_val": Annotated[float, "> 0"] | None,
     "gradient_clip_algorithm": Literal["norm", "value"] | None,
+    "gradient_release": bool,
     "check_val_every_n_epoch": Count | None,
     "limit_train_batches": Count | Share | None,
     "limit_val_batches": OrNone | Share | None,

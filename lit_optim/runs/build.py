@@ -28,6 +28,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDevice
 from omegaconf import DictConfig, open_dict
 from torch.optim import Optimizer
 
+from lit_optim.callbacks.gradient_release import GradientRelease
 from lit_optim.callbacks.lazy_layers import LazyLayers
 from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.ranks import Ranks
@@ -41,6 +42,7 @@ from lit_optim.config.targets import (
     build,
     make_factory,
 )
+from lit_optim.config.trainer import OWN_KEYS
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, first_line
 from lit_optim.kernels.precision import DEVICES_WITHOUT_FLOAT64
@@ -144,6 +146,7 @@ def build_run(
     callbacks = [*_make_summary(cfg, named, without), *named.values()]
     callbacks += [make_monitor_check(cfg, watchers), history]
     callbacks += [threads, Signals(), Ranks(), LazyLayers(), *more]
+    callbacks += [GradientRelease()] * bool(cfg.trainer.get("gradient_release"))
     for logger in loggers:
         tolerate_io_errors(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
@@ -224,7 +227,9 @@ def _build_trainer(
     if cfg.trainer.get("profiler") is None:
         arguments["profiler"] = NoProfiler()
     try:
-        trainer: Trainer = make_factory(cfg.trainer)(logger=loggers or False, **arguments)
+        make: Any = make_factory(cfg.trainer)  # a partial
+        given = {key: value for key, value in make.keywords.items() if key not in OWN_KEYS}
+        trainer: Trainer = make.func(**given | {"logger": loggers or False} | arguments)
     except (ValueError, TypeError) as error:
         raise UsageError(f"trainer: {error}") from error
     device = trainer.strategy.root_device.type

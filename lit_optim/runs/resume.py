@@ -22,7 +22,11 @@ from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
 TRIES, SECONDS_BETWEEN = 10, 0.1
 #: May differ without a message: it changes no result, or says what is done after training.
 IGNORED = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "threads", "logger", "callbacks")
-IGNORED_KEYS = ("trainer.enable_progress_bar", "trainer.log_every_n_steps")
+IGNORED_KEYS = (
+    "trainer.enable_progress_bar",
+    "trainer.gradient_release",
+    "trainer.log_every_n_steps",
+)
 #: How long the run is; `resume.horizon` decides what a change of it means.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 #: If one of these changes, no saved state fits.

@@ -136,3 +136,13 @@ def test_runs_that_need_all_gradients_are_refused(message, settings, tmp_path):
         fit(tmp_path, make, True, module, **settings)
     assert "\n" not in str(caught.value)
     assert all(map(torch.equal, module.parameters(), before))
+
+
+def test_the_command_line(train, tmp_path):
+    quick = ("data=digits", "model=mlp", "optimizer=muon", "trainer.max_steps=20", "logger=none")
+    for released in ("false", "true"):
+        done = train(*quick, f"trainer.gradient_release={released}", f"hydra.run.dir={released}")
+        assert done.returncode == 0, done.stderr
+    saved = [torch.load(tmp_path / name / "checkpoints/last.ckpt") for name in ("false", "true")]
+    for key in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert_equal(saved[1][key], saved[0][key])
