@@ -12,17 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_optim.kernels.ir import Program
 from lit_optim.kernels.precision import clamp_to_dtype, compute_dtype
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.layout import Layout
 from lit_optim.optimizers.base.matrix_states import MatrixStates
-from lit_optim.optimizers.base.options import apply_update_options
-from lit_optim.optimizers.base.types import Group, TensorUpdate
+from lit_optim.optimizers.base.options import OF_UPDATE, apply_update_options
+from lit_optim.optimizers.base.shards import complete_sums, find_program, step_in_torch
+from lit_optim.optimizers.base.types import Group, Scalars, TensorUpdate, Value
 from lit_optim.sharding import Steps
 from lit_optim.sharding.exchange import Exchange
 
 #: How many elements a batch of matrices of one shape has at most, on a CPU and elsewhere.
 AT_ONCE = {True: 1 << 19, False: 1 << 26}
+
+#: How directions move shards, for each set of options.
+_programs: dict[Any, Program] = {}
 
 
 class MatrixStep(MatrixStates):
@@ -161,11 +166,11 @@ class MatrixStep(MatrixStates):
             return [us[k] for k in range(len(numbers))]
 
         us = yield Exchange(xs, parts, compute, [x.dtype for x in values])
-        for p, shard, x, g, u in zip(batch.params, local.params, values, grads, us, strict=True):
-            if h.cautious or h.clipped or h.trusting or h.on_ball:
-                _move(p, _like(p, x), _like(p, g), _like(p, u), h)
-            else:
-                _move(shard, x, g, u, h)
+        moved = Batch(local.params, grads, [{"u": u} for u in us], batch.sharding, local.wholes)
+        options = SimpleNamespace(**{name: getattr(h, name) for name in OF_UPDATE})
+        program = find_program(_programs, _move_by_option, ("u",), options)
+        passes = step_in_torch(program, moved, options, t, {})
+        yield from complete_sums([(list(range(len(us))), passes)], program, moved)
 
     def _states_at(self, batch: Batch, i: int, k: int) -> dict[str, Tensor]:
         """The states of the k-th matrix, of those owned here, of a parameter."""
@@ -198,14 +203,9 @@ def _stack(xs: list[Tensor]) -> Tensor:
     return xs[0] if len(xs) == 1 else torch.cat(xs)
 
 
-def _like(p: Tensor, local: Tensor) -> Tensor:
-    """The DTensor that is spread as a parameter and has this local shard."""
-    from torch.distributed.tensor import DTensor
-
-    mesh, placements = p.device_mesh, p.placements  # type: ignore[attr-defined]
-    return DTensor.from_local(
-        local, mesh, placements, run_check=False, shape=p.shape, stride=p.stride()
-    )
+def _move_by_option(g: Value, p: Value, s: Value, h: Value) -> tuple[Value, Value, Value, Scalars]:
+    """A parameter is moved by its direction, `s.u`, as a rule of executors."""
+    return *apply_update_options(s.u, g, p, h), {}
 
 
 def _move(p: Tensor, x: Tensor, g: Tensor, u: Tensor, h: SimpleNamespace) -> None:

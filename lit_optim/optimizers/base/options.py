@@ -120,6 +120,12 @@ def option_scalars(group: dict[str, Any], b: float) -> dict[str, Any]:
     }
 
 
+#: The scalars that `apply_update_options` reads.
+OF_UPDATE = (
+    "a", "b", "wd", "on_ball", "cautious", "cautious_decay", "clipped", "trusting", "most",
+)  # fmt: skip
+
+
 def apply_update_options(u: Any, g: Any, p: Any, h: Any) -> tuple[Any, Any, Any]:
     """Change an update p = a p − b u as the options say; returns the new a, b and u.
 
