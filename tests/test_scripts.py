@@ -22,6 +22,10 @@ SMALL = {
          "--rounds", "1"],
         "adamw",
     ),
+    "bench_sharded": (
+        ["--methods", "muon", "--processes", "2", "--width", "16", "--steps", "1", "--markdown"],
+        "| muon | 2 |",
+    ),
     "counterparts": (["--check"], ""),
     "pages": (["--check"], ""),
     "measure_optimizers": ([], "adamw"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
@@ -78,6 +79,11 @@ def intersect(held: Held, box: Box) -> list[tuple[Slices, Slices]]:
     by_dim = [_intersect(ranges, side) for ranges, side in zip(held, box, strict=True)]
     pairs = product(*by_dim)
     return [(tuple(s for s, _ in pair), tuple(s for _, s in pair)) for pair in pairs]
+
+
+def count_elements(slices: Slices) -> int:
+    """The number of elements that slices select."""
+    return math.prod(s.stop - s.start for s in slices)
 
 
 def _intersect(ranges: Sequence[Range], side: Range) -> list[tuple[slice, slice]]:

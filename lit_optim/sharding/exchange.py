@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_optim.sharding.boxes import Slices, intersect
+from lit_optim.sharding.boxes import Slices, count_elements, intersect
 from lit_optim.sharding.owners import Part
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def _all(columns: Iterable[list[Piece]]) -> list[Piece]:
 
 def _count(pieces: Iterable[Piece]) -> int:
     """The number of elements of some pieces."""
-    return sum(torch.Size(s.stop - s.start for s in slices).numel() for _, slices, _ in pieces)
+    return sum(count_elements(of_part) for _, _, of_part in pieces)
 
 
 @dataclass

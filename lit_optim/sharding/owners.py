@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_optim.sharding.boxes import Box, Held, held_ranges
+from lit_optim.sharding.boxes import Box, Held, count_elements, held_ranges, intersect
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+#: Work that differs by less than this share of the next part counts as the same.
+SLACK = 1 / 64
 
 #: The groups of all processes of a mesh, by the default group and their ranks.
 _groups: dict[tuple[ProcessGroup, tuple[int, ...]], ProcessGroup] = {}
@@ -57,21 +59,23 @@ class Owners:
         self.loads: dict[tuple[int, ...], list[float]] = {}
         self._parts: dict[Tensor, tuple[Any, list[Part]]] = {}
 
-    def assign(self, costs: Iterable[tuple[Tensor, Sequence[float]]]) -> None:
+    def assign(self, costs: Iterable[tuple[Tensor, Sequence[Box], Sequence[float]]]) -> None:
         """Give the parts of tensors that have no owners yet to those with the least work.
 
         Args:
-            costs: DTensors, and the cost of each part of each. All processes of a mesh give the
+            costs: DTensors, their parts and the cost of each. All processes of a mesh give the
                 same, in the same order.
         """
-        new = [(p, own) for p, own in costs if p not in self.ranks]
-        by_mesh: dict[tuple[int, ...], list[tuple[Tensor, Sequence[float]]]] = {}
-        for p, own in new:
-            by_mesh.setdefault(ranks_of(p), []).append((p, own))
+        by_mesh: dict[tuple[int, ...], list[tuple[Tensor, list[Work]]]] = {}
+        for p, boxes, own in costs:
+            if p not in self.ranks:
+                held = held_by_rank(p)
+                work = [Work(c, count_held(held, box)) for box, c in zip(boxes, own, strict=True)]
+                by_mesh.setdefault(ranks_of(p), []).append((p, work))
         for ranks, members in by_mesh.items():
             loads = self.loads.setdefault(ranks, [0.0] * len(ranks))
-            owners = assign([own for _, own in members], loads)
-            self.ranks |= {p: tuple(own) for (p, _), own in zip(members, owners, strict=True)}
+            owners = iter(assign([one for _, work in members for one in work], loads))
+            self.ranks |= {p: tuple(next(owners) for _ in work) for p, work in members}
 
     def parts(self, p: Tensor, boxes: Sequence[Box]) -> list[Part]:
         """The parts of a tensor that has owners.
@@ -96,25 +100,43 @@ class Owners:
         vars(self).update(state, _parts={})
 
 
-def assign(costs: Sequence[Sequence[float]], loads: list[float]) -> list[list[int]]:
-    """Give each part to the process with the least work so far, the most costly parts first.
+class Work(NamedTuple):
+    """The work on a part of a tensor.
 
     Args:
-        costs: of the parts of each tensor.
+        cost: in any unit.
+        held: the number of its elements that each process has, by rank.
+    """
+
+    cost: float
+    held: Sequence[int]
+
+
+def assign(works: Sequence[Work], loads: list[float]) -> list[int]:
+    """Give each part to a process with the least work so far, the most costly parts first.
+
+    Among processes with about the same work it goes to one that has most of it already.
+
+    Args:
+        works: on all parts.
         loads: the work of each process; the costs are added.
 
     Returns:
-        the numbers of the owners of the parts of each tensor.
+        the rank of the owner of each part.
     """
-    owners = [[0] * len(own) for own in costs]
-    places = [(-cost, i, k) for i, own in enumerate(costs) for k, cost in enumerate(own)]
-    heap = [(load, rank) for rank, load in enumerate(loads)]
-    heapq.heapify(heap)
-    for negative, i, k in sorted(places):
-        load, rank = heapq.heappop(heap)
-        owners[i][k], loads[rank] = rank, load - negative
-        heapq.heappush(heap, (loads[rank], rank))
+    owners = [0] * len(works)
+    for i in sorted(range(len(works)), key=lambda i: -works[i].cost):
+        cost, held = works[i]
+        most = min(loads) + SLACK * cost
+        near = [rank for rank, load in enumerate(loads) if load <= most]
+        owners[i] = owner = max(near, key=lambda rank: (held[rank], -loads[rank]))
+        loads[owner] += cost
     return owners
+
+
+def count_held(held: Sequence[Held], box: Box) -> list[int]:
+    """How many elements of a box each process has."""
+    return [sum(count_elements(of_box) for _, of_box in intersect(own, box)) for own in held]
 
 
 def ranks_of(p: Tensor) -> tuple[int, ...]:

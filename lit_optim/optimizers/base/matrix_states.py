@@ -17,6 +17,7 @@ from lit_optim.optimizers.base.layout import Layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
 from lit_optim.optimizers.base.types import Group, Params
 from lit_optim.sharding import is_sharded, local_tensor
+from lit_optim.sharding.boxes import Box
 from lit_optim.sharding.exchange import scatter
 from lit_optim.sharding.owners import Owners, Part, held_by_rank
 from lit_optim.sharding.saved import gather
@@ -109,7 +110,7 @@ class MatrixStates(OptimizerBase):
             if name in self.prepared:
                 continue
             target, places = zeros_for(p), parts
-            if shape != p.shape:
+            if name not in self.states:
                 target = _zeros_by_rows(p, shape)
                 sides, held = [(0, side) for side in shape[1:]], held_by_rank(target)
                 places = [
@@ -154,13 +155,14 @@ class MatrixStates(OptimizerBase):
             self.matrix_owners.assign(self._costs(p))
         return self.matrix_owners.parts(p, Layout.of(group).boxes(p))
 
-    def _costs(self, needed: Tensor) -> Iterable[tuple[Tensor, list[float]]]:
+    def _costs(self, needed: Tensor) -> Iterable[tuple[Tensor, list[Box], list[float]]]:
         """The work of each matrix of all parameters that are trained, or needed now."""
         for group in self.param_groups:
             layout = Layout.of(group)
             for p in group["params"] if self.owner(group) is self else ():
                 if is_sharded(p) and (p.requires_grad or p is needed):
-                    yield p, [self.flops(*layout.shape(p), group)] * layout.split
+                    cost = self.flops(*layout.shape(p), group)
+                    yield p, layout.boxes(p), [cost] * layout.split
 
 
 def _zeros_by_rows(p: Tensor, shape: tuple[int, ...]) -> Tensor:
