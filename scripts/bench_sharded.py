@@ -71,11 +71,11 @@ class Layer(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up what this process sends to others."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -134,10 +134,13 @@ def drawn(p: Tensor) -> Tensor:
     """Normal numbers in the place of a gradient."""
     if not hasattr(p, "to_local"):
         return torch.randn_like(p) * 1e-3
-    return type(p.data).from_local(
-        torch.randn_like(p.to_local()) * 1e-3, p.device_mesh, p.placements, shape=p.shape,
-        stride=p.stride(), run_check=False,
-    )  # fmt: skip
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(p, DTensor)
+    local = torch.randn_like(p.to_local()) * 1e-3
+    return DTensor.from_local(
+        local, p.device_mesh, p.placements, shape=p.shape, stride=p.stride(), run_check=False
+    )
 
 
 def wait(device: str) -> None:
@@ -165,13 +168,13 @@ def least_bytes(p: Tensor, split: int) -> float:
 def _flops_of_qr(shape: Any, *_: Any, **__: Any) -> int:
     """Householder's reflections, and then Q of them."""
     *batch, m, n = shape
-    return torch.Size(batch).numel() * int(4 * m * n * n - 4 * n**3 / 3)
+    return int(torch.Size(batch).numel() * (4 * m * n * n - 4 * n**3 / 3))
 
 
 def _flops_of_eigenvalues(shape: Any, *_: Any, **__: Any) -> int:
     """To tridiagonal form, divided and conquered, and back."""
     *batch, _, n = shape
-    return torch.Size(batch).numel() * 9 * n**3
+    return int(torch.Size(batch).numel() * 9 * n**3)
 
 
 COUNTED: dict[Any, Any] = {
@@ -180,7 +183,9 @@ COUNTED: dict[Any, Any] = {
 }
 
 
-def serve(rank: int, world: int, store: str, pipe: Any, arguments: tuple[Any, ...]) -> None:
+def serve(
+    rank: int, world: int, store: str, pipe: Any, arguments: tuple[str, int, int, int]
+) -> None:
     """Measure in one of several processes."""
     warnings.simplefilter("ignore")
     has_gpus = torch.cuda.device_count() >= world
@@ -197,7 +202,7 @@ def serve(rank: int, world: int, store: str, pipe: Any, arguments: tuple[Any, ..
     dist.destroy_process_group()
 
 
-def together(world: int, *arguments: Any) -> list[Found]:
+def together(world: int, arguments: tuple[str, int, int, int]) -> list[Found]:
     """What each of some processes measures."""
     context, found = multiprocessing.get_context("spawn"), []
     with tempfile.TemporaryDirectory(prefix="bench_sharded_") as folder:
@@ -244,7 +249,7 @@ def main() -> None:
             one = measure(*arguments, "cuda" if torch.cuda.is_available() else "cpu")
             progress.advance(task)
             for world in worlds:
-                found = together(world, *arguments)
+                found = together(world, arguments)
                 progress.advance(task)
                 sent, took = sum(each.sent for each in found), max(each.seconds for each in found)
                 work = max(each.flops for each in found) / one.flops * world
