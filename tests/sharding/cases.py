@@ -17,7 +17,7 @@ from lit_optim.schedules import cosine
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
-from tests.sharding.layouts import LAYOUTS, Trained
+from tests.sharding.layouts import LAYOUTS, Trained, local
 from tests.sharding.nets import make_net
 
 STEPS = 5
@@ -182,13 +182,14 @@ def train(case: Case, layout: str | None = None) -> tuple[str, Any]:
     trained = Trained(net) if layout is None else LAYOUTS[layout].spread(net)
     if trained is None:
         return "outside", None
-    before = trained.weights()
+    before = [local(p).clone() for p in trained.net.parameters()]
     try:
         optimizer = case.make_optimizer(trained)
         scheduler = case.schedule(optimizer)
         make_step(case, trained, optimizer, 0)
     except UsageError as refused:
-        unchanged = all(map(torch.equal, trained.weights(), before))
+        now = [local(p) for p in trained.net.parameters()]
+        unchanged = all(map(torch.equal, now, before))
         is_right = unchanged and "\n" not in str(refused)
         return "refused" if is_right else "refused badly", str(refused)
     except Exception:

@@ -51,7 +51,7 @@ class Trained:
 
     def weights(self) -> list[Tensor]:
         """The parameters, whole."""
-        return [whole(p.detach()).clone() for p in self.net.parameters()]
+        return gather(list(self.net.parameters()))
 
 
 class OnMeshes(Trained):
@@ -75,14 +75,13 @@ class Gathered(Trained):
         from torch.distributed.tensor import distribute_tensor
 
         pairs = list(zip(self.copy.parameters(), self.net.parameters(), strict=True))
-        for own, p in pairs:
-            own.grad = None
-            own.data = whole(p.detach())
+        for (own, p), value in zip(pairs, self.weights(), strict=True):
+            own.grad, own.data = None, value.view_as(p)
         loss = loss_of(self.copy, step, part) * share
         loss.backward()
         for own, p in pairs:
             if own.grad is not None:
-                g = distribute_tensor(own.grad, p.device_mesh, p.placements)
+                g = distribute_tensor(own.grad, p.device_mesh, p.placements, src_data_rank=None)
                 p.grad = g if p.grad is None else p.grad + g
         return loss.detach()
 
@@ -90,6 +89,43 @@ class Gathered(Trained):
 def whole(x: Tensor) -> Tensor:
     """A tensor with the shards of all processes."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def local(p: Tensor) -> Tensor:
+    """The part of a parameter that this process has."""
+    p = p.detach()
+    return p.to_local() if hasattr(p, "to_local") else p
+
+
+def gather(params: list[nn.Parameter]) -> list[Tensor]:
+    """Copies of parameters, whole; those that are boxes of a tensor come in one message."""
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    found = [p.detach() for p in params]
+    meshes = {x.device_mesh: 0 for x in found if hasattr(x, "device_mesh")}
+    for mesh in meshes:
+        boxes = {}
+        for k, x in enumerate(found):
+            if getattr(x, "device_mesh", None) == mesh:
+                places = x.placements
+                if all(type(place) is Shard or place.is_replicate() for place in places):
+                    boxes[k] = x
+        message = [torch.zeros(x.shape, dtype=x.dtype) for x in boxes.values()]
+        for buffer, x in zip(message, boxes.values(), strict=True):
+            shape, at = compute_local_shape_and_global_offset(x.shape, mesh, x.placements)
+            copies = torch.Size(
+                mesh.size(d) for d, place in enumerate(x.placements) if place.is_replicate()
+            ).numel()
+            own = buffer[tuple(slice(o, o + n) for o, n in zip(at, shape, strict=True))]
+            own.copy_(x.to_local() / copies)
+        flat = torch.cat([buffer.ravel() for buffer in message])
+        for d in range(mesh.ndim):
+            dist.all_reduce(flat, group=mesh.get_group(d))
+        parts = flat.split([x.numel() for x in boxes.values()])
+        for (k, x), part in zip(boxes.items(), parts, strict=True):
+            found[k] = part.view(x.shape)
+    return [whole(x).clone() for x in found]
 
 
 class Layout(NamedTuple):
@@ -175,7 +211,7 @@ def placed(placements: Callable[[Tensor], list[Any]]) -> Callable[[nn.Module, An
         for module in net.modules():
             for name, p in list(module.named_parameters(recurse=False)):
                 if p not in made:
-                    shard = distribute_tensor(p.detach(), mesh, placements(p))
+                    shard = distribute_tensor(p.detach(), mesh, placements(p), src_data_rank=None)
                     made[p] = nn.Parameter(shard, requires_grad=p.requires_grad)
                 setattr(module, name, made[p])
         return Gathered(net, copy)
