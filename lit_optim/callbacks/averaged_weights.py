@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from lit_optim.lightning_classes import LightningModule, Trainer, TrainerFn
+from lit_optim.sharding import free_gathered, gather_wholes, shard_like
 from lit_optim.training.overrides import (
     Checkpoint,
     FitCallback,
@@ -81,6 +82,12 @@ class AveragedWeights(FitCallback):
         self.optimizers += other.optimizers
         return True
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: Checkpoint
+    ) -> None:
+        # it is called where the checkpoint is loaded after the optimizer was made
+        self.training_weights = checkpoint.get(TRAINING_WEIGHTS, self.training_weights)
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         wrap_checkpoints(trainer, self.make_checkpoint)
         # an attempt to fit that failed may have left others
@@ -122,6 +129,7 @@ class AveragedWeights(FitCallback):
     def enter_average(self) -> None:
         """Put the average into the model, unless it is there."""
         if self.training_weights is None:
+            free_gathered(self.module)
             self.training_weights = {name: p.clone() for name, p in self.module.named_parameters()}
             for optimizer in self.optimizers:
                 optimizer.eval()
@@ -130,10 +138,11 @@ class AveragedWeights(FitCallback):
     def leave_average(self) -> None:
         """Put the weights in training back into the model, bit for bit, unless they are there."""
         if self.training_weights is not None:
+            free_gathered(self.module)
             for optimizer in self.optimizers:
                 optimizer.train()
             for name, p in self.module.named_parameters():
-                p.copy_(self.training_weights[name])
+                p.copy_(shard_like(self.training_weights[name], p))
             self.training_weights = None
 
     @contextmanager
@@ -153,7 +162,7 @@ class AveragedWeights(FitCallback):
         with self.average_in_model() as training_weights:
             checkpoint = dump()
             if not weights_only:
-                checkpoint[TRAINING_WEIGHTS] = _clone(training_weights)
+                checkpoint[TRAINING_WEIGHTS] = gather_wholes(_clone(training_weights))
             # the model's own tensors would change before the checkpoint is written
             checkpoint["state_dict"] = _clone(dict(checkpoint["state_dict"]))
             for state in checkpoint.get("optimizer_states", ()):  # and so would a wrapper's average

@@ -23,6 +23,7 @@ from lit_optim.lightning_classes import (
     is_a,
 )
 from lit_optim.metric_names import infer_direction
+from lit_optim.sharding import local_tensor
 from lit_optim.training.monitor import (
     has_validation,
     is_settled,
@@ -191,9 +192,11 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
     """Whether the weights that a checkpoint would hold now are finite.
 
     These are the parameters, the buffers of these names, the average if it is saved in place of the
-    parameters, and the weights that a wrapper keeps. With a sharded model the answer is True.
+    parameters, and the weights that a wrapper keeps. Of sharded ones each process sees its shards.
+    With other strategies than Lightning's for one device, DDP and FSDP2 the answer is True.
     """
-    if not is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy"):
+    kinds = "SingleDeviceStrategy", "DDPStrategy", "ModelParallelStrategy"
+    if not is_a(trainer.strategy, *(f"strategies.{kind}" for kind in kinds)):
         return True
     module = trainer.lightning_module
     kept = [value for name, value in module.named_buffers() if name in buffers]
@@ -211,8 +214,9 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all floating-point numbers are finite, however large."""
-    numbers = (t.detach() for t in tensors if t.is_floating_point() or t.is_complex())
+    """Whether all floating-point numbers are finite, however large; of DTensors, the shards here."""
+    shards = (local_tensor(t.detach()) for t in tensors)
+    numbers = (t for t in shards if t.is_floating_point() or t.is_complex())
     values = [as_real(t) for t in numbers if not is_lazy(t) and t.numel()]
     with torch.no_grad():
         try:

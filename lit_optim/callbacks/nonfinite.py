@@ -17,6 +17,7 @@ from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.sharding import local_tensor, shard_like
 from lit_optim.updates import innermost_optimizer
 
 LOG = logging.getLogger("lit_optim")
@@ -82,7 +83,7 @@ class NonFinite(Callback):
         params = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
         if self.policy != "skip":  # manual optimization may not return the loss
-            self._note_bad([~torch.isfinite(grad).all() for grad in grads])
+            self._note_bad([~torch.isfinite(local_tensor(grad)).all() for grad in grads])
             return
         finite = are_finite(grads)
         if trainer.world_size > 1:
@@ -185,7 +186,7 @@ class NonFinite(Callback):
         with torch.no_grad():
             for name, p in pl_module.named_parameters():
                 if name in saved.get(TRAINING_WEIGHTS, {}):
-                    p.copy_(saved[TRAINING_WEIGHTS][name])
+                    p.copy_(shard_like(saved[TRAINING_WEIGHTS][name], p))
         trainer.strategy.load_optimizer_state_dict(saved)
         for optimizer in trainer.optimizers:
             if hasattr(optimizer, "train"):

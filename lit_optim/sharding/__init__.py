@@ -14,7 +14,7 @@ from lit_optim.sharding.placement import (
 )
 from lit_optim.sharding.requests import Request, Steps, run_together
 from lit_optim.sharding.sums import Sums, add_up, has_nonzero
-from lit_optim.sharding.wholes import gather_wholes, shard_like
+from lit_optim.sharding.wholes import free_gathered, gather_wholes, shard_like
 
 __all__ = [
     "Request",
@@ -23,6 +23,7 @@ __all__ = [
     "Sums",
     "add_up",
     "first_position",
+    "free_gathered",
     "gather_wholes",
     "has_nonzero",
     "is_sharded",

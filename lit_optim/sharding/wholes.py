@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_optim.sharding.placement import is_sharded
 
@@ -22,11 +22,10 @@ def gather_wholes(value: Any) -> Any:
         return type(value)((key, gather_wholes(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return type(value)(gather_wholes(item) for item in value)
-    if not isinstance(value, Tensor):
+    if not is_sharded(value):
         return value
-    is_first = dist.get_rank() == 0
-    whole = value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
-    return whole.detach().cpu() if is_first else whole.new_empty(0, device="cpu")
+    whole = value.full_tensor().detach()
+    return whole.cpu() if dist.get_rank() == 0 else whole.new_empty(0, device="cpu")
 
 
 @torch.no_grad()
@@ -43,3 +42,13 @@ def shard_like(whole: Any, p: Any) -> Any:
 
     device = p.to_local().device
     return distribute_tensor(whole.to(device), p.device_mesh, p.placements, src_data_rank=None)
+
+
+def free_gathered(module: nn.Module) -> None:
+    """Free the whole parameters that a forward of FSDP2 without a backward has left in a module.
+
+    They would hide the sharded ones, and stay as they are where those change.
+    """
+    for part in module.modules():
+        if callable(reshard := getattr(part, "reshard", None)) and hasattr(part, "unshard"):
+            reshard()

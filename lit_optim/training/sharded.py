@@ -120,8 +120,9 @@ class ShardedStrategy(ModelParallelStrategy):
         return whole
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-        torch.cuda.empty_cache()
-        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+        plain = weights_only is not False
+        # the processes of a machine share the memory of a file that is mapped
+        return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=plain)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         own = self._module.state_dict()
