@@ -214,7 +214,7 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all floating-point numbers are finite, however large; of DTensors, the shards here."""
+    """Whether all floating-point numbers are finite, however large; of DTensors the shards here."""
     shards = (local_tensor(t.detach()) for t in tensors)
     numbers = (t for t in shards if t.is_floating_point() or t.is_complex())
     values = [as_real(t) for t in numbers if not is_lazy(t) and t.numel()]

@@ -9,35 +9,43 @@ from torch.testing import assert_close
 from tests.sharding.processes import processes
 from tests.sharding.products import saved, train
 
-ONE, FSDP = ("trainer=cpu",), ("trainer=fsdp_cpu",)
+TO_THE_BIT = {"rtol": 0, "atol": 0}
+NEAR = {"rtol": 0, "atol": 1e-10}
 
 
 def sharded(size, place, *argv):
-    results = processes(size).run(train, str(place), *FSDP, f"trainer.devices={size}", *argv)
+    line = ("trainer=fsdp_cpu", f"trainer.devices={size}", *argv)
+    results = processes(size).run(train, str(place), *line)
     assert all(results[0].get("error") == other.get("error") for other in results[1:])
     return results[0]
 
 
 def alone(place, *argv):
-    return processes(1).run(train, str(place), *ONE, *argv)[0]
+    return processes(1).run(train, str(place), "trainer=cpu", *argv)[0]
 
 
-def same(a, b, **tolerance):
-    assert_close(a["state_dict"], b["state_dict"], **tolerance)
+def assert_same(a, b, tolerance):
+    assert_close(dict(a["state_dict"]), dict(b["state_dict"]), **tolerance)
     for first, second in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
-        assert_close(first, second, **tolerance)
-
-
-TO_THE_BIT = {"rtol": 0, "atol": 0}
-NEAR = {"rtol": 0, "atol": 1e-10}
+        assert first["param_groups"] == second["param_groups"]
+        assert_close(first["state"], second["state"], **tolerance)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_two_processes_train_what_one_trains_and_resume(name, tmp_path):
-    line = (f"optimizer={name}", "trainer.max_steps=6")
-    longer = ("trainer.max_steps=9", "resume.horizon=extend")
-    one, two = alone(tmp_path / "one", *line), sharded(2, tmp_path / "two", *line)
-    assert one["steps"] == two["steps"] == 6
+    line = (f"optimizer={name}", "scheduler.total=9")
+    short, long = (*line, "trainer.max_steps=6"), (*line, "trainer.max_steps=9")
+    more = (*long, "resume.horizon=extend", "resume.override=[trainer.devices,trainer.strategy]")
+    one, two = alone(tmp_path / "one", *long), sharded(2, tmp_path / "two", *long)
+    assert one["steps"] == two["steps"] == 9
     for stage in ("final", "test"):
-        assert two[stage] == pytest.approx(one[stage], abs=1e-9)
-    same(saved(tmp_path / "two"), saved(tmp_path / "one"), **NEAR)
+        assert two[stage] == pytest.approx(one[stage], abs=1e-6)
+    whole = saved(tmp_path / "two")
+    assert_same(whole, saved(tmp_path / "one"), NEAR)
+    for size, tolerance in ((2, TO_THE_BIT), (3, NEAR), (1, NEAR)):
+        place = tmp_path / f"part_{size}"
+        sharded(2, place, *short)
+        go_on = (f"resume={place}", *more)
+        found = alone(place, *go_on) if size == 1 else sharded(size, place, *go_on)
+        assert found.get("steps") == 9, found
+        assert_same(saved(place), whole, tolerance)
