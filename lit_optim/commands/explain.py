@@ -29,5 +29,6 @@ COMMAND = Command(
   lit-optim explain optimizer=muon scheduler=wsd trainer.max_epochs=10
 
 Shows the length of the run and where it comes from, the schedule, the parameter groups and the
-size of the optimizer's state. Nothing is trained or written.""",
+size of the optimizer's state. With trainer=fsdp also what each process keeps, sends and computes,
+for any number of them, of which none is started. Nothing is trained or written.""",
 )

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch.optim import Optimizer
 
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.parameter_table import (
-    HEADER,
     ParameterTable,
     count_parameters,
     format_bytes,
+    header_of,
     parameter_rows,
     state_bytes,
 )
@@ -33,14 +34,17 @@ from lit_optim.errors import UsageError
 from lit_optim.group_fields import initial_lr
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import notable_updates, sparkline
+from lit_optim.reports.sharding_plan import describe_sharding, matrix_owners, pretend_processes
 from lit_optim.requirements import is_far_lr
 from lit_optim.runs.build import build_run
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import Duration, parse_duration
 from lit_optim.schedules.phase_curve import PhasesCurve
+from lit_optim.sharding import is_sharded
 from lit_optim.training.lengths import run_length
 from lit_optim.training.requirements import find_warnings, requirements_of
+from lit_optim.training.sharded import ShardedStrategy
 from lit_optim.wrappers import unwrap
 
 BARS = 60
@@ -77,6 +81,11 @@ def explain(lines: list[str], console: Console) -> None:
             "explain does not train: leave out trainer.fast_dev_run (debug=fast), and it explains "
             "the whole run"
         )
+    with pretend_processes(cfg):
+        _explain(cfg, plain, console)
+
+
+def _explain(cfg: DictConfig, plain: Mapping[str, Any], console: Console) -> None:
     parts = build_run(cfg, Path.cwd(), [_Halt()], SILENT, logs=False)
     trainer, model = parts.trainer, parts.model
     with suppress(_Ready):
@@ -100,6 +109,8 @@ def explain(lines: list[str], console: Console) -> None:
     groups, caption = _groups(optimizer, model)
     console.print(groups)
     console.print(caption, highlight=False)
+    if isinstance(trainer.strategy, ShardedStrategy):
+        _print_sharding(optimizer, model, console)
     warnings = list(_mistakes(trainer, plain, adapter, optimizer))
     for warning in warnings:
         console.print(f"[bold yellow]likely a mistake[/]  {warning}", highlight=False)
@@ -173,18 +184,30 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     )
     known = isinstance(within, OptimizerBase) or state > 0
     trained, frozen = count_parameters(within, model)
-    size = f"{format_bytes(state)} of state" if known else "a state of unknown size"
+    here = " on rank 0" if any(map(is_sharded, model.parameters())) else ""
+    size = f"{format_bytes(state)} of state{here}" if known else "a state of unknown size"
     caption = f"{trained:,} parameters are trained, {frozen:,} are not; {size}"
     kept = getattr(optimizer, "tensors", ()) if optimizer is not within else ()
     if kept:
         caption += f", and {type(optimizer).__name__} keeps a copy of the weights"
-    header = [name for name in HEADER if known or name != "state"]
+    header = [name for name in header_of(rows) if known or name != "state"]
     table = Table(*header, box=None, padding=(0, 2, 0, 0))
     for column in table.columns[3:]:
         column.justify = "right"
     for row in rows:
         table.add_row(*row[: len(header)])
     return table, caption
+
+
+def _print_sharding(optimizer: Optimizer, model: LightningModule, console: Console) -> None:
+    owners = matrix_owners(optimizer, model)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    for key, text in describe_sharding(optimizer, model):
+        table.add_row(key, text)
+    console.print(table)
+    if owners is not None:
+        console.print(owners)
 
 
 def _step_a_copy(optimizer: Optimizer) -> None:

@@ -51,6 +51,29 @@ def train(place: str, *argv: str, alone: bool = False) -> dict[str, Any]:
     return json.loads(json.dumps(vars(result)))
 
 
+def captured(place: str, *argv: str) -> dict[str, Any]:
+    """Run a line; returns what it prints, and the bytes of the optimizer's state here."""
+    from contextlib import redirect_stdout
+    from io import StringIO
+    from unittest.mock import patch
+
+    from lightning.pytorch import Trainer
+
+    from lit_optim.sharding import local_tensor
+
+    trainers, fit, out = [], Trainer.fit, StringIO()
+
+    def remember(trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
+        trainers.append(trainer)
+        return fit(trainer, *args, **kwargs)
+
+    with patch.object(Trainer, "fit", remember), redirect_stdout(out):
+        train(place, *argv)
+    states = [x for state in trainers[0].optimizers[0].state.values() for x in state.values()]
+    size = sum(local_tensor(x).nbytes for x in states if isinstance(x, torch.Tensor))
+    return {"out": out.getvalue(), "state": size}
+
+
 def saved(place: str | Path, name: str = "last") -> dict[str, Any]:
     """A checkpoint of a run."""
     path = Path(place) / "checkpoints" / f"{name}.ckpt"
