@@ -90,7 +90,8 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
     def _step_shards(self, group: Group) -> Steps:
         own = [p for p in group["params"] if is_sharded(p)]
         owners = self.__dict__.setdefault("_owners", Owners())
-        owners.assign((p, [float(p.numel() * min(p.shape))]) for p in own)
+        boxes = {p: [tuple((0, size) for size in p.shape)] for p in own}
+        owners.assign((p, boxes[p], [float(p.numel() * min(p.shape))]) for p in own)
         params = [p for p in own if p.grad is not None]
         updates = []
         for p in params:
@@ -100,7 +101,7 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
             b = local_tensor(state["momentum_buffer"]).lerp_(g, 1 - group["momentum"])
             u = g.lerp(b, group["momentum"]) if group["nesterov"] else b
             updates.append(u.bfloat16())  # as torch begins
-        parts = [owners.parts(p, [tuple((0, size) for size in p.shape)]) for p in params]
+        parts = [owners.parts(p, boxes[p]) for p in params]
 
         def compute(_: list[int], wholes: list[Tensor]) -> list[Tensor]:
             settings = group["ns_coefficients"], group["ns_steps"], group["eps"]
