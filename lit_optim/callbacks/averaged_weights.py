@@ -169,6 +169,9 @@ class AveragedWeights(FitCallback):
                 state.update(
                     {k: _clone(v) for k, v in state.items() if k not in UNAFFECTED_BY_EVAL}
                 )
+                for k, values in state["state"].items():
+                    own = {name: _clone(v) for name, v in values.items() if "." in str(name)}
+                    state["state"][k] = values | own
         return checkpoint
 
 

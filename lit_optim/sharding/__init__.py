@@ -13,7 +13,7 @@ from lit_optim.sharding.placement import (
     local_tensor,
 )
 from lit_optim.sharding.requests import Request, Steps, run_together
-from lit_optim.sharding.sums import Sums, add_up, has_nonzero
+from lit_optim.sharding.sums import Sums, add_up, are_zero, has_nonzero
 from lit_optim.sharding.wholes import free_gathered, gather_wholes, shard_like
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Steps",
     "Sums",
     "add_up",
+    "are_zero",
     "first_position",
     "free_gathered",
     "gather_wholes",

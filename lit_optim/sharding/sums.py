@@ -62,3 +62,9 @@ def add_up(values: Sequence[Tensor], shardings: Sequence[Sharding | None]) -> li
     pairs = zip(values, shardings, strict=True)
     answers = iter(Sums.answer([Sums(x, sharding) for x, sharding in pairs if sharding]))
     return [next(answers) if sharding else x for x, sharding in zip(values, shardings, strict=True)]
+
+
+def are_zero(tensors: Sequence[Tensor]) -> bool:
+    """Whether all elements of some tensors are 0, on whatever process."""
+    counts = [local_tensor(x).count_nonzero().to(torch.float32).view(1) for x in tensors]
+    return not any(map(bool, add_up(counts, [Sharding.of(x) for x in tensors])))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
 from lit_optim.kernels.precision import compute_dtype
 from lit_optim.sharding import local_tensor
@@ -113,6 +114,21 @@ class Ema(Wrapper):
                     self._swap(p, e)
                 else:
                     local_tensor(p).copy_(local_tensor(self.trained.pop(p)))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of the same wrapper around the same kind of optimizer.
+
+        Raises:
+            UsageError: it does not come from this wrapper, or it was saved in eval mode without the
+                trained weights.
+        """
+        super().load_state_dict(state_dict)
+        rounded = [p for p, e in self.average.items() if e.dtype != p.dtype]
+        if not self.train_mode and any(p not in self.trained for p in rounded):
+            raise UsageError(
+                "the saved state of Ema is that of eval mode, without the weights in training: "
+                "call train() before you save it by torch.distributed.checkpoint"
+            )
 
     @staticmethod
     def _swap(p: Tensor, e: Tensor) -> None:

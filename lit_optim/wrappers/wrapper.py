@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -11,8 +11,10 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError, describe_value
 from lit_optim.imitated import Imitated
+from lit_optim.sharding.saved import copy_like
 from lit_optim.sharding.zero import check_under_zero, find_zero
 from lit_optim.updates import count_updates
+from lit_optim.wrappers.states import WrapperStates
 
 AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
 
@@ -104,12 +106,32 @@ class Wrapper(Imitated, Optimizer):
 
     @property
     def state(self) -> Any:
-        """The state of `base`."""
-        return self.base.state
+        """The state of `base`, where the state of each parameter shows the wrapper's own too."""
+        return WrapperStates(self) if self.numbers or self.tensors else self.base.state
 
     @state.setter
     def state(self, state: Any) -> None:
-        self.base.state = state
+        if not isinstance(state, WrapperStates):
+            self.base.state = state
+
+    def own_state(self, p: Tensor) -> dict[str, Any]:
+        """The wrapper's own state of a parameter, by names that contain a dot.
+
+        The plain values are in the state of each parameter; a tensor that there is not is None.
+        """
+        key = self._state_key()
+        values: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
+        values |= {name: getattr(self, name).get(p) for name in self.tensors}
+        return {f"{key}.{name}": value for name, value in values.items()}
+
+    def set_own_state(self, p: Tensor, state: Mapping[str, Any]) -> None:
+        """Set what `own_state` returns; names that are not given keep their values."""
+        for name, value in state.items():
+            attribute = name.removeprefix(f"{self._state_key()}.")
+            if attribute in self.numbers:
+                setattr(self, attribute, value)
+            elif value is not None:
+                getattr(self, attribute)[p] = value
 
     @property
     def requirements(self) -> tuple[str, ...]:
@@ -148,11 +170,12 @@ class Wrapper(Imitated, Optimizer):
         """Return the state dict of `base` plus the wrapper's own state."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
-        indices = {p: k for k, p in enumerate(self.params())}
-        kept: dict[str, Any] = {name: getattr(self, name) for name in self.numbers}
-        for name in self.tensors:
-            kept[name] = {indices[p]: value for p, value in getattr(self, name).items()}
-        state_dict = self.base.state_dict() | {self._state_key(): kept}
+        state_dict = self.base.state_dict()
+        states = dict(state_dict["state"])
+        for k, p in enumerate(self.params()):
+            own = {name: value for name, value in self.own_state(p).items() if value is not None}
+            states[k] = states.get(k, {}) | own
+        state_dict = state_dict | {"state": states}
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, state_dict)
             state_dict = state_dict if changed is None else changed
@@ -176,21 +199,59 @@ class Wrapper(Imitated, Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        base_state, name = dict(state_dict), self._state_key()
-        if name not in base_state:
-            raise UsageError(f"the saved state comes from an optimizer without the wrapper {name}")
-        kept = base_state.pop(name)
+        base_state, own = self._divide(state_dict)
         self.base.load_state_dict(base_state)
-        params = list(self.params())
-        for attribute in self.numbers:
-            setattr(self, attribute, kept[attribute])
         for attribute in self.tensors:
-            tensors: dict[Tensor, Tensor] = getattr(self, attribute)
-            tensors.clear()
-            for k, value in kept[attribute].items():
-                tensors[params[k]] = value.to(params[k].device, copy=True)
+            getattr(self, attribute).clear()
+        for label, p, state in zip(self._labels(), self.params(), own, strict=True):
+            for name, value in state.items():
+                if not isinstance(value, Tensor):
+                    continue
+                if value.shape != p.shape:
+                    raise UsageError(
+                        f"the saved {name} of parameter {label} has shape {list(value.shape)} and "
+                        f"not {list(p.shape)}: it is of another model"
+                    )
+                state[name] = copy_like(value, p)
+            self.set_own_state(p, state)
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
+
+    def _labels(self) -> Iterator[str]:
+        """The name or else the number in its group of each parameter, for messages."""
+        for group in self.param_groups:
+            count = len(group["params"])
+            yield from group.get("param_names") or [f"number {i}" for i in range(count)]
+
+    def _divide(self, state_dict: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """A state dict without the wrapper's own state, and that of each parameter.
+
+        Raises:
+            UsageError: it has none.
+        """
+        key, names = self._state_key(), (*self.numbers, *self.tensors)
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        rest = {k: v for k, v in state_dict.items() if k != key}
+        rest["state"] = states = dict(state_dict["state"])
+        own: list[dict[str, Any]] = [{} for _ in ids]
+        if key in state_dict:  # as earlier versions saved it, by the number of the parameter
+            kept = state_dict[key]
+            for k in range(len(ids)):
+                own[k] = {f"{key}.{name}": kept[name] for name in self.numbers}
+                tensors = {name: kept[name].get(k) for name in self.tensors}
+                own[k] |= {f"{key}.{n}": x for n, x in tensors.items() if x is not None}
+            return rest, own
+        for k, i in enumerate(ids):
+            state = dict(states.get(i, {}))
+            found = {n: state.pop(n) for name in names if (n := f"{key}.{name}") in state}
+            # torch's flattened state dicts have {} for what was not saved
+            own[k] = {n: x for n, x in found.items() if isinstance(x, Tensor | int | float)}
+            states[i] = state
+            if not state:
+                del states[i]
+        if any(all(f"{key}.{name}" not in state for state in own) for name in self.numbers):
+            raise UsageError(f"the saved state comes from an optimizer without the wrapper {key}")
+        return rest, own
 
     def __getstate__(self) -> dict[str, Any]:
         # `step` is an instance attribute once updates are counted

@@ -280,7 +280,7 @@ def test_the_mode_of_an_average_is_one(tmp_path):
     _, optimizer = fabric.setup(net, inner)
     optimizer.eval()
     assert not inner.train_mode
-    assert not inner.state_dict()["Ema"]["train_mode"]
+    assert not inner.state_dict()["state"][0]["Ema.train_mode"]
     optimizer.train()
     assert inner.train_mode
 

@@ -31,9 +31,11 @@ def shard(model: nn.Sequential, mesh: Any = None) -> None:
 
 
 def make(name: str, model: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
-    wrapper, _, name = name.rpartition("_of_")
+    *wrappers, name = name.split(" of ")
     optimizer = getattr(lit_optim, name)(model, **options)
-    return getattr(lit_optim, wrapper)(optimizer) if wrapper else optimizer
+    for wrapper in reversed(wrappers):
+        optimizer = getattr(lit_optim, wrapper)(optimizer)
+    return optimizer
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
@@ -46,7 +48,10 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
         optimizer.step()
 
 
-def whole(model: nn.Module) -> list[Tensor]:
+def whole(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The weights, after their average if there is one."""
+    if hasattr(optimizer, "eval"):
+        optimizer.eval()
     return [
         (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().clone()
         for p in model.parameters()
@@ -79,7 +84,7 @@ def save(
         warnings.simplefilter("ignore")  # one process saves without a process group
         dcp.save({"model": weights, "optimizer": states}, checkpoint_id=folder)
     train(model, optimizer, range(3, 5))
-    return whole(model)
+    return whole(model, optimizer)
 
 
 def resume(
@@ -104,7 +109,7 @@ def resume(
         options=how,
     )
     train(model, optimizer, range(3, 5))
-    return whole(model)
+    return whole(model, optimizer)
 
 
 def run(function: Any, world: int | str, *arguments: Any) -> list[Tensor]:
@@ -159,3 +164,11 @@ MATRICES = ("Muon", "NorMuon", "Scion", "Shampoo", "SOAP", "Adafactor", "Adafact
 @pytest.mark.parametrize("name", MATRICES)
 def test_states_of_whole_matrices_go_on(tmp_path, name, flat):
     check(tmp_path, name, "float64", 2, 3 if flat else 2, flat)
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("name", ["Ema of AdamW", "Lookahead of Lion", "Ema of Lookahead of Muon"])
+def test_states_of_wrappers_go_on(tmp_path, name, flat):
+    check(tmp_path, name, "float64", 2, 3 if flat else 2, flat)
+    if name == "Ema of AdamW":
+        check(tmp_path / "split", name, "split", 2, 2, flat)

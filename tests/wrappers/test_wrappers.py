@@ -152,7 +152,7 @@ def test_every_wrapper_wraps_every_optimizer_and_resumes(name, wrap):
     second = wrap(make(parts))
     second.load_state_dict(torch.load(file, weights_only=True))
     assert second.param_groups is unwrap(second).param_groups
-    assert second.state is unwrap(second).state
+    assert list(second.state) == list(unwrap(second).state)
     stepped(second, parts, range(4, 8))
     assert all(torch.equal(p, q) for p, q in zip(params, parts, strict=True))
 
@@ -370,7 +370,56 @@ def test_nested_wrappers_of_one_class_are_saved_separately(ks):
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     stepped(second, parts, range(5, 10))
     assert difference(whole, parts) == 0
-    assert "Lookahead" in first.state_dict()
+    assert "Lookahead.slow" in first.state_dict()["state"][0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_states_of_earlier_versions_are_loaded(dtype):
+    """There the wrapper's own state was beside the base's, by the number of the parameter."""
+    params = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for _ in "12"]
+    first = Ema(AdamW([{"params": params[:1]}, {"params": params[1:]}]), decay=0.5)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    first.step()
+    first.eval()
+    old = first.base.state_dict()
+    old["Ema"] = {
+        "updates": 1,
+        "train_mode": False,
+        "average": dict(enumerate(first.average.values())),
+        "trained": dict(enumerate(first.trained.values())),
+    }
+    second = Ema(AdamW([{"params": params[:1]}, {"params": params[1:]}]), decay=0.5)
+    second.load_state_dict(copy.deepcopy(old))
+    assert (second.updates, second.train_mode) == (1, False)
+    now, before = second.state_dict()["state"], first.state_dict()["state"]
+    for k in range(2):
+        assert now[k].keys() == before[k].keys()
+        assert all(
+            torch.equal(torch.as_tensor(x), torch.as_tensor(now[k][n]))
+            for n, x in before[k].items()
+        )
+    if dtype == torch.bfloat16:
+        old["Ema"]["trained"] = {}
+        with pytest.raises(UsageError, match="call train"):
+            second.load_state_dict(old)
+
+
+def test_the_states_of_a_wrapper_are_shown_beside_those_of_its_base():
+    params = parameters()
+    optimizer = Ema(Lookahead(AdamW(params, **HAND)))
+    assert not optimizer.state
+    stepped(optimizer, params, range(3))
+    p = params[0]
+    shown = optimizer.state[p]
+    assert {"exp_avg", "Lookahead.slow", "Ema.average", "Ema.updates"} <= set(shown)
+    assert shown["Ema.average"] is optimizer.average[p]
+    shown["exp_avg"].zero_()
+    assert not unwrap(optimizer).state[p]["exp_avg"].any()
+    average = shown["Ema.average"].clone()
+    optimizer.state[p] = {n: x.clone() if torch.is_tensor(x) else x for n, x in shown.items()}
+    assert torch.equal(optimizer.average[p], average)
+    assert unwrap(optimizer).state[p].keys() == {"step", "exp_avg", "exp_avg_sq"}
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
@@ -433,7 +482,7 @@ def test_the_groups_of_a_wrapper_are_those_of_its_base(wrap):
     assert [group["lr"] for group in optimizer.base.param_groups] == [0.5]
     optimizer.base.load_state_dict(optimizer.base.state_dict())
     assert optimizer.param_groups is optimizer.base.param_groups
-    assert optimizer.state is optimizer.base.state
+    assert list(optimizer.state) == list(optimizer.base.state)
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS)

@@ -80,8 +80,7 @@ class StateLoading(torch.optim.Optimizer):
         ]
         states = state_dict["state"]
         for i, (label, p, group) in zip(saved_ids, owners, strict=True):
-            # torch's flattened state dicts have {} for what was not saved
-            saved = {k: v for k, v in states.get(i, {}).items() if not _is_empty(v)}
+            saved = {k: v for k, v in states.get(i, {}).items() if not _is_empty(k, v)}
             if not saved:
                 self.state.pop(p, None)
                 continue
@@ -189,5 +188,7 @@ class StateLoading(torch.optim.Optimizer):
                 )
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and not value)
+def _is_empty(name: str, value: Any) -> bool:
+    """Whether an entry of a saved state is none of the optimizer's."""
+    # torch's flattened state dicts have {} for what was not saved; wrappers use names with a dot
+    return value is None or (isinstance(value, dict) and not value) or "." in str(name)

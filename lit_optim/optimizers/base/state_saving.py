@@ -13,8 +13,7 @@ from lit_optim.optimizers.base.hooks import (
     without_hooks,
 )
 from lit_optim.optimizers.base.types import Group
-from lit_optim.sharding import is_sharded
-from lit_optim.sharding.zeros import are_zero
+from lit_optim.sharding import are_zero, is_sharded
 
 
 class StateSaving(torch.optim.Optimizer):
