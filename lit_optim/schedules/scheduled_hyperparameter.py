@@ -49,14 +49,17 @@ class ScheduledHyperparameter:
         self._wrapper = _find_wrapper(optimizer, self.key)
         #: base values by index of the group; a wrapper's has index 0
         self.base_values: dict[int, float] = {}
-        names = [group_name(group, k) for k, group in enumerate(optimizer.param_groups)]
+        groups = optimizer.param_groups
+        names = [group_name(group, k) for k, group in enumerate(groups)]
         if group is not None and group not in names:
             near = suggest(group, names) or f"; the groups are {', '.join(names)}"
             raise UsageError(f"{self.path}: there is no group {group!r}{near}")
         if self._wrapper is not None:
             self.base_values[0] = self._check(getattr(*self._wrapper), self._wrapper[0], {})
             return
-        for index, values in enumerate(optimizer.param_groups):
+        # torch's ZeroRedundancyOptimizer, which may be wrapped, knows no hyperparameters itself
+        optimizer = getattr(optimizer, "optim", optimizer)
+        for index, values in enumerate(groups):
             owner: Any = optimizer.owner(values) if hasattr(optimizer, "owner") else optimizer
             if group in (None, names[index]) and self.key.split(".")[0] in owner.defaults:
                 base = read_value(values, self.key, self.path)
