@@ -17,7 +17,7 @@ from lit_optim.kernels.precision import LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.schedule_free import _swap_rule
-from tests.kernels import reductions
+from tests.kernels import reductions, shards
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
 
@@ -195,6 +195,21 @@ def test_reductions_of_a_rule(dtype):
         torch.testing.assert_close(row[2].double().cpu(), after, rtol=1e-6, atol=1e-6)
         for name, value in sums.items():
             assert table.reductions[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
+
+
+@pytest.mark.parametrize("formats", shards.SAMPLE)
+def test_shards_are_updated_as_the_whole(formats):
+    rows = [shards.make_row(shards.FORMATS[formats]) for _ in range(2)]
+    found, expected = ([x.to(DEVICE) for x in row] for row in rows)
+    table = cuda.PointerTable([expected], [3])
+    assert cuda.step("passes", shards.rule, table, shards.NAMES, shards.H, 7) is None
+    parts = []
+    for own, place in zip(*shards.cut(found), strict=True):
+        table = cuda.PointerTable([own], [3], [place])
+        parts.append(cuda.step_by_pass("passes", shards.rule, table, shards.NAMES, shards.H, 7))
+    shards.run_together(parts)
+    shards.compare(found, expected)
+    assert not torch.equal(found[0].cpu(), shards.make_row(shards.FORMATS[formats])[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

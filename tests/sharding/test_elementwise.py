@@ -2,42 +2,195 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
-import lit_optim
+from lit_optim.optimizers.base.elementwise import Elementwise
+from tests.kernels import requirements
+from tests.optimizers.cases import CASES
+from tests.optimizers.running import NAMES, class_of
+from tests.sharding.given_gradients import Placements, shard, values
+from tests.sharding.layouts import make_mesh
 from tests.sharding.processes import processes
 
+RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
+#: Vectors, matrices, filters; lengths that processes do not divide, or that are too short for all.
+SHAPES = [(7,), (1,), (5, 7), (1, 9), (4, 6), (4, 3, 3, 2)]
+MESHES: dict[str, tuple[tuple[int, ...], Placements]] = {
+    "rows": ((4,), [0]),
+    "columns": ((3,), [1]),
+    "copies": ((2,), [None]),
+    "hybrid": ((2, 2), [None, 0]),
+    "blocks": ((2, 2), [0, 1]),
+    "rows twice": ((2, 2), [0, 0]),
+}
+OPTIONS: list[dict[str, Any]] = [
+    {"cautious": True},
+    {"clip_update": 0.3},
+    {"trust_ratio": True},
+    {"hyperball": True, "weight_decay": 0.0},
+    {"cautious": True, "clip_update": 0.3, "trust_ratio": True, "maximize": True},
+    {"cautious_weight_decay": True, "trust_ratio": True, "decay": "independent"},
+]
 
-def build(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+
+def place(x: Tensor, where: str) -> Tensor:
+    """A tensor on a mesh; itself without one."""
+    if not where:
+        return x
+    mesh, placements = MESHES[where]
+    return shard(x, make_mesh(mesh), placements)
 
 
-def train(name: str, sharded: bool) -> list[torch.Tensor]:
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor
-
-    model = build()
-    if sharded:
-        for layer in (model[0], model[2]):
-            fully_shard(layer)
-        fully_shard(model)
-    optimizer = getattr(lit_optim, name)(model)
-    x, y = torch.randn(8, 5).double(), torch.randn(8, 3).double()
-    for _ in range(4):
-        optimizer.zero_grad()
-        (model(x) - y).square().mean().backward()
+def train(
+    name: str,
+    arguments: dict[str, Any],
+    shapes: list[tuple[int, ...]],
+    dtype: torch.dtype,
+    where: str = "",
+) -> list[list[Tensor]]:
+    """The parameters after three updates, each with its states, in this process; or its shards."""
+    params = [nn.Parameter(place(x, where)) for x in values(shapes, 0, dtype)]
+    half = len(params) // 2
+    groups = [{"params": params[:half]}, {"params": params[half:], "lr": 0.02}]
+    optimizer = class_of(name)(groups, **arguments)
+    for k in range(3):
+        for i, (p, g) in enumerate(zip(params, values(shapes, 1 + k, dtype), strict=True)):
+            p.grad = None if k == 0 and i == 1 else place(g, where)  # the second one is late
         optimizer.step()
-    params = model.parameters()
-    return [p.full_tensor().detach() if isinstance(p, DTensor) else p.detach() for p in params]
+    found = []
+    for p in params:
+        states = [x for name, x in optimizer.state[p].items() if isinstance(x, Tensor)]
+        found.append([x.detach() for x in (p, *states)])
+    return found
 
 
-@pytest.mark.parametrize("name", ["AdamW", "SGD", "Lion", "Adagrad", "Adafactor", "Lamb", "Lars"])
-def test_fsdp2_trains_what_one_process_trains(name):
-    torch.manual_seed(0)
-    expected = processes(2).run(train, name, False)[0]
-    for result in processes(2).run(train, name, True):
-        for p, q in zip(result, expected, strict=True):
-            torch.testing.assert_close(p, q, rtol=0, atol=1e-10)
+def difference(cases: list[tuple[str, dict[str, Any]]], where: str, dtype: torch.dtype) -> Any:
+    """The largest difference to one process for each case; each process trains that for itself."""
+    found = {}
+    shapes = SHAPES if dtype == torch.float64 else [(1024,), (6, 256)]
+    for name, arguments in cases:
+        alone = arguments | {"executor": "torch"} if dtype == torch.float64 else arguments
+        rows = zip(
+            train(name, arguments, shapes, dtype, where),
+            train(name, alone, shapes, dtype),
+            strict=True,
+        )
+        found[str((name, arguments))] = max(
+            float((x.to_local().double() - place(y, where).to_local().double()).abs().sum())
+            for ours, theirs in rows
+            for x, y in zip(ours, theirs, strict=True)
+            if hasattr(x, "to_local")
+        )
+    return found
+
+
+def assert_equal(
+    cases: list[tuple[str, dict[str, Any]]],
+    where: str,
+    most: float = 1e-10,
+    dtype: torch.dtype = torch.float64,
+) -> None:
+    world = torch.Size(MESHES[where][0]).numel()
+    for found in processes(world).run(difference, cases, where, dtype):
+        assert len(found) == len({str(case) for case in cases})
+        assert {case: value for case, value in found.items() if not value <= most} == {}
+
+
+SETTINGS = [(name, settings) for name in RULES for settings in CASES[name].settings]
+
+
+def in_torch(cases: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, settings | {"executor": "torch"}) for name, settings in cases]
+
+
+@pytest.mark.parametrize("where", MESHES)
+def test_every_rule_in_every_setting(where):
+    """Each on one of the meshes; by torch, which computes as the kernels do."""
+    assert_equal(in_torch(SETTINGS[list(MESHES).index(where) :: len(MESHES)]), where)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", MESHES)
+def test_every_rule_in_every_setting_everywhere(where):
+    assert_equal(in_torch(SETTINGS), where)
+
+
+@requirements.compiler
+@pytest.mark.parametrize("where", ["rows", pytest.param("blocks", marks=pytest.mark.slow)])
+def test_every_rule_natively(where):
+    assert_equal([(name, {"executor": "native"}) for name in RULES], where)
+
+
+@pytest.mark.parametrize("executor", ["torch", pytest.param("auto", marks=requirements.compiler)])
+@pytest.mark.parametrize(
+    "where", ["rows", "blocks", pytest.param("copies", marks=pytest.mark.slow)]
+)
+def test_options_that_look_at_whole_tensors(where, executor):
+    names = ["adamw"] if executor == "auto" else ["adamw", "lion"]
+    assert_equal([(n, one | {"executor": executor}) for n in names for one in OPTIONS], where)
+
+
+@pytest.mark.parametrize("where", ["rows", "hybrid"])
+def test_low_precision_is_that_of_one_process_to_the_bit(where):
+    """Rounding bits are those of positions in the whole tensor; blocks of 256 are rows."""
+    whole = {"clip_update": 0.1, "cautious": True}
+    kinds: list[dict[str, Any]] = [
+        {"state_dtype": "bfloat16", "master": "split"},
+        {"state_dtype": "int8", "master": "split"},
+        {"state_dtype": "int8", "executor": "torch"},
+        {"state_dtype": "bfloat16", "executor": "torch", **whole},
+    ]
+    names = ["adamw", "lion", "lamb", "schedule_free_adamw"]
+    cases = [(name, kind) for name in names for kind in kinds[: 4 if name == "adamw" else 3]]
+    assert_equal(cases, where, 0.0, torch.bfloat16)
+
+
+def count_messages(
+    name: str, arguments: dict[str, Any], where: str
+) -> tuple[list[int], list[list[Tensor]]]:
+    """The sizes of the messages of the third update."""
+    sizes: list[int] = []
+    send = dist.all_reduce
+
+    def counting(message: Tensor, *more: Any, **settings: Any) -> Any:
+        sizes.append(message.numel())
+        return send(message, *more, **settings)
+
+    dist.all_reduce = counting
+    try:
+        train(name, arguments, SHAPES, torch.float64, where)
+    finally:
+        dist.all_reduce = send
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "where", "sums"),
+    [
+        ("adamw", {}, "rows", []),
+        ("lamb", {}, "copies", []),
+        ("lamb", {}, "rows", [2]),
+        ("lamb", {"executor": "torch"}, "rows", [2]),
+        ("stable_adamw", {}, "hybrid", [1]),
+        ("adamw", OPTIONS[4], "rows", [2, 1, 1]),
+        ("lamb", {}, "rows twice", [2, 2]),  # a mesh of two dimensions
+    ],
+    ids=str,
+)
+def test_a_pass_is_one_message_for_all_tensors_of_all_groups(name, arguments, where, sums):
+    world = torch.Size(MESHES[where][0]).numel()
+    for sizes in processes(world).run(count_messages, name, arguments, where):
+        first, later = len(SHAPES) - 1, 2 * len(sums) * [len(SHAPES)]
+        assert sizes == [k * first for k in sums] + [
+            k * size for k, size in zip(2 * sums, later, strict=True)
+        ]
+
+
+def test_estimates_are_one_message():
+    for sizes in processes(4).run(count_messages, "prodigy", {}, "rows"):
+        assert sizes == [2, 2, 2]
