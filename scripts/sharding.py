@@ -47,7 +47,7 @@ def main() -> None:
     results, faults = {}, 0
     for place in places:
         kind, value = results[place] = matrix.judge(place)
-        if kind not in ("equal", "refused", "skipped"):
+        if kind not in ("equal", "rounded", "refused", "skipped"):
             faults += 1
             print(f"{place}: {kind}: {value}", flush=True)
     counts = {kind: sum(kind == k for k, _ in results.values()) for kind, _ in results.values()}
@@ -73,10 +73,10 @@ def _in_column(results: dict[Any, str], column: str) -> dict[Any, str]:
 
 
 def judge_cell(results: dict[Any, str]) -> str:
-    """`yes`, `no`, or `yes, but not with` what was refused."""
+    """`yes`, `yes*` with other rounding, `no`, or `yes, but not with` what was refused."""
     refused = {place.scenario for place, kind in results.items() if kind == "refused"}
     if not refused:
-        return "yes"
+        return "yes*" if "rounded" in results.values() else "yes"
     if "plain" in refused:
         return "no"
     return f"yes, but not with {'; '.join(sorted(map(name_scenario, refused)))}"

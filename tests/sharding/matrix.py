@@ -22,6 +22,14 @@ NAMES = sorted(listed_choices("optimizer"))
 STABLE = {"lbfgs": {"lr": 0.1, "max_iter": 2}, "soap": {"max_precondition_dim": 6}}
 
 
+#: Layouts that cut rows, whose elements are then not the same run as in the whole tensor. States of
+#: few bits are rounded by other random bits there, and in other blocks.
+CUT = {"columns of 4", "blocks of 2 x 2", "mixed of 2", "fsdp2 and tp of 2 x 2"}
+FEW_BITS = {"bfloat16 states", "int8 states"}
+#: What a weight may differ by where states are rounded otherwise.
+ROUNDING = 0.05
+
+
 class Place(NamedTuple):
     """A place in the matrix."""
 
@@ -84,8 +92,9 @@ def judge(place: Place, world: int | None = None) -> tuple[str, Any]:
         world: how many processes there are, if more than the layout has.
 
     Returns:
-        "equal" and the largest difference of a weight; "refused" and the line; "skipped" where one
-        process refuses as well; "differs" and the difference; "failed" and the traceback.
+        "equal" and the largest difference of a weight; "rounded" and the difference where states
+        of few bits are rounded otherwise; "refused" and the line; "skipped" where one process
+        refuses as well; "differs" and the difference; "failed" and the traceback.
     """
     kind, expected = alone(place.optimizer, place.scenario)
     if kind != "trained":
@@ -97,7 +106,10 @@ def judge(place: Place, world: int | None = None) -> tuple[str, Any]:
     kinds = {kind for kind, _ in results}
     if kinds == {"trained"}:
         difference = max(compare(found, expected) for _, found in results)
-        return ("equal" if difference <= TOLERANCE else "differs"), difference
+        if difference <= TOLERANCE:
+            return "equal", difference
+        is_rounded = place.layout in CUT and place.scenario in FEW_BITS and difference < ROUNDING
+        return ("rounded" if is_rounded else "differs"), difference
     texts = dict.fromkeys(value for kind, value in results if kind != "trained")
     if kinds == {"refused"} and len(texts) == 1:
         return "refused", next(iter(texts))

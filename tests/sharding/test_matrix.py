@@ -23,10 +23,9 @@ def check(place: Place, world: int | None = None) -> None:
     if kind == "refused":
         assert place.optimizer in MAY_REFUSE or place.layout not in PROMISED, value
         return
-    assert kind in ("equal", "skipped"), f"{place}: {kind}: {value}"
+    assert kind in ("equal", "rounded", "skipped"), f"{place}: {kind}: {value}"
 
 
-@pytest.mark.slow  # until all parts have landed
 @pytest.mark.parametrize("number", range(EACH))
 @pytest.mark.parametrize("optimizer", NAMES)
 def test_a_sample_trains_what_one_process_trains(optimizer, number):
