@@ -1,6 +1,7 @@
 """Train every optimizer and wrapper sharded, and write the table of docs/sharding.md.
 
-    python scripts/sharding.py                      all of it: half an hour to an hour
+    python scripts/sharding.py                      all of it: about an hour
+    python scripts/sharding.py --sample 3           3 scenarios for each optimizer and layout
     python scripts/sharding.py --optimizer adamw    the rows of some optimizers
     python scripts/sharding.py --list               what is trained, by name
 
@@ -13,15 +14,22 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
+from random import Random
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where the tests are
 PAGE = ROOT / "docs" / "sharding.md"
 BEGIN, END = "<!-- sharded -->\n", "<!-- /sharded -->"
+#: The number of processes; a smaller layout is on the first of them.
+WORLD = 4
+#: Results that are no fault: `skipped` is what one process refuses too.
+GOOD = {"equal", "rounded", "refused", "skipped"}
 #: The columns, each with the beginnings of the names of its layouts.
 COLUMNS = {
     "FSDP2": ("fsdp2 of",),
@@ -38,53 +46,75 @@ def main() -> None:
     matrix: Any = import_module("tests.sharding.matrix")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--optimizer", nargs="+", choices=matrix.NAMES, default=matrix.NAMES)
+    parser.add_argument("--sample", type=int, help="how many scenarios, plain among them")
     parser.add_argument("--list", action="store_true", help="print the places and train nothing")
     args = parser.parse_args()
     places = [place for place in matrix.places() if place.optimizer in args.optimizer]
+    if args.sample:
+        places = draw_sample(places, args.sample)
     if args.list:
         print(*places, sep="\n")
         return
     results, faults = {}, 0
     for place in places:
-        kind, value = results[place] = matrix.judge(place)
-        if kind not in ("equal", "rounded", "refused", "skipped"):
+        kind, value = results[place] = matrix.judge(place, WORLD)
+        if kind not in GOOD:
             faults += 1
             print(f"{place}: {kind}: {value}", flush=True)
-    counts = {kind: sum(kind == k for k, _ in results.values()) for kind, _ in results.values()}
+    counts = Counter(kind for kind, _ in results.values())
     print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
     if faults:
         sys.exit(f"sharding: {faults} of {len(results)} runs are wrong; the table is as it was")
-    write_rows(make_rows(results))
+    wrapped = {
+        place: changes["wrapper"][0].rpartition(".")[2].lower()
+        for place in results
+        if "wrapper" in (changes := matrix.scenarios_of(place.optimizer)[place.scenario])
+    }
+    write_rows(make_rows({place: kind for place, (kind, _) in results.items()}, wrapped))
 
 
-def make_rows(results: dict[Any, tuple[str, Any]]) -> dict[str, str]:
-    """The rows of the table, by optimizer or wrapper."""
+def draw_sample(places: list[Any], number: int) -> list[Any]:
+    """For each optimizer and layout the plain scenario and some others, always the same ones."""
+    drawn, kinds = [], groupby(places, key=lambda place: (place.optimizer, place.layout))
+    for key, group in kinds:
+        plain, *others = group
+        drawn += [plain, *Random(str(key)).sample(others, number - 1)]
+    return drawn
+
+
+def make_rows(results: dict[Any, str], wrapped: dict[Any, str]) -> dict[str, str]:
+    """The rows of the table.
+
+    Args:
+        results: the kind of result of each place.
+        wrapped: the wrapper of a place, where there is one.
+    """
+    parts: dict[str, dict[Any, str]] = {}
+    for place, kind in results.items():
+        parts.setdefault(place.optimizer, {})[place] = kind
+    for place, wrapper in wrapped.items():
+        if results.get(place._replace(scenario="plain")) != "refused":
+            parts.setdefault(f"wrapper={wrapper}", {})[place] = results[place]
     rows = {}
-    for optimizer in dict.fromkeys(place.optimizer for place in results):
-        own = {p: kind for p, (kind, _) in results.items() if p.optimizer == optimizer}
-        cells = [judge_cell(_in_column(own, column)) for column in COLUMNS]
-        rows[optimizer] = f"| `{optimizer}` | {' | '.join(cells)} |"
+    for name, own in parts.items():
+        columns = [
+            {place: kind for place, kind in own.items() if place.layout.startswith(starts)}
+            for starts in COLUMNS.values()
+        ]
+        rows[name] = f"| `{name}` | {' | '.join(map(judge_cell, columns))} |"
     return rows
 
 
-def _in_column(results: dict[Any, str], column: str) -> dict[Any, str]:
-    starts = COLUMNS[column]
-    return {p: kind for p, kind in results.items() if p.layout.startswith(starts)}
-
-
 def judge_cell(results: dict[Any, str]) -> str:
-    """`yes`, `yes*` with other rounding, `no`, or `yes, but not with` what was refused."""
-    refused = {place.scenario for place, kind in results.items() if kind == "refused"}
-    if not refused:
-        return "yes*" if "rounded" in results.values() else "yes"
+    """What stands in a cell: `yes`, `yes*` where states are rounded otherwise, or `no`."""
+    refused = {
+        place.scenario.partition(":")[0] for place, kind in results.items() if kind == "refused"
+    }
     if "plain" in refused:
         return "no"
-    return f"yes, but not with {'; '.join(sorted(map(name_scenario, refused)))}"
-
-
-def name_scenario(scenario: str) -> str:
-    """The name of a scenario, without what a mixture is made of."""
-    return scenario.partition(":")[0]
+    if refused:
+        return f"yes, but not with {'; '.join(sorted(refused))}"
+    return "yes*" if "rounded" in results.values() else "yes"
 
 
 def read_rows() -> dict[str, str]:
@@ -94,11 +124,16 @@ def read_rows() -> dict[str, str]:
     return {re.split(r"`", line)[1]: line for line in lines}
 
 
+def order(name: str) -> tuple[bool, str]:
+    """Optimizers by name, then wrappers."""
+    return name.startswith("wrapper="), name
+
+
 def write_rows(rows: dict[str, str]) -> None:
     """Write rows into the table; those of other optimizers stay."""
     rows = read_rows() | rows
     head = f"| optimizer | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}\n"
-    table = head + "".join(rows[name] + "\n" for name in sorted(rows))
+    table = head + "".join(rows[name] + "\n" for name in sorted(rows, key=order))
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     PAGE.write_text(before + BEGIN + table + END + rest.partition(END)[2], "utf-8")
 
