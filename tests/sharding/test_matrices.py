@@ -12,15 +12,13 @@ from tests.sharding.processes import processes
 
 METHODS = sorted(MATRIX)
 TOLERANCE = {"rtol": 0, "atol": 1e-10}
-#: Name: the shape and the layout of a group of one parameter.
+#: Name: the shapes of the parameters of a group, and their layout.
 SHAPES = {
-    "a": ((6, 5), {}),
-    "b": ((5, 7), {}),
-    "same": ((6, 5), {}),
-    "split": ((12, 5), {"split": 3}),
-    "turned": ((4, 9), {"split": 3, "transposed": True}),
-    "conv": ((4, 2, 3, 3), {}),
-    "tall": ((3, 8), {}),
+    "alike": ([(6, 5)] * 3, {}),
+    "others": ([(5, 7), (3, 8), (6, 5)], {}),
+    "split": ([(12, 5), (9, 4)], {"split": 3}),
+    "turned": ([(4, 9)], {"split": 3, "transposed": True}),
+    "conv": ([(4, 2, 3, 3)], {}),
 }
 #: The shape of the mesh, and the placements: s0 and s1 are shards of a dimension, r are copies.
 MESHES = {
@@ -29,19 +27,28 @@ MESHES = {
     4: [((4,), "s0"), ((2, 2), "r s0"), ((2, 2), "s0 s1"), ((2, 2), "s0 s0"), ((2, 2), "s1 r")],
 }
 CASES = [(size, shape, where) for size, cases in MESHES.items() for shape, where in cases]
+#: By default these are tested with all placements, the other methods with two.
+EVERYWHERE, SAMPLE = ("muon", "soap"), [(2, (2,), "s0"), (4, (2, 2), "s0 s1")]
+PLACES = [
+    pytest.param(name, case, marks=[] if name in EVERYWHERE or case in SAMPLE else pytest.mark.slow)
+    for name in METHODS
+    for case in CASES
+]
 
 
 def groups(seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [
         {
-            "params": [nn.Parameter(torch.randn(shape, generator=generator).double())],
-            "param_names": [name],
+            "params": [
+                nn.Parameter(torch.randn(shape, generator=generator).double()) for shape in shapes
+            ],
+            "param_names": [f"{name}.{i}" for i in range(len(shapes))],
             "name": name,
             "role": "hidden",
             **layout,
         }
-        for name, (shape, layout) in SHAPES.items()
+        for name, (shapes, layout) in SHAPES.items()
     ]
 
 
@@ -59,14 +66,14 @@ def gradients(optimizer, step):
     """The same for whole and sharded parameters; one wakes up late, one sleeps at times."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    for k, group in enumerate(optimizer.param_groups):
-        for p in group["params"]:
-            generator = torch.Generator().manual_seed(1000 * k + step)
+    for group in optimizer.param_groups:
+        for p, name in zip(group["params"], group["param_names"], strict=True):
+            generator = torch.Generator().manual_seed(sum(map(ord, name)) + 1000 * step)
             g = torch.randn(p.shape, generator=generator).double().to(p.dtype)
             if isinstance(p, DTensor):
                 g = distribute_tensor(g, p.device_mesh, p.placements)
-            late = (k == 1 and step < 2) or (k == 2 and step == 3)
-            p.grad = None if late else g
+            sleeps = (name == "alike.1" and step < 2) or (name == "others.2" and step == 3)
+            p.grad = None if sleeps else g
 
 
 def mesh_of(shape, where):
@@ -83,28 +90,92 @@ def whole(p):
     return p.full_tensor().detach() if hasattr(p, "full_tensor") else p.detach()
 
 
-def train(name, settings, shape=None, where="", steps=6, dtype=torch.float64):
+def make(name, settings, shape=None, where=""):
     made = groups()
-    for group in made:
-        group["params"] = [nn.Parameter(p.detach().to(dtype)) for p in group["params"]]
     if shape is not None:
         spread(made, *mesh_of(shape, where))
-    optimizer = class_of(name)(made, **settings)
-    for step in range(steps):
-        gradients(optimizer, step)
-        optimizer.step()
+    return class_of(name)(made, **settings)
+
+
+def weights(optimizer):
     return [whole(p) for group in optimizer.param_groups for p in group["params"]]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("name", METHODS)
+def train(name, settings, shape=None, where="", at_once=None):
+    from lit_optim.sharding import exchange
+
+    optimizer = make(name, settings, shape, where)
+    before = exchange.ROUND[True]
+    exchange.ROUND[True] = at_once or before
+    try:
+        for step in range(6):
+            gradients(optimizer, step)
+            optimizer.step()
+    finally:
+        exchange.ROUND[True] = before
+    return weights(optimizer)
+
+
+def check(results, expected):
+    names = [f"{name}.{i}" for name, (shapes, _) in SHAPES.items() for i in range(len(shapes))]
+    for result in results:
+        for p, q, name in zip(result, expected, names, strict=True):
+            torch.testing.assert_close(p, q, **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(("name", "case"), PLACES, ids=str)
 def test_any_placement_trains_what_one_process_trains(name, case):
     size, shape, where = case
     settings = MATRIX[name][2][-1]
     expected = train(name, settings)
-    for result in processes(size).run(train, name, settings, shape, where):
-        for p, q, label in zip(result, expected, SHAPES, strict=True):
-            torch.testing.assert_close(p, q, **TOLERANCE, msg=lambda m, s=label: f"{s}: {m}")
+    check(processes(size).run(train, name, settings, shape, where), expected)
+
+
+@pytest.mark.parametrize("at_once", [1, 60])
+def test_rounds_change_nothing(at_once):
+    expected = train("normuon", {})
+    check(processes(3).run(train, "normuon", {}, (3,), "s0", at_once), expected)
+
+
+def begin(name, settings, shape=None, where=""):
+    """Three updates: the weights, and the state dict with whole tensors."""
+    optimizer = make(name, settings, shape, where)
+    for step in range(3):
+        gradients(optimizer, step)
+        optimizer.step()
+    saved = optimizer.state_dict()
+    for state in saved["state"].values():
+        state.update({key: whole(x) for key, x in state.items() if torch.is_tensor(x)})
+    return weights(optimizer), saved
+
+
+def go_on(name, settings, values, saved, shape=None, where=""):
+    """Three more, from there."""
+    made = groups()
+    for p, value in zip((p for group in made for p in group["params"]), values, strict=True):
+        p.data.copy_(value)
+    if shape is not None:
+        spread(made, *mesh_of(shape, where))
+    optimizer = class_of(name)(made, **settings)
+    optimizer.load_state_dict(saved)
+    for step in range(3, 6):
+        gradients(optimizer, step)
+        optimizer.step()
+    return weights(optimizer)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_states_move_to_other_owners(name):
+    settings = MATRIX[name][2][-1]
+    expected, alone = begin(name, settings)[1], train(name, settings)
+    values, saved = processes(4).run(begin, name, settings, (2, 2), "s0 s1")[2]
+    for k, state in expected["state"].items():
+        assert state.keys() == saved["state"][k].keys()
+        for key, x in state.items():
+            if torch.is_tensor(x):
+                torch.testing.assert_close(saved["state"][k][key], x, **TOLERANCE)
+    check([go_on(name, settings, values, saved)], alone)
+    check(processes(2).run(go_on, name, settings, values, saved, (2,), "s1"), alone)
 
 
 OPTIONS = [
@@ -121,7 +192,5 @@ OPTIONS = [
 @pytest.mark.parametrize("name", ["muon", "soap"])
 def test_options_look_at_the_whole_tensor(name, options):
     expected = train(name, options)
-    for shape, where in (((2,), "s0"), ((2,), "s1")):
-        for result in processes(2).run(train, name, options, shape, where):
-            for p, q in zip(result, expected, strict=True):
-                torch.testing.assert_close(p, q, **TOLERANCE)
+    for where in ("s0", "s1"):
+        check(processes(2).run(train, name, options, (2,), where), expected)

@@ -63,7 +63,7 @@ class MatrixStates(OptimizerBase):
         state = {name: zeros_for(p) for name in self.prepared}
         owned = sum(part.is_mine for part in self.parts(p, group))
         local, sides = local_tensor(p), Layout.of(group).shape(p)
-        for name in self.states.keys() - state.keys():
+        for name in (name for name in self.states if name not in state):
             state[name] = local.new_zeros((owned, *sides), dtype=compute_dtype(p))
         return state | self._new_states_of_matrices(local, owned, p, group)
 
