@@ -64,7 +64,8 @@ class Exchange:
                 result = torch.empty_like(shard, dtype=dtype)
                 answers[-1].append(result)
                 for part in parts:
-                    key = part.group, shard.dtype, dtype, shard.device
+                    kind = part.group, part.device_type
+                    key = *kind, shard.dtype, dtype, shard.device
                     run = runs.setdefault(key, _Run(*key))
                     run.jobs.append(_Job(request, next(numbers), part, shard, result))
         for run in runs.values():
@@ -169,9 +170,15 @@ class _Run:
     """The rounds of all requests with the same processes, dtypes and device."""
 
     def __init__(
-        self, group: ProcessGroup, dtype: torch.dtype, back: torch.dtype, device: torch.device
+        self,
+        group: ProcessGroup,
+        device_type: str,
+        dtype: torch.dtype,
+        back: torch.dtype,
+        device: torch.device,
     ) -> None:
-        self.group, self.dtype, self.back, self.device = group, dtype, back, device
+        self.group, self.device_type, self.device = group, device_type, device
+        self.dtype, self.back = dtype, back
         self.jobs: list[_Job] = []
 
     def finish(self) -> None:
@@ -199,7 +206,7 @@ class _Run:
     def _gather(self, route: Route) -> Message:
         pieces = [[self.jobs[i].shard[s] for i, s, _ in own] for own in route.sent]
         sizes = [_count(own) for own in route.received]
-        return Message.start(pieces, sizes, self.dtype, self.device, self.group)
+        return Message.start(pieces, sizes, self.dtype, self.device_type, self.group)
 
     def _finish_gather(self, route: Route, message: Message) -> None:
         for i in route.numbers:
@@ -227,7 +234,7 @@ class _Run:
             for own in route.sent_back
         ]
         sizes = [_count(own) for own in route.received_back]
-        message = Message.start(pieces, sizes, self.back, self.device, self.group)
+        message = Message.start(pieces, sizes, self.back, self.device_type, self.group)
         for i, of_shard, of_part in route.kept:
             self.jobs[i].result[of_shard] = self.jobs[i].whole[of_part]  # type: ignore[index]
         for i in route.numbers:
@@ -251,7 +258,7 @@ def scatter(parts: Sequence[Part], wholes: Sequence[Tensor | None], shard: Tenso
     (route,) = plan_rounds(tuple(parts), (0,) * len(parts), rank, world, sys.maxsize)
     pieces = [[wholes[i][p] for i, _, p in own] for own in route.sent_back]  # type: ignore[index]
     sizes = [_count(own) for own in route.received_back]
-    message = Message.start(pieces, sizes, shard.dtype, shard.device, group)
+    message = Message.start(pieces, sizes, shard.dtype, parts[0].device_type, group)
     for i, of_shard, of_part in route.kept:
         shard[of_shard] = wholes[i][of_part]  # type: ignore[index]
     message.wait([shard[s] for _, s, _ in _all(route.received_back)])
@@ -282,7 +289,7 @@ class Message:
         pieces: list[list[Tensor]],
         sizes: list[int],
         dtype: torch.dtype,
-        device: torch.device,
+        device_type: str,
         group: ProcessGroup,
     ) -> Message:
         """Send tensors to each process.
@@ -291,13 +298,13 @@ class Message:
             pieces: for each process, what is sent to it.
             sizes: how many elements come from each process.
             dtype: of what is sent.
-            device: of what is sent.
+            device_type: of the message.
             group: the processes.
         """
         counts = [sum(x.numel() for x in own) for own in pieces]
-        sent = torch.empty(sum(counts), dtype=dtype, device=device)
+        sent = torch.empty(sum(counts), dtype=dtype, device=device_type)
         _copy([x for own in pieces for x in own], sent, pack=True)
-        buffer = torch.empty(sum(sizes), dtype=dtype, device=device)
+        buffer = torch.empty(sum(sizes), dtype=dtype, device=device_type)
         if len(pieces) == 1:
             return cls(buffer, sent, None)
         width = sent.element_size()

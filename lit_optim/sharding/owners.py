@@ -31,12 +31,14 @@ class Part:
         held: what each process of the group has of the tensor, by its rank in the group.
         owner: the rank, in the group, of the process that gets the part whole.
         group: the processes that have shards of the tensor.
+        device_type: of messages between them; shards may be kept on the CPU.
     """
 
     box: Box
     held: tuple[Held, ...]
     owner: int
     group: ProcessGroup
+    device_type: str = "cpu"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,7 +91,8 @@ class Owners:
         if kept is None or (kept[0] is not spec and kept[0] != spec):
             held, group = held_by_rank(p), group_of(p)
             owners = self.ranks[p]
-            parts = [Part(b, held, o, group) for b, o in zip(boxes, owners, strict=True)]
+            device = p.device_mesh.device_type  # type: ignore[attr-defined]
+            parts = [Part(b, held, o, group, device) for b, o in zip(boxes, owners, strict=True)]
             kept = self._parts[p] = spec, parts
         return kept[1]
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
 
+from lit_optim.kernels.precision import State
+from lit_optim.optimizers.base.matrixwise import Matrixwise
+from lit_optim.optimizers.base.types import Beta, NonNegative
 from tests.optimizers.cases_matrix import MATRIX
 from tests.optimizers.running import class_of
 from tests.sharding.processes import processes
@@ -19,6 +24,7 @@ SHAPES = {
     "split": ([(12, 5), (9, 4)], {"split": 3}),
     "turned": ([(4, 9)], {"split": 3, "transposed": True}),
     "conv": ([(4, 2, 3, 3)], {}),
+    "none": ([(0, 5)], {}),
 }
 #: The shape of the mesh, and the placements: s0 and s1 are shards of a dimension, r are copies.
 MESHES = {
@@ -34,6 +40,34 @@ PLACES = [
     for name in METHODS
     for case in CASES
 ]
+
+
+class Mixed(Matrixwise):
+    """One that is nobody's: states of both kinds, a hyperparameter in both, and no `flops`.
+
+    Args:
+        params: matrices.
+        lr: the step size.
+        beta: decay rate of both averages.
+        weight_decay: decoupled.
+    """
+
+    lr: NonNegative = 0.1
+    beta: Beta = 0.8
+    weight_decay: NonNegative = 0.1
+
+    states: ClassVar = {"m": State(), "v": State("non-negative")}
+    prepared = ("m",)
+    row_states = ("r",)
+
+    def prepare(self, g, p, s, h):
+        m = h.beta * s.m + (1 - h.beta) * (g + 0.1 * p)
+        return m - 0.5 * g, {"m": m}
+
+    def direction(self, x, s, h):
+        v = h.beta * s.v + (1 - h.beta) * x * x
+        r = h.beta * s.r + x.abs().amax(-1, keepdim=True)
+        return (x / (v.sqrt() + 0.1)).cumsum(-2) / r, {"v": v, "r": r}
 
 
 def groups(seed=0):
@@ -94,7 +128,7 @@ def make(name, settings, shape=None, where=""):
     made = groups()
     if shape is not None:
         spread(made, *mesh_of(shape, where))
-    return class_of(name)(made, **settings)
+    return (Mixed if name == "mixed" else class_of(name))(made, **settings)
 
 
 def weights(optimizer):
@@ -129,6 +163,12 @@ def test_any_placement_trains_what_one_process_trains(name, case):
     settings = MATRIX[name][2][-1]
     expected = train(name, settings)
     check(processes(size).run(train, name, settings, shape, where), expected)
+
+
+@pytest.mark.parametrize(("size", "shape", "where"), [(4, (2, 2), "s0 s1"), (2, (2,), "r")])
+def test_one_that_is_nobodys(size, shape, where):
+    expected = train("mixed", {})
+    check(processes(size).run(train, "mixed", {}, shape, where), expected)
 
 
 @pytest.mark.parametrize("at_once", [1, 60])

@@ -172,6 +172,31 @@ def test_a_copy_is_sent_by_one_process_only():
         assert len(pieces) == 1  # the owner has the other half
 
 
+def train_aside():
+    """Two of three processes, in a mesh of two dimensions of their own."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    mesh = DeviceMesh("cpu", [[0], [2]])
+    if torch.distributed.get_rank() == 1:
+        return None
+    x = torch.linspace(-1, 1, 30).view(5, 6)
+    p = nn.Parameter(distribute_tensor(x, mesh, [Shard(0), Replicate()]))
+    p.grad = distribute_tensor(x.cos(), mesh, [Shard(0), Replicate()])
+    Muon([{"params": [p], "role": "hidden"}]).step()
+    return p.full_tensor().detach()
+
+
+def test_a_mesh_may_be_a_part_of_the_world():
+    p = nn.Parameter(torch.linspace(-1, 1, 30).view(5, 6))
+    p.grad = p.detach().cos()
+    Muon([{"params": [p], "role": "hidden"}]).step()
+    results = processes(3).run(train_aside)
+    assert results[1] is None
+    for q in (results[0], results[2]):
+        torch.testing.assert_close(p.detach(), q)
+
+
 def grow(how):
     """Owners stay when a group is added, and in copies of the optimizer."""
     from torch.distributed.device_mesh import init_device_mesh

@@ -142,6 +142,8 @@ class MatrixStep(MatrixStates):
         for g in batch.grads:
             self.reject_sparse(g)
         batch = batch.select([i for i, p in enumerate(batch.params) if p.numel()])
+        if not batch.params:
+            return
         local, parts = batch.local(), [self.parts(p, group) for p in batch.params]
         # of each matrix of the batch: its parameter, and its place among those that are owned here
         places = []
