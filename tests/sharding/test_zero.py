@@ -11,6 +11,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 import lit_optim
 from lit_optim.param_groups import by_role, no_decay
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
+from lit_optim.schedules.library import cosine
 from tests.optimizers.running import NAMES, class_of
 from tests.sharding.processes import processes
 
@@ -139,6 +143,40 @@ def test_groups_of_adamw_within_muon_keep_their_lr():
     for lrs in processes(2).run(lrs_of_muon):
         assert lrs == pytest.approx(own)
     assert len(set(own)) == 3  # the group that sets its own, matrices, and AdamW's
+
+
+def decays_by_update(with_zero: bool) -> Any:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    model = build(0, False)
+    groups = groups_of("muon", model)
+    if with_zero:
+        optimizer = ZeroRedundancyOptimizer(groups, optimizer_class=lit_optim.Muon, lr=0.02)
+    else:
+        optimizer = lit_optim.Muon(groups, lr=0.02)
+    horizon = Horizon(4)
+    moved = [
+        one.attach(one.schedule and one.schedule.curve(horizon), optimizer)
+        for one in parse_hyperparameter_schedules({"weight_decay": cosine(), "betas.1": cosine()})
+    ]
+    schedule = ScheduledLR(optimizer, cosine().curve(horizon), moved)
+    seen = []
+    for k in range(4):
+        torch.manual_seed(k)
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, dtype=p.dtype)
+        optimizer.step()
+        schedule.step()
+        keys = ("lr", "weight_decay", "momentum", "betas")
+        seen += [[group.get(key) for key in keys] for group in optimizer.param_groups]
+    return [p.detach() for p in model.parameters()], seen
+
+
+def test_schedules_of_hyperparameters_reach_each_process():
+    weights, seen = decays_by_update(False)
+    for found, values in processes(2).run(decays_by_update, True):
+        same(found, weights)
+        assert values == seen
 
 
 def refusal(name: str) -> str:
