@@ -48,6 +48,7 @@ class Adafactor(Factored):
     d: Annotated[float, ">= 1"] = 1.0
     weight_decay: NonNegative = 0.0
 
+    requirements = ("dense", "whole")
     lr_range = (1e-3, 1.0)
     row, column, vector, keeps_dimension = "row_var", "col_var", "variance", True
 

@@ -62,6 +62,7 @@ class AdafactorHF(Factored):
     relative_step: bool = True
     warmup_init: bool = False
 
+    requirements = ("dense", "whole")
     row, column, vector = "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"
     average, size = "exp_avg", "RMS"
 

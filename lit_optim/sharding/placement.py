@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from lit_optim.errors import UsageError
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
@@ -71,7 +73,16 @@ def first_position(x: Tensor) -> int:
 
 
 def local_gradient(p: Tensor, g: Tensor) -> Tensor:
-    """The shard of a gradient that belongs to the local shard of its parameter."""
+    """The shard of a gradient that belongs to the local shard of its parameter.
+
+    Raises:
+        UsageError: one of the two is a DTensor and the other is not.
+    """
+    if is_sharded(g) != is_sharded(p):
+        raise UsageError(
+            f"a parameter of shape {list(p.shape)} is a DTensor and its gradient is none, or the "
+            "reverse: they must be spread over the same processes"
+        )
     if is_sharded(g) and g.placements != p.placements:  # type: ignore[attr-defined]
         g = g.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined]
     return local_tensor(g)

@@ -13,6 +13,7 @@ from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, plain
 from lit_optim.kernels.precision import accumulation_dtype, as_real
 from lit_optim.sharding import Sharding, add_up, local_gradient, local_tensor
+from lit_optim.sharding.checks import check_placement
 from lit_optim.wrappers.wrapper import Wrapper
 
 EPS = 1e-12
@@ -71,10 +72,12 @@ class Sam(Wrapper):
             The loss at the parameters before the update.
 
         Raises:
-            UsageError: there is no closure.
+            UsageError: there is no closure, or FSDP1 has flattened a parameter.
         """
         if closure is None:
             raise UsageError("Sam evaluates the loss twice: call step(closure)")
+        for k, p in enumerate(self.params()):
+            check_placement("Sam", f"number {k}", p, looks_at_whole=True, sends=False)
         with torch.enable_grad():
             loss = closure()
         perturbed = [p for p in self.params() if p.grad is not None]

@@ -30,7 +30,7 @@ from lit_optim.optimizers.base.options import (
     check_options,
     option_scalars,
 )
-from lit_optim.optimizers.base.parameters import label_parameters, list_params
+from lit_optim.optimizers.base.parameters import check_first_step, label_parameters, list_params
 from lit_optim.optimizers.base.scalars import peak_lr
 from lit_optim.optimizers.base.state_loading import StateLoading
 from lit_optim.optimizers.base.state_saving import StateSaving
@@ -183,6 +183,7 @@ class OptimizerBase(Options, StateSaving, StateLoading):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; the gradients are not written."""
+        check_first_step(self)
         if closure is None and self.is_initializing():
             for group in self.param_groups:
                 for p in group["params"]:
@@ -204,6 +205,7 @@ class OptimizerBase(Options, StateSaving, StateLoading):
             group: one of the optimizer's.
             params: some of its `stacks`.
         """
+        check_first_step(self)
         run_together(self.owner(group).begin_step(group | {"params": params}))
 
     def stacks(self, group: Group) -> list[list[Tensor]]:

@@ -12,7 +12,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
+from lit_optim.optimizers.base.options import OF_STEP
 from lit_optim.param_groups import ModuleGroups, by_role, no_decay, single
+from lit_optim.sharding import is_sharded
+from lit_optim.sharding.checks import check_gradient, check_placement
 
 #: The methods of a module that yield its parameters one by one.
 YIELDS_PARAMETERS = {nn.Module.parameters.__code__, nn.Module.named_parameters.__code__}
@@ -129,12 +132,14 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
     Raises:
         ValueError: as in torch, another group has one of them.
         UsageError: one is sparse, or is where the optimizer cannot compute with it: see
-            `joins_parameters` and `reads_values` of the bases; or it has no shape yet, and the
-            optimizer needs one.
+            `joins_parameters`, `reads_values` and `takes_shards` of the bases, and
+            `check_placement`; or it has no shape yet, and the optimizer needs one.
     """
     owner = type(optimizer).__name__
     known = {id(p): p for other in optimizer.param_groups for p in other["params"]}
     everything = [*known.values(), *group["params"]]
+    looks_at_whole = "whole" in getattr(optimizer, "requirements", ())
+    sends = getattr(optimizer, "exchanges_matrices", False)
     has_values = any(p.requires_grad and not p.is_meta for p in everything)
     for label, p in label_parameters(group):
         if id(p) in known:
@@ -144,6 +149,12 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
         if p.layout != torch.strided:
             raise UsageError(
                 f"{owner} updates dense parameters, but parameter {label} is stored as {p.layout}"
+            )
+        check_placement(owner, label, p, looks_at_whole, sends)
+        if is_sharded(p) and not getattr(optimizer, "takes_shards", True):
+            raise UsageError(
+                f"{owner} takes no DTensors, and parameter {label} is one: an optimizer that is "
+                "not torch's own steps the shards of FSDP2 and of tensor parallelism"
             )
         if getattr(optimizer, "needs_shapes", False) and is_lazy(p):
             raise UsageError(
@@ -162,3 +173,23 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
                 f"{owner} reads the values of its parameters, but parameter {label} is on the meta "
                 "device, which has none"
             )
+
+
+def check_first_step(optimizer: Any) -> None:
+    """Check, before the first step and after groups were added, where the parameters are.
+
+    Raises:
+        UsageError: see `check_placement` and `check_gradient`.
+    """
+    count = sum(len(group["params"]) for group in optimizer.param_groups)
+    if vars(optimizer).get("_checked") == count:
+        return
+    for group in optimizer.param_groups:
+        owner = optimizer.owner(group)
+        name = type(owner).__name__
+        option = next((f"{name} with {key}={group[key]}" for key in OF_STEP if group[key]), "")
+        looks_at_whole = "whole" in owner.requirements or bool(option)
+        for label, p in label_parameters(group):
+            check_placement(option or name, label, p, looks_at_whole, owner.exchanges_matrices)
+            check_gradient(label, p)
+    vars(optimizer)["_checked"] = count

@@ -33,6 +33,8 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
     needs_shapes: ClassVar[bool] = False
     #: Whether an update of one parameter depends on the gradients of others.
     needs_all_gradients: ClassVar[bool] = False
+    #: Whether parameters may be DTensors.
+    takes_shards: ClassVar[bool] = False
     #: Whether every parameter must be a matrix.
     takes_matrices_only: ClassVar[bool] = False
 
