@@ -22,6 +22,7 @@ docs: $(VENV)/.installed-dev  ## write the stubs, tables and pages, then build t
 	$(BIN)/python scripts/pages.py  # first: tables link to the pages that exist
 	$(BIN)/python scripts/tables.py
 	$(BIN)/python scripts/counterparts.py
+	$(BIN)/python scripts/memory.py
 	$(BIN)/python scripts/measure_optimizers.py --write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo 'open site/index.html; with search: $(BIN)/python -m http.server -d site'

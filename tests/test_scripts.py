@@ -27,6 +27,7 @@ SMALL = {
         "| muon | 2 |",
     ),
     "counterparts": (["--check"], ""),
+    "memory": (["--check"], ""),
     "pages": (["--check"], ""),
     "measure_optimizers": ([], "adamw"),
     "plot_packages": (["packages.svg"], ""),
