@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import re
 from contextlib import contextmanager
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -15,6 +17,7 @@ from lit_optim import AdamW, release_gradients
 from lit_optim.optimizers import find_optimizer
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.reports.explanation import explain
 from scripts import memory
 
 SIZE = 64
@@ -96,6 +99,27 @@ def test_six_bytes_per_parameter_and_a_little_more():
     assert 6.0 < allocated[1] / count <= 6.1
     computed = memory.memory_of(optimizer, model, is_released=True)
     assert allocated[1] == pytest.approx(computed.total, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("line", "each"),
+    [
+        ("", 16),
+        ("trainer.precision=bf16-true optimizer.master=split optimizer.state_dtype=int8", 8.03),
+        ("wrapper=ema", 20),
+        ("optimizer=muon trainer=fsdp_cpu", 6),
+    ],
+)
+def test_explain_says_the_bytes_of_the_model_at_hand(line, each, capsys):
+    line = ["data=digits", "model=mlp", "model.bias=false", "trainer.max_steps=3", *line.split()]
+    for released in ("false", "true"):
+        explain([*line, f"trainer.gradient_release={released}"], Console(width=300))
+        [told] = re.findall(r"(.+); ([\d.]+) bytes per parameter", capsys.readouterr().out)
+        if released == "false":
+            assert float(told[1]) == pytest.approx(each, rel=0.02)
+        else:
+            assert "at most" in told[0]
+            assert float(told[1]) < each - 0.4
 
 
 def test_the_table_is_up_to_date():

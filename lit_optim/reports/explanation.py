@@ -34,6 +34,7 @@ from lit_optim.errors import UsageError
 from lit_optim.group_fields import initial_lr
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.lr_plot import notable_updates, sparkline
+from lit_optim.reports.memory import memory_of
 from lit_optim.reports.sharding_plan import describe_sharding, matrix_owners, pretend_processes
 from lit_optim.requirements import is_far_lr
 from lit_optim.runs.build import build_run
@@ -45,7 +46,7 @@ from lit_optim.sharding import is_sharded
 from lit_optim.training.lengths import run_length
 from lit_optim.training.requirements import find_warnings, requirements_of
 from lit_optim.training.sharded import ShardedStrategy
-from lit_optim.wrappers import unwrap
+from lit_optim.wrappers import Wrapper, unwrap
 
 BARS = 60
 SILENT = (ModelCheckpoint, ModelSummary, ProgressBar, LearningRates, ParameterTable)
@@ -109,8 +110,14 @@ def _explain(cfg: DictConfig, plain: Mapping[str, Any], console: Console) -> Non
     groups, caption = _groups(optimizer, model)
     console.print(groups)
     console.print(caption, highlight=False)
+    released = bool(plain["trainer"].get("gradient_release"))
+    if isinstance(optimizer, Wrapper):
+        optimizer.begin_update()  # makes what it keeps
     if isinstance(trainer.strategy, ShardedStrategy):
-        _print_sharding(optimizer, model, console)
+        _print_sharding(optimizer, model, released, console)
+    elif "unknown" not in caption:
+        memory = memory_of(optimizer, model, released).describe()
+        console.print(f"memory without activations: {memory}", highlight=False)
     warnings = list(_mistakes(trainer, plain, adapter, optimizer))
     for warning in warnings:
         console.print(f"[bold yellow]likely a mistake[/]  {warning}", highlight=False)
@@ -199,11 +206,13 @@ def _groups(optimizer: Optimizer, model: LightningModule) -> tuple[Table, str]:
     return table, caption
 
 
-def _print_sharding(optimizer: Optimizer, model: LightningModule, console: Console) -> None:
+def _print_sharding(
+    optimizer: Optimizer, model: LightningModule, released: bool, console: Console
+) -> None:
     owners = matrix_owners(optimizer, model)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
-    for key, text in describe_sharding(optimizer, model):
+    for key, text in describe_sharding(optimizer, model, released):
         table.add_row(key, text)
     console.print(table)
     if owners is not None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lit_optim.callbacks.parameter_table import format_bytes, state_bytes
 from lit_optim.optimizers.base.optimizer import OptimizerBase
-from lit_optim.sharding import is_sharded, local_tensor
-from lit_optim.wrappers import unwrap
+from lit_optim.sharding import local_tensor
+from lit_optim.wrappers import Wrapper, unwrap
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Memory:
         count: the number of parameters, those of other processes too.
         parameters: all of them, frozen ones too.
         gradients: of trained parameters; released ones: of the most that are there together.
-        states: of the optimizer.
+        states: of the optimizer, and what its wrappers keep.
         is_released: whether gradients are released.
     """
 
@@ -38,13 +38,13 @@ class Memory:
 
     def describe(self) -> str:
         """The bytes in a line, in all and for each parameter."""
-        each = [self.total, self.parameters, self.gradients, self.states]
-        total, *parts = (f"{size / max(1, self.count):.4g}" for size in each)
-        gradients = f"at most {parts[1]} of gradients" if self.is_released else f"{parts[1]}"
-        gradients += ", released" if self.is_released else " of gradients"
+        gradients = f"{format_bytes(self.gradients)} of gradients"
+        if self.is_released:
+            gradients = f"at most {gradients} at a time"
         return (
-            f"{format_bytes(self.total)} without activations: {total} bytes per parameter, "
-            f"{parts[0]} of parameters, {gradients}, {parts[2]} of states"
+            f"{format_bytes(self.total)}: {format_bytes(self.parameters)} of parameters, "
+            f"{gradients}, {format_bytes(self.states)} of state; "
+            f"{self.total / max(1, self.count):.4g} bytes per parameter"
         )
 
 
@@ -52,13 +52,17 @@ def memory_of(optimizer: Any, module: nn.Module, is_released: bool = False) -> M
     """The memory that training a module takes.
 
     Args:
-        optimizer: of its parameters; of one that is not ours, the states are those that it has.
+        optimizer: of its parameters; of one that is not ours, and of wrappers, the states are those
+            that they have.
         module: the model.
         is_released: whether gradients are released.
     """
     params = list(dict.fromkeys(module.parameters()))
-    within = unwrap(optimizer)
-    states = stacks = 0
+    within, states, stacks = unwrap(optimizer), 0, 0
+    while isinstance(optimizer, Wrapper):
+        for kept in (getattr(optimizer, name) for name in optimizer.tensors):
+            states += sum(local_tensor(x).nbytes for x in kept.values())
+        optimizer = optimizer.base
     for group in within.param_groups:
         states += sum(state_bytes(within, group, p) for p in group["params"])
         together = [[p] for p in group["params"]]
@@ -72,4 +76,4 @@ def memory_of(optimizer: Any, module: nn.Module, is_released: bool = False) -> M
 
 
 def _bytes_of(params: list[Tensor] | list[nn.Parameter]) -> int:
-    return sum(local_tensor(p).nbytes if is_sharded(p) else p.nbytes for p in params)
+    return sum(local_tensor(p).nbytes for p in params)

@@ -16,12 +16,13 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_optim.callbacks.parameter_table import NUMBER, format_bytes, state_bytes
+from lit_optim.callbacks.parameter_table import NUMBER, format_bytes
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.matrix_states import MatrixStates
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups.describe import parameter_names
-from lit_optim.sharding import is_sharded, local_tensor
+from lit_optim.reports.memory import memory_of
+from lit_optim.sharding import is_sharded
 from lit_optim.training.requirements import requirements_of
 from lit_optim.training.sharded import NAME, ShardedStrategy
 from lit_optim.wrappers import unwrap
@@ -114,7 +115,9 @@ def _count_processes(devices: Any, accelerator: str) -> int:
     return found
 
 
-def describe_sharding(optimizer: Optimizer, module: nn.Module) -> Iterator[tuple[str, str]]:
+def describe_sharding(
+    optimizer: Optimizer, module: nn.Module, is_released: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield lines about what a process keeps and sends, each with its title.
 
     It makes a step of the optimizer, with gradients of 0.
@@ -122,6 +125,7 @@ def describe_sharding(optimizer: Optimizer, module: nn.Module) -> Iterator[tuple
     Args:
         optimizer: of parameters that are sharded over pretended processes.
         module: the model.
+        is_released: whether gradients are released.
     """
     params = [p for p in dict.fromkeys(module.parameters()) if is_sharded(p)]
     world = dist.get_world_size()
@@ -129,19 +133,8 @@ def describe_sharding(optimizer: Optimizer, module: nn.Module) -> Iterator[tuple
     layers = f"{groups - 1} layers one by one, then the rest" if groups > 1 else "all at once"
     yield "sharded", f"over {world} processes by FSDP2, which gathers {layers}"
     within = unwrap(optimizer)
-    local, trained = _bytes_of(params), [p for p in params if p.requires_grad]
-    grads = _bytes_of(trained)
-    state = sum(
-        state_bytes(within, group, p) for group in within.param_groups for p in group["params"]
-    )
-    total = format_bytes(local + grads + state)
-    yield (
-        "on rank 0",
-        (
-            f"{total}: {format_bytes(local)} of parameters, {format_bytes(grads)} of gradients, "
-            f"{format_bytes(state)} of state"
-        ),
-    )
+    trained = [p for p in params if p.requires_grad]
+    yield "on rank 0", memory_of(optimizer, module, is_released).describe()
     gathered = 2 * sum(p.nbytes for p in params) * (world - 1) // world
     reduced = sum(p.nbytes for p in trained) * (world - 1) // world
     yield (
@@ -189,10 +182,6 @@ def matrix_owners(optimizer: Optimizer, module: nn.Module) -> Table | None:
         ]
         table.add_row(str(rank), f"{100 * share:.1f} %", ", ".join(texts) or "-")
     return table
-
-
-def _bytes_of(params: list[nn.Parameter]) -> int:
-    return sum(local_tensor(p).nbytes for p in params)
 
 
 class _Messages(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -69,7 +69,7 @@ def build_model(
     except UsageError:
         raise
     except (RuntimeError, OverflowError, TypeError, ValueError, MemoryError) as error:
-        if not node[TARGET].startswith(TASKS_PREFIX):
+        if not _is_shipped(node):
             raise  # the user's own code: a traceback says more
         given = ", ".join(f"model.{name}={value!r}" for name, value in arguments.items()
                           if name != TARGET)  # fmt: skip
@@ -125,7 +125,11 @@ def try_optimizer(make: Wrapped, cfg: DictConfig) -> None:
         UsageError: the optimizer refuses its arguments, or those of a rule.
     """
     rules = read_rule_settings(to_dict(cfg.param_groups).get("rules") or [])
-    trials = [_trial_group(settings) for settings in ({}, *rules)]
+    # a model of the user's own may have bfloat16 parameters at any precision
+    low = cfg.trainer.get("precision") == "bf16-true" or not _is_shipped(cfg.model)
+    masters = [{"master": cfg.optimizer.get("master")} | settings for settings in ({}, *rules)]
+    dtypes = [torch.bfloat16 if low and one["master"] == "split" else None for one in masters]
+    trials = [_trial_group(*one) for one in zip(({}, *rules), dtypes, strict=True)]
     own = {"roles": None} if "roles" in cfg.optimizer else {}
     try:
         make_optimizer(partial(make, **own), trials)
@@ -135,11 +139,16 @@ def try_optimizer(make: Wrapped, cfg: DictConfig) -> None:
         make_optimizer(make, trials[1:])  # its class requires keys that the rules set
 
 
-def _trial_group(settings: dict[str, Any]) -> dict[str, Any]:
+def _is_shipped(node: DictConfig) -> bool:
+    """Whether a model is one of lit_optim's own."""
+    return str(node[TARGET]).startswith(TASKS_PREFIX)
+
+
+def _trial_group(settings: dict[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
     """A group of one small hidden matrix, which can be split as its settings say."""
     split = settings.get("split")
     size = split if type(split) is int and split > 0 else 2
-    matrix = torch.nn.Parameter(torch.zeros(size, size))
+    matrix = torch.nn.Parameter(torch.zeros(size, size, dtype=dtype))
     return {"params": [matrix], "param_names": ["weight"], "role": "hidden"} | settings
 
 
