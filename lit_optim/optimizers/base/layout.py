@@ -63,8 +63,7 @@ class Layout:
 
     def to_matrices(self, x: Tensor) -> Tensor:
         """What has the shape of a parameter, as matrices: [split, m, n]."""
-        turned = self._turn(x)
-        return turned.reshape(self.split, self.rows(x) // self.split, -1)
+        return self._turn(x).reshape(self.split, *self.shape(x))
 
     def to_parameter(self, matrices: Tensor, p: Tensor) -> Tensor:
         """The matrices [split, m, n] in the shape of a parameter."""
