@@ -63,7 +63,7 @@ class MuonTorch(TorchOptimizer, torch.optim.Muon):
 
     requirements = ("dense", "whole")
     lr_range = (1e-3, 1e-1)
-    takes_matrices_only = takes_shards = exchanges_matrices = True
+    takes_matrices_only = takes_shards = True
     needs_shapes = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

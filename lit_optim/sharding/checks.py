@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lit_optim.errors import UsageError
-from lit_optim.sharding.placement import is_sharded, local_tensor
+from lit_optim.sharding.placement import is_sharded
 
 
-def check_placement(name: str, label: str, p: Tensor, looks_at_whole: bool, sends: bool) -> None:
+def check_placement(name: str, label: str, p: Tensor, looks_at_whole: bool) -> None:
     """Refuse a parameter that is not where an optimizer can update it.
 
     Args:
@@ -19,11 +19,10 @@ def check_placement(name: str, label: str, p: Tensor, looks_at_whole: bool, send
         label: the parameter's.
         p: the parameter.
         looks_at_whole: whether an update depends on more than one element at a time.
-        sends: whether parts of the parameter itself are sent to other processes.
 
     Raises:
-        UsageError: FSDP1 has flattened it; it is a DTensor of partial sums, or of other processes;
-            or it is on a device that its processes cannot send from.
+        UsageError: FSDP1 has flattened it, or it is a DTensor of partial sums or of other
+            processes.
     """
     if looks_at_whole and is_flattened(p):
         raise UsageError(
@@ -42,13 +41,6 @@ def check_placement(name: str, label: str, p: Tensor, looks_at_whole: bool, send
         raise UsageError(
             f"parameter {label} is spread over the processes {mesh.mesh.flatten().tolist()}, and "
             f"this is process {torch.distributed.get_rank()}: {name} cannot update it here"
-        )
-    device = local_tensor(p).device
-    if sends and not _can_send(mesh, device):
-        raise UsageError(
-            f"{name} sends matrices to their owners, but parameter {label} is on {device.type} and "
-            f"its processes send from {mesh.device_type} only: with CPUOffloadPolicy call "
-            f'init_process_group("{device.type}:gloo,{mesh.device_type}:nccl")'
         )
 
 
@@ -77,13 +69,3 @@ def is_flattened(p: Tensor) -> bool:
 
 def _mesh(x: Tensor) -> Any:
     return getattr(x, "device_mesh", None)
-
-
-def _can_send(mesh: Any, device: torch.device) -> bool:
-    if device.type == mesh.device_type:
-        return True
-    try:
-        mesh.get_group(0)._get_backend(device)
-    except RuntimeError:
-        return False
-    return True

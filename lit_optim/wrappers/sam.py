@@ -77,7 +77,7 @@ class Sam(Wrapper):
         if closure is None:
             raise UsageError("Sam evaluates the loss twice: call step(closure)")
         for k, p in enumerate(self.params()):
-            check_placement("Sam", f"number {k}", p, looks_at_whole=True, sends=False)
+            check_placement("Sam", f"number {k}", p, looks_at_whole=True)
         with torch.enable_grad():
             loss = closure()
         perturbed = [p for p in self.params() if p.grad is not None]

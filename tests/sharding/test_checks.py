@@ -56,14 +56,6 @@ def elsewhere() -> list[Any]:
     return [nn.Parameter(shard(x, mesh, [0])) for x in matrices()]
 
 
-def offloaded() -> list[Any]:
-    """Shards on another device than that of their mesh; meta stands for it."""
-    from torch.distributed.tensor import DTensor, Shard
-
-    local = torch.empty(2, 6, device="meta", dtype=torch.float64)
-    return [nn.Parameter(DTensor.from_local(local, mesh_of(0, 1), [Shard(0)])) for _ in range(2)]
-
-
 def sharded() -> list[Any]:
     return [nn.Parameter(shard(x, mesh_of(0, 1), [0])) for x in matrices()]
 
@@ -89,7 +81,7 @@ def step(make_params: Any, arguments: tuple[Any, ...], name: str, options: dict[
             getattr(lit_optim, name)(params, **options).step()
     except lit_optim.UsageError as error:
         for p, kept in zip(params, before, strict=True):
-            assert kept.is_meta or torch.equal(getattr(p, "_local_tensor", p), kept)
+            assert torch.equal(getattr(p, "_local_tensor", p), kept)
         return str(error)
     return ""
 
@@ -99,8 +91,6 @@ REFUSED = {
     "plain gradient": (plain_gradient, (), "AdamW", {}, "its gradient is a plain tensor"),
     "sharded gradient": (sharded_gradient, (), "AdamW", {}, "its gradient is a DTensor"),
     "partial sums": (partial_parameter, (), "Lion", {}, "a DTensor of partial sums"),
-    "another device": (offloaded, (), "Muon", {}, "send from cpu only"),
-    "torch's Muon": (offloaded, (), "MuonTorch", {}, "send from cpu only"),
     "torch's L-BFGS": (sharded, (), "LBFGS", {}, "LBFGS takes no DTensors"),
     "torch's SparseAdam": (sharded, (), "SparseAdam", {}, "SparseAdam takes no DTensors"),
     "flat parameter": (flattened, (True,), "Lamb", {}, WHOLE),

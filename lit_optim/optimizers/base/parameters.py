@@ -139,7 +139,6 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
     known = {id(p): p for other in optimizer.param_groups for p in other["params"]}
     everything = [*known.values(), *group["params"]]
     looks_at_whole = "whole" in getattr(optimizer, "requirements", ())
-    sends = getattr(optimizer, "exchanges_matrices", False)
     has_values = any(p.requires_grad and not p.is_meta for p in everything)
     for label, p in label_parameters(group):
         if id(p) in known:
@@ -150,7 +149,7 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
             raise UsageError(
                 f"{owner} updates dense parameters, but parameter {label} is stored as {p.layout}"
             )
-        check_placement(owner, label, p, looks_at_whole, sends)
+        check_placement(owner, label, p, looks_at_whole)
         if is_sharded(p) and not getattr(optimizer, "takes_shards", True):
             raise UsageError(
                 f"{owner} takes no DTensors, and parameter {label} is one: an optimizer that is "
@@ -190,6 +189,6 @@ def check_first_step(optimizer: Any) -> None:
         option = next((f"{name} with {key}={group[key]}" for key in OF_STEP if group[key]), "")
         looks_at_whole = "whole" in owner.requirements or bool(option)
         for label, p in label_parameters(group):
-            check_placement(option or name, label, p, looks_at_whole, owner.exchanges_matrices)
+            check_placement(option or name, label, p, looks_at_whole)
             check_gradient(label, p)
     vars(optimizer)["_checked"] = count
