@@ -32,7 +32,8 @@ class Health(Callback):
 
     With several optimizers the tags contain their names, `grad_norm/<optimizer>/<group>`. Other
     updates cost nothing. A logged update needs a copy of the parameters. Norms are of whole
-    tensors, also of sharded ones. Updates in the backward pass are not logged.
+    tensors, also of sharded ones. Updates in the backward pass are logged if
+    `release_gradients` makes them.
 
     Args:
         every: the distance of two logged updates.

@@ -12,6 +12,7 @@ import lit_optim
 from lit_optim import UsageError, release_gradients
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from tests.optimizers.running import NAMES, class_of
+from tests.sharding import products
 from tests.sharding.processes import processes
 
 STEPS = 4
@@ -104,3 +105,22 @@ def test_what_cannot_be_released_is_refused(kind, message):
     for answer in processes(2).run(refused, kind):
         assert answer.startswith(message)
         assert "\n" not in answer
+
+
+def test_the_command_line(tmp_path):
+    line = ("trainer=fsdp_cpu", "optimizer=lamb", "callbacks=health", "callbacks.health.every=2",
+            "trainer.max_steps=6", "trainer.gradient_clip_algorithm=value",
+            "trainer.gradient_clip_val=0.01")  # fmt: skip
+    for released in ("false", "true"):
+        more = (*line, f"trainer.gradient_release={released}")
+        results = processes(2).run(products.train, str(tmp_path / released), *more)
+        assert [one.get("steps") for one in results] == [6, 6], results
+    plain, found = (products.saved(tmp_path / released) for released in ("false", "true"))
+    for name, value in plain["state_dict"].items():
+        assert torch.equal(found["state_dict"][name], value)
+    [states], [others] = plain["optimizer_states"], found["optimizer_states"]
+    for index, state in states["state"].items():
+        torch.testing.assert_close(others["state"][index], state, rtol=0, atol=0)
+    line = ("trainer=fsdp_cpu", "optimizer=muon", "trainer.gradient_release=true")
+    for one in processes(2).run(products.train, str(tmp_path / "muon"), *line):
+        assert one["error"].startswith("Muon exchanges whole matrices between processes")
