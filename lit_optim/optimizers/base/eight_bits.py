@@ -123,6 +123,20 @@ def decode_as(p: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     return join(values, p) if is_sharded(codes) else values
 
 
+def as_bytes(p: Tensor, low: Tensor) -> Tensor:
+    """The low bits of p, int16, as pairs of bytes [..., 2]: no backend sends int16."""
+    local = local_tensor(low).unsqueeze(-1).view(torch.int8)
+    return join(local, p, (*p.shape, 2))
+
+
+def copy_bytes(p: Tensor, low: Tensor, saved: Tensor) -> bool:
+    """Copy what `as_bytes` made into the low bits of p; False if it is something else."""
+    if saved.dtype != torch.int8 or saved.shape != (*p.shape, 2):
+        return False
+    local_tensor(low).copy_(fit(saved, p).contiguous().view(torch.int16).squeeze(-1))
+    return True
+
+
 def _row(p: Tensor) -> int:
     return math.prod(p.shape[1:])
 

@@ -107,9 +107,11 @@ class Elementwise(OptimizerBase):
 
     def spread_states(self, p: Tensor, group: Group, state: dict[str, Any]) -> dict[str, Any]:
         coded = [name for name in state if name + SCALE in state]
-        if not coded:
+        if not coded and LOW_BITS not in state:
             return state
         state = dict(state)
+        if LOW_BITS in state:
+            state[LOW_BITS] = eight_bits.as_bytes(p, state[LOW_BITS])
         for name in coded:
             if eight_bits.has_whole_blocks(p):
                 packed = eight_bits.pack(p, state[name], state[name + SCALE])
@@ -129,11 +131,13 @@ class Elementwise(OptimizerBase):
             if name not in saved:
                 self._reject_state(name)
             self._load_state(p, name, tensors, saved, f"{name} of parameter {label}")
-        for name in (*self.other_states, LOW_BITS):
-            if name in tensors and name in saved:
-                self.copy_saved(tensors[name], saved[name], f"{name} of parameter {label}")
-            elif name in tensors and name != LOW_BITS:
+        for name in self.other_states:
+            if name not in saved:
                 self._reject_state(name)
+            self.copy_saved(tensors[name], saved[name], f"{name} of parameter {label}")
+        low = saved.get(LOW_BITS) if LOW_BITS in tensors else None
+        if low is not None and not eight_bits.copy_bytes(p, tensors[LOW_BITS], low):
+            self.copy_saved(tensors[LOW_BITS], low, f"{LOW_BITS} of parameter {label}")
         return tensors
 
     def _load_state(

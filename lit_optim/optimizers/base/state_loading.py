@@ -54,7 +54,7 @@ class StateLoading(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this class or of torch's class, with states at full precision."""
-        state_dict = run_load_pre_hooks(self, state_dict)
+        state_dict = run_load_pre_hooks(self, check_form(type(self).__name__, state_dict))
         with without_hooks(self):
             self._load(state_dict)
         run_load_post_hooks(self)
@@ -186,6 +186,27 @@ class StateLoading(torch.optim.Optimizer):
                 raise UsageError(
                     f"{type(self).__name__} has {len(value)} {key}, but the state has {given!r}"
                 )
+
+
+def check_form(owner: str, state_dict: Any) -> dict[str, Any]:
+    """Check that something has the form of a state dict.
+
+    Raises:
+        UsageError: it does not.
+    """
+    given: dict[str, Any] = state_dict if isinstance(state_dict, dict) else {}
+    states, groups = given.get("state"), given.get("param_groups")
+    has_states = isinstance(states, dict) and all(isinstance(x, dict) for x in states.values())
+    has_groups = isinstance(groups, list | tuple) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
+        for group in groups
+    )
+    if not (has_states and has_groups):
+        raise UsageError(
+            f"{owner}: what is loaded is no state dict of an optimizer, which has the states of "
+            "parameters and the param_groups"
+        )
+    return given
 
 
 def _is_empty(name: str, value: Any) -> bool:
