@@ -162,10 +162,9 @@ class Checkpoint(ModelCheckpoint):
         failed = isinstance(exception, TrainingFailed)  # then the previous checkpoint is better
         if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
             return
-        if not is_finite(trainer, self._finite_buffers):
-            return
         # the other ranks may wait elsewhere or be gone, so this must not wait for them
-        if is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy"):
+        whole = is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy")
+        if whole and is_finite(trainer, self._finite_buffers):
             name = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint()
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, name)

@@ -15,7 +15,7 @@ from lit_optim import __version__
 from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
 from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
 from lit_optim.errors import UsageError
-from lit_optim.lightning_classes import Callback, LightningModule, Trainer
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.overrides import restart_validation, restore_loop
 from lit_optim.training.protocols import SkipsBatches
@@ -97,6 +97,11 @@ class Resumable(Callback):
     ) -> None:
         for saved in checkpoint.get("lr_schedulers", ()) if self.any_length else ():
             saved["total"] = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning would convert the module after it has loaded float64 weights into it
+        if is_a(trainer.precision_plugin, "plugins.DoublePrecision"):
+            trainer.precision_plugin.convert_module(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = False

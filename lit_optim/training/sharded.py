@@ -125,6 +125,8 @@ class ShardedStrategy(ModelParallelStrategy):
         return torch.load(checkpoint_path, map_location="cpu", mmap=True, weights_only=plain)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        # before it is sharded it may have another precision than the file
+        self.precision_plugin.convert_module(self._module)
         own = self._module.state_dict()
         saved = {
             name: shard_like(value, own[name]) if name in own else value

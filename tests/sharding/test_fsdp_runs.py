@@ -32,11 +32,44 @@ def assert_same(a, b, tolerance):
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_two_processes_train_what_one_trains(name, tmp_path):
-    line = (f"optimizer={name}", "scheduler.total=9")
-    long = (*line, "trainer.max_steps=9")
-    one, two = alone(tmp_path / "one", *long), sharded(2, tmp_path / "two", *long)
+    line = (f"optimizer={name}", "scheduler.total=9", "trainer.max_steps=9")
+    one, two = alone(tmp_path / "one", *line), sharded(2, tmp_path / "two", *line)
     assert one["steps"] == two["steps"] == 9
     for stage in ("final", "test"):
         assert two[stage] == pytest.approx(one[stage], abs=1e-6)
-    whole = saved(tmp_path / "two")
-    assert_same(whole, saved(tmp_path / "one"), NEAR)
+    assert_same(saved(tmp_path / "two"), saved(tmp_path / "one"), NEAR)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("optimizer=muon",),
+        ("optimizer=adamw", "optimizer.state_dtype=int8"),
+        ("optimizer=schedule_free_adamw", "scheduler=constant_warmup"),
+        ("optimizer=soap", "wrapper=ema"),
+        ("optimizer=adafactor", "wrapper=lookahead"),
+    ],
+    ids=lambda line: "-".join(x.split("=")[1] for x in line[:2]),
+)
+def test_runs_resume_on_any_number_of_processes(line, tmp_path):
+    line = (*line, "scheduler.total=9")
+    short, long = (*line, "trainer.max_steps=6"), (*line, "trainer.max_steps=9")
+    go_on = (*long, "resume.horizon=extend")
+    changed = (*go_on, "resume.override=[trainer.devices,trainer.strategy]")
+    assert sharded(2, tmp_path / "whole", *long).get("steps") == 9
+    whole = saved(tmp_path / "whole")
+    for size, more, tolerance in ((2, go_on, TO_THE_BIT), (3, changed, NEAR), (1, changed, NEAR)):
+        place = tmp_path / f"part_{size}"
+        sharded(2, place, *short)
+        again = (f"resume={place}", *more)
+        found = alone(place, *again) if size == 1 else sharded(size, place, *again)
+        assert found.get("steps") == 9, found
+        assert_same(saved(place), whole, tolerance)
+
+
+def test_one_process_resumes_in_float64_to_the_bit(tmp_path):
+    line = ("optimizer=adamw", "scheduler.total=9", "resume.horizon=keep")
+    for place, steps in (("whole", 9), ("part", 6)):
+        alone(tmp_path / place, *line[:2], f"trainer.max_steps={steps}")
+    alone(tmp_path / "part", *line, "trainer.max_steps=9", f"resume={tmp_path}/part")
+    assert_same(saved(tmp_path / "part"), saved(tmp_path / "whole"), TO_THE_BIT)
