@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from torch.testing import assert_close
 
@@ -27,7 +29,12 @@ def assert_same(a, b, tolerance):
     assert_close(dict(a["state_dict"]), dict(b["state_dict"]), **tolerance)
     for first, second in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
         assert first["param_groups"] == second["param_groups"]
-        assert_close(first["state"], second["state"], **tolerance)
+        for one, other in zip(first["state"].values(), second["state"].values(), strict=True):
+            assert_close(_kept(one), _kept(other), **tolerance)
+
+
+def _kept(state):
+    return {name: value for name, value in state.items() if value is not None}
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -44,23 +51,31 @@ def test_two_processes_train_what_one_trains(name, tmp_path):
     "line",
     [
         ("optimizer=muon",),
-        ("optimizer=adamw", "optimizer.state_dtype=int8"),
-        ("optimizer=schedule_free_adamw", "scheduler=constant_warmup"),
         ("optimizer=soap", "wrapper=ema"),
-        ("optimizer=adafactor", "wrapper=lookahead"),
+        ("optimizer=adamw", "optimizer.state_dtype=int8"),
+        pytest.param(
+            ("optimizer=schedule_free_adamw", "scheduler=constant_warmup"), marks=pytest.mark.slow
+        ),
+        pytest.param(("optimizer=adafactor", "wrapper=lookahead"), marks=pytest.mark.slow),
+        pytest.param(("optimizer=shampoo",), marks=pytest.mark.slow),
+        pytest.param(("optimizer=lamb", "wrapper=sam"), marks=pytest.mark.slow),
     ],
     ids=lambda line: "-".join(x.split("=")[1] for x in line[:2]),
 )
 def test_runs_resume_on_any_number_of_processes(line, tmp_path):
+    # blocks of 8-bit states are of shards, which differ in length
+    near = {"rtol": 0, "atol": 2e-2} if "optimizer.state_dtype=int8" in line else NEAR
     line = (*line, "scheduler.total=9")
     short, long = (*line, "trainer.max_steps=6"), (*line, "trainer.max_steps=9")
     go_on = (*long, "resume.horizon=extend")
     changed = (*go_on, "resume.override=[trainer.devices,trainer.strategy]")
     assert sharded(2, tmp_path / "whole", *long).get("steps") == 9
     whole = saved(tmp_path / "whole")
-    for size, more, tolerance in ((2, go_on, TO_THE_BIT), (3, changed, NEAR), (1, changed, NEAR)):
+    sharded(2, tmp_path / "part_2", *short)
+    for size, more, tolerance in ((3, changed, near), (1, changed, near), (2, go_on, TO_THE_BIT)):
         place = tmp_path / f"part_{size}"
-        sharded(2, place, *short)
+        if size != 2:
+            shutil.copytree(tmp_path / "part_2", place)
         again = (f"resume={place}", *more)
         found = alone(place, *again) if size == 1 else sharded(size, place, *again)
         assert found.get("steps") == 9, found

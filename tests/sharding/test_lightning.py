@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -89,13 +89,15 @@ class Net(LightningModule):
         )
 
 
-def fit(how: str, optimizer: str, arguments=(), groups="none", clip=None, accumulate=1):
+def fit(
+    how: str, optimizer: str, arguments=(), groups="none", clip=None, accumulate=1, algorithm=None
+):
     """Train; return the whole parameters by name."""
     kept = dict(os.environ)
     module = Net(optimizer, dict(arguments), groups, stock=how == "stock")
     strategy = {
         "one": "auto",
-        "ddp": "ddp",
+        "ddp": DDPStrategy(find_unused_parameters=True),
         "fsdp2": ShardedStrategy(),
         "stock": ModelParallelStrategy(int(kept.get("WORLD_SIZE", 1)), 1),
     }[how]
@@ -114,6 +116,7 @@ def fit(how: str, optimizer: str, arguments=(), groups="none", clip=None, accumu
             enable_progress_bar=False,
             enable_model_summary=False,
             gradient_clip_val=clip,
+            gradient_clip_algorithm=algorithm,
             accumulate_grad_batches=accumulate,
         )
         trainer.fit(module)
@@ -135,13 +138,39 @@ def assert_same(how: str, *arguments, size: int = 2) -> None:
             torch.testing.assert_close(p, one[name], rtol=0, atol=1e-10, msg=name)
 
 
-#: Closures and sparse gradients have no sharded form.
+#: Closures and sparse gradients have no sharded form here.
 NAMES = [name for name in class_places() if name not in ("LBFGS", "SparseAdam")]
-SAMPLE = ("AdamW", "Muon", "ScheduleFreeAdamW")
+SAMPLE = ("Lamb", "Muon", "ScheduleFreeAdamW")
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in SAMPLE else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
-)
+def sample(names, chosen):
+    return [n if n in chosen else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", sample(NAMES, SAMPLE))
 def test_fsdp2_trains_what_one_process_trains(name):
     assert_same("fsdp2", name)
+
+
+@pytest.mark.parametrize("name", sample(NAMES, ("Muon",)))
+def test_ddp_trains_what_one_process_trains(name):
+    assert_same("ddp", name)
+
+
+@pytest.mark.parametrize("name", sample(NAMES, ("NorMuon",)))
+def test_a_module_that_shards_itself_trains_what_one_process_trains(name):
+    assert_same("stock", name, size=3)
+
+
+@pytest.mark.parametrize("groups", ["layers", "rules"])
+@pytest.mark.parametrize("name", ["AdamW", "Muon", "Adafactor"])
+def test_groups_of_sharded_modules_are_those_of_whole_ones(name, groups):
+    assert_same("fsdp2", name, (), groups)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SOAP"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_clipping_and_accumulation(name, algorithm):
+    limit = {"norm": 0.1, "value": 1e-3}[algorithm]
+    assert_same("fsdp2", name, (("max_precondition_dim", 6),) if name == "SOAP" else (), "none",
+                limit, 2, algorithm)  # fmt: skip
