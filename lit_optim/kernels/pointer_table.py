@@ -91,10 +91,9 @@ class PointerTable:
         for size in sizes:
             end += -(-size // CHUNK)
             ends.append(end)
-        places = places or [Place(0, size) for size in sizes]
-        wholes = array("q", [place.numel for place in places])
-        firsts = array("q", [place.first for place in places])
-        self.arrays = [ends, array("q", sizes), array("q", numbers), wholes, firsts, self.pointers]
+        places = places or [Place(0, size, size) for size in sizes]
+        where = [array("q", column) for column in zip(*places, strict=True)]
+        self.arrays = [ends, array("q", sizes), array("q", numbers), *where, self.pointers]
         self.chunks = end
         self.scratch = array("d")
         #: The sums that the rule returned at the last call, tensor by tensor.

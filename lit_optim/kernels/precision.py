@@ -66,15 +66,19 @@ class State:
 
 
 class Place(NamedTuple):
-    """Where a shard is in its whole tensor.
+    """Where a shard is in its whole tensor: runs of consecutive elements, equally far apart.
 
     Args:
         first: the position of its first element.
         numel: the number of elements of the whole tensor.
+        run: the number of elements of a run.
+        gap: the number of elements of the whole tensor between two runs.
     """
 
     first: int
     numel: int
+    run: int
+    gap: int = 0
 
 
 def compute_dtype(p: Tensor) -> torch.dtype:
@@ -231,7 +235,14 @@ def rounding_key(number: int, t: int, word: int) -> int:
     )
 
 
-def rounding_bits(key: int, half: int, first: int, count: int, device: torch.device) -> Tensor:
+def rounding_bits(
+    key: int,
+    half: int,
+    first: int,
+    count: int,
+    device: torch.device,
+    place: Place | None = None,
+) -> Tensor:
     """Return 16 random bits for each of the elements from `first` on, as int64.
 
     Args:
@@ -240,8 +251,12 @@ def rounding_bits(key: int, half: int, first: int, count: int, device: torch.dev
         first: the position of the first element in its tensor.
         count: the number of elements.
         device: of the result.
+        place: where the tensor is in a whole one, if it is a shard.
     """
     position = torch.arange(first, first + count, dtype=torch.int64, device=device)
+    if place is not None:
+        gaps = position // place.run * place.gap if place.gap else 0
+        position = place.first + position + gaps
     x = (position & WORD_MASK) * 0x9E3779B1 + (position >> 32) * 0x85EBCA77 + key
     bits: Tensor = hash_bits(x & WORD_MASK) >> (16 * half)
     return bits & 0xFFFF

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_optim.kernels import precision
 from lit_optim.kernels.ir import Rule
-from lit_optim.kernels.precision import BLOCK, LOW_BITS, SCALE, clamp_to_dtype
+from lit_optim.kernels.precision import BLOCK, LOW_BITS, SCALE, Place, clamp_to_dtype
 
 #: The number of elements processed at a time on a CPU. The temporaries of a rule (about 1 MB) then
 #: stay in the cache; for whole tensors their pages would be mapped and faulted in at every step,
@@ -31,7 +31,7 @@ def step(
     t: int,
     number: int = 0,
     in_parts: bool = True,
-    first: int = 0,
+    place: Place | None = None,
 ) -> dict[str, Tensor]:
     """Update one tensor once, in place: a, b, u, s' = rule(g, p, s, h); p = a p − b u; s = s'.
 
@@ -46,7 +46,7 @@ def step(
         t: the number of this update, from which the bits for stochastic rounding are derived.
         number: the number of the parameter, likewise.
         in_parts: whether the rule is elementwise, so that it may run on a part of the tensor.
-        first: the position of the first element, if the tensor is a shard of a larger one.
+        place: where the tensor is in a whole one, if it is a shard.
 
     Returns:
         The reductions: sums that the rule returns besides the new states.
@@ -69,7 +69,7 @@ def step(
         for name in states:
             if name + SCALE in state:
                 part[name + SCALE] = state[name + SCALE][start // BLOCK : -(-end // BLOCK)]
-        seed = t, number, first + start
+        seed = t, number, place, start
         sums = _step_part(rule, parameter[start:end], gradient[start:end], part, states, h, seed)
         reductions = {name: reductions.get(name, 0) + value for name, value in sums.items()}
     if x is not p:
@@ -91,7 +91,7 @@ def _step_part(
     part: dict[str, Tensor],
     states: Sequence[str],
     h: SimpleNamespace,
-    seed: tuple[int, int, int],
+    seed: tuple[int, int, Place | None, int],
 ) -> dict[str, Tensor]:
     dtype = precision.compute_dtype(p)
     x = precision.join_master(p, part[LOW_BITS]) if LOW_BITS in part else p.to(dtype)
@@ -105,11 +105,11 @@ def _step_part(
         p.mul_(a).sub_(u, alpha=clamp_to_dtype(b, dtype))
     else:
         p.copy_(a * x - b * u)
-    t, number, start = seed
+    t, number, place, start = seed
     for k, name in enumerate(name for name in states if name in new):
         random_bits = None
         if part[name].dtype not in (torch.float64, torch.float32):
             key = precision.rounding_key(number, t, k // 2)
-            random_bits = precision.rounding_bits(key, k % 2, start, len(p), p.device)
+            random_bits = precision.rounding_bits(key, k % 2, start, len(p), p.device, place)
         precision.encode(new[name].to(dtype), part[name], part.get(name + SCALE), random_bits)
     return {name: value for name, value in new.items() if name not in states}

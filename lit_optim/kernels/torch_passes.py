@@ -50,7 +50,7 @@ def step_by_pass(program: Program, shards: Sequence[Shard], h: SimpleNamespace, 
     def run(k: int, rule: Rule) -> dict[str, Tensor]:
         one = shards[k]
         return torch_executor.step(
-            rule, one.p, one.g, one.state, program.states, h, t, one.number, first=one.place.first
+            rule, one.p, one.g, one.state, program.states, h, t, one.number, place=one.place
         )
 
     for sums in program.passes:

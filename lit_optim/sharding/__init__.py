@@ -7,10 +7,10 @@ asked for at the same time is sent together.
 
 from lit_optim.sharding.placement import (
     Sharding,
-    first_position,
     is_sharded,
     local_gradient,
     local_tensor,
+    runs_of,
 )
 from lit_optim.sharding.requests import Request, Steps, run_together
 from lit_optim.sharding.sums import Sums, add_up, are_zero, has_nonzero
@@ -23,7 +23,6 @@ __all__ = [
     "Sums",
     "add_up",
     "are_zero",
-    "first_position",
     "free_gathered",
     "gather_wholes",
     "has_nonzero",
@@ -31,5 +30,6 @@ __all__ = [
     "local_gradient",
     "local_tensor",
     "run_together",
+    "runs_of",
     "shard_like",
 ]

@@ -58,18 +58,43 @@ def local_tensor(x: Tensor) -> Tensor:
     return local
 
 
-def first_position(x: Tensor) -> int:
-    """The position in the whole tensor of the first element of this process's shard."""
+class Runs(NamedTuple):
+    """Where the elements of a shard are in the whole tensor: in runs, equally far apart.
+
+    Args:
+        first: the position of the first element.
+        length: the number of consecutive elements of a run; at least 1.
+        gap: the number of elements of other shards between two runs.
+    """
+
+    first: int
+    length: int
+    gap: int
+
+
+def runs_of(x: Tensor) -> Runs:
+    """The runs of this process's shard; a whole tensor is one.
+
+    Of a shard that is cut along more than one dimension after the first they are those of the last
+    such dimension.
+    """
     if not is_sharded(x):
-        return 0
+        return Runs(0, max(x.numel(), 1), 0)
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     mesh, placements = x.device_mesh, x.placements  # type: ignore[attr-defined]
-    _, offsets = compute_local_shape_and_global_offset(x.shape, mesh, placements)
-    position = 0
+    own, offsets = compute_local_shape_and_global_offset(x.shape, mesh, placements)
+    first = 0
     for size, offset in zip(x.shape, offsets, strict=True):
-        position = position * size + offset
-    return position
+        first = first * size + offset
+    length = gap = 1
+    for dim in reversed(range(x.ndim)):
+        length *= own[dim]
+        if dim and own[dim] != x.shape[dim]:
+            gap *= x.shape[dim] - own[dim]
+            return Runs(first, max(length, 1), gap)
+        gap *= x.shape[dim]
+    return Runs(first, max(length, 1), 0)
 
 
 def local_gradient(p: Tensor, g: Tensor) -> Tensor:

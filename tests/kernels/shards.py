@@ -64,7 +64,22 @@ def cut(row):
             for k, x in enumerate(row)
         ]
         for first, last in places
-    ], [Place(first, CUTS[-1]) for first, _ in places]
+    ], [Place(first, CUTS[-1], max(last - first, 1)) for first, last in places]
+
+
+def cut_columns(row, place, width=512):
+    """The rows of the two shards of a matrix [16, 512] that is cut at a column; they are copies."""
+    scale, size = len(row) > 4, 16 * width
+    rows = []
+    for first, last in ((0, place), (place, width)):
+        own = []
+        for k, x in enumerate(row):
+            unit = 256 if scale and k in (4, 5) else 1
+            matrix = x[: size // unit].view(16, -1)
+            own.append(matrix[:, first // unit : last // unit].reshape(-1).clone())
+        rows.append(own)
+    places = [Place(0, size, place, width - place), Place(place, size, width - place, place)]
+    return rows, places
 
 
 def state_of(row):

@@ -17,24 +17,24 @@ from tests.kernels.shards import FORMATS, NAMES, H, rule
 NUMBER, T = 3, 7
 
 
-def in_torch(row, whole):
-    if whole:
+def in_torch(row, shards_of=None):
+    if shards_of is None:
         p, g, state = row[0], row[1], shards.state_of(row)
         torch_executor.step(rule, p, g, state, NAMES, H, T, NUMBER, in_parts=False)
         return
     program, parts = trace_rule(rule, NAMES, vars(H)), []
-    for own, place in zip(*shards.cut(row), strict=True):
+    for own, place in zip(*shards_of, strict=True):
         shard = Shard(own[0], own[1], shards.state_of(own), NUMBER, place)
         parts.append(torch_passes.step_by_pass(program, [shard], H, T))
     shards.run_together(parts)
 
 
-def natively(row, whole):
-    if whole:
+def natively(row, shards_of=None):
+    if shards_of is None:
         assert cpu.step("passes", rule, cpu.PointerTable([row], [NUMBER]), NAMES, H, T) is None
         return
     parts = []
-    for own, place in zip(*shards.cut(row), strict=True):
+    for own, place in zip(*shards_of, strict=True):
         table = cpu.PointerTable([own], [NUMBER], [place])
         parts.append(cpu.step_by_pass("passes", rule, table, NAMES, H, T))
     shards.run_together(parts)
@@ -47,12 +47,25 @@ BOTH = [in_torch, pytest.param(natively, marks=requirements.compiler)]
 @pytest.mark.parametrize("run", BOTH)
 def test_shards_are_updated_as_the_whole(run, formats):
     found, expected = (shards.make_row(FORMATS[formats]) for _ in range(2))
-    run(found, False)
-    run(expected, True)
+    run(found, shards.cut(found))
+    run(expected)
     shards.compare(found, expected)
     before = shards.make_row(FORMATS[formats])
     assert not torch.equal(before[0], found[0])
     assert not torch.equal(before[2], found[2])
+
+
+@pytest.mark.parametrize(("formats", "place"), [("bfloat16", 37), ("8 bits and low bits", 256)])
+@pytest.mark.parametrize("run", BOTH)
+def test_columns_are_updated_as_in_the_whole(run, formats, place):
+    """Random bits, too, are those of the positions in the whole matrix."""
+    matrix = shards.make_row(FORMATS[formats])
+    matrix = [x[: 32 if len(x) < 256 else 16 * 512].clone() for x in matrix]
+    rows, places = shards.cut_columns(matrix, place)
+    run(matrix, (rows, places))
+    run(matrix)
+    for found, expected in zip(rows, shards.cut_columns(matrix, place)[0], strict=True):
+        shards.compare(found, expected)
 
 
 @requirements.compiler

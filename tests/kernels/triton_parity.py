@@ -197,17 +197,30 @@ def test_reductions_of_a_rule(dtype):
             assert table.reductions[name][k] == pytest.approx(value, rel=1e-5, abs=1e-4)
 
 
+def run_shards(rows, places):
+    tables = (cuda.PointerTable([o], [3], [at]) for o, at in zip(rows, places, strict=True))
+    shards.run_together(
+        [cuda.step_by_pass("passes", shards.rule, x, shards.NAMES, shards.H, 7) for x in tables]
+    )
+
+
+def test_columns_are_updated_as_in_the_whole():
+    matrix = [x[: 16 * 512].to(DEVICE) for x in shards.make_row(shards.FORMATS["bfloat16"])]
+    rows, places = shards.cut_columns(matrix, 37)
+    run_shards(rows, places)
+    table = cuda.PointerTable([matrix], [3])
+    assert cuda.step("passes", shards.rule, table, shards.NAMES, shards.H, 7) is None
+    for found, expected in zip(rows, shards.cut_columns(matrix, 37)[0], strict=True):
+        shards.compare(found, expected)
+
+
 @pytest.mark.parametrize("formats", shards.SAMPLE)
 def test_shards_are_updated_as_the_whole(formats):
     rows = [shards.make_row(shards.FORMATS[formats]) for _ in range(2)]
     found, expected = ([x.to(DEVICE) for x in row] for row in rows)
     table = cuda.PointerTable([expected], [3])
     assert cuda.step("passes", shards.rule, table, shards.NAMES, shards.H, 7) is None
-    parts = []
-    for own, place in zip(*shards.cut(found), strict=True):
-        table = cuda.PointerTable([own], [3], [place])
-        parts.append(cuda.step_by_pass("passes", shards.rule, table, shards.NAMES, shards.H, 7))
-    shards.run_together(parts)
+    run_shards(*shards.cut(found))
     shards.compare(found, expected)
     assert not torch.equal(found[0].cpu(), shards.make_row(shards.FORMATS[formats])[0])
 

@@ -135,7 +135,7 @@ def test_options_that_look_at_whole_tensors(where, executor):
     assert_equal([(n, one | {"executor": executor}) for n in names for one in OPTIONS], where)
 
 
-@pytest.mark.parametrize("where", ["rows", "hybrid"])
+@pytest.mark.parametrize("where", ["rows", "hybrid", "columns"])
 def test_low_precision_is_that_of_one_process_to_the_bit(where):
     """Rounding bits are those of positions in the whole tensor; blocks of 256 are rows."""
     whole = {"clip_update": 0.1, "cautious": True}
@@ -147,6 +147,8 @@ def test_low_precision_is_that_of_one_process_to_the_bit(where):
     ]
     names = ["adamw", "lion", "lamb", "schedule_free_adamw"]
     cases = [(name, kind) for name in names for kind in kinds[: 4 if name == "adamw" else 3]]
+    if where == "columns":  # do not consist of whole blocks
+        cases = [case for case in cases if case[1]["state_dtype"] != "int8"]
     assert_equal(cases, where, 0.0, torch.bfloat16)
 
 

@@ -43,15 +43,31 @@ static void {name}(const Call *call, const double *h, uint32_t t, int64_t begin,
         const double numel = (double)call->wholes[k];
 {per_tensor}
         for (int64_t chunk = begin; chunk < last; ++chunk) {{
-            const int64_t start = (chunk - first) * CHUNK;
-            const int64_t left = call->sizes[k] - start;
-            const int count = left < CHUNK ? (int)left : CHUNK;
+{chunk}
 {per_chunk}
+{close}
         }}
         begin = last;
     }}
 }}
 """
+
+WHOLE_CHUNK = """\
+            const int64_t start = (chunk - first) * CHUNK;
+            const int64_t left = call->sizes[k] - start;
+            const int count = left < CHUNK ? (int)left : CHUNK;"""
+
+#: A part of a chunk is in one run, so that its positions in the whole tensor are consecutive.
+RUNS_OF_CHUNK = """\
+            const int64_t left = call->sizes[k] - (chunk - first) * CHUNK;
+            const int64_t stop = (chunk - first) * CHUNK + (left < CHUNK ? left : CHUNK);
+            const int64_t run = call->runs[k], gap = run % {unit} ? 0 : call->gaps[k];
+            int count;
+            for (int64_t start = (chunk - first) * CHUNK; start < stop; start += count) {{
+            const int64_t part = gap && run - start % run < stop - start ? run - start % run
+                                                                         : stop - start;
+            const int64_t place = call->firsts[k] + start + (gap ? start / run * gap : 0);
+            count = (int)part;"""
 
 LOOP = """\
 #pragma GCC ivdep
@@ -162,7 +178,8 @@ class _CWriter(KernelWriter):
         states = self.program.states
         targets += [index for name, index in self.program.outputs if name in states]
         targets += self.summands(self.reductions)
-        passes.append(self._write_pass("update", targets, self._write_update(targets)))
+        has_runs = bool(self.random_words(STOCHASTIC_FORMATS)) and not self.reductions
+        passes.append(self._write_pass("update", targets, self._write_update(targets), has_runs))
         reductions = ""
         if self.reductions:
             reductions = BARRIER + self._write_combine(first, len(self.slot))
@@ -172,14 +189,19 @@ class _CWriter(KernelWriter):
     def _write_combine(self, first: int, last: int) -> str:
         return COMBINE.format(first=first, last=last, sums=len(self.slot))
 
-    def _write_pass(self, name: str, targets: list[int], per_chunk: str) -> str:
+    def _write_pass(
+        self, name: str, targets: list[int], per_chunk: str, has_runs: bool = False
+    ) -> str:
         inputs = [i for index in targets for i in (index, *self._summand_of(index))]
+        unit = "BLOCK" if self.in_8_bits else "1"  # no part begins within a block
         return PASS.format(
             name=name,
             width=len(self.stored),
             sums=len(self.slot),
             per_call=indent(1, self._write_once(inputs, "call")),
             per_tensor=indent(2, self._write_once(inputs, "tensor")),
+            chunk=RUNS_OF_CHUNK.format(unit=unit) if has_runs else WHOLE_CHUNK,
+            close="            }" if has_runs else "",
             per_chunk=indent(3, self._write_pointers()) + "\n" + per_chunk,
         )
 
@@ -289,7 +311,9 @@ class _CWriter(KernelWriter):
     def _write_random_words(self) -> tuple[list[str], list[str]]:
         """Write the keys of a chunk and the random words of an element."""
         words = self.random_words(STOCHASTIC_FORMATS)
-        place = ["const int64_t place = call->places[k] + start;"] if words else []
+        place = []
+        if words and self.reductions:
+            place.append("const int64_t place = call->firsts[k] + start;")
         keys = [
             f"const uint32_t key{w} = "
             f"hash_bits(hash_bits(hash_bits((uint32_t)call->numbers[k]) + t) + {w})"

@@ -16,10 +16,10 @@ enum { CHUNK = 4096, BLOCK = 256 };
 
 /* The tensors of a call. They are processed in chunks, which no two threads share: `ends` counts
    the chunks up to and including each tensor, `begin` and `end` are the chunks to process. A tensor
-   may be a shard, which begins at a place in the whole one. */
+   may be a shard: runs of elements with gaps between them in the whole one. */
 typedef struct {
     int64_t count, begin, end;
-    const int64_t *ends, *sizes, *numbers, *wholes, *places;
+    const int64_t *ends, *sizes, *numbers, *firsts, *wholes, *runs, *gaps;
     void *const *tensors;
     double *scratch;  /* the sums of each tensor, then of each chunk */
     int64_t pass;     /* the pass to make, from 1; 0: all of them */

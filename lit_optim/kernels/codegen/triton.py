@@ -1,9 +1,9 @@
 """Generates Triton kernels over the elements of many tensors from a traced rule.
 
 The tensors of a call are listed in a table of int64: for each row the end of its chunks, for each
-row its size, the number of its parameter, the size of the whole tensor that it is a shard of and
-the place where it begins in that, and then, row by row, the addresses of its tensors. A Triton
-program processes one chunk. Sums go through `scratch`: the totals of each row, then the partial
+row its size, the number of its parameter and the fields of its `Place` in the whole tensor that it
+is a shard of, and then, row by row, the addresses of its tensors. A Triton program processes one
+chunk. Sums go through `scratch`: the totals of each row, then the partial
 sums of each chunk.
 """
 
@@ -53,10 +53,10 @@ def {name}(table, owners, scratch, {annotated}):
     chunk = tl.program_id(0)
     row = tl.load(owners + chunk).to(tl.int64)
     size = tl.load(table + count + row)
-    numel = tl.load(table + 3 * count + row).to(tl.float64)
+    numel = tl.load(table + 4 * count + row).to(tl.float64)
     start = (chunk - tl.load(table + row) + (size + CHUNK - 1) // CHUNK).to(tl.int64) * CHUNK
     left = tl.where(size - start < CHUNK, size - start, CHUNK).to(tl.int32)
-    row_start = table + 5 * count + row * {width}
+    row_start = table + 7 * count + row * {width}
 {body}
     if (left == CHUNK) & (({addresses}) % 16 == 0):
         {name}_chunk({passed}, CHUNK, True)
@@ -233,10 +233,10 @@ class _TritonWriter(KernelWriter):
         targets = [program.a, program.b, program.u, *(index for _, index in program.outputs)]
         a, b, u = (f"v{index}" for index in targets[:3])
         body = [f"p0 = {self.write_load('p')}", *self._write_elements(targets, "p0")]
-        body += [
-            f"word{w} = hash_bits(key{w} + i.to(tl.uint32) * 0x9E3779B1)"
-            for w in self.random_words(STOCHASTIC_FORMATS)
-        ]
+        if words := self.random_words(STOCHASTIC_FORMATS):
+            body += ["spot = i.to(tl.uint32)", "if gap != 0:"]
+            body += ["    spot = (i + (rest + i) // run * gap).to(tl.uint32)"]
+        body += [f"word{w} = hash_bits(key{w} + spot * 0x9E3779B1)" for w in words]
         for number, (name, index) in enumerate(program.new_states):
             body += self._write_store(f"s_{name}", f"v{index}", number)
         if program.keeps_parameter:
@@ -250,9 +250,12 @@ class _TritonWriter(KernelWriter):
         return self._write_pass("update", targets, body)
 
     def _write_keys(self) -> dict[str, str]:
-        number, place = (f"tl.load(table + {k} * count + row)" for k in (2, 4))
+        """Write the keys of a chunk, and what the places of its elements are computed from."""
+        number, first, run, gap = (f"tl.load(table + {k} * count + row)" for k in (2, 3, 5, 6))
         words = self.random_words(STOCHASTIC_FORMATS)
-        return {f"key{w}": f"rounding_key({number}, t, start + {place}, {w})" for w in words}
+        place = f"{first} + start + start // run * gap"
+        where = {"run": run, "gap": gap, "rest": "start % run"} if words else {}
+        return where | {f"key{w}": f"rounding_key({number}, t, {place}, {w})" for w in words}
 
     def _write_store(self, name: str, value: str, number: int) -> Iterable[str]:
         format_, bits = self.format[name], f"(word{number // 2} >> 16)"

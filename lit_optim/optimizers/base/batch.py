@@ -11,9 +11,9 @@ from torch import Tensor
 from lit_optim.kernels.precision import Place
 from lit_optim.sharding.placement import (
     Sharding,
-    first_position,
     local_gradient,
     local_tensor,
+    runs_of,
 )
 
 
@@ -37,7 +37,9 @@ class Batch:
         """Where the i-th shard is in its parameter, counted in real numbers."""
         p = self.whole(i)
         numbers = 2 if p.is_complex() else 1
-        return Place(numbers * first_position(p), numbers * p.numel())
+        runs = runs_of(p)
+        first, length, gap = (numbers * x for x in runs)
+        return Place(first, numbers * p.numel(), length, gap)
 
     def select(self, places: list[int]) -> Batch:
         """The batch of the parameters at these places."""

@@ -276,8 +276,8 @@ class Elementwise(OptimizerBase):
             if p.dtype != torch.bfloat16:  # no longer: the model was converted
                 local.pop(LOW_BITS, None)
             number = numbers.get(id(batch.whole(i)), 0)  # rows of a parameter have no number
-            row, first = (as_real_view(p), as_real(g), local), batch.place(i).first
-            found = torch_executor.step(rule, *row, names, h, t, number, in_parts, first)
+            row, place = (as_real_view(p), as_real(g), local), batch.place(i)
+            found = torch_executor.step(rule, *row, names, h, t, number, in_parts, place)
             if reductions is not None:
                 for name, value in found.items():
                     reductions.setdefault(name, []).append(value)
