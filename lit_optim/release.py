@@ -16,7 +16,6 @@ from typing import Annotated, Any, NoReturn
 from weakref import ref
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -50,7 +49,9 @@ def release_gradients(
     states. Matrices that a matrix optimizer updates together, in one stack, wait for each other.
     Each `backward` needs its own `step`, with or without a closure around it. `p.grad` is None
     after the backward pass, so nothing can look at all gradients: clipping by their norm,
-    accumulation and loss scaling are impossible.
+    accumulation and loss scaling are impossible, and `clip_grad_norm_` would do nothing. A weight
+    that the loss also depends on without its gradient (`w.detach()`) may be needed after its
+    update; torch then raises an error about an inplace operation.
 
     Args:
         model: whose parameters they are; under FSDP2 after `fully_shard`.
@@ -98,10 +99,7 @@ def check_release(model: nn.Module, optimizer: Optimizer) -> None:
                 " cannot be released; AdamW, Muon and most others can"
             )
         if getattr(wrapper, "scaler", None) is not None:
-            raise UsageError(
-                "a loss scaler looks at all gradients before the update, so they cannot be "
-                "released; bfloat16 needs no scaler"
-            )
+            _refuse_scaler()
     name = type(inner).__name__
     if not isinstance(inner, OptimizerBase | TorchOptimizer):
         raise UsageError(
@@ -216,11 +214,13 @@ class Release:
             optimizer.step_parameters(optimizer.param_groups[index], params)  # type: ignore[attr-defined]
             for q in params:
                 q.grad = None
+                # a backward pass that would read the old values fails, instead of reading the new
+                torch.autograd.graph.increment_version(q)
 
     def _begin(self, p: Tensor) -> None:
         """Begin an update, whose first gradient is that of p."""
-        if not self._has_begun and (ddp := _find_ddp(p)) is not None:
-            _refuse_averaging(ddp)  # it was made later
+        if not self._has_begun:
+            _reject_others(p)
         self._has_begun = True
         for wrapper in self._wrappers:
             if (alive := wrapper()) is not None:
@@ -231,11 +231,10 @@ class Release:
         optimizer = self._optimizer()
         if optimizer is None:
             return
-        for p in _params(optimizer):
-            if id(p) in self._ready:
-                p.grad = None
-        self._ready.clear()
         params = list(_params(optimizer))
+        for p in params:  # also those that have no hook yet
+            p.grad = None
+        self._ready.clear()
         if any(p.requires_grad and id(p) not in self._handles for p in params):
             self._attach(optimizer)
 
@@ -244,8 +243,8 @@ class Release:
         names = {} if model is None else {id(q): name for name, q in model.named_parameters()}
         raise UsageError(
             f"parameter {names.get(id(p), '?')} got a second gradient before step(), and the first "
-            "was released: gradients cannot be accumulated; call step() after each backward(), "
-            "with a larger batch, or leave out release_gradients"
+            "was released: gradients cannot be accumulated; call step() after each backward() of a "
+            "larger batch, also after one that failed, or leave out release_gradients"
         )
 
 
@@ -256,13 +255,26 @@ def _refuse_averaging(module: nn.Module) -> NoReturn:
     )
 
 
-def _find_ddp(p: Tensor) -> nn.Module | None:
-    """The DistributedDataParallel that averages the gradient of p, if there is one."""
-    if is_sharded(p) or not (dist.is_available() and dist.is_initialized()):
-        return None
-    kinds = (nn.parallel.DistributedDataParallel,)
-    made = [x for x in gc.get_objects() if issubclass(type(x), kinds)]
-    return next((x for x in made if any(p is q for q in x.parameters())), None)
+def _reject_others(p: Tensor) -> None:
+    """Refuse what has been made after gradients were released, and changes that of p later.
+
+    Raises:
+        UsageError: DistributedDataParallel averages it, or a loss scaler is in use.
+    """
+    kinds = (nn.parallel.DistributedDataParallel, torch.amp.GradScaler)
+    for found in [x for x in gc.get_objects() if issubclass(type(x), kinds)]:
+        if isinstance(found, nn.Module):
+            if any(p is q for q in found.parameters()):
+                _refuse_averaging(found)
+        elif found.is_enabled() and found._scale is not None:
+            _refuse_scaler()
+
+
+def _refuse_scaler() -> NoReturn:
+    raise UsageError(
+        "a loss scaler looks at all gradients before the update, so they cannot be released; "
+        "bfloat16 needs no scaler"
+    )
 
 
 def _make_hook(release: ref[Release]) -> Callable[[Tensor], None]:
