@@ -197,7 +197,7 @@ def serve(
     backend = "nccl" if has_gpus else "gloo"
     dist.init_process_group(backend, f"file://{store}", rank=rank, world_size=world)
     torch.manual_seed(rank)
-    pipe.send(measure(*arguments, device))
+    pipe.send(tuple(measure(*arguments, device)))  # the module has another name here
     dist.barrier()
     dist.destroy_process_group()
 
@@ -216,7 +216,7 @@ def together(world: int, arguments: tuple[str, int, int, int]) -> list[Found]:
             started.append((process, ours))
         for process, pipe in started:
             try:
-                found.append(pipe.recv())
+                found.append(Found(*pipe.recv()))
             except EOFError:
                 raise UsageError("a process failed: its error is above") from None
             process.join()
