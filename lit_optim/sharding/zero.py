@@ -17,18 +17,12 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError
 
 ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
-#: Why an optimizer with a requirement cannot be made of the parameters of one process, and what to
-#: do.
+FSDP2 = "; FSDP2 (fully_shard) shards its state"
+#: Why an optimizer with a requirement cannot be made of the parameters of one process.
 REFUSED = {
-    "closure": (
-        "evaluates the loss of all parameters within a step",
-        "a wrapper may be around it, as in Sam(ZeroRedundancyOptimizer(...))",
-    ),
-    "one_lr": ("looks at all parameters at once", "FSDP2 (fully_shard) shards its state"),
-    "train_eval": (
-        "has train() and eval(), which would reach the parameters of one process",
-        "FSDP2 (fully_shard) shards its state",
-    ),
+    "closure": ("evaluates the loss of all parameters within a step", ""),
+    "one_lr": ("looks at all parameters at once", FSDP2),
+    "train_eval": ("has train() and eval(), which would reach some parameters only", FSDP2),
 }
 
 
@@ -105,8 +99,8 @@ def check_under_zero(name: str, requirements: tuple[str, ...]) -> None:
     for requirement, (reason, remedy) in REFUSED.items():
         if requirement in requirements:
             raise UsageError(
-                f"{name} {reason}, but ZeroRedundancyOptimizer gives each process an optimizer of "
-                f"some of them; {remedy}"
+                f"{name} {reason}, but ZeroRedundancyOptimizer makes one in each process of some "
+                f"parameters{remedy}"
             )
 
 

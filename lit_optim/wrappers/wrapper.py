@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lit_optim.errors import UsageError, describe_value
 from lit_optim.imitated import Imitated
 from lit_optim.sharding.saved import copy_like
-from lit_optim.sharding.zero import check_under_zero, find_zero
+from lit_optim.sharding.zero import find_zero
 from lit_optim.updates import count_updates
 from lit_optim.wrappers.states import WrapperStates
 
@@ -87,9 +87,13 @@ class Wrapper(Imitated, Optimizer):
                 f"wrapper: {name} cannot wrap {type(base).__name__}: both evaluate the loss again "
                 "within a step"
             )
-        if find_zero(self) is not None:
-            own = "train_eval" if hasattr(type(self), "eval") else ""
-            check_under_zero(name, (*self.own_requirements, own))
+        sees_all = "closure" in self.own_requirements or hasattr(type(self), "eval")
+        if sees_all and find_zero(self) is not None:
+            raise UsageError(
+                f"wrapper: {name} looks at all parameters, but ZeroRedundancyOptimizer makes one "
+                f"in each process of some of them; put it around: {name}("
+                "ZeroRedundancyOptimizer(...))"
+            )
         self.__dict__ |= {"base": base, "values": {}}
         for attribute in self.tensors:
             self.__dict__[attribute] = {}

@@ -152,8 +152,8 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
         check_placement(owner, label, p, looks_at_whole)
         if is_sharded(p) and not getattr(optimizer, "takes_shards", True):
             raise UsageError(
-                f"{owner} takes no DTensors, and parameter {label} is one: an optimizer that is "
-                "not torch's own steps the shards of FSDP2 and of tensor parallelism"
+                f"{owner}, which is torch's own, takes no DTensors, and parameter {label} is one: "
+                "AdamW (optimizer=adamw), for one, steps the shards of a tensor"
             )
         if getattr(optimizer, "needs_shapes", False) and is_lazy(p):
             raise UsageError(
