@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_optim.kernels import factored_cpu
 from lit_optim.kernels.factored_cpu import Row
+from lit_optim.kernels.factored_shard_cpu import reason_against
 from lit_optim.kernels.precision import accumulation_dtype, compute_dtype
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.factored_shards import FactoredShard
@@ -88,7 +89,13 @@ class Factored(Tensorwise):
             if p.numel():
                 row = self._row(local, i)
                 numbers = self.numbers(h, row.r.dtype)
-                shards.append(FactoredShard(p, row, numbers, h.maximize))
+                # vectors and empty shards need no kernel
+                is_native = group["executor"] != "torch" and row.c is not None and row.p.numel() > 0
+                if is_native and (reason := reason_against(row)) is not None:
+                    if group["executor"] == "native":
+                        self.reject_native(reason)
+                    is_native = False
+                shards.append(FactoredShard(p, row, numbers, h.maximize, is_native))
         asked = [shard.ask_moments() for shard in shards]
         sums = iter((yield [request for requests in asked for request in requests]))
         for shard, requests in zip(shards, asked, strict=True):

@@ -16,9 +16,13 @@ from torch import Tensor
 
 from lit_optim.kernels.arithmetic import lerp
 from lit_optim.kernels.factored_cpu import Row
+from lit_optim.kernels.factored_shard_cpu import ShardKernel
 from lit_optim.kernels.precision import accumulation_dtype, clamp_to_dtype
 from lit_optim.sharding import Sharding, Sums
 from lit_optim.sharding.dimensions import sharding_of_dimensions
+
+#: How many elements a CPU computes at a time.
+BLOCK = 1 << 16
 
 
 class FactoredShard:
@@ -30,10 +34,14 @@ class FactoredShard:
             column means [..., columns] or [..., 1, columns], of the local rows and columns.
         numbers: the scalars of the kernel.
         maximize: whether to ascend.
+        is_native: whether compiled loops make the passes; torch otherwise.
     """
 
-    def __init__(self, p: Tensor, row: Row, numbers: dict[str, Any], maximize: bool) -> None:
+    def __init__(
+        self, p: Tensor, row: Row, numbers: dict[str, Any], maximize: bool, is_native: bool
+    ) -> None:
         self.p, self.row, self.maximize = p, row, maximize
+        self.kernel = ShardKernel(row) if is_native else None
         self.n = SimpleNamespace(**numbers)
         self.dtype, self.double = row.r.dtype, accumulation_dtype(row.r.device)
         self.everywhere = Sharding.of(p) or Sharding(None, ())
@@ -41,12 +49,16 @@ class FactoredShard:
 
     def ask_moments(self) -> list[Sums]:
         """Request the sums of squares of p, of rows and columns of g, and of matrices."""
-        of_p = self._square_norm(self.row.p).reshape(1)
-        if self.row.c is None:
-            return [Sums(of_p, self.everywhere)]
         rows, columns = self.p.ndim - 2, self.p.ndim - 1
-        of_rows = self._square_norm(self.row.g, -1)
-        of_columns = self._square_norm(self.row.g, -2)
+        if self.kernel is not None:
+            of_p, of_rows, of_columns = self.kernel.add_up()
+            of_rows = of_rows.view(self.row.p.shape[:-1])
+        else:
+            of_p = self._square_norm(self.row.p).reshape(1)
+            if self.row.c is None:
+                return [Sums(of_p, self.everywhere)]
+            of_rows = self._square_norm(self.row.g, -1)
+            of_columns = self._square_norm(self.row.g, -2)
         mean_of_matrix = _store(of_rows / self.p.shape[-1], self.dtype).to(self.double).sum(-1)
         old_sum = self.row.r.reshape(of_rows.shape).sum(-1, dtype=self.double)
         along = {dim: sharding_of_dimensions(self.p, [dim]) for dim in (rows, columns)}
@@ -80,7 +92,12 @@ class FactoredShard:
 
     def ask_size(self) -> Sums:
         """Request the sum of squares of the direction."""
-        return Sums(self._square_norm(self._direction()).reshape(1), self.everywhere)
+        if self.kernel is not None:
+            return Sums(self.kernel.square_direction(self.inverses, self.n.most), self.everywhere)
+        total = self.row.p.new_zeros(1, dtype=self.double)
+        for block in self._blocks():
+            total += self._square_norm(self._direction(block))
+        return Sums(total, self.everywhere)
 
     def move(self, of_direction: Tensor) -> None:
         """Update the shard, given the sum of squares of the direction over all shards."""
@@ -89,18 +106,32 @@ class FactoredShard:
         down = torch.where(~(over <= 1.0) if n.spreads else over > 1.0, over, 1.0)
         scale = torch.where(self.size > n.least_size, self.size, n.least_size)
         b = n.b * scale if n.scaled else n.b
-        w = (-b if self.maximize else b) / down * self._direction()
-        if row.m is not None:
-            w = row.m.copy_(lerp(row.m, w, n.average))
-        p = row.p.to(self.dtype)
-        row.p.copy_(n.a * p - (b * n.weight_decay * p + w))
+        step = (-b if self.maximize else b) / down
+        if self.kernel is not None:
+            shrink = float(b * n.weight_decay)
+            self.kernel.move(self.inverses, [n.most, n.a, shrink, float(step), n.average])
+        for block in self._blocks() if self.kernel is None else ():
+            w = step * self._direction(block)
+            if row.m is not None:
+                w = row.m[block].copy_(lerp(row.m[block], w, n.average))
+            p = row.p[block].to(self.dtype)
+            row.p[block] = n.a * p - (b * n.weight_decay * p + w)
         if row.size is not None:
             row.size.copy_(self.size)
 
-    def _direction(self) -> Tensor:
-        inverse = math.prod(self.inverses[1:], start=self.inverses[0])
+    def _direction(self, block: Any) -> Tensor:
+        parts = [x[block] if len(x) == len(self.row.p) else x for x in self.inverses]
         most = clamp_to_dtype(self.n.most, self.dtype)
-        return self.row.g.to(self.dtype) * inverse.clamp(max=most)
+        inverse = math.prod(parts[1:], start=parts[0]).clamp(max=most)
+        return self.row.g[block].to(self.dtype) * inverse
+
+    def _blocks(self) -> list[Any]:
+        """Parts of the shard, along its first dimension; temporaries of one stay in the cache."""
+        p = self.row.p
+        if p.ndim == 0 or not p.is_cpu:
+            return [...]
+        count = max(1, BLOCK * len(p) // max(1, p.numel()))
+        return [slice(first, first + count) for first in range(0, len(p), count)]
 
     def _square_norm(self, x: Tensor, dim: int | None = None) -> Tensor:
         length: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=self.double)
