@@ -56,24 +56,37 @@ def main() -> None:
         print(*places, sep="\n")
         return
     results, faults = {}, 0
-    for place in places:
-        kind, value = results[place] = matrix.judge(place, WORLD)
-        if kind not in GOOD:
-            faults += 1
-            last = str(value).strip().splitlines()[-1]  # of a traceback
-            print(f"{place}: {kind}: {last}", flush=True)
-    counts = Counter(kind for kind, _ in results.values())
+    for optimizer, own in groupby(places, key=lambda place: place.optimizer):
+        for place in own:
+            kind, value = matrix.judge(place, WORLD)
+            results[place] = kind
+            if kind not in GOOD:
+                faults += 1
+                last = str(value).strip().splitlines()[-1]  # of a traceback
+                print(f"{place}: {kind}: {last}", flush=True)
+        write_rows(make_rows({p: kind for p, kind in results.items() if p.optimizer == optimizer}))
+    write_rows(make_rows(wrapped_results(results, matrix)))
+    counts = Counter(results.values())
     print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
-    wrapped = {
-        place: changes["wrapper"][0].rpartition(".")[2].lower()
-        for place in results
-        if "wrapper" in (changes := matrix.scenarios_of(place.optimizer)[place.scenario])
-    }
-    write_rows(make_rows({place: kind for place, (kind, _) in results.items()}, wrapped))
     if faults:
         sys.exit(
             f"sharding: {faults} of {len(results)} runs are wrong; their rows are as they were"
         )
+
+
+def wrapped_results(results: dict[Any, str], matrix: Any) -> dict[Any, str]:
+    """The results with a wrapper, each in the name of the wrapper instead of the optimizer.
+
+    Those of an optimizer that is refused by itself are left out.
+    """
+    found = {}
+    for place, kind in results.items():
+        changes = matrix.scenarios_of(place.optimizer)[place.scenario]
+        if "wrapper" in changes and results.get(place._replace(scenario="plain")) != "refused":
+            wrapper = changes["wrapper"][0].rpartition(".")[2].lower()
+            scenario = f"{place.optimizer} {place.scenario}"
+            found[place._replace(optimizer=f"wrapper={wrapper}", scenario=scenario)] = kind
+    return found
 
 
 def draw_sample(places: list[Any], number: int) -> list[Any]:
@@ -85,19 +98,11 @@ def draw_sample(places: list[Any], number: int) -> list[Any]:
     return drawn
 
 
-def make_rows(results: dict[Any, str], wrapped: dict[Any, str]) -> dict[str, str]:
-    """The rows of the table without faults.
-
-    Args:
-        results: the kind of result of each place.
-        wrapped: the wrapper of a place, where there is one.
-    """
+def make_rows(results: dict[Any, str]) -> dict[str, str]:
+    """The rows of the table without faults, by name, from the kind of result of each place."""
     parts: dict[str, dict[Any, str]] = {}
     for place, kind in results.items():
         parts.setdefault(place.optimizer, {})[place] = kind
-    for place, wrapper in wrapped.items():
-        if results.get(place._replace(scenario="plain")) != "refused":
-            parts.setdefault(f"wrapper={wrapper}", {})[place] = results[place]
     rows = {}
     for name, own in parts.items():
         if set(own.values()) - GOOD:
