@@ -116,7 +116,7 @@ def make_rows(results: dict[Any, str]) -> dict[str, str]:
 
 
 def judge_cell(results: dict[Any, str]) -> str:
-    """What stands in a cell: `yes`, `yes*` where states are rounded otherwise, or `no`."""
+    """What stands in a cell: `yes`, `no`, or `yes` but for some scenarios."""
     refused = {
         place.scenario.partition(":")[0] for place, kind in results.items() if kind == "refused"
     }
@@ -124,7 +124,7 @@ def judge_cell(results: dict[Any, str]) -> str:
         return "no"
     if refused:
         return f"yes, but not with {'; '.join(sorted(refused))}"
-    return "yes*" if "rounded" in results.values() else "yes"
+    return "yes"
 
 
 def read_rows() -> dict[str, str]:
