@@ -81,6 +81,27 @@ def copy_like(value: Tensor, like: Tensor) -> Tensor:
     return join(part, like)
 
 
+def check_form(owner: str, state_dict: Any) -> dict[str, Any]:
+    """Check that something has the form of a state dict.
+
+    Raises:
+        UsageError: it does not.
+    """
+    given: dict[str, Any] = state_dict if isinstance(state_dict, dict) else {}
+    states, groups = given.get("state"), given.get("param_groups")
+    has_states = isinstance(states, dict) and all(isinstance(x, dict) for x in states.values())
+    has_groups = isinstance(groups, list | tuple) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
+        for group in groups
+    )
+    if not (has_states and has_groups):
+        raise UsageError(
+            f"{owner}: what is loaded is no state dict of an optimizer, which has the states of "
+            "parameters and the param_groups"
+        )
+    return given
+
+
 def _is_alike(value: Any, like: Any) -> bool:
     """Whether two tensors are DTensors that are divided alike."""
     if not is_sharded(like) or value.device_mesh != like.device_mesh:

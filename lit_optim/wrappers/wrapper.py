@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError, describe_value
 from lit_optim.imitated import Imitated
-from lit_optim.sharding.saved import copy_like
+from lit_optim.sharding.saved import check_form, copy_like
 from lit_optim.sharding.zero import find_zero
 from lit_optim.updates import count_updates
 from lit_optim.wrappers.states import WrapperStates
@@ -203,7 +203,7 @@ class Wrapper(Imitated, Optimizer):
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        base_state, own = self._divide(state_dict)
+        base_state, own = self._divide(check_form(type(self).__name__, state_dict))
         self.base.load_state_dict(base_state)
         for attribute in self.tensors:
             getattr(self, attribute).clear()

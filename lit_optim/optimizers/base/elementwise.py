@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_optim.kernels import precision, torch_executor
+from lit_optim.kernels import torch_executor
 from lit_optim.kernels.dispatch import DispatchTable, NativeCall
 from lit_optim.kernels.ir import Passes, Program, Rule
-from lit_optim.kernels.precision import LOW_BITS, SCALE, State, as_real
-from lit_optim.optimizers.base import eight_bits
+from lit_optim.kernels.precision import LOW_BITS, State, as_real
 from lit_optim.optimizers.base.batch import Batch
-from lit_optim.optimizers.base.optimizer import BETAS, OptimizerBase
+from lit_optim.optimizers.base.elementwise_states import ElementwiseStates
+from lit_optim.optimizers.base.optimizer import BETAS
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
 from lit_optim.optimizers.base.shards import (
     as_real_view,
@@ -25,8 +25,7 @@ from lit_optim.optimizers.base.shards import (
 )
 from lit_optim.optimizers.base.torch_step import TorchStep
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
-from lit_optim.sharding import Steps, local_tensor
-from lit_optim.sharding.saved import fit
+from lit_optim.sharding import Steps
 
 __all__ = ["Elementwise", "State"]
 
@@ -36,30 +35,17 @@ EMPTY = Batch()
 MOST_PLANNED = 16
 
 
-class Elementwise(OptimizerBase):
+class Elementwise(ElementwiseStates):
     """An optimizer whose rule is written once, in scalar arithmetic.
 
     A subclass declares `states` and writes `rule`, and `scalars` for what it derives.
     """
 
     takes_complex = True
-    #: The states of a parameter, by torch's names for them.
-    states: ClassVar[dict[str, State]] = {}
-
-    #: States that the rule does not use, at full precision.
-    other_states: ClassVar[dict[str, State]] = {}
     #: torch's own step, where it computes the same; the torch executor then prefers it.
     torch_step: ClassVar[TorchStep | None] = None
     #: Whether a gradient of 0 leaves the states unchanged. Without states, it always does.
     ignores_zeros: ClassVar[bool] = False
-
-    def states_for(self, group: Group) -> dict[str, State]:
-        """The states of a parameter with these hyperparameters."""
-        return {
-            name: state if state.initial_from is None else state.resolve_initial(group)
-            for name, state in self.states.items()
-            if state.when is None or group[state.when]
-        }
 
     def rule(self, g: Value, p: Value, s: Value, h: Value) -> Update:
         """The algorithm as a pure function: returns the direction u and the new states.
@@ -91,74 +77,6 @@ class Elementwise(OptimizerBase):
         h = {name: x for name in self._rule_names() if hasattr(x := group[name], "__float__")}
         h.update(zip(BETAS, group.get("betas", ()), strict=False))
         return h
-
-    def new_state(self, p: Tensor, group: Group) -> dict[str, Tensor]:
-        tensors = {}
-        for name, state in self.states_for(group).items():
-            tensors[name] = precision.create_state(p, state, group["state_dtype"])
-            if tensors[name].dtype in precision.EIGHT_BIT_DTYPES:
-                codes = local_tensor(tensors[name])  # blocks are those of the shard
-                tensors[name + SCALE] = precision.create_scales(codes, state.initial or 0.0)
-        for name, state in self.other_states.items():
-            tensors[name] = precision.create_state(p, state, "float32")
-        if group["master"] == "split" and p.dtype == torch.bfloat16:
-            tensors[LOW_BITS] = torch.zeros_like(p, dtype=torch.int16)
-        return tensors
-
-    def spread_states(self, p: Tensor, group: Group, state: dict[str, Any]) -> dict[str, Any]:
-        coded = [name for name in state if name + SCALE in state]
-        if not coded and LOW_BITS not in state:
-            return state
-        state = dict(state)
-        if LOW_BITS in state:
-            state[LOW_BITS] = eight_bits.as_bytes(p, state[LOW_BITS])
-        for name in coded:
-            if eight_bits.has_whole_blocks(p):
-                packed = eight_bits.pack(p, state[name], state[name + SCALE])
-                state[name], state[name + SCALE] = packed
-            else:
-                state[name] = eight_bits.decode_as(p, state[name], state.pop(name + SCALE))
-        return state
-
-    def load_tensors(
-        self, p: Tensor, group: Group, saved: dict[str, Tensor], label: str
-    ) -> dict[str, Tensor]:
-        """Make the tensors kept for p from a saved state, which may have another precision."""
-        tensors = self.new_state(p, group)
-        if not saved:  # torch's SGD has no buffers at first
-            return tensors
-        for name in self.states_for(group):
-            if name not in saved:
-                self._reject_state(name)
-            self._load_state(p, name, tensors, saved, f"{name} of parameter {label}")
-        for name in self.other_states:
-            if name not in saved:
-                self._reject_state(name)
-            self.copy_saved(tensors[name], saved[name], f"{name} of parameter {label}")
-        low = saved.get(LOW_BITS) if LOW_BITS in tensors else None
-        if low is not None and not eight_bits.copy_bytes(p, tensors[LOW_BITS], low):
-            self.copy_saved(tensors[LOW_BITS], low, f"{LOW_BITS} of parameter {label}")
-        return tensors
-
-    def _load_state(
-        self, p: Tensor, name: str, tensors: dict[str, Tensor], saved: dict[str, Tensor], what: str
-    ) -> None:
-        """Copy a saved state into the one of this name, stored as that is."""
-        now, own_scale = tensors[name], tensors.get(name + SCALE)
-        value, scale = saved[name], saved.get(name + SCALE)
-        if scale is None:
-            if value.shape != p.shape:
-                self._reject_shape(what, value, p.shape)
-            part = fit(value, p)
-        else:
-            if not eight_bits.fits(p, value, scale):
-                self._reject_shape(what, value, p.shape)
-            if own_scale is not None and eight_bits.load(p, now, own_scale, value, scale):
-                return
-            part = eight_bits.read(p, value, scale)
-        now = local_tensor(now)
-        part = torch.empty_like(now, dtype=precision.compute_dtype(p)).copy_(part)
-        precision.encode(precision.flat_view(part), precision.flat_view(now), own_scale, None)
 
     def update_shards(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> Steps:
         names, batch = tuple(self.states_for(group)), batch.local()

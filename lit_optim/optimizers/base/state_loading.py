@@ -21,7 +21,7 @@ from lit_optim.optimizers.base.options import HOW
 from lit_optim.optimizers.base.parameters import label_parameters
 from lit_optim.optimizers.base.types import Group
 from lit_optim.sharding import local_tensor
-from lit_optim.sharding.saved import fit
+from lit_optim.sharding.saved import check_form, fit
 
 #: Keys of torch's groups that say how a step is computed, and AdamW's `decoupled_weight_decay`.
 TORCHS_OWN = {*TORCHS_EXECUTION, "decoupled_weight_decay"}
@@ -186,27 +186,6 @@ class StateLoading(torch.optim.Optimizer):
                 raise UsageError(
                     f"{type(self).__name__} has {len(value)} {key}, but the state has {given!r}"
                 )
-
-
-def check_form(owner: str, state_dict: Any) -> dict[str, Any]:
-    """Check that something has the form of a state dict.
-
-    Raises:
-        UsageError: it does not.
-    """
-    given: dict[str, Any] = state_dict if isinstance(state_dict, dict) else {}
-    states, groups = given.get("state"), given.get("param_groups")
-    has_states = isinstance(states, dict) and all(isinstance(x, dict) for x in states.values())
-    has_groups = isinstance(groups, list | tuple) and all(
-        isinstance(group, dict) and isinstance(group.get("params"), list | tuple)
-        for group in groups
-    )
-    if not (has_states and has_groups):
-        raise UsageError(
-            f"{owner}: what is loaded is no state dict of an optimizer, which has the states of "
-            "parameters and the param_groups"
-        )
-    return given
 
 
 def _is_empty(name: str, value: Any) -> bool:

@@ -15,7 +15,7 @@ from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, TakesTorchsArgu
 from lit_optim.optimizers.base.groups import check_group, join_groups, with_names
 from lit_optim.optimizers.base.parameters import label_parameters, list_params
 from lit_optim.optimizers.base.types import Params
-from lit_optim.sharding import shard_like
+from lit_optim.sharding.saved import check_form, copy_like
 
 
 class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
@@ -63,9 +63,11 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
         Raises:
             UsageError: a group lacks a hyperparameter, because it is of another optimizer.
         """
-        super().load_state_dict(state_dict)
+        super().load_state_dict(check_form(type(self).__name__, state_dict))
         for p, state in self.state.items():
-            state.update({name: shard_like(value, p) for name, value in state.items()})
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    state[name] = copy_like(value, p)
         for group in self.param_groups:
             if missing := self.defaults.keys() - group.keys() - set(TORCHS_EXECUTION):
                 raise UsageError(
