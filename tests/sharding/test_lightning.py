@@ -79,7 +79,7 @@ class Net(LightningModule):
             "layers": partial(lit_optim.param_groups.layer_decay, decay=0.5),
             "rules": partial(
                 lit_optim.param_groups,
-                rules=[{"where": "blocks.*.up*", "lr": 3e-3, "weight_decay": 0.3}],
+                rules=[{"name": "blocks.*.up*", "lr": 3e-3, "weight_decay": 0.3}],
             ),
             "none": None,
         }[self.groups]
