@@ -28,8 +28,8 @@ PAGE = ROOT / "docs" / "sharding.md"
 BEGIN, END = "<!-- sharded -->\n", "<!-- /sharded -->"
 #: The number of processes; a smaller layout is on the first of them.
 WORLD = 4
-#: Results that are no fault: `skipped` is what one process refuses too.
-GOOD = {"equal", "rounded", "refused", "skipped"}
+#: Results without a fault: the text says what is `excepted`; one process refuses what is `skipped`.
+GOOD = {"equal", "excepted", "refused", "skipped"}
 #: The columns, each with the beginnings of the names of its layouts.
 COLUMNS = {
     "FSDP2": ("fsdp2 of",),

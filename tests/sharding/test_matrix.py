@@ -27,7 +27,7 @@ def check(place: Place, world: int | None = None) -> None:
         assert place.optimizer in MAY_REFUSE or place.layout not in PROMISED, value
         assert cell != "yes", f"{place}: {value}"
     else:
-        assert kind in ("equal", "rounded", "skipped"), f"{place}: {kind}: {value}"
+        assert kind in ("equal", "excepted", "skipped"), f"{place}: {kind}: {value}"
         assert cell.startswith("yes") or kind == "skipped", place
 
 
