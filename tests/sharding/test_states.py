@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 import lit_optim
+from tests.optimizers.running import NAMES as ALL
+from tests.optimizers.running import class_of
 from tests.sharding.processes import processes
 
 #: int8 codes of the first weight are saved as codes, since a row has 256 numbers; others as values
 WIDE = (256, 6)
 
 
-def build(dtype: torch.dtype) -> nn.Sequential:
+def build(dtype: torch.dtype, bias: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(WIDE[0], WIDE[1]), nn.Tanh(), nn.Linear(WIDE[1], 3)).to(dtype)
+    first, last = nn.Linear(*WIDE, bias=bias), nn.Linear(WIDE[1], 3, bias=bias)
+    return nn.Sequential(first, nn.Tanh(), last).to(dtype)
 
 
 def shard(model: nn.Sequential, mesh: Any = None) -> None:
@@ -30,7 +33,7 @@ def shard(model: nn.Sequential, mesh: Any = None) -> None:
     fully_shard(model, mesh=mesh)
 
 
-def make(name: str, model: nn.Module, options: dict[str, Any]) -> torch.optim.Optimizer:
+def make(name: str, model: Any, options: dict[str, Any]) -> torch.optim.Optimizer:
     *wrappers, name = name.split(" of ")
     optimizer = getattr(lit_optim, name)(model, **options)
     for wrapper in reversed(wrappers):
@@ -48,7 +51,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
         optimizer.step()
 
 
-def whole(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def whole(model: nn.Module, optimizer: object) -> list[Tensor]:
     """The weights, after their average if there is one."""
     if hasattr(optimizer, "eval"):
         optimizer.eval()
@@ -61,7 +64,7 @@ def whole(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
 def start(name: str, dtype: torch.dtype, options: dict[str, Any], way: str) -> tuple[Any, Any]:
     from torch.distributed.device_mesh import init_device_mesh
 
-    model = build(dtype)
+    model = build(dtype, bias="MuonTorch" not in name)
     if way == "hsdp":
         shard(model, init_device_mesh("cpu", (2, 2), mesh_dim_names=("copy", "shard")))
     elif way == "fsdp":
@@ -157,13 +160,108 @@ def test_states_go_on_on_other_processes(tmp_path, precision, before, after):
     check(tmp_path, "AdamW", precision, before, after, before == 2)
 
 
-MATRICES = ("Muon", "NorMuon", "Scion", "Shampoo", "SOAP", "Adafactor", "AdafactorHF", "Prodigy")
+#: L-BFGS wants a closure, and SparseAdam sparse gradients.
+NAMES = [class_of(name).__name__ for name in ALL if name not in ("lbfgs", "sparse_adam")]
+#: Each kind of base, and who keeps numbers beside tensors.
+BY_DEFAULT = (
+    "SOAP",
+    "NorMuon",
+    "MuonTorch",
+    "AdafactorHF",
+    "Prodigy",
+    "ScheduleFreeAdamW",
+    "NAdam",
+)
+SAMPLED = [
+    pytest.param(name, marks=() if name in BY_DEFAULT else pytest.mark.slow) for name in NAMES
+]
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
-@pytest.mark.parametrize("name", MATRICES)
-def test_states_of_whole_matrices_go_on(tmp_path, name, flat):
+@pytest.mark.parametrize("name", SAMPLED)
+def test_states_of_all_optimizers_go_on(tmp_path, name, flat):
     check(tmp_path, name, "float64", 2, 3 if flat else 2, flat)
+
+
+def save_early(name: str, folder: str, flat: bool) -> list[Tensor]:
+    """Saved before the first update, and with groups and a schedule; then trained."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import state_dict as of_torch
+
+    from lit_optim.schedules.scheduling import schedule
+
+    how = of_torch.StateDictOptions(flatten_optimizer_state_dict=flat)
+    results = []
+    for is_saved in (False, True):
+        model = build(torch.float64)
+        shard(model)
+        groups = lit_optim.param_groups.no_decay(model)
+        optimizer = make(name, groups, {})
+        scheduler = schedule(optimizer, lit_optim.schedules.cosine_warmup(2), steps=5)
+        if is_saved:
+            before = whole(model, object())
+            states = of_torch.get_optimizer_state_dict(model, optimizer, options=how)
+            dcp.save(states, checkpoint_id=folder)
+            dcp.load(states, checkpoint_id=folder)
+            of_torch.set_optimizer_state_dict(model, optimizer, states, options=how)
+            assert all(map(torch.equal, before, whole(model, object())))
+        for step in range(5):
+            train(model, optimizer, range(step, step + 1))
+            scheduler.step()
+        results += whole(model, object())
+    return results
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
+@pytest.mark.parametrize("name", ["AdamW", "Rprop", "Muon", "Ema of SOAP"])
+def test_a_checkpoint_of_a_fresh_optimizer_changes_nothing(tmp_path, name, flat):
+    results = processes(2).run(save_early, name, str(tmp_path), flat)[0]
+    half = len(results) // 2
+    assert half == 4
+    assert all(map(torch.equal, results[:half], results[half:]))
+
+
+def save_late(folder: str) -> bool:
+    """One layer gets its first gradient after the save."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import state_dict as of_torch
+
+    results = []
+    for is_saved in (False, True):
+        model, optimizer = start("AdamW", torch.float64, {}, "fsdp")
+        for step in range(4):
+            train(model, LateHead(model, optimizer, step), range(step, step + 1))
+            if is_saved and step == 1:
+                weights, states = of_torch.get_state_dict(model, optimizer)
+                dcp.save({"model": weights, "optimizer": states}, checkpoint_id=folder)
+                model, optimizer = start("AdamW", torch.float64, {}, "fsdp")
+                weights, states = of_torch.get_state_dict(model, optimizer)
+                found = {"model": weights, "optimizer": states}
+                dcp.load(found, checkpoint_id=folder)
+                of_torch.set_state_dict(
+                    model, optimizer, model_state_dict=weights, optim_state_dict=states
+                )
+        results.append(whole(model, optimizer))
+    return all(map(torch.equal, *results))
+
+
+class LateHead:
+    """An optimizer that sees no gradient of the head in the first two steps."""
+
+    def __init__(self, model: nn.Module, optimizer: Any, step: int) -> None:
+        self.head, self.optimizer, self.step_number = model[2], optimizer, step
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        if self.step_number < 2:
+            self.head.zero_grad()
+        self.optimizer.step()
+
+
+def test_a_parameter_without_a_gradient_so_far_is_saved_too(tmp_path):
+    assert processes(2).run(save_late, str(tmp_path)) == [True, True]
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
