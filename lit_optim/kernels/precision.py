@@ -4,7 +4,7 @@ States in fewer bits are stored with stochastic rounding: a value is rounded up 
 so that it is right on average. With rounding to nearest, a moving average would never see a change
 of less than half of the last bit. The random bits are a hash of the parameter's number, the number
 of the update and the position of the element. They are therefore the same after a resume, on any
-number of threads and in every executor.
+number of threads, in every executor, and in every process that has a shard of the parameter.
 """
 
 from __future__ import annotations

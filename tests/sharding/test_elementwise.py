@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def assert_equal(
     most: float = 1e-10,
     dtype: torch.dtype = torch.float64,
 ) -> None:
-    world = torch.Size(MESHES[where][0]).numel()
+    world = math.prod(MESHES[where][0])
     for found in processes(world).run(difference, cases, where, dtype):
         assert len(found) == len({str(case) for case in cases})
         assert {case: value for case, value in found.items() if not value <= most} == {}
@@ -152,6 +153,39 @@ def test_low_precision_is_that_of_one_process_to_the_bit(where):
     assert_equal(cases, where, 0.0, torch.bfloat16)
 
 
+def train_each_in_its_way(where: str) -> float:
+    """The first process has kernels, the others have none: all send the same messages."""
+    executor = "torch" if dist.get_rank() else "auto"
+    options = OPTIONS[4] | {"executor": executor}
+    return float(*difference([("adamw", options)], where, torch.float64).values())
+
+
+@pytest.mark.parametrize("where", ["rows", "blocks"])
+def test_processes_may_have_different_executors(where):
+    assert max(processes(4).run(train_each_in_its_way, where)) <= 1e-10
+
+
+def train_complex(where: str) -> float:
+    """The largest difference of complex weights, computed as pairs of real ones."""
+    results = []
+    for mesh in (where, ""):
+        x, *gradients = (
+            torch.complex(*values([(5, 7), (5, 7)], k, torch.float64)) for k in range(4)
+        )
+        p = nn.Parameter(place(x, mesh))
+        optimizer = class_of("lamb")([p], lr=0.1)
+        for g in gradients:
+            p.grad = place(g, mesh)
+            optimizer.step()
+        results.append(p.detach())
+    return float((results[0].to_local() - place(results[1], where).to_local()).abs().sum())
+
+
+@pytest.mark.parametrize("where", ["rows", "columns"])
+def test_complex_parameters(where):
+    assert max(processes(math.prod(MESHES[where][0])).run(train_complex, where)) <= 1e-10
+
+
 def count_messages(
     name: str, arguments: dict[str, Any], where: str
 ) -> tuple[list[int], list[list[Tensor]]]:
@@ -185,7 +219,7 @@ def count_messages(
     ids=str,
 )
 def test_a_pass_is_one_message_for_all_tensors_of_all_groups(name, arguments, where, sums):
-    world = torch.Size(MESHES[where][0]).numel()
+    world = math.prod(MESHES[where][0])
     for sizes in processes(world).run(count_messages, name, arguments, where):
         first, later = len(SHAPES) - 1, 2 * len(sums) * [len(SHAPES)]
         assert sizes == [k * first for k in sums] + [
