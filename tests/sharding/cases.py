@@ -169,6 +169,12 @@ def make_case(target: str, changes: dict[str, Any]) -> Case:
     return case
 
 
+def start(case: Case) -> Any:
+    """All weights before training, one after the other."""
+    kind, flags = case.net
+    return np.concatenate([p.detach().ravel() for p in make_net(kind, **flags).parameters()])
+
+
 def train(case: Case, layout: str | None = None) -> tuple[str, Any]:
     """Train in this process, alone or as one of those of a layout.
 

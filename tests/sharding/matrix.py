@@ -12,16 +12,21 @@ from omegaconf import OmegaConf
 
 from lit_optim.config.places import groups, listed_choices
 from tests.optimizers.cases import CASES
-from tests.sharding.cases import TOLERANCE, compare, make_case, scenarios, train
+from tests.sharding.cases import TOLERANCE, compare, make_case, scenarios, start, train
 from tests.sharding.layouts import LAYOUTS
 from tests.sharding.processes import processes
 
 NAMES = sorted(listed_choices("optimizer"))
 #: Settings of an optimizer that would otherwise enlarge the last digit of a gradient to any size:
-#: SOAP takes any eigenbasis where the first gradient has a lower rank than the longer side.
-STABLE = {"lbfgs": {"lr": 0.1, "max_iter": 2}, "soap": {"max_precondition_dim": 6}}
-
-
+#: SOAP takes any eigenbasis where the first gradient has a lower rank than the longer side. Prodigy
+#: would begin with steps that are too small to tell.
+STABLE = {
+    "lbfgs": {"lr": 0.1, "max_iter": 2},
+    "prodigy": {"d0": 1e-3},
+    "soap": {"max_precondition_dim": 6},
+}
+#: What some weight must move by in one process: more than a difference that is found.
+LEAST = 100 * TOLERANCE
 #: Layouts that cut the rows of 256 elements that are a block of an int8 state: those are refused.
 CUT = {"columns of 4", "blocks of 2 x 2"}
 
@@ -97,6 +102,9 @@ def judge(place: Place, world: int | None = None) -> tuple[str, Any]:
         return "skipped", expected
     world = world or LAYOUTS[place.layout].size
     case = case_of(place.optimizer, place.scenario)
+    before = start(case)
+    if compare(expected[: before.size], before) < LEAST:
+        return "failed", "one process does not move the weights"
     results = processes(world).run(train, case, place.layout)
     results = [result for result in results if result[0] != "outside"]
     kinds = {kind for kind, _ in results}
