@@ -14,7 +14,7 @@ from lit_optim.hyperparameters import check, plain
 from lit_optim.kernels.precision import accumulation_dtype, as_real
 from lit_optim.sharding import Sharding, add_up, local_gradient, local_tensor
 from lit_optim.sharding.checks import check_placement
-from lit_optim.wrappers.wrapper import Wrapper
+from lit_optim.wrappers.wrapper import Wrapper, unwrap
 
 EPS = 1e-12
 
@@ -74,6 +74,9 @@ class Sam(Wrapper):
         Raises:
             UsageError: there is no closure, or FSDP1 has flattened a parameter.
         """
+        if closure is None and self._is_initializing():
+            self.base.step()
+            return None
         if closure is None:
             raise UsageError("Sam evaluates the loss twice: call step(closure)")
         for k, p in enumerate(self.params()):
@@ -92,6 +95,11 @@ class Sam(Wrapper):
                     local_tensor(p).copy_(before)
         self.base.step()
         return loss
+
+    def _is_initializing(self) -> bool:
+        """Whether the base only makes its states, as torch.distributed.checkpoint wants it."""
+        inner: Any = unwrap(self)
+        return hasattr(inner, "is_initializing") and inner.is_initializing()
 
     def _perturb(self, params: list[Tensor]) -> None:
         directions, sums, shards = [], [], []

@@ -76,3 +76,18 @@ def test_wrapped_as_in_one_process(name, layout, size):
     for found, seen in processes(size).run(train, name, "AdamW", layout):
         for x, y in zip([*found, *seen], [*weights, *evaluated], strict=True):
             torch.testing.assert_close(x, y, rtol=0, atol=1e-10)
+
+
+def saved_states() -> int:
+    """The number of states that torch saves of a Sam that has not stepped."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    model = build()
+    fully_shard(model)
+    params = [p for p in model.parameters() if p.requires_grad]
+    return len(get_optimizer_state_dict(model, lit_optim.Sam(lit_optim.AdamW(params)))["state"])
+
+
+def test_torch_saves_a_sam_that_has_not_stepped():
+    assert processes(2).run(saved_states) == [5, 5]

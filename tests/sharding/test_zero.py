@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -143,6 +144,51 @@ def test_groups_of_adamw_within_muon_keep_their_lr():
     for lrs in processes(2).run(lrs_of_muon):
         assert lrs == pytest.approx(own)
     assert len(set(own)) == 3  # the group that sets its own, matrices, and AdamW's
+
+
+def resume_within_zero(width: int, precision: str) -> tuple[list[Tensor], list[Tensor], list[Any]]:
+    """The weights after four updates, and after two, a state dict and two more."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    def start() -> tuple[list[Tensor], Any]:
+        torch.manual_seed(3)
+        params = [nn.Parameter(torch.randn(4, width).double()) for _ in range(4)]
+        make = lit_optim.AdamW
+        return params, ZeroRedundancyOptimizer(
+            params, optimizer_class=make, lr=0.1, state_dtype=precision
+        )
+
+    def update(params: list[Tensor], optimizer: Any, first: int, last: int) -> None:
+        for k in range(first, last):
+            torch.manual_seed(k)
+            for p in params:
+                p.grad = torch.randn(p.shape, dtype=p.dtype)
+            optimizer.step()
+
+    params, optimizer = start()
+    update(params, optimizer, 0, 2)
+    for rank in range(2):
+        optimizer.consolidate_state_dict(rank)
+        if torch.distributed.get_rank() == rank:
+            saved = deepcopy(optimizer.state_dict())
+    kept = [p.detach().clone() for p in params]
+    update(params, optimizer, 2, 4)
+    again, resumed = start()
+    with torch.no_grad():
+        for p, before in zip(again, kept, strict=True):
+            p.copy_(before)
+    resumed.load_state_dict(saved)
+    update(again, resumed, 2, 4)
+    dtypes = [x.dtype for state in resumed.optim.state.values() for x in state.values()
+              if isinstance(x, Tensor)]  # fmt: skip
+    return [p.detach() for p in params], [p.detach() for p in again], dtypes
+
+
+@pytest.mark.parametrize(("width", "precision"), [(256, "int8"), (6, "int8"), (6, "bfloat16")])
+def test_zero_resumes_to_the_bit(width, precision):
+    for going_on, resumed, dtypes in processes(2).run(resume_within_zero, width, precision):
+        assert all(torch.equal(p, q) for p, q in zip(going_on, resumed, strict=True))
+        assert (torch.bfloat16 if precision == "bfloat16" else torch.int8) in dtypes
 
 
 def decays_by_update(with_zero: bool) -> Any:

@@ -132,6 +132,8 @@ class Declared(Imitated):
             follow_group(zero, place, group)
         #: The optimizer of all parameters, whose order numbers them.
         self.__dict__["whole_optimizer"] = zero
+        if hasattr(self, "follow_loading"):
+            self.follow_loading(zero)
 
     def set_up(self, params: Any, values: dict[str, Any]) -> None:
         """Set up the optimizer.

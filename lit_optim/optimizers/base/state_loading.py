@@ -84,17 +84,44 @@ class StateLoading(torch.optim.Optimizer):
             if not saved:
                 self.state.pop(p, None)
                 continue
-            owner = self.owner(group)
-            # torch's SGD keeps no count: a state that exists has been stepped at least once
-            state: dict[str, Any] = {"step": owner._read_number(label, saved, "step", 1)}
-            for name in owner.initial_scalars(group):
-                if name not in saved:
-                    owner._reject_state(name)
-                state[name] = float(owner._read_number(label, saved, name))
-            tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
-            group = owner.hyperparameters_for(p, group)
-            state.update(owner.load_tensors(p, group, tensors, label))
-            self.state[p] = state
+            self.state[p] = self._read_state(label, p, group, saved)
+
+    def _read_state(
+        self, label: str, p: Tensor, group: Group, saved: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The state of a parameter, made of a saved one; `saved` is changed."""
+        owner = self.owner(group)
+        # torch's SGD keeps no count: a state that exists has been stepped at least once
+        state: dict[str, Any] = {"step": owner._read_number(label, saved, "step", 1)}
+        for name in owner.initial_scalars(group):
+            if name not in saved:
+                owner._reject_state(name)
+            state[name] = float(owner._read_number(label, saved, name))
+        tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
+        group = owner.hyperparameters_for(p, group)
+        state.update(owner.load_tensors(p, group, tensors, label))
+        return state
+
+    def follow_loading(self, zero: Any) -> None:
+        """Make states of what torch's ZeroRedundancyOptimizer puts into `state` as it was saved.
+
+        It loads a state dict without calling `load_state_dict` of the optimizers that it made.
+        """
+
+        def keep_how(_: Any, state_dict: dict[str, Any]) -> None:
+            for saved, own in zip(state_dict["param_groups"], zero.param_groups, strict=True):
+                saved.update({key: own[key] for key in HOW})
+
+        @torch.no_grad()
+        def read_states(_: Any) -> None:
+            for group in self.param_groups:
+                for label, p in label_parameters(group):
+                    saved = {k: v for k, v in self.state[p].items() if not _is_empty(k, v)}
+                    if saved:
+                        self.state[p] = self._read_state(label, p, group, saved)
+
+        zero.register_load_state_dict_pre_hook(keep_how)
+        zero.register_load_state_dict_post_hook(read_states)
 
     def load_tensors(
         self, p: Tensor, group: Group, saved: dict[str, Tensor], label: str
