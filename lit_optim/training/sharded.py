@@ -60,6 +60,11 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def setup(self, trainer: Trainer) -> None:
         assert self.accelerator is not None
+        if getattr(self.precision_plugin, "scaler", None) is not None:
+            raise UsageError(
+                f"trainer.precision={trainer.precision}: each process would scale its loss by "
+                "another factor; use bf16-mixed, or trainer=ddp"
+            )
         self.accelerator.setup(trainer)
         if not is_sharded_module(self._module):
             self.precision_plugin.convert_module(self._module)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import nn
 from torch.testing import assert_close
 
+from lit_optim.errors import UsageError
+from lit_optim.training.sharded import ShardedStrategy, shard_module
 from tests.sharding.processes import processes
 from tests.sharding.products import saved, train
 
@@ -88,3 +93,43 @@ def test_one_process_resumes_in_float64_to_the_bit(tmp_path):
         alone(tmp_path / place, *line[:2], f"trainer.max_steps={steps}")
     alone(tmp_path / "part", *line, "trainer.max_steps=9", f"resume={tmp_path}/part")
     assert_same(saved(tmp_path / "part"), saved(tmp_path / "whole"), TO_THE_BIT)
+
+
+def test_a_file_is_tested_and_the_best_weights_after_training(tmp_path):
+    line = ("trainer.max_steps=4", "ckpt=best")
+    trained = sharded(2, tmp_path / "run", *line)
+    file = f"ckpt={tmp_path}/run/checkpoints/best.ckpt"
+    tested = sharded(2, tmp_path / "test", "train=false", file)
+    one = alone(tmp_path / "one", "train=false", file)
+    assert tested["test"] == trained["test"] == pytest.approx(one["test"])
+
+
+def test_a_full_batch_is_that_of_one_process(tmp_path):
+    line = ("batch=full", "data.batch_size=300", "trainer.max_steps=2", "optimizer=lamb")
+    for place, run in (("one", alone), ("two", lambda *argv: sharded(2, *argv))):
+        assert run(tmp_path / place, *line)["steps"] == 2
+    assert_same(saved(tmp_path / "two"), saved(tmp_path / "one"), NEAR)
+
+
+def test_what_cannot_be_sharded_is_refused_in_a_line(tmp_path):
+    steps = "trainer.max_steps=2"
+    found = sharded(2, tmp_path, steps, "optimizer=lbfgs")
+    assert "takes no DTensors, and parameter first.weight is one" in found["error"]
+
+
+def test_a_number_cannot_be_sharded():
+    from lightning.pytorch import LightningModule
+
+    module = LightningModule()
+    module.layer, module.scale = nn.Linear(2, 2), nn.Parameter(torch.tensor(1.0))
+    message = "FSDP2 cannot shard the parameter scale, a single number without a dimension: make"
+    with pytest.raises(UsageError, match=message):
+        shard_module(module, None)
+
+
+def test_a_loss_scaler_is_refused():
+    strategy = ShardedStrategy()
+    strategy._precision_plugin = SimpleNamespace(scaler=object())
+    strategy._accelerator = object()
+    with pytest.raises(UsageError, match=r"precision=16-mixed: each process would scale its"):
+        strategy.setup(SimpleNamespace(precision="16-mixed"))
