@@ -13,6 +13,7 @@ import os
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -72,8 +73,9 @@ class Processes:
             if kind == "error":
                 errors = [f"rank {rank}: {value}"]
                 for other, (_, more) in enumerate(self._members[rank + 1 :], rank + 1):
-                    if more.poll(0.5) and (answer := more.recv())[0] == "error":
-                        errors.append(f"rank {other}: {answer[1]}")
+                    with suppress(EOFError):  # it died
+                        if more.poll(0.5) and (answer := more.recv())[0] == "error":
+                            errors.append(f"rank {other}: {answer[1]}")
                 self.stop()
                 raise Failed("\n".join(errors))
             results.append(value)

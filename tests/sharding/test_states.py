@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lit_optim
-from tests.optimizers.running import NAMES as ALL
-from tests.optimizers.running import class_of
-from tests.sharding.processes import processes
+from tests.sharding.processes import Failed, processes
 
 #: int8 codes of the first weight are saved as codes, since a row has 256 numbers; others as values
 WIDE = (256, 6)
@@ -69,6 +67,17 @@ def start(name: str, dtype: torch.dtype, options: dict[str, Any], way: str) -> t
         shard(model, init_device_mesh("cpu", (2, 2), mesh_dim_names=("copy", "shard")))
     elif way == "fsdp":
         shard(model)
+    elif way == "fsdp and tp":
+        from torch.distributed.tensor.parallel import (
+            ColwiseParallel,
+            RowwiseParallel,
+            parallelize_module,
+        )
+
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+        plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+        parallelize_module(model, mesh["tensor"], plan)
+        shard(model, mesh["data"])
     return model, make(name, model, options)
 
 
@@ -118,7 +127,7 @@ def resume(
 def run(function: Any, world: int | str, *arguments: Any) -> list[Tensor]:
     if world == 1:
         return function(*arguments[:-1], "alone", arguments[-1])
-    way, size = ("hsdp", 4) if world == "2x2" else ("fsdp", int(world))
+    way, size = ("fsdp", world) if isinstance(world, int) else (world, 4)
     results = processes(size).run(function, *arguments[:-1], way, arguments[-1])
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
@@ -153,34 +162,22 @@ def test_states_go_on_on_as_many_processes_to_the_bit(tmp_path, precision, flat)
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(2, 3), (3, 1), (1, 4), (4, "2x2"), ("2x2", 3)], ids=str
+    ("before", "after"), [(2, 3), (3, 1), (1, 4), (4, "hsdp"), ("hsdp", 3)], ids=str
 )
 @pytest.mark.parametrize("precision", ["float64", "int8"])
 def test_states_go_on_on_other_processes(tmp_path, precision, before, after):
     check(tmp_path, "AdamW", precision, before, after, before == 2)
 
 
-#: L-BFGS wants a closure, and SparseAdam sparse gradients.
-NAMES = [class_of(name).__name__ for name in ALL if name not in ("lbfgs", "sparse_adam")]
-#: Each kind of base, and who keeps numbers beside tensors.
-BY_DEFAULT = (
-    "SOAP",
-    "NorMuon",
-    "MuonTorch",
-    "AdafactorHF",
-    "Prodigy",
-    "ScheduleFreeAdamW",
-    "NAdam",
+@pytest.mark.parametrize(
+    ("before", "after"), [("fsdp and tp", "fsdp and tp"), ("fsdp and tp", 3), (2, "fsdp and tp")]
 )
-SAMPLED = [
-    pytest.param(name, marks=() if name in BY_DEFAULT else pytest.mark.slow) for name in NAMES
-]
-
-
-@pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
-@pytest.mark.parametrize("name", SAMPLED)
-def test_states_of_all_optimizers_go_on(tmp_path, name, flat):
-    check(tmp_path, name, "float64", 2, 3 if flat else 2, flat)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("AdamW", "float64"), ("AdamW", "int8"), ("Muon", "float64"), ("Shampoo", "float64")],
+)
+def test_states_go_on_under_tensor_parallelism(tmp_path, name, precision, before, after):
+    check(tmp_path, name, precision, before, after, after == 3)
 
 
 def save_early(name: str, folder: str, flat: bool) -> list[Tensor]:
@@ -270,3 +267,34 @@ def test_states_of_wrappers_go_on(tmp_path, name, flat):
     check(tmp_path, name, "float64", 2, 3 if flat else 2, flat)
     if name == "Ema of AdamW":
         check(tmp_path / "split", name, "split", 2, 2, flat)
+
+
+def die_while_saving(folder: str) -> None:
+    """Save, but the second process is killed before it has written its part."""
+    import os
+
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+
+    model, optimizer = start("AdamW", torch.float64, {}, "fsdp")
+    train(model, optimizer, range(1))
+
+    class Writer(dcp.FileSystemWriter):
+        def write_data(self, *arguments: Any, **more: Any) -> Any:
+            if dist.get_rank() == 1:
+                os._exit(9)
+            return super().write_data(*arguments, **more)
+
+    dcp.save(optimizer.state_dict(), storage_writer=Writer(folder))
+
+
+@pytest.mark.slow
+def test_a_killed_save_loses_nothing_that_was_saved(tmp_path):
+    first, second = tmp_path / "step_3", tmp_path / "step_5"
+    expected = run(save, 2, "AdamW", torch.float64, {}, str(first), False)
+    with pytest.raises(Failed):
+        processes(2).run(die_while_saving, str(second))
+    found = run(resume, 2, "AdamW", torch.float64, {}, str(first), False)
+    assert all(map(torch.equal, found, expected))
+    with pytest.raises(Failed, match=r"\.metadata"):
+        run(resume, 2, "AdamW", torch.float64, {}, str(second), False)
