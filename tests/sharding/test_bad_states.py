@@ -185,6 +185,7 @@ DAMAGES = {
     "no params": (lambda saved: saved | {"param_groups": [{"lr": 1.0}]}, "param_groups"),
     "a state is a number": (lambda saved: saved | {"state": {0: 3}}, "states"),
     "the count is words": (lambda saved: change(saved, "step", "many"), "step of parameter"),
+    "the count is negative": (lambda saved: change(saved, "step", -3), "number of updates"),
     "the count is a list": (lambda saved: change(saved, "step", [1]), "step of parameter"),
     "another shape": (lambda saved: change(saved, "exp_avg", torch.ones(2, 2)), "shape"),
     "other codes": (lambda saved: change(saved, "exp_avg_scale", torch.ones(1, 1)), "shape"),

@@ -171,11 +171,15 @@ class StateLoading(torch.optim.Optimizer):
         value = saved.pop(name, otherwise)
         try:
             number = float(value)
-            return int(number) if otherwise is not None else number
+            if otherwise is None:
+                return number
+            if number < 0:
+                raise ValueError
+            return int(number)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise UsageError(
                 f"{type(self).__name__}: the saved {name} of parameter {label} is "
-                f"{describe_value(value)}, not a number"
+                f"{describe_value(value)}, not a number{' of updates' if otherwise else ''}"
             ) from None
 
     def _drop_foreign(self, group: Group, kept: set[str]) -> None:
