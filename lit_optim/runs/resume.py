@@ -148,7 +148,7 @@ def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Resum
     settings, now = plain["resume"], run_fingerprint(plain)
     where = settings["from"]
     if where == AUTO:
-        newest = _find_newest(now, settings["horizon"], runs)
+        newest = _find_newest(now, settings, runs)
         if newest is None:
             return ResumableRun(None, "resume=auto: no run has this configuration; starting one")
         run_dir = newest
@@ -166,15 +166,29 @@ def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Resum
     return ResumableRun(run_dir, f"resuming {run_dir}")
 
 
-def _find_newest(now: Mapping[str, Any], horizon: str, runs: Path) -> Path | None:
-    """The newest run with this fingerprint; else, if `horizon` says how, one of another length."""
+def _find_newest(now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path) -> Path | None:
+    """The newest run with this fingerprint; else, if `horizon` says how, one of another length.
+
+    Keys in `override` may differ.
+    """
+    horizon, allowed = settings["horizon"], tuple(settings["override"])
+
+    def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            key: value
+            for key, value in values.items()
+            if not any(_is_under(key, one) for one in allowed)
+        }
+
     files = sorted(runs.glob(f"**/{FINGERPRINT}"), key=lambda path: -path.stat().st_mtime)
     fingerprints = {path.parent: read_fingerprint(path.parent) for path in files}
-    same = [run_dir for run_dir, before in fingerprints.items() if before == now]
+    same = [run_dir for run_dir, before in fingerprints.items() if kept(before) == kept(now)]
     if same:
         return same[0]
     similar = [
-        run_dir for run_dir, before in fingerprints.items() if _differs_only_in_length(before, now)
+        run_dir
+        for run_dir, before in fingerprints.items()
+        if _differs_only_in_length(kept(before), kept(now))
     ]
     if similar and horizon == "error":
         changes = _describe_changes(fingerprints[similar[0]], now, LENGTH)

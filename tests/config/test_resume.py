@@ -43,6 +43,15 @@ def test_auto_takes_the_newest_of_the_same_configuration(place):
     assert f"++resume.from='{run_dir.relative_to(place)}'" in line.argv
 
 
+def test_auto_takes_a_run_on_another_number_of_processes_where_that_may_differ(place):
+    line = ["optimizer=adamw", "trainer=fsdp_cpu"]
+    run_dir = a_run(place, "two", *line)
+    line += ["trainer.devices=3", "resume=auto"]
+    assert f"++resume.from='{run_dir.relative_to(place)}'" not in prepare_command_line(line).argv
+    line = prepare_command_line([*line, "resume.override=[trainer.devices]"])
+    assert f"++resume.from='{run_dir.relative_to(place)}'" in line.argv
+
+
 def test_auto_without_one_begins_anew(place, capsys):
     a_run(place, "other", "optimizer=sgd")
     line = prepare_command_line(["optimizer=adamw", "resume=auto"])
