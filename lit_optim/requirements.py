@@ -25,7 +25,7 @@ REQUIREMENTS: dict[Requirement, str] = {
     "roles": "is for hidden matrices; AdamW updates the parameters with another role",
     "dense": "takes no sparse gradients",
     "sparse": "is for sparse gradients, such as those of nn.Embedding(sparse=True)",
-    "whole": "looks at whole tensors, so it is not for FSDP1, which flattens them; FSDP2 does not",
+    "whole": "looks at whole tensors, which FSDP1 flattens, so it does not train with FSDP1",
 }
 
 #: By what factor an lr may miss the range that is worth searching before it looks like a slip.

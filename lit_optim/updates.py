@@ -3,10 +3,9 @@
 An update is a call of `step` with at least one gradient. The counter looks for gradients where the
 optimizer does: right before its `step`, after all other hooks, or after the closure that it calls.
 Whether gradients are left afterwards does not matter, since many optimizers, hooks and loops clear
-them at once. A step without any gradient (a loss of None, gradients that were discarded, an
-overflow that a loss scaler found) is not an update, unless the optimizer updates in the backward
-pass and has consumed the gradients there. `lit_optim.release_gradients` does so and says it, by
-`note_release`; of others it is found out. docs/updates.md has the table.
+them at once. A step without any gradient (a loss of None, an overflow that a loss scaler found) is
+not an update, unless the optimizer has used the gradients in the backward pass. Ours say that, by
+`note_release` (gradient release); of others it is found out. docs/updates.md has the table.
 
 An optimizer has one counter, however it is wrapped. The counter keeps neither the optimizer nor its
 parameters alive. To count, it replaces the `step` of the optimizer instance and registers hooks.

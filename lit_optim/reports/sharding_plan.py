@@ -231,7 +231,9 @@ def _step_and_count(optimizer: Optimizer, params: list[nn.Parameter]) -> tuple[i
         with messages:
             step(*([lambda: torch.zeros(())] if needs_closure else []))
     except Exception:
-        return None
+        if isinstance(unwrap(optimizer), OptimizerBase):
+            raise
+        return None  # one of another package may look at what the others would send
     finally:
         dist.all_to_all_single = send
     return messages.count, messages.size

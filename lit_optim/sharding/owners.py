@@ -174,5 +174,7 @@ def group_of(p: Tensor) -> ProcessGroup:
         return world
     key = world, ranks
     if key not in _groups:
+        for old in [other for other in _groups if other[0] is not world]:
+            del _groups[old]  # of processes that have been started anew
         _groups[key] = dist.new_group(list(ranks), use_local_synchronization=True)
     return _groups[key]

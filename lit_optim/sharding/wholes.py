@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lit_optim.sharding.placement import is_sharded
+from lit_optim.sharding.placement import is_sharded, local_tensor
+from lit_optim.sharding.saved import divide
 
 
 @torch.no_grad()
@@ -38,10 +39,7 @@ def shard_like(whole: Any, p: Any) -> Any:
         return whole
     if whole.shape != p.shape:
         return whole
-    from torch.distributed.tensor import distribute_tensor
-
-    device = p.to_local().device
-    return distribute_tensor(whole.to(device), p.device_mesh, p.placements, src_data_rank=None)
+    return divide(whole.to(local_tensor(p).device), p.device_mesh, p.placements)
 
 
 def free_gathered(module: nn.Module) -> None:

@@ -27,7 +27,10 @@ REFUSED = {
 
 
 def find_zero(optimizer: Optimizer) -> Any:
-    """The ZeroRedundancyOptimizer that is calling the constructor or a method of an optimizer."""
+    """The ZeroRedundancyOptimizer that is calling the constructor or a method of an optimizer.
+
+    It makes the optimizer itself, with arguments that do not say so: only the calls tell.
+    """
     if ZERO not in sys.modules:
         return None
     frame = inspect.currentframe()

@@ -218,3 +218,16 @@ def test_the_state_of_another_optimizer_is_loaded_or_refused_in_one_line(name, o
 
 def start_matrix():
     return torch.nn.Parameter(torch.ones(3, 4) + torch.eye(3, 4))
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": "a"}, {"lr": float("nan")}, {"lr": -1.0}, {"betas": (0.9, 1.5)}, {"eps": None}]
+)
+def test_saved_hyperparameters_are_checked_like_given_ones(change):
+    p = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = class_of("adamw")([p])
+    saved = optimizer.state_dict()
+    saved["param_groups"][0] |= change
+    with pytest.raises(UsageError, match=f"AdamW: {next(iter(change))} must be") as error:
+        optimizer.load_state_dict(saved)
+    assert "\n" not in str(error.value)

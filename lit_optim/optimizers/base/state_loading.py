@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from lit_optim.errors import UsageError, describe_value
-from lit_optim.hyperparameters import plain_values
+from lit_optim.errors import UsageError, describe_value, show
+from lit_optim.hyperparameters import accepts, describe, hints_of, plain, plain_values
 from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, plain_arguments
 from lit_optim.optimizers.base.groups import BOOKKEEPING, is_hyperparameter
 from lit_optim.optimizers.base.hooks import (
@@ -73,7 +73,7 @@ class StateLoading(torch.optim.Optimizer):
             known = {k: group[k] for k in (*owner.defaults, "initial_lr") if k in group}
             group.update(plain_arguments(known) if has_tensor else plain_values(known))
             owner._drop_foreign(group, others)
-            owner._check_lengths(group)
+            owner._check_hyperparameters(group)
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         owners = [
             (label, p, group) for group in self.param_groups for label, p in label_parameters(group)
@@ -207,15 +207,17 @@ class StateLoading(torch.optim.Optimizer):
             "have: it is of another optimizer"
         )
 
-    def _check_lengths(self, group: Group) -> None:
-        """Reject a loaded group with more or fewer betas, say, than the optimizer has."""
+    def _check_hyperparameters(self, group: Group) -> None:
+        """Reject a loaded group with a value out of range, or with more betas, say, than it has."""
+        name, hints = type(self).__name__, hints_of(type(self).__init__)
         for key, value in self.defaults.items():
             given = group[key]
-            if not isinstance(value, tuple) or given is None:
-                continue
-            if not isinstance(given, tuple | list) or len(given) != len(value):
+            has_length = isinstance(value, tuple) and given is not None
+            if has_length and not (isinstance(given, tuple | list) and len(given) == len(value)):
+                raise UsageError(f"{name} has {len(value)} {key}, but the state has {given!r}")
+            if key in hints and not accepts(plain(given), hints[key]):
                 raise UsageError(
-                    f"{type(self).__name__} has {len(value)} {key}, but the state has {given!r}"
+                    f"{name}: {key} must be {describe(hints[key])}, but the state has {show(given)}"
                 )
 
 
