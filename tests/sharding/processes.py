@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -97,7 +98,10 @@ def _serve(pipe: Any, rank: int, size: int, store: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     import torch
     import torch.distributed as dist
+    from torch.distributed import device_mesh
 
+    # each mesh has process groups with threads that look for messages until the process ends
+    device_mesh.init_device_mesh = cache(device_mesh.init_device_mesh)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", f"file://{store}", timedelta(seconds=MESSAGE), rank=rank, world_size=size
