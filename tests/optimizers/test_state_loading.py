@@ -221,7 +221,8 @@ def start_matrix():
 
 
 @pytest.mark.parametrize(
-    "change", [{"lr": "a"}, {"lr": float("nan")}, {"lr": -1.0}, {"betas": (0.9, 1.5)}, {"eps": None}]
+    "change",
+    [{"lr": "a"}, {"lr": float("nan")}, {"lr": -1.0}, {"betas": (0.9, 1.5)}, {"eps": None}],
 )
 def test_saved_hyperparameters_are_checked_like_given_ones(change):
     p = torch.nn.Parameter(torch.ones(2, 3))
