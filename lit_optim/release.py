@@ -60,7 +60,7 @@ def release_gradients(
             `torch.nn.utils.clip_grad_value_` does.
 
     Returns:
-        What `remove()` ends; it need not be kept.
+        A handle: its `remove()` ends the release. It need not be kept.
 
     Raises:
         UsageError: the optimizer needs all gradients at a time, the model's gradients are not

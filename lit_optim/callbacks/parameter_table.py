@@ -101,7 +101,7 @@ def parameter_rows(optimizer: Any, module: torch.nn.Module) -> list[list[str]]:
         lr, decay = float(initial_lr(group)), float(group.get("weight_decay", 0))
         size = format_bytes(sum(state_bytes(optimizer, group, p) for p in params))
         computed = computing_ranks(optimizer, group, params)
-        shards = [text + (f", whole on {computed}" if computed else "") for text in shards]
+        shards = [text + (f", owner {computed}" if computed else "") for text in shards]
         cells = [name, role, type(owner).__name__, f"{lr:g}", f"{decay:g}", count, size]
         table.append([*cells, *shards])
     return table
@@ -113,7 +113,7 @@ def header_of(rows: list[list[str]]) -> tuple[str, ...]:
 
 
 def describe_shards(params: Sequence[Tensor]) -> str:
-    """How parameters are spread over processes, such as `dim 0 / 4`; empty for whole ones."""
+    """How parameters are spread over processes, such as `dim 0 / 4`; `-` for whole ones."""
     return ", ".join(dict.fromkeys(map(_describe_shard, params)))
 
 

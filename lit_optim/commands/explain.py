@@ -30,5 +30,5 @@ COMMAND = Command(
 
 Shows the length of the run and where it comes from, the schedule, the parameter groups and the
 size of the optimizer's state. With trainer=fsdp also what each process keeps, sends and computes,
-for any number of them, of which none is started. Nothing is trained or written.""",
+for any number of processes, without starting one. Nothing is trained or written.""",
 )

@@ -199,8 +199,8 @@ class Program:
     @property
     def passes(self) -> list[list[int]]:
         """The same without the reductions: the sums that must be known before the last pass."""
-        told = set(self.reductions.values())
-        kept = ([i for i in sums if i not in told] for sums in self.sums_by_pass)
+        returned = set(self.reductions.values())
+        kept = ([i for i in sums if i not in returned] for sums in self.sums_by_pass)
         return [sums for sums in kept if sums]
 
     def dependencies(self, targets: Sequence[int]) -> list[int]:

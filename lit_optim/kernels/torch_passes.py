@@ -57,9 +57,9 @@ def step_by_pass(program: Program, shards: Sequence[Shard], h: SimpleNamespace, 
         device = shards[0].p.device
         local = torch.zeros(len(shards), len(sums), dtype=accumulation_dtype(device), device=device)
         for k, one in enumerate(shards):
-            told = run(k, _summing(program, sums, known[k], one.place.numel))
+            found = run(k, _summing(program, sums, known[k], one.place.numel))
             for j, index in enumerate(sums):
-                local[k, j] = told.get(str(index), 0.0)
+                local[k, j] = found.get(str(index), 0.0)
         totals = yield local
         for k in range(len(shards)):
             known[k].update(zip(sums, totals[k].unbind(), strict=True))

@@ -52,8 +52,8 @@ def memory_of(optimizer: Any, module: nn.Module, is_released: bool = False) -> M
     """The memory that training a module takes.
 
     Args:
-        optimizer: of its parameters; of one that is not ours, and of wrappers, the states are those
-            that they have.
+        optimizer: of its parameters. For wrappers and for optimizers of other packages, the states
+            that exist already are counted.
         module: the model.
         is_released: whether gradients are released.
     """

@@ -1,4 +1,4 @@
-"""What a sharded run keeps and sends, found out in one process: its others are pretended."""
+"""What a sharded run keeps and sends, measured in one process, without starting the others."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def describe_sharding(
     gathered = 2 * sum(p.nbytes for p in params) * (world - 1) // world
     reduced = sum(p.nbytes for p in trained) * (world - 1) // world
     yield (
-        "got in a pass",
+        "received per pass",
         f"{format_bytes(gathered)} of parameters, forward and backward, and "
         f"{format_bytes(reduced)} of gradients",
     )

@@ -37,7 +37,7 @@ Compute = Callable[[list[int], list[Tensor]], list[Tensor]]
 class Exchange:
     """Requests what the owners of parts of tensors compute from the whole parts.
 
-    The answer are the shards of the results, as the shards are.
+    The answer is the local shard of each result, laid out like the shard it came from.
 
     Args:
         shards: the local shards of the tensors.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 import lit_optim
+from lit_optim.errors import UsageError
 from lit_optim.param_groups import by_role, no_decay
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
@@ -284,3 +285,21 @@ def add_late() -> str:
 
 def test_muon_takes_no_group_later():
     assert all("when it is made" in message for message in processes(2).run(add_late))
+
+
+def make_of_bare_parameters(name: str) -> str:
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 1))
+    try:
+        ZeroRedundancyOptimizer(model.parameters(), getattr(lit_optim, name), lr=0.02)
+    except UsageError as error:
+        return str(error)
+    return "accepted"
+
+
+@pytest.mark.parametrize("name", ["Muon", "MuonTorch"])
+def test_all_processes_refuse_alike_whatever_their_shares_are(name):
+    first, second = processes(2).run(make_of_bare_parameters, name)
+    assert first == second
+    assert "has shape" in first

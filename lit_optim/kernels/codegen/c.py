@@ -171,8 +171,8 @@ class _CWriter(KernelWriter):
             passes.append(self._write_pass(name, sums, loop))
             last = first + len(sums)
             combine = BARRIER + self._write_combine(first, last) + BARRIER
-            made = f"    if (!call->pass || call->pass == {number + 1}) {{\n"
-            calls.append(f"{made}    {name}(call, h, t, begin, end);\n{combine}    }}\n")
+            condition = f"    if (!call->pass || call->pass == {number + 1}) {{\n"
+            calls.append(f"{condition}    {name}(call, h, t, begin, end);\n{combine}    }}\n")
             first = last
         targets = [self.program.a, self.program.b, self.program.u]
         states = self.program.states

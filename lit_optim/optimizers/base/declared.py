@@ -121,6 +121,9 @@ class Declared(Imitated):
             return
         name = type(self).__name__
         check_under_zero(name, getattr(self, "requirements", ()))
+        # all processes see all parameters first, so that they refuse alike
+        everything = [restore_group(zero, group) for group in zero.param_groups]
+        object.__new__(type(self)).set_up(everything, dict(values))
         given = [restore_group(zero, group) for group in params]
         self.set_up(given, values)
         if len(self.param_groups) != len(given):

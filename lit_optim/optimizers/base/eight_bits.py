@@ -2,9 +2,9 @@
 
 In memory the codes of a shard are in blocks of 256, in the order in which they lie, each with a
 scale. A state dict has these codes where a block is a part of a row p[i] of the whole parameter,
-however it is divided; their shape [rows, blocks in a row, 256, 1] is none that values have, so that
-torch.distributed.checkpoint does not copy the ones into the others. For other parameters it has the
-decoded values, which are encoded to the same codes again.
+however it is divided. Codes have the shape [rows, blocks in a row, 256, 1], which no parameter has,
+so that torch.distributed.checkpoint cannot copy codes into values. For other parameters the state
+dict has the decoded values, which are encoded to the same codes again.
 """
 
 from __future__ import annotations

@@ -87,12 +87,12 @@ class Elementwise(ElementwiseStates):
         parts, left = list[tuple[list[int], Passes]](), list(range(len(batch.params)))
 
         def begin(call: NativeCall) -> str | None:
-            made = call.engine.step_by_pass(
+            passes = call.engine.step_by_pass(
                 (type(self), names), self._traced_update, call.table, names, h, t
             )
-            if not isinstance(made, str):
-                parts.append((call.members, made))
-            return made if isinstance(made, str) else None
+            if not isinstance(passes, str):
+                parts.append((call.members, passes))
+            return passes if isinstance(passes, str) else None
 
         if group["executor"] != "torch":
             left = self._run_calls(group, batch, names, begin)
