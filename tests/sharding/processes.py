@@ -94,6 +94,12 @@ def processes(size: int) -> Processes:
     return _groups[size]
 
 
+def stop_processes() -> None:
+    """End all groups: their threads look for messages as long as they are there."""
+    for group in _groups.values():
+        group.stop()
+
+
 def _serve(pipe: Any, rank: int, size: int, store: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     import torch
