@@ -9,6 +9,7 @@ from functools import partial
 import lightning.pytorch as pl
 import pytest
 import torch
+from omegaconf import open_dict
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -17,6 +18,7 @@ import lit_optim
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
 from lit_optim.config.targets import build, make_factory
+from lit_optim.config.trainer import OWN_KEYS
 
 STEPS, BATCH = 20, 4
 WARM = {"warmup_steps": 5}
@@ -192,6 +194,9 @@ def ours(net, argv):
     )
     quiet = {"logger": False, "enable_checkpointing": False}
     cfg.trainer.enable_progress_bar = cfg.trainer.enable_model_summary = False
+    with open_dict(cfg):
+        for key in OWN_KEYS:  # which Lightning's Trainer does not have
+            del cfg.trainer[key]
     train, validate = (DataLoader(Examples(seed), batch_size=BATCH) for seed in (1, 2))
     make_factory(cfg.trainer)(**quiet).fit(module, train, validate)
     return module
