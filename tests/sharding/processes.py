@@ -101,7 +101,8 @@ def stop_processes() -> None:
 
 
 def _serve(pipe: Any, rank: int, size: int, store: str) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+    variables = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+    os.environ |= variables
     import torch
     import torch.distributed as dist
     from torch.distributed import device_mesh
@@ -117,6 +118,7 @@ def _serve(pipe: Any, rank: int, size: int, store: str) -> None:
             function, arguments = pipe.recv()
         except EOFError:
             return
+        os.environ |= variables  # some of which Lightning deletes at the end of a run
         try:
             torch.manual_seed(0)
             answer = "result", function(*arguments)
