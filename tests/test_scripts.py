@@ -32,6 +32,7 @@ SMALL = {
     "measure_optimizers": ([], "adamw"),
     "plot_packages": (["packages.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
+    "sharding": (["--list"], "adadelta, fsdp2 of 2, frozen"),
     "stubs": (["--check"], ""),
     "tables": (["--check"], ""),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from lit_optim.callbacks.nonfinite import NonFinite, has_loss_scaler
 from lit_optim.errors import UsageError
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a, variants
 from lit_optim.release import Release, check_release, release_gradients
+from lit_optim.training.overrides import set_clip_value
 
 
 class GradientRelease(Callback):
@@ -38,11 +39,11 @@ class GradientRelease(Callback):
         for optimizer in trainer.optimizers:
             release = release_gradients(pl_module, optimizer, clip_value=self._limit or None)
             self._releases.append(release)
-        trainer.gradient_clip_val = None  # torch cannot clip where there are no gradients
+        set_clip_value(trainer, None)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._releases:
-            trainer.gradient_clip_val = self._limit
+            set_clip_value(trainer, self._limit)
         for release in self._releases:
             release.remove()
         self._releases.clear()

@@ -77,6 +77,15 @@ def attach_callbacks(trainer: Trainer, callbacks: Iterable[FitCallback]) -> None
         present.insert(places[callback.position], callback)
 
 
+def set_clip_value(trainer: Trainer, value: int | float | None) -> None:
+    """Set the size to which the trainer clips gradients; None: it does not.
+
+    Why: released gradients are clipped as they come, and at the step there are none left, which
+    the clipping of some precisions does not allow.
+    """
+    trainer.gradient_clip_val = value
+
+
 def loaded_checkpoint(trainer: Trainer) -> Checkpoint:
     """Return the checkpoint that the trainer resumes from; empty if there is none.
 

@@ -122,20 +122,6 @@ def test_nothing_to_go_by(name, executor):
     assert (params[2] == 0).all()
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_who_looks_at_whole_tensors_refuses_shards(name):
-    class Sharded(torch.Tensor):
-        def to_local(self):
-            return self.as_subclass(torch.Tensor)
-
-    p = torch.ones(3, 2).as_subclass(Sharded)
-    p.grad = torch.ones(3, 2).as_subclass(Sharded)
-    optimizer = class_of(name)([p])
-    message = f"{type(optimizer).__name__} looks at whole tensors: not for sharded parameters"
-    with pytest.raises(UsageError, match=f"^{message}$"):
-        optimizer.step()
-
-
 @pytest.mark.parametrize("name", [n for n in NAMES if issubclass(class_of(n), Elementwise)])
 def test_who_takes_a_sum_needs_the_whole(name):
     """And nobody else but prodigy, whose sums are of all tensors together, before the rule."""
