@@ -8,9 +8,7 @@ from torch.nn.functional import mse_loss
 
 from lit_optim import Muon, schedule, schedules
 
-dist.init_process_group(
-    "gloo"
-)  # on GPUs: "nccl", with the model and the data on the GPU of this process
+dist.init_process_group("gloo")  # on GPUs: "nccl", and move the model and the data there
 torch.manual_seed(0)  # the same weights and data everywhere
 x = torch.randn(512, 8)
 y = x.sin().sum(1, keepdim=True)
