@@ -25,11 +25,10 @@ def fit(value: Tensor, like: Tensor) -> Tensor:
     Raises:
         UsageError: it is spread over the processes of another run.
     """
-    if is_sharded(value):
+    if is_sharded(value) and _is_alike(value, like):
         _check_mesh(value, like)
-        if _is_alike(value, like):
-            return local_tensor(value)
-        value = value.full_tensor()  # type: ignore[attr-defined]
+        return local_tensor(value)
+    value = gather(value, like)
     if not is_sharded(like):
         return value
     mesh, placements = like.device_mesh, like.placements  # type: ignore[attr-defined]
