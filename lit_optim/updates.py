@@ -226,7 +226,7 @@ class Updates:
             return True
         if optimizer is None or all(p.grad is None for p in _params(optimizer)):
             return False
-        if getattr(optimizer, "is_initializing", bool)():
+        if hasattr(optimizer, "is_initializing") and optimizer.is_initializing():
             return False
         # the loss scaler sets found_inf of a fused optimizer, which then skips the step itself
         overflow = getattr(optimizer, "found_inf", None)

@@ -13,6 +13,9 @@ import lit_optim
 #: A placement: the dimension that is divided, or None for copies.
 Placements = Sequence[int | None]
 
+#: Vectors, matrices, filters; lengths that processes do not divide, or that are too short for all.
+SHAPES = [(7,), (1,), (5, 7), (1, 9), (4, 6), (4, 3, 3, 2)]
+
 
 def values(shapes: Sequence[tuple[int, ...]], seed: int, dtype: torch.dtype) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)

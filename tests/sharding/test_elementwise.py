@@ -14,13 +14,11 @@ from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.kernels import requirements
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, class_of
-from tests.sharding.given_gradients import Placements, shard, values
+from tests.sharding.given_gradients import SHAPES, Placements, shard, values
 from tests.sharding.layouts import make_mesh
 from tests.sharding.processes import processes
 
 RULES = [name for name in NAMES if issubclass(class_of(name), Elementwise)]
-#: Vectors, matrices, filters; lengths that processes do not divide, or that are too short for all.
-SHAPES = [(7,), (1,), (5, 7), (1, 9), (4, 6), (4, 3, 3, 2)]
 MESHES: dict[str, tuple[tuple[int, ...], Placements]] = {
     "rows": ((4,), [0]),
     "columns": ((3,), [1]),

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.sharding.given_gradients import train
+from tests.sharding.given_gradients import SHAPES, train
 from tests.sharding.processes import processes
 
-#: Vectors, matrices, convolutions; lengths that the processes do not divide, or that are too short.
-SHAPES = [(7,), (1,), (5, 7), (1, 9), (4, 6), (4, 3, 3, 2)]
 MESHES = {
     "rows": ((2,), [0]),
     "columns": ((2,), [1]),
