@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 import torch
+import torch.distributed.optim  # ZeRO's presence makes the constructor look at its callers
 
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD

@@ -31,14 +31,16 @@ def find_zero(optimizer: Optimizer) -> Any:
 
     It makes the optimizer itself, with arguments that do not say so: only the calls tell.
     """
-    if ZERO not in sys.modules:
+    module = sys.modules.get(ZERO)
+    if module is None:
         return None
     frame = inspect.currentframe()
     while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, Optimizer) and caller is not optimizer:
-            is_zero = isinstance(caller, sys.modules[ZERO].ZeroRedundancyOptimizer)
-            return caller if is_zero else None
+        # only its own frames: a look at the locals of others would keep alive what is in them
+        if frame.f_globals is vars(module):
+            caller = frame.f_locals.get("self")
+            if isinstance(caller, module.ZeroRedundancyOptimizer) and caller is not optimizer:
+                return caller
         frame = frame.f_back
     return None
 

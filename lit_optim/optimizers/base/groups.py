@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import torch
@@ -112,7 +114,8 @@ def _is_of_wrapper(optimizer: Optimizer, group: dict[str, Any], key: str) -> boo
     of the class that they wrap, of the same groups.
     """
     first = group["params"][:1]
-    frame = inspect.currentframe()
+    # from the caller on: locals that name their own frame are a circle, which keeps all of them
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         maker = frame.f_locals.get("self")
         if isinstance(maker, Optimizer) and maker is not optimizer:
