@@ -47,6 +47,7 @@ LAYERS = (
     ("lightning.cli_parser",),
     ("lightning.cli",),
     ("compat", "runs"),
+    ("results",),
     ("sweeps",),
     ("command_line",),
     ("race", "reports"),
@@ -56,7 +57,7 @@ LAYERS = (
     ("__main__",),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "runs", "sweeps"}
+KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "results", "runs", "sweeps"}
 #: The command line answers before it is loaded.
 KNOW_LIGHTNING = {
     "app", "lightning.cli", "lightning.cli_parser", "lightning_classes", "reports", "runs", "tasks",

@@ -5,12 +5,15 @@
         run.json        how it was started: command, overrides, commit, versions
         asked.json      its fingerprint: every value that makes it this run
         config.yaml     the whole configuration, with what was filled in
+        job.json        how it ended, or that it is running
+        history.csv     a line for each validation
+        log.txt         what it logged; of a job of our launcher, everything that it printed
         .hydra/         the configuration as Hydra composed it, and the overrides
         checkpoints/    last.ckpt, previous.ckpt, best.ckpt
         result.json     what came out, once it has ended
 
-A sweep has `sweep.json` and Hydra's `multirun.yaml`, and a directory for each of its jobs: that of
-a run, with `job.json` and `log.txt` besides.
+A sweep has `.lock`, `sweep.json` and Hydra's `multirun.yaml`, a directory for each of its jobs,
+which are runs, and `report.html` about all of them.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ FINGERPRINT = "asked.json"
 CONFIG = "config.yaml"
 OVERRIDES = ".hydra/overrides.yaml"
 RESULT = "result.json"
+HISTORY = "history.csv"
+JOB = "job.json"
+LOG = "log.txt"
 
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 
-#: Of a job of a sweep: how it ended, and what it printed.
-JOB = "job.json"
-LOG = "log.txt"
+REPORT = "report.html"
 #: Of a sweep: its overrides and jobs, written by our launcher; earlier, and less of it, by Hydra.
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"

@@ -1,0 +1,165 @@
+"""What a report is made of: runs as they were read, the rows that compare them, and the whole.
+
+Readers make these, figures, pages and tables show them. Nothing here reads or draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lit_optim.runs.status import Status
+
+
+@dataclass(frozen=True)
+class History:
+    """The validations of a run, as in its `history.csv`; all of one length.
+
+    Args:
+        step: the updates made before each.
+        seconds: of training, without the validations; NaN where it is not known.
+        evaluations: of gradients, each of one batch; NaN where it is not known.
+        lr: of the first group.
+        metrics: the values of each validation metric, NaN where it was not logged.
+    """
+
+    step: Sequence[int] = ()
+    seconds: Sequence[float] = ()
+    evaluations: Sequence[float] = ()
+    lr: Sequence[float] = ()
+    metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as its directory tells it.
+
+    Args:
+        directory: of the run.
+        status: how it ended.
+        overrides: as typed, by key, without those of the whole sweep.
+        choices: of each group, by its name.
+        settings: every value of the configuration, by its dotted key.
+        monitor: the metric by which it is judged.
+        mode: `min` or `max`.
+        value: the last value of `monitor`; of a diverged run the worst finite one; NaN if unknown.
+        best: its best value.
+        tests: by metric.
+        steps: updates made.
+        seconds: of training.
+        history: its validations.
+        command: that reproduces it.
+        message: one line on how it ended, if that needs one.
+    """
+
+    directory: Path
+    status: Status
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    monitor: str = "val/loss"
+    mode: str = "min"
+    value: float = math.nan
+    best: float = math.nan
+    tests: Mapping[str, float] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = math.nan
+    history: History = History()
+    command: str = ""
+    message: str = ""
+
+    @property
+    def seed(self) -> str:
+        """The seed as text; empty if it is not known."""
+        return str(self.settings.get("seed", self.overrides.get("seed", "")))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and the half width of its 95 % confidence interval.
+
+    Args:
+        mean: NaN without values.
+        half: by Student's t; NaN of fewer than two values.
+        count: of the values.
+    """
+
+    mean: float
+    half: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in their seed only.
+
+    Args:
+        values: of the columns by which settings differ, in the order of the columns.
+        lr: the peak learning rate; NaN if the optimizer has none.
+        runs: at least one.
+        value: of the metric over the runs that completed or diverged.
+    """
+
+    values: Mapping[str, str]
+    lr: float
+    runs: Sequence[Run]
+    value: Interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """A choice: the settings that differ in the lr and the like, and the best of them.
+
+    Args:
+        values: of the columns that tell the choices apart, such as the optimizer.
+        settings: of this choice, by lr.
+        best: the one with the best mean.
+        edge: `first` or `last` where the best lr is the smallest or the largest of several tried.
+        default_lr: what the optimizer has where no lr is typed; NaN if unknown.
+        rank: 1 for the best; rows that cannot be told apart share it; None without a value.
+        is_tied: whether others have this rank.
+        steps_to_target: the median over the runs of the best setting; inf where at least half of
+            them never arrived; NaN without a target.
+        seconds: of a run.
+        ms_per_step: of a run.
+        counts: of the runs of all settings, by how they ended.
+    """
+
+    values: Mapping[str, str]
+    settings: Sequence[Setting]
+    best: Setting
+    edge: str
+    default_lr: float
+    rank: int | None
+    is_tied: bool
+    steps_to_target: float
+    seconds: float
+    ms_per_step: float
+    counts: Mapping[Status, int]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a table, a page or a figure shows.
+
+    Args:
+        title: a few words, such as the name of the directory.
+        metric: by which the rows are ranked.
+        mode: `min` or `max`.
+        columns: the keys that tell rows apart, in the order in which they were swept.
+        rows: best first.
+        runs: all of them, also those without a value.
+        target: of the metric; NaN: none.
+        notes: lines for the reader, such as files that could not be read.
+    """
+
+    title: str
+    metric: str
+    mode: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    runs: Sequence[Run]
+    target: float = math.nan
+    notes: Sequence[str] = ()
