@@ -1,0 +1,163 @@
+"""The numbers that figures show: curves over seeds, the best of several trials, limits of axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lit_optim.results.data import Report, Row, Run
+from lit_optim.runs.status import Status
+
+#: Points of a curve; more cannot be told apart in a figure of this size.
+MOST_POINTS = 160
+#: An axis ends at this many times the distance from the best value to the third quartile.
+REACH = 3.0
+#: Positive values that span more than this factor get a logarithmic axis.
+LOG_SPAN = 50.0
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric during training, of one run or over several seeds.
+
+    Args:
+        steps: the updates.
+        mean: over the runs.
+        low: the lowest run.
+        high: the highest run.
+        runs: how many.
+    """
+
+    steps: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+    runs: int
+
+
+def read_curve(run: Run, metric: str) -> tuple[Floats, Floats]:
+    """Return the steps and the finite values of a run's metric, with steps that only increase."""
+    steps = np.asarray(run.history.step, dtype=float)
+    values = np.asarray(run.history.metrics.get(metric, ()), dtype=float)
+    length = min(len(steps), len(values))
+    steps, values = steps[:length], values[:length]
+    kept = np.isfinite(steps) & np.isfinite(values)
+    steps, first = np.unique(steps[kept], return_index=True)
+    return steps, values[kept][first]
+
+
+def average_curves(runs: Sequence[Run], metric: str) -> Curve | None:
+    """Return the mean of runs that completed; while there are none, of the others.
+
+    Runs may be validated at different steps: between two of them values are interpolated, on all
+    the steps that any run has, from the last run's first to the first run's last.
+
+    Returns:
+        None: no run has two values.
+    """
+    completed = [run for run in runs if run.status is Status.COMPLETED]
+    curves = [read_curve(run, metric) for run in completed]
+    if not any(len(steps) > 1 for steps, _ in curves):
+        curves = [read_curve(run, metric) for run in runs]
+    curves = [curve for curve in curves if len(curve[0]) > 1]
+    if not curves:
+        return None
+    begin = max(steps[0] for steps, _ in curves)
+    end = min(steps[-1] for steps, _ in curves)
+    grid = np.unique(np.concatenate([steps for steps, _ in curves]))
+    grid = thin(grid[(begin <= grid) & (grid <= end)])
+    if len(grid) < 2:
+        return None
+    values = np.stack([np.interp(grid, steps, found) for steps, found in curves])
+    return Curve(grid, values.mean(0), values.min(0), values.max(0), len(curves))
+
+
+def thin(values: Floats, most: int = MOST_POINTS) -> Floats:
+    """Return at most this many of the values, evenly chosen, with the first and the last."""
+    if len(values) <= most:
+        return values
+    chosen = np.linspace(0, len(values) - 1, most).round().astype(int)
+    return np.asarray(values[chosen])
+
+
+def expect_best(values: Sequence[float], mode: str, most: int = MOST_POINTS) -> list[float]:
+    """Return the expected best of k of the values, for k = 1, 2, ...
+
+    The mean over all subsets of k values: the i-th best of n is the best of C(n - i, k - 1) of the
+    C(n, k) subsets. Nothing is sampled.
+
+    Args:
+        values: finite, one of each trial.
+        mode: `min` or `max`.
+        most: the largest k.
+    """
+    ordered = sorted(values, reverse=mode == "max")
+    n = len(ordered)
+    found = []
+    for k in range(1, min(n, most) + 1):
+        share, total = k / n, 0.0  # of the subsets in which the i-th is the best
+        for i, value in enumerate(ordered[: n - k + 1], 1):
+            total += share * value
+            if i < n:
+                share *= (n - i - k + 1) / (n - i)
+        found.append(total)
+    return found
+
+
+def values_of_trials(row: Row) -> list[float]:
+    """Return the mean over the seeds of each setting of a row that has one."""
+    return [s.value.mean for s in row.settings if math.isfinite(s.value.mean)]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What an axis of a metric shows; values beyond it are drawn at its edge.
+
+    Args:
+        low: the lower limit.
+        high: the upper limit.
+        is_log: whether the axis is logarithmic.
+    """
+
+    low: float
+    high: float
+    is_log: bool
+
+    def hold(self, value: float) -> float:
+        """Return the value, or the limit beyond which it is."""
+        return min(max(value, self.low), self.high)
+
+    def holds(self, value: float) -> bool:
+        """Whether it is within the limits."""
+        return self.low <= value <= self.high
+
+
+def choose_window(values: Sequence[float], mode: str) -> Window:
+    """Choose limits that show the good values well, whatever the worst ones are."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    if not finite:
+        return Window(0.0, 1.0, False)
+    third = math.ceil(0.75 * (len(finite) - 1))
+    is_log = mode == "min" and finite[0] > 0 and finite[third] / finite[0] > LOG_SPAN
+    scale = [math.log(value) for value in finite] if is_log else finite
+    if mode == "min":
+        quartile = scale[third]
+        low, high = scale[0], min(scale[-1], scale[0] + REACH * (quartile - scale[0]))
+    else:
+        quartile = scale[-1 - third]
+        low, high = max(scale[0], scale[-1] - REACH * (scale[-1] - quartile)), scale[-1]
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    low, high = low - margin, high + margin
+    return Window(math.exp(low), math.exp(high), True) if is_log else Window(low, high, False)
+
+
+def values_of_runs(report: Report) -> list[float]:
+    """Return the values of the runs that did not diverge."""
+    runs = (run for row in report.rows for setting in row.settings for run in setting.runs)
+    return [run.value for run in runs if run.status is not Status.DIVERGED]
