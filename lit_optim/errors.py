@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Iterable
 from functools import partial
 from itertools import takewhile
@@ -23,6 +24,16 @@ class UsageError(ValueError):
 
 class TrainingFailed(Exception):
     """Training cannot continue; the message says why in one line. The exit code is 1."""
+
+
+class Diverged(TrainingFailed):
+    """The loss or its gradient is no longer finite: a result of the run's settings, no failure.
+
+    In a sweep such a run counts as completed.
+    """
+
+    #: Of the monitored metric, the worst finite value known; set where a run ends.
+    value: float = math.nan
 
 
 def first_line(error: BaseException) -> str:

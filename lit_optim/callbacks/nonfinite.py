@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from lit_optim.callbacks.averaged_weights import TRAINING_WEIGHTS
 from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
 from lit_optim.checkpoints.files import find_newest_intact
-from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.errors import Diverged, TrainingFailed, UsageError
 from lit_optim.hyperparameters import check
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
@@ -52,7 +52,8 @@ class NonFinite(Callback):
         most: how many in a row are tolerated with skip and rollback.
 
     Raises:
-        TrainingFailed: the run must end.
+        Diverged: the run must end.
+        TrainingFailed: there is no loss to check.
     """
 
     def __init__(self, policy: Policy = "stop", most: Annotated[int, "> 0"] = 10) -> None:
@@ -152,7 +153,7 @@ class NonFinite(Callback):
         if not bad:
             self._in_a_row = 0
         elif self.policy == "stop":
-            raise TrainingFailed(f"the {what} is not finite at step {trainer.global_step}")
+            raise Diverged(f"the {what} is not finite at step {trainer.global_step}")
         else:
             self._note(trainer, what, "back to the newest checkpoint")
             self._roll_back(trainer, pl_module)
@@ -162,7 +163,7 @@ class NonFinite(Callback):
         self._in_a_row += 1
         step = trainer.global_step
         if self._in_a_row > self.most:
-            raise TrainingFailed(
+            raise Diverged(
                 f"the {what} is not finite {self._in_a_row} times in a row, at step {step}"
             )
         if trainer.is_global_zero:
@@ -177,7 +178,7 @@ class NonFinite(Callback):
                 raise UsageError("there are no checkpoints")
             path = find_newest_intact(kept[0].directory)
         except UsageError:
-            raise TrainingFailed(
+            raise Diverged(
                 f"the loss is not finite at step {trainer.global_step}, and there is no checkpoint "
                 "to go back to"
             ) from None
@@ -238,7 +239,7 @@ class _Guard:
         except _Discarded:
             self._undo()
             return None
-        except TrainingFailed:  # too many in a row
+        except Diverged:  # too many in a row
             self._undo()
             raise
         finally:

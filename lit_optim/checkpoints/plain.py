@@ -32,6 +32,9 @@ class NotPlain(ValueError):
         super().__init__(f"{join_path(path)} is a {kind.__module__}.{kind.__qualname__}")
         self.path, self.kind = path, kind
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self.kind), vars(self)
+
 
 def join_path(path: tuple[Any, ...]) -> str:
     """Format a path of keys: `callbacks.Mine.history[3]`."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from lit_optim.errors import UsageError
 from lit_optim.programs import format_path
 from lit_optim.runs.layout import FINGERPRINT, JOB, RESULT
+from lit_optim.runs.status import Status
 from lit_optim.sweeps.records import JobRecord, overrides_of, read_job
 from lit_optim.sweeps.rows import Ended, ended_run
 from lit_optim.sweeps.table import table
@@ -17,7 +18,6 @@ from lit_optim.untrusted import walk
 
 #: Files that mark the directory of a run.
 MARKS = {FINGERPRINT, RESULT, JOB}
-UNFINISHED = -1
 
 
 def show_results(directory: Path, console: Console) -> None:
@@ -58,5 +58,6 @@ def read_run(run_dir: Path) -> Ended:
     record = read_job(run_dir)
     if record is None:
         ended_well = (run_dir / RESULT).is_file()
-        record = JobRecord(list(overrides_of(run_dir) or ()), 0 if ended_well else UNFINISHED, {})
+        status = Status.COMPLETED if ended_well else Status.UNKNOWN
+        record = JobRecord(list(overrides_of(run_dir) or ()), None, {}, status)
     return ended_run(run_dir, record)

@@ -64,6 +64,9 @@ class Interrupted(Exception):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.code), vars(self)
+
 
 @dataclass
 class Result:

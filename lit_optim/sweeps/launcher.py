@@ -32,11 +32,12 @@ from lit_optim.config.places import conf_dir_option
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
+from lit_optim.runs.job import complete_job
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
 from lit_optim.runs.resume import read_fingerprint, run_fingerprint, write_fingerprint
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.progress import SweepProgress
-from lit_optim.sweeps.records import existing_jobs, read_job, read_result, record_sweep, write_json
+from lit_optim.sweeps.records import existing_jobs, read_job, read_result, record_sweep
 from lit_optim.system import OWN_GROUP, interrupt_group, kill_group, lock_file, signal_name
 from lit_optim.threads import limit_threads
 
@@ -164,7 +165,7 @@ class ProcessLauncher(Launcher):
         self._check_signals()
         run_dir = sweep_dir / self.names[tuple(overrides)]
         record = read_job(run_dir)
-        if record is None or record.exit_code != 0:
+        if record is None or not record.is_done:
             return False
         if sorted(job_key(record.overrides)) != sorted(job_key(overrides)):
             return False
@@ -279,14 +280,9 @@ def _record(config: DictConfig, sweep_dir: Path, names: dict[tuple[str, ...], st
 
 def _end(job: Job) -> JobReturn:
     job.log.close()
-    record: dict[str, Any] = {
-        "overrides": job.overrides,
-        "exit_code": job.process.returncode,
-        "seconds": time.perf_counter() - job.start,
-        "choices": job.choices,
-    }
+    code, seconds = job.process.returncode, time.perf_counter() - job.start
     with contextlib.suppress(OSError):  # a full disk: the job will run again
-        write_json(job.run_dir / JOB, record)
+        complete_job(job.run_dir, job.overrides, job.choices, code, seconds, job.process.pid)
     returned = JobReturn(overrides=job.overrides, working_dir=str(job.run_dir))
     returned.status = JobStatus.COMPLETED  # a failed job does not end the sweep; the table names it
     returned.return_value = job.process.returncode

@@ -6,12 +6,18 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from lit_optim.runs.job import (
+    JobRecord,
+    is_number,
+    is_text_list,
+    is_text_mapping,
+    parse_job,
+    read_job,
+)
 from lit_optim.runs.layout import (
-    JOB,
     LOG,
     OVERRIDES,
     RESULT,
@@ -21,45 +27,7 @@ from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.temporary import remove_leftovers, write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
 
-
-@dataclass(frozen=True)
-class JobRecord:
-    """How a job ended; `job.json` in its directory.
-
-    Args:
-        overrides: with item value per key.
-        exit_code: of its process, negative if a signal ended it.
-        choices: of each group; empty if an older version wrote the record.
-    """
-
-    overrides: list[str]
-    exit_code: int
-    choices: dict[str, str]
-
-
-def parse_job(run_dir: Path) -> JobRecord:
-    """Read the record of a job.
-
-    Raises:
-        Unreadable: it is missing or was not written by the launcher.
-    """
-    path = run_dir / JOB
-    record = read_json_mapping(path)
-    overrides, exit_code = record.get("overrides"), record.get("exit_code")
-    if not _is_text_list(overrides):
-        raise Unreadable(f"{path}: overrides must be a list of text")
-    if isinstance(exit_code, bool) or not isinstance(exit_code, int):
-        raise Unreadable(f"{path}: exit_code must be a whole number")
-    choices = record.get("choices")
-    return JobRecord(overrides, exit_code, choices if _is_text_mapping(choices) else {})
-
-
-def read_job(run_dir: Path) -> JobRecord | None:
-    """Read the record of a job; None if it is missing or unreadable."""
-    try:
-        return parse_job(run_dir)
-    except Unreadable:
-        return None
+__all__ = ["JobRecord", "parse_job", "read_job"]
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
@@ -74,7 +42,7 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     if not isinstance(result.get("monitor"), str) or result.get("mode") not in ("min", "max"):
         return None
     metrics = {
-        stage: {name: float(value) for name, value in result[stage].items() if _is_number(value)}
+        stage: {name: float(value) for name, value in result[stage].items() if is_number(value)}
         for stage in ("final", "best", "test")
     }
     seconds, choices = result.get("seconds"), result.get("choices")
@@ -82,8 +50,8 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
         result
         | metrics
         | {
-            "seconds": float(seconds) if _is_number(seconds) else math.nan,
-            "choices": choices if _is_text_mapping(choices) else {},
+            "seconds": float(seconds) if is_number(seconds) else math.nan,
+            "choices": choices if is_text_mapping(choices) else {},
         }
     )
 
@@ -113,7 +81,7 @@ def planned_jobs(sweep_dir: Path) -> dict[str, Overrides]:
     return {
         name: job_key(overrides)
         for name, overrides in jobs.items()
-        if _is_text_list(overrides)
+        if is_text_list(overrides)
         and name == os.path.basename(name)
         and name not in ("", ".", "..")
     }
@@ -168,20 +136,6 @@ def overrides_of(run_dir: Path) -> Overrides | None:
         lines = read_yaml(run_dir / OVERRIDES)
     except Unreadable:
         return None
-    if not _is_text_list(lines):
+    if not is_text_list(lines):
         return None
     return job_key([line for line in lines if not line.lstrip("+").startswith("resume.")])
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, float) or abs(value) < 1 << 1000  # larger: no float
-
-
-def _is_text_list(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_text_mapping(value: Any) -> TypeGuard[dict[str, str]]:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())

@@ -33,7 +33,7 @@ class Ended:
 
     overrides: dict[str, str]
     run_dir: Path
-    exit_code: int
+    exit_code: int | None
     result: dict[str, Any] | None
     choices: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def ended_run(run_dir: Path, record: JobRecord) -> Ended:
     """Return a run from the record of its overrides and its exit code."""
     pairs = [line.lstrip("+~").partition("=") for line in filter_overrides(record.overrides)]
     overrides = {key: value for key, _, value in pairs if not NOT_A_SETTING.match(key)}
-    result = read_result(run_dir) if record.exit_code == 0 else None
+    result = read_result(run_dir) if record.is_done else None
     choices = record.choices or (result or {}).get("choices") or {}
     return Ended(overrides, run_dir, record.exit_code, result, choices, read_fingerprint(run_dir))
 

@@ -51,7 +51,7 @@ class SweepTable(Callback):
         console.print(curves, soft_wrap=True, markup=False, highlight=False)
         failed = [job for job in jobs if job.exit_code != 0]
         for job in failed:
-            _print_failure(console, job.run_dir, describe_exit(job.exit_code))
+            _print_failure(console, job.run_dir, describe_exit(job.exit_code or 0))
         for run_dir in lost:
             _print_failure(console, run_dir, "how it ended could not be written: a full disk?")
         if failed or lost:
