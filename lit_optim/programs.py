@@ -26,6 +26,11 @@ def open_command(logdir: str | Path) -> str:
     return f"{_own_program()} board {shlex.quote(format_path(logdir))}"
 
 
+def rerun_command(run_dir: str | Path) -> str:
+    """Return `lit-optim rerun ...`, which repeats a run."""
+    return f"{_own_program()} rerun {shlex.quote(format_path(run_dir))}"
+
+
 def format_path(path: str | Path) -> str:
     """Format a path: relative to the current directory if inside, control characters escaped."""
     try:

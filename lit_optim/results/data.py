@@ -42,10 +42,12 @@ class Run:
         overrides: as typed, by key, without those of the whole sweep.
         choices: of each group, by its name.
         settings: every value of the configuration, by its dotted key.
-        monitor: the metric by which it is judged.
+        monitor: the metric by which it is judged; empty if it does not say so.
         mode: `min` or `max`.
         value: the last value of `monitor`; of a diverged run the worst finite one; NaN if unknown.
         best: its best value.
+        finals: the last value of every validation metric.
+        bests: the best value of those of which it is known whether low or high is better.
         tests: by metric.
         steps: updates made.
         seconds: of training.
@@ -59,10 +61,12 @@ class Run:
     overrides: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
-    monitor: str = "val/loss"
+    monitor: str = ""
     mode: str = "min"
     value: float = math.nan
     best: float = math.nan
+    finals: Mapping[str, float] = field(default_factory=dict)
+    bests: Mapping[str, float] = field(default_factory=dict)
     tests: Mapping[str, float] = field(default_factory=dict)
     steps: int = 0
     seconds: float = math.nan
@@ -74,6 +78,19 @@ class Run:
     def seed(self) -> str:
         """The seed as text; empty if it is not known."""
         return str(self.settings.get("seed", self.overrides.get("seed", "")))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its value counts: it went to its end, or diverged, or does not say."""
+        return self.status in (Status.COMPLETED, Status.DIVERGED, Status.UNKNOWN)
+
+    @property
+    def ms_per_step(self) -> float:
+        """Milliseconds of training an update, without validations where those are known."""
+        steps, seconds = self.steps, self.seconds
+        if self.history.step and math.isfinite(self.history.seconds[-1]):
+            steps, seconds = self.history.step[-1], self.history.seconds[-1]
+        return 1000 * seconds / steps if steps > 0 else math.nan
 
 
 @dataclass(frozen=True)
@@ -99,13 +116,15 @@ class Setting:
         values: of the columns by which settings differ, in the order of the columns.
         lr: the peak learning rate; NaN if the optimizer has none.
         runs: at least one.
-        value: of the metric over the runs that completed or diverged.
+        value: of the metric over the runs that have ended, one for each seed.
+        so_far: of the metric over those that have not.
     """
 
     values: Mapping[str, str]
     lr: float
     runs: Sequence[Run]
     value: Interval
+    so_far: Interval = Interval(math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -122,8 +141,8 @@ class Row:
         is_tied: whether others have this rank.
         steps_to_target: the median over the runs of the best setting; inf where at least half of
             them never arrived; NaN without a target.
-        seconds: of a run.
-        ms_per_step: of a run.
+        seconds: of training, the median over the runs of the best setting.
+        ms_per_step: likewise.
         counts: of the runs of all settings, by how they ended.
     """
 
@@ -153,6 +172,7 @@ class Report:
         runs: all of them, also those without a value.
         target: of the metric; NaN: none.
         notes: lines for the reader, such as files that could not be read.
+        varied: the keys by which the settings of a row differ, such as `optimizer.lr`.
     """
 
     title: str
@@ -163,3 +183,4 @@ class Report:
     runs: Sequence[Run]
     target: float = math.nan
     notes: Sequence[str] = ()
+    varied: Sequence[str] = ()

@@ -1,0 +1,288 @@
+"""The cells of tables: what the terminal, the page and the CSV file show of a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lit_optim.results.data import Interval, Report, Row, Run, Setting
+from lit_optim.results.grouping import LR, SEED
+from lit_optim.results.statistics import interval
+from lit_optim.runs.status import Status
+
+NONE = "-"
+#: The columns of how runs ended, with what they count; one without any run is left out.
+ENDINGS = {
+    "diverged": (Status.DIVERGED,),
+    "pruned": (Status.PRUNED,),
+    "failed": (Status.FAILED, Status.KILLED),
+    "unfinished": (Status.RUNNING, Status.INTERRUPTED),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table shows in a place.
+
+    Args:
+        text: for a reader; a stranger may have written it.
+        value: by which it is sorted, and which a CSV file has; None: the text.
+    """
+
+    text: str
+    value: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The name of a column.
+
+    Args:
+        name: a few words.
+        meaning: one line; may be empty.
+        is_number: whether its cells are numbers.
+    """
+
+    name: str
+    meaning: str = ""
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Args:
+        header: of each column.
+        rows: the cells, as many as columns.
+        keys: how many of the first columns tell the rows apart.
+    """
+
+    header: Sequence[Heading]
+    rows: Sequence[Sequence[Cell]]
+    keys: int = 0
+
+
+@dataclass
+class _Columns:
+    """Collects columns of as many cells as there are rows."""
+
+    header: list[Heading] = field(default_factory=list)
+    cells: list[list[Cell]] = field(default_factory=list)
+
+    def add(self, heading: Heading, cells: Sequence[Cell]) -> None:
+        self.header.append(heading)
+        self.cells.append(list(cells))
+
+    def table(self, keys: int) -> Table:
+        return Table(self.header, list(zip(*self.cells, strict=True)), keys)
+
+
+def choice_table(report: Report) -> Table:
+    """A row for each row of the report, in the same order."""
+    rows, columns = report.rows, _Columns()
+    for key in report.columns:
+        columns.add(_key_heading(key), [_text(row.values.get(key, "")) for row in rows])
+    for key in report.varied:
+        if key == LR:
+            heading = Heading("lr", "the best of those tried; edge: the first or last one", True)
+            columns.add(heading, [_lr_cell(row) for row in rows])
+        else:
+            meaning = f"{key} of the best setting"
+            columns.add(Heading(f"best {key}", meaning), [_best(row, key) for row in rows])
+    meaning = "the mean of the last values and its 95 % confidence interval; (so far)"
+    columns.add(Heading(report.metric, meaning, True), [_value_cell(row.best) for row in rows])
+    counts = [_number(row.best.value.count, f"{row.best.value.count}") for row in rows]
+    columns.add(Heading("n", "runs of the best setting that have ended", True), counts)
+    if len(rows) > 1:
+        meaning = "=: not told apart by Games and Howell's test"
+        columns.add(Heading("rank", meaning, True), [_rank_cell(row) for row in rows])
+    for name in _tests(report):
+        meaning = "the mean of the tests and its 95 % confidence interval"
+        columns.add(Heading(name, meaning, True), [_test_cell(row.best, name) for row in rows])
+    if math.isfinite(report.target):
+        sign = "≤" if report.mode == "min" else "≥"
+        name = f"steps to {report.metric} {sign} {report.target:g}"
+        meaning = "the median; never: half of the runs do not arrive"
+        cells = [_number(row.steps_to_target, format_steps(row.steps_to_target)) for row in rows]
+        columns.add(Heading(name, meaning, True), cells)
+    cells = [_number(row.seconds, format_seconds(row.seconds)) for row in rows]
+    columns.add(Heading("seconds", "of training a run, the median", True), cells)
+    cells = [_number(row.ms_per_step, format_ms(row.ms_per_step)) for row in rows]
+    columns.add(Heading("ms/step", "milliseconds of an update, the median", True), cells)
+    for name, statuses in ENDINGS.items():
+        found = [sum(row.counts.get(status, 0) for status in statuses) for row in rows]
+        if any(found):
+            cells = [_number(count, str(count) if count else "") for count in found]
+            columns.add(Heading(name, f"runs that {_ENDED[name]}", True), cells)
+    return columns.table(len(report.columns))
+
+
+_ENDED = {
+    "diverged": "diverged, whose value is the worst of all",
+    "pruned": "a search has stopped",
+    "failed": "failed or were killed",
+    "unfinished": "are running or were interrupted",
+}
+
+
+def run_table(report: Report) -> Table:
+    """A row for each run of the report, in the same order."""
+    runs, columns = report.runs, _Columns()
+    values = _values_by_run(report)
+    keys = [*report.columns, *report.varied]
+    for key in keys:
+        cells = [_text(values[id(run)].get(key, "")) for run in runs]
+        columns.add(_key_heading(key), cells)
+    columns.add(Heading("seed", "", True), [_text(run.seed) for run in runs])
+    meaning = "how it ended"
+    columns.add(Heading("status", meaning), [Cell(run.status.value) for run in runs])
+    columns.add(Heading(report.metric, "the last value", True), [_metric(r.value) for r in runs])
+    best = [_metric(run.best) for run in runs]
+    columns.add(Heading(f"best {report.metric}", "of all validations", True), best)
+    for name in dict.fromkeys(name for run in runs for name in run.tests):
+        cells = [_metric(run.tests.get(name, math.nan)) for run in runs]
+        columns.add(Heading(name, "", True), cells)
+    cells = [_number(run.steps, format_steps(run.steps)) for run in runs]
+    columns.add(Heading("steps", "updates made", True), cells)
+    cells = [_number(run.seconds, format_seconds(run.seconds)) for run in runs]
+    columns.add(Heading("seconds", "of training", True), cells)
+    cells = [_number(run.ms_per_step, format_ms(run.ms_per_step)) for run in runs]
+    columns.add(Heading("ms/step", "milliseconds of an update", True), cells)
+    return columns.table(len(keys) + 1)
+
+
+def name_row(report: Report, row: Row) -> str:
+    """A short name of a row: `lion wsd`."""
+    return " ".join(value for key in report.columns if (value := row.values.get(key))) or NONE
+
+
+def name_run(report: Report, run: Run) -> str:
+    """A short name of a run: `lion wsd 0.001 s1`."""
+    for row in report.rows:
+        for setting in row.settings:
+            if any(run is one for one in setting.runs):
+                keys = (*report.columns, *report.varied)
+                words = [setting.values.get(key, "") for key in keys]
+                words += [f"s{run.seed}"] if run.seed else []
+                return " ".join(filter(None, words)) or run.directory.name
+    return run.directory.name
+
+
+def _values_by_run(report: Report) -> dict[int, Mapping[str, str]]:
+    found: dict[int, Mapping[str, str]] = {id(run): {} for run in report.runs}
+    for row in report.rows:
+        for setting in row.settings:
+            found |= {id(run): {**row.values, **setting.values} for run in setting.runs}
+    return found
+
+
+def _key_heading(key: str) -> Heading:
+    return Heading(key.removeprefix("optimizer.") if key == LR else key, is_number=key in (LR, SEED))
+
+
+def _text(text: str) -> Cell:
+    """Text, which is sorted as a number if it is one."""
+    try:
+        return Cell(text or NONE, float(text))
+    except ValueError:
+        return Cell(text or NONE)
+
+
+def _number(value: float, text: str) -> Cell:
+    return Cell(text, value)
+
+
+def _metric(value: float) -> Cell:
+    return Cell(format_value(value), value)
+
+
+def _best(row: Row, key: str) -> Cell:
+    return _text(row.best.values.get(key, ""))
+
+
+def _lr_cell(row: Row) -> Cell:
+    lr = row.best.lr
+    if math.isnan(lr):
+        return _best(row, LR)
+    return Cell(f"{lr:g} edge" if row.edge else f"{lr:g}", lr)
+
+
+def _value_cell(setting: Setting) -> Cell:
+    if setting.value.count or not setting.so_far.count:
+        return Cell(format_interval(setting.value), setting.value.mean)
+    return Cell(f"({format_value(setting.so_far.mean)})", setting.so_far.mean)
+
+
+def _rank_cell(row: Row) -> Cell:
+    if row.rank is None:
+        return Cell(NONE, math.nan)
+    return Cell(f"{row.rank}{'=' if row.is_tied else ''}", row.rank)
+
+
+def _tests(report: Report) -> list[str]:
+    """The tests to show: that of the metric is enough."""
+    runs = [run for row in report.rows for run in row.best.runs if run.has_ended]
+    names = sorted({name for run in runs for name in run.tests} - {report.metric})
+    same = report.metric.rpartition("/")[2]
+    return [name for name in names if name.rpartition("/")[2] == same] or names
+
+
+def _test_cell(setting: Setting, name: str) -> Cell:
+    by_seed = {run.seed or str(run.directory): run for run in setting.runs if run.has_ended}
+    values = [run.tests[name] for run in by_seed.values() if name in run.tests]
+    found = interval(values)
+    return Cell(format_interval(found), found.mean)
+
+
+def format_interval(found: Interval) -> str:
+    """A mean with its interval, with as many digits as that allows: `0.134 ±0.012`."""
+    if math.isnan(found.half):
+        return format_value(found.mean)
+    if not found.half:
+        return f"{format_value(found.mean)} ±0"
+    return f"{format_value(found.mean, found.half)} ±{format_value(found.half, found.half)}"
+
+
+def format_value(value: float, error: float = math.nan) -> str:
+    """A value whose digits follow its error, which keeps two; of an unknown one four digits."""
+    if math.isnan(value):
+        return NONE
+    if not math.isfinite(value) or value == 0 and not error > 0:
+        return f"{value:g}"
+    if math.isfinite(error) and error > 0:
+        last = _exponent(float(f"{error:.1e}")) - 1  # rounded first: 0.0996 is 0.10
+    else:
+        last = _exponent(float(f"{value:.3e}")) - 3
+    largest = max(abs(value), error if error > 0 else 0.0)
+    first = _exponent(largest)
+    if -5 < first < 6:
+        return f"{value:.{max(0, -last)}f}"
+    return f"{value / 10.0**first:.{max(0, first - last)}f}e{first:+03d}"
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(abs(value)))
+
+
+def format_steps(steps: float) -> str:
+    """A number of updates; `never` if it is infinite."""
+    if math.isnan(steps):
+        return NONE
+    return f"{math.ceil(steps):,}" if math.isfinite(steps) else "never"
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds, of which nobody needs more than two digits after all."""
+    if not math.isfinite(seconds):
+        return NONE
+    return f"{seconds:.2g}" if abs(seconds) < 10 else f"{round(seconds):,}"
+
+
+def format_ms(ms: float) -> str:
+    """Milliseconds, with three digits."""
+    if not math.isfinite(ms):
+        return NONE
+    return f"{ms:.3g}" if abs(ms) < 100 else f"{round(ms):,}"
+

@@ -1,0 +1,288 @@
+"""Finds the directories of runs, whoever started them, and reads each."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lit_optim.errors import UsageError
+from lit_optim.results.commands import command_of
+from lit_optim.results.data import History, Run
+from lit_optim.results.events import has_events, read_events
+from lit_optim.results.history import read_history
+from lit_optim.runs.job import JobRecord, is_number, is_text_list, is_text_mapping, parse_job
+from lit_optim.runs.layout import CONFIG, FINGERPRINT, HISTORY, JOB, LOCK, OVERRIDES, RESULT
+from lit_optim.runs.resume import read_fingerprint
+from lit_optim.runs.status import Status
+from lit_optim.system import lock_file
+from lit_optim.untrusted import Unreadable, read_json_mapping, read_text, read_yaml, walk
+
+#: Files that mark the directory of a run.
+MARKS = {FINGERPRINT, RESULT, JOB, HISTORY}
+#: Overrides that do not describe a run.
+NOT_A_SETTING = re.compile(r"(n_jobs|resume|allow|hydra)\b")
+#: A line of `config.yaml`, which has what was filled in.
+FILLED_IN = re.compile(
+    r"^(monitor|mode): *(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"]+))", re.MULTILINE
+)
+STAGES = ("final", "best", "test")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs in directories.
+
+    Args:
+        runs: by the name of their directory.
+        notes: a line for each file that could not be read.
+    """
+
+    runs: Sequence[Run]
+    notes: Sequence[str]
+
+
+def read_runs(directories: Sequence[Path]) -> Found:
+    """Read all runs in and below directories, even those inside of another run.
+
+    Hidden directories and links are left out. A damaged file costs what it would have said, and
+    a note; whoever writes there meanwhile is not disturbed.
+
+    Raises:
+        UsageError: one is not a directory, or contains no run.
+    """
+    places: dict[Path, Path] = {}  # by where they really are: directories may contain each other
+    for directory in directories:
+        found = find_runs(directory)
+        if not found:
+            raise UsageError(f"{directory}: contains no run")
+        for path in found:
+            places.setdefault(path.resolve(), path)
+    notes: list[str] = []
+    return Found([read_run(path, notes) for path in places.values()], notes)
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Find the directories of runs in and below a directory, by name.
+
+    One with event files alone is a run if it is not within another one, as of Lightning without
+    this package.
+
+    Raises:
+        UsageError: it is not a directory.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory}: is not a directory")
+    found: list[Path] = []
+    marked: set[Path] = set()
+    for path, entries in walk(directory):
+        is_marked = any(entry.name in MARKS and not entry.is_dir() for entry in entries)
+        if is_marked:
+            marked.add(path)
+        if is_marked or (has_events(entries) and not marked.intersection(path.parents)):
+            found.append(path)
+    return found
+
+
+def read_run(run_dir: Path, notes: list[str]) -> Run:
+    """Read a run; what cannot be read is added to the notes."""
+    found: list[str] = []
+    read = partial(_read, found)
+    job = read(run_dir / JOB, lambda: parse_job(run_dir))
+    result = read(run_dir / RESULT, lambda: parse_result(run_dir)) or {}
+    settings = read_fingerprint(run_dir)
+    if not settings:
+        read(run_dir / FINGERPRINT, lambda: read_json_mapping(run_dir / FINGERPRINT))
+    lines = read_overrides(run_dir) if job is None else job.overrides
+    history = read_histories(run_dir, result, found)
+    status = _status(job, result, is_ours=bool(job or result or settings))
+    if status is Status.RUNNING and not _is_held(run_dir):
+        if job and _said_now(run_dir) is not Status.RUNNING:  # it has just ended
+            return read_run(run_dir, notes)
+        status = Status.COMPLETED if result else Status.KILLED
+    if status is Status.COMPLETED and result and _is_diverged(result):
+        status = Status.DIVERGED
+    notes += found
+    run = Run(
+        directory=run_dir,
+        status=status,
+        overrides=_by_key(lines or ()),
+        choices=(job and job.choices) or result.get("choices") or {},
+        settings=settings,
+        steps=_steps(result, history),
+        seconds=_seconds(result, history),
+        history=history,
+        command=command_of(run_dir, lines),
+        message=job.message if job else "",
+    )
+    return _judge(run, result)
+
+
+def _read(notes: list[str], path: Path, parse: Callable[[], T]) -> T | None:
+    """What a file says; None if it is missing, or is told in a note."""
+    try:
+        path.lstat()
+    except OSError:
+        return None
+    try:
+        return parse()
+    except Unreadable as error:
+        notes.append(f"left out: {error}")
+        return None
+
+
+def parse_result(run_dir: Path) -> dict[str, Any]:
+    """Read the result of a run, `result.json`; what is no number in it is left out.
+
+    Raises:
+        Unreadable: it is missing, or lacks the metrics or the monitor.
+    """
+    path = run_dir / RESULT
+    result = read_json_mapping(path)
+    if not all(isinstance(result.get(stage), dict) for stage in STAGES):
+        raise Unreadable(f"{path}: must have {', '.join(STAGES)}")
+    if not isinstance(result.get("monitor"), str) or result.get("mode") not in ("min", "max"):
+        raise Unreadable(f"{path}: must have a monitor, and a mode min or max")
+    metrics = {
+        stage: {name: float(value) for name, value in result[stage].items() if is_number(value)}
+        for stage in STAGES
+    }
+    numbers = {
+        key: float(value) if is_number(value := result.get(key)) else math.nan
+        for key in ("seconds", "value", "steps")
+    }
+    choices = result.get("choices")
+    return result | metrics | numbers | {"choices": choices if is_text_mapping(choices) else {}}
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """Read the result of a run; None if it is missing or incomplete."""
+    try:
+        return parse_result(run_dir)
+    except Unreadable:
+        return None
+
+
+def read_overrides(run_dir: Path) -> list[str] | None:
+    """Read the overrides of a run as Hydra keeps them; None if they are unknown.
+
+    Those of a start that has resumed it are left out.
+    """
+    try:
+        lines = read_yaml(run_dir / OVERRIDES)
+    except Unreadable:
+        return None
+    if not is_text_list(lines):
+        return None
+    return [line for line in lines if not line.lstrip("+").startswith("resume.")]
+
+
+def read_histories(run_dir: Path, result: Mapping[str, Any], notes: list[str]) -> History:
+    """The validations of a run, from its `history.csv`; of an older one from its event files."""
+    history = _read(notes, run_dir / HISTORY, lambda: read_history(run_dir / HISTORY, notes))
+    if history is None or not history.step:
+        return read_events(run_dir, result.get("final", {}), notes)
+    return history
+
+
+def _by_key(lines: Sequence[str]) -> dict[str, str]:
+    pairs = [line.lstrip("+~").partition("=") for line in lines]
+    return {key: value for key, _, value in pairs if key and not NOT_A_SETTING.match(key)}
+
+
+def _steps(result: Mapping[str, Any], history: History) -> int:
+    steps = result.get("steps", math.nan)
+    if math.isfinite(steps):
+        return int(steps)
+    return history.step[-1] if history.step else 0
+
+
+def _seconds(result: Mapping[str, Any], history: History) -> float:
+    seconds = float(result.get("seconds", math.nan))
+    if math.isnan(seconds) and history.seconds:
+        return history.seconds[-1]
+    return seconds
+
+
+def _status(job: JobRecord | None, result: Mapping[str, Any], is_ours: bool) -> Status:
+    """How a run ended, as its files say; `RUNNING` where its lock has to tell."""
+    said = job.status if job else Status.UNKNOWN
+    if said is Status.UNKNOWN:  # without a record, as of earlier versions
+        if result:
+            return Status.COMPLETED
+        return Status.RUNNING if is_ours else Status.UNKNOWN
+    if said is Status.COMPLETED and not result:
+        return Status.FAILED  # the disk was full, or the result is damaged
+    return said
+
+
+def _said_now(run_dir: Path) -> Status:
+    try:
+        return parse_job(run_dir).status
+    except Unreadable:
+        return Status.RUNNING
+
+
+def _is_diverged(result: Mapping[str, Any]) -> bool:
+    """Whether it says so or, of an earlier version, the last value is no finite number."""
+    value = result["final"].get(result["monitor"], 0.0)
+    return result.get("diverged") is True or not math.isfinite(value)
+
+
+def _is_held(run_dir: Path) -> bool:
+    """Whether a process holds the lock of a run."""
+    try:
+        with (run_dir / LOCK).open("r+", encoding="utf-8") as file:
+            return not lock_file(file)
+    except OSError:
+        return False
+
+
+def _judge(run: Run, result: Mapping[str, Any]) -> Run:
+    """A run with its monitor and the values of that; without a result, those so far."""
+    if result:
+        monitor, mode = result["monitor"], result["mode"]
+        finals, bests, tests = (result[stage] for stage in STAGES)
+    else:
+        monitor, mode = _filled_in(run)
+        finals, bests, tests = _last_values(run.history), {}, {}
+    logged = run.history.metrics.get(monitor, ())
+    value = result.get("value", math.nan)
+    value = finals.get(monitor, math.nan) if math.isnan(value) else value
+    if run.status is Status.DIVERGED and not math.isfinite(value):
+        finite = [one for one in logged if math.isfinite(one)]
+        value = (max if mode == "min" else min)(finite, default=math.nan)
+    known = [one for one in logged if not math.isnan(one)]
+    best = bests.get(monitor, (min if mode == "min" else max)(known, default=math.nan))
+    return replace(
+        run, monitor=monitor, mode=mode, value=value, best=best, finals=finals, bests=bests,
+        tests=tests,
+    )  # fmt: skip
+
+
+def _filled_in(run: Run) -> tuple[str, str]:
+    """The monitor of a run without a result, and its mode, from its configuration."""
+    try:
+        text = read_text(run.directory / CONFIG)
+    except Unreadable:
+        text = ""
+    found = {match[1]: match[2] or match[3] or match[4] for match in FILLED_IN.finditer(text)}
+    settings = {key: run.settings.get(key) or found.get(key) for key in ("monitor", "mode")}
+    monitor = settings["monitor"]
+    monitor = monitor if isinstance(monitor, str) and monitor != "null" else ""
+    return monitor, "max" if settings["mode"] == "max" else "min"
+
+
+def _last_values(history: History) -> dict[str, float]:
+    """The last value of each metric."""
+    last = {}
+    for name, values in history.metrics.items():
+        known = [value for value in values if not math.isnan(value)]
+        if known:
+            last[name] = known[-1]
+    return last

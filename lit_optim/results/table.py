@@ -1,0 +1,57 @@
+"""A report in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from lit_optim.errors import printable
+from lit_optim.printing import WholeTable
+from lit_optim.results.cells import Heading, choice_table
+from lit_optim.results.comparing import compare
+from lit_optim.results.data import Report, Row
+
+#: A longer heading is broken into two lines.
+LONG = 12
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the table of a report, best first, and its notes.
+
+    If everything is one row, as when only the lr was swept, its settings are the rows.
+    """
+    table(detailed(report)).print(console)
+    for note in report.notes:
+        console.print(printable(note), soft_wrap=True, markup=False, highlight=False, style="dim")
+
+
+def detailed(report: Report) -> Report:
+    """The report, or of a single row one of its settings."""
+    if len(report.rows) != 1 or len(report.rows[0].settings) == 1:
+        return report
+    keys = [key for key in (*report.columns, *report.varied) if key in report.varied]
+    target = report.target if report.target == report.target else None
+    return compare(
+        report.runs, report.title, report.metric, keys or report.columns, target, report.notes
+    )
+
+
+def table(report: Report) -> WholeTable:
+    """The table of the choices; rows without a value are red."""
+    cells = choice_table(report)
+    header = [_broken(heading) for heading in cells.header]
+    rows = [[cell.text for cell in row] for row in cells.rows]
+    return WholeTable(header, rows, cells.keys, [_style(row) for row in report.rows])
+
+
+def _broken(heading: Heading) -> str:
+    """The name of a column in two lines, if it is long and has a blank."""
+    name = printable(heading.name)
+    if len(name) <= LONG or " " not in name:
+        return name
+    blanks = [at for at, sign in enumerate(name) if sign == " "]
+    at = min(blanks, key=lambda at: abs(at - len(name) / 2))
+    return f"{name[:at]}\n{name[at + 1 :]}"
+
+
+def _style(row: Row) -> str:
+    return "" if row.best.value.count or row.best.so_far.count else "red"

@@ -1,0 +1,104 @@
+"""Steps to a target: the value that a metric has to reach, and when runs reach it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lit_optim.errors import printable
+from lit_optim.results.data import Row, Run, Setting
+from lit_optim.results.statistics import median
+from lit_optim.runs.status import Status
+
+AUTO = "auto"
+DIGITS = 3  # of a target that was not typed
+
+
+def choose_target(
+    rows: Sequence[Row], metric: str, mode: str, wanted: float | str | None
+) -> tuple[float, str]:
+    """The target of a metric, and a line about it for the reader.
+
+    Args:
+        rows: best first.
+        metric: its name.
+        mode: `min` or `max`.
+        wanted: a value; `auto`: what the row in the middle reaches at its end, so that at least
+            half of the rows reach it; None: no target.
+
+    Returns:
+        NaN and an empty line without a target.
+    """
+    if wanted is None or not any(run.history.step for row in rows for run in row.best.runs):
+        return math.nan, ""
+    sign = "≤" if mode == "min" else "≥"
+    if wanted != AUTO:
+        target = float(wanted)
+        runs = [run for row in rows for one in row.settings for run in one.runs]
+        if any(steps_of(run, target, mode) < math.inf for run in runs):
+            return target, ""
+        values = [value for run in runs for value in (run.best, *_logged(run))]
+        known = [value for value in values if not math.isnan(value)]
+        best = (min if mode == "min" else max)(known, default=math.nan)
+        told = f"{printable(metric)} {sign} {target:g}: no run has reached it"
+        return target, told if math.isnan(best) else f"{told}; the best value is {best:.4g}"
+    ends = [_end(row.best) for row in rows]
+    known = [end for end in ends if not math.isnan(end)]
+    if len(known) < 2:
+        return math.nan, ""
+    target = _round(known[len(known) // 2], mode)
+    name = printable(metric)
+    return target, (
+        f"target {name} {sign} {target:g}: what the middle one of {len(known)} choices reaches"
+    )
+
+
+def _end(setting: Setting) -> float:
+    """The median of the last values of the runs that went to their end."""
+    return median(
+        [
+            run.value
+            for run in setting.runs
+            if run.has_ended and run.status is not Status.DIVERGED and math.isfinite(run.value)
+        ]
+    )
+
+
+def _round(value: float, mode: str) -> float:
+    """A value of three digits that is not harder to reach."""
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1)
+    down = mode == "max"
+    whole = math.floor(value / unit) if down else math.ceil(value / unit)
+    return float(f"{whole * unit:.{DIGITS}g}")
+
+
+def steps_to(target: float, setting: Setting, mode: str) -> float:
+    """The median of the steps after which the ended runs of a setting first reach a target.
+
+    Returns:
+        inf where at least half of them never do; NaN where no run has a history.
+    """
+    ended = [run for run in setting.runs if run.has_ended]
+    steps = [steps_of(run, target, mode) for run in ended]
+    return median([step for step in steps if not math.isnan(step)])
+
+
+def steps_of(run: Run, target: float, mode: str) -> float:
+    """The steps before the first validation at which a run reaches a target.
+
+    Returns:
+        inf if it never does; NaN if it has no history of the metric.
+    """
+    values = _logged(run)
+    if not values:
+        return math.nan
+    for step, value in zip(run.history.step, values, strict=True):
+        if value <= target if mode == "min" else value >= target:
+            return float(step)
+    return math.inf
+
+
+def _logged(run: Run) -> Sequence[float]:
+    return run.history.metrics.get(run.monitor, ())
