@@ -15,6 +15,8 @@ from lit_optim.errors import UsageError
 
 #: `resume=runs/...` is short for `resume.from=runs/...`.
 SHORT_RESUME = re.compile(r"^\+{0,2}resume=")
+#: `launcher.fresh=true` is short for `hydra.launcher.fresh=true`.
+SHORT_LAUNCHER = re.compile(r"^(\+{0,2})launcher\.")
 #: Options that Hydra answers itself.
 HYDRA_ANSWERS = ("info", "hydra_help", "cfg")
 
@@ -24,7 +26,7 @@ class Arguments:
     """Parsed arguments.
 
     Args:
-        argv: all of them, with `resume=` written out.
+        argv: all of them, with `resume=` and `launcher.` written out.
         options: those that begin with a dash, as Hydra gets them.
         overrides: the others.
         is_multirun: whether `-m` was given.
@@ -51,6 +53,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
         UsageError: an unknown option, or one that is not used here.
     """
     argv = [SHORT_RESUME.sub("resume.from=", argument) for argument in argv]
+    argv = [SHORT_LAUNCHER.sub(r"\1hydra.launcher.", argument) for argument in argv]
     if "--version" in argv:
         return Arguments(argv, [], [], asks_version=True)
     args = _parse(argv)

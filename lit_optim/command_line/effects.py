@@ -34,7 +34,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "trainer.limit_test_batches": ("test", (True,)),
 }
 #: Keys that count only in a sweep.
-ONLY_IN_SWEEPS = re.compile(r"n_jobs|hydra\.sweep\.dir|hydra\.launcher\..*")
+ONLY_IN_SWEEPS = re.compile(r"n_jobs|hydra\.sweep\.dir|hydra\.(launcher|sweeper)\..*")
 #: Modules whose callbacks and models never stop a run early, but for `STOPPERS`.
 SHIPPED = ("lit_optim.", "lightning.pytorch.callbacks.")
 STOPPERS = ("EarlyStopping", "Timer", "OnExceptionCheckpoint")

@@ -30,10 +30,11 @@ from lit_optim import __version__
 from lit_optim.command_line.arguments import Arguments, parse_arguments
 from lit_optim.command_line.effects import check_best_is_known, check_effects, find_unused
 from lit_optim.command_line.help import help_text
+from lit_optim.command_line.plugins import check_plugin_keys, check_plugins, plugin_lines
 from lit_optim.command_line.translate import Translation, check_sweep_directory, translate
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.check import check_config, to_plain, unusual_lr_warning
-from lit_optim.config.composing import as_hydra_override, check_run_count, compose_each_value
+from lit_optim.config.composing import as_hydra_override, compose_each_value
 from lit_optim.config.paths import quote
 from lit_optim.config.places import groups
 from lit_optim.config.reading import check_multirun
@@ -107,8 +108,10 @@ def compose_and_check(translation: Translation, is_multirun: bool) -> DictConfig
         check_multirun(override, is_multirun)
     if is_multirun and is_one_of_several():
         raise UsageError("-m starts its runs itself: not under torchrun or as several tasks")
-    check_run_count(overrides)
-    for cfg in compose_each_value(overrides):
+    check_plugin_keys(overrides)
+    for number, cfg in enumerate(compose_each_value(overrides)):
+        if is_multirun and number == 0:
+            check_plugins(cfg, overrides)
         check_config(cfg)
     check_effects(overrides, translation.typed, cfg, is_multirun)
     check_best_is_known(to_plain(cfg))
@@ -165,6 +168,8 @@ def hand_over(
     if is_first():
         _print_notes(args, translation, cfg, run)
     lines = [*map(as_hydra_override, translation.overrides)]
+    if args.is_multirun:
+        lines += plugin_lines(cfg, translation.overrides)
     if run is not None:
         replaced = ("++resume.from=", "hydra.sweep.dir=" if args.is_multirun else "hydra.run.dir=")
         lines = [line for line in lines if not line.startswith(replaced)]

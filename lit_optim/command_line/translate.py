@@ -98,6 +98,8 @@ def check_override(override: Override) -> None:
         return
     if "/" in key and not key.startswith("hydra/"):
         raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")
+    if override.is_sweep_override() and not override.is_discrete_sweep() and key not in known:
+        return  # the sweeper may know it: `check_plugins`
     values = override_values(override)
     for value in values if key in known else ():
         if isinstance(value, list | dict):

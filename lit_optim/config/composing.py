@@ -9,7 +9,7 @@ from itertools import islice
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
@@ -24,6 +24,7 @@ from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
 LONG = 100  # values of a range
+PLUGINS = ("hydra.launcher.", "hydra.sweeper.")
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
@@ -59,7 +60,10 @@ def compose_config(overrides: list[str]) -> DictConfig:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UsageError(f"{key}{first_line(error)}") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(first_line(error)) from None
+        why = first_line(error)
+        if why.startswith("Error merging override ") and error.__cause__:  # of a plugin's schema
+            why = f"{why.removeprefix('Error merging override ')}: {first_line(error.__cause__)}"
+        raise UsageError(why) from None
     except (
         ValueError,
         TypeError,
@@ -110,9 +114,13 @@ def compose_each_value(overrides: list[Override]) -> Iterator[DictConfig]:
 
 
 def _lines(override: Override) -> list[str]:
-    """An override for each value of a sweep; of a long range for its two ends."""
-    values = list(override.sweep_string_iterator())
-    if isinstance(override.value(), RangeSweep) and len(values) > LONG:
+    """An override for each value of a sweep; of an interval or a long range for its two ends."""
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        values = [str(sweep.start), str(sweep.end)]
+    else:
+        values = list(override.sweep_string_iterator())
+    if isinstance(sweep, RangeSweep) and len(values) > LONG:
         values = [values[0], values[-1]]
     return [f"{hydra_key(override)}={value}" for value in values]
 
@@ -164,5 +172,7 @@ def hydra_key(override: Override) -> str:
     """The key for Hydra: of a group as it is, of a value forced; `check_config` decides later."""
     key = override.get_key_element().lstrip("+")
     name = override.key_or_group
+    if name.startswith(PLUGINS):  # some take keys that they do not list
+        return f"++{key}"
     hydras = name in groups() or "/" in name or name.startswith("hydra.")
     return key if hydras else f"++{key}"

@@ -21,10 +21,29 @@ from lit_optim.errors import UsageError, show, suggest
 
 #: Where and how a run is started. Lightning gives job.name and output_subdir to the other ranks.
 KEYS = re.compile(
-    r"hydra\.((run|sweep)\.dir|sweep\.subdir|launcher\.\w+|verbose|mode|job\.name|output_subdir)"
+    r"hydra\.((run|sweep)\.dir|sweep\.subdir|verbose|mode|job\.name|output_subdir|"
+    r"(launcher|sweeper)(\.[\w-]+)+)"
 )
+#: A key of the launcher or the sweeper, which may be a plugin of others.
+PLUGIN_KEY = re.compile(r"hydra\.(launcher|sweeper)\..+")
 #: Groups whose choices are installed with Hydra or its plugins.
 GROUPS = ("launcher", "sweeper", "job_logging", "hydra_logging")
+#: What to install for a choice that is not there.
+PACKAGES = {
+    "hydra/launcher": {
+        "joblib": "hydra-joblib-launcher",
+        "ray": "hydra-ray-launcher",
+        "ray_aws": "hydra-ray-launcher",
+        "rq": "hydra-rq-launcher",
+        "submitit_local": "hydra-submitit-launcher",
+        "submitit_slurm": "hydra-submitit-launcher",
+    },
+    "hydra/sweeper": {
+        "ax": "hydra-ax-sweeper",
+        "nevergrad": "hydra-nevergrad-sweeper",
+        "optuna": "hydra-optuna-sweeper",
+    },
+}
 LITERAL = {
     "hydra.mode": ("RUN",),
     "hydra.verbose": ("True", "False"),
@@ -56,7 +75,7 @@ def check_hydra_key(override: Override) -> None:
     if not KEYS.fullmatch(key) or override.is_delete() or key.endswith(TARGET) or code:
         raise UsageError(
             f"{key} is not for the command line; of Hydra's own keys it takes hydra.run.dir, "
-            "hydra.sweep.dir and hydra.launcher.*"
+            "hydra.sweep.dir, hydra.launcher.* and hydra.sweeper.*"
         )
     if override.is_sweep_override():
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
@@ -72,7 +91,8 @@ def check_hydra_key(override: Override) -> None:
 def _check_group(override: Override) -> None:
     key, value = override.key_or_group, override.value()
     name = key.removeprefix("hydra/")
-    if name not in GROUPS or override.is_delete():
+    is_plugins = name.startswith(("launcher/", "sweeper/"))  # such as sweeper/sampler
+    if (name not in GROUPS and not is_plugins) or override.is_delete():
         takes = ", ".join(f"hydra/{group}" for group in GROUPS)
         raise UsageError(
             f"{key} is not for the command line; of Hydra's own groups it takes {takes}"
@@ -81,7 +101,10 @@ def _check_group(override: Override) -> None:
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
     known = _installed_choices(key, own_conf_dir())
     if not isinstance(value, str) or value not in known:
-        near = suggest(str(value), known) or f"; it is one of {', '.join(known)}"
+        if (package := PACKAGES.get(key, {}).get(str(value))) is not None:
+            raise UsageError(f"{key}={value} is not installed: python -m pip install {package}")
+        one_of = f"; it is one of {', '.join(known)}" if known else "; no plugin has such a group"
+        near = suggest(str(value), known) or one_of
         raise UsageError(f"unknown {key} {value!r}{near}")
 
 
