@@ -8,7 +8,9 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
+from hydra.errors import HydraException
 
 #: Bytes of the readable part, so that a hash, ".before" and a counter fit into 255 bytes.
 MAX_NAME_BYTES = 150
@@ -26,7 +28,9 @@ def job_key(overrides: Sequence[str]) -> Overrides:
 
 
 def name_jobs(
-    jobs: Sequence[Sequence[str]], existing: Mapping[str, Overrides | None] | None = None
+    jobs: Sequence[Sequence[str]],
+    existing: Mapping[str, Overrides | None] | None = None,
+    line: Sequence[str] = (),
 ) -> list[str]:
     """Name the directory of each job: equal overrides get equal names, others different names.
 
@@ -38,6 +42,8 @@ def name_jobs(
         jobs: the overrides of each job, with one value per key.
         existing: directories that exist, with the overrides of the job in each; None if those are
             unknown. A job that has a directory keeps it.
+        line: the overrides of the whole sweep: these are a batch of its jobs, whose names leave out
+            what the line fixes, not what the batch happens to share.
     """
     existing = existing or {}
     keys = [job_key(job) for job in jobs]
@@ -47,7 +53,7 @@ def name_jobs(
     for key in keys:  # the same overrides in another order are the same job
         if key not in named and tuple(sorted(key)) in reordered:
             named[key] = reordered.pop(tuple(sorted(key)))
-    shared = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    shared = _shared_lines(jobs, line)
     plain = {key: _readable([line for line in key if line not in shared]) for key in keys}
     taken = {fold(name) for name in existing}
     wanted = [fold(name) for key, name in plain.items() if key not in named]
@@ -60,6 +66,26 @@ def name_jobs(
         named[key] = name
         taken.add(fold(name))
     return [named[key] for key in keys]
+
+
+def _shared_lines(jobs: Sequence[Sequence[str]], line: Sequence[str]) -> set[str]:
+    """The overrides that say nothing about which job of a sweep this is."""
+    swept = {_key(one) for one in line if _is_swept(one)}
+    if swept:
+        fixed = {_key(one) for one in line} - swept
+        return {one for job in jobs for one in job if _key(one) in fixed}
+    return set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _is_swept(override: str) -> bool:
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:  # recorded by another version of Hydra
+        return False
 
 
 def fold(name: str) -> str:

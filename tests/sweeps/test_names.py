@@ -79,3 +79,32 @@ def test_a_directory_that_is_not_of_the_sweep_is_not_used():
 
 def test_a_job_that_is_listed_twice_has_one_directory():
     assert len(set(name_jobs([["seed=0"], ["seed=0"], ["seed=1"]]))) == 2
+
+
+@given(
+    st.lists(st.sampled_from(["adamw", "sgd", "lion", "muon"]), min_size=2, unique=True),
+    st.lists(st.sampled_from([0.1, 0.01, "1-0.5*progress", "x" * 200]), min_size=1, unique=True),
+    st.integers(1, 4),
+)
+def test_batches_of_a_sweep_are_named_as_its_whole(optimizers, lrs, size):
+    """As where a sweeper asks for a few trials at a time, which often share something."""
+    line = ["data=digits", f"optimizer={','.join(optimizers)}", f"++x.lr={lrs[0]},1e-7", "n_jobs=2"]
+    jobs = [
+        ["data=digits", f"optimizer={name}", f"++x.lr={lr}", "n_jobs=2"]
+        for name in optimizers
+        for lr in lrs
+    ]
+    batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    names = [name for batch in batches for name in name_jobs(batch, line=line)]
+    assert names == name_jobs(jobs, line=line)
+    assert len({fold(name) for name in names}) == len(jobs)
+    assert all(
+        name.startswith(f"optimizer={job[1][10:]}") for name, job in zip(names, jobs, strict=True)
+    )
+    assert not any("digits" in name for name in names)
+
+
+def test_a_line_that_fixes_everything_names_its_job_by_it():
+    assert name_jobs([["data=digits", "seed=0"]], line=["data=digits", "seed=0"]) == [
+        "data=digits,seed=0"
+    ]
