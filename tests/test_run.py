@@ -65,13 +65,17 @@ def test_a_run_leaves_what_it_should(train, tmp_path):
             assert lr == pytest.approx(0.01 * planned(step), abs=1e-9)
     assert sorted(curves["train/loss"]) == [6, 13, 20, 27, 29]
     assert sorted(curves["val/loss"]) == [16, 29]  # after each epoch and after the last update
-    for tag in ("train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
+    for tag in ("train/acc", "val/loss", "val/acc", "~test/loss", "~test/acc"):
         assert curves[tag]
     assert not any(tag.startswith("effective_lr") for tag in curves)
     last = max(curves["val/acc"])
     assert curves["val/acc"][last] == pytest.approx(result["final"]["val/acc"])
-    assert curves["final/val_acc"] == {30: pytest.approx(result["final"]["val/acc"])}
-    assert curves["final/test_acc"] == {30: pytest.approx(result["test"]["test/acc"])}
+    assert curves["~test/acc"] == {30: pytest.approx(result["test"]["test/acc"])}
+    assert min(curves) == "lr/decay"  # TensorBoard sorts cards by tag
+    assert {tag for tag, points in curves.items() if len(points) == 1} == {
+        "~test/acc",
+        "~test/loss",
+    }
 
     (entry,) = hparams(run_dir)
     assert entry["optimizer"] == "adamw"

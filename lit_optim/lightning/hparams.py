@@ -4,65 +4,111 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from lit_optim.errors import first_line
-from lit_optim.lightning_classes import Logger, is_a
+from lit_optim.lightning.hparams_plugin import Value, columns, session_end, session_start
+from lit_optim.lightning_classes import Callback, LightningModule, Logger, Trainer, is_a
+from lit_optim.training.overrides import card_tag
 
 LOG = logging.getLogger("lit_optim")
 
-Value = bool | int | float | str
 #: The arguments of loggers that name a run.
 RUN_NAMES = ("run_name", "name")
 
 
-def log_start(loggers: Sequence[Logger], hparams: Mapping[str, Value]) -> None:
-    """Log the hyperparameters before training.
-
-    TensorBoard gets them in the format of its HPARAMS plugin, without metrics.
-    """
-    for logger in loggers:
-        with _tolerate_errors(logger):
-            if not is_a(logger, "loggers.TensorBoardLogger"):
-                logger.log_hyperparams(dict(hparams))
-                continue
-            logger.log_hyperparams(dict(hparams), {})  # for hparams.yaml; it writes no summary
-            _, start, _ = _summaries(hparams, {})
-            logger.experiment._get_file_writer().add_summary(start)
-            logger.experiment.flush()
-
-
-def log_end(
-    loggers: Sequence[Logger],
-    hparams: Mapping[str, Value],
-    first: Collection[str],
-    metrics: Mapping[str, float],
-    step: int,
-    succeeded: bool,
-) -> None:
-    """Log the final metrics, and the columns of TensorBoard's HPARAMS plugin.
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What loggers get to know about a run.
 
     Args:
-        loggers: of the run.
-        hparams: as in `log_start`.
-        first: the hyperparameters whose columns come first.
-        metrics: by name.
-        step: the number of updates.
-        succeeded: whether the run succeeded.
+        values: choices, typed values and all others, by their dotted keys.
+        shown: the columns of TensorBoard's table with their values: what a sweep varies; of a
+            single run what was chosen and typed.
+        domains: of texts among `shown`, the values in all runs of the sweep.
+        is_in_sweep: whether other runs are compared with this one; what none of them varies is
+            then no column.
+        group: the same for runs that differ in nothing but their seed; a few readable words.
+        monitor: the metric that comes first.
+        has_test: whether metrics of a test will follow, with the names of the validation's.
     """
-    for logger in loggers:
-        with _tolerate_errors(logger):
-            if metrics:
-                logger.log_metrics(dict(metrics), step=step)
+
+    values: Mapping[str, Value]
+    shown: Mapping[str, Value]
+    group: str
+    monitor: str
+    has_test: bool = False
+    is_in_sweep: bool = False
+    domains: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class HyperparameterLog(Callback):
+    """Logs the hyperparameters of a run when it starts, and how it ended.
+
+    TensorBoard gets them in the format of its HPARAMS plugin. It shows the last points of the
+    curves as metrics, so that they need no points of their own. Other loggers get the final and
+    the best metrics at the end.
+    """
+
+    def __init__(self) -> None:
+        self._loggers: list[Logger] = []
+        self._hparams: Hyperparameters | None = None  # until the columns are written
+
+    def start(self, loggers: Sequence[Logger], hparams: Hyperparameters) -> None:
+        """Log the hyperparameters, before training."""
+        self._loggers, self._hparams = list(loggers), hparams
+        values = dict(hparams.values)
+        for logger in self._loggers:
+            with _tolerate_errors(logger):
+                if not is_a(logger, "loggers.TensorBoardLogger"):
+                    logger.log_hyperparams(values)
+                    continue
+                logger.log_hyperparams(values, {})  # for hparams.yaml; it writes no summary
+                _write(logger, session_start(values | dict(hparams.shown), hparams.group))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the columns once the metrics are known, which is in the sanity check."""
+        if self._hparams is not None:
+            self._write_columns([name for name in trainer.logged_metrics if name[:3] == "val"])
+
+    def _write_columns(self, found: Sequence[str]) -> None:
+        hparams, self._hparams = self._hparams, None
+        if hparams is None:
+            return
+        metrics = list(dict.fromkeys([hparams.monitor, *found]))
+        if hparams.has_test:
+            validated = [name for name in metrics if name.startswith("val")]
+            metrics += [card_tag(name.replace("val", "test", 1)) for name in validated]
+        hidden = {} if hparams.is_in_sweep else hparams.values
+        others = {key: value for key, value in hidden.items() if key not in hparams.shown}
+        for logger in self._loggers:
             if is_a(logger, "loggers.TensorBoardLogger"):
-                experiment, _, end = _summaries(hparams, metrics, first, succeeded)
-                for summary in (experiment, end):
-                    logger.experiment._get_file_writer().add_summary(summary, step)
-            logger.finalize("success" if succeeded else "failed")
-            if is_a(logger, "loggers.TensorBoardLogger"):
-                logger.experiment.flush()
+                tags = [f"{prefix}-{tag}" if (prefix := logger._prefix) else tag for tag in metrics]
+                with _tolerate_errors(logger):
+                    _write(logger, columns(hparams.shown, hparams.domains, others, tags))
+
+    def end(self, metrics: Mapping[str, float], step: int, succeeded: bool | None) -> None:
+        """Log the final metrics, and how the run ended.
+
+        Args:
+            metrics: by name.
+            step: the number of updates.
+            succeeded: whether the run succeeded; None: it was interrupted, and may be resumed.
+        """
+        self._write_columns([])
+        for logger in self._loggers:
+            with _tolerate_errors(logger):
+                is_board = is_a(logger, "loggers.TensorBoardLogger")
+                if metrics and not is_board:
+                    logger.log_metrics(dict(metrics), step=step)
+                if is_board and succeeded is not None:
+                    _write(logger, session_end(succeeded))
+                logger.finalize("success" if succeeded else "failed")
+                if is_a(logger, "loggers.TensorBoardLogger"):
+                    logger.experiment.flush()
 
 
 def run_name_argument(kind: type, given: Mapping[str, Any]) -> str | None:
@@ -77,33 +123,9 @@ def run_name_argument(kind: type, given: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _summaries(
-    hparams: Mapping[str, Value],
-    metrics: Mapping[str, float],
-    first: Collection[str] = (),
-    succeeded: bool = True,
-) -> tuple[Any, Any, Any]:
-    """Return the HPARAMS plugin's summaries of the experiment, the session's start and its end."""
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-    from torch.utils.tensorboard.summary import hparams as make_summaries
-
-    experiment, start, end = make_summaries(dict(hparams), dict(metrics))  # type: ignore[no-untyped-call]
-
-    def rewrite(summary: Any, field: str, content: Any) -> None:
-        data = plugin_data_pb2.HParamsPluginData(
-            version=metadata.PLUGIN_DATA_VERSION, **{field: content}
-        )
-        summary.value[0].metadata.plugin_data.content = data.SerializeToString()
-
-    columns = plugin_data_pb2.HParamsPluginData.FromString(
-        experiment.value[0].metadata.plugin_data.content
-    ).experiment
-    for info in columns.hparam_infos:
-        info.differs = info.name in first  # TensorBoard sorts by this, then by name
-    rewrite(experiment, "experiment", columns)
-    status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
-    rewrite(end, "session_end_info", plugin_data_pb2.SessionEndInfo(status=status))
-    return experiment, start, end
+def _write(logger: Any, summary: Any) -> None:
+    logger.experiment._get_file_writer().add_summary(summary)
+    logger.experiment.flush()
 
 
 @contextmanager

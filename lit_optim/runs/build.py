@@ -54,7 +54,7 @@ from lit_optim.runs.classes import check_step_method, locate_class, locate_confi
 from lit_optim.runs.model import attach_optimizer, build_model, has_lr, try_optimizer
 from lit_optim.runs.monitor import declare_run_monitor, make_monitor_check
 from lit_optim.signatures import inspect_signature
-from lit_optim.training.overrides import skip_noop_hooks, tolerate_io_errors
+from lit_optim.training.overrides import choose_cards, skip_noop_hooks, tolerate_io_errors
 from lit_optim.training.profiler import NoProfiler
 from lit_optim.training.sharded import ShardedStrategy
 
@@ -148,6 +148,7 @@ def build_run(
     callbacks += [threads, Signals(), Ranks(), LazyLayers(), *more]
     callbacks += [GradientRelease()] * bool(cfg.trainer.get("gradient_release"))
     for logger in loggers:
+        choose_cards(logger)
         tolerate_io_errors(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
     data = build(cfg.data)

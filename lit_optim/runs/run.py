@@ -26,17 +26,16 @@ from lit_optim.callbacks.ranks import end_ranks
 from lit_optim.callbacks.signals import is_interrupted
 from lit_optim.checkpoints.files import CheckpointFiles, find_damage
 from lit_optim.config.check import BEST, to_plain
-from lit_optim.config.targets import TARGET
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.lightning.failures import explain_failure
-from lit_optim.lightning.hparams import Value, log_end, log_start
+from lit_optim.lightning.hparams import HyperparameterLog
 from lit_optim.metric_names import infer_direction
 from lit_optim.printing import print_pairs
 from lit_optim.programs import format_path, open_command
 from lit_optim.runs.build import RunParts, build_run
+from lit_optim.runs.hparams import describe_hparams
 from lit_optim.runs.layout import RESULT
-from lit_optim.runs.resume import flatten
 from lit_optim.runs.start import (
     Start,
     find_start,
@@ -47,8 +46,6 @@ from lit_optim.temporary import write_whole
 from lit_optim.training.lengths import global_batch, total_updates
 
 LOG = logging.getLogger("lit_optim")
-#: Settings of how a run is started or watched, not of what it is.
-NOT_HPARAMS = ("resume", "allow", "n_jobs", "callbacks", "logger", "hydra")
 MISFIT = "Error(s) in loading state_dict"  # torch's words
 
 
@@ -118,8 +115,8 @@ def _run(
     overrides: Sequence[str],
     lr_origin: str,
 ) -> Result:
-    start = find_start(cfg, run_dir)
-    parts = build_run(cfg, run_dir, [start.callback], begins=start.checkpoint is None)
+    start, log = find_start(cfg, run_dir), HyperparameterLog()
+    parts = build_run(cfg, run_dir, [start.callback, log], begins=start.checkpoint is None)
     trainer, history = parts.trainer, parts.history
     writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
     if writes:
@@ -127,19 +124,22 @@ def _run(
 
     mode = cfg.mode or infer_direction(cfg.monitor) or "min"
     result = Result(dict(choices), cfg.seed, cfg.monitor, mode, str(run_dir))
-    loggers = trainer.loggers if writes else []
-    hparams, first = _hparams(cfg, choices, overrides)
-    log_start(loggers, hparams)
-    succeeded = False
+    has_test = bool(cfg.test) and _has_test(parts)
+    hparams = describe_hparams(to_plain(cfg), choices, overrides, run_dir, has_test)
+    log.start(trainer.loggers if writes else [], hparams)
+    succeeded: bool | None = False
     try:
         _train_and_test(cfg, parts, start, result)
         succeeded = True
+    except Interrupted:
+        succeeded = None
+        raise
     finally:
         if not succeeded:
             result.steps, result.final, result.best = (
                 trainer.global_step, history.final, history.best,
             )  # fmt: skip
-        log_end(loggers, hparams, first, _metrics(result), result.steps, succeeded)
+        log.end(_metrics(result), result.steps, succeeded)
     lr_factor = 1.0
     if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
         lr_factor = parts.lr_rule.factor(batch)
@@ -163,7 +163,12 @@ def _train_and_test(cfg: DictConfig, parts: RunParts, start: Start, result: Resu
                     "ckpt=best: this run has not validated, so no checkpoint is the best"
                 )
     if cfg.test:
-        _test(trainer, model, data, ckpt, result)
+        _test(parts, ckpt, result)
+
+
+def _has_test(parts: RunParts) -> bool:
+    model, data = parts.model, parts.data
+    return is_overridden("test_step", model) and is_overridden("test_dataloader", data)
 
 
 def check_saved(trainer: Trainer) -> None:
@@ -209,22 +214,16 @@ def early_stop(trainer: Trainer) -> str:
     return "by a callback or the model" if trainer.should_stop else ""
 
 
-def _test(
-    trainer: Trainer,
-    model: LightningModule,
-    data: LightningDataModule,
-    ckpt: str | None,
-    result: Result,
-) -> None:
+def _test(parts: RunParts, ckpt: str | None, result: Result) -> None:
     """Test `ckpt` or the present weights; where there is no test set, validate a file."""
-    has_test = is_overridden("test_step", model) and is_overridden("test_dataloader", data)
+    trainer, has_test = parts.trainer, _has_test(parts)
     evaluate = trainer.test if has_test else trainer.validate
     if not has_test and result.steps:
         return  # validated while training
     if ckpt and (why_not := find_damage(Path(ckpt))) is not None:
         raise UsageError(f"ckpt={ckpt} {why_not}")
     with _interruptible(trainer):
-        found = evaluate(model, data, ckpt_path=ckpt, verbose=False, weights_only=True)
+        found = evaluate(parts.model, parts.data, ckpt_path=ckpt, verbose=False, weights_only=True)
     result.test = {name: value for metrics in found for name, value in metrics.items()}
 
 
@@ -264,24 +263,6 @@ def _make_interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
     at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
     what, code = ("interrupted", INTERRUPTED) if by_user else ("terminated", 143)
     return Interrupted(f"{what} at step {trainer.global_step}{at}", code)
-
-
-def _hparams(
-    cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]
-) -> tuple[dict[str, Value], list[str]]:
-    """Choices, typed values and all other values of a run; and the keys to show first."""
-    plain = to_plain(cfg)
-    values = {
-        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for key, value in flatten(plain)
-        if not key.endswith(TARGET) and key.split(".")[0] not in NOT_HPARAMS
-    }
-    lines = [line.lstrip("+~").partition("=") for line in overrides]
-    typed = {key: value for key, _, value in lines if key.split(".")[0] not in NOT_HPARAMS}
-    first = list(dict.fromkeys(["optimizer", "scheduler", "seed", *typed]))
-    every: dict[str, Value] = typed | values | dict(choices)
-    order = dict.fromkeys([*first, *choices, *values])
-    return {key: every[key] for key in order if key in every}, first
 
 
 def _metrics(result: Result) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, ClassVar, Literal
 
@@ -30,6 +30,8 @@ BATCH_HOOKS = (
 )
 #: The methods of a logger that write.
 WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
+#: In front of a tag of TensorBoard: its card comes after all others.
+SORTED_LAST = "~"
 #: The name of the thread in which Lightning watches the processes that it started.
 CHILD_OBSERVER = "child-process-observer"
 
@@ -139,6 +141,30 @@ def skip_noop_hooks(trainer: Trainer) -> Trainer:
             if function in [getattr(kind, hook) for kind in variants("Callback")]:
                 setattr(callback, hook, None)
     return trainer
+
+
+def choose_cards(logger: Logger) -> None:
+    """Let the cards of TensorBoard begin with curves: no `epoch`, and metrics of tests come last.
+
+    Why: Lightning logs the epoch with everything else. TensorBoard sorts cards by their tag, so
+    that `test/acc`, which is a single dot, would come before `train/loss`.
+    """
+    if not is_a(logger, "loggers.TensorBoardLogger"):
+        return
+    write = logger.log_metrics
+
+    @wraps(write)
+    def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+        kept = {card_tag(name): value for name, value in metrics.items() if name != "epoch"}
+        if kept:
+            write(kept, step)
+
+    logger.log_metrics = log_metrics
+
+
+def card_tag(metric: str) -> str:
+    """Return the tag of a metric in TensorBoard."""
+    return f"{SORTED_LAST}{metric}" if metric.startswith("test") else metric
 
 
 def tolerate_io_errors(logger: Logger) -> None:

@@ -132,8 +132,9 @@ def test_columns_begin_with_what_was_chosen_and_typed(tmp_path):
     assert (values["optimizer"], values["seed"]) == ("adamw", 0)
     assert values["optimizer.lr"] == 0.01  # a default of the data's preset
     assert not any("_target_" in key for key in values)
-    metrics = {info.name.tag for info in experiment.metric_infos}
-    assert {"final/val_acc", "best/val_acc", "final/test_acc"} <= metrics
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert metrics == ["val/acc", "val/loss", "~test/acc", "~test/loss"]  # the monitor first
+    assert [info.display_name for info in experiment.metric_infos][2:] == ["test/acc", "test/loss"]
     status = session["session_end_info"].session_end_info.status
     assert status == api_pb2.STATUS_SUCCESS
     hparams = (tmp_path / "run" / "hparams.yaml").read_text()
@@ -158,20 +159,22 @@ def test_of_several_runs_what_differs_comes_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("end", "raised"),
-    [(KeyboardInterrupt(), Interrupted), (TrainingFailed("nan"), TrainingFailed),
-     (RuntimeError("my own"), RuntimeError)],
+    ("end", "raised", "status"),
+    [(KeyboardInterrupt(), Interrupted, api_pb2.STATUS_UNKNOWN),  # it may go on
+     (TrainingFailed("nan"), TrainingFailed, api_pb2.STATUS_FAILURE),
+     (RuntimeError("my own"), RuntimeError, api_pb2.STATUS_FAILURE)],
     ids=["interrupted", "failed", "own"],
 )  # fmt: skip
-def test_a_run_that_ends_early_is_logged_too(tmp_path, end, raised):
+def test_a_run_that_ends_early_is_logged_too(tmp_path, end, raised, status):
     Watch.end = end
     with pytest.raises(raised):
         start(tmp_path, *WATCH, *logging_to(Fake), "trainer.val_check_interval=1")
     (runs, experiment) = read(tmp_path)
     [session] = runs.values()
-    assert session["session_end_info"].session_end_info.status == api_pb2.STATUS_FAILURE
+    end = session.get("session_end_info")
+    assert (end.session_end_info.status if end else api_pb2.STATUS_UNKNOWN) == status
     assert shown_values(session)["optimizer"] == "adamw"
-    assert "best/val_acc" in {info.name.tag for info in experiment.metric_infos}
+    assert "val/acc" in {info.name.tag for info in experiment.metric_infos}
     assert ("end", "failed") in Fake.calls
     assert "best/val_acc" in Fake.calls[-2][1]
 
