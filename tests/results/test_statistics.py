@@ -15,13 +15,11 @@ from lit_optim.results.statistics import differ, interval, median, rank
 
 def samples(seed, groups, least=2, most=8):
     chance = random.Random(seed)
-    return [
-        [
-            chance.gauss(chance.choice([0, 0.5, 2]), scale)
-            for _ in range(chance.randint(least, most))
-        ]
-        for scale in [chance.choice([0.1, 0.5, 1, 4]) for _ in range(groups)]
-    ]
+    found = []
+    for _ in range(groups):
+        mean, scale = chance.choice([0, 0.5, 2]), chance.choice([0.1, 0.5, 1])
+        found.append([chance.gauss(mean, scale) for _ in range(chance.randint(least, most))])
+    return found
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -48,7 +46,7 @@ def test_pairs_differ_as_in_scipy_whichever_bound_decides():
     told = {True: 0, False: 0}
     close = 0
     for seed in range(40):
-        every = samples(seed, random.Random(seed).choice([2, 3, 5]))
+        every = samples(seed, [2, 5][seed % 2])
         p = stats.tukey_hsd(*every, equal_var=False).pvalue
         for i, a in enumerate(every):
             for j, b in enumerate(every[:i]):
@@ -59,7 +57,7 @@ def test_pairs_differ_as_in_scipy_whichever_bound_decides():
                 alone = stats.ttest_ind(a, b, equal_var=False).pvalue
                 bound = alone * len(every) * (len(every) - 1) / 2
                 close += alone < 0.05 <= bound
-    assert min(*told.values(), close) > 4  # each of the three ways was taken
+    assert min(*told.values(), close) > 10  # each of the three ways was taken
 
 
 def test_what_scipy_leaves_open():
