@@ -28,6 +28,8 @@ WITHOUT_LIMIT = {
     "submitit_local": "which starts all jobs at once",
     "ray": "whose limit is hydra.launcher.ray.init.num_cpus",
 }
+#: Strategies of several processes.
+DISTRIBUTED = ("ddp", "fsdp", "deepspeed", "model_parallel")
 #: Sweepers that run every combination; others search, and know `interval` and `tag`.
 GRIDS = ("basic",)
 
@@ -101,6 +103,29 @@ def check_plugins(cfg: DictConfig, overrides: Sequence[Override]) -> None:
         name = choices["hydra/launcher"]
         why = WITHOUT_LIMIT.get(name, "which has no such key")
         raise UsageError(f"{line} does nothing with hydra/launcher={name}, {why}")
+
+
+def check_processes(cfg: DictConfig) -> None:
+    """Refuse a run of several processes where a launcher of others starts it.
+
+    Lightning starts the other processes by the command line, which is that of the whole sweep. On
+    SLURM the launcher itself starts them all.
+
+    Raises:
+        UsageError: naming what asks for several processes.
+    """
+    name, trainer = cfg.hydra.runtime.choices["hydra/launcher"], cfg.trainer
+    target = str(OmegaConf.select(cfg, f"hydra.launcher.{TARGET}"))
+    if name == OWN or target.endswith(".SlurmLauncher"):
+        return
+    devices, strategy = trainer.get("devices", "auto"), trainer.get("strategy", "auto")
+    is_one = str(devices) in ("1", "[0]") and trainer.get("num_nodes", 1) == 1
+    if not is_one and (str(devices) != "auto" or str(strategy).startswith(DISTRIBUTED)):
+        raise UsageError(
+            f"trainer.devices={devices} with hydra/launcher={name}, whose jobs cannot start more "
+            "processes; leave the launcher out, or on SLURM say hydra/launcher=submitit_slurm "
+            "hydra.launcher.tasks_per_node=..."
+        )
 
 
 def is_search(override: Override) -> bool:

@@ -30,7 +30,12 @@ from lit_optim import __version__
 from lit_optim.command_line.arguments import Arguments, parse_arguments
 from lit_optim.command_line.effects import check_best_is_known, check_effects, find_unused
 from lit_optim.command_line.help import help_text
-from lit_optim.command_line.plugins import check_plugin_keys, check_plugins, plugin_lines
+from lit_optim.command_line.plugins import (
+    check_plugin_keys,
+    check_plugins,
+    check_processes,
+    plugin_lines,
+)
 from lit_optim.command_line.translate import Translation, check_sweep_directory, translate
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.check import check_config, to_plain, unusual_lr_warning
@@ -112,6 +117,8 @@ def compose_and_check(translation: Translation, is_multirun: bool) -> DictConfig
     for number, cfg in enumerate(compose_each_value(overrides)):
         if is_multirun and number == 0:
             check_plugins(cfg, overrides)
+        if is_multirun:
+            check_processes(cfg)
         check_config(cfg)
     check_effects(overrides, translation.typed, cfg, is_multirun)
     check_best_is_known(to_plain(cfg))

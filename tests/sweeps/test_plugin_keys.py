@@ -71,6 +71,11 @@ def handed_over(*lines):
             ["hydra.launcher.additional_parameters={a: 1}", "hydra.launcher.setup=[x, y]"],
         ),
         (["hydra/launcher=basic", "n_jobs=1"], []),
+        (
+            [SLURM, "trainer=ddp_cpu", "launcher.tasks_per_node=2"],
+            ["hydra.launcher.tasks_per_node=2"],
+        ),
+        (["trainer=ddp_cpu"], []),
         (["hydra.sweeper.max_batch_size=1"], ["hydra.sweeper.max_batch_size=1"]),
         (
             [SEARCH, "hydra.sweeper.sampler.seed=1", "optimizer.lr=tag(log,interval(1e-4,0.1))"],
@@ -103,6 +108,8 @@ MISTAKES = [
     ([LOCAL, "hydra.launcher.timeout=1"], "hydra.launcher.timeout; did you mean timeout_min?"),
     ([LOCAL, "n_jobs=2"], "n_jobs=2 does nothing with hydra/launcher=submitit_local, which starts"),
     (["hydra/launcher=basic", "n_jobs=2"], "hydra/launcher=basic, which runs one job at a time"),
+    ([LOCAL, "trainer=ddp_cpu"], "trainer.devices=2 with hydra/launcher=submitit_local, whose"),
+    ([JOBLIB, "trainer=cpu,ddp"], "trainer.devices=auto with hydra/launcher=joblib, whose jobs"),
     (["hydra/launcher=ray"], "hydra/launcher=ray is not installed: python -m pip install hydra-r"),
     (["hydra/sweeper=ax"], "hydra/sweeper=ax is not installed: python -m pip install hydra-ax-sw"),
     (["hydra/launcher=joblip"], "unknown hydra/launcher 'joblip'; did you mean joblib?"),
