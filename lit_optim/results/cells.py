@@ -179,7 +179,8 @@ def _values_by_run(report: Report) -> dict[int, Mapping[str, str]]:
 
 
 def _key_heading(key: str) -> Heading:
-    return Heading(key.removeprefix("optimizer.") if key == LR else key, is_number=key in (LR, SEED))
+    name = key.removeprefix("optimizer.") if key == LR else key
+    return Heading(name, is_number=key in (LR, SEED))
 
 
 def _text(text: str) -> Cell:
@@ -249,7 +250,7 @@ def format_value(value: float, error: float = math.nan) -> str:
     """A value whose digits follow its error, which keeps two; of an unknown one four digits."""
     if math.isnan(value):
         return NONE
-    if not math.isfinite(value) or value == 0 and not error > 0:
+    if not math.isfinite(value) or (value == 0 and not error > 0):
         return f"{value:g}"
     if math.isfinite(error) and error > 0:
         last = _exponent(float(f"{error:.1e}")) - 1  # rounded first: 0.0996 is 0.10
@@ -285,4 +286,3 @@ def format_ms(ms: float) -> str:
     if not math.isfinite(ms):
         return NONE
     return f"{ms:.3g}" if abs(ms) < 100 else f"{round(ms):,}"
-
