@@ -23,6 +23,7 @@ from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
 from lit_optim.missing import explain_missing
+from lit_optim.sweeps.job_server import serve_jobs
 from lit_optim.system import accept_interrupts, allow_any_text
 from lit_optim.threads import limit_spinning
 
@@ -41,6 +42,7 @@ def main() -> None:
     accept_interrupts()
     exit_on_interrupt()
     limit_spinning()
+    serve_jobs()  # returns in each job that is to run here
     try:
         line = prepare_command_line(sys.argv[1:])
         if line.text is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 #: Arguments of `subprocess.Popen` for a process that is signaled together with its children.
 OWN_GROUP: dict[str, Any] = (
@@ -19,10 +20,46 @@ OWN_GROUP: dict[str, Any] = (
 )
 
 
+class Process(Protocol):
+    """A process that was started with `OWN_GROUP`."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+
 def call_after_fork(function: Callable[[], None]) -> None:
     """Call a function in every child process that is forked from now on."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
+
+
+def can_fork() -> bool:
+    """Whether a process can be forked, and open files handed over to it: on Linux.
+
+    On macOS the system's own libraries fail in a fork.
+    """
+    parts = (hasattr(os, "memfd_create"), hasattr(socket, "send_fds"), hasattr(os, "fork"))
+    return sys.platform == "linux" and all(parts)
+
+
+def fork() -> int:
+    """Fork this process; return the number of the child, and 0 in the child."""
+    return os.fork()
+
+
+def start_session() -> None:
+    """Make this process the first of a session and a group of its own."""
+    os.setsid()
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended, even if nobody has waited for it; on Linux."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return fields[0] in (b"Z", b"X")
 
 
 def lock_file(file: IO[Any]) -> bool:
@@ -45,6 +82,26 @@ def lock_file(file: IO[Any]) -> bool:
     return True
 
 
+def share_lock(file: IO[Any]) -> bool:
+    """Lock an open file beside others that only look, until it is closed.
+
+    Returns:
+        False if a process holds it by `lock_file`. Without `flock` nothing is locked.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def sync_directory(path: Path) -> None:
     """Make renames within a directory durable; Windows cannot open directories.
 
@@ -60,22 +117,22 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
-def interrupt_group(process: subprocess.Popen[Any]) -> None:
+def interrupt_group(process: Process) -> None:
     """Send Ctrl-C to a process that was started with `OWN_GROUP`, and to its children."""
     with contextlib.suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGINT)
         else:
-            process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+            os.kill(process.pid, getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
 
 
-def kill_group(process: subprocess.Popen[Any]) -> None:
+def kill_group(process: Process) -> None:
     """Kill a process that was started with `OWN_GROUP`, and where possible its children."""
     with contextlib.suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         else:
-            process.terminate()  # on Windows the same as kill
+            os.kill(process.pid, signal.SIGTERM)  # on Windows this kills it
 
 
 def accept_interrupts() -> None:

@@ -147,8 +147,10 @@ def test_an_option_of_sweeps_is_an_argument(tree):
     end = text.index("    def setup(")
     code = textwrap.indent(textwrap.dedent(code), "    ")
     text = text[:start] + code + "\n" + text[end:]
-    used = "_check_signals()\n" + " " * 20 + "print('pause', self.pause)\n"
-    path.write_text(text.replace("_check_signals()\n", used, 1), "utf-8")
+    started = "            started = start_job("
+    used = f"            print('pause', self.pause)\n{started}"
+    assert started in text
+    path.write_text(text.replace(started, used, 1), "utf-8")
     line = ("-m", "model=linear", "data=digits", "trainer=cpu", "logger=none", "seed=0,1")
     refused = refuse_in(tree, *line, "hydra.launcher.pause=-1")
     assert refused in PAGE

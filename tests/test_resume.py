@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.runs.start import lock_run_dir
+from lit_optim.runs.locks import lock_run_dir
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["data=digits", "model=mlp", "trainer.val_check_interval=20"]

@@ -11,8 +11,8 @@ import pytest
 
 from lit_optim.checkpoints import files
 from lit_optim.errors import TrainingFailed
+from lit_optim.runs.locks import lock_run_dir
 from lit_optim.runs.run import check_saved
-from lit_optim.runs.start import lock_run_dir
 
 
 def test_nothing_was_ever_written(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from lit_optim import temporary
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.kernels import compiler
-from lit_optim.runs.start import lock_run_dir
+from lit_optim.runs.locks import lock_run_dir
 from lit_optim.sweeps.records import record_sweep
 from lit_optim.tasks.classification import Mnist1d
 from lit_optim.temporary import OLD_SECONDS, is_running, remove_leftovers, temporary_beside

@@ -36,12 +36,8 @@ from lit_optim.programs import format_path, open_command
 from lit_optim.runs.build import RunParts, build_run
 from lit_optim.runs.hparams import describe_hparams
 from lit_optim.runs.layout import RESULT
-from lit_optim.runs.start import (
-    Start,
-    find_start,
-    lock_run_dir,
-    record_config,
-)
+from lit_optim.runs.locks import lock_run_dir
+from lit_optim.runs.start import Start, find_start, record_config
 from lit_optim.temporary import write_whole
 from lit_optim.training.lengths import global_batch, total_updates
 

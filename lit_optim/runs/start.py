@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,12 @@ from lit_optim.checkpoints.files import find_damage, find_newest_intact
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
-from lit_optim.environment import is_first
 from lit_optim.errors import UsageError
 from lit_optim.group_fields import initial_lr
-from lit_optim.runs.layout import CHECKPOINTS, CONFIG, LOCK, RESULT
+from lit_optim.runs.layout import CHECKPOINTS, CONFIG, RESULT
 from lit_optim.runs.record import record_start
 from lit_optim.runs.resume import write_fingerprint
 from lit_optim.schedules.durations import parse_duration
-from lit_optim.system import lock_file
-from lit_optim.temporary import remove_leftovers
 
 #: A branch below the first fraction of the peak lr would hardly train; above the other, an lr is
 #: at its peak.
@@ -43,33 +38,6 @@ class Start:
 
     checkpoint: Path | None
     callback: Resumable
-
-
-def lock_run_dir(run_dir: Path) -> AbstractContextManager[Any]:
-    """Lock the directory of a run for this process, until the context or the process ends.
-
-    Raises:
-        UsageError: another process runs there, or nothing can be written there.
-    """
-    if not is_first():
-        return nullcontext()
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        # not "w": that would wait for the other end of a FIFO, and empty the target of a link
-        handle = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        file = os.fdopen(handle, "rb+", buffering=0)
-    except OSError as error:
-        raise UsageError(f"{run_dir}: cannot write there: {error.strerror}") from None
-    try:
-        is_ours = lock_file(file)
-    except OSError:  # a file system without locks
-        is_ours = True
-    if not is_ours:
-        file.close()
-        raise UsageError(f"{run_dir}: another process is running there") from None
-    for directory in (run_dir, run_dir / CHECKPOINTS):
-        remove_leftovers(directory)
-    return file
 
 
 def find_start(cfg: DictConfig, run_dir: Path) -> Start:

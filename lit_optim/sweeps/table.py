@@ -19,7 +19,7 @@ from lit_optim.errors import escape, printable
 from lit_optim.printing import WholeTable
 from lit_optim.programs import open_command
 from lit_optim.runs.layout import JOB, LOG
-from lit_optim.sweeps.launcher import describe_exit
+from lit_optim.sweeps.jobs import describe_exit
 from lit_optim.sweeps.records import parse_job
 from lit_optim.sweeps.rows import Ended, Row, ended_run, group_runs
 from lit_optim.untrusted import Unreadable

@@ -17,8 +17,9 @@ from lit_optim.runs.layout import (
     RESULT,
     SWEEP,
 )
+from lit_optim.runs.locks import is_held, read_holder
 from lit_optim.runs.resume import find_resumable, read_fingerprint
-from lit_optim.sweeps import launcher
+from lit_optim.sweeps.plan import make_room
 from lit_optim.sweeps.records import existing_jobs, overrides_of, read_result
 from lit_optim.sweeps.table import _last_line, read_jobs, table
 from tests.test_untrusted import KINDS, within_seconds
@@ -55,7 +56,8 @@ def read_all(sweep_dir):
     for run_dir in sorted(sweep_dir.iterdir()):
         if run_dir.is_dir():
             _last_line(run_dir / LOG)
-            launcher._is_held(run_dir)
+            is_held(run_dir)
+            read_holder(run_dir)
             overrides_of(run_dir)
             read_result(run_dir)
             read_fingerprint(run_dir)
@@ -120,7 +122,7 @@ def test_what_is_not_a_file_is_moved_out_of_the_way(tmp_path, name, kind):
     outside.write_text("mine")
     for make in (KINDS[kind], lambda path: path.symlink_to(outside)):
         make(tmp_path / name)
-        assert within_seconds(lambda: launcher._make_room(tmp_path / name)) is None
+        assert within_seconds(lambda: make_room(tmp_path / name)) is None
         assert not (tmp_path / name).is_symlink()
         assert not (tmp_path / name).exists() or (tmp_path / name).is_file()
         (tmp_path / name).unlink(missing_ok=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import subprocess
-import sys
-from types import SimpleNamespace
 
 import pytest
 from hydra.core.utils import JobReturn
@@ -15,8 +11,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from lit_optim.environment import RANK_VARIABLES
-from lit_optim.sweeps import launcher
-from lit_optim.sweeps.launcher import describe_exit, directory_name, unique_dir
+from lit_optim.sweeps.jobs import describe_exit
+from lit_optim.sweeps.names import name_jobs
+from lit_optim.sweeps.plan import unique_dir
 from lit_optim.sweeps.table import SweepTable, read_jobs, table
 
 
@@ -25,15 +22,13 @@ def test_a_directory_is_named_after_what_differs():
         ["optimizer=adamw", "scheduler=step", "++trainer.max_steps=5", "++seed=0"],
         ["optimizer=sgd", "scheduler=step", "++trainer.max_steps=5", "++seed=1"],
     ]
-    assert directory_name(jobs[0], jobs) == "optimizer=adamw,seed=0"
-    assert directory_name(jobs[0], jobs[:1]) == (
-        "optimizer=adamw,scheduler=step,trainer.max_steps=5,seed=0"
-    )
+    assert name_jobs(jobs)[0] == "optimizer=adamw,seed=0"
+    assert name_jobs(jobs[:1]) == ["optimizer=adamw,scheduler=step,trainer.max_steps=5,seed=0"]
 
 
 def test_odd_names_become_directories(tmp_path):
     jobs = [["++data.path='/tmp/a b.txt'"], ["++data.path=/" + "x" * 400], ["++a=[0.9,0.99]"]]
-    names = [directory_name(job, jobs) for job in jobs]
+    names = name_jobs(jobs)
     assert names[0] == "data.path=-tmp-a-b.txt"
     assert len(names[1]) < 200
     assert names[2] == "a=[0.9,0.99]"
@@ -118,31 +113,3 @@ def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys)
     )
     assert "No space left on device" in out
     assert "c:" not in out
-
-
-def test_a_disk_that_is_full_ends_the_sweep_in_a_line(tmp_path, monkeypatch, capsys):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(launcher, "unique_dir", full)
-    start = launcher.ProcessLauncher()
-    start.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    with pytest.raises(SystemExit) as end:
-        start.launch([["seed=0"]], 0)
-    assert end.value.code == 1
-    told = f"lit_optim: {tmp_path}: no run can be started there: No space left on device"
-    assert told in capsys.readouterr().err
-
-
-def test_the_report_hears_of_every_job_of_this_start(tmp_path, monkeypatch):
-    def start(self, overrides, sweep_dir):
-        process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"], text=True)
-        return launcher.Job(overrides, tmp_path, (tmp_path / "log.txt").open("a"), process, 0.0)
-
-    heard = []
-    monkeypatch.setattr(launcher.ProcessLauncher, "_start", start)
-    jobs = launcher.ProcessLauncher()
-    jobs.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
-    jobs.callbacks = SimpleNamespace(on_job_end=lambda **told: heard.append(told["job_return"]))
-    jobs.launch([["seed=0"]], 0)
-    assert [(job.working_dir, job.return_value) for job in heard] == [(str(tmp_path), 3)]

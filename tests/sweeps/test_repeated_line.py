@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
-from lit_optim.sweeps.launcher import ProcessLauncher
+from lit_optim.sweeps import launcher as launchers
 from lit_optim.sweeps.records import existing_jobs, planned_jobs
 
 LINE = ["optimizer=adamw,sgd", "data=digits", "++scheduler.warmup=5,10", "n_jobs=2"]
@@ -74,12 +74,13 @@ def test_a_run_and_a_sweep_are_not_confused(tmp_path):
 def test_the_jobs_are_listed_before_the_first_one_starts(tmp_path, monkeypatch):
     seen = []
 
-    def start(self, overrides, sweep_dir):
-        seen.append(planned_jobs(sweep_dir))
+    def start(plan, starter, job):
+        seen.append(planned_jobs(plan.sweep_dir))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ProcessLauncher, "_start", start)
-    launcher = ProcessLauncher()
+    monkeypatch.setattr(launchers, "start_job", start)
+    launcher = launchers.ProcessLauncher()
+    launcher.starter, launcher.compose = launchers.JobStarter(1, None), None
     launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "new")}}})
     jobs = [["seed=0"], ["seed=1"], ["seed=1"]]
     with pytest.raises(SystemExit):

@@ -1,0 +1,115 @@
+"""The processes of a sweep's jobs: how each is started, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lit_optim.config.paths import quote
+from lit_optim.runs.job import JobRecord, complete_job, status_of_exit
+from lit_optim.runs.layout import LOG
+from lit_optim.runs.locks import Held
+from lit_optim.runs.status import Status
+from lit_optim.sweeps.names import job_key
+from lit_optim.sweeps.plan import SweepPlan
+from lit_optim.sweeps.processes import Order, Running
+from lit_optim.sweeps.starters import JobStarter
+from lit_optim.system import interrupt_group, kill_group, signal_name
+
+SECONDS_TO_END = 45  # for a job to write its checkpoint after Ctrl-C
+POLL_SECONDS = 0.1
+
+
+@dataclass
+class Job:
+    """A job that was started.
+
+    Args:
+        overrides: of the job.
+        run_dir: of the run.
+        process: that runs it.
+        start: when it was started, in seconds of `time.perf_counter`.
+        choices: the name of the choice of each group.
+    """
+
+    overrides: list[str]
+    run_dir: Path
+    process: Running
+    start: float
+    choices: dict[str, str]
+
+
+def start_job(plan: SweepPlan, starter: JobStarter, overrides: list[str]) -> Job | None:
+    """Start a job.
+
+    Returns:
+        None: a process runs in its directory still, such as one that outlived its launcher.
+
+    Raises:
+        OSError: no run can be started there.
+    """
+    config = plan.config_of(overrides)
+    is_forked = starter.make_ready(config.cfg)
+    try:
+        place = plan.prepare(overrides)
+    except Held:
+        return None
+    line = [*job_key(overrides), f"hydra.run.dir={quote(place.run_dir)}", *place.overrides]
+    with place.lock, (place.run_dir / LOG).open("ab") as log:  # the process has both open too
+        start = time.perf_counter()
+        process = starter.start(Order(line, place.run_dir, log, place.lock), is_forked)
+    return Job(overrides, place.run_dir, process, start, config.choices)
+
+
+def describe_exit(code: int) -> str:
+    """Describe how a process ended."""
+    if code == 0:
+        return "done"
+    return f"killed by {signal_name(-code)}" if code < 0 else f"failed with code {code}"
+
+
+def describe_end(record: JobRecord) -> str:
+    """Describe how a job ended."""
+    if record.status in (Status.DIVERGED, Status.PRUNED):
+        return str(record.status.value)
+    return describe_exit(record.exit_code or 0)
+
+
+def record_end(job: Job, code: int) -> JobRecord:
+    """Write how a job ended, unless the run has written it itself.
+
+    Args:
+        job: that has ended.
+        code: the exit code of its process.
+    """
+    seconds, message = time.perf_counter() - job.start, "" if code == 0 else describe_exit(code)
+    try:
+        return complete_job(
+            job.run_dir, job.overrides, job.choices, code, seconds, job.process.pid, message
+        )
+    except OSError:  # a full disk: the job will run again
+        return JobRecord(job.overrides, code, job.choices, status_of_exit(code), message)
+
+
+def interrupt_jobs(running: Sequence[Job], signals: Sequence[int]) -> None:
+    """Pass Ctrl-C to the jobs, which write their checkpoints; a second one kills them.
+
+    Args:
+        running: the jobs.
+        signals: grows with each signal that this process gets.
+    """
+    for job in running:
+        interrupt_group(job.process)
+    before, deadline = len(signals), time.monotonic() + SECONDS_TO_END
+    while any(job.process.poll() is None for job in running):
+        if len(signals) > before or time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    for job in running:
+        if job.process.poll() is None:
+            kill_group(job.process)
+        while (code := job.process.poll()) is None:
+            time.sleep(POLL_SECONDS)
+        record_end(job, code)

@@ -1,0 +1,196 @@
+"""What the jobs of a sweep are: their names, configurations and directories, for any launcher."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict, read_write
+
+from lit_optim.config.check import to_plain
+from lit_optim.config.composing import set_hydra_config
+from lit_optim.config.finishing import finish_config
+from lit_optim.config.origin import typed_lines
+from lit_optim.config.paths import quote
+from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
+from lit_optim.runs.locks import take_lock
+from lit_optim.runs.resume import read_fingerprint, run_fingerprint
+from lit_optim.sweeps.names import job_key, name_jobs
+from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
+
+#: Where a sweep keeps runs whose configuration differs from that of the job of the same name.
+BEFORE = ".before"
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """A job's configuration, composed from the current YAML files.
+
+    Args:
+        cfg: the whole, with Hydra's part.
+        fingerprint: what makes the run this run.
+        choices: the name of the choice of each group.
+    """
+
+    cfg: DictConfig
+    fingerprint: dict[str, Any]
+    choices: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The directory of a job that is about to start.
+
+    Args:
+        run_dir: of the run.
+        lock: of it, taken; the run takes it over, or takes it anew once this is closed.
+        overrides: that lead the run there: to its newest checkpoint, if it has one.
+    """
+
+    run_dir: Path
+    lock: IO[bytes]
+    overrides: list[str]
+
+
+class SweepPlan:
+    """The jobs of a sweep; each job is its overrides, with one value for each key.
+
+    Args:
+        config: of the sweep, with Hydra's part.
+        compose: Hydra's function that composes the configuration of a job.
+        job_overrides: of all jobs, in order; equal ones are one job.
+        first: the number of the first job.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        compose: Callable[[DictConfig, list[str]], DictConfig],
+        job_overrides: Sequence[Sequence[str]],
+        first: int = 0,
+    ) -> None:
+        self.config, self._compose = config, compose
+        self.sweep_dir = Path(config.hydra.sweep.dir).resolve()
+        all_jobs = [list(overrides) for overrides in job_overrides]
+        line = typed_lines(config.hydra)
+        names = name_jobs(all_jobs, existing_jobs(self.sweep_dir), line)
+        self.names = dict(zip(map(tuple, all_jobs), names, strict=True))
+        self.jobs = [list(overrides) for overrides in self.names]
+        self._numbers = {tuple(job): first + place for place, job in enumerate(self.jobs)}
+        self._configs: dict[tuple[str, ...], JobConfig] = {}
+
+    def record(self) -> None:
+        """List the jobs in the sweep's directory, so that an interrupted sweep can be resumed.
+
+        Raises:
+            OSError: it is not writable.
+        """
+        record_sweep(self.sweep_dir, typed_lines(self.config.hydra), self.names)
+
+    def run_dir(self, job: Sequence[str]) -> Path:
+        """Where a job runs, unless something else is there."""
+        return self.sweep_dir / self.names[tuple(job)]
+
+    def config_of(self, job: Sequence[str]) -> JobConfig:
+        """The configuration of a job, composed once."""
+        key = tuple(job)
+        if key not in self._configs:
+            self._configs[key] = self._compose_job(key)
+        return self._configs[key]
+
+    def _compose_job(self, job: tuple[str, ...]) -> JobConfig:
+        cfg = self._compose(self.config, list(job))
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = self._numbers[job]
+        try:
+            finish_config(cfg, cfg.hydra)
+            set_hydra_config(cfg)
+            chosen = cfg.hydra.runtime.choices
+            choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}
+            return JobConfig(cfg, run_fingerprint(to_plain(cfg)), choices)
+        finally:
+            HydraConfig.instance().set_config(self.config)
+
+    def is_done(self, job: Sequence[str]) -> bool:
+        """Whether an earlier start of the sweep completed this job with the same configuration."""
+        run_dir = self.run_dir(job)
+        record = read_job(run_dir)
+        if record is None or not record.is_done:
+            return False
+        if sorted(job_key(record.overrides)) != sorted(job_key(job)):
+            return False
+        return bool(read_fingerprint(run_dir) == self.config_of(job).fingerprint)
+
+    def prepare(self, job: Sequence[str]) -> Place:
+        """Lock the directory of a job, empty unless the run can go on from a checkpoint in it.
+
+        An earlier run there with another configuration is moved to `.before`.
+
+        Raises:
+            Held: a process runs there, such as one that outlived its launcher.
+            OSError: nothing can be written there.
+        """
+        fingerprint = self.config_of(job).fingerprint
+        run_dir, lock = _lock_directory(self.run_dir(job), fingerprint)
+        try:
+            is_resumed = any((run_dir / CHECKPOINTS).glob("*.ckpt"))
+            for known in (LOG, FINGERPRINT, JOB):
+                make_room(run_dir / known)
+            write_json(run_dir / FINGERPRINT, fingerprint)  # a run may fail before it does so
+        except BaseException:
+            lock.close()
+            raise
+        return Place(run_dir, lock, [f"resume.from={quote(run_dir)}"] if is_resumed else [])
+
+
+def _lock_directory(run_dir: Path, fingerprint: dict[str, Any]) -> tuple[Path, IO[bytes]]:
+    if not any((run_dir / name).exists() for name in (LOG, LOCK, FINGERPRINT)):
+        run_dir = unique_dir(run_dir.parent, run_dir.name)  # new, or what is there is not ours
+        return run_dir, take_lock(run_dir)
+    make_room(run_dir / LOCK)
+    lock = take_lock(run_dir)
+    before = read_fingerprint(run_dir)
+    if before and before != fingerprint:  # the YAML files have changed
+        with lock:
+            run_dir.replace(unique_dir(run_dir.parent / BEFORE, run_dir.name))
+            run_dir.mkdir()
+            return run_dir, take_lock(run_dir)
+    if (run_dir / LOG).exists() and not any((run_dir / CHECKPOINTS).glob("*.ckpt")):
+        for path in run_dir.iterdir():
+            if path.name != LOCK:
+                _remove(path)
+    return run_dir, lock
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def make_room(path: Path) -> None:
+    """Remove or rename what is not a regular file where a file is to be written.
+
+    Opening a FIFO would wait, a link leads elsewhere, and a folder cannot be replaced by a file.
+    """
+    if path.is_dir() and not path.is_symlink():
+        path.rename(unique_dir(path.parent, f"{path.name}.before") / path.name)
+    elif path.is_symlink() or not path.is_file():
+        path.unlink(missing_ok=True)
+
+
+def unique_dir(parent: Path, name: str) -> Path:
+    """Create a directory that does not exist yet."""
+    for attempt in range(1, 10_000):
+        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(parent / name)
