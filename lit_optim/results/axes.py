@@ -11,6 +11,8 @@ from lit_optim.results.series import Window
 
 #: Characters of a label.
 LONGEST_LABEL = 24
+#: Of the line at the target.
+TARGET_COLOR = "#808890"
 
 
 def tag(artist: Any, name: str) -> None:
@@ -57,4 +59,4 @@ def finish_metric_axis(axes: Any, report: Report, window: Window, before: str = 
     axes.set_ylabel(before + printable(report.metric, LONGEST_LABEL))
     axes.grid(axis="y")
     if math.isfinite(report.target) and window.holds(report.target):
-        axes.axhline(report.target, linewidth=0.8, linestyle=(0, (2, 2)), color="#808890")
+        axes.axhline(report.target, linewidth=0.8, linestyle=(0, (2, 2)), color=TARGET_COLOR)

@@ -43,6 +43,11 @@ def miss_choices(report: Report) -> str:
     return "a value that was swept, such as optimizer=adamw,sgd"
 
 
+def columns(report: Report) -> int:
+    """Return how many columns of a page the axes take."""
+    return 1 if len(_axes_of(report)) < 3 else 2
+
+
 def _settings(report: Report) -> list[Setting]:
     return [setting for row in report.rows for setting in row.settings]
 
@@ -172,12 +177,11 @@ def _ticks(window: Window) -> list[tuple[float, str]]:
 
 
 def _draw_axis(axes: Any, x: int, ticks: Sequence[tuple[float, str]], look: Look) -> None:
-    from matplotlib.patheffects import withStroke
-
     axes.plot([x, x], [0, 1], color=look.ink, linewidth=0.8, zorder=6)
     heights = [height for height, _ in ticks]
     axes.plot([x] * len(ticks), heights, "_", color=look.ink, markersize=5, zorder=6)
-    halo = [withStroke(linewidth=2, foreground="white")] if look.has_legend else []
+    # lines pass behind the text; a page does that in its own color
+    back = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.3}
     for height, text in ticks:
         label = axes.annotate(
             text,
@@ -186,7 +190,7 @@ def _draw_axis(axes: Any, x: int, ticks: Sequence[tuple[float, str]], look: Look
             textcoords="offset points",
             fontsize=look.small,
             verticalalignment="center",
-            path_effects=halo,
+            bbox=back if look.has_legend else None,
             zorder=7,
         )
         tag(label, "label")
