@@ -23,8 +23,8 @@ from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 
 ASSETS = Path(__file__).parent / "assets"
-#: What a page calls these endings, and the order in which it counts them.
-UNFINISHED = (Status.RUNNING, Status.INTERRUPTED, Status.KILLED, Status.UNKNOWN)
+#: Runs whose values may still change.
+UNFINISHED = (Status.RUNNING, Status.INTERRUPTED)
 
 
 def write_page(report: Report, path: Path, refresh: float | None = None) -> None:

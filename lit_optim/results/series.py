@@ -53,7 +53,7 @@ def read_curve(run: Run, metric: str) -> tuple[Floats, Floats]:
 
 
 def average_curves(runs: Sequence[Run], metric: str) -> Curve | None:
-    """Return the mean of runs that completed; while there are none, of the others.
+    """Return the mean of runs that went to their end; while there are none, of the others.
 
     Runs may be validated at different steps: between two of them values are interpolated, on all
     the steps that any run has, from the last run's first to the first run's last.
@@ -61,8 +61,8 @@ def average_curves(runs: Sequence[Run], metric: str) -> Curve | None:
     Returns:
         None: no run has two values.
     """
-    completed = [run for run in runs if run.status is Status.COMPLETED]
-    curves = [read_curve(run, metric) for run in completed]
+    whole = [run for run in runs if run.has_ended and run.status is not Status.DIVERGED]
+    curves = [read_curve(run, metric) for run in whole]
     if not any(len(steps) > 1 for steps, _ in curves):
         curves = [read_curve(run, metric) for run in runs]
     curves = [curve for curve in curves if len(curve[0]) > 1]

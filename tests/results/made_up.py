@@ -165,5 +165,6 @@ def make_report(
         rows=made,
         runs=[run for row in made for setting in row.settings for run in setting.runs],
         target=0.5,
+        varied=["optimizer.lr"],
         notes=["left out: runs/sweep/x: job.json: is not valid JSON"],
     )
