@@ -100,7 +100,7 @@ def _readable(overrides: Sequence[str]) -> str:
 def _sanitize(overrides: Sequence[str]) -> str:
     kept = [line.lstrip("+~") for line in filter_overrides(overrides)]
     name = ",".join(kept).replace("'", "").replace('"', "") or "job"
-    return re.sub(r"[^\w=,.\-\[\]%]+", "-", name)
+    return re.sub(r"[^\w=,.+\-\[\]%]+", "-", name)
 
 
 def _cut(name: str) -> str:

@@ -108,3 +108,8 @@ def test_a_line_that_fixes_everything_names_its_job_by_it():
     assert name_jobs([["data=digits", "seed=0"]], line=["data=digits", "seed=0"]) == [
         "data=digits,seed=0"
     ]
+
+
+def test_a_large_number_is_not_named_as_a_small_one():
+    names = name_jobs([["optimizer.lr=1e+30"], ["optimizer.lr=1e-30"]])
+    assert names == ["optimizer.lr=1e+30", "optimizer.lr=1e-30"]

@@ -1,0 +1,153 @@
+"""Sweeps by launchers of others: the same directories, records, table and exit codes as by ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+
+from lit_optim.config.places import conf_dir
+from lit_optim.errors import UsageError
+from lit_optim.runs.locks import take_lock
+from lit_optim.sweeps import other_launchers
+from lit_optim.sweeps.other_launchers import JobBatches, jobs_at_a_time
+
+LINE = ["data=digits", "model=linear", "optimizer=adamw,sgd", "++seed=0,1"]
+JOBS = [["data=digits", "model=linear", f"optimizer={name}", f"++seed={seed}"]
+        for name in ("adamw", "sgd") for seed in (0, 1)]  # fmt: skip
+
+
+class Inner:
+    """A launcher whose jobs write what a run writes, and end as the test says.
+
+    Args:
+        ends: how jobs end, by the name of the directory: a value, an exception, or `lost`.
+    """
+
+    def __init__(self, config, ends):
+        self.config, self.ends, self.started = config, ends, []
+
+    def launch(self, job_overrides, initial_job_idx):
+        returned = [self.run(list(lines)) for lines in job_overrides]
+        if any(one is None for one in returned):
+            raise ValueError("a worker was lost\nwith all that it knew")
+        return returned
+
+    def run(self, lines):
+        [subdir] = [line for line in lines if line.startswith("hydra.sweep.subdir=")]
+        name = subdir.partition("=")[2].strip("'")
+        self.started.append((name, [line for line in lines if line.startswith("resume.")]))
+        overrides = [line for line in lines if not line.startswith(("hydra.", "resume."))]
+        end, run_dir = self.ends.get(name, 0.5), Path(self.config.hydra.sweep.dir) / name
+        if end == "absent":
+            return None
+        done = isinstance(end, float)
+        record = {"overrides": overrides, "choices": {}, "pid": os.getpid(), "message": str(end),
+                  "status": "running" if end == "lost" else "completed" if done else "failed",
+                  "exit_code": None if end == "lost" else int(not done)}  # fmt: skip
+        (run_dir / "job.json").write_text(json.dumps(record))
+        (run_dir / "log.txt").write_text("a line")
+        if end == "lost":
+            return None
+        if done:
+            scores = {"val/loss": end}
+            result = {"monitor": "val/loss", "mode": "min", "final": scores, "best": scores,
+                      "test": {}, "seconds": 1.0, "value": end, "diverged": end == 9.0}  # fmt: skip
+            (run_dir / "result.json").write_text(json.dumps(result))
+        status = JobStatus.COMPLETED if done else JobStatus.FAILED
+        return JobReturn(overrides=lines, status=status, _return_value=end)
+
+
+@contextmanager
+def started(sweep_dir, line=LINE, ends=None):
+    """What stands around an inner launcher, and that launcher."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        lines = [*line, "hydra/launcher=basic", f"hydra.sweep.dir={sweep_dir}"]
+        cfg = hydra.compose_config(
+            "train", lines, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
+        inner = Inner(cfg, ends or {})
+        yield JobBatches(inner, cfg, hydra.config_loader.load_sweep_config), inner
+
+
+NAMES = [f"optimizer={name},seed={seed}" for name in ("adamw", "sgd") for seed in (0, 1)]
+
+
+def test_jobs_are_named_ordered_and_resumed_as_by_our_own_launcher(tmp_path, capsys):
+    ends = {NAMES[0]: 0.25, NAMES[1]: UsageError("no such\nfile"), NAMES[2]: 9.0}
+    with started(tmp_path, ends=ends) as (batches, inner):
+        returned = batches.launch([*JOBS, JOBS[0]], 0)
+    assert [name for name, _ in inner.started] == NAMES
+    assert [one.overrides for one in returned] == [*JOBS, JOBS[0]]
+    assert [one.status == JobStatus.FAILED for one in returned] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    values = [one._return_value for one in returned]
+    assert "no such" in str(values.pop(1))
+    assert values == [0.25, 9.0, 0.5, 0.25]  # of what diverged the worst that is finite
+    assert json.loads((tmp_path / "sweep.json").read_text())["jobs"] == dict(
+        zip(NAMES, JOBS, strict=True)
+    )
+
+    # another start: what is done is not started, what has a checkpoint goes on from there
+    (tmp_path / NAMES[1] / "checkpoints").mkdir()
+    (tmp_path / NAMES[1] / "checkpoints" / "last.ckpt").touch()
+    with started(tmp_path) as (batches, inner):
+        returned = batches.launch(JOBS, 0)
+    assert inner.started == [(NAMES[1], [f"resume.from='{tmp_path / NAMES[1]}'"])]
+    assert [one._return_value for one in returned] == [0.25, 0.5, 9.0, 0.5]
+    assert "3 of 4 runs are done already" in capsys.readouterr().err
+
+
+def test_a_launcher_that_gives_up_loses_only_what_did_not_end(tmp_path):
+    ends = {NAMES[1]: "lost", NAMES[2]: "absent", NAMES[3]: KeyError("x")}
+    with started(tmp_path, ends=ends) as (batches, _):
+        returned = batches.launch(JOBS, 0)
+    failed = [one.status == JobStatus.FAILED for one in returned]
+    assert failed == [False, True, True, True]
+    records = [json.loads((tmp_path / name / "job.json").read_text()) for name in NAMES]
+    assert [one["status"] for one in records] == ["completed", "killed", "failed", "failed"]
+    assert [one["exit_code"] for one in records] == [0, -9, 1, 1]
+    assert records[2]["message"] == "a worker was lost"
+
+
+def test_a_job_that_outlived_its_launcher_is_waited_for(tmp_path, monkeypatch):
+    with started(tmp_path) as (batches, inner):
+        batches.launch(JOBS, 0)
+        job = tmp_path / NAMES[0] / "job.json"
+        record = json.loads(job.read_text())
+        job.write_text(json.dumps(record | {"status": "running", "exit_code": None}))
+        inner.started.clear()
+        lock = take_lock(job.parent)
+
+        def end(seconds):
+            job.write_text(json.dumps(record))
+            lock.close()
+
+        monkeypatch.setattr(other_launchers, "time", SimpleNamespace(sleep=end))
+        returned = batches.launch(JOBS, 0)
+    assert inner.started == []
+    assert [one._return_value for one in returned] == [0.5] * 4
+
+
+def test_jobs_at_a_time_share_the_cpus():
+    def at_a_time(name, **keys):
+        return jobs_at_a_time({"_target_": f"somewhere.{name}", **keys}, 3)
+
+    assert at_a_time("LocalLauncher") == 3
+    assert at_a_time("JoblibLauncher", n_jobs=2) == 2
+    assert at_a_time("JoblibLauncher", n_jobs=8) == 3
+    assert at_a_time("JoblibLauncher", n_jobs=-1000) == 1
+    assert at_a_time("SlurmLauncher", array_parallelism=2) is None
