@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from lit_optim.lean_start import start_lean
 from lit_optim.missing import explain_missing
 
 
@@ -14,6 +15,7 @@ def train() -> None:
         from lit_optim.interrupts import exit_on_interrupt
 
         exit_on_interrupt()  # before anything that takes time is imported
+        start_lean()
         from lit_optim.app import main
 
         main()
@@ -25,6 +27,7 @@ def command() -> None:
         from lit_optim.interrupts import exit_on_interrupt
 
         exit_on_interrupt()
+        start_lean()
         from lit_optim.cli import main
 
         main()

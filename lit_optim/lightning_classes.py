@@ -3,7 +3,7 @@
 Both packages have the same code, but each has classes of its own: a Trainer of one does not
 recognize a callback of the other. So our callbacks have the classes of all installed packages as
 bases, and `is_a(callback, "callbacks.BaseFinetuning")` stands for isinstance with those of each.
-One of the two packages is enough.
+One of the two packages is enough, and our own programs load the first one only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from lit_optim.lean_start import is_lean
 from lit_optim.missing import require
 
 #: The packages, the preferred one first.
@@ -38,7 +39,7 @@ def _load_packages() -> dict[str, ModuleType]:
     require("lightning", "pytorch_lightning", user="configure_optimizers")
     logs = [_log()] if any(sys.modules.get(name) for name in NAMES) else []
     loaded: dict[str, ModuleType] = {}
-    for name in NAMES:
+    for name in NAMES[:1] if is_lean() else NAMES:
         try:
             package = import_module(name)
         except Exception as error:

@@ -15,6 +15,7 @@ LAYERS = (
         "errors",
         "group_fields",
         "hydra",
+        "lean_start",
         "missing",
         "moved_names",
         "runs.layout",

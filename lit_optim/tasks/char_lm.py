@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
-from torchmetrics import MeanMetric
+from torchmetrics.aggregation import MeanMetric
 
 from lit_optim.errors import UsageError, show
 from lit_optim.tasks.data import TensorTask

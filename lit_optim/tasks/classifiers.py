@@ -12,8 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.aggregation import MeanMetric
 
 from lit_optim.tasks.logged import is_logged
 from lit_optim.tasks.sizes import check_sizes
@@ -22,13 +21,25 @@ Size = Annotated[int, "> 0"]
 Batch = tuple[Tensor, Tensor]
 
 
+class Accuracy(MeanMetric):
+    """The share of samples whose class has the largest score.
+
+    As torchmetrics' MulticlassAccuracy of all samples, which imports a second of other metrics.
+    """
+
+    higher_is_better = True
+
+    def update(self, logits: Tensor, y: Tensor) -> None:
+        super().update((logits.argmax(1) == y).float())
+
+
 class Scores(nn.Module):
     """Mean loss and accuracy over a whole set, on all devices together."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.loss = MeanMetric()
-        self.acc = MulticlassAccuracy(classes, average="micro")
+        self.acc = Accuracy()
 
 
 class Classifier(LightningModule):
@@ -43,8 +54,8 @@ class Classifier(LightningModule):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.val_scores = Scores(classes)
-        self.test_scores = Scores(classes)
+        self.val_scores = Scores()
+        self.test_scores = Scores()
 
     def setup(self, stage: str) -> None:
         check_sizes(self, equal=("features",), at_least=("classes",))

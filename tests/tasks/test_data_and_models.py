@@ -160,3 +160,16 @@ def test_gpt_is_causal_tied_and_starts_near_uniform():
     assert loss.item() == pytest.approx(math.log(65), rel=0.05)
     with pytest.raises(UsageError, match="multiple of"):
         GPT(65, 16, width=30, heads=4)
+
+
+def test_accuracy_is_torchmetrics_of_all_samples_to_the_bit():
+    from torchmetrics.classification import MulticlassAccuracy
+
+    ours, theirs = classifiers.Accuracy(), MulticlassAccuracy(7, average="micro")
+    for size in (24, 24, 11):
+        logits, y = torch.randn(size, 7), torch.randint(7, (size,))
+        ours.update(logits, y)
+        theirs.update(logits, y)
+    assert 0 < ours.compute() < 1
+    assert torch.equal(ours.compute(), theirs.compute())
+    assert ours.higher_is_better is theirs.higher_is_better
