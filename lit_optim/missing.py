@@ -19,7 +19,7 @@ INSTALL = "python -m pip install 'lit-optim[train]'"
 #: The packages of `lit-optim[train]`, which the command line requires, by their import names.
 PACKAGES = (
     *("antlr4", "hydra", "lightning", "mnist1d", "numpy", "omegaconf", "rich", "simpleeval"),
-    *("sklearn", "tensorboard", "torch", "torchmetrics", "typing_extensions", "yaml"),
+    *("scipy", "sklearn", "tensorboard", "torch", "torchmetrics", "typing_extensions", "yaml"),
 )
 
 
