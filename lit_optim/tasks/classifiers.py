@@ -27,9 +27,10 @@ class Accuracy(MeanMetric):
     As torchmetrics' MulticlassAccuracy of all samples, which imports a second of other metrics.
     """
 
-    higher_is_better = True
+    higher_is_better = True  # type: ignore[assignment]
 
-    def update(self, logits: Tensor, y: Tensor) -> None:
+    def update(self, logits: Tensor, y: Tensor) -> None:  # type: ignore[override]
+        """Add a batch of logits of shape (batch, classes), and the classes."""
         super().update((logits.argmax(1) == y).float())
 
 
