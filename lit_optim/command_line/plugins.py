@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +16,8 @@ from lit_optim.config.composing import check_run_count, compose_config
 from lit_optim.config.hydra_keys import PLUGIN_KEY
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError, suggest
-from lit_optim.metric_names import infer_direction
+from lit_optim.metric_names import Direction, infer_direction
+from lit_optim.signatures import read_attribute
 
 #: Our own launcher, which reads `n_jobs` itself.
 OWN = "processes"
@@ -92,6 +93,12 @@ def check_plugins(cfg: DictConfig, overrides: Sequence[Override]) -> None:
                     "between, or choose a sweeper that searches, such as hydra/sweeper=optuna"
                 )
         check_run_count(list(overrides))
+    is_told = any(one.key_or_group == "hydra.sweeper.direction" for one in overrides)
+    if "direction" in cfg.hydra.sweeper and not is_told and find_direction(cfg) is None:
+        raise UsageError(
+            f"hydra/sweeper={choices['hydra/sweeper']} must know whether a higher {cfg.monitor} is "
+            "better; say mode=max or mode=min"
+        )
     target = OmegaConf.select(cfg, f"hydra.launcher.{TARGET}") or ""
     if target.endswith(".SlurmLauncher") and not shutil.which("srun"):
         raise UsageError(
@@ -135,6 +142,24 @@ def is_search(override: Override) -> bool:
     return not override.is_discrete_sweep() or bool(getattr(override.value(), "tags", None))
 
 
+def find_direction(cfg: DictConfig) -> Direction | None:
+    """Whether the metric that judges a run is best when it is low, as far as is known before it.
+
+    It is typed, declared by the model's class, or inferred from the metric's name; None: a
+    torchmetrics class may decide it in the run.
+    """
+    target = str(cfg.model[TARGET])
+    try:
+        declared = read_attribute(target, "monitor")
+    except ValueError:  # computed by code
+        declared = None
+    name, direction = declared if isinstance(declared, tuple) else (declared or "val/loss", None)
+    monitor = cfg.monitor or name
+    if cfg.mode or (direction and monitor == name):
+        return cast(Direction, cfg.mode or direction)
+    return infer_direction(monitor)
+
+
 def _takes_n_jobs(cfg: DictConfig) -> bool:
     name = cfg.hydra.runtime.choices["hydra/launcher"]
     return name == OWN or (name == "basic" and cfg.n_jobs == 1) or _limit(cfg) is not None
@@ -163,7 +188,6 @@ def plugin_lines(cfg: DictConfig, overrides: Sequence[Override]) -> Iterator[str
             found[f"hydra.launcher.{key}"] = cfg.n_jobs
         if "n_jobs" in hydra.sweeper:  # of trials that are asked for at a time
             found["hydra.sweeper.n_jobs"] = cfg.n_jobs
-    mode = cfg.mode or infer_direction(cfg.monitor or "")
-    if "direction" in hydra.sweeper and mode == "max":
+    if "direction" in hydra.sweeper and find_direction(cfg) == "max":
         found["hydra.sweeper.direction"] = "maximize"
     yield from (f"{key}={value}" for key, value in found.items() if key not in given)

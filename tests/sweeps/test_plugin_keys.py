@@ -79,19 +79,28 @@ def handed_over(*lines):
         (["hydra.sweeper.max_batch_size=1"], ["hydra.sweeper.max_batch_size=1"]),
         (
             [SEARCH, "hydra.sweeper.sampler.seed=1", "optimizer.lr=tag(log,interval(1e-4,0.1))"],
-            ["hydra.sweeper.sampler.seed=1"],
+            ["hydra.sweeper.sampler.seed=1", f"hydra.{MAXIMIZE}"],
         ),
-        ([SEARCH, "hydra.sweeper.more.deep.key=1"], ["hydra.sweeper.more.deep.key=1"]),
+        (
+            [SEARCH, "hydra.sweeper.more.deep.key=1", "mode=min"],
+            ["hydra.sweeper.more.deep.key=1"],
+        ),
         (
             [SEARCH, "n_jobs=3", "monitor=val/acc", JOBLIB],
             [f"hydra.{key}" for key in ("launcher.n_jobs=3", "sweeper.n_jobs=3", MAXIMIZE)],
         ),
         ([SEARCH, "monitor=x", "mode=max"], [f"hydra.{MAXIMIZE}"]),
+        ([SEARCH], [f"hydra.{MAXIMIZE}"]),  # as the model declares
+        ([SEARCH, "monitor=val/loss"], []),
+        ([SEARCH, "monitor=test/odd", "mode=min"], []),
         (
             [SEARCH, "mode=max", "hydra.sweeper.direction=minimize"],
             ["hydra.sweeper.direction=minimize"],
         ),
-        ([SEARCH, "data.batch_size=range(1,200)", "optimizer.lr=range(1,200)"], []),
+        (
+            [SEARCH, "data.batch_size=range(1,200)", "optimizer.lr=range(1,200)", "mode=min"],
+            [],
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -117,6 +126,7 @@ MISTAKES = [
     (["hydra.sweeper.n_trials=3"], "hydra/sweeper=basic has no key hydra.sweeper.n_trials; it has"),
     (["hydra.sweeper.params.x=1"], "hydra.sweeper.params is null in hydra/sweeper=basic: its keys"),
     (["hydra.sweeper.params={x: 1}"], "hydra.sweeper.params is null in hydra/sweeper=basic: its"),
+    ([SEARCH, "monitor=val/odd"], "must know whether a higher val/odd is better; say mode=max or"),
     ([SEARCH, "hydra.sweeper.sampler.sed=1"], "hydra.sweeper.sampler.sed; did you mean seed?"),
     ([SEARCH, "hydra.sweeper.sampler._target_=os.abort"], "is not for the command line"),
     ([SEARCH, "hydra.sweeper.more={a: {_target_: os.abort}}"], "is not for the command line"),
