@@ -1,0 +1,275 @@
+"""What figures show, read back from matplotlib's artists, and the files made of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from lit_optim.errors import UsageError
+from lit_optim.results import figure_files
+from lit_optim.results.axes import format_number
+from lit_optim.results.data import Report
+from lit_optim.results.figure_files import write_figure_files, write_figures
+from lit_optim.results.figures import DRAWINGS, draw_figure, drawing
+from lit_optim.results.looks import COLORS, GRAY, PAGE, PAPER, SCALE
+from lit_optim.results.series import expect_best
+from lit_optim.runs.status import Status
+from tests.results.made_up import make_report, make_run, make_setting
+
+BY_NAME = {kind.name: kind for kind in DRAWINGS}
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return make_report()
+
+
+def draw(name: str, report: Report, look=PAGE):
+    """The axes of one figure, and its artists by what they stand for."""
+    with drawing(look):
+        figure = draw_figure([BY_NAME[name]], report, look)
+        figure.draw_without_rendering()
+    [axes] = figure.axes
+    tagged: dict[str, list] = {}
+    for artist in [*axes.lines, *axes.patches, *axes.collections]:
+        if artist.get_gid():
+            tagged.setdefault(artist.get_gid(), []).append(artist)
+    return axes, tagged
+
+
+def test_sensitivity_has_a_dot_for_each_run(report):
+    axes, tagged = draw("sensitivity", report)
+    low, high = axes.get_ylim()
+    assert axes.get_xscale() == "log"
+    for place, run in enumerate(report.runs):
+        dots = tagged.get(f"run-{place}", [])
+        if run.status not in (Status.COMPLETED, Status.DIVERGED):
+            assert dots == []
+            continue
+        [dot] = dots
+        assert dot.get_xdata() == [float(run.overrides["optimizer.lr"])]
+        if run.status is Status.DIVERGED:
+            assert dot.get_marker() == "x"
+            assert dot.get_ydata() == [high]
+        else:
+            assert dot.get_ydata() == [min(run.value, high)]
+            assert low < run.value
+    for place, row in enumerate(report.rows):
+        [line] = tagged[f"row-{place}"]
+        means = {s.lr: s.value.mean for s in row.settings if math.isfinite(s.value.mean)}
+        assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == means
+        [tick] = tagged[f"default-{place}"]
+        assert tick.get_xdata() == [row.default_lr]
+
+
+def test_sensitivity_of_a_metric_that_rises(report):
+    runs = [make_run(Path(str(k)), {}, 0.1 * k) for k in range(6)]
+    runs.append(make_run(Path("lost"), {}, 0.0, Status.DIVERGED))
+    settings = [make_setting({}, 10.0**-k, [run]) for k, run in enumerate(runs)]
+    row = replace(report.rows[0], settings=settings, best=settings[5])
+    rising = replace(report, rows=[row], runs=runs, mode="max")
+    axes, tagged = draw("sensitivity", rising)
+    [lost], [best] = tagged["run-6"], tagged["run-5"]
+    assert lost.get_ydata() == [axes.get_ylim()[0]]
+    assert best.get_ydata() == [0.5]
+
+
+def test_two_settings_of_one_lr_are_joined_by_the_better(report):
+    lr = report.rows[0].settings[0].lr
+    pair = [
+        make_setting({}, lr, [make_run(Path(name), {}, value)])
+        for name, value in (("a", 0.5), ("b", 0.4))
+    ]
+    row = replace(report.rows[0], settings=[*pair, *report.rows[0].settings[1:]])
+    runs = [run for setting in row.settings for run in setting.runs]
+    _, tagged = draw("sensitivity", replace(report, rows=[row], runs=runs))
+    [line] = tagged["row-0"]
+    assert line.get_ydata()[list(line.get_xdata()).index(lr)] == 0.4
+
+
+def test_curves_are_the_mean_and_the_range_of_seeds(report):
+    axes, tagged = draw("curves", report)
+    for place, row in enumerate(report.rows):
+        whole = [run for run in row.best.runs if run.status is Status.COMPLETED]
+        losses = [run.history.metrics["val/loss"] for run in whole]
+        [line] = [artist for artist in tagged[f"row-{place}"] if hasattr(artist, "get_xdata")]
+        assert list(line.get_xdata()) == list(whole[0].history.step)
+        assert list(line.get_ydata()) == pytest.approx(
+            [fmean(at) for at in zip(*losses, strict=True)]
+        )
+        [band] = [artist for artist in tagged[f"row-{place}"] if artist is not line]
+        [shape] = band.get_paths()
+        corners = {tuple(corner) for corner in shape.vertices.round(9)}
+        for step, at in zip(whole[0].history.step, zip(*losses, strict=True), strict=True):
+            assert {(step, round(min(at), 9)), (step, round(max(at), 9))} <= corners
+        for run in row.best.runs:
+            [own] = tagged[f"run-{report.runs.index(run)}-hidden"]
+            assert list(own.get_ydata()) == list(run.history.metrics["val/loss"])
+    last = [run.value for row in report.rows for run in row.best.runs if run.value == run.value]
+    assert axes.get_ylim()[0] < min(last) < max(last) < axes.get_ylim()[1]
+
+
+def test_a_diverged_seed_is_marked_where_it_ended(report):
+    row = report.rows[0]
+    lost = make_run(Path("lost"), {}, 2.9, Status.DIVERGED)
+    best = replace(row.best, runs=[*row.best.runs, lost])
+    runs = [*report.runs, lost]
+    _, tagged = draw("curves", replace(report, rows=[replace(row, best=best)], runs=runs))
+    [mark] = tagged[f"run-{len(report.runs)}"]
+    assert (mark.get_xdata(), mark.get_marker()) == ([lost.history.step[-1]], "x")
+    [line] = [artist for artist in tagged["row-0"] if hasattr(artist, "get_xdata")]
+    assert line.get_xdata()[-1] == 1000
+
+
+def test_best_of_counts_settings(report):
+    axes, tagged = draw("best_of", report)
+    for place, row in enumerate(report.rows):
+        means = [s.value.mean for s in row.settings if math.isfinite(s.value.mean)]
+        [line] = tagged[f"row-{place}"]
+        assert list(line.get_xdata()) == list(range(1, len(means) + 1))
+        assert list(line.get_ydata()) == pytest.approx(expect_best(means, "min"))
+        assert line.get_ydata()[-1] == pytest.approx(min(means))
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_parallel_lines_end_at_their_result(report):
+    axes, tagged = draw("parallel", report)
+    ends = {}
+    for place, run in enumerate(report.runs):
+        lines = tagged.get(f"run-{place}", [])
+        assert len(lines) == (run.status in (Status.COMPLETED, Status.DIVERGED))
+        if lines:
+            corners = lines[0].get_path().vertices
+            assert (corners[0][0], corners[-1][0]) == (0, 2)  # optimizer, lr, metric
+            ends[place] = corners[-1][1]
+    whole = [place for place in ends if report.runs[place].status is Status.COMPLETED]
+    by_value = [ends[place] for place in sorted(whole, key=lambda place: report.runs[place].value)]
+    assert by_value == sorted(by_value)
+    assert len(set(by_value)) > 40  # those beyond the window end at its edge
+    assert all(ends[place] == 1 for place in ends if report.runs[place].status is Status.DIVERGED)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["optimizer", "lr", "val/loss"]
+    best = min((run for run in report.runs if run.value == run.value), key=lambda run: run.value)
+    [line] = tagged[f"run-{report.runs.index(best)}"]
+    assert to_hex(line.get_edgecolor()) == SCALE[0]
+    assert line.get_linewidth() == max(path.get_linewidth() for path in axes.patches)
+
+
+def test_starts_on_an_axis_tell_the_settings_apart(report):
+    _, tagged = draw("parallel", report)
+    starts: dict[str, set[float]] = {}
+    for place, run in enumerate(report.runs):
+        for line in tagged.get(f"run-{place}", []):
+            starts.setdefault(run.overrides["optimizer"], set()).add(line.get_path().vertices[0][1])
+    assert all(len(heights) == 1 for heights in starts.values())
+    assert len(set.union(*starts.values())) == len(report.rows)
+
+
+def test_what_cannot_be_drawn_says_what_it_needs(report):
+    run = make_run(Path("a"), {"optimizer": "adamw"}, 0.5, validations=1)
+    setting = make_setting({"optimizer": "adamw"}, 0.1, [run])
+    single = replace(report.rows[0], settings=[setting], best=setting)
+    little = replace(report, rows=[single], runs=[run])
+    for kind in DRAWINGS:
+        assert kind.miss(report) == ""
+        assert kind.miss(little), kind.name
+        assert kind.miss(replace(report, rows=[], runs=[])), kind.name
+
+
+def test_further_rows_are_gray_and_counted():
+    report = make_report(optimizers=[f"o{k}" for k in range(len(COLORS) + 3)], lrs=3, seeds=1)
+    with drawing(PAPER):
+        figure = draw_figure([BY_NAME["curves"]], report, PAPER)
+    [legend] = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[: len(COLORS)] == [row.values["optimizer"] for row in report.rows[: len(COLORS)]]
+    assert texts[len(COLORS)] == "3 others"
+    grays = [line for line in figure.axes[0].lines if to_hex(line.get_color()) == GRAY]
+    assert len(grays) == 3
+
+
+def test_legend_is_outside_and_says_what_marks_mean(report):
+    with drawing(PAPER):
+        figure = draw_figure([BY_NAME["sensitivity"]], report, PAPER)
+        figure.draw_without_rendering()
+    [legend] = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == [row.values["optimizer"] for row in report.rows] + ["diverged", "default lr"]
+    [axes] = figure.axes
+    assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0 + 1
+    assert legend.get_window_extent().x0 >= 0
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_files_fit_a_column(report, tmp_path):
+    before = dict(matplotlib.rcParams)
+    files = write_figure_files(report, tmp_path)
+    assert dict(matplotlib.rcParams) == before
+    names = {f"{kind.name}.{ending}" for kind in DRAWINGS for ending in ("pdf", "svg", "png")}
+    assert {file.name for file in files} == names == {file.name for file in tmp_path.iterdir()}
+    for kind in DRAWINGS:
+        picture = Image.open(tmp_path / f"{kind.name}.png")
+        assert picture.size[0] == round(PAPER.width / 72 * 300)
+        assert round(picture.info["dpi"][0]) == 300
+        pdf = (tmp_path / f"{kind.name}.pdf").read_bytes()
+        assert b"/Type3" not in pdf  # which journals refuse
+        assert b"/FontFile2" in pdf  # TrueType
+        svg = (tmp_path / f"{kind.name}.svg").read_text("utf-8")
+        words = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+        assert {"muon", "lion", "adamw", "sgd"} <= set(words)
+    once = {file: file.read_bytes() for file in files}
+    write_figure_files(report, tmp_path)
+    assert {file: file.read_bytes() for file in files} == once
+
+
+def test_one_file_has_what_its_name_says(report, tmp_path):
+    heights = {}
+    for name in ("curves.png", "all.png"):
+        write_figures(report, tmp_path / name)
+        heights[name] = Image.open(tmp_path / name).size[1]
+    assert heights["all.png"] == 4 * heights["curves.png"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_mistakes(report, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"must end in \.pdf, \.png, \.svg; did you mean \.png"):
+        write_figures(report, tmp_path / "x.pgn")
+    with pytest.raises(UsageError, match="there is no directory"):
+        write_figures(report, tmp_path / "nowhere" / "x.png")
+    with pytest.raises(UsageError, match="nothing to draw; it needs several learning rates"):
+        write_figures(replace(report, rows=[], runs=[]), tmp_path / "x.png")
+    single = replace(report.rows[0], settings=report.rows[0].settings[:1])
+    with pytest.raises(UsageError, match="it needs several settings"):
+        write_figures(replace(report, rows=[single]), tmp_path / "best_of.pdf")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(figure_files, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs matplotlib"):
+        write_figures(report, tmp_path / "x.png")
+
+
+def test_names_are_text_in_files(tmp_path, recwarn):
+    names = ("$x_1$ <b> & 🚀 \x1b[31m\0", r"$\frac{1}{0", "a" * 300)
+    report = make_report(optimizers=names, lrs=3, seeds=2)
+    write_figure_files(replace(report, metric="val/loss"), tmp_path)
+    svg = (tmp_path / "curves.svg").read_text("utf-8")
+    assert "$x_1$ &lt;b&gt; &amp; 🚀 \\x1b[31m\\x00" in svg
+    assert [str(warning.message) for warning in recwarn if "lyph" in str(warning.message)] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (3e-5, "3e-5"), (1e-4, "1e-4"), (0.001, "0.001"), (0.02, "0.02"), (1, "1"), (0, "0"),
+        (1234.5, "1234"), (20_000, "20000"), (1e6, "1e6"), (-2.5e-7, "-2.5e-7"),
+    ],
+)  # fmt: skip
+def test_numbers_are_short(number, text):
+    assert format_number(number) == text
+    assert float(text) == pytest.approx(number, rel=1e-3)
