@@ -51,6 +51,7 @@ def serve_jobs() -> None:
         connection.set_inheritable(False)
         try:
             import_all()
+            fill_caches()
             has_devices = ask_fork(find_devices)
             if count_threads() > 1:
                 os._exit(0)  # a fork would lack them
@@ -73,6 +74,24 @@ def import_all() -> None:
     for module in MODULES:
         import_module(module)
     logging.getLogger().removeHandler(handler)
+
+
+def fill_caches() -> None:
+    """Read what is installed and every run reads: Hydra's plugins, its grammar, our signatures.
+
+    A run checks its command line first, which leaves no other traces in a process.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
+
+    from lit_optim.config.check import check_config
+    from lit_optim.config.composing import compose_config
+
+    with contextlib.suppress(Exception):  # of a plugin: each job tells it
+        check_config(compose_config([]))
+    GlobalHydra.instance().clear()
+    Singleton._instances.pop(HydraConfig, None)
 
 
 def find_devices() -> bool:
