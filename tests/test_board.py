@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
-import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -21,7 +17,8 @@ from lit_optim.cli import main
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 from lit_optim.programs import open_command
-from lit_optim.reports.board import Links, address, cards, find_runs, name_runs, read_tags
+from lit_optim.reports.board import Links, address, cards, find_runs, read_tags
+from lit_optim.reports.run_names import name_runs
 
 DAY = "2026-11-28"
 
@@ -143,15 +140,16 @@ def test_runs_are_found_but_not_what_is_hidden(tmp_path):
 
 
 LOGGED = ["best/val_loss", "final/val_loss", "epoch", "plan/decay", "lr/decay", "lr/no_decay",
-          "train/loss", "val/acc", "val/loss", "hp_metric", "grad_norm/decay"]  # fmt: skip
+          "train/loss", "val/acc", "val/loss", "hp_metric", "grad_norm/decay",
+          "~test/loss"]  # fmt: skip
 
 
 def test_losses_rates_and_metrics_come_first(tmp_path):
     tags = read_tags([write(tmp_path, *LOGGED)])
     assert set(tags) == set(LOGGED)
-    assert cards(tags) == ["train/loss", "val/loss", "lr/decay", "lr/no_decay", "val/acc"]
+    assert cards(tags) == ["val/loss", "train/loss", "lr/decay", "val/acc"]
     assert cards(["train_loss_step", "val_loss", "val_acc", "lr-AdamW"]) == [
-        *("train_loss_step", "val_loss", "lr-AdamW", "val_acc")
+        *("val_loss", "train_loss_step", "lr-AdamW", "val_acc")
     ]
     assert "val/loss" in cards([])  # a run that has just begun
 
@@ -216,30 +214,6 @@ def test_the_line_of_a_run_can_be_pasted(path, tmp_path, monkeypatch):
     program, command, place = shlex.split(open_command(tmp_path / path))
     assert os.path.basename(program) == "lit-optim"
     assert (command, place) == ("board", path)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_it_serves_until_it_is_interrupted(tmp_path):
-    """In processes of their own, as it is TensorBoard that has to come up and to go."""
-    write(tmp_path / "runs" / DAY / "18-42-43-000001_adamw_wsd")
-    with subprocess.Popen(
-        [sys.executable, "-c", "from lit_optim.cli import main; main()", "board"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        told = [process.stdout.readline() for _ in range(3)]
-        url = urllib.parse.urlsplit(told[1].strip())
-        assert told[0] == "runs: 1 run\n", process.stderr.read()
-        runs, until = [], time.monotonic() + 60
-        while not runs and time.monotonic() < until:
-            with urllib.request.urlopen(f"http://{url.netloc}/data/runs") as answer:
-                runs = json.load(answer)
-            time.sleep(0.2)
-        assert runs == ["adamw wsd"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        assert process.stderr.read() == ""
-    with socket.socket() as free:
-        free.bind(("localhost", url.port))  # nobody is left behind
 
 
 @pytest.mark.parametrize("name", ["events.out.tfevents.1", "x.tfevents"])

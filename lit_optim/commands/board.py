@@ -12,9 +12,11 @@ def run(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
     from rich.console import Console
 
-    from lit_optim.reports.board import board
+    from lit_optim.reports.board import board, has_desktop
 
-    board(args.directory, Console(), args.port, args.open)
+    console = Console()
+    is_opened = args.open or (console.is_terminal and has_desktop() and not args.no_open)
+    board(args.directory, console, args.port, is_opened)
 
 
 COMMAND = Command(
@@ -27,7 +29,8 @@ COMMAND = Command(
             "directory", "of runs (runs)", path, Path("runs"), "?", completion=Completion.PATHS
         ),
         Argument("--port", "where to serve; by default 6006, or a free one", port),
-        Argument("--open", "open it in a browser", is_flag=True),
+        Argument("--open", "open the page even where this seems to be no desktop", is_flag=True),
+        Argument("--no-open", "only print the address of the page", is_flag=True),
     ),
-    "Losses, learning rates and validation metrics are pinned at the top.",
+    "Losses, the learning rate and validation metrics are pinned at the top.",
 )

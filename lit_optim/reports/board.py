@@ -28,10 +28,10 @@ from typing import IO, NoReturn
 
 from rich.console import Console
 
-from lit_optim.config.places import groups
-from lit_optim.errors import UsageError, printable
+from lit_optim.errors import UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.programs import format_path
+from lit_optim.reports.run_names import name_runs
 from lit_optim.system import OWN_GROUP, kill_group
 from lit_optim.untrusted import walk
 
@@ -45,22 +45,17 @@ SECONDS_BETWEEN = 2.0  # between two searches for new runs
 #: How many events of a file, and how many files, are read to find the tags.
 FEW_EVENTS, FEW_FILES = 3000, 6
 MOST_CARDS = 6
-MOST_CHARACTERS = 120  # of a name
-#: Tags that are written once, or of little use at first.
-NOT_FIRST = re.compile(r"(best|final|plan|effective_lr|hparams|_hparams_)/|epoch$|hp_metric$")
-#: The pinned tags, in the order of the cards.
+#: Tags that are written once, or of little use at first; some of them by earlier versions.
+NOT_FIRST = re.compile(r"(best|final|plan|effective_lr|hparams|_hparams_)/|epoch$|hp_metric$|~")
+#: The pinned tags in the order of the cards, and how many of each kind at most.
 FIRST = (
-    re.compile(r"train.*loss|loss$|loss_"),
-    re.compile(r"val.*loss"),
-    re.compile(r"lr/|lr-"),
-    re.compile(r"val"),
+    (re.compile(r"val.*loss"), 2),
+    (re.compile(r"train.*loss|loss$|loss_"), 2),
+    (re.compile(r"lr/|lr-"), 1),
+    (re.compile(r"val"), 2),
 )
 #: Pinned while nothing is logged yet: TensorBoard shows a card once its tag exists.
-EXPECTED = ("train/loss", "val/loss", "val/acc", "lr/decay")
-#: The directory of a single run, and the groups of a sweep whose name is left out.
-SINGLE = re.compile(r"(?P<time>\d\d-\d\d-\d\d)-\d{6}_(?P<what>.+)")
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
-PLAIN_GROUPS = re.compile(r"(?:^|(?<=,))(optimizer|scheduler|model|data|wrapper|param_groups)=")
+EXPECTED = ("val/loss", "train/loss", "lr/decay", "val/acc")
 #: The first word of a name, which is the optimizer if that is known.
 COLORS = r"regex:^(\S+)"
 
@@ -181,55 +176,6 @@ class Links:
             self._names[run] = name
 
 
-def name_runs(directory: Path, runs: Sequence[Path], taken: Iterable[str] = ()) -> dict[Path, str]:
-    """Choose a short name for each run; time and date are added only to tell runs apart.
-
-    Args:
-        directory: with the runs.
-        runs: in it.
-        taken: names that are in use.
-    """
-    known = {name.casefold() for name in taken}  # as some file systems see them
-    levels = {run: _possible_names(directory, run) for run in runs}
-    counts = Counter(names[0] for names in levels.values())
-    named = {}
-    for run, names in levels.items():
-        fitting = names[1:] if counts[names[0]] > 1 else names
-        numbered = (f"{names[-1]} {k}" for k in range(2, len(runs) + len(known) + 3))
-        name = next(one for one in (*fitting, *numbered) if one.casefold() not in known)
-        known.add(name.casefold())
-        named[run] = name
-    return named
-
-
-def _possible_names(directory: Path, run: Path) -> list[str]:
-    """Possible names of a run, the shortest first."""
-    parts = run.resolve().relative_to(directory.resolve()).parts
-    within = (*directory.resolve().parts[-3:], *parts)
-    single = SINGLE.fullmatch(run.resolve().name)
-    times = [found["time"] for part in within if (found := SINGLE.fullmatch(part))]
-    dates = [part for part in within if DATE.fullmatch(part)]
-    what = _split_name(single["what"]) if single else _shorten_job_name(run.resolve().name)
-    names = [what, " ".join([what, *times[-1:]]), " ".join([what, *dates[-1:], *times[-1:]])]
-    names.append(" ".join(parts) or what)
-    return [printable(name, MOST_CHARACTERS) for name in dict.fromkeys(names)]
-
-
-def _split_name(what: str) -> str:
-    """Split the name of a directory into optimizer and scheduler; both may have underscores."""
-    known = groups()
-    for optimizer in sorted(known["optimizer"], key=len, reverse=True):
-        scheduler = what.removeprefix(f"{optimizer}_")
-        if scheduler != what and scheduler in known["scheduler"]:
-            return f"{optimizer} {scheduler}"
-    return what
-
-
-def _shorten_job_name(name: str) -> str:
-    """The name of a job of a sweep, without the names of well-known groups."""
-    return re.sub(r",(?![^\[]*\])", " ", PLAIN_GROUPS.sub("", name))
-
-
 def read_tags(runs: Sequence[Path]) -> list[str]:
     """Read the tags of the last of these runs; those of most runs come first."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -246,12 +192,12 @@ def read_tags(runs: Sequence[Path]) -> list[str]:
 
 
 def cards(tags: Iterable[str]) -> list[str]:
-    """Choose the tags to pin, at most two of each kind in `FIRST`."""
+    """Choose the tags to pin."""
     known = [tag for tag in tags if not NOT_FIRST.match(tag)]
     chosen: dict[str, None] = {}
-    for kind in FIRST:
+    for kind, most in FIRST:
         fitting = [tag for tag in known if kind.match(tag) and tag not in chosen]
-        chosen |= dict.fromkeys(fitting[:2])
+        chosen |= dict.fromkeys(fitting[:most])
     return list(chosen)[:MOST_CARDS] or list(EXPECTED)
 
 
@@ -262,6 +208,13 @@ def address(port: int, tags: Iterable[str]) -> str:
     query = {"smoothing": "0", "pinnedCards": pinned, "runColorGroup": COLORS}
     encoded = urllib.parse.urlencode(query, quote_via=urllib.parse.quote)
     return f"http://localhost:{port}/?{encoded}#timeseries"
+
+
+def has_desktop() -> bool:
+    """Whether a browser on this machine would be seen by the user."""
+    is_remote = any(name in os.environ for name in ("SSH_CONNECTION", "SSH_TTY"))
+    is_local = os.name == "nt" or sys.platform == "darwin"
+    return not is_remote and (is_local or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))))
 
 
 def _free_port(wanted: int | None) -> int:

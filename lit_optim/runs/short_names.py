@@ -15,7 +15,7 @@ from lit_optim.runs.job import is_text_list
 from lit_optim.runs.layout import MULTIRUN, SWEEP
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
 
-SEED = "seed"
+SEED, LR = "seed", "optimizer.lr"
 #: Overrides that do not describe a run.
 NOT_A_SETTING = re.compile(r"(n_jobs|resume|allow|hydra)\b")
 #: Groups whose choices say by themselves what they are.
@@ -100,20 +100,22 @@ def _swept_in(lines: Iterable[str]) -> dict[str, list[str]]:
 
 
 def short_name(overrides: Mapping[str, str], keys: Sequence[str]) -> str:
-    """Return the name of a run: the values of these keys, of most without the key.
+    """Return the name of a run: the values of these keys, without the key where it is clear.
 
     Args:
         overrides: of the run, by key.
         keys: that differ between runs, in order; those that the run has not are left out.
     """
+    keys = [key for key in keys if key in overrides]
     ends = [key.rpartition(".")[2] for key in keys]
 
-    def word(key: str) -> str:
-        value, end = overrides[key].strip("'\""), key.rpartition(".")[2]
+    def word(key: str, end: str) -> str:
+        value = overrides[key].strip("'\"")
         if key == SEED:
             return f"s{value}"
-        if key in PLAIN_GROUPS and value not in EMPTY:
+        is_clear = key in PLAIN_GROUPS or (key == LR and key != keys[0])
+        if is_clear and value not in EMPTY:
             return value
         return f"{end if ends.count(end) == 1 else key}={value}"
 
-    return " ".join(word(key) for key in keys if key in overrides)
+    return " ".join(map(word, keys, ends))

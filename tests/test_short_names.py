@@ -1,0 +1,118 @@
+"""What a sweep varies, by the files of any launcher, and the short names of its runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from lit_optim.reports.run_names import name_runs
+from lit_optim.runs.short_names import by_key, find_sweep, read_swept, short_name
+
+
+def write_ours(sweep_dir, line, jobs):
+    jobs = {f"job{k}": job for k, job in enumerate(jobs)}
+    (sweep_dir / "sweep.json").write_text(json.dumps({"line": line, "jobs": jobs}))
+
+
+def write_hydras(sweep_dir, line, **sweeper):
+    hydra = {"overrides": {"task": line}, "sweeper": sweeper}
+    (sweep_dir / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+
+
+def test_what_differs_between_the_jobs_in_the_typed_order(tmp_path):
+    line = ["scheduler=wsd,step", "optimizer=lion", "seed=0,1", "trainer.max_steps=5"]
+    jobs = [
+        [f"scheduler={scheduler}", "optimizer=lion", f"seed={seed}", "trainer.max_steps=5"]
+        for scheduler in ("wsd", "step")
+        for seed in (0, 1)
+    ]
+    write_ours(tmp_path, line, jobs)
+    assert read_swept(tmp_path) == {"scheduler": ["wsd", "step"], "seed": ["0", "1"]}
+    assert list(read_swept(tmp_path)) == ["scheduler", "seed"]
+
+
+def test_a_sweep_that_was_gone_on_with_has_the_values_of_all_its_lines(tmp_path):
+    write_ours(tmp_path, ["seed=2,3"], [[f"seed={seed}", "model=mlp"] for seed in range(4)])
+    assert read_swept(tmp_path) == {"seed": ["0", "1", "2", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["optimizer=adamw,lion", "seed=range(0,3)"],
+         {"optimizer": ["adamw", "lion"], "seed": ["0", "1", "2"]}),
+        (["+optimizer.betas=[0.9,0.95],[0.9,0.99]"],
+         {"optimizer.betas": ["[0.9,0.95]", "[0.9,0.99]"]}),
+        (["optimizer.lr=tag(log,interval(1e-4,1e-1))", "model=choice(mlp,cnn)"],
+         {"optimizer.lr": [], "model": ["mlp", "cnn"]}),
+        (["optimizer=adamw", "hydra.launcher.n_jobs=1,2", "n_jobs=2"], {}),
+    ],
+)  # fmt: skip
+def test_lines_of_other_launchers(tmp_path, line, expected):
+    write_hydras(tmp_path, line, params=None)
+    assert read_swept(tmp_path) == expected
+
+
+def test_a_search_may_be_configured_in_its_sweeper(tmp_path):
+    write_hydras(tmp_path, ["seed=0,1"], params={"optimizer.lr": "interval(0.1, 1)"})
+    assert read_swept(tmp_path) == {"optimizer.lr": [], "seed": ["0", "1"]}
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "multirun.yaml"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "\0", '{"line": 1, "jobs": []}', '{"jobs": {"a": [1]}, "line": ["a=b,c,"]}',
+     '{"hydra": [1]}', '{"hydra": {"overrides": {"task": {"a": 1}}, "sweeper": 3}}',
+     '{"line": ["' + "[" * 3000 + '"]}', '{"line": ["seed=0,1", "x=(", "=", "a b"]}'],
+)  # fmt: skip
+def test_files_of_strangers_raise_nothing(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    is_read = name == "sweep.json" and "seed" in text
+    assert read_swept(tmp_path) == ({"seed": ["0", "1"]} if is_read else {})
+
+
+def test_a_range_without_an_end_is_cut(tmp_path):
+    write_hydras(tmp_path, ["seed=range(0,1000000000000)"])
+    assert len(read_swept(tmp_path)["seed"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["optimizer=lion", "scheduler=wsd", "seed=1"], "lion wsd s1"),
+        (["scheduler=wsd", "optimizer=lion"], "wsd lion"),
+        (["optimizer=lion", "optimizer.lr=0.1", "seed=2"], "lion 0.1 s2"),
+        (["optimizer.lr=0.1", "seed=2"], "lr=0.1 s2"),
+        (["optimizer=lion", "wrapper=none"], "lion wrapper=none"),
+        (["+optimizer.weight_decay=0", "schedules.weight_decay=lr"],
+         "optimizer.weight_decay=0 schedules.weight_decay=lr"),
+        (["model='a b'", "optimizer.betas=[0.9,0.95]"], "a b betas=[0.9,0.95]"),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_a_name_is_what_differs(overrides, name):
+    values = by_key(overrides)
+    assert short_name(values, [*values, "missing"]) == name
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "multirun.yaml"])
+@pytest.mark.parametrize("depth", ["a", "a/b", "a/b/c"])
+def test_the_sweep_of_a_run_is_found(tmp_path, name, depth):
+    assert find_sweep(tmp_path / depth) is None
+    (tmp_path / name).touch()
+    assert find_sweep(tmp_path / depth) == tmp_path
+
+
+def test_numbered_directories_of_hydras_launchers_get_names(tmp_path):
+    write_hydras(tmp_path, ["optimizer=adamw,lion", "seed=0,1", "trainer.max_steps=5"])
+    runs = []
+    for k, (optimizer, seed) in enumerate([("adamw", 0), ("lion", 1), ("../x", 2)]):
+        (tmp_path / str(k) / ".hydra").mkdir(parents=True)
+        lines = [f"optimizer={optimizer}", f"seed={seed}", "trainer.max_steps=5"]
+        (tmp_path / str(k) / ".hydra" / "overrides.yaml").write_text(json.dumps(lines))
+        runs.append(tmp_path / str(k))
+    runs.append(tmp_path / "7")  # nothing is known of it
+    (tmp_path / "7").mkdir()
+    assert list(name_runs(tmp_path, runs).values()) == ["adamw s0", "lion s1", "..-x s2", "7"]
