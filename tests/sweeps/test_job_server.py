@@ -1,0 +1,363 @@
+"""The server that forks jobs, and its jobs, of a program that imports nothing and is quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from lit_optim.runs.locks import HANDED_OVER, is_held, take_lock
+from lit_optim.sweeps import forked_jobs, processes
+from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
+from lit_optim.sweeps.processes import Order, start_anew
+from lit_optim.sweeps.starters import JobStarter
+from lit_optim.system import can_fork
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="jobs are forked on Linux")
+
+#: A program whose command line is code to run.
+PROGRAM = """
+    import os, sys
+    from lit_optim.sweeps import job_server
+
+    job_server.MODULES = ()
+    job_server.fill_caches = lambda: None
+    job_server.find_devices = lambda: os.environ.get("DEVICES") == "yes"
+    print("imported")
+
+    def main():
+        job_server.limit_spinning()
+        exec(sys.argv[-1], {"__name__": "__main__"})
+
+    job_server.serve_jobs(main)
+    main()
+"""
+#: What a process can see of itself.
+LOOK = """
+    import atexit, json, logging, multiprocessing, os, signal, sys, tempfile, threading, warnings
+
+    def target(number):
+        path = os.readlink(f"/proc/self/fd/{number}")
+        return "devices" if path.startswith("/dev/") else os.path.basename(path)
+
+    with open("/proc/self/status") as file:
+        status = dict(line.split(":", 1) for line in file)
+    numbers = sorted(map(int, os.listdir("/proc/self/fd")))
+    files = {n: target(n) for n in numbers if os.path.exists(f"/proc/self/fd/{n}")}
+    json.dump({
+        "descriptors": sorted(set(files.values())), "standard": [files[n] for n in (0, 1, 2)],
+        "number": len(files),
+        "inheritable": len([n for n in files if n > 2 and os.get_inheritable(n)]),
+        "argv": sys.argv[:-1], "orig_argv": sys.orig_argv[:-1],
+        "main": sys.modules["__main__"].__file__,
+        "cwd": os.getcwd(), "path": sys.path, "flags": str(sys.flags),
+        "is_leader": os.getsid(0) == os.getpgid(0) == os.getpid(),
+        "has_terminal": os.path.exists("/dev/tty") and os.isatty(0),
+        "environment": sorted(x for x in os.environ.items() if x[0][-5:] not in ("_LOCK", "_TEST")),
+        "handlers": {s.name: str(signal.getsignal(s)) for s in signal.Signals},
+        "blocked": status["SigBlk"].strip(), "threads": status["Threads"].strip(),
+        "thread": [t.name for t in threading.enumerate()], "filters": str(warnings.filters),
+        "logging": [str(h) for h in logging.getLogger().handlers], "umask": os.umask(0o22),
+        "process": multiprocessing.current_process().name,
+        "parent": multiprocessing.parent_process(),
+        "method": multiprocessing.get_start_method(allow_none=True),
+        "tempdir": tempfile.gettempdir(), "nice": os.nice(0), "encoding": sys.stdout.encoding,
+        "buffering": sys.stdout.line_buffering, "recursion": sys.getrecursionlimit(),
+    }, open("look.json", "w"), default=str)
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """Start jobs that run code in directories of their own."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    root = Path(__file__).parent.parent.parent
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.chdir(tmp_path)
+    for module in (processes, forked_jobs):
+        monkeypatch.setattr(module, "own_command", lambda: [sys.executable, str(program)])
+    return Jobs(tmp_path)
+
+
+class Jobs:
+    """Orders of jobs that run code."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def order(self, name, code):
+        run_dir = self.where / name
+        run_dir.mkdir()
+        code = f"import os\nos.chdir({str(run_dir)!r})\n{textwrap.dedent(code)}"
+        return Order([code], run_dir, (run_dir / "log.txt").open("ab"), take_lock(run_dir))
+
+    def start(self, start, name, code):
+        order = self.order(name, code)
+        with order.log, order.lock:
+            return start(order)
+
+
+@pytest.fixture
+def server(jobs):
+    server = JobServer(1)
+    server.await_ready(lambda: None)
+    yield server
+    server.close()
+
+
+def wait_for(look, seconds=30):
+    end = time.monotonic() + seconds
+    while (found := look()) is None or found is False:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return found
+
+
+def test_a_fork_sees_what_a_new_process_sees(jobs, server):
+    for name, start in (("forked", server.start), ("fresh", lambda order: start_anew(order, 1))):
+        assert wait_for(jobs.start(start, name, LOOK).poll) == 0
+    seen = {}
+    for name in ("forked", "fresh"):
+        text = (jobs.where / name / "look.json").read_text().replace(name, "NAME")
+        seen[name] = json.loads(text)
+        assert (jobs.where / name / "log.txt").read_text() == "imported\n"
+    different = {key: (value, seen["fresh"][key]) for key, value in seen["forked"].items()
+                 if value != seen["fresh"][key]}  # fmt: skip
+    assert not different
+    assert seen["forked"]["descriptors"] == [".lock", "devices", "log.txt"]
+    assert seen["forked"]["standard"] == ["devices", "log.txt", "log.txt"]
+    assert seen["forked"]["is_leader"]
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [("pass", 0), ("raise SystemExit(3)", 3), ("raise SystemExit('told')", 1), ("1 / 0", 1),
+     ("os._exit(7)", 7), ("os.kill(os.getpid(), 9)", -9), ("raise SystemExit(256 + 5)", 5),
+     ("os.abort()", -6), ("import ctypes; ctypes.string_at(0)", -11), ("raise SystemExit", 0),
+     ("os.close(1); os.close(2)", 0), ("raise KeyboardInterrupt", 1)],
+)  # fmt: skip
+def test_however_a_job_ends_it_hurts_nobody(jobs, server, code, exit_code):
+    job = jobs.start(server.start, "bad", code)
+    assert wait_for(job.poll) == exit_code
+    assert not is_held(jobs.where / "bad")
+    log = (jobs.where / "bad" / "log.txt").read_text()
+    assert ("told" in log) == ("told" in code)
+    assert ("ZeroDivisionError" in log) == ("/ 0" in code)
+    assert wait_for(jobs.start(server.start, "good", "print('here')").poll) == 0
+    assert (jobs.where / "good" / "log.txt").read_text() == "imported\nhere\n"
+
+
+def test_what_python_does_at_its_end_is_done(jobs, server):
+    code = """
+        import atexit, sys, threading, time, weakref
+        kept = open("unflushed.txt", "w")
+        kept.write("kept")
+        binary = open("binary", "wb")
+        binary.write(b"kept")
+        sys.kept = kept, binary
+
+        def late():
+            time.sleep(0.1)
+            print("thread")
+
+        threading.Thread(target=late).start()
+        atexit.register(print, "exit")
+
+        class Mine:
+            def __del__(self):
+                print("deleted")
+
+        mine = Mine()
+        mine.itself = mine
+        del mine
+        print("main")
+    """
+    assert wait_for(jobs.start(server.start, "job", code).poll) == 0
+    log = (jobs.where / "job" / "log.txt").read_text()
+    assert log.split() == ["imported", "main", "thread", "exit", "deleted"]
+    assert (jobs.where / "job" / "unflushed.txt").read_text() == "kept"
+    assert (jobs.where / "job" / "binary").read_bytes() == b"kept"
+
+
+def test_chance_is_of_each_process(jobs, server):
+    code = """
+        import json, multiprocessing, random, sys, tempfile, uuid
+        draws = [random.random(), str(uuid.uuid4()), next(tempfile._get_candidate_names())]
+        draws.append(bytes(multiprocessing.current_process().authkey).hex())
+        json.dump(draws, open("draws.json", "w"))
+    """
+    draws = []
+    for name in "abc":
+        assert wait_for(jobs.start(server.start, name, code).poll) == 0
+        draws += json.loads((jobs.where / name / "draws.json").read_text())
+    assert len(set(draws)) == 12
+
+
+def test_a_lock_ends_with_its_job_and_is_nobody_elses(jobs, server):
+    held = "import time\nwhile True: time.sleep(0.01)"
+    first = jobs.start(server.start, "first", held)
+    second = jobs.start(server.start, "second", held)
+    assert is_held(jobs.where / "first")
+    os.kill(first.pid, signal.SIGKILL)
+    assert wait_for(first.poll) == -9
+    assert not is_held(jobs.where / "first")
+    assert is_held(jobs.where / "second")
+    os.killpg(second.pid, signal.SIGKILL)
+    assert wait_for(second.poll) == -9
+
+
+def test_jobs_outlive_their_server(jobs, server):
+    job = jobs.start(server.start, "job", "import time; time.sleep(0.3); open('ended', 'w')")
+    lost = jobs.start(server.start, "lost", "import time; time.sleep(0.3)")
+    record = {"overrides": [], "pid": job.pid, "exit_code": 4, "status": "failed"}
+    (jobs.where / "job" / "job.json").write_text(json.dumps(record))
+    os.kill(server._process.pid, signal.SIGKILL)
+    assert wait_for(lambda: job.poll() if server.has_ended else job.poll() or None) == 4
+    assert (jobs.where / "job" / "ended").exists()
+    assert wait_for(lost.poll) == -9  # nobody knows better
+    order = jobs.order("next", "pass")
+    with pytest.raises(ServerEnded):
+        server.start(order)
+    order.log.close()
+    order.lock.close()
+
+
+def test_a_server_ends_with_its_launcher_and_its_jobs_do_not(jobs, server):
+    job = jobs.start(server.start, "job", "import time; time.sleep(0.2); open('ended', 'w')")
+    server._socket.close()
+    server.has_ended = True
+    assert server._process.wait(30) == 0
+    wait_for((jobs.where / "job" / "ended").exists)
+    assert job.pid != server._process.pid
+
+
+def test_no_job_begins_that_the_launcher_does_not_know(jobs, server):
+    order = jobs.order("job", "open('begun', 'w')")
+    os.kill(server._process.pid, signal.SIGSTOP)
+    number, message = os.memfd_create("job"), {"job": 0, "overrides": list(order.overrides)}
+    os.write(number, json.dumps(message).encode())
+    files = [number, order.log.fileno(), order.lock.fileno()]
+    forked_jobs.socket.send_fds(server._socket, [b"start"], files)
+    server._socket.close()  # killed at this moment
+    server.has_ended = True
+    os.kill(server._process.pid, signal.SIGCONT)
+    server._process.wait(30)
+    os.close(number)
+    order.log.close()
+    order.lock.close()
+    wait_for(lambda: not is_held(jobs.where / "job"))
+    assert not (jobs.where / "job" / "begun").exists()
+
+
+def test_a_command_line_may_be_longer_than_a_message(jobs, server):
+    code = f"x = {'x' * 1_000_000!r}\nprint(len(x))"
+    assert wait_for(jobs.start(server.start, "job", code).poll) == 0
+    assert (jobs.where / "job" / "log.txt").read_text() == "imported\n1000000\n"
+
+
+def test_it_does_not_grow(jobs, server):
+    def size():
+        status = Path(f"/proc/{server._process.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        files = len(os.listdir(f"/proc/{server._process.pid}/fd"))
+        return int(fields["VmRSS"].split()[0]), int(fields["Threads"]), files
+
+    def run(number):
+        assert wait_for(jobs.start(server.start, f"job{number}", "pass").poll) == 0
+
+    for number in range(20):
+        run(number)
+    memory, *others = size()
+    assert others[0] == 1
+    for number in range(20, 220):
+        run(number)
+    now, *others_now = size()
+    assert others_now == others
+    assert now - memory < 500  # kB
+    assert not server._jobs
+
+
+def test_a_server_that_was_killed_is_started_again(jobs, monkeypatch):
+    made = []
+
+    def make(n_jobs):
+        made.append(JobServer(n_jobs))
+        return made[-1]
+
+    starter = JobStarter(1, make)
+    cfg = type("Cfg", (), {"trainer": {"accelerator": "cpu", "devices": 1, "strategy": "auto"}})
+
+    def run(name, code="print('it ran')"):
+        is_forked = starter.make_ready(cfg)
+        job = jobs.start(lambda order: starter.start(order, is_forked), name, code)
+        return is_forked, wait_for(job.poll), (jobs.where / name / "log.txt").read_text()
+
+    assert run("first") == (True, 0, "imported\nit ran\n")
+    made[0]._process.kill()
+    made[0]._process.wait()
+    assert run("second") == (True, 0, "imported\nit ran\n")
+    assert len(made) == 2
+    assert starter.make_ready(cfg)
+    made[1]._process.kill()  # since it was found ready
+    made[1]._process.wait()
+    job = jobs.start(lambda order: starter.start(order, True), "third", "print('it ran')")
+    assert wait_for(job.poll) == 0
+    starter.close()
+
+
+def test_where_no_server_starts_each_job_is_a_new_process(jobs, monkeypatch):
+    (jobs.where / "broken.py").write_text("raise SystemExit(1)")
+    command = [sys.executable, str(jobs.where / "broken.py")]
+    monkeypatch.setattr(forked_jobs, "own_command", lambda: command)
+    starter = JobStarter(1, JobServer)
+    cfg = type("Cfg", (), {"trainer": {"accelerator": "cpu", "devices": 1, "strategy": "auto"}})
+    assert not starter.make_ready(cfg)
+    job = jobs.start(lambda order: starter.start(order, False), "job", "print('ran')")
+    assert wait_for(job.poll) == 0
+    assert not starter.make_ready(cfg)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "is_forked"),
+    [({"accelerator": "cpu", "devices": 1, "strategy": "auto"}, True),
+     ({"accelerator": "auto", "devices": "auto", "strategy": "auto"}, False),
+     ({"accelerator": "gpu", "devices": 1, "strategy": "auto"}, False),
+     ({"accelerator": "mps", "devices": 1, "strategy": "auto"}, False),
+     ({"accelerator": "cpu", "devices": 2, "strategy": "ddp"}, False),
+     ({"accelerator": "cpu", "devices": 1, "strategy": "ddp"}, False),
+     ({"accelerator": "cpu", "devices": 1, "strategy": {"_target_": "x.DDP"}}, False),
+     ({"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 2}, False)],
+)  # fmt: skip
+def test_only_a_single_process_on_the_cpu_is_forked(jobs, monkeypatch, trainer, is_forked):
+    monkeypatch.setenv("DEVICES", "yes")  # that "auto" would use
+    starter = JobStarter(1, JobServer)
+    assert starter.make_ready(type("Cfg", (), {"trainer": trainer})) is is_forked
+    starter.close()
+
+
+def test_ctrl_c_is_heard_while_the_server_imports(jobs):
+    server = JobServer(1)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    os.kill(server._process.pid, signal.SIGSTOP)
+    with pytest.raises(KeyboardInterrupt):
+        server.await_ready(interrupted)
+    server.close()
+    assert server._process.returncode == -9
+
+
+def test_no_variable_of_the_server_is_seen_by_a_job(jobs, server):
+    code = "print(sorted(k for k in os.environ if k.startswith('LIT_OPTIM')))"
+    assert wait_for(jobs.start(server.start, "job", code).poll) == 0
+    names = [HANDED_OVER, *(k for k in os.environ if k.startswith("LIT_OPTIM"))]
+    told = (jobs.where / "job" / "log.txt").read_text().splitlines()[-1]
+    assert set(json.loads(told.replace("'", '"'))) <= {*names, "LIT_OPTIM_THREADS"}
