@@ -36,13 +36,13 @@ def main() -> None:
 
     torch is imported only after the command line was checked, and not for `--help`.
     """
+    serve_jobs(main)  # where a launcher asks for it, in the forks of this process
     sys.path.append(os.getcwd())  # where the user's own packages are
     forget_ranks()
     allow_any_text()
     accept_interrupts()
     exit_on_interrupt()
     limit_spinning()
-    serve_jobs()  # returns in each job that is to run here
     try:
         line = prepare_command_line(sys.argv[1:])
         if line.text is not None:

@@ -11,7 +11,7 @@ def run(args: argparse.Namespace) -> None:
     """Print the table of runs."""
     from rich.console import Console
 
-    from lit_optim.reports.results import show_results
+    from lit_optim.results.showing import show_results
 
     show_results(args.directory, Console())
 
@@ -29,5 +29,7 @@ COMMAND = Command(
             completion=Completion.PATHS,
         ),
     ),
-    "The best run comes first. Runs that differ only in their seed share a row, with their mean.",
+    """\
+The best choice comes first, each at its best lr, with the mean over seeds and its 95 % interval.
+Runs that are judged by different metrics have a table each. See lit-optim report for figures.""",
 )

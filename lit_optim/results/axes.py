@@ -60,3 +60,6 @@ def finish_metric_axis(axes: Any, report: Report, window: Window, before: str = 
     axes.grid(axis="y")
     if math.isfinite(report.target) and window.holds(report.target):
         axes.axhline(report.target, linewidth=0.8, linestyle=(0, (2, 2)), color=TARGET_COLOR)
+        style = {"size": "small", "color": TARGET_COLOR, "ha": "right", "va": "bottom"}
+        place = (1.0, report.target)
+        tag(axes.annotate("target", place, xycoords=("axes fraction", "data"), **style), "label")

@@ -18,6 +18,8 @@ from lit_optim.results.data import History
 PREFIX = "events.out.tfevents."
 #: Larger files hold more than curves.
 MAX_BYTES = 64 << 20
+#: The reader's word for a file whose last record is being written.
+TRUNCATED = "truncated"
 #: Tags of validation metrics where the result does not name them, and of the lr.
 METRIC, LR = re.compile(r"val(id\w*)?[/_.]"), re.compile(r"lr([/_-]|$)")
 
@@ -69,7 +71,8 @@ def _read_scalars(paths: Sequence[str], notes: list[str]) -> dict[str, dict[int,
             for step, tag, value in _scalars(path):
                 fresh.setdefault(tag, {})[step] = value
         except Exception as error:  # of the reader: a checksum, a message of another kind
-            notes.append(f"{path}: damaged, what is before that is used: {first_line(error)}")
+            if TRUNCATED not in str(error):
+                notes.append(f"{path}: damaged, what is before that is used: {first_line(error)}")
         for tag, values in fresh.items():
             first = min(values)
             kept = {step: old for step, old in tags.get(tag, {}).items() if step < first}
@@ -78,11 +81,18 @@ def _read_scalars(paths: Sequence[str], notes: list[str]) -> dict[str, dict[int,
 
 
 def _scalars(path: str) -> Iterable[tuple[int, str, float]]:
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    # of TensorBoard's own, also where TensorFlow is installed, which takes long to import
     from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.errors import OutOfRangeError
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 
-    for record in RawEventFileLoader(path).Load():
-        event = Event.FromString(record)
+    reader = PyRecordReader_New(path)
+    while True:
+        try:
+            reader.GetNext()
+        except OutOfRangeError:
+            return
+        event = Event.FromString(reader.record())
         for value in event.summary.value:
             number = _number(value)
             if number is not None:

@@ -25,6 +25,8 @@ from lit_optim.temporary import write_whole
 ASSETS = Path(__file__).parent / "assets"
 #: Runs whose values may still change.
 UNFINISHED = (Status.RUNNING, Status.INTERRUPTED)
+#: Choices that are named as equal to the best.
+MOST_NAMES = 4
 
 
 def write_page(report: Report, path: Path, refresh: float | None = None) -> None:
@@ -122,12 +124,15 @@ def _best(report: Report, folder: Path) -> str:
         if heading.name == report.metric:
             value = f'<span class="value">{_text(cell.text)}</span>'
     tied = [row for row in report.rows[1:] if row.rank == best.rank]
-    names = ", ".join(_text(name_row(report, row)) for row in tied)
+    names = ", ".join(_text(name_row(report, row)) for row in tied[:MOST_NAMES])
+    if len(tied) > MOST_NAMES:
+        names += f" and {len(tied) - MOST_NAMES} more"
     told = f'<p class="tied">Not told apart from {names}.</p>' if tied else ""
     name = _text(name_row(report, best)) or "all runs"
     run = _best_run(best, report)
     return (
-        f'<section class="best"><p class="name">{_swatch(style_of(0))}<b>{name}</b>{value}</p>'
+        f'<section class="best"><p class="name"><span class="label">best</span>'
+        f"{_swatch(style_of(0))}<b>{name}</b>{value}</p>"
         f"{told}{_command(run)}</section>"
     )
 

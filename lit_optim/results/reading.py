@@ -16,16 +16,15 @@ from lit_optim.results.data import History, Run
 from lit_optim.results.events import has_events, read_events
 from lit_optim.results.history import read_history
 from lit_optim.runs.job import JobRecord, is_number, is_text_list, is_text_mapping, parse_job
-from lit_optim.runs.layout import CONFIG, FINGERPRINT, HISTORY, JOB, LOCK, OVERRIDES, RESULT
+from lit_optim.runs.layout import CONFIG, FINGERPRINT, HISTORY, JOB, OVERRIDES, RESULT
+from lit_optim.runs.locks import is_held
 from lit_optim.runs.resume import read_fingerprint
+from lit_optim.runs.short_names import by_key
 from lit_optim.runs.status import Status
-from lit_optim.system import lock_file
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_text, read_yaml, walk
 
 #: Files that mark the directory of a run.
 MARKS = {FINGERPRINT, RESULT, JOB, HISTORY}
-#: Overrides that do not describe a run.
-NOT_A_SETTING = re.compile(r"(n_jobs|resume|allow|hydra)\b")
 #: A line of `config.yaml`, which has what was filled in.
 FILLED_IN = re.compile(
     r"^(monitor|mode): *(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"]+))", re.MULTILINE
@@ -81,7 +80,9 @@ def find_runs(directory: Path) -> list[Path]:
     found: list[Path] = []
     marked: set[Path] = set()
     for path, entries in walk(directory):
-        is_marked = any(entry.name in MARKS and not entry.is_dir() for entry in entries)
+        is_marked = any(
+            entry.name in MARKS and not entry.is_dir(follow_symlinks=False) for entry in entries
+        )
         if is_marked:
             marked.add(path)
         if is_marked or (has_events(entries) and not marked.intersection(path.parents)):
@@ -100,8 +101,9 @@ def read_run(run_dir: Path, notes: list[str]) -> Run:
         read(run_dir / FINGERPRINT, lambda: read_json_mapping(run_dir / FINGERPRINT))
     lines = read_overrides(run_dir) if job is None else job.overrides
     history = read_histories(run_dir, result, found)
-    status = _status(job, result, is_ours=bool(job or result or settings))
-    if status is Status.RUNNING and not _is_held(run_dir):
+    is_ours = job is not None or (run_dir / FINGERPRINT).exists()
+    status = _status(job, result, is_ours, bool(settings.get("trainer.fast_dev_run")))
+    if status is Status.RUNNING and not is_held(run_dir):
         if job and _said_now(run_dir) is not Status.RUNNING:  # it has just ended
             return read_run(run_dir, notes)
         status = Status.COMPLETED if result else Status.KILLED
@@ -111,7 +113,7 @@ def read_run(run_dir: Path, notes: list[str]) -> Run:
     run = Run(
         directory=run_dir,
         status=status,
-        overrides=_by_key(lines or ()),
+        overrides=by_key(lines or ()),
         choices=(job and job.choices) or result.get("choices") or {},
         settings=settings,
         steps=_steps(result, history),
@@ -190,11 +192,6 @@ def read_histories(run_dir: Path, result: Mapping[str, Any], notes: list[str]) -
     return history
 
 
-def _by_key(lines: Sequence[str]) -> dict[str, str]:
-    pairs = [line.lstrip("+~").partition("=") for line in lines]
-    return {key: value for key, _, value in pairs if key and not NOT_A_SETTING.match(key)}
-
-
 def _steps(result: Mapping[str, Any], history: History) -> int:
     steps = result.get("steps", math.nan)
     if math.isfinite(steps):
@@ -209,14 +206,16 @@ def _seconds(result: Mapping[str, Any], history: History) -> float:
     return seconds
 
 
-def _status(job: JobRecord | None, result: Mapping[str, Any], is_ours: bool) -> Status:
+def _status(
+    job: JobRecord | None, result: Mapping[str, Any], is_ours: bool, is_only_tried: bool
+) -> Status:
     """How a run ended, as its files say; `RUNNING` where its lock has to tell."""
     said = job.status if job else Status.UNKNOWN
     if said is Status.UNKNOWN:  # without a record, as of earlier versions
         if result:
             return Status.COMPLETED
         return Status.RUNNING if is_ours else Status.UNKNOWN
-    if said is Status.COMPLETED and not result:
+    if said is Status.COMPLETED and not result and not is_only_tried:
         return Status.FAILED  # the disk was full, or the result is damaged
     return said
 
@@ -232,15 +231,6 @@ def _is_diverged(result: Mapping[str, Any]) -> bool:
     """Whether it says so or, of an earlier version, the last value is no finite number."""
     value = result["final"].get(result["monitor"], 0.0)
     return result.get("diverged") is True or not math.isfinite(value)
-
-
-def _is_held(run_dir: Path) -> bool:
-    """Whether a process holds the lock of a run."""
-    try:
-        with (run_dir / LOCK).open("r+", encoding="utf-8") as file:
-            return not lock_file(file)
-    except OSError:
-        return False
 
 
 def _judge(run: Run, result: Mapping[str, Any]) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections import deque
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class ProcessLauncher(Launcher):
         self.compose = hydra_context.config_loader.load_sweep_config
         server = None if self.fresh or not can_fork() else JobServer
         self.starter = JobStarter(self.n_jobs, server, self._check_signals)
+        atexit.register(self.starter.close)  # a sweeper may launch several times
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

@@ -1,0 +1,105 @@
+"""`lit-optim report`: runs compared, in a table, a page, a CSV file or figures."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from lit_optim.command_line.command import (
+    Argument,
+    Command,
+    Completion,
+    Section,
+    path,
+    positive_float,
+)
+
+
+def parse_target(text: str) -> float | str | None:
+    """A value of the metric, `auto`, or None for `none`."""
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, auto or none, got {text}")
+    return value
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds, at least one."""
+    seconds = positive_float(text)
+    if not 1 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"must be seconds in [1, 86400], got {text}")
+    return seconds
+
+
+def parse_keys(text: str) -> list[str]:
+    """Keys with commas between them."""
+    keys = text.split(",")
+    if not all(keys):
+        raise argparse.ArgumentTypeError(f"must be keys with commas between, got {text}")
+    return keys
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table or write the files, once or until Ctrl-C."""
+    from functools import partial
+
+    from rich.console import Console
+
+    from lit_optim.interrupts import INTERRUPTED
+    from lit_optim.results.showing import check_destination, make_report, show
+
+    if args.to is not None:
+        check_destination(args.to)
+    make = partial(make_report, args.directory, args.metric, args.by, args.target)
+    try:
+        return show(make, args.to, Console(), args.watch)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+COMMAND = Command(
+    "report",
+    Section.LOOK,
+    "compare runs: a table, a page with figures, a CSV file",
+    run,
+    (
+        Argument(
+            "directory",
+            "of runs, of a sweep, or above several",
+            path,
+            nargs="+",
+            completion=Completion.PATHS,
+        ),
+        Argument(
+            "--to",
+            "write a file instead: .html .csv .png .svg .pdf, or a directory for all of them",
+            path,
+            completion=Completion.PATHS,
+        ),
+        Argument(
+            "--watch", "read and write again after this many seconds, to Ctrl-C", parse_seconds
+        ),
+        Argument(
+            "--target",
+            "what a run is to reach, for the steps to it: a number, auto (default) or none",
+            parse_target,
+            "auto",
+        ),
+        Argument("--metric", "by which runs are compared; by default the one they monitor"),
+        Argument(
+            "--by", "the keys that tell choices apart, such as optimizer,scheduler", parse_keys, ()
+        ),
+    ),
+    """\
+  lit-optim report runs/2026-01-31/12-00-00-000000_sweep
+  lit-optim report runs --to report.html --watch 30
+  lit-optim report runs/lr_sweep runs/more_seeds --by optimizer --target 0.8 --to figures
+
+Each choice is shown at its best lr: the mean over seeds of the last value of the metric, with its
+95 % interval. Runs may be those of any launcher, and still be running.""",
+)

@@ -1,0 +1,185 @@
+"""Shows what came out of runs: tables in the terminal, and files."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from lit_optim.errors import UsageError, first_line, printable
+from lit_optim.programs import format_path
+from lit_optim.results.comparing import compare, compare_all
+from lit_optim.results.data import Report
+from lit_optim.results.reading import Found, read_runs
+from lit_optim.results.spreadsheet import write_runs
+from lit_optim.results.table import print_report
+from lit_optim.results.target import AUTO
+from lit_optim.runs.layout import REPORT
+from lit_optim.runs.status import Status
+
+PICTURES = (".png", ".svg", ".pdf")
+ENDINGS = (".html", ".csv", *PICTURES)
+#: The files of a directory, besides the figures.
+RUNS = "runs.csv"
+#: How a run ended of which there is nothing to compare.
+WITHOUT_RESULT = (Status.FAILED, Status.KILLED, Status.INTERRUPTED, Status.RUNNING)
+
+
+def show_results(directory: Path, console: Console) -> None:
+    """Print a table of a run, a sweep or all runs below a directory, best first.
+
+    Runs that are judged by different metrics have a table each.
+
+    Raises:
+        UsageError: there is no run in it.
+    """
+    found = read_runs([directory])
+    for report in compare_all(found.runs, title_of([directory]), notes=found.notes):
+        print_report(report, console)
+    for run in found.runs:
+        if run.status in WITHOUT_RESULT:
+            line = f"no result: {format_path(run.directory)} ({run.status.value})"
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def show_sweep(sweep_dir: Path, console: Console) -> None:
+    """Print the tables of a sweep, and refresh the page in its directory, which is named.
+
+    Does nothing where no run has begun.
+    """
+    try:
+        found = read_runs([sweep_dir])
+    except UsageError:
+        return
+    reports = compare_all(found.runs, title_of([sweep_dir]), notes=found.notes)
+    for report in reports:
+        print_report(report, console)
+    page = sweep_dir / REPORT
+    try:
+        write(reports[0], page)
+        line = f"report: {format_path(page)}"
+    except OSError as error:
+        line = f"no report: {format_path(page)}: {error.strerror}"
+    if len(reports) > 1:
+        line += f" ({printable(reports[0].metric)}; others by lit-optim report --metric)"
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def title_of(directories: Sequence[Path]) -> str:
+    """A few words for what is in directories."""
+    names = [os.path.basename(os.path.abspath(directory)) for directory in directories]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def make_report(
+    directories: Sequence[Path],
+    metric: str | None = None,
+    by: Sequence[str] = (),
+    target: float | str | None = AUTO,
+) -> Report:
+    """Read and compare all runs in and below directories.
+
+    Raises:
+        UsageError: there are none, or an option does not fit them.
+    """
+    found: Found = read_runs(directories)
+    return compare(found.runs, title_of(directories), metric, by, target, found.notes)
+
+
+def check_destination(path: Path) -> None:
+    """Check what a report is to be written to, before anything is read.
+
+    Raises:
+        UsageError: it is neither a file of a known kind nor a directory.
+    """
+    if path.is_dir() or (not path.suffix and not path.exists()):
+        return
+    if path.suffix not in ENDINGS:
+        kinds = " ".join(ENDINGS)
+        raise UsageError(f"--to={path}: must end in one of {kinds}, or be a directory")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--to={path}: there is no directory {path.parent}")
+
+
+def write(report: Report, to: Path, refresh: float | None = None) -> list[Path]:
+    """Write a report; each file is replaced atomically.
+
+    Args:
+        report: at least one run.
+        to: a page, a CSV file of the runs, figures, or a directory for all of them.
+        refresh: seconds after which an open page reads itself again; None: never.
+
+    Returns:
+        The files.
+
+    Raises:
+        UsageError: nothing can be drawn.
+        OSError: a file cannot be written.
+    """
+    if to.suffix == ".csv":
+        write_runs(report, to)
+    elif to.suffix == ".html":
+        from lit_optim.results.page import write_page
+
+        write_page(report, to, refresh)
+    elif to.suffix in PICTURES and not to.is_dir():
+        from lit_optim.results.figure_files import write_figures
+
+        write_figures(report, to)
+    else:
+        to.mkdir(parents=True, exist_ok=True)
+        files = [*write(report, to / REPORT, refresh), *write(report, to / RUNS)]
+        from lit_optim.results.figure_files import write_figure_files
+
+        with suppress(UsageError):  # nothing to draw yet
+            files += write_figure_files(report, to)
+        return files
+    return [to]
+
+
+def show(make: Callable[[], Report], to: Path | None, console: Console, every: float | None) -> int:
+    """Print a report or write it, once or again and again.
+
+    Args:
+        make: reads and compares the runs.
+        to: as for `write`; None: print the table.
+        console: for the table, or the names of the files.
+        every: seconds between two readings, until Ctrl-C; None: once.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: at the first reading; later ones are told, and the next one is tried.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    _show(make(), to, console, every)
+    while every is not None:
+        time.sleep(every)
+        try:
+            _show(make(), to, console, every)
+        except UsageError as error:
+            console.print(first_line(error), soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
+def _show(report: Report, to: Path | None, console: Console, every: float | None) -> None:
+    if every is not None and console.is_terminal and to is None:
+        console.clear()
+    if to is None:
+        print_report(report, console)
+        return
+    try:
+        files = write(report, to, every)
+    except OSError as error:
+        raise UsageError(f"--to={to}: {error.strerror or first_line(error)}") from None
+    told = f"{format_path(to)}: {len(report.runs)} runs"
+    if len(files) > 1:
+        told += f" in {len(files)} files"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)
+    for note in report.notes:
+        console.print(printable(note), soft_wrap=True, markup=False, highlight=False, style="dim")

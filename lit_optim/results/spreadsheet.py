@@ -1,0 +1,83 @@
+"""Everything that is known of each run, as a CSV file that a spreadsheet opens safely."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lit_optim.errors import escape
+from lit_optim.results.data import Report, Run
+from lit_optim.results.grouping import SEED, format_setting
+from lit_optim.temporary import write_whole
+
+#: What a spreadsheet takes for a formula, and runs.
+FORMULA = re.compile(r"[=+\-@]")
+
+
+def write_runs(report: Report, path: Path) -> None:
+    """Write a line for each run of a report, atomically.
+
+    The columns: what the runs differ in or what was typed, the seed, how they ended, the metric
+    (last and best value), each other validation metric and test, steps, gradient evaluations,
+    seconds of training, milliseconds of a step, command and directory. Numbers have all digits.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    runs = report.runs
+    typed = [key for run in runs for key in run.overrides if key != SEED]
+    keys = list(dict.fromkeys([*report.columns, *report.varied, *typed]))
+    finals = list(dict.fromkeys(name for run in runs for name in run.finals))
+    finals = [name for name in finals if name != report.metric]
+    tests = list(dict.fromkeys(name for run in runs for name in run.tests))
+    header = [
+        *(*keys, SEED, "status", report.metric, f"best {report.metric}", *finals, *tests),
+        *("steps", "evaluations", "seconds", "ms/step", "message", "command", "directory"),
+    ]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(map(_safe, header))
+    for run in runs:
+        evaluations = run.history.evaluations[-1] if run.history.evaluations else math.nan
+        row = [
+            *(_setting(run, key) for key in keys),
+            run.seed,
+            run.status.value,
+            *(_number(run.value), _number(run.best), *_numbers(run.finals, finals)),
+            *_numbers(run.tests, tests),
+            *(str(run.steps), _number(evaluations), _number(run.seconds)),
+            *(_number(run.ms_per_step), run.message, run.command, str(run.directory)),
+        ]
+        table.writerow(map(_safe, row))
+    write_whole(path, text.getvalue())
+
+
+def _setting(run: Run, key: str) -> str:
+    if key in run.choices:
+        return run.choices[key]
+    if key in run.settings:
+        return format_setting(run.settings[key])
+    return run.overrides.get(key, "")
+
+
+def _numbers(values: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return [_number(values.get(name, math.nan)) for name in names]
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)
+
+
+def _safe(text: str) -> str:
+    """A cell that is a number, or text in one line that no spreadsheet takes for a formula."""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{escape(text)}" if FORMULA.match(text) else escape(text)
+    return text
