@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,15 +22,26 @@ from lit_optim.config.lr import lr_origin
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.places import conf_dir
 from lit_optim.environment import forget_ranks, is_first, is_first_here
-from lit_optim.errors import TrainingFailed, UsageError, first_line
+from lit_optim.errors import Diverged, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
 from lit_optim.missing import explain_missing
+from lit_optim.runs.failures import (
+    FAILURE,
+    USAGE_ERROR,
+    End,
+    JobFailed,
+    Recording,
+    describe_end,
+    fail_job,
+)
+from lit_optim.runs.status import Status
+from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.job_server import serve_jobs
 from lit_optim.system import accept_interrupts, allow_any_text
 from lit_optim.threads import limit_spinning
 
-USAGE_ERROR = 2
-FAILURE = 1
+#: The process of the command line; a launcher may run jobs in others.
+MAIN: list[int] = []
 
 
 def main() -> None:
@@ -37,6 +50,7 @@ def main() -> None:
     torch is imported only after the command line was checked, and not for `--help`.
     """
     serve_jobs(main)  # where a launcher asks for it, in the forks of this process
+    MAIN[:] = [os.getpid()]
     sys.path.append(os.getcwd())  # where the user's own packages are
     forget_ranks()
     allow_any_text()
@@ -49,7 +63,11 @@ def main() -> None:
             print(line.text, flush=True)
             return
         sys.argv[1:] = line.argv
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)()
+        run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)
+        if line.sweep_dir is None:
+            run()
+        else:
+            _run_sweep(run, line.sweep_dir)
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
@@ -58,32 +76,89 @@ def main() -> None:
         _end(KeyboardInterrupt("interrupted"), INTERRUPTED)
 
 
-def _job(cfg: DictConfig) -> None:
+def _run_sweep(run: Callable[[], object], sweep_dir: Path) -> None:
+    """Let Hydra run a sweep, and report on it, whatever its launcher and its sweeper did.
+
+    Raises:
+        SystemExit: with code 1 if a job has failed, or Hydra says so.
+    """
+    has_failed = False
+    try:
+        run()
+    except SystemExit as end:
+        if end.code not in (None, 0, FAILURE):
+            raise  # interrupted
+        has_failed = end.code == FAILURE  # Hydra has told why, of the first of them
+    except JobFailed:
+        has_failed = True
+    if end_sweep(sweep_dir) or has_failed:
+        sys.exit(FAILURE)
+
+
+def _job(cfg: DictConfig) -> float | None:
+    """Run what Hydra has composed; in a sweep this may be in a process of any launcher.
+
+    Returns:
+        The last value of the monitored metric; of a run that diverged the worst finite one.
+
+    Raises:
+        JobFailed: in a sweep. A run alone ends with a line and an exit code.
+    """
     with explain_missing():  # Hydra would show a traceback
-        from lit_optim.callbacks.ranks import is_broken_connection, is_timeout, report_lost_parent
-        from lit_optim.runs.run import Interrupted, run
+        from lit_optim.runs.recording import recording
+        from lit_optim.runs.run import run
 
     hydra_cfg: Any = HydraConfig.get()
     where, typed = Path(hydra_cfg.runtime.output_dir), typed_lines(hydra_cfg)
-    finish_config(cfg, hydra_cfg)
+    is_in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    leaves_nothing = cfg.trainer.get("fast_dev_run")
     try:
-        if hydra_cfg.mode == RunMode.MULTIRUN:  # a launcher that stays in this process, or a
-            check_config(cfg)  # search: not every combination has been checked before
-        run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(hydra_cfg))
-    except UsageError as error:
-        _end(error, USAGE_ERROR)
-    except Interrupted as error:
-        _end(error, error.code)
-    except TrainingFailed as error:
-        _end(error, FAILURE)
-    except Exception as error:
-        if _is_lightnings_complaint(error):
-            _end(error, USAGE_ERROR)
-        if not is_first() and (is_broken_connection(error) or is_timeout(error)):
-            report_lost_parent(waited=is_timeout(error))  # else the first one reports it
-        else:
-            traceback.print_exc()  # most likely in the user's own code
-        sys.exit(FAILURE)
+        with (
+            nullcontext(Recording())
+            if leaves_nothing
+            else recording(where, typed, lambda: choices_of(hydra_cfg)) as record
+        ):
+            finish_config(cfg, hydra_cfg)
+            if is_in_sweep:  # a launcher that stays in this process, or a search: not every
+                check_config(cfg)  # combination has been checked before
+            result = run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(hydra_cfg))
+            if result.diverged:
+                record.end = End(Status.DIVERGED, 0, f"{result.monitor} is not finite at the end")
+            return result.value
+    except (Exception, SystemExit) as error:
+        end = describe_end(error)
+        if is_in_sweep:
+            return _end_job(error, end)
+        _end_run(error, end)
+
+
+def _end_job(error: BaseException, end: End) -> float:
+    """End a job of a sweep, in which other jobs may follow in this process."""
+    if isinstance(error, Diverged):
+        print(f"lit_optim: {end.message}", file=sys.stderr)
+        return error.value
+    if end.status == Status.INTERRUPTED and os.getpid() in MAIN:
+        _end(error, end.exit_code)  # the signal was for the whole sweep
+    if end.is_explained:
+        print(f"lit_optim: {end.message}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    raise fail_job(error, end) from None
+
+
+def _end_run(error: BaseException, end: End) -> NoReturn:
+    """End a process that runs nothing else."""
+    from lit_optim.callbacks.ranks import is_broken_connection, is_timeout, report_lost_parent
+
+    if isinstance(error, SystemExit):
+        raise error
+    if end.is_explained:
+        _end(error, end.exit_code)
+    if not is_first() and (is_broken_connection(error) or is_timeout(error)):
+        report_lost_parent(waited=is_timeout(error))  # else the first one reports it
+    else:
+        traceback.print_exception(error)  # most likely in the user's own code
+    sys.exit(end.exit_code)
 
 
 def choices_of(hydra_cfg: Any) -> dict[str, str]:
@@ -92,23 +167,7 @@ def choices_of(hydra_cfg: Any) -> dict[str, str]:
     return {group: str(name) for group, name in chosen.items() if not group.startswith("hydra/")}
 
 
-def _is_lightnings_complaint(error: Exception) -> bool:
-    """Whether Lightning refused a setting: it raised, without the user's code on the stack."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    frames = [
-        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
-    only_ours = all(name.split(".")[0] in ours for name in frames)
-    kinds = MisconfigurationException | ValueError | TypeError | RuntimeError
-    # one that was raised on purpose names no attribute that was looked up
-    says_so = isinstance(error, AttributeError) and error.name is None
-    refusal = isinstance(error, kinds) or says_so
-    return refusal and only_ours and frames[-1].startswith("lightning.")
-
-
-def _end(error: BaseException, code: int) -> None:
+def _end(error: BaseException, code: int) -> NoReturn:
     """Print one line, and the traceback if an environment variable asks for it; exit."""
     say_no_more()
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):

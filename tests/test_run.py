@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
-from lit_optim.app import _is_lightnings_complaint
 from lit_optim.errors import UsageError
+from lit_optim.runs.failures import is_lightnings_complaint
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from tests.events import hparams, scalars
@@ -321,4 +321,4 @@ def test_what_lightning_raises_on_purpose_is_a_line(code, is_complaint):
         exec(code, {"__name__": "lightning.pytorch.somewhere"})
     error = raised.value
     error.__traceback__ = error.__traceback__.tb_next  # without this test
-    assert _is_lightnings_complaint(error) == is_complaint
+    assert is_lightnings_complaint(error) == is_complaint

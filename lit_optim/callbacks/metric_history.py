@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lit_optim.lightning_classes import Callback, LightningModule, Trainer
+from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
 from lit_optim.metric_names import Direction
 from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.training.monitor import find_direction
@@ -30,12 +30,21 @@ class MetricHistory(Callback):
         self.mode = mode
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        #: The finite values of `monitor`, that of the untrained model included.
+        self._least, self._greatest = math.inf, -math.inf
+
+    def worst(self, mode: Direction) -> float:
+        """The worst finite value of `monitor` so far; NaN without one."""
+        worst = self._least if mode == "max" else self._greatest
+        return worst if math.isfinite(worst) else math.nan
 
     def state_dict(self) -> dict[str, Any]:
-        return {"final": dict(self.final), "best": dict(self.best)}
+        values = [self._least, self._greatest]
+        return {"final": dict(self.final), "best": dict(self.best), "range": values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.final, self.best = dict(state_dict["final"]), dict(state_dict["best"])
+        self._least, self._greatest = state_dict.get("range", (math.inf, -math.inf))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,6 +54,11 @@ class MetricHistory(Callback):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and self.monitor in trainer.callback_metrics:
+            value = float(trainer.callback_metrics[self.monitor])
+            if math.isfinite(value):
+                self._least = min(self._least, value)
+                self._greatest = max(self._greatest, value)
         if trainer.sanity_checking:
             return
         for name, metric in trainer.callback_metrics.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import torch
@@ -65,6 +66,12 @@ class NonFinite(Callback):
         self._bad: Tensor | None = None  # whether one of the losses since the last check is
         self._since = 0
         self._guards: dict[int, _Guard] = {}
+        self.newest: Tensor | None = None  # the loss of the newest backward pass
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        self.newest = loss.detach()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.policy != "skip" or not pl_module.automatic_optimization:
@@ -197,6 +204,22 @@ class NonFinite(Callback):
             config.scheduler.load_state_dict(state)
             if isinstance(config.scheduler, ScheduledLR):
                 config.scheduler.refresh()
+
+
+def find_divergence(trainer: Trainer) -> str | None:
+    """What is not finite in a training that an error of another kind has ended.
+
+    A matrix that is not finite has no root, and some distributions refuse such a parameter, before
+    the loss is checked.
+    """
+    watching = [c for c in trainer.callbacks if isinstance(c, NonFinite)]  # type: ignore[attr-defined]
+    losses = [c.newest for c in watching if c.newest is not None]
+    with suppress(Exception):  # a device that takes no more commands
+        if not are_finite(losses):
+            return "the loss is not finite"
+        if not are_finite(trainer.lightning_module.parameters()):
+            return "the weights are not finite"
+    return None
 
 
 class _Discarded(Exception):

@@ -53,10 +53,17 @@ from lit_optim.runs.resume import ResumableRun, check_links, find_resumable
 
 @dataclass
 class PreparedArgs:
-    """A checked command line: the arguments for Hydra, or a text to print instead of a run."""
+    """A checked command line.
+
+    Args:
+        argv: the arguments for Hydra.
+        text: to print instead of a run.
+        sweep_dir: the directory of a sweep.
+    """
 
     argv: list[str]
     text: str | None = None
+    sweep_dir: Path | None = None
 
 
 def prepare_command_line(argv: list[str]) -> PreparedArgs:
@@ -175,23 +182,26 @@ def hand_over(
     if is_first():
         _print_notes(args, translation, cfg, run)
     lines = [*map(as_hydra_override, translation.overrides)]
-    if args.is_multirun:
+    sweep_dir = None
+    if args.is_multirun:  # the time in its name is that of now, not of when Hydra composes
+        resumed = None if run is None else run.run_dir
+        sweep_dir = resumed or Path(cfg.hydra.sweep.dir)
+        replaced = ("hydra.sweep.dir=", *(["++resume.from="] if run is not None else []))
+        lines = [line for line in lines if not line.startswith(replaced)]
         lines += plugin_lines(cfg, translation.overrides)
-    if run is not None:
-        replaced = ("++resume.from=", "hydra.sweep.dir=" if args.is_multirun else "hydra.run.dir=")
+        lines.append(f"hydra.sweep.dir={quote(sweep_dir)}")
+    elif run is not None:
+        replaced = ("++resume.from=", "hydra.run.dir=")
         lines = [line for line in lines if not line.startswith(replaced)]
         if run.run_dir is not None:
             where = quote(run.run_dir)
-            if args.is_multirun:
-                lines.append(f"hydra.sweep.dir={where}")
-            else:
-                lines += [f"++resume.from={where}", f"hydra.run.dir={where}"]
+            lines += [f"++resume.from={where}", f"hydra.run.dir={where}"]
     if not is_first():
         lines.append("hydra.output_subdir=null")  # the first process writes it
         if not any(line.startswith("hydra.run.dir=") for line in lines):
             # launched with the first one, whose directory it neither knows nor needs
             lines.append(f"hydra.run.dir={quote(passing_directory())}")
-    return PreparedArgs([*args.options, *lines])
+    return PreparedArgs([*args.options, *lines], sweep_dir=sweep_dir)
 
 
 def _print_notes(

@@ -27,6 +27,8 @@ RESULT = "result.json"
 HISTORY = "history.csv"
 JOB = "job.json"
 LOG = "log.txt"
+#: The first columns of a history; the others are metrics.
+HISTORY_COLUMNS = ("step", "seconds", "evaluations", "lr")
 
 CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last.ckpt"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,18 @@ def describe_start(overrides: Sequence[str]) -> dict[str, Any]:
         "directory": os.getcwd(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git": git_state(Path.cwd()),
-        "versions": {
-            "lit_optim": __version__,
-            "python": platform.python_version(),
-            **{name: found for name in PACKAGES if (found := _version(name)) is not None},
-        },
+        "versions": package_versions(),
         "platform": platform.platform(),
+    }
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """The versions of Python, of this package and of those that it computes with."""
+    return {
+        "lit_optim": __version__,
+        "python": platform.python_version(),
+        **{name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
@@ -18,25 +18,26 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lit_optim.callbacks.checkpoint import Checkpoint
+from lit_optim.callbacks.history_file import HistoryFile
 from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.nonfinite import find_divergence
 from lit_optim.callbacks.ranks import end_ranks
 from lit_optim.callbacks.signals import is_interrupted
 from lit_optim.checkpoints.files import CheckpointFiles, find_damage
 from lit_optim.config.check import BEST, to_plain
-from lit_optim.errors import TrainingFailed, UsageError
+from lit_optim.errors import Diverged, TrainingFailed, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.lightning.failures import explain_failure
 from lit_optim.lightning.hparams import HyperparameterLog
 from lit_optim.metric_names import infer_direction
-from lit_optim.printing import print_pairs
 from lit_optim.programs import format_path, open_command
 from lit_optim.runs.build import RunParts, build_run
+from lit_optim.runs.failures import Interrupted
 from lit_optim.runs.hparams import describe_hparams
-from lit_optim.runs.layout import RESULT
-from lit_optim.runs.locks import lock_run_dir
+from lit_optim.runs.layout import HISTORY, RESULT
+from lit_optim.runs.log_file import print_summary
 from lit_optim.runs.start import Start, find_start, record_config
 from lit_optim.temporary import write_whole
 from lit_optim.training.lengths import global_batch, total_updates
@@ -45,25 +46,27 @@ LOG = logging.getLogger("lit_optim")
 MISFIT = "Error(s) in loading state_dict"  # torch's words
 
 
-class Interrupted(Exception):
-    """A signal has ended the training; the newest checkpoint is written.
-
-    Args:
-        message: the step that was reached, and the checkpoint.
-        code: the exit code of the process: 130 after Ctrl-C, 143 after SIGTERM.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def __reduce__(self) -> Any:
-        return type(self), (str(self), self.code), vars(self)
-
-
 @dataclass
 class Result:
-    """What came out of a run, as in its `result.json`."""
+    """What came out of a run, as in its `result.json`.
+
+    Args:
+        choices: of each group.
+        seed: of the run.
+        monitor: the metric by which it is judged.
+        mode: `min` or `max`.
+        run_dir: its directory.
+        steps: updates made.
+        seconds: of the last start, from the first batch to the last validation.
+        final: the last value of each validation metric.
+        best: the best value of each.
+        test: the metrics of the test.
+        stopped: why it ended early, if it did.
+        diverged: whether the loss, a gradient or the last value of `monitor` was not finite.
+        value: the last value of `monitor`; if it diverged, the worst finite one known, that of the
+            untrained model included. NaN: there is none.
+        evaluations: backward passes; None: an earlier version began the run.
+    """
 
     choices: dict[str, str]
     seed: int
@@ -75,7 +78,10 @@ class Result:
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
-    stopped: str = ""  # why it ended early, if it did
+    stopped: str = ""
+    diverged: bool = False
+    value: float = math.nan
+    evaluations: int | None = None
 
 
 def run(
@@ -96,24 +102,18 @@ def run(
 
     Raises:
         UsageError: a mistake in the configuration, if possible before data and model are built.
+        Diverged: the loss or its gradient is no longer finite; the result is written.
+        TrainingFailed: training cannot continue.
         Interrupted: Ctrl-C.
     """
     plain = to_plain(cfg)
-    with nullcontext() if cfg.trainer.get("fast_dev_run") else lock_run_dir(run_dir):
-        return _run(cfg, run_dir, choices, plain, overrides, lr_origin)
-
-
-def _run(
-    cfg: DictConfig,
-    run_dir: Path,
-    choices: Mapping[str, str],
-    plain: Mapping[str, Any],
-    overrides: Sequence[str],
-    lr_origin: str,
-) -> Result:
     start, log = find_start(cfg, run_dir), HyperparameterLog()
-    parts = build_run(cfg, run_dir, [start.callback, log], begins=start.checkpoint is None)
+    costs = HistoryFile(run_dir / HISTORY)
+    callbacks = [start.callback, log, costs]
+    parts = build_run(cfg, run_dir, callbacks, begins=start.checkpoint is None)
     trainer, history = parts.trainer, parts.history
+    costs.monitor = history.monitor
+    trainer.callbacks.append(costs.restart)  # type: ignore[attr-defined]
     writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
     if writes:
         record_config(cfg, run_dir, plain, overrides)
@@ -123,28 +123,44 @@ def _run(
     has_test = bool(cfg.test) and _has_test(parts)
     hparams = describe_hparams(to_plain(cfg), choices, overrides, run_dir, has_test)
     log.start(trainer.loggers if writes else [], hparams)
-    succeeded: bool | None = False
     try:
         _train_and_test(cfg, parts, start, result)
-        succeeded = True
-    except Interrupted:
-        succeeded = None
+    except BaseException as error:
+        result.steps, result.final, result.best = trainer.global_step, history.final, history.best
+        result.diverged = isinstance(error, Diverged)
+        _judge(result, history, costs)
+        log.end(_metrics(result), result.steps, None if isinstance(error, Interrupted) else False)
+        if isinstance(error, Diverged):
+            error.value, result.stopped = result.value, first_line(error)
+            if writes:
+                _write_result(run_dir, result)
         raise
-    finally:
-        if not succeeded:
-            result.steps, result.final, result.best = (
-                trainer.global_step, history.final, history.best,
-            )  # fmt: skip
-        log.end(_metrics(result), result.steps, succeeded)
+    _judge(result, history, costs)
+    log.end(_metrics(result), result.steps, not result.diverged)
     lr_factor = 1.0
     if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
         lr_factor = parts.lr_rule.factor(batch)
     if trainer.is_global_zero:
         if writes:
-            write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+            _write_result(run_dir, result)
         _print(result, trainer, cfg, lr_factor, lr_origin)
         check_saved(trainer)
     return result
+
+
+def _judge(result: Result, history: MetricHistory, costs: HistoryFile) -> None:
+    """Fill in what a sweep judges the run by."""
+    result.mode = history.mode or result.mode
+    last = result.final.get(result.monitor)
+    if last is not None and not math.isfinite(last):  # nothing has watched the loss
+        result.diverged = True
+    worst = history.worst("max" if result.mode == "max" else "min")
+    result.value = worst if result.diverged else math.nan if last is None else last
+    result.evaluations = None if math.isnan(costs.evaluations) else round(costs.evaluations)
+
+
+def _write_result(run_dir: Path, result: Result) -> None:
+    write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
 
 
 def _train_and_test(cfg: DictConfig, parts: RunParts, start: Start, result: Result) -> None:
@@ -187,13 +203,14 @@ def _fit(
     checkpoint: Path | None,
 ) -> None:
     start = time.perf_counter()
-    with _interruptible(trainer):
-        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-    result.seconds = time.perf_counter() - start
+    try:
+        with _interruptible(trainer):
+            trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        result.seconds = time.perf_counter() - start
     result.steps = trainer.global_step
     result.stopped = early_stop(trainer)
     result.final, result.best = history.final, history.best
-    result.mode = history.mode or result.mode
 
 
 def early_stop(trainer: Trainer) -> str:
@@ -246,8 +263,11 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
             ) from error
         message = explain_failure(error, trainer)
         end_ranks(trainer)
+        is_fitting = trainer.state.fn == TrainerFn.FITTING
+        if message is None and is_fitting and (what := find_divergence(trainer)) is not None:
+            raise Diverged(f"{what} at step {trainer.global_step}") from error
         if message is None:
-            if trainer.state.fn == TrainerFn.FITTING:
+            if is_fitting:
                 batch = trainer.fit_loop.epoch_loop.batch_idx
                 LOG.error(f"failed in epoch {trainer.current_epoch}, at or after its batch {batch}")
             raise
@@ -292,4 +312,4 @@ def _print(
         rows.append(("run", format_path(result.run_dir)))
         if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
             rows.append(("curves", open_command(result.run_dir)))
-    print_pairs(Console(), rows)
+    print_summary(rows)

@@ -152,6 +152,7 @@ def record_config(
     """
     resumed = cfg.resume["from"] not in (None, NONE, AUTO)
     try:
+        run_dir.mkdir(parents=True, exist_ok=True)
         write_fingerprint(run_dir, plain)
         OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
         record_start(run_dir, overrides, resumed)

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lit_optim.errors import TrainingFailed
+from lit_optim.runs.failures import JobFailed
 from lit_optim.runs.layout import LOG
 
 
@@ -94,7 +94,7 @@ def _make_return(
         returned.status, returned.return_value = JobStatus.COMPLETED, _value(outcome.result, worst)
     else:
         message = f"{outcome.run_dir.name}: {outcome.how}; {outcome.run_dir / LOG}"
-        returned.status, returned.return_value = JobStatus.FAILED, TrainingFailed(message)
+        returned.status, returned.return_value = JobStatus.FAILED, JobFailed(message)
     return returned
 
 

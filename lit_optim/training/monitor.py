@@ -140,6 +140,24 @@ def _logged_metrics(trainer: Trainer) -> Iterator[tuple[set[str], Any]]:
                 yield set(results._forked_name(result, on_step)), result.value
 
 
+def validated_metrics(trainer: Trainer, monitor: str | None = None) -> dict[str, float]:
+    """Return the value of every metric that the validation which ends now has logged.
+
+    Args:
+        trainer: at the end of a validation.
+        monitor: a metric that is of interest even if it was logged by the training.
+    """
+    results = trainer.fit_loop.epoch_loop.val_loop._results
+    names = [
+        results._forked_name(result, on_step=False)[0]
+        for result in results.values()
+        if result.meta.on_epoch and not result.has_reset
+    ]
+    metrics = trainer.callback_metrics
+    wanted = dict.fromkeys([*names, *([monitor] if monitor else [])])
+    return {name: float(metrics[name]) for name in wanted if name in metrics}
+
+
 def logged_names(trainer: Trainer) -> list[str]:
     """Return the names of all metrics so far.
 

@@ -19,9 +19,10 @@ from lit_optim.runs.layout import (
 )
 from lit_optim.runs.locks import is_held, read_holder
 from lit_optim.runs.resume import find_resumable, read_fingerprint
+from lit_optim.sweeps.ending import last_line
 from lit_optim.sweeps.plan import make_room
 from lit_optim.sweeps.records import existing_jobs, overrides_of, read_result
-from lit_optim.sweeps.table import _last_line, read_jobs, table
+from lit_optim.sweeps.table import read_jobs, table
 from tests.test_untrusted import KINDS, within_seconds
 
 GOOD = {
@@ -55,7 +56,7 @@ def read_all(sweep_dir):
     existing_jobs(sweep_dir)
     for run_dir in sorted(sweep_dir.iterdir()):
         if run_dir.is_dir():
-            _last_line(run_dir / LOG)
+            last_line(run_dir / LOG)
             is_held(run_dir)
             read_holder(run_dir)
             overrides_of(run_dir)

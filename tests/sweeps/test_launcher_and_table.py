@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import json
 
-import pytest
-from hydra.core.utils import JobReturn
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.jobs import describe_exit
 from lit_optim.sweeps.names import name_jobs
 from lit_optim.sweeps.plan import unique_dir
-from lit_optim.sweeps.table import SweepTable, read_jobs, table
+from lit_optim.sweeps.table import read_jobs, table
 
 
 def test_a_directory_is_named_after_what_differs():
@@ -101,12 +99,9 @@ def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys)
             (tmp_path / name / "job.json").write_text(record)
     (tmp_path / "c").mkdir()  # cut off by another start, and not asked for by this one
     (tmp_path / "c" / "log.txt").touch()
-    cfg, report = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}), SweepTable()
-    for name in ("a", "b"):
-        report.on_job_end(cfg, JobReturn(working_dir=str(tmp_path / name)))
-    with pytest.raises(SystemExit) as end:
-        report.on_multirun_end(cfg)
-    assert end.value.code == 1
+    planned = {"line": [], "jobs": {"a": ["seed=0"], "b": ["seed=1"]}}
+    (tmp_path / "sweep.json").write_text(json.dumps(planned))
+    assert end_sweep(tmp_path)
     out = capsys.readouterr().out
     assert (
         f"b: how it ended could not be written: a full disk?; {tmp_path / 'b' / 'log.txt'}" in out

@@ -43,7 +43,7 @@ def test_a_sweep_that_was_killed(tmp_path, train):
     ]
     assert (first / "job.json").stat().st_mtime_ns == before
     assert json.loads((sweep / "optimizer=sgd" / "result.json").read_text())["steps"] == 400
-    assert "optimizer=adamw" not in done.stdout.partition("curves")[2]
+    assert "optimizer=adamw:" not in done.stdout  # no failure
     again = train(*LINE, f"resume={sweep}")
     assert (again.returncode, "2 of 2 runs are done already" in again.stderr) == (0, True)
 

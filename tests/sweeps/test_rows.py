@@ -10,8 +10,9 @@ import re
 import pytest
 from rich.console import Console
 
+from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.rows import group_runs
-from lit_optim.sweeps.table import SweepTable, read_jobs, table
+from lit_optim.sweeps.table import read_jobs, table
 
 
 def write_run(sweep, name, overrides, value=0.5, choices=None, settings=None, code=0, **result):
@@ -181,8 +182,5 @@ def test_numbers_and_names_are_not_truncated_at_any_width(tmp_path, width, how):
 def test_the_path_of_a_log_can_be_copied(tmp_path, monkeypatch, capsys):
     write_run(tmp_path, "x" * 80, ["optimizer=adamw"], code=3)
     monkeypatch.setenv("COLUMNS", "40")
-    from omegaconf import OmegaConf
-
-    with pytest.raises(SystemExit):
-        SweepTable().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert end_sweep(tmp_path)
     assert str(tmp_path / ("x" * 80) / "log.txt") in capsys.readouterr().out

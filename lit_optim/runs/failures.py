@@ -1,0 +1,127 @@
+"""How a run ended, from the exception that ended it."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from dataclasses import dataclass
+
+from hydra.errors import CompactHydraException
+
+from lit_optim.errors import Diverged, TrainingFailed, UsageError, first_line, printable
+from lit_optim.interrupts import INTERRUPTED
+from lit_optim.runs.status import Status
+
+USAGE_ERROR = 2
+FAILURE = 1
+
+
+class Interrupted(Exception):
+    """A signal has ended the training; the newest checkpoint is written.
+
+    Args:
+        message: the step that was reached, and the checkpoint.
+        code: the exit code of the process: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.code), vars(self)
+
+
+class JobFailed(CompactHydraException):
+    """A job of a sweep has failed, as its message says in one line.
+
+    Sweepers and launchers of any kind see an exception, which crosses processes; Hydra prints its
+    message alone.
+    """
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.
+
+    Args:
+        status: of the run.
+        exit_code: of a process that runs it alone.
+        message: one line.
+        is_explained: whether the message is all that a user needs; else the traceback helps.
+    """
+
+    status: Status
+    exit_code: int
+    message: str = ""
+    is_explained: bool = True
+
+
+@dataclass
+class Recording:
+    """What becomes of a run that is recorded.
+
+    Args:
+        end: how it ended; a run may set it before it returns.
+    """
+
+    end: End = End(Status.COMPLETED, 0)
+
+
+def describe_end(error: BaseException) -> End:
+    """Describe how a run ended that has raised this."""
+    line = first_line(error)
+    match error:
+        case Diverged():
+            return End(Status.DIVERGED, FAILURE, line)
+        case Interrupted():
+            return End(Status.INTERRUPTED, error.code, line)
+        case UsageError():
+            return End(Status.FAILED, USAGE_ERROR, line)
+        case TrainingFailed():
+            return End(Status.FAILED, FAILURE, line)
+        case KeyboardInterrupt():
+            return End(Status.INTERRUPTED, INTERRUPTED, "interrupted")
+        case SystemExit():  # the user's own
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            said = f": {printable(error.code)}" if isinstance(error.code, str) else ""
+            return End(Status.FAILED, code, f"it has called sys.exit with {code}{said}")
+    if isinstance(error, Exception) and is_lightnings_complaint(error):
+        return End(Status.FAILED, USAGE_ERROR, line)
+    name = type(error).__name__
+    message = line if line == name else printable(f"{name}: {line}")
+    return End(Status.FAILED, FAILURE, message, is_explained=False)
+
+
+def fail_job(error: BaseException, end: End) -> Exception:
+    """The exception that a job of a sweep raises: the error itself, or its line.
+
+    An error of the user's own may not cross processes, and Hydra would print its traceback again.
+    """
+    failed = JobFailed(end.message)
+    failed.__cause__ = error if _is_picklable(error) else None
+    return failed
+
+
+def _is_picklable(error: BaseException) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
+
+
+def is_lightnings_complaint(error: Exception) -> bool:
+    """Whether Lightning refused a setting: it raised, without the user's code on the stack."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    frames = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
+    only_ours = all(name.split(".")[0] in ours for name in frames)
+    kinds = MisconfigurationException | ValueError | TypeError | RuntimeError
+    # one that was raised on purpose names no attribute that was looked up
+    says_so = isinstance(error, AttributeError) and error.name is None
+    refusal = isinstance(error, kinds) or says_so
+    return refusal and only_ours and bool(frames) and frames[-1].startswith("lightning.")
