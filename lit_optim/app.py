@@ -34,6 +34,7 @@ from lit_optim.runs.failures import (
     describe_end,
     fail_job,
 )
+from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.job_server import serve_jobs
@@ -67,7 +68,8 @@ def main() -> None:
         if line.sweep_dir is None:
             run()
         else:
-            _run_sweep(run, line.sweep_dir)
+            with line.lock or lock_sweep_dir(line.sweep_dir):
+                _run_sweep(run, line.sweep_dir)
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -59,11 +60,13 @@ class PreparedArgs:
         argv: the arguments for Hydra.
         text: to print instead of a run.
         sweep_dir: the directory of a sweep.
+        lock: of that directory, if it is there already.
     """
 
     argv: list[str]
     text: str | None = None
     sweep_dir: Path | None = None
+    lock: IO[bytes] | None = None
 
 
 def prepare_command_line(argv: list[str]) -> PreparedArgs:
@@ -77,7 +80,8 @@ def prepare_command_line(argv: list[str]) -> PreparedArgs:
         return PreparedArgs(args.argv, f"lit-optim {__version__}")
     if args.asks_completion:
         return PreparedArgs(args.argv)  # Hydra's answer to half a line
-    translation = translate(args.overrides, args.is_multirun)
+    only_shows = args.asks_hydra or args.asks_help
+    translation = translate(args.overrides, args.is_multirun, locks=not only_shows)
     if args.asks_hydra:
         lines = [str(override.input_line) for override in translation.overrides]
         return PreparedArgs([*args.options, *lines])
@@ -201,7 +205,7 @@ def hand_over(
         if not any(line.startswith("hydra.run.dir=") for line in lines):
             # launched with the first one, whose directory it neither knows nor needs
             lines.append(f"hydra.run.dir={quote(passing_directory())}")
-    return PreparedArgs([*args.options, *lines], sweep_dir=sweep_dir)
+    return PreparedArgs([*args.options, *lines], sweep_dir=sweep_dir, lock=translation.lock)
 
 
 def _print_notes(

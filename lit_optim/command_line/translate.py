@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from hydra.core.override_parser.types import Override
 
@@ -23,6 +24,7 @@ from lit_optim.config.targets import MULTI_GROUPS
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, escape, suggest
 from lit_optim.runs.layout import FINGERPRINT
+from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import is_sweep, recorded_overrides, recorded_sweep_overrides
 
 #: Settings that belong to a whole sweep, not to one of its runs.
@@ -40,12 +42,14 @@ class Translation:
         typed: on the command line, those that `hf...` stands for first.
         from_hf: the latter as text.
         untranslated: what of `hf...` has no counterpart, in one line.
+        lock: of the sweep that is resumed; None where none is, or none was asked for.
     """
 
     recorded: list[Override]
     typed: list[Override]
     from_hf: list[str]
     untranslated: str
+    lock: IO[bytes] | None = None
 
     @property
     def overrides(self) -> list[Override]:
@@ -53,14 +57,29 @@ class Translation:
         return [*self.recorded, *self.typed]
 
 
-def translate(lines: list[str], is_multirun: bool) -> Translation:
+def translate(lines: list[str], is_multirun: bool, locks: bool = False) -> Translation:
     """Parse overrides, and add those of the run that `resume`, `branch_from` or `ckpt` names.
 
+    Args:
+        lines: as typed.
+        is_multirun: whether they are of a sweep.
+        locks: whether to lock the directory of a sweep before it is read.
+
     Raises:
-        UsageError: one of them cannot be read, or names an unknown group or choice.
+        UsageError: one of them cannot be read, or names an unknown group or choice; or another
+            process runs the sweep.
     """
     typed, from_hf, untranslated = read_overrides(lines, is_multirun)
-    return Translation(_find_recorded(typed, is_multirun), typed, from_hf, untranslated)
+    lock = _lock_sweep(typed) if is_multirun and locks else None
+    return Translation(_find_recorded(typed, is_multirun), typed, from_hf, untranslated, lock)
+
+
+def _lock_sweep(overrides: list[Override]) -> IO[bytes] | None:
+    where = _path_at({override.key_or_group: override for override in overrides}, "resume.from")
+    if where in (None, NONE, AUTO):
+        return None
+    check_sweep_directory(where)
+    return lock_sweep_dir(Path(where))
 
 
 def read_overrides(lines: list[str], is_multirun: bool) -> tuple[list[Override], list[str], str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -52,10 +52,10 @@ class ProcessLauncher(Launcher):
     ) -> None:
         """Called by Hydra."""
         self.config = config
-        self.callbacks = hydra_context.callbacks
         self.compose = hydra_context.config_loader.load_sweep_config
         server = None if self.fresh or not can_fork() else JobServer
         self.starter = JobStarter(self.n_jobs, server, self._check_signals)
+        self.results: list[Mapping[str, Any] | None] = []  # of all batches of jobs
         atexit.register(self.starter.close)  # a sweeper may launch several times
 
     def launch(
@@ -76,8 +76,9 @@ class ProcessLauncher(Launcher):
             self.running: list[Job] = []
             self.outcomes: dict[tuple[str, ...], Outcome] = {}
             self._run_all()
-        is_grid = is_basic_sweeper(self.config)
-        return make_returns(job_overrides, self.outcomes, is_grid)
+        is_grid, earlier = is_basic_sweeper(self.config), self.results
+        self.results = [*earlier, *(outcome.result for outcome in self.outcomes.values())]
+        return make_returns(job_overrides, self.outcomes, is_grid, earlier)
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self.signals.append(number)  # checked only while no job is being started
@@ -153,8 +154,6 @@ class ProcessLauncher(Launcher):
         how, cfg = describe_end(record), self.plan.config_of(job.overrides).cfg
         outcome = Outcome(job.run_dir, cfg, how, record.is_done, result)
         self.outcomes[tuple(job.overrides)] = outcome
-        told = JobReturn(job.overrides, working_dir=str(job.run_dir), status=JobStatus.COMPLETED)
-        self.callbacks.on_job_end(config=self.config, job_return=told)
         self.progress.add_ended(job.overrides, job.run_dir.name, how, result)
 
     def _interrupt_jobs(self) -> None:

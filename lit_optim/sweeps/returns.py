@@ -62,6 +62,7 @@ def make_returns(
     jobs: Sequence[Sequence[str]],
     outcomes: Mapping[tuple[str, ...], Outcome],
     is_quiet: bool = False,
+    earlier: Sequence[Mapping[str, Any] | None] = (),
 ) -> list[JobReturn]:
     """A return for each job, in their order; equal jobs share a run.
 
@@ -69,9 +70,10 @@ def make_returns(
         jobs: the overrides of each.
         outcomes: by overrides.
         is_quiet: whether to make each a `QuietReturn`.
+        earlier: results of other jobs of the sweep.
     """
     kind = QuietReturn if is_quiet else JobReturn
-    worst = find_worst([outcome.result for outcome in outcomes.values()])
+    worst = find_worst([*earlier, *(outcome.result for outcome in outcomes.values())])
     made = {key: _make_return(kind, key, outcome, worst) for key, outcome in outcomes.items()}
     return [replace(made[tuple(overrides)]) for overrides in jobs]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from omegaconf import OmegaConf
 
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
+from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.sweeps import launcher as launchers
 from lit_optim.sweeps.records import existing_jobs, planned_jobs
 
@@ -81,6 +83,7 @@ def test_the_jobs_are_listed_before_the_first_one_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(launchers, "start_job", start)
     launcher = launchers.ProcessLauncher()
     launcher.starter, launcher.compose = launchers.JobStarter(1, None), None
+    launcher.results = []
     launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "new")}}})
     jobs = [["seed=0"], ["seed=1"], ["seed=1"]]
     with pytest.raises(SystemExit):
@@ -108,3 +111,27 @@ def test_directories_of_an_earlier_version_are_known(tmp_path):
 def test_a_record_names_no_directory_outside(tmp_path, name):
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": {name: ["seed=0"]}}))
     assert planned_jobs(tmp_path) == {}
+
+
+def test_a_sweep_that_is_running_is_neither_read_nor_run(tmp_path):
+    as_hydra(tmp_path)
+    with lock_sweep_dir(tmp_path):
+        (tmp_path / "multirun.yaml").write_text("}")  # as it may be at this moment
+        with pytest.raises(UsageError) as refused:
+            prepare_command_line(["-m", f"resume={tmp_path}"])
+    assert str(refused.value) == (
+        f"{tmp_path}: another process is running this sweep: process {os.getpid()}"
+    )
+    as_hydra(tmp_path)
+    line = prepare_command_line(["-m", f"resume={tmp_path}"])
+    with line.lock, pytest.raises(UsageError, match="is running this sweep"):
+        lock_sweep_dir(tmp_path)
+
+
+def test_a_second_starter_of_a_new_sweep_is_refused(tmp_path, train):
+    with lock_sweep_dir(tmp_path / "sweep"):
+        done = train("-m", "data=digits", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert done.returncode == 2
+    told = f"lit_optim: sweep: another process is running this sweep: process {os.getpid()}"
+    assert done.stderr.splitlines()[-1] == told
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".lock"]

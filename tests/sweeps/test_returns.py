@@ -14,7 +14,7 @@ import pytest
 from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
-from lit_optim.errors import TrainingFailed
+from lit_optim.runs.failures import JobFailed
 from lit_optim.runs.locks import take_lock
 from lit_optim.sweeps import launcher as launchers
 from lit_optim.sweeps import plan as plans
@@ -54,6 +54,13 @@ def test_a_run_that_diverged_has_the_worst_value_of_all(outcome, mode, worst):
     assert [one.return_value for one in returned] == [0.5, 7.0, worst, worst]
 
 
+def test_the_worst_of_earlier_batches_counts_too(outcome):
+    outcomes = {("a",): outcome(0, value=0.5), ("b",): outcome(1, value=1.0, diverged=True)}
+    earlier = [outcome(2, value=9.0).result, outcome(3, value=math.inf).result, None]
+    returned = make_returns([["a"], ["b"]], outcomes, earlier=earlier)
+    assert [one.return_value for one in returned] == [0.5, 9.0]
+
+
 def test_where_no_value_is_finite_there_is_no_worst(outcome):
     assert find_worst([None, outcome(0, value=math.inf).result]) is None
     assert find_worst([]) is None
@@ -73,7 +80,7 @@ def test_a_failure_is_raised_in_the_sweep_and_says_where(outcome):
     failed = Outcome(good.run_dir, good.cfg, "killed by SIGKILL", False, None)
     [returned] = make_returns([["seed=3"]], {("seed=3",): failed})
     assert returned.status == JobStatus.FAILED
-    with pytest.raises(TrainingFailed) as raised:
+    with pytest.raises(JobFailed) as raised:
         _ = returned.return_value
     assert str(raised.value) == f"seed=3: killed by SIGKILL; {good.run_dir / 'log.txt'}"
     [quiet] = make_returns([["seed=3"]], {("seed=3",): failed}, is_quiet=True)  # of a grid
@@ -137,7 +144,7 @@ def sweep(tmp_path, monkeypatch):
         launcher.config = OmegaConf.create(
             {"hydra": {"sweep": {"dir": str(tmp_path / "s")}, "sweeper": {}}}
         )
-        launcher.callbacks = SimpleNamespace(on_job_end=lambda **told: None)
+        launcher.results = []
         return launcher.launch([[f"seed={seed}"] for seed in seeds], 0), launcher.starter.started
 
     return start
