@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -20,6 +21,10 @@ from tests.user_code import USER_CODE
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("MPLBACKEND", "Agg")
+# processes of start_method="forkserver" are forks of one that has imported these
+multiprocessing.set_forkserver_preload(
+    ["torch.distributed.fsdp", "torch.distributed.tensor", "lit_optim.runs.run", "pytest"]
+)
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of workers beside each other wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

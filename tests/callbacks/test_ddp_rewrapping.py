@@ -119,7 +119,9 @@ def test_two_processes_train_what_one_trains(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(on_a_rank, (os.fspath(tmp_path), port), nprocs=2)
+    torch.multiprocessing.start_processes(
+        on_a_rank, (os.fspath(tmp_path), port), nprocs=2, start_method="forkserver"
+    )
     for case in CASES:
         expected = fit(tmp_path, case).state_dict()
         for rank in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from functools import partial
 
@@ -179,6 +180,11 @@ def test_one_process():
         check_every_client()
 
 
+def start(rank, environment):
+    os.environ |= environment
+    PrepareForLaunch(check_two_processes, debug=True)(rank)
+
+
 def test_two_processes(tmp_path):
     """One start of two gloo processes for everything that needs them."""
     with accelerate.utils.patch_environment(
@@ -190,8 +196,9 @@ def test_two_processes(tmp_path):
         accelerate_mixed_precision="no",
         gloo_socket_ifname="lo",
     ):
-        start = PrepareForLaunch(check_two_processes, debug=True)
-        torch.multiprocessing.spawn(start, nprocs=2)
+        torch.multiprocessing.start_processes(
+            start, (dict(os.environ),), nprocs=2, start_method="forkserver"
+        )
 
 
 def test_a_scheduler_that_is_stepped_with_every_batch():

@@ -182,7 +182,8 @@ def train_in_two_processes(fabric, place):
 
 
 def test_two_processes_train_what_one_trains(tmp_path):
-    two = lightning_fabric.Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    strategy = lightning_fabric.strategies.DDPStrategy(start_method="forkserver")
+    two = lightning_fabric.Fabric(accelerator="cpu", devices=2, strategy=strategy)
     two.launch(train_in_two_processes, tmp_path)
     for path in tmp_path.glob("*.ckpt"):
         model = network()

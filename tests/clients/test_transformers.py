@@ -491,8 +491,10 @@ def test_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # not forked: another test may have left threads, and a fork would wait for them forever
-    torch.multiprocessing.spawn(_worker, (port, str(tmp_path)), nprocs=2)
+    # not forks of this process: another test may have left threads, for which they would wait
+    torch.multiprocessing.start_processes(
+        _worker, (port, str(tmp_path)), nprocs=2, start_method="forkserver"
+    )
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     one, lrs = train(
         tmp_path,

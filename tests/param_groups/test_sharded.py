@@ -73,4 +73,6 @@ def on_a_rank(rank, path):
 
 
 def test_groups_are_decided_before_fsdp_shards_the_parameters(tmp_path):
-    torch.multiprocessing.spawn(on_a_rank, (os.fspath(tmp_path / "store"),), nprocs=2)
+    torch.multiprocessing.start_processes(
+        on_a_rank, (os.fspath(tmp_path / "store"),), nprocs=2, start_method="forkserver"
+    )

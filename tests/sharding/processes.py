@@ -36,7 +36,7 @@ class Processes:
         self._members: list[tuple[Any, Any]] = []
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
         store = Path(tempfile.mkdtemp(), "store")
         for rank in range(self.size):
             ours, theirs = context.Pipe()
