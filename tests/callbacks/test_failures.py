@@ -196,7 +196,7 @@ def test_a_rank_that_hangs_is_named_after_the_timeout(train):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("how", ["slow", "stuck"])
+@pytest.mark.parametrize("how", ["stuck", pytest.param("slow", marks=pytest.mark.slow)])
 def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
     process = started(tmp_path, "trainer=ddp_cpu", f"model.how={how}")
     wait_for(process, "at work")
@@ -211,7 +211,7 @@ def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
 
 
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
-def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer):
+def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer, train):
     command = [sys.executable, str(ROOT / "train.py"), "data=digits", "trainer.max_steps=1000000"]
     process = subprocess.Popen(
         [*command, f"trainer={trainer}"],
@@ -233,17 +233,16 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer):
     path = tmp_path / line.rpartition("checkpoint: ")[2]
     step = torch.load(path)["global_step"]
     assert line == f"lit_optim: interrupted at step {step}; checkpoint: {path}"
-    tested = subprocess.run(
-        [*command[:2], "data=digits", "train=false", f"ckpt={path}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    tested = train("data=digits", "train=false", f"ckpt={path}")
     assert tested.returncode == 0, tested.stderr
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_a_second_signal_ends_it_at_once(tmp_path, number, code):
     process = started(tmp_path, "model.how=slow")
