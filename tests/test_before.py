@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.sampling import sample
+
 BEFORE = Path(__file__).parent / "before"
 WEIGHTS = json.loads((BEFORE / "weights.json").read_text("utf-8"))
 
@@ -26,7 +28,7 @@ def directories(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("name", sample(WEIGHTS, 4))
 def test_a_run_from_before_is_resumed(train, directories, name):
     expected = WEIGHTS[name]
     before = torch.load(directories / f"runs/{name}/checkpoints/last.ckpt", weights_only=True)

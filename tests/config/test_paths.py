@@ -22,6 +22,7 @@ from lit_optim.config.paths import (
 )
 from lit_optim.errors import UsageError
 from lit_optim.runs.resume import write_fingerprint
+from tests.sampling import sample
 from tests.test_untrusted import BOMB, KINDS, within_seconds
 
 #: Signs that mean something to Hydra, to a shell or to nobody.
@@ -120,7 +121,7 @@ def test_a_sweep_over_paths(tmp_path, monkeypatch):
     assert read(quote_path_value("resume.from=a=1,b=2", multirun=True)) == "a=1,b=2"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sample(NAMES, 8))
 def test_a_run_goes_on_in_a_directory_of_any_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     run_dir = tmp_path / name

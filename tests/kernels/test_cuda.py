@@ -27,6 +27,7 @@ from lit_optim.kernels.precision import FORMATS, LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise
 from tests.optimizers.running import NAMES, class_of
+from tests.sampling import sample
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -145,7 +146,7 @@ EVERYTHING = {"cautious": True, "clip_update": 1.0, "trust_ratio": True, "maximi
 @pytest.mark.parametrize(
     ("name", "dtype", "capability", "settings"),
     [
-        *((name, torch.float32, 80, {}) for name in RULES),
+        *sample([(name, torch.float32, 80, {}) for name in RULES], 8),
         ("adamw", torch.float64, 80, {}),
         ("adamw", torch.float64, 80, {"state_dtype": "int8", **EVERYTHING}),
         ("adamw", torch.float16, 80, {}),

@@ -19,6 +19,7 @@ from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
 from lit_optim.config.targets import build, make_factory
 from lit_optim.config.trainer import OWN_KEYS
+from tests.sampling import sample
 
 STEPS, BATCH = 20, 4
 WARM = {"warmup_steps": 5}
@@ -202,7 +203,7 @@ def ours(net, argv):
     return module
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sample(CASES, 12))
 @pytest.mark.filterwarnings("ignore")
 def test_the_same_parameters(case, tmp_path):
     net = Net()
