@@ -23,8 +23,8 @@ def choose_target(
         rows: best first.
         metric: its name.
         mode: `min` or `max`.
-        wanted: a value; `auto`: what the row in the middle reaches at its end, so that at least
-            half of the rows reach it; None: no target.
+        wanted: a value; `auto`: what every run of the row in the middle reaches at its end, so that
+            about half of the rows are faster and half are not; None: no target.
 
     Returns:
         NaN and an empty line without a target.
@@ -42,26 +42,25 @@ def choose_target(
         best = (min if mode == "min" else max)(known, default=math.nan)
         told = f"{printable(metric)} {sign} {target:g}: no run has reached it"
         return target, told if math.isnan(best) else f"{told}; the best value is {best:.4g}"
-    ends = [_end(row.best) for row in rows]
+    ends = [_end(row.best, mode) for row in rows]
     known = [end for end in ends if not math.isnan(end)]
     if len(known) < 2:
         return math.nan, ""
     target = _round(known[len(known) // 2], mode)
     name = printable(metric)
     return target, (
-        f"target {name} {sign} {target:g}: what the middle one of {len(known)} choices reaches"
+        f"target {name} {sign} {target:g}: what every run of the middle one of {len(known)} choices reaches"
     )
 
 
-def _end(setting: Setting) -> float:
-    """The median of the last values of the runs that went to their end."""
-    return median(
-        [
-            run.value
-            for run in setting.runs
-            if run.has_ended and run.status is not Status.DIVERGED and math.isfinite(run.value)
-        ]
-    )
+def _end(setting: Setting, mode: str) -> float:
+    """The worst last value of the runs that went to their end."""
+    ends = [
+        run.value
+        for run in setting.runs
+        if run.has_ended and run.status is not Status.DIVERGED and math.isfinite(run.value)
+    ]
+    return (max if mode == "min" else min)(ends, default=math.nan)
 
 
 def _round(value: float, mode: str) -> float:

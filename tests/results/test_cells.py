@@ -114,10 +114,10 @@ def test_the_edge_and_the_target_are_shown_where_they_are():
     cells = choice_table(compare(runs, "t"))
     names = [heading.name for heading in cells.header]
     assert names == ["optimizer", "lr", "val/loss", "n", "rank", "test/loss",
-                     "steps to val/loss ≤ 1.1", "seconds", "ms/step"]  # fmt: skip
+                     "steps to val/loss ≤ 1.2", "seconds", "ms/step"]  # fmt: skip
     first, second = ([cell.text for cell in row] for row in cells.rows)
     assert first[1:7] == ["0.001 edge", "0.4500", "1", "1=", "-", "20"]
-    assert second[1:7] == ["0.01", "1.1 ±1.3", "2", "1=", "1.000 ±0", "never"]  # one has no edge
+    assert second[1:7] == ["0.01", "1.1 ±1.3", "2", "1=", "1.000 ±0", "30"]  # one has no edge
 
 
 def test_other_keys_than_the_lr_are_told_of_the_best_setting():

@@ -227,16 +227,18 @@ def test_a_target_out_of_reach_is_told():
 
 def test_the_automatic_target_is_what_the_middle_choice_reaches():
     report = compare(with_curves(), "t")
-    assert report.target == 1.1
-    assert report.notes == ["target val/loss ≤ 1.1: what the middle one of 2 choices reaches"]
-    assert report.rows[0].steps_to_target == 20
+    assert report.target == 1.2
+    assert report.notes == [
+        "target val/loss ≤ 1.2: what every run of the middle one of 2 choices reaches"
+    ]
+    assert [row.steps_to_target for row in report.rows] == [20, 30]
     turned = [
         replace(run, mode="max", value=-run.value,
                 history=replace(run.history, metrics={"val/loss": [-x for x in
                                 run.history.metrics["val/loss"]]}))
         for run in with_curves()
     ]  # fmt: skip
-    assert compare(turned, "t").target == -1.1
+    assert compare(turned, "t").target == -1.2
     assert math.isnan(compare(with_curves(), "t", target=None).target)
     assert math.isnan(compare(with_curves()[:2], "t").target)
 

@@ -59,7 +59,7 @@ def test_a_report_in_the_terminal(tmp_path, capsys):
     assert code == 0
     lines = [line.split() for line in out.splitlines() if line.strip()]
     assert [line[0] for line in lines if line[0] in ("adamw", "sgd")] == ["sgd", "adamw"]
-    assert "target val/acc ≥ 0.6" in out
+    assert "target val/acc ≥ 0.6: what every run of the middle one of 2 choices" in out
     _, again, _ = run(capsys, "report", tmp_path, "--by", "optimizer.lr", "--target", "none")
     assert "steps" not in again
     assert [line.split()[0] for line in again.splitlines() if line[1:2] == "0"] == ["0.1", "0.01"]
