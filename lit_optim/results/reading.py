@@ -62,8 +62,20 @@ def read_runs(directories: Sequence[Path]) -> Found:
             raise UsageError(f"{directory}: contains no run")
         for path in found:
             places.setdefault(path.resolve(), path)
-    notes: list[str] = []
-    return Found([read_run(path, notes) for path in places.values()], notes)
+    runs, notes = [], list[str]()
+    for path in places.values():
+        told = len(notes)
+        run = read_run(path, notes)
+        if len(notes) == told or _says_something(run):
+            runs.append(run)
+    if not runs:
+        raise UsageError(f"no run can be read: {notes[0]}")
+    return Found(runs, notes)
+
+
+def _says_something(run: Run) -> bool:
+    """Whether something of a run could be read, if not everything."""
+    return bool(run.settings or run.choices or run.overrides or run.history.step)
 
 
 def find_runs(directory: Path) -> list[Path]:

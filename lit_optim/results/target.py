@@ -47,10 +47,8 @@ def choose_target(
     if len(known) < 2:
         return math.nan, ""
     target = _round(known[len(known) // 2], mode)
-    name = printable(metric)
-    return target, (
-        f"target {name} {sign} {target:g}: what every run of the middle one of {len(known)} choices reaches"
-    )
+    what = f"what every run of the middle one of {len(known)} choices reaches"
+    return target, f"target {printable(metric)} {sign} {target:g}: {what}"
 
 
 def _end(setting: Setting, mode: str) -> float:

@@ -17,11 +17,11 @@ from rich.console import Console
 
 from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
+from lit_optim.results.reading import read_result
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.jobs import Job, describe_end, interrupt_jobs, record_end, start_job
 from lit_optim.sweeps.plan import SweepPlan
 from lit_optim.sweeps.progress import SweepProgress
-from lit_optim.sweeps.records import read_result
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork

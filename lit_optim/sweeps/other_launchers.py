@@ -22,12 +22,12 @@ from rich.console import Console
 from lit_optim.config.paths import quote
 from lit_optim.errors import UsageError, first_line
 from lit_optim.interrupts import interruptible
+from lit_optim.results.reading import read_result
 from lit_optim.runs.job import complete_job, read_job
 from lit_optim.runs.locks import Held, is_held
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.names import job_key
 from lit_optim.sweeps.plan import SweepPlan
-from lit_optim.sweeps.records import read_result
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
 from lit_optim.system import usable_cpus
 from lit_optim.threads import limit_threads

@@ -16,11 +16,12 @@ from lit_optim.config.composing import set_hydra_config
 from lit_optim.config.finishing import finish_config
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
+from lit_optim.runs.job import read_job
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.resume import read_fingerprint, run_fingerprint
 from lit_optim.sweeps.names import job_key, name_jobs
-from lit_optim.sweeps.records import existing_jobs, read_job, record_sweep, write_json
+from lit_optim.sweeps.records import existing_jobs, record_sweep, write_json
 
 #: Where a sweep keeps runs whose configuration differs from that of the job of the same name.
 BEFORE = ".before"

@@ -1,59 +1,19 @@
-"""Reads and writes the records of a sweep's jobs; unreadable files are skipped."""
+"""Reads and writes the list of a sweep's jobs; unreadable files are skipped."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_optim.runs.job import (
-    JobRecord,
-    is_number,
-    is_text_list,
-    is_text_mapping,
-    parse_job,
-    read_job,
-)
-from lit_optim.runs.layout import (
-    LOG,
-    OVERRIDES,
-    RESULT,
-    SWEEP,
-)
+from lit_optim.results.reading import read_overrides
+from lit_optim.runs.job import is_text_list, read_job
+from lit_optim.runs.layout import LOG, SWEEP
 from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.temporary import remove_leftovers, write_whole
-from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
-
-__all__ = ["JobRecord", "parse_job", "read_job"]
-
-
-def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Read the result of a run, `result.json`; None if it is incomplete."""
-    try:
-        result = read_json_mapping(run_dir / RESULT)
-    except Unreadable:
-        return None
-    stages = [result.get(stage) for stage in ("final", "best", "test")]
-    if not all(isinstance(stage, dict) for stage in stages):
-        return None
-    if not isinstance(result.get("monitor"), str) or result.get("mode") not in ("min", "max"):
-        return None
-    metrics = {
-        stage: {name: float(value) for name, value in result[stage].items() if is_number(value)}
-        for stage in ("final", "best", "test")
-    }
-    seconds, choices = result.get("seconds"), result.get("choices")
-    return (
-        result
-        | metrics
-        | {
-            "seconds": float(seconds) if is_number(seconds) else math.nan,
-            "choices": choices if is_text_mapping(choices) else {},
-        }
-    )
+from lit_optim.untrusted import Unreadable, read_json_mapping
 
 
 def existing_jobs(sweep_dir: Path) -> dict[str, Overrides | None]:
@@ -130,12 +90,5 @@ def _is_barely_started(run_dir: Path) -> bool:
 def overrides_of(run_dir: Path) -> Overrides | None:
     """Return the overrides of a run, whether of a sweep or not; None if they are unknown."""
     record = read_job(run_dir)
-    if record is not None:
-        return job_key(record.overrides)
-    try:  # not in a sweep, or interrupted
-        lines = read_yaml(run_dir / OVERRIDES)
-    except Unreadable:
-        return None
-    if not is_text_list(lines):
-        return None
-    return job_key([line for line in lines if not line.lstrip("+").startswith("resume.")])
+    lines = read_overrides(run_dir) if record is None else record.overrides
+    return None if lines is None else job_key(lines)

@@ -10,6 +10,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lit_optim.errors import UsageError
+from lit_optim.results.comparing import compare_all
+from lit_optim.results.reading import read_result, read_runs
+from lit_optim.results.spreadsheet import write_runs
+from lit_optim.results.table import print_report
 from lit_optim.runs.layout import (
     FINGERPRINT,
     JOB,
@@ -21,8 +25,7 @@ from lit_optim.runs.locks import is_held, read_holder
 from lit_optim.runs.resume import find_resumable, read_fingerprint
 from lit_optim.sweeps.ending import last_line
 from lit_optim.sweeps.plan import make_room
-from lit_optim.sweeps.records import existing_jobs, overrides_of, read_result
-from lit_optim.sweeps.table import read_jobs, table
+from lit_optim.sweeps.records import existing_jobs, overrides_of
 from tests.test_untrusted import KINDS, within_seconds
 
 GOOD = {
@@ -50,9 +53,10 @@ def a_sweep(where):
 
 def read_all(sweep_dir):
     """Read a sweep's directory in every way: as a resumed sweep and as its table."""
-    jobs = read_jobs(sweep_dir)
-    if jobs:
-        table(jobs).print(Console(file=open("/dev/null", "w")))  # noqa: SIM115
+    runs = read_runs([sweep_dir]).runs
+    for report in compare_all(runs, "sweep"):
+        print_report(report, Console(file=open("/dev/null", "w")))  # noqa: SIM115
+        write_runs(report, sweep_dir / "x.csv")
     existing_jobs(sweep_dir)
     for run_dir in sorted(sweep_dir.iterdir()):
         if run_dir.is_dir():
@@ -62,7 +66,7 @@ def read_all(sweep_dir):
             overrides_of(run_dir)
             read_result(run_dir)
             read_fingerprint(run_dir)
-    assert any(job.run_dir.name == "good" for job in jobs)
+    assert any(run.directory.name == "good" for run in runs)
 
 
 @pytest.mark.parametrize("name", NAMES)

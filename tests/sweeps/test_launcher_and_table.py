@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-
-from rich.console import Console
 
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.jobs import describe_exit
 from lit_optim.sweeps.names import name_jobs
 from lit_optim.sweeps.plan import unique_dir
-from lit_optim.sweeps.table import read_jobs, table
+from tests.results.directories import write_run
 
 
 def test_a_directory_is_named_after_what_differs():
@@ -50,47 +47,6 @@ def test_exits_in_words():
     ]
 
 
-def sweep(tmp_path, values, mode="max"):
-    """A sweep's directory: {(optimizer, seed): best value, or None for a failed job}."""
-    for (optimizer, seed), value in values.items():
-        run_dir = tmp_path / f"{optimizer}-{seed}"
-        run_dir.mkdir(parents=True)
-        overrides = [f"optimizer={optimizer}", "++trainer.max_steps=5", f"++seed={seed}"]
-        job = {"overrides": overrides, "exit_code": int(value is None), "seconds": 1.0}
-        (run_dir / "job.json").write_text(json.dumps(job))
-        if value is not None:
-            scores = {"val/acc": value}
-            result = {
-                "monitor": "val/acc",
-                "mode": mode,
-                "final": scores,
-                "best": scores,
-                "test": {"test/acc": value, "test/loss": 1.0},
-                "seconds": 2.0,
-            }
-            (run_dir / "result.json").write_text(json.dumps(result))
-    text = io.StringIO()
-    Console(file=text, width=200).print(table(read_jobs(tmp_path)))
-    lines = [line.split() for line in text.getvalue().splitlines() if line.strip()]
-    return [line for line in lines if line[0] in {key[0] for key in values}]
-
-
-def test_best_first_over_seeds(tmp_path):
-    values = {("a", 0): 0.5, ("a", 1): 0.7, ("b", 0): 0.9, ("b", 1): None, ("c", 0): None}
-    rows = sweep(tmp_path, values)
-    assert [row[0] for row in rows] == ["b", "a", "c"]
-    assert rows[0][1:4] == ["0.9000", "0.9000", "0.9000"]
-    assert rows[0][4:7] == ["1", "of", "2"]
-    assert rows[1][1:3] == ["0.600", "±0.141"]
-    assert rows[2][1] == "-"
-
-
-def test_smallest_first_and_what_diverged_last(tmp_path):
-    values = {("a", 0): 0.3, ("b", 0): float("nan"), ("c", 0): 0.1, ("d", 0): 0.2}
-    rows = sweep(tmp_path, values, mode="min")
-    assert [row[0] for row in rows] == ["c", "d", "a", "b"]
-
-
 def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys):
     for name, record in (("a", '{"overrides": [], "exit_code": 0}'), ("b", None)):
         (tmp_path / name).mkdir()
@@ -108,3 +64,10 @@ def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys)
     )
     assert "No space left on device" in out
     assert "c:" not in out
+
+
+def test_the_path_of_a_log_can_be_copied(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path, "x" * 80, ["optimizer=adamw"], code=3)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert end_sweep(tmp_path)
+    assert str(tmp_path / ("x" * 80) / "log.txt") in capsys.readouterr().out
