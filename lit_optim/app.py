@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -64,6 +65,9 @@ def main() -> None:
             print(line.text, flush=True)
             return
         sys.argv[1:] = line.argv
+        if not any(word.startswith("hydra.mode=") for word in line.argv):
+            # Hydra would compose the configuration once more to learn what -m says already
+            Hydra.get_mode = lambda *args, **kwargs: None  # type: ignore[method-assign]
         run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)
         if line.sweep_dir is None:
             run()

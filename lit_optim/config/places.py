@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,18 @@ def groups() -> dict[str, dict[str, Path]]:
 
     Class names, which are torch's, come last. With --config-dir the user's own are included.
     """
-    found, own = _choices_in(conf_dir()), own_conf_dir()
+    found, own = dict(_own_choices(conf_dir())), own_conf_dir()
     if own is not None:
         more = _choices_in(own)
         for group, choices in found.items():
             both = choices | more.get(group, {})
             found[group] = dict(sorted(both.items(), key=lambda pair: _order(pair[1])))
     return found
+
+
+@cache
+def _own_choices(directory: Path) -> dict[str, dict[str, Path]]:
+    return _choices_in(directory)
 
 
 def _choices_in(directory: Path) -> dict[str, dict[str, Path]]:
