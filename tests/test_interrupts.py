@@ -109,6 +109,25 @@ def test_an_update_that_has_begun_is_made_first(monkeypatch):
 
 
 @pytest.mark.usefixtures("_handlers")
+def test_a_child_of_a_run_ends_by_a_signal_as_any_process(monkeypatch):
+    """Such as a worker of a pool, which inherits the handlers, and is ended by SIGTERM."""
+    killed = []
+    signal.signal(signal.SIGTERM, lambda *args: killed.append("handled"))
+    with interruptible():
+        signals, trainer = hooks()
+        trainer.world_size = 1
+        signals.on_train_start(trainer, None)
+        monkeypatch.setattr(signals, "_pid", -1)  # we are the child
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
+        signal.raise_signal(signal.SIGTERM)
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signals._terminate is None
+
+
+@pytest.mark.usefixtures("_handlers")
 def test_a_run_leaves_the_handlers_as_they_were():
     def own(number, frame):
         raise AssertionError

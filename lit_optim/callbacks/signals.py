@@ -35,10 +35,12 @@ class Signals(Callback):
         self.interrupted_at: float | None = None
         self._terminated_at: float | None = None
         self._terminate: Callable[[], Any] | None = None  # Lightning's SIGTERM handler, postponed
+        self._pid = 0  # of the process that trains; its children inherit the handlers
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
+        self._pid = os.getpid()
         first = signal.getsignal(signal.SIGTERM)
         if callable(first):
             signal.signal(signal.SIGTERM, self._make_sigterm_handler(trainer, first))
@@ -46,11 +48,17 @@ class Signals(Callback):
             signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            signal.default_int_handler(number, frame)
         self.interrupted_at = time.monotonic()
         signal.signal(number, _exit_at_once)
 
     def _make_sigterm_handler(self, trainer: Trainer, first: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
+            if os.getpid() != self._pid:  # such as a worker of a pool
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                return
             signal.signal(number, _exit_at_once)
             if trainer.world_size > 1:  # all ranks must react in the same way
                 first(number, frame)

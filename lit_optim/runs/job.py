@@ -26,6 +26,7 @@ from lit_optim.untrusted import Unreadable, read_json_mapping
 NOT_OF_THE_RUN = re.compile(r"[+~]*(hydra|resume)[./=]")
 #: Runs that leave nothing to do; each has a result.
 DONE = {Status.COMPLETED, Status.DIVERGED, Status.PRUNED}
+WITHOUT_RESULT = "ended without a result"
 #: Exit codes after Ctrl-C and SIGTERM.
 SIGNALED = {130, 143}
 
@@ -131,9 +132,12 @@ def complete_job(
     if said is not None and said.status not in (Status.RUNNING, Status.UNKNOWN):
         return said
     started = said or replace(own_record(overrides, choices, {}), pid=pid)
+    status = status_of_exit(exit_code)
+    if said is not None and status == Status.COMPLETED:  # it would have said so itself
+        status, message = Status.FAILED, message or WITHOUT_RESULT
     ended = replace(
         started,
-        status=status_of_exit(exit_code),
+        status=status,
         exit_code=exit_code,
         seconds=seconds,
         message=message,

@@ -71,10 +71,13 @@ def describe_exit(code: int) -> str:
 
 
 def describe_end(record: JobRecord) -> str:
-    """Describe how a job ended."""
-    if record.status in (Status.DIVERGED, Status.PRUNED):
+    """Describe how a job ended: `done`, or what else."""
+    code = record.exit_code or 0
+    if record.is_done and record.status != Status.COMPLETED:
         return str(record.status.value)
-    return describe_exit(record.exit_code or 0)
+    if not record.is_done and code == 0:
+        return record.message or str(record.status.value)
+    return describe_exit(code)
 
 
 def record_end(job: Job, code: int) -> JobRecord:

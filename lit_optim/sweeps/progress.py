@@ -18,9 +18,12 @@ from rich.text import Text
 
 from lit_optim.config.places import groups
 from lit_optim.errors import printable
+from lit_optim.runs.status import Status
 from lit_optim.system import can_show
 
 SEED = re.compile(r"[+~]*seed=")
+#: Ends of jobs that have left a result.
+NOT_FAILED = ("done", Status.DIVERGED.value, Status.PRUNED.value)
 #: The fewest columns of a truncated name.
 MIN_NAME = 3
 
@@ -44,7 +47,7 @@ class SweepProgress:
         self._labels = label_jobs(jobs)
         self._clock = clock
         self._total = len(self._labels)
-        self._done = self._done_now = self._failed = 0
+        self._done = self._done_now = self._failed = self._diverged = 0
         self._values: dict[str, list[float]] = {}
         self._sign = 1.0
         self._running: list[str] = []
@@ -95,11 +98,12 @@ class SweepProgress:
         Args:
             overrides: of the job.
             name: of its directory.
-            status: how it ended, as `describe_exit` says it.
+            status: how it ended, as `describe_end` says it.
             result: its result; None if it failed.
         """
         self._done, self._done_now = self._done + 1, self._done_now + 1
-        self._failed += status != "done"
+        self._diverged += status == Status.DIVERGED.value
+        self._failed += status not in NOT_FAILED
         self._last = self._clock()
         self._note(overrides, result)
         if not self._is_live:
@@ -107,8 +111,10 @@ class SweepProgress:
             self._print(self._join([f"{count} {printable(name)}: {status}", *more]))
 
     def _note(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
-        value = (result or {}).get("best", {}).get((result or {}).get("monitor"))
-        if result is None or not isinstance(value, int | float) or not math.isfinite(value):
+        if result is None or result.get("diverged"):
+            return
+        value = result.get("best", {}).get(result.get("monitor"))
+        if not isinstance(value, int | float) or not math.isfinite(value):
             return
         self._sign = -1.0 if result.get("mode") == "max" else 1.0
         self._values.setdefault(self._label(overrides), []).append(float(value))
@@ -136,7 +142,8 @@ class SweepProgress:
         """Return the parts of the line; the label of the best is truncated to fit into `room`."""
         parts = [f"{self._done}/{self._total}"]
         best, left = self._best(), self._left()
-        after = [f"{self._failed} failed"] if self._failed else []
+        counts = {"diverged": self._diverged, "failed": self._failed}
+        after = [f"{count} {how}" for how, count in counts.items() if count]
         after += [f"ETA {left}"] if left else []
         if best is not None:
             label, value = best

@@ -8,13 +8,17 @@ import signal
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lit_optim.runs.job import own_record, read_job, write_job
 from lit_optim.runs.locks import HANDED_OVER, is_held, take_lock
+from lit_optim.runs.status import Status
 from lit_optim.sweeps import forked_jobs, processes
 from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
+from lit_optim.sweeps.jobs import Job, describe_end, interrupt_jobs, record_end
 from lit_optim.sweeps.processes import Order, start_anew
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork
@@ -353,6 +357,41 @@ def test_ctrl_c_is_heard_while_the_server_imports(jobs):
         server.await_ready(interrupted)
     server.close()
     assert server._process.returncode == -9
+
+
+class Presses(list):
+    """Signals of Ctrl-C: a second one comes when it is time for it."""
+
+    def __init__(self, is_time):
+        super().__init__([signal.SIGINT])
+        self.is_time = is_time
+
+    def __len__(self):
+        return super().__len__() + self.is_time()
+
+
+def test_ctrl_c_reaches_each_job_and_a_second_one_kills_it(jobs, server):
+    ends = "import time\ntry:\n    open('ready', 'w'); time.sleep(60)\nexcept KeyboardInterrupt:\n"
+    good = jobs.start(server.start, "good", f"{ends}    open('saved', 'w'); raise SystemExit(130)")
+    bad = jobs.start(server.start, "bad", f"{ends}    open('saved', 'w'); time.sleep(60)")
+    for name in ("good", "bad"):
+        wait_for((jobs.where / name / "ready").exists)
+    running = [Job([name], jobs.where / name, process, 0.0, {})
+               for name, process in (("good", good), ("bad", bad))]  # fmt: skip
+    saved = jobs.where / "bad" / "saved"
+    interrupt_jobs(running, Presses(lambda: saved.exists() and good.poll() is not None))
+    assert (good.poll(), bad.poll()) == (130, -9)
+    statuses = [read_job(job.run_dir).status for job in running]
+    assert statuses == [Status.INTERRUPTED, Status.KILLED]
+
+
+def test_a_job_that_ends_without_a_word_has_failed(jobs, server):
+    process = jobs.start(server.start, "job", "pass")
+    job = Job([], jobs.where / "job", process, 0.0, {})
+    write_job(job.run_dir, replace(own_record([], {}, {}), pid=process.pid))
+    wait_for(lambda: process.poll() is not None)
+    record = record_end(job, 0)  # os._exit(0) in the middle, by any library
+    assert (record.status, describe_end(record)) == (Status.FAILED, "ended without a result")
 
 
 def test_no_variable_of_the_server_is_seen_by_a_job(jobs, server):

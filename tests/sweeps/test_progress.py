@@ -57,6 +57,16 @@ def test_the_line_shows_count_best_and_remaining_time():
         assert progress.line(80) == "3/3 · best muon 0.5 · 1 failed"
 
 
+def test_a_run_that_diverged_is_a_result_and_never_the_best():
+    jobs = [[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon", "lion")]
+    progress, _ = sweep(jobs=jobs)
+    with progress:
+        progress.add_ended(jobs[0], "a", "diverged", result(0.1) | {"diverged": True})
+        progress.add_ended(jobs[1], "b", "pruned", result(0.4))
+        progress.add_ended(jobs[2], "c", "ended without a result", None)
+        assert progress.line(80).startswith("3/4 · best sgd 0.4 · 1 diverged · 1 failed")
+
+
 @pytest.mark.parametrize(("mode", "best"), [("min", "adamw"), ("max", "sgd")])
 def test_the_best_is_so_by_the_mean_over_seeds_and_by_the_mode(mode, best):
     jobs = [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
