@@ -42,6 +42,7 @@ IN_MINUTES = {
         ["--methods", "muon", "--peers", "none", "--layers", "1", "--steps", "1", "--rounds", "1"],
         "1 layers of GPT-2 small",
     ),
+    "bench_start": (["--rounds", "1"], "to the first training step"),
     "compare_optimizers": (["--optimizers", "sgd", "--steps", "20", "--jobs", "1"], "| `sgd` |"),
     "quality_state_dtype": (["--steps", "20", "--seeds", "2"], "bfloat16"),
 }
