@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lit_optim.command_line.prepare import prepare_command_line
-from lit_optim.config.check import check_config
+from lit_optim.config.check import check_config, to_plain
 from lit_optim.config.finishing import finish_config
 from lit_optim.config.lr import lr_origin
 from lit_optim.config.origin import typed_lines
@@ -36,6 +36,7 @@ from lit_optim.runs.failures import (
     fail_job,
 )
 from lit_optim.runs.locks import lock_sweep_dir
+from lit_optim.runs.resume import find_own
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.job_server import serve_jobs
@@ -127,6 +128,7 @@ def _job(cfg: DictConfig) -> float | None:
             finish_config(cfg, hydra_cfg)
             if is_in_sweep:  # a launcher that stays in this process, or a search: not every
                 check_config(cfg)  # combination has been checked before
+                _go_on(cfg, where)
             result = run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(hydra_cfg))
             if result.diverged:
                 record.end = End(Status.DIVERGED, 0, f"{result.monitor} is not finite at the end")
@@ -136,6 +138,12 @@ def _job(cfg: DictConfig) -> float | None:
         if is_in_sweep:
             return _end_job(error, end)
         _end_run(error, end)
+
+
+def _go_on(cfg: DictConfig, where: Path) -> None:
+    """Let a job that a cluster has submitted again go on from its own checkpoint."""
+    if (own := find_own(to_plain(cfg), where)) is not None:
+        cfg.resume["from"] = str(own)
 
 
 def _end_job(error: BaseException, end: End) -> float:

@@ -20,6 +20,8 @@ USER_CODE = """
                 raise SystemExit(3)
             if self.crash == "raise":
                 raise RuntimeError("my own mistake")
+            if self.crash == "diverge":
+                return self.net(batch[0]).mean() * float("nan")
             if self.crash == "segfault":
                 os.kill(os.getpid(), 11)
             if self.crash == "kill":

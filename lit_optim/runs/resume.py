@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_optim.config.resume_settings import AUTO
+from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.errors import UsageError, printable, suggest
 from lit_optim.moved_names import MOVED_KEYS, current_name
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, LOG, MULTIRUN, OVERRIDES, RESULT, SWEEP
@@ -164,6 +164,25 @@ def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Resum
         raise UsageError(f"resume={where}: it has no checkpoint")
     check_links(run_dir)
     return ResumableRun(run_dir, f"resuming {run_dir}")
+
+
+def find_own(plain: Mapping[str, Any], run_dir: Path) -> Path | None:
+    """The directory of a job that starts again there and can go on from its own checkpoint.
+
+    A cluster submits a job again as it was, for example after its time limit.
+
+    Args:
+        plain: the configuration of the job.
+        run_dir: its directory.
+
+    Returns:
+        None where it begins, or something else has begun there.
+    """
+    is_new = plain["resume"]["from"] in (None, NONE)
+    has_begun = any((run_dir / CHECKPOINTS).glob("*.ckpt"))
+    if is_new and has_begun and read_fingerprint(run_dir) == run_fingerprint(plain):
+        return run_dir
+    return None
 
 
 def _find_newest(now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path) -> Path | None:

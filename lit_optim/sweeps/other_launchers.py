@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,25 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from lit_optim.config.paths import quote
-from lit_optim.errors import UsageError, first_line
-from lit_optim.interrupts import interruptible
+from lit_optim.errors import escape, first_line
+from lit_optim.interrupts import interruptible, say_no_more
 from lit_optim.results.reading import read_result
 from lit_optim.runs.job import complete_job, read_job
+from lit_optim.runs.layout import JOB
 from lit_optim.runs.locks import Held, is_held
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.names import job_key
-from lit_optim.sweeps.plan import SweepPlan
+from lit_optim.sweeps.plan import Place, SweepPlan
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
 from lit_optim.system import usable_cpus
 from lit_optim.threads import limit_threads
 
 POLL_SECONDS = 0.5
 DONE = "done"
-#: The exit codes that are recorded for a run that cannot tell how it ended.
-FAILED, KILLED = 1, -9
+FAILED = 1  # the exit code of a run that could not begin
+
+#: The overrides of a job.
+Job = tuple[str, ...]
 
 
 class JobBatches:
@@ -60,31 +64,29 @@ class JobBatches:
             One for each of them, in their order, as `ProcessLauncher` does.
 
         Raises:
-            UsageError: no run can be started in the directory of the sweep.
+            SystemExit: with a line: no run can be started.
         """
         plan = SweepPlan(self.config, self.compose, job_overrides, initial_job_idx)
-        outcomes: dict[tuple[str, ...], Outcome] = {}
+        outcomes: dict[Job, Outcome] = {}
         try:
             plan.record()
             waiting = self._launch_some(plan, plan.jobs, outcomes, initial_job_idx)
-            while waiting:  # for jobs that outlived their launcher
-                time.sleep(POLL_SECONDS)
+            while waiting:
+                time.sleep(POLL_SECONDS)  # for jobs that outlived their launcher
                 waiting = self._launch_some(plan, waiting, outcomes, initial_job_idx)
         except OSError as error:
-            raise UsageError(
-                f"{plan.sweep_dir}: no run can be started there: {error.strerror}"
-            ) from None
+            raise _end(f"{plan.sweep_dir}: no run can be started there: {error.strerror}") from None
         return make_returns(job_overrides, outcomes, is_quiet=is_basic_sweeper(self.config))
 
     def _launch_some(
         self,
         plan: SweepPlan,
         waiting: Sequence[list[str]],
-        outcomes: dict[tuple[str, ...], Outcome],
+        outcomes: dict[Job, Outcome],
         first: int,
     ) -> list[list[str]]:
-        """Run the jobs whose directories are free; return the others."""
-        places: dict[tuple[str, ...], tuple[Path, list[str]]] = {}
+        """Run the jobs whose directories are free; return those that are to be tried again."""
+        places: dict[Job, Place] = {}
         held = []
         for job in waiting:
             if plan.is_done(job):
@@ -95,24 +97,26 @@ class JobBatches:
             except Held:  # one that outlived its launcher
                 held.append(job)
                 continue
+            (place.run_dir / JOB).unlink(missing_ok=True)  # of an earlier start
             place.lock.close()  # the run takes it in its own process
-            places[tuple(job)] = place.run_dir, place.overrides
+            places[tuple(job)] = place
         if outcomes and len(waiting) == len(plan.jobs):
             self.console.print(f"{len(outcomes)} of {len(plan.jobs)} runs are done already")
         if places:
-            outcomes.update(self._launch_prepared(plan, places, first))
+            ended = self._launch_prepared(plan, places, first)
+            outcomes.update(ended)
+            held += [list(job) for job in places if job not in ended]
         return held
 
     def _launch_prepared(
-        self,
-        plan: SweepPlan,
-        places: Mapping[tuple[str, ...], tuple[Path, list[str]]],
-        first: int,
-    ) -> dict[tuple[str, ...], Outcome]:
+        self, plan: SweepPlan, places: Mapping[Job, Place], first: int
+    ) -> dict[Job, Outcome]:
+        """Run jobs; those that a broken pool of processes has not begun are left out."""
         lines = [
-            [*job_key(job), f"hydra.sweep.subdir={quote(Path(run_dir.name))}", *more]
-            for job, (run_dir, more) in places.items()
+            [*job_key(job), f"hydra.sweep.subdir={quote(place.run_dir.name)}", *place.overrides]
+            for job, place in places.items()
         ]
+        run_dirs = [place.run_dir for place in places.values()]
         start = time.perf_counter()
         problem = ""
         returned: Sequence[JobReturn | None] = [None] * len(places)
@@ -121,20 +125,51 @@ class JobBatches:
                 returned = self.inner.launch(lines, first)
             except Exception as error:  # a process was lost, and with it what others returned
                 problem = first_line(error)
-                self._wait([run_dir for run_dir, _ in places.values()])
+                returned = _returns_of(error) or returned
+                while any(map(is_held, run_dirs)):
+                    time.sleep(POLL_SECONDS)
+                if not any((run_dir / JOB).exists() for run_dir in run_dirs):
+                    raise _end(f"no job was started: {problem}") from error
         ended = {}
-        for (job, (run_dir, _)), one in zip(places.items(), returned, strict=True):
+        for (job, place), one in zip(places.items(), returned, strict=True):
+            if one is None and self.has_pool and not (place.run_dir / JOB).exists():
+                continue
             config, seconds = plan.config_of(job), time.perf_counter() - start
-            how = _describe(one) or _settle(run_dir, job, config.choices, seconds, problem)
+            how = _describe(one) or _settle(place.run_dir, job, config.choices, seconds, problem)
             is_done = how == DONE
-            result = read_result(run_dir) if is_done else None
-            ended[job] = Outcome(run_dir, config.cfg, how, is_done, result)
+            result = read_result(place.run_dir) if is_done else None
+            ended[job] = Outcome(place.run_dir, config.cfg, how, is_done, result)
         return ended
 
-    def _wait(self, run_dirs: Sequence[Path]) -> None:
-        """Wait for the jobs that still run after their launcher has given up."""
-        while any(map(is_held, run_dirs)):
-            time.sleep(POLL_SECONDS)
+    @property
+    def has_pool(self) -> bool:
+        """Whether the loss of a process means that jobs which wait for one are never begun."""
+        return type(self.inner).__name__ == "JoblibLauncher"
+
+
+def _returns_of(error: BaseException) -> list[JobReturn | None]:
+    """Wait for the jobs of submitit, whose launcher gives up at the first one that was lost.
+
+    Returns:
+        What each of them returned; empty for another launcher.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith("hydra_plugins.hydra_submitit_launcher"):
+            return [_return_of(job) for job in frame.f_locals.get("jobs", [])]
+    return []
+
+
+def _return_of(job: Any) -> JobReturn | None:
+    try:
+        returned: JobReturn = job.results()[0]
+        return returned
+    except Exception:  # also lost
+        return None
+
+
+def _end(message: str) -> SystemExit:
+    say_no_more()
+    return SystemExit(f"lit_optim: {escape(message)}")
 
 
 def _known(plan: SweepPlan, job: list[str]) -> Outcome:
@@ -158,9 +193,9 @@ def _settle(
 ) -> str:
     """Find out how a job ended whose launcher gave up, and record it where the run could not."""
     said = read_job(run_dir)
-    was_killed = said is not None and said.status == Status.RUNNING
-    code = KILLED if was_killed else FAILED
-    record = complete_job(run_dir, job_key(job), choices, code, seconds, message=problem)
+    if said is not None and said.status == Status.RUNNING:  # and it is not held
+        return Status.KILLED.value
+    record = complete_job(run_dir, job_key(job), choices, FAILED, seconds, message=problem)
     return DONE if record.is_done else record.message or record.status.value
 
 

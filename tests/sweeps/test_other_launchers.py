@@ -8,16 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 
+from lit_optim.config.check import to_plain
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.runs.locks import take_lock
+from lit_optim.runs.resume import find_own, write_fingerprint
 from lit_optim.sweeps import other_launchers
 from lit_optim.sweeps.other_launchers import JobBatches, jobs_at_a_time
+from tests.clients.conftest import import_client
+from tests.user_code import CUSTOM
 
 LINE = ["data=digits", "model=linear", "optimizer=adamw,sgd", "++seed=0,1"]
 JOBS = [["data=digits", "model=linear", f"optimizer={name}", f"++seed={seed}"]
@@ -118,8 +124,9 @@ def test_a_launcher_that_gives_up_loses_only_what_did_not_end(tmp_path):
     failed = [one.status == JobStatus.FAILED for one in returned]
     assert failed == [False, True, True, True]
     records = [json.loads((tmp_path / name / "job.json").read_text()) for name in NAMES]
-    assert [one["status"] for one in records] == ["completed", "killed", "failed", "failed"]
-    assert [one["exit_code"] for one in records] == [0, -9, 1, 1]
+    # what says that it runs and holds no lock was killed
+    assert [one["status"] for one in records] == ["completed", "running", "failed", "failed"]
+    assert [one["exit_code"] for one in records] == [0, None, 1, 1]
     assert records[2]["message"] == "a worker was lost"
 
 
@@ -140,6 +147,76 @@ def test_a_job_that_outlived_its_launcher_is_waited_for(tmp_path, monkeypatch):
         returned = batches.launch(JOBS, 0)
     assert inner.started == []
     assert [one._return_value for one in returned] == [0.5] * 4
+
+
+OWN = ("-m", *CUSTOM, "model.width=5", "logger=none", "trainer.enable_progress_bar=false")
+
+
+def ended(sweep_dir):
+    """What the runs of a sweep left, by their names, without times and places."""
+    found = {}
+    for run_dir in (path.parent for path in sorted(sweep_dir.glob("*/job.json"))):
+        job = json.loads((run_dir / "job.json").read_text())
+        result = run_dir / "result.json"
+        told = json.loads(result.read_text()) if result.exists() else {}
+        kept = {key: value for key, value in told.items() if key not in ("seconds", "run_dir")}
+        files = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()}
+        found[run_dir.name] = job["status"], job["message"], job["overrides"], kept, files
+    return found
+
+
+@pytest.mark.usefixtures("user_code")
+def test_joblib_leaves_what_the_basic_launcher_leaves(train, tmp_path):
+    """A run that is fine, one that diverges and one that fails, each in the same process."""
+    import_client("hydra_plugins.hydra_joblib_launcher")
+    left, tables = {}, {}
+    for name in ("basic", "joblib"):
+        more = (f"hydra/launcher={name}", f"hydra.sweep.dir={name}", "n_jobs=1")
+        done = train(*OWN, "model.crash=no,diverge,raise", *more)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "model.crash=raise: failed with code 1" in done.stdout
+        assert "\n  RuntimeError: my own mistake" in done.stdout
+        assert "full disk" not in done.stdout
+        assert (tmp_path / name / "report.html").exists()
+        left[name] = ended(tmp_path / name)
+        rows = [line.split() for line in done.stdout.splitlines()]
+        crashes = ("no", "diverge", "raise")
+        tables[name] = {row[0]: row[1] for row in rows if row and row[0] in crashes}
+    states = {name: status for name, (status, *_) in left["joblib"].items()}
+    assert states == {"model.crash=diverge": "diverged", "model.crash=no": "completed",
+                      "model.crash=raise": "failed"}  # fmt: skip
+    assert left["joblib"] == left["basic"]
+    assert tables["joblib"] == tables["basic"]
+    assert set(tables["joblib"]) == {"no", "diverge", "raise"}
+
+
+@pytest.mark.usefixtures("user_code")
+def test_a_sweep_of_submitit_is_resumed_by_another_launcher(train, tmp_path):
+    import_client("hydra_plugins.hydra_submitit_launcher")
+    line = (*OWN, "model.crash=diverge,raise", "hydra.sweep.dir=sweep")
+    done = train(*line, "hydra/launcher=submitit_local")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "model.crash=raise: failed with code 1" in done.stdout
+    before = ended(tmp_path / "sweep")
+    assert [status for status, *_ in before.values()] == ["diverged", "failed"]
+    again = train("-m", "resume=sweep", "allow=[user_code]", "hydra/launcher=basic")
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "1 of 2 runs are done already" in again.stderr
+    assert "no run can be started" not in again.stderr
+    assert ended(tmp_path / "sweep") == before
+
+
+def test_a_job_that_is_submitted_again_goes_on_from_its_checkpoint(tmp_path):
+    plain = to_plain(compose_config(["data=digits"]))
+    assert find_own(plain, tmp_path) is None
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    assert find_own(plain, tmp_path) is None  # whose it is nobody knows
+    write_fingerprint(tmp_path, plain)
+    assert find_own(plain, tmp_path) == tmp_path
+    assert find_own(plain | {"n_jobs": 3}, tmp_path) == tmp_path
+    assert find_own(plain | {"seed": 1}, tmp_path) is None
+    assert find_own(plain | {"resume": plain["resume"] | {"from": "x"}}, tmp_path) is None
 
 
 def test_jobs_at_a_time_share_the_cpus():
