@@ -6,6 +6,7 @@ import atexit
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
 from lit_optim.results.reading import read_result
+from lit_optim.runs.locks import read_holder
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.jobs import Job, describe_end, interrupt_jobs, record_end, start_job
 from lit_optim.sweeps.plan import SweepPlan
@@ -74,6 +76,7 @@ class ProcessLauncher(Launcher):
             self.plan = SweepPlan(self.config, self.compose, job_overrides, initial_job_idx)
             self.progress = SweepProgress(self.plan.jobs, self.console)
             self.running: list[Job] = []
+            self.awaited: set[Path] = set()
             self.outcomes: dict[tuple[str, ...], Outcome] = {}
             self._run_all()
         is_grid, earlier = is_basic_sweeper(self.config), self.results
@@ -135,7 +138,17 @@ class ProcessLauncher(Launcher):
                 self.running.append(started)
             elif not self._note_done(job):
                 waiting.append(job)
+                self._tell_waiting(job)
             self._check_signals()
+
+    def _tell_waiting(self, job: list[str]) -> None:
+        """Tell, once, that a process of an earlier start still runs in the directory of a job."""
+        run_dir = self.plan.run_dir(job)
+        if run_dir not in self.awaited:
+            self.awaited.add(run_dir)
+            who = read_holder(run_dir) or "a process"
+            message = escape(f"waiting for {who}, which still runs in {run_dir}")
+            self.console.print(message, soft_wrap=True, markup=False, highlight=False)
 
     def _note_done(self, job: list[str]) -> bool:
         """Note a job that an earlier start of the sweep has done, if it has."""

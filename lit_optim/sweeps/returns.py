@@ -109,7 +109,7 @@ def _value(result: Mapping[str, Any] | None, worst: float | None) -> float | Non
 def read_value(result: Mapping[str, Any]) -> float | None:
     """The value by which a run is judged; None if it has none."""
     value = result.get("value")
-    if not isinstance(value, int | float):  # of an earlier version
+    if not isinstance(value, int | float) or math.isnan(value):  # of an earlier version
         value = result["final"].get(result["monitor"], result["best"].get(result["monitor"]))
     return None if value is None else float(value)
 

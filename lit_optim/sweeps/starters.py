@@ -96,7 +96,7 @@ class JobStarter:
 
     def wait(self) -> None:
         """Wait for a moment, or until the server has news."""
-        if self._server is None:
+        if self._server is None or self._server.has_ended:  # there is no news from there
             time.sleep(POLL_SECONDS)
         else:
             select.select([self._server], [], [], POLL_SECONDS)

@@ -10,13 +10,14 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lit_optim.runs.job import own_record, read_job, write_job
 from lit_optim.runs.locks import HANDED_OVER, is_held, take_lock
 from lit_optim.runs.status import Status
-from lit_optim.sweeps import forked_jobs, processes
+from lit_optim.sweeps import forked_jobs, processes, starters
 from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
 from lit_optim.sweeps.jobs import Job, describe_end, interrupt_jobs, record_end
 from lit_optim.sweeps.processes import Order, start_anew
@@ -75,6 +76,9 @@ LOOK = """
         "buffering": sys.stdout.line_buffering, "recursion": sys.getrecursionlimit(),
     }, open("look.json", "w"), default=str)
 """
+
+#: The configuration of a run that can be forked.
+CPU = SimpleNamespace(trainer={"accelerator": "cpu", "devices": 1, "strategy": "auto"})
 
 
 @pytest.fixture
@@ -296,10 +300,9 @@ def test_a_server_that_was_killed_is_started_again(jobs, monkeypatch):
         return made[-1]
 
     starter = JobStarter(1, make)
-    cfg = type("Cfg", (), {"trainer": {"accelerator": "cpu", "devices": 1, "strategy": "auto"}})
 
     def run(name, code="print('it ran')"):
-        is_forked = starter.make_ready(cfg)
+        is_forked = starter.make_ready(CPU)
         job = jobs.start(lambda order: starter.start(order, is_forked), name, code)
         return is_forked, wait_for(job.poll), (jobs.where / name / "log.txt").read_text()
 
@@ -308,11 +311,25 @@ def test_a_server_that_was_killed_is_started_again(jobs, monkeypatch):
     made[0]._process.wait()
     assert run("second") == (True, 0, "imported\nit ran\n")
     assert len(made) == 2
-    assert starter.make_ready(cfg)
+    assert starter.make_ready(CPU)
     made[1]._process.kill()  # since it was found ready
     made[1]._process.wait()
     job = jobs.start(lambda order: starter.start(order, True), "third", "print('it ran')")
     assert wait_for(job.poll) == 0
+    starter.close()
+
+
+def test_no_news_is_awaited_from_a_server_that_has_ended(jobs, monkeypatch):
+    starter = JobStarter(1, JobServer)
+    assert starter.make_ready(CPU)
+    job = jobs.start(lambda order: starter.start(order, True), "job", "import time; time.sleep(60)")
+    starter._server._process.kill()
+    wait_for(lambda: job.poll() or starter._server.has_ended)
+    slept = []
+    monkeypatch.setattr(starters.time, "sleep", slept.append)
+    starter.wait()  # and not at once again and again, while the job runs
+    assert slept
+    os.kill(job.pid, signal.SIGKILL)
     starter.close()
 
 
@@ -321,11 +338,10 @@ def test_where_no_server_starts_each_job_is_a_new_process(jobs, monkeypatch):
     command = [sys.executable, str(jobs.where / "broken.py")]
     monkeypatch.setattr(forked_jobs, "own_command", lambda: command)
     starter = JobStarter(1, JobServer)
-    cfg = type("Cfg", (), {"trainer": {"accelerator": "cpu", "devices": 1, "strategy": "auto"}})
-    assert not starter.make_ready(cfg)
+    assert not starter.make_ready(CPU)
     job = jobs.start(lambda order: starter.start(order, False), "job", "print('ran')")
     assert wait_for(job.poll) == 0
-    assert not starter.make_ready(cfg)
+    assert not starter.make_ready(CPU)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +358,7 @@ def test_where_no_server_starts_each_job_is_a_new_process(jobs, monkeypatch):
 def test_only_a_single_process_on_the_cpu_is_forked(jobs, monkeypatch, trainer, is_forked):
     monkeypatch.setenv("DEVICES", "yes")  # that "auto" would use
     starter = JobStarter(1, JobServer)
-    assert starter.make_ready(type("Cfg", (), {"trainer": trainer})) is is_forked
+    assert starter.make_ready(SimpleNamespace(trainer=trainer)) is is_forked
     starter.close()
 
 

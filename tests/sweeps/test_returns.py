@@ -172,7 +172,7 @@ def test_the_end_of_a_job_that_could_not_write_it_is_written(sweep, tmp_path):
     assert sorted(started) == [1, 2]
 
 
-def test_a_job_that_outlived_its_launcher_is_awaited(sweep, tmp_path, monkeypatch):
+def test_a_job_that_outlived_its_launcher_is_awaited(sweep, tmp_path, monkeypatch, capsys):
     sweep([0, 1], {0: -9, 1: -9})
     held = take_lock(tmp_path / "s" / "seed=0")
     waits = iter(range(2))
@@ -184,6 +184,8 @@ def test_a_job_that_outlived_its_launcher_is_awaited(sweep, tmp_path, monkeypatc
     monkeypatch.setattr(Processes, "wait", wait)
     returned, started = sweep([0, 1], {0: 0, 1: 0})
     assert started == [1, 0]
+    told = f"waiting for process {os.getpid()}, which still runs in {tmp_path / 's' / 'seed=0'}"
+    assert capsys.readouterr().err.count(told) == 1
     assert [one.return_value for one in returned] == [0.0, 0.25]
 
 
