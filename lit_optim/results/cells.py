@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from lit_optim.results.data import Interval, Report, Row, Run, Setting
 from lit_optim.results.grouping import LR, SEED
-from lit_optim.results.statistics import interval
+from lit_optim.results.statistics import interval, median
 from lit_optim.runs.status import Status
 
 NONE = "-"
@@ -138,11 +138,12 @@ def run_table(report: Report) -> Table:
     columns.add(Heading("seed", "", True), [_text(run.seed) for run in runs])
     meaning = "how it ended"
     columns.add(Heading("status", meaning), [Cell(run.status.value) for run in runs])
-    columns.add(Heading(report.metric, "the last value", True), [_metric(r.value) for r in runs])
-    best = [_metric(run.best) for run in runs]
+    last = _metrics([run.value for run in runs])
+    columns.add(Heading(report.metric, "the last value", True), last)
+    best = _metrics([run.best for run in runs])
     columns.add(Heading(f"best {report.metric}", "of all validations", True), best)
     for name in dict.fromkeys(name for run in runs for name in run.tests):
-        cells = [_metric(run.tests.get(name, math.nan)) for run in runs]
+        cells = _metrics([run.tests.get(name, math.nan) for run in runs])
         columns.add(Heading(name, "", True), cells)
     cells = [_number(run.steps, format_steps(run.steps)) for run in runs]
     columns.add(Heading("steps", "updates made", True), cells)
@@ -195,8 +196,17 @@ def _number(value: float, text: str) -> Cell:
     return Cell(text, value)
 
 
-def _metric(value: float) -> Cell:
-    return Cell(format_value(value), value)
+def _metrics(values: Sequence[float]) -> list[Cell]:
+    """Values of a metric, most of them with as many digits as the middle one needs for four."""
+    sizes = [abs(value) for value in values if math.isfinite(value) and value]
+    middle = median(sizes)
+    unit = 10.0 ** (_exponent(middle) - 2) if sizes else math.nan
+    near = [middle / 100 < abs(value) < middle * 100 for value in values]
+    texts = [
+        format_value(v, unit if is_near else math.nan)
+        for v, is_near in zip(values, near, strict=True)
+    ]
+    return [Cell(text, value) for text, value in zip(texts, values, strict=True)]
 
 
 def _best(row: Row, key: str) -> Cell:

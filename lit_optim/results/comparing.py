@@ -223,7 +223,7 @@ def _ranked(rows: Sequence[Row]) -> list[Row]:
         replace(row, rank=place, is_tied=shared[place] > 1)
         for row, place in zip(known, ranks, strict=True)
     ]
-    return [*ranked, *(row for row in rows if row not in known)]
+    return [*ranked, *(row for row in rows if not math.isfinite(row.best.value.mean))]
 
 
 def _notes(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]:
@@ -237,6 +237,6 @@ def _notes(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]:
         notes.append(
             f"{repeated} runs repeat a seed of the same setting; the last one of each seed counts"
         )
-    if len(rows) > 1 and all(one.value.count == 1 for one in ended) and ended:
+    if sum(one.value.count for one in ended) == len(ended) > 1:
         notes.append("one run each: nothing can be told apart; several seeds could be")
     return notes

@@ -16,7 +16,7 @@ from lit_optim.results.data import History, Run
 from lit_optim.results.events import has_events, read_events
 from lit_optim.results.history import read_history
 from lit_optim.runs.job import JobRecord, is_number, is_text_list, is_text_mapping, parse_job
-from lit_optim.runs.layout import CONFIG, FINGERPRINT, HISTORY, JOB, OVERRIDES, RESULT
+from lit_optim.runs.layout import CONFIG, FINGERPRINT, HISTORY, HYDRA, JOB, OVERRIDES, RESULT
 from lit_optim.runs.locks import is_held
 from lit_optim.runs.resume import read_fingerprint
 from lit_optim.runs.short_names import by_key
@@ -66,10 +66,11 @@ def read_runs(directories: Sequence[Path]) -> Found:
     for path in places.values():
         told = len(notes)
         run = read_run(path, notes)
-        if len(notes) == told or _says_something(run):
+        is_whole = len(notes) == told and any((path / name).exists() for name in MARKS)
+        if is_whole or _says_something(run):  # else it is damaged, or has been removed meanwhile
             runs.append(run)
     if not runs:
-        raise UsageError(f"no run can be read: {notes[0]}")
+        raise UsageError(f"no run can be read: {', '.join(notes[:1]) or 'they are gone'}")
     return Found(runs, notes)
 
 
@@ -126,7 +127,7 @@ def read_run(run_dir: Path, notes: list[str]) -> Run:
         directory=run_dir,
         status=status,
         overrides=by_key(lines or ()),
-        choices=(job and job.choices) or result.get("choices") or {},
+        choices=(job and job.choices) or result.get("choices") or read_choices(run_dir),
         settings=settings,
         steps=_steps(result, history),
         seconds=_seconds(result, history),
@@ -194,6 +195,21 @@ def read_overrides(run_dir: Path) -> list[str] | None:
     if not is_text_list(lines):
         return None
     return [line for line in lines if not line.lstrip("+").startswith("resume.")]
+
+
+def read_choices(run_dir: Path) -> dict[str, str]:
+    """Read the choice of each group as Hydra keeps them; empty if they are unknown."""
+    try:
+        choices = read_yaml(run_dir / HYDRA)["hydra"]["runtime"]["choices"]
+    except (Unreadable, TypeError, LookupError):
+        return {}
+    if not isinstance(choices, dict):
+        return {}
+    return {
+        key: name
+        for key, name in choices.items()
+        if isinstance(key, str) and isinstance(name, str) and not key.startswith("hydra/")
+    }
 
 
 def read_histories(run_dir: Path, result: Mapping[str, Any], notes: list[str]) -> History:

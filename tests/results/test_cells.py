@@ -140,6 +140,14 @@ def test_the_table_of_runs_has_one_row_for_each():
     assert [cell.text for cell in cells.rows[4]][:5] == ["adamw", "0.1", "0", "diverged", "2.000"]
 
 
+def test_values_of_a_column_have_the_same_digits():
+    runs = seeds([0.1075, 0.09, 0.1525, 0.08, 1e30, NAN, 1e-9])
+    cells = run_table(compare(runs, "t"))
+    at = [heading.name for heading in cells.header].index("val/loss")
+    assert [row[at].text for row in cells.rows] == [
+        "0.1075", "0.0900", "0.1525", "0.0800", "1.000e+30", "-", "1.000e-09"]  # fmt: skip
+
+
 def test_names_are_what_differs():
     report = a_report()
     assert [name_row(report, row) for row in report.rows] == ["sgd", "adamw", "lion", "muon"]

@@ -115,6 +115,21 @@ def test_an_earlier_run_that_ended_without_a_finite_value_diverged(tmp_path, val
     assert (run.status, run.value) == (Status.DIVERGED, 2.5)
 
 
+def test_the_choices_of_an_earlier_run_are_those_that_hydra_kept(tmp_path):
+    run_dir = write_run(tmp_path, "r", LINE)
+    for name in ("job.json", "result.json"):
+        (run_dir / name).unlink()
+    assert read(run_dir)[0].choices == {}
+    (run_dir / ".hydra").mkdir()
+    file = run_dir / ".hydra" / "hydra.yaml"
+    file.write_text("hydra: {runtime: {choices: {optimizer: sgd, hydra/help: x, scheduler: null}}}")
+    assert read(run_dir)[0].choices == {"optimizer": "sgd"}
+    assert read(run_dir)[0].status is Status.KILLED
+    for text in ("", "3", "hydra: 3", "hydra: {runtime: {choices: [1]}}", "{"):
+        file.write_text(text)
+        assert read(run_dir)[0].choices == {}
+
+
 def test_a_diverged_run_says_its_worst_value_itself(tmp_path):
     run_dir = write_run(tmp_path, "r", LINE, math.nan, diverged=True)
     result = json.loads((run_dir / "result.json").read_text())
