@@ -258,23 +258,22 @@ def format_interval(found: Interval) -> str:
 
 def format_value(value: float, error: float = math.nan) -> str:
     """A value whose digits follow its error, which keeps two; of an unknown one four digits."""
+    is_known = 0 < error < math.inf
     if math.isnan(value):
         return NONE
-    if not math.isfinite(value) or (value == 0 and not error > 0):
+    if not math.isfinite(value) or (value == 0 and not is_known):
         return f"{value:g}"
-    if math.isfinite(error) and error > 0:
-        last = _exponent(float(f"{error:.1e}")) - 1  # rounded first: 0.0996 is 0.10
-    else:
-        last = _exponent(float(f"{value:.3e}")) - 3
-    largest = max(abs(value), error if error > 0 else 0.0)
-    first = _exponent(largest)
+    # rounded first: 0.0996 is 0.10
+    last = _exponent(error, 1) - 1 if is_known else _exponent(value, 3) - 3
+    first = max(_exponent(one) for one in (value, error if is_known else 0.0) if one)
     if -5 < first < 6:
         return f"{value:.{max(0, -last)}f}"
-    return f"{value / 10.0**first:.{max(0, first - last)}f}e{first:+03d}"
+    return f"{value:.{max(0, _exponent(value) - last)}e}"
 
 
-def _exponent(value: float) -> int:
-    return math.floor(math.log10(abs(value)))
+def _exponent(value: float, digits: int = 16) -> int:
+    """The power of ten of a value with so many digits after its first."""
+    return int(f"{value:.{digits}e}".partition("e")[2])
 
 
 def format_steps(steps: float) -> str:

@@ -35,19 +35,19 @@ def compare_all(
     target: float | str | None = AUTO,
     notes: Sequence[str] = (),
 ) -> list[Report]:
-    """A report for each metric that runs are judged by, that of most runs first.
+    """A report for each metric and direction that runs are judged by, that of most runs first.
 
     Runs that do not say by which metric are judged by the first.
     """
-    metrics = judged_by(runs)
-    if len(metrics) == 1:
-        return [compare(runs, title, metrics[0], by, target, notes)]
-    parts = {
-        metric: [run for run in runs if (run.monitor or metrics[0]) == metric] for metric in metrics
-    }
+    first = judged_by(runs)[0]
+    mode = _directions(runs, first)[0]
+    parts: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        parts.setdefault((run.monitor, run.mode) if run.monitor else (first, mode), []).append(run)
+    ordered = sorted(parts.items(), key=lambda part: (part[0] != (first, mode), -len(part[1])))
     return [
-        compare(part, title, metric, by, target, notes if metric == metrics[0] else ())
-        for metric, part in parts.items()
+        compare(part, title, metric, by, target, () if place else notes)
+        for place, ((metric, _), part) in enumerate(ordered)
     ]
 
 
@@ -70,11 +70,16 @@ def compare(
         notes: for the reader, to which others are added.
 
     Raises:
-        UsageError: the runs are judged by different metrics and none is given, no run has the
-            metric, or no run has a key.
+        UsageError: the runs are judged by different metrics and none is given, or by one in
+            different directions; no run has the metric, or a key.
     """
     metric = _check_metric(runs, metric)
-    mode = _direction(runs, metric)
+    mode, *others = _directions(runs, metric)
+    if others:
+        raise UsageError(
+            f"the runs disagree whether {printable(metric)} shall be low or high (mode=min, "
+            "mode=max); compare them apart"
+        )
     runs = _judge(runs, metric, mode)
     keys, groups = group_runs(runs)
     for key in by:
@@ -119,9 +124,10 @@ def _metrics(run: Run) -> list[str]:
     return [*run.finals, *run.history.metrics, *run.tests, *([run.monitor] if run.monitor else [])]
 
 
-def _direction(runs: Sequence[Run], metric: str) -> str:
+def _directions(runs: Sequence[Run], metric: str) -> list[str]:
+    """The modes by which runs are judged by a metric, that of most first; else by its name."""
     said = Counter(run.mode for run in runs if run.monitor == metric)
-    return said.most_common(1)[0][0] if said else infer_direction(metric) or "min"
+    return [mode for mode, _ in said.most_common()] or [infer_direction(metric) or "min"]
 
 
 def _judge(runs: Sequence[Run], metric: str, mode: str) -> list[Run]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lit_optim.errors import UsageError
+from lit_optim.metric_names import infer_direction
 from lit_optim.results.commands import command_of
 from lit_optim.results.data import History, Run
 from lit_optim.results.events import has_events, read_events
@@ -293,7 +294,8 @@ def _filled_in(run: Run) -> tuple[str, str]:
     settings = {key: run.settings.get(key) or found.get(key) for key in ("monitor", "mode")}
     monitor = settings["monitor"]
     monitor = monitor if isinstance(monitor, str) and monitor != "null" else ""
-    return monitor, "max" if settings["mode"] == "max" else "min"
+    mode = settings["mode"] or infer_direction(monitor)
+    return monitor, "max" if mode == "max" else "min"
 
 
 def _last_values(history: History) -> dict[str, float]:

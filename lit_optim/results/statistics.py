@@ -25,20 +25,32 @@ def interval(values: Sequence[float]) -> Interval:
     count = len(values)
     if not count or not all(map(math.isfinite, values)):
         return Interval(math.nan, math.nan, count)
-    mean = math.fsum(values) / count
+    exponent, scaled = _scale(values)
+    mean = math.ldexp(math.fsum(scaled) / count, exponent)
     if count < 2:
         return Interval(mean, math.nan, count)
-    return Interval(mean, _t_quantile(count - 1) * _standard_error(values), count)
+    error = statistics.stdev(scaled) / math.sqrt(count)
+    half = _t_quantile(count - 1) * error
+    try:
+        return Interval(mean, math.ldexp(half, exponent), count)
+    except OverflowError:
+        return Interval(mean, math.inf, count)
+
+
+def _scale(*samples: Sequence[float]) -> tuple[int, list[float]]:
+    """The exponent of a power of two, and the values divided by it: none is beyond 1.
+
+    A loss that explodes may be as large as a float can be, and sums of such would overflow.
+    """
+    values = [value for sample in samples for value in sample]
+    exponent = math.frexp(max(map(abs, values), default=0.0))[1]
+    return exponent, [math.ldexp(value, -exponent) for value in values]
 
 
 def _t_quantile(degrees: float) -> float:
     from scipy.special import stdtrit  # scipy.stats takes three times as long to import
 
     return float(stdtrit(degrees, 1 - LEVEL / 2))
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def differ(a: Sequence[float], b: Sequence[float], groups: int) -> bool:
@@ -55,12 +67,15 @@ def differ(a: Sequence[float], b: Sequence[float], groups: int) -> bool:
     """
     if min(len(a), len(b)) < 2 or not all(map(math.isfinite, (*a, *b))):
         return False
+    scaled = _scale(a, b)[1]
+    a, b = scaled[: len(a)], scaled[len(a) :]
     gap = abs(math.fsum(a) / len(a) - math.fsum(b) / len(b))
     first, second = statistics.variance(a) / len(a), statistics.variance(b) / len(b)
-    if first + second == 0:
+    both = first + second
+    if both == 0:
         return gap > 0
-    t = gap / math.sqrt(first + second)
-    degrees = (first + second) ** 2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
+    t = gap / math.sqrt(both)
+    degrees = 1 / ((first / both) ** 2 / (len(a) - 1) + (second / both) ** 2 / (len(b) - 1))
     from scipy.special import stdtr
 
     alone = 2 * float(stdtr(degrees, -t))  # of this pair, without regard to the others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 from lit_optim.errors import printable
 from lit_optim.results.data import Row, Run, Setting
@@ -63,12 +64,8 @@ def _end(setting: Setting, mode: str) -> float:
 
 def _round(value: float, mode: str) -> float:
     """A value of three digits that is not harder to reach."""
-    if value == 0:
-        return 0.0
-    unit = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1)
-    down = mode == "max"
-    whole = math.floor(value / unit) if down else math.ceil(value / unit)
-    return float(f"{whole * unit:.{DIGITS}g}")
+    rounding = ROUND_FLOOR if mode == "max" else ROUND_CEILING
+    return float(Context(prec=DIGITS, rounding=rounding).create_decimal_from_float(value))
 
 
 def steps_to(target: float, setting: Setting, mode: str) -> float:

@@ -11,6 +11,7 @@ import pytest
 
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
+from lit_optim.results.cells import choice_table, run_table
 from lit_optim.results.comparing import compare, compare_all
 from lit_optim.results.data import History, Run
 from lit_optim.results.lrs import default_lr
@@ -174,6 +175,31 @@ def test_different_metrics_are_not_compared():
     first, second = compare_all(runs, "t")
     assert (first.metric, len(first.runs)) == ("val/loss", 2)
     assert (second.metric, second.mode, len(second.runs)) == ("val/acc", "max", 1)
+
+
+def test_different_directions_are_not_compared():
+    runs = [*seeds([0.3, 0.3]), a_run(0.9, "sgd", mode="max"), a_run(0.5, "lion", monitor="")]
+    with pytest.raises(UsageError, match="disagree whether val/loss shall be low or high"):
+        compare(runs, "t")
+    first, second = compare_all(runs, "t")
+    assert (first.mode, len(first.runs), second.mode, len(second.runs)) == ("min", 3, "max", 1)
+
+
+LARGE = [1e308, -1e308, 1.7e308, 1e200, 1e-200, 1e-320, 5e-324, 0.0, 1.0, math.inf, math.nan]
+
+
+def test_no_value_of_a_float_is_too_large_or_too_small_to_compare():
+    for first in LARGE:
+        for second in LARGE:
+            runs = [
+                *seeds([first, second], curve=[1.0, second]),
+                *seeds([1.0, 2.0, first], optimizer="sgd", curve=[first]),
+            ]
+            runs[0] = replace(runs[0], status=Status.DIVERGED)
+            report = compare(runs, "t")
+            assert len(choice_table(report).rows) == 2
+            assert len(run_table(report).rows) == 5
+            compare(runs, "t", target=first)
 
 
 def test_another_metric_is_read_from_what_runs_logged():

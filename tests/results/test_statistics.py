@@ -31,6 +31,15 @@ def test_an_interval_is_that_of_student(seed):
     assert found.count == len(values)
 
 
+@pytest.mark.parametrize("power", [-1000, -200, 0, 200, 1020])
+def test_intervals_scale_with_their_values(power):
+    values = [0.5, 0.75, 0.625]
+    plain, scaled = interval(values), interval([math.ldexp(value, power) for value in values])
+    assert scaled.mean == math.ldexp(plain.mean, power)
+    assert scaled.half == math.ldexp(plain.half, power)
+    assert interval([1.7e308, -1.7e308]).half == math.inf
+
+
 def test_intervals_without_an_error_or_a_mean():
     assert interval([3.0]).mean == 3.0
     assert math.isnan(interval([3.0]).half)
