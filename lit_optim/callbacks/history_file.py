@@ -157,6 +157,7 @@ class HistoryFile(Callback):
     def _write(self, rows: Iterable[Mapping[str, str]]) -> None:
         header = {name: name for name in (*HISTORY_COLUMNS, *self._metrics)}
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, self._format([header, *rows]))
         except OSError as error:
             self._give_up(error)

@@ -156,7 +156,7 @@ def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Resum
         run_dir = run_dir_of(Path(where))
         _check_named(run_dir, where, now, settings)
     has_changed = read_fingerprint(run_dir) != now
-    if (run_dir / RESULT).is_file() and not has_changed:
+    if is_finished(run_dir) and not has_changed:
         return ResumableRun(run_dir, f"{run_dir} is finished; there is nothing left to do", True)
     if not any((run_dir / CHECKPOINTS).glob("*.ckpt")):
         if where == AUTO:
@@ -183,6 +183,16 @@ def find_own(plain: Mapping[str, Any], run_dir: Path) -> Path | None:
     if is_new and has_begun and read_fingerprint(run_dir) == run_fingerprint(plain):
         return run_dir
     return None
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run has its result. One that diverged may be resumed, such as with other code."""
+    if not (run_dir / RESULT).is_file():
+        return False
+    try:
+        return read_json_mapping(run_dir / RESULT).get("diverged") is not True
+    except Unreadable:
+        return True
 
 
 def _find_newest(now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path) -> Path | None:

@@ -13,7 +13,7 @@ from torch import nn
 import lit_optim
 from lit_optim import LBFGS, SGD
 from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
-from lit_optim.callbacks.nonfinite import MAX_STEPS_WITHOUT_LOSS, NonFinite
+from lit_optim.callbacks.nonfinite import MAX_STEPS_WITHOUT_LOSS, NonFinite, find_divergence
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.schedules.library import linear
@@ -242,3 +242,27 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path):
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 10
     assert all(torch.isfinite(value).all() for value in saved["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        ("loss", "the loss is not finite"),
+        ("weights", "the weights are not finite"),
+        ("none", None),
+    ],
+)
+def test_an_error_of_another_kind_may_come_of_divergence(tmp_path, bad, expected):
+    """A matrix that is not finite has no factors, before anybody looks at the loss."""
+
+    class Fails(Net):
+        def on_before_optimizer_step(self, optimizer):
+            if self.calls == 3:
+                if bad == "weights":
+                    self.net.weight.data.fill_(float("inf"))
+                torch.linalg.cholesky(-torch.eye(2))
+
+    module = Fails(bad=[2] if bad == "loss" else [])
+    with pytest.raises(torch.linalg.LinAlgError):
+        fit(module, tmp_path, "stop")
+    assert find_divergence(module.trainer) == expected

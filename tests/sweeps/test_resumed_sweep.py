@@ -19,13 +19,17 @@ LINE = [
 ]  # fmt: skip
 
 
+def is_done(path):
+    return json.loads(path.read_text())["status"] == "completed"
+
+
 def test_a_sweep_that_was_killed(tmp_path, train):
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *LINE],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*/*/optimizer=adamw/job.json")):
+    while not any(is_done(path) for path in tmp_path.glob("runs/*/*/optimizer=adamw/job.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,0 +1,211 @@
+"""What a run writes about itself, however it ends and whoever started it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import pickle
+import platform
+import socket
+import warnings
+
+import pytest
+
+from lit_optim.errors import Diverged, TrainingFailed, UsageError
+from lit_optim.runs.failures import Interrupted, JobFailed, describe_end, fail_job
+from lit_optim.runs.job import complete_job, own_record, parse_job, read_job, write_job
+from lit_optim.runs.locks import is_held, lock_run_dir
+from lit_optim.runs.log_file import print_summary
+from lit_optim.runs.recording import recording
+from lit_optim.runs.status import Status
+from lit_optim.untrusted import Unreadable
+from tests.user_code import CUSTOM
+
+LOG = logging.getLogger("lit_optim")
+
+
+class Local(Exception):
+    """Of the user's own, which no other process can read."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+        self.unpicklable = lambda: second
+
+
+#: An error, how a run ends with it, the exit code, the message, and the last line of the log.
+ENDS = [
+    (UsageError("a=1 is wrong"), "failed", 2, "a=1 is wrong", "lit_optim: a=1 is wrong"),
+    (TrainingFailed("no memory"), "failed", 1, "no memory", "lit_optim: no memory"),
+    (Diverged("not finite"), "diverged", 1, "not finite", "lit_optim: not finite"),
+    (Interrupted("at step 3", 143), "interrupted", 143, "at step 3", "lit_optim: at step 3"),
+    (KeyboardInterrupt(), "interrupted", 130, "interrupted", "lit_optim: interrupted"),
+    (SystemExit(3), "failed", 3, "it has called sys.exit with 3",
+     "lit_optim: it has called sys.exit with 3"),
+    (SystemExit("x\x1b[31m"), "failed", 1, "it has called sys.exit with 1: x\\x1b[31m",
+     "lit_optim: it has called sys.exit with 1: x\\x1b[31m"),
+    (Local("my own\nmistake", 2), "failed", 1, "Local: my own", "mistake"),
+    (RuntimeError(), "failed", 1, "RuntimeError", "RuntimeError"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "status", "code", "message", "last"), ENDS)
+def test_how_a_run_ended_is_written(tmp_path, error, status, code, message, last):
+    line = ["optimizer=sgd", "++seed=1", "hydra.run.dir=x", "++resume.from='y'"]
+
+    def work():
+        begun = json.loads((tmp_path / "job.json").read_text())
+        assert (begun["status"], begun["exit_code"]) == ("running", None)
+        assert is_held(tmp_path)
+        LOG.warning("on the way")
+        raise error
+
+    with pytest.raises(type(error)), recording(tmp_path, line, lambda: {"optimizer": "sgd"}):
+        work()
+    record = json.loads((tmp_path / "job.json").read_text())
+    assert record["overrides"] == ["optimizer=sgd", "++seed=1"]
+    assert record["choices"] == {"optimizer": "sgd"}
+    assert (record["status"], record["exit_code"]) == (status, code)
+    assert record["message"] == message
+    assert (record["host"], record["pid"]) == (socket.gethostname(), os.getpid())
+    assert record["seconds"] >= 0
+    assert record["versions"]["python"] == platform.python_version()
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert "on the way" in lines
+    assert lines[-1] == last
+    assert any("Traceback" in line for line in lines) == isinstance(error, RuntimeError | Local)
+    assert not is_held(tmp_path)
+
+
+@pytest.mark.parametrize(("error", "status", "code", "message", "last"), ENDS)
+def test_a_failed_job_crosses_processes_as_one_line(error, status, code, message, last):
+    failed = fail_job(error, describe_end(error))
+    other = pickle.loads(pickle.dumps(failed))
+    assert (type(other), str(other)) == (JobFailed, message)
+
+
+def test_the_log_has_what_is_logged_warned_and_printed_at_the_end(tmp_path, capsys):
+    shown = warnings.showwarning
+    with recording(tmp_path, [], dict):
+        logging.getLogger("of.another").error("said by another")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("take care", stacklevel=1)
+        print_summary([("optimizer", "sgd"), ("steps", "1,000")])
+    assert warnings.showwarning is shown
+    LOG.warning("said too late")
+    text = (tmp_path / "log.txt").read_text()
+    for part in ("said by another", "UserWarning: take care", "optimizer  sgd", "1,000"):
+        assert part in text
+    assert "too late" not in text
+    assert "optimizer  sgd" in capsys.readouterr().out
+    assert read_job(tmp_path).status == Status.COMPLETED
+
+
+def test_a_launcher_that_prints_into_the_log_needs_no_second_copy(tmp_path):
+    kept = os.dup(1)
+    try:
+        with (tmp_path / "log.txt").open("a") as file:
+            os.dup2(file.fileno(), 1)
+        with recording(tmp_path, [], dict):
+            LOG.error("once")
+            os.write(1, b"printed\n")
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert (tmp_path / "log.txt").read_text() == "printed\n"
+
+
+def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with recording(tmp_path / "run", [], dict):
+        LOG.warning("of rank 1")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_record_of_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
+    write_job(tmp_path, own_record(["seed=1"], {}, {}))
+    before = (tmp_path / "job.json").read_bytes()
+    refusal = pytest.raises(UsageError, match="another process is running there")
+    with lock_run_dir(tmp_path), refusal, recording(tmp_path, ["seed=2"], dict):
+        raise AssertionError
+    assert (tmp_path / "job.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(0, "completed"), (1, "failed"), (2, "failed"), (-9, "killed"), (130, "interrupted"),
+     (143, "interrupted")],
+)  # fmt: skip
+def test_a_record_of_an_earlier_version_still_reads(tmp_path, code, status):
+    """And what a launcher adds where a process ended without a word is the same."""
+    earlier = {"overrides": ["seed=1"], "exit_code": code, "seconds": 1.5, "choices": {"a": "b"}}
+    (tmp_path / "job.json").write_text(json.dumps(earlier))
+    read = parse_job(tmp_path)
+    assert (read.status.value, read.exit_code, read.seconds) == (status, code, 1.5)
+    write_job(tmp_path, own_record(["seed=1"], {"a": "b"}, {}))
+    added = complete_job(tmp_path, ["seed=1"], {"a": "b"}, code, 1.5, os.getpid(), "said")
+    assert added == parse_job(tmp_path)
+    assert (added.status.value, added.exit_code, added.seconds) == (status, code, 1.5)
+    assert (added.host, added.message) == (socket.gethostname(), "said")
+
+
+def test_a_launcher_does_not_contradict_the_run(tmp_path):
+    with pytest.raises(Diverged), recording(tmp_path, ["seed=1"], dict):
+        raise Diverged("not finite")
+    before = (tmp_path / "job.json").read_bytes()
+    complete_job(tmp_path, ["seed=1"], {}, 1, 9.0, os.getpid())
+    assert (tmp_path / "job.json").read_bytes() == before
+    of_earlier_start = complete_job(tmp_path, ["seed=1"], {}, -9, 9.0, os.getpid() + 1)
+    assert of_earlier_start.status == Status.KILLED
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[]", "", '{"overrides": []}', '{"overrides": [1], "exit_code": 0}',
+     '{"overrides": [], "exit_code": true}', '{"overrides": [], "exit_code": null}',
+     '{"overrides": [], "status": "odd"}', '{"overrides": [], "status": ["failed"]}'],
+)  # fmt: skip
+def test_a_record_that_says_nothing_is_refused(tmp_path, content):
+    (tmp_path / "job.json").write_text(content)
+    with pytest.raises(Unreadable):
+        parse_job(tmp_path)
+
+
+def test_a_run_without_loggers_that_diverges(train, tmp_path):
+    done = train("optimizer=sgd", "optimizer.lr=1e30", "data=digits", "model=mlp", "logger=none",
+                 "trainer.max_steps=20", "hydra.run.dir=here")  # fmt: skip
+    assert done.returncode == 1
+    line = "lit_optim: the loss is not finite at step 2"
+    assert done.stderr.splitlines()[-1] == line
+    here = tmp_path / "here"
+    assert (here / "log.txt").read_text().splitlines()[-1] == line
+    assert json.loads((here / "job.json").read_text())["status"] == "diverged"
+    result = json.loads((here / "result.json").read_text())
+    assert (result["diverged"], result["steps"], result["evaluations"]) == (True, 2, 2)
+    assert 0 <= result["value"] < 0.4  # the accuracy of guessing
+    [header] = csv.reader((here / "history.csv").open())
+    assert header == ["step", "seconds", "evaluations", "lr"]
+
+
+@pytest.mark.usefixtures("user_code")
+def test_a_sweep_in_one_process_goes_on_after_a_job_that_fails(train, tmp_path):
+    """Hydra's basic launcher: every job is a function call, and the end is that of all sweeps."""
+    line = [*CUSTOM, "model.width=5", "hydra.sweep.dir=sweep", "hydra/launcher=basic"]
+    done = train("-m", *line, "model.crash=no,raise,exit,infinite")
+    assert done.returncode == 1
+    names = {"no": "completed", "raise": "failed", "exit": "failed", "infinite": "diverged"}
+    for crash, status in names.items():
+        run_dir = tmp_path / "sweep" / f"model.crash={crash}"
+        assert read_job(run_dir).status.value == status
+        assert (run_dir / "result.json").exists() == (status != "failed")
+    assert "RuntimeError: my own mistake" in done.stdout
+    assert "it has called sys.exit with 3" in done.stdout
+    assert "model.crash=infinite:" not in done.stdout  # no failure
+    assert "HYDRA_FULL_ERROR" not in done.stderr
+    assert (tmp_path / "sweep" / "report.html").exists()
+    again = train("-m", *line, "model.crash=no,infinite", "resume=sweep")
+    assert again.returncode == 1  # the directory still has jobs that failed
+    assert "2 of 2 runs are done already" in again.stderr
