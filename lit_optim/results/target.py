@@ -65,7 +65,7 @@ def _end(setting: Setting, mode: str) -> float:
 def _round(value: float, mode: str) -> float:
     """A value of three digits that is not harder to reach."""
     rounding = ROUND_FLOOR if mode == "max" else ROUND_CEILING
-    return float(Context(prec=DIGITS, rounding=rounding).create_decimal_from_float(value))
+    return float(Context(prec=DIGITS, rounding=rounding).create_decimal(repr(value)))
 
 
 def steps_to(target: float, setting: Setting, mode: str) -> float:

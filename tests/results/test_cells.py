@@ -137,7 +137,7 @@ def test_the_table_of_runs_has_one_row_for_each():
     names = [heading.name for heading in cells.header]
     assert names[:5] == ["optimizer", "lr", "seed", "status", "val/loss"]
     assert len(cells.rows) == len(report.runs)
-    assert [cell.text for cell in cells.rows[4]][:5] == ["adamw", "0.1", "0", "diverged", "2.000"]
+    assert [cell.text for cell in cells.rows[4]][:5] == ["adamw", "0.1", "0", "diverged", "2.0000"]
 
 
 def test_values_of_a_column_have_the_same_digits():
