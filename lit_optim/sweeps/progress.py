@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -124,7 +123,8 @@ class SweepProgress:
 
     def _best(self) -> tuple[str, str] | None:
         """Return the label with the best mean over its seeds so far, and that mean."""
-        means = {label: statistics.fmean(values) for label, values in self._values.items()}
+        # divided first: the sum of huge values overflows
+        means = {k: sum(v / len(values) for v in values) for k, values in self._values.items()}
         if not means:
             return None
         label = min(means, key=lambda one: self._sign * means[one])

@@ -67,6 +67,15 @@ def test_a_run_that_diverged_is_a_result_and_never_the_best():
         assert progress.line(80).startswith("3/4 · best sgd 0.4 · 1 diverged · 1 failed")
 
 
+def test_huge_values_have_a_mean():
+    jobs = [[f"optimizer={name}", f"seed={seed}"] for name in ("sgd", "lion") for seed in (0, 1)]
+    progress, _ = sweep(jobs=jobs)
+    with progress:
+        for job in jobs[:2]:
+            progress.add_ended(job, "a", "done", result(1.5e308))
+        assert progress.line(80).startswith("2/4 · best sgd 1.5e+308")
+
+
 @pytest.mark.parametrize(("mode", "best"), [("min", "adamw"), ("max", "sgd")])
 def test_the_best_is_so_by_the_mean_over_seeds_and_by_the_mode(mode, best):
     jobs = [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
