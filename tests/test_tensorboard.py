@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -17,36 +16,27 @@ import urllib.request
 
 import pytest
 
-from lit_optim.errors import TrainingFailed
-from lit_optim.sweeps.records import record_sweep
 from tests.browser import open_browser
-from tests.lightning.test_hparams import start
+from tests.conftest import ROOT
 
 if os.name != "posix":
     pytest.skip("signals of POSIX", allow_module_level=True)
 
-#: Of a sweep; the last one diverges.
-JOBS = [
-    [f"optimizer={optimizer}", "optimizer.lr=0.01", f"seed={seed}"]
-    for optimizer in ("adamw", "sgd")
-    for seed in (0, 1)
+LINE = [
+    *("data=digits", "model=mlp", "trainer.max_steps=3", "trainer.enable_progress_bar=false"),
+    *("optimizer=adamw,sgd", "optimizer.lr=0.01,1e30", "seed=0,1"),  # half of them diverge
 ]
-DIVERGES = ["optimizer=sgd", "optimizer.lr=1e30", "seed=0"]
 RUNNING, SUCCESS, FAILURE = "STATUS_RUNNING", "STATUS_SUCCESS", "STATUS_FAILURE"
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    """Its directory, with what each run returned."""
-    directory = tmp_path_factory.mktemp("runs") / "sweep"
-    jobs = [*JOBS, DIVERGES]
-    names = {tuple(job): ",".join(job) for job in jobs}
-    line = ["optimizer=adamw,sgd", "optimizer.lr=0.01,1e30", "seed=0,1"]
-    record_sweep(directory, line, names)
-    results = [start(directory, *job, name=",".join(job)) for job in JOBS]
-    with contextlib.suppress(TrainingFailed):
-        start(directory, *DIVERGES, name=",".join(DIVERGES))
-    return directory, results
+def sweep(tmp_path_factory, forks):
+    """The directory of a sweep by Hydra's own launcher, which knows nothing of ours."""
+    place = tmp_path_factory.mktemp("runs")
+    argv = [str(ROOT / "train.py"), "-m", "hydra/launcher=basic", *LINE, "hydra.sweep.dir=sweep"]
+    done = forks.run(argv, place, dict(os.environ), 300)
+    assert done.returncode == 0, done.stderr
+    return place / "sweep"
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +44,10 @@ def page(sweep):
     """The address that `lit-optim board` prints, in a process that ends without a trace."""
     command = [sys.executable, "-c", "from lit_optim.cli import main; main()", "board"]
     with subprocess.Popen(
-        [*command, str(sweep[0])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, str(sweep)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         told = [process.stdout.readline() for _ in range(3)]
-        assert told[0].endswith("sweep: 5 runs\n"), process.stderr.read()
+        assert told[0].endswith("sweep: 8 runs\n"), process.stderr.read()
         url = told[1].strip()
         yield url
         process.send_signal(signal.SIGINT)
@@ -85,7 +75,7 @@ def session_groups(page):
     until = time.monotonic() + 60
     while True:
         groups = ask(page, "plugin/hparams/session_groups", **request)["sessionGroups"]
-        if sum(len(group["sessions"]) for group in groups) == 5 or time.monotonic() > until:
+        if sum(len(group["sessions"]) for group in groups) == 8 or time.monotonic() > until:
             return groups
         time.sleep(0.2)
 
@@ -102,24 +92,27 @@ def test_what_a_sweep_varies_are_the_columns_and_then_metrics(page):
 
 
 def test_seeds_are_a_row_with_their_means_and_runs_that_diverge_are_there(page, sweep):
-    groups = session_groups(page)
-    assert [len(group["sessions"]) for group in groups] == [2, 2, 1]
-    names = [group["name"] for group in groups]
-    assert all(re.fullmatch(r"\w+ (0.01|1e30) [0-9a-f]{6}", name) for name in names)
-    assert [name.split()[0] for name in names] == ["adamw", "sgd", "sgd"]
-    for place, group in enumerate(groups[:2]):
-        shown = {one["name"]["tag"]: one["value"] for one in group["metricValues"]}
-        results = sweep[1][2 * place : 2 * place + 2]
-        for stage in ("final", "test"):
-            assert getattr(results[0], stage)
-            for name in getattr(results[0], stage):
-                tag = f"~{name}" if stage == "test" else name
-                mean = statistics.fmean(getattr(result, stage)[name] for result in results)
-                assert shown[tag] == pytest.approx(mean, rel=1e-6)
+    groups = {(g["hparams"]["optimizer"], g["hparams"]["optimizer.lr"]): g
+              for g in session_groups(page)}  # fmt: skip
+    assert sorted(groups) == [("adamw", 0.01), ("adamw", 1e30), ("sgd", 0.01), ("sgd", 1e30)]
+    for (optimizer, lr), group in groups.items():
+        assert re.fullmatch(rf"{optimizer} (0.01|1e\+30) [0-9a-f]{{6}}", group["name"])
         assert group["hparams"]["seed"] == "0,1"
-        assert {session["status"] for session in group["sessions"]} == {SUCCESS}
-    assert groups[2]["sessions"][0]["status"] == FAILURE
-    assert groups[2]["hparams"]["optimizer.lr"] == 1e30
+        assert len(group["sessions"]) == 2
+        status = SUCCESS if lr == 0.01 else FAILURE
+        assert {session["status"] for session in group["sessions"]} == {status}
+        if status == FAILURE:
+            continue
+        shown = {one["name"]["tag"]: one["value"] for one in group["metricValues"]}
+        runs = sweep.glob(f"optimizer={optimizer},optimizer.lr=0.01,*/result.json")
+        results = [json.loads(path.read_text()) for path in runs]
+        assert len(results) == 2
+        for stage in ("final", "test"):
+            assert results[0][stage]
+            for name in results[0][stage]:
+                tag = f"~{name}" if stage == "test" else name
+                mean = statistics.fmean(result[stage][name] for result in results)
+                assert shown[tag] == pytest.approx(mean, rel=1e-6)
 
 
 def test_the_page_begins_with_losses_and_lr_and_has_short_names(page):
@@ -142,8 +135,9 @@ def test_the_page_begins_with_losses_and_lr_and_has_short_names(page):
         assert groups == ["lr", "plan", "train", "val", "~test"]  # no epoch, best or final
         names = tab.locator("runs-data-table").inner_text()
         assert re.findall(r"\w+ \S+ s\d", names) == [
-            *("adamw 0.01 s0", "adamw 0.01 s1", "sgd 0.01 s0", "sgd 0.01 s1", "sgd 1e30 s0")
-        ]
+            f"{optimizer} {lr} s{seed}"
+            for optimizer in ("adamw", "sgd") for lr in ("0.01", "1e+30") for seed in (0, 1)
+        ]  # fmt: skip
         tab.get_by_text("HPARAMS").click()
         tab.wait_for_selector("text=Trial ID")
         for text in ("optimizer.lr", "val/acc", "test/loss", "0,1"):
