@@ -30,7 +30,6 @@ from lit_optim.runs.failures import (
     FAILURE,
     USAGE_ERROR,
     End,
-    JobFailed,
     Recording,
     describe_end,
     fail_job,
@@ -96,8 +95,9 @@ def _run_sweep(run: Callable[[], object], sweep_dir: Path) -> None:
         if end.code not in (None, 0, FAILURE):
             raise  # interrupted
         has_failed = end.code == FAILURE  # Hydra has told why, of the first of them
-    except JobFailed:
-        has_failed = True
+    except Exception:  # with HYDRA_FULL_ERROR=1
+        end_sweep(sweep_dir)
+        raise
     if end_sweep(sweep_dir) or has_failed:
         sys.exit(FAILURE)
 

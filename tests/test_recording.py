@@ -10,9 +10,11 @@ import pickle
 import platform
 import socket
 import warnings
+from dataclasses import replace
 
 import pytest
 
+from lit_optim.app import _run_sweep
 from lit_optim.errors import Diverged, TrainingFailed, UsageError
 from lit_optim.runs.failures import Interrupted, JobFailed, describe_end, fail_job
 from lit_optim.runs.job import complete_job, own_record, parse_job, read_job, write_job
@@ -172,6 +174,35 @@ def test_a_record_that_says_nothing_is_refused(tmp_path, content):
     (tmp_path / "job.json").write_text(content)
     with pytest.raises(Unreadable):
         parse_job(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("how", "raised"),
+    [(None, SystemExit), (SystemExit(0), SystemExit), (SystemExit(1), SystemExit),
+     (JobFailed("no"), JobFailed), (RuntimeError("of a launcher"), RuntimeError)],
+)  # fmt: skip
+def test_the_end_of_a_sweep_is_told_whatever_hydra_did(tmp_path, capsys, how, raised):
+    record = own_record(["seed=0"], {}, {})
+    (tmp_path / "seed=0").mkdir()
+    write_job(tmp_path / "seed=0", replace(record, status=Status.FAILED, exit_code=1, message="x"))
+
+    def hydra():
+        if how is not None:
+            raise how
+
+    with pytest.raises(raised) as end:
+        _run_sweep(hydra, tmp_path)
+    assert raised is not SystemExit or end.value.code == 1
+    assert "seed=0: failed with code 1" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_sweep_without_a_table(tmp_path, capsys):
+    def hydra():
+        raise SystemExit(130)
+
+    with pytest.raises(SystemExit) as end:
+        _run_sweep(hydra, tmp_path)
+    assert (end.value.code, capsys.readouterr().out) == (130, "")
 
 
 def test_a_run_without_loggers_that_diverges(train, tmp_path):

@@ -34,7 +34,8 @@ def end_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
     try:
         show_sweep(sweep_dir, console)
     except Exception as error:  # what has failed is told in any case
-        _print(console, f"no report: {first_line(error)}")
+        has_any = any(record.is_done for record in found.values())
+        _print(console, f"no report: {first_line(error) if has_any else 'no run has a result'}")
     failed = {run_dir: record for run_dir, record in found.items() if not record.is_done}
     for run_dir, record in failed.items():
         said = record.message if record.status == Status.FAILED else ""
