@@ -13,7 +13,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from lit_optim import threads
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir
@@ -161,7 +163,8 @@ def ended(sweep_dir):
         told = json.loads(result.read_text()) if result.exists() else {}
         kept = {key: value for key, value in told.items() if key not in ("seconds", "run_dir")}
         files = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()}
-        found[run_dir.name] = job["status"], job["message"], job["overrides"], kept, files
+        overrides = sorted(job["overrides"])  # what is typed again comes last
+        found[run_dir.name] = job["status"], job["message"], overrides, kept, files
     return found
 
 
@@ -219,7 +222,20 @@ def test_a_job_that_is_submitted_again_goes_on_from_its_checkpoint(tmp_path):
     assert find_own(plain | {"resume": plain["resume"] | {"from": "x"}}, tmp_path) is None
 
 
-def test_jobs_at_a_time_share_the_cpus():
+def test_jobs_that_run_here_get_their_share_of_the_cpus(monkeypatch):
+    for name in (*threads.VARIABLES, threads.SHARE):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, "read_cpus", lambda: threads.Cpus(9, 9, 0.0))
+    before = dict(os.environ)
+    for name, share in (("LocalLauncher", "2"), ("SlurmLauncher", None), ("RayLauncher", None)):
+        config = OmegaConf.create({"hydra": {"launcher": {"_target_": f"somewhere.{name}"}}})
+        with other_launchers._share_of_cpus(config, 4):
+            assert os.environ.get("OMP_NUM_THREADS") == share
+            assert os.environ.get(threads.SHARE) == share
+        assert dict(os.environ) == before
+
+
+def test_jobs_at_a_time():
     def at_a_time(name, **keys):
         return jobs_at_a_time({"_target_": f"somewhere.{name}", **keys}, 3)
 
