@@ -48,8 +48,6 @@ class Signals(Callback):
             signal.signal(signal.SIGINT, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            signal.default_int_handler(number, frame)
         self.interrupted_at = time.monotonic()
         signal.signal(number, _exit_at_once)
 
