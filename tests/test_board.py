@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -17,7 +18,7 @@ from lit_optim.cli import main
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
 from lit_optim.programs import open_command
-from lit_optim.reports.board import Links, address, cards, find_runs, read_tags
+from lit_optim.reports.board import Links, address, cards, find_runs, has_desktop, read_tags
 from lit_optim.reports.run_names import name_runs
 
 DAY = "2026-11-28"
@@ -214,6 +215,26 @@ def test_the_line_of_a_run_can_be_pasted(path, tmp_path, monkeypatch):
     program, command, place = shlex.split(open_command(tmp_path / path))
     assert os.path.basename(program) == "lit-optim"
     assert (command, place) == ("board", path)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {}, False),
+        ("linux", {"DISPLAY": ":0"}, True),
+        ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ("linux", {"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "1"}, False),
+        ("darwin", {}, True),
+        ("darwin", {"SSH_TTY": "/dev/pts/1"}, False),
+    ],
+)
+def test_a_browser_opens_only_where_it_would_be_seen(platform, variables, expected, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "SSH_TTY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert has_desktop() == expected
 
 
 @pytest.mark.parametrize("name", ["events.out.tfevents.1", "x.tfevents"])

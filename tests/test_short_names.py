@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lit_optim.reports.run_names import name_runs
+from lit_optim.runs.hparams import describe_hparams
 from lit_optim.runs.short_names import by_key, find_sweep, read_swept, short_name
 
 
@@ -116,3 +117,38 @@ def test_numbered_directories_of_hydras_launchers_get_names(tmp_path):
     runs.append(tmp_path / "7")  # nothing is known of it
     (tmp_path / "7").mkdir()
     assert list(name_runs(tmp_path, runs).values()) == ["adamw s0", "lion s1", "..-x s2", "7"]
+
+
+def group(tmp_path, seed, lr=0.1, data_seed=None, typed=()):
+    plain = {
+        "monitor": "val/loss",
+        "seed": seed,
+        "optimizer": {"_target_": "x.AdamW", "lr": lr},
+        "data": {"seed": seed if data_seed is None else data_seed},
+    }
+    choices = {"optimizer": "adamw", "scheduler": "wsd"}
+    return describe_hparams(plain, choices, [f"seed={seed}", *typed], tmp_path, True).group
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path):
+    assert group(tmp_path, 0) == group(tmp_path, 1)  # the seed of the data follows
+    assert group(tmp_path, 0).startswith("adamw wsd ")
+    others = [
+        group(tmp_path, 0, lr=0.2),
+        group(tmp_path, 0, data_seed=3),
+        group(tmp_path, 4, typed=["data.seed=4"]),
+    ]
+    assert len({group(tmp_path, 0), *others}) == 4
+
+
+def test_in_a_sweep_a_column_has_numbers_or_what_was_typed(tmp_path):
+    write_ours(tmp_path, [], [["seed=0", "optimizer.lr=0.1", "optimizer=sgd"],
+                              ["seed=1", "optimizer.lr=null", "optimizer=adamw"]])  # fmt: skip
+    plain = {"monitor": "val/loss", "seed": 1, "optimizer": {"lr": None}, "batch": 3}
+    typed = ["seed=1", "optimizer.lr=null", "optimizer=adamw", "batch=3"]
+    found = describe_hparams(plain, {"optimizer": "adamw"}, typed, tmp_path / "job1", True)
+    assert found.shown == {"seed": "0,1", "optimizer.lr": "null", "optimizer": "adamw"}
+    assert found.values["seed"] == 1
+    assert found.values["batch"] == 3
+    assert found.domains["optimizer.lr"] == ["0.1", "null"]
+    assert found.is_in_sweep
