@@ -107,6 +107,9 @@ def _serve(pipe: Any, rank: int, size: int, store: str) -> None:
     import torch.distributed as dist
     from torch.distributed import device_mesh
 
+    from lit_optim.callbacks import ranks
+
+    ranks.PARENT = os.getppid()  # not that of the server which has imported it
     # each mesh has process groups with threads that look for messages until the process ends
     device_mesh.init_device_mesh = cache(device_mesh.init_device_mesh)
     torch.set_num_threads(1)
