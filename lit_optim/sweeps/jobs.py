@@ -93,7 +93,9 @@ def record_end(job: Job, code: int) -> JobRecord:
             job.run_dir, job.overrides, job.choices, code, seconds, job.process.pid, message
         )
     except OSError:  # a full disk: the job will run again
-        return JobRecord(job.overrides, code, job.choices, status_of_exit(code), message)
+        status = status_of_exit(code) if code else Status.FAILED
+        message = message or "how it ended could not be written"
+        return JobRecord(job.overrides, code, job.choices, status, message)
 
 
 def interrupt_jobs(running: Sequence[Job], signals: Sequence[int]) -> None:

@@ -132,13 +132,13 @@ def test_after_fifty_jobs_the_next_is_as_the_first(where):
     server = JobServer(1)
     server.await_ready(lambda: None)
     line = (*SMALL, "optimizer=adamw", "scheduler=wsd", "seed=1")
-    assert run(server.start, where / "first", *line) == 0
+    assert run(server.start, where / "before_fifty", *line) == 0
     for number in range(50):
         tiny = ("data=digits", "model=mlp", "trainer.max_steps=1", f"seed={number}",
                 "logger=none", f"optimizer={[*OPTIMIZERS, *MORE][number % 8]}")  # fmt: skip
         assert run(server.start, where / f"tiny{number}", *tiny) == 0
-    assert run(server.start, where / "last", *line) == 0
-    assert_same(tell(where / "last"), tell(where / "first"))
+    assert run(server.start, where / "behind_fifty", *line) == 0
+    assert_same(tell(where / "behind_fifty"), tell(where / "before_fifty"))
     server.close()
 
 

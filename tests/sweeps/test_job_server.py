@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lit_optim.runs import job as job_records
 from lit_optim.runs.job import own_record, read_job, write_job
 from lit_optim.runs.locks import HANDED_OVER, is_held, take_lock
 from lit_optim.runs.status import Status
@@ -408,6 +410,17 @@ def test_a_job_that_ends_without_a_word_has_failed(jobs, server):
     wait_for(lambda: process.poll() is not None)
     record = record_end(job, 0)  # os._exit(0) in the middle, by any library
     assert (record.status, describe_end(record)) == (Status.FAILED, "ended without a result")
+
+
+def test_a_job_whose_end_cannot_be_written_is_not_done(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_records, "write_job", full)
+    job = Job([], tmp_path, SimpleNamespace(pid=1), 0.0, {})
+    record = record_end(job, 0)
+    assert (record.is_done, describe_end(record)) == (False, "how it ended could not be written")
+    assert describe_end(record_end(job, -9)) == "killed by SIGKILL"
 
 
 def test_no_variable_of_the_server_is_seen_by_a_job(jobs, server):
