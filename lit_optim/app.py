@@ -30,9 +30,9 @@ from lit_optim.runs.failures import (
     FAILURE,
     USAGE_ERROR,
     End,
+    JobFailed,
     Recording,
     describe_end,
-    fail_job,
 )
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import find_own
@@ -157,7 +157,7 @@ def _end_job(error: BaseException, end: End) -> float:
         print(f"lit_optim: {end.message}", file=sys.stderr)
     else:
         traceback.print_exception(error)
-    raise fail_job(error, end) from None
+    raise JobFailed(end.message) from None  # the error itself may not cross processes
 
 
 def _end_run(error: BaseException, end: End) -> NoReturn:

@@ -16,7 +16,7 @@ import pytest
 
 from lit_optim.app import _run_sweep
 from lit_optim.errors import Diverged, TrainingFailed, UsageError
-from lit_optim.runs.failures import Interrupted, JobFailed, describe_end, fail_job
+from lit_optim.runs.failures import Interrupted, JobFailed, describe_end
 from lit_optim.runs.job import complete_job, own_record, parse_job, read_job, write_job
 from lit_optim.runs.locks import is_held, lock_run_dir
 from lit_optim.runs.log_file import print_summary
@@ -82,7 +82,7 @@ def test_how_a_run_ended_is_written(tmp_path, error, status, code, message, last
 
 @pytest.mark.parametrize(("error", "status", "code", "message", "last"), ENDS)
 def test_a_failed_job_crosses_processes_as_one_line(error, status, code, message, last):
-    failed = fail_job(error, describe_end(error))
+    failed = JobFailed(describe_end(error).message)
     other = pickle.loads(pickle.dumps(failed))
     assert (type(other), str(other)) == (JobFailed, message)
 

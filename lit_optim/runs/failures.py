@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import traceback
 from dataclasses import dataclass
 
@@ -91,24 +90,6 @@ def describe_end(error: BaseException) -> End:
     name = type(error).__name__
     message = line if line == name else printable(f"{name}: {line}")
     return End(Status.FAILED, FAILURE, message, is_explained=False)
-
-
-def fail_job(error: BaseException, end: End) -> Exception:
-    """The exception that a job of a sweep raises: the error itself, or its line.
-
-    An error of the user's own may not cross processes, and Hydra would print its traceback again.
-    """
-    failed = JobFailed(end.message)
-    failed.__cause__ = error if _is_picklable(error) else None
-    return failed
-
-
-def _is_picklable(error: BaseException) -> bool:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return False
-    return True
 
 
 def is_lightnings_complaint(error: Exception) -> bool:

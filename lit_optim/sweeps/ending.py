@@ -14,8 +14,8 @@ from lit_optim.runs.job import JobRecord, read_job
 from lit_optim.runs.layout import JOB, LOG
 from lit_optim.runs.locks import is_held
 from lit_optim.runs.status import Status
+from lit_optim.sweeps.jobs import describe_exit
 from lit_optim.sweeps.records import planned_jobs
-from lit_optim.system import signal_name
 
 TAIL_BYTES = 1 << 16
 
@@ -48,13 +48,11 @@ def end_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
 
 def describe(run_dir: Path, record: JobRecord) -> str:
     """Describe in a few words how a run ended."""
-    code = record.exit_code
-    if record.status == Status.KILLED and code is not None and code < 0:
-        return f"killed by {signal_name(-code)}"
     if record.status == Status.RUNNING:
         return "still running" if is_held(run_dir) else Status.KILLED.value
-    with_code = record.status == Status.FAILED and code is not None
-    return f"failed with code {code}" if with_code else record.status.value
+    if record.status in (Status.FAILED, Status.KILLED) and record.exit_code is not None:
+        return describe_exit(record.exit_code)
+    return str(record.status.value)
 
 
 def _read(sweep_dir: Path) -> dict[Path, JobRecord]:
