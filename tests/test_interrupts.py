@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_optim.callbacks.signals import MAX_WAIT_SECONDS, Signals, is_interrupted
+from lit_optim.callbacks.signals import MAX_WAIT_SECONDS, Signals, forget_sigterm, is_interrupted
 from lit_optim.interrupts import interruptible
 from tests.conftest import ROOT
 
@@ -109,20 +109,21 @@ def test_an_update_that_has_begun_is_made_first(monkeypatch):
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_a_child_of_a_run_ends_by_sigterm_as_any_process(monkeypatch):
-    """Such as a worker of a pool, which inherits the handlers, and is ended by SIGTERM."""
-    killed = []
-    signal.signal(signal.SIGTERM, lambda *args: killed.append("handled"))
-    with interruptible():
-        signals, trainer = hooks()
-        trainer.world_size = 1
-        signals.on_train_start(trainer, None)
-        monkeypatch.setattr(signals, "_pid", -1)  # we are the child
-        monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
-        signal.raise_signal(signal.SIGTERM)
-    assert killed == [(os.getpid(), signal.SIGTERM)]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert signals._terminate is None
+def test_a_child_of_a_run_ends_by_sigterm_as_any_process():
+    """Such as a worker of a pool, which inherits the handlers; this is called in each fork."""
+    from lightning.pytorch.trainer.connectors.signal_connector import _HandlersCompose
+
+    def own(number, frame):
+        raise AssertionError
+
+    signals, trainer = hooks()
+    for handler in (_HandlersCompose([own]), signals._make_sigterm_handler(trainer, own)):
+        signal.signal(signal.SIGTERM, handler)
+        forget_sigterm()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGTERM, own)
+    forget_sigterm()
+    assert signal.getsignal(signal.SIGTERM) is own
 
 
 @pytest.mark.usefixtures("_handlers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,9 +15,12 @@ from typing import Any
 
 from lit_optim.environment import is_first
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, variant_for
+from lit_optim.system import call_after_fork
 from lit_optim.training.lengths import has_reached_max_steps
 
 Handler = Callable[[int, "FrameType | None"], Any]
+#: Modules of the handlers of a run.
+OF_A_RUN = ("lightning.", "pytorch_lightning.", "lit_optim.")
 #: How long to wait for the end of an update of several batches.
 MAX_WAIT_SECONDS = 10.0
 
@@ -35,12 +39,10 @@ class Signals(Callback):
         self.interrupted_at: float | None = None
         self._terminated_at: float | None = None
         self._terminate: Callable[[], Any] | None = None  # Lightning's SIGTERM handler, postponed
-        self._pid = 0  # of the process that trains; its children inherit the handlers
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        self._pid = os.getpid()
         first = signal.getsignal(signal.SIGTERM)
         if callable(first):
             signal.signal(signal.SIGTERM, self._make_sigterm_handler(trainer, first))
@@ -53,10 +55,6 @@ class Signals(Callback):
 
     def _make_sigterm_handler(self, trainer: Trainer, first: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != self._pid:  # such as a worker of a pool
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-                return
             signal.signal(number, _exit_at_once)
             if trainer.world_size > 1:  # all ranks must react in the same way
                 first(number, frame)
@@ -133,3 +131,17 @@ def _exit_at_once(number: int, frame: FrameType | None) -> None:
     if is_first():
         print("\nlit_optim: ended at once", file=sys.stderr, flush=True)
     os._exit(128 + number)
+
+
+def forget_sigterm() -> None:
+    """Let SIGTERM end a child of a run, such as a worker of a pool, which inherits its handlers.
+
+    They only note the signal for the run, which the child is not: a pool would wait for it forever.
+    """
+    module = getattr(signal.getsignal(signal.SIGTERM), "__module__", None) or ""
+    if module.startswith(OF_A_RUN):
+        with contextlib.suppress(ValueError):  # forked by a thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+call_after_fork(forget_sigterm)
