@@ -104,7 +104,7 @@ def draw_sensitivity(axes: Any, report: Report, look: Look) -> None:
             [tick] = axes.plot(
                 row.default_lr, 0, color=style.color, transform=x_axis, zorder=5, **mark
             )
-            tag(tick, f"default-{place}")
+            tag(tick, f"row-{place}")
     set_lr_axis(axes)
     axes.set_xlabel("learning rate")
     finish_metric_axis(axes, report, window)

@@ -22,7 +22,7 @@ THEMED = {
     **{color: f"q{place}" for place, color in enumerate(SCALE)},
 }
 DROPPED = {"metadata", "style", "title"}
-MARK = re.compile(r"(run|row|default)-(\d+)(-hidden)?$")
+MARK = re.compile(r"(run|row)-(\d+)(-hidden)?$")
 FONT = re.compile(r"font: (?:(\d+) )?([\d.]+)px [^;]*")  # of matplotlib below 3.11
 FAMILY = re.compile(r"font-family: [^;]*;? ?")  # text has the font of the page
 NUMBER = re.compile(r"-?\d+\.\d{2,}")

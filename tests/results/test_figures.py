@@ -63,11 +63,10 @@ def test_sensitivity_has_a_dot_for_each_run(report):
             assert dot.get_ydata() == [min(run.value, high)]
             assert low < run.value
     for place, row in enumerate(report.rows):
-        [line] = tagged[f"row-{place}"]
+        line, tick = tagged[f"row-{place}"]
         means = {s.lr: s.value.mean for s in row.settings if math.isfinite(s.value.mean)}
         assert dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) == means
-        [tick] = tagged[f"default-{place}"]
-        assert tick.get_xdata() == [row.default_lr]
+        assert (tick.get_xdata(), tick.get_linestyle()) == ([row.default_lr], "None")
 
 
 def test_sensitivity_of_a_metric_that_rises(report):
@@ -91,7 +90,7 @@ def test_two_settings_of_one_lr_are_joined_by_the_better(report):
     row = replace(report.rows[0], settings=[*pair, *report.rows[0].settings[1:]])
     runs = [run for setting in row.settings for run in setting.runs]
     _, tagged = draw("sensitivity", replace(report, rows=[row], runs=runs))
-    [line] = tagged["row-0"]
+    line, _ = tagged["row-0"]
     assert line.get_ydata()[list(line.get_xdata()).index(lr)] == 0.4
 
 

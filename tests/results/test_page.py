@@ -189,6 +189,9 @@ def test_pointing_tells_the_run_and_its_command(sweep, visit):
     box = page.locator("#sensitivity .mark[data-run] use").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert page.locator("#tip").is_visible()
+    page.mouse.down()
+    page.mouse.up()
+    assert page.evaluate("document.activeElement.id").startswith("run-")
 
 
 def test_rows_link_their_directories(visit, tmp_path):
@@ -254,6 +257,7 @@ def test_a_phone_scrolls_down_only(sweep, visit):
     labels = page.locator("#sensitivity svg").bounding_box()
     assert labels["width"] <= 400
     page.locator("#sensitivity .mark[data-run] use").first.tap(force=True)
+    assert page.locator("#tip").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 

@@ -201,7 +201,9 @@
   }
   document.addEventListener("pointerover", point);
   document.addEventListener("pointermove", (event) => { if (!tip.hidden) point(event); });
-  document.addEventListener("pointerleave", () => { show(null, null); tip.hidden = true; });
+  document.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch") { show(null, null); tip.hidden = true; }
+  });
   document.addEventListener("focusin", (event) => {
     if (event.target.matches(":focus-visible")) point(event);
   });
@@ -210,6 +212,7 @@
   });
   for (const figure of all("svg.figure"))
     figure.addEventListener("click", (event) => { // to the row, where its command can be copied
+      if (event.pointerType === "touch") return; // the first touch is how to point
       const found = find(event.target);
       const row = found && document.getElementById(found.join("-"));
       if (!row || row.hidden) return;
