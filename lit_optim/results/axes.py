@@ -60,6 +60,16 @@ def finish_metric_axis(axes: Any, report: Report, window: Window, before: str = 
     axes.grid(axis="y")
     if math.isfinite(report.target) and window.holds(report.target):
         axes.axhline(report.target, linewidth=0.8, linestyle=(0, (2, 2)), color=TARGET_COLOR)
-        style = {"size": "small", "color": TARGET_COLOR, "ha": "right", "va": "bottom"}
-        place = (1.0, report.target)
-        tag(axes.annotate("target", place, xycoords=("axes fraction", "data"), **style), "label")
+        is_high = window.share(report.target) > 0.9
+        label = axes.annotate(
+            "target",
+            (1.0, report.target),
+            (-2, -2 if is_high else 2),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            fontsize="small",
+            color=TARGET_COLOR,
+            horizontalalignment="right",
+            verticalalignment="top" if is_high else "bottom",
+        )
+        tag(label, "label")

@@ -123,7 +123,7 @@ def _draw_dot(
     style = style_of(place)
     marker: str | int = "x"
     if run.status is Status.DIVERGED:
-        y = window.high if report.mode == "min" else window.low
+        y = window.hold(math.inf if report.mode == "min" else -math.inf)
     elif math.isfinite(run.value):
         y = window.hold(run.value)
         beyond = 10 if run.value > window.high else 11  # carets that point up and down

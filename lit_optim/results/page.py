@@ -204,7 +204,9 @@ def _table(
         about = f' title="{_text(meaning)}"' if meaning else ""
         head.append(f'<th scope="col"{about}><button type="button">{_text(title)}</button></th>')
         label = _text(f"filter {title}")
-        filters.append(f'<td><input type="search" aria-label="{label}" placeholder="filter"></td>')
+        filters.append(
+            f'<td><input type="search" size="1" aria-label="{label}" placeholder="filter"></td>'
+        )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
         f'<table id="{name}"><caption class="sr">{caption}</caption><thead>'

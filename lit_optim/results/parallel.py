@@ -159,13 +159,7 @@ def _rank(run: Run, is_min: bool) -> float:
 def _height_of(run: Run, window: Window, mode: str) -> float:
     if run.status is Status.DIVERGED:
         return 1.0 if mode == "min" else 0.0
-    return _share(window.hold(run.value), window)
-
-
-def _share(value: float, window: Window) -> float:
-    if window.is_log:
-        return math.log(value / window.low) / math.log(window.high / window.low)
-    return (value - window.low) / (window.high - window.low)
+    return window.share(window.hold(run.value))
 
 
 def _ticks(window: Window) -> list[tuple[float, str]]:
@@ -173,7 +167,7 @@ def _ticks(window: Window) -> list[tuple[float, str]]:
 
     locator = LogLocator(subs=(1.0, 3.0)) if window.is_log else MaxNLocator(6)
     ticks = locator.tick_values(window.low, window.high)
-    return [(_share(tick, window), format_number(tick)) for tick in ticks if window.holds(tick)]
+    return [(window.share(tick), format_number(tick)) for tick in ticks if window.holds(tick)]
 
 
 def _draw_axis(axes: Any, x: int, ticks: Sequence[tuple[float, str]], look: Look) -> None:

@@ -16,6 +16,11 @@ from lit_optim.runs.status import Status
 MOST_POINTS = 160
 #: An axis ends at this many times the distance from the best value to the third quartile.
 REACH = 3.0
+#: ... or at the worst value, if that is no further away than this many times as far.
+NEAR = 2.0
+#: The room between the best value and the end of an axis, and that of values drawn at its edge, as
+#: shares of the axis.
+MARGIN, EDGE = 0.07, 0.035
 #: Positive values that span more than this factor get a logarithmic axis.
 LOG_SPAN = 50.0
 
@@ -130,8 +135,20 @@ class Window:
     is_log: bool
 
     def hold(self, value: float) -> float:
-        """Return the value, or the limit beyond which it is."""
-        return min(max(value, self.low), self.high)
+        """Return the value, or a place just within the limit beyond which it is."""
+        return min(max(value, self.at(EDGE)), self.at(1 - EDGE))
+
+    def at(self, share: float) -> float:
+        """Return what is at a share of the axis from its lower limit."""
+        if self.is_log:
+            return math.exp(math.log(self.low) + share * math.log(self.high / self.low))
+        return self.low + share * (self.high - self.low)
+
+    def share(self, value: float) -> float:
+        """Return where a value is on the axis, from 0 to 1."""
+        if self.is_log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
     def holds(self, value: float) -> bool:
         """Whether it is within the limits."""
@@ -146,13 +163,14 @@ def choose_window(values: Sequence[float], mode: str) -> Window:
     third = math.ceil(0.75 * (len(finite) - 1))
     is_log = mode == "min" and finite[0] > 0 and finite[third] / finite[0] > LOG_SPAN
     scale = [math.log(value) for value in finite] if is_log else finite
-    if mode == "min":
-        quartile = scale[third]
-        low, high = scale[0], min(scale[-1], scale[0] + REACH * (quartile - scale[0]))
-    else:
-        quartile = scale[-1 - third]
-        low, high = max(scale[0], scale[-1] - REACH * (scale[-1] - quartile)), scale[-1]
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    best, quartile, worst = scale[0], scale[third], scale[-1]
+    if mode == "max":
+        best, quartile, worst = scale[-1], scale[-1 - third], scale[0]
+    end = best + REACH * (quartile - best)
+    if abs(worst - best) <= NEAR * abs(end - best):
+        end = worst
+    low, high = min(best, end), max(best, end)
+    margin = MARGIN * (high - low) or 0.05 * abs(high) or 0.05
     low, high = low - margin, high + margin
     return Window(math.exp(low), math.exp(high), True) if is_log else Window(low, high, False)
 

@@ -58,9 +58,9 @@ def test_sensitivity_has_a_dot_for_each_run(report):
         assert dot.get_xdata() == [float(run.overrides["optimizer.lr"])]
         if run.status is Status.DIVERGED:
             assert dot.get_marker() == "x"
-            assert dot.get_ydata() == [high]
+            assert dot.get_ydata() == [pytest.approx(high - 0.035 * (high - low))]
         else:
-            assert dot.get_ydata() == [min(run.value, high)]
+            assert dot.get_ydata() == [min(run.value, high - 0.035 * (high - low))]
             assert low < run.value
     for place, row in enumerate(report.rows):
         line, tick = tagged[f"row-{place}"]
@@ -77,7 +77,8 @@ def test_sensitivity_of_a_metric_that_rises(report):
     rising = replace(report, rows=[row], runs=runs, mode="max")
     axes, tagged = draw("sensitivity", rising)
     [lost], [best] = tagged["run-6"], tagged["run-5"]
-    assert lost.get_ydata() == [axes.get_ylim()[0]]
+    low, high = axes.get_ylim()
+    assert lost.get_ydata() == [pytest.approx(low + 0.035 * (high - low))]
     assert best.get_ydata() == [0.5]
 
 

@@ -90,7 +90,9 @@ def test_window_leaves_out_what_is_far_off():
     losses = [0.30, 0.31, 0.33, 0.35, 0.40, 900.0]
     window = choose_window(losses, "min")
     assert window.holds(0.40)
-    assert window.hold(900.0) == window.high < 1
+    assert 0.40 < window.hold(900.0) < window.high < 1
+    near = choose_window([0.30, 0.31, 0.33, 0.35, 0.40, 0.60], "min")  # would be cut off narrowly
+    assert near.hold(0.60) == 0.60
     mirrored = choose_window([-loss for loss in losses], "max")
     assert (mirrored.low, mirrored.high) == pytest.approx((-window.high, -window.low))
     assert choose_window([1e-6, 1e-3, 1.0], "min").is_log
