@@ -45,7 +45,7 @@ def main() -> None:
             page.wait_for_timeout(300)
         taken = page.screenshot()
         browser.close()
-    Image.open(io.BytesIO(taken)).quantize(256, method=2).save(args.png, optimize=True)
+    Image.open(io.BytesIO(taken)).convert("RGB").save(args.png, optimize=True)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,16 @@ from lit_optim.runs.status import Status
 #: Points of a curve; more cannot be told apart in a figure of this size.
 MOST_POINTS = 160
 #: An axis ends at this many times the distance from the best value to the third quartile.
-REACH = 3.0
+REACH = 1.5
 #: ... or at the worst value, if that is no further away than this many times as far.
 NEAR = 2.0
 #: The room between the best value and the end of an axis, and that of values drawn at its edge, as
 #: shares of the axis.
 MARGIN, EDGE = 0.07, 0.035
 #: Positive values that span more than this factor get a logarithmic axis.
-LOG_SPAN = 50.0
+LOG_SPAN = 10.0
+
+LARGEST_LOG = 700.0
 
 Floats = NDArray[np.float64]
 
@@ -172,7 +174,9 @@ def choose_window(values: Sequence[float], mode: str) -> Window:
     low, high = min(best, end), max(best, end)
     margin = MARGIN * (high - low) or 0.05 * abs(high) or 0.05
     low, high = low - margin, high + margin
-    return Window(math.exp(low), math.exp(high), True) if is_log else Window(low, high, False)
+    if is_log:
+        return Window(math.exp(low), math.exp(min(high, LARGEST_LOG)), True)
+    return Window(low, high, False)
 
 
 def values_of_runs(report: Report) -> list[float]:
