@@ -67,7 +67,7 @@ def _miss_lrs(report: Report) -> str:
 
 
 def _is_drawable(lr: float) -> bool:
-    return math.isfinite(lr) and lr > 0
+    return 1e-30 < lr < 1e30
 
 
 def draw_sensitivity(axes: Any, report: Report, look: Look) -> None:
@@ -92,7 +92,7 @@ def draw_sensitivity(axes: Any, report: Report, look: Look) -> None:
             for run in setting.runs:
                 _draw_dot(axes, run, setting.lr, window, report, place, index, look)
         xs = sorted(means)
-        ys = [means[x] for x in xs]
+        ys = window.tame([means[x] for x in xs])
         [line] = axes.plot(
             xs, ys, color=style.color, linestyle=style.dashes, zorder=3 if style.is_shown else 2
         )
@@ -155,23 +155,27 @@ def _miss_curves(report: Report) -> str:
 def draw_curves(axes: Any, report: Report, look: Look) -> None:
     """Draw the metric of the best setting of each row during training: mean and range of seeds."""
     index = index_runs(report)
+    curves = [average_curves(row.best.runs, report.metric) for row in report.rows]
     later: list[float] = []  # values after a tenth of the run, by which the axis is chosen
+    for drawn in filter(None, curves):
+        skipped = len(drawn.steps) // 10
+        later += [*drawn.low[skipped:], *drawn.high[skipped:]]
+    window = choose_window(later, report.mode)
     for place, row in reversed(list(enumerate(report.rows))):
         style = style_of(place)
-        curve = average_curves(row.best.runs, report.metric)
+        curve = curves[place]
         if curve is None:
             continue
-        skipped = len(curve.steps) // 10
-        later += [*curve.low[skipped:], *curve.high[skipped:]]
         if curve.runs > 1 and style.is_shown:
+            low, high = window.tame(curve.low), window.tame(curve.high)
             band = axes.fill_between(
-                curve.steps, curve.low, curve.high, color=style.color, alpha=0.16, linewidth=0
+                curve.steps, low, high, color=style.color, alpha=0.16, linewidth=0
             )
             tag(band, f"row-{place}")
         order = 3 if style.is_shown else 2
         [line] = axes.plot(
             curve.steps,
-            curve.mean,
+            window.tame(curve.mean),
             color=style.color,
             linestyle=style.dashes,
             marker=style.marker if style.is_shown else None,
@@ -181,6 +185,7 @@ def draw_curves(axes: Any, report: Report, look: Look) -> None:
         tag(line, f"row-{place}")
         for run in row.best.runs:
             steps, values = read_curve(run, report.metric)
+            values = window.tame(values)
             if not look.has_legend and len(steps) > 1:  # shown by the page when one points at it
                 [own] = axes.plot(steps, values, color=style.color, linewidth=1.2, zorder=order)
                 tag(own, f"run-{index[run.directory]}-hidden")
@@ -191,7 +196,7 @@ def draw_curves(axes: Any, report: Report, look: Look) -> None:
     axes.set_xlabel("updates")
     axes.xaxis.set_major_formatter(lambda x, _: format_number(x))
     axes.margins(x=0.01)
-    finish_metric_axis(axes, report, choose_window(later, report.mode))
+    finish_metric_axis(axes, report, window)
 
 
 def _miss_trials(report: Report) -> str:
@@ -202,19 +207,18 @@ def _miss_trials(report: Report) -> str:
 
 def draw_best_of(axes: Any, report: Report, look: Look) -> None:
     """Draw the expected best of k settings of each row, tried in random order."""
-    ends: list[float] = []
-    longest = 1
-    for place, row in reversed(list(enumerate(report.rows))):
-        style = style_of(place)
-        found = expect_best(values_of_trials(row), report.mode)
+    found_of = [expect_best(values_of_trials(row), report.mode) for row in report.rows]
+    ends = [value for found in found_of for value in (*found[len(found) // 4 :], *found[-1:])]
+    window = choose_window(ends, report.mode)
+    longest = max(map(len, found_of), default=1)
+    for place, found in reversed(list(enumerate(found_of))):
         if not found:
             continue
-        ends += found[len(found) // 4 :] + found[-1:]
-        longest = max(longest, len(found))
+        style = style_of(place)
         few = len(found) <= 20
         [line] = axes.plot(
             range(1, len(found) + 1),
-            found,
+            window.tame(found),
             color=style.color,
             linestyle=style.dashes,
             marker=style.marker if style.is_shown else None,
@@ -225,7 +229,7 @@ def draw_best_of(axes: Any, report: Report, look: Look) -> None:
     axes.set_xlabel("trials")
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=8)
     axes.set_xlim(1 - 0.03 * longest, longest * 1.03)
-    finish_metric_axis(axes, report, choose_window(ends, report.mode), "expected best ")
+    finish_metric_axis(axes, report, window, "expected best ")
 
 
 DRAWINGS = (

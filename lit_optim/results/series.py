@@ -24,7 +24,9 @@ MARGIN, EDGE = 0.07, 0.035
 #: Positive values that span more than this factor get a logarithmic axis.
 LOG_SPAN = 10.0
 
-LARGEST_LOG = 700.0
+LARGEST_LOG = 690.0
+#: Beyond this a value is as good as infinite: sums of such values would not be finite.
+HUGE = 1e100
 
 Floats = NDArray[np.float64]
 
@@ -56,7 +58,7 @@ def read_curve(run: Run, metric: str) -> tuple[Floats, Floats]:
     steps, values = steps[:length], values[:length]
     kept = np.isfinite(steps) & np.isfinite(values)
     steps, first = np.unique(steps[kept], return_index=True)
-    return steps, values[kept][first]
+    return steps, np.clip(values[kept][first], -HUGE, HUGE)
 
 
 def average_curves(runs: Sequence[Run], metric: str) -> Curve | None:
@@ -119,7 +121,8 @@ def expect_best(values: Sequence[float], mode: str, most: int = MOST_POINTS) -> 
 
 def values_of_trials(row: Row) -> list[float]:
     """Return the mean over the seeds of each setting of a row that has one."""
-    return [s.value.mean for s in row.settings if math.isfinite(s.value.mean)]
+    means = (setting.value.mean for setting in row.settings)
+    return [min(max(mean, -HUGE), HUGE) for mean in means if math.isfinite(mean)]
 
 
 @dataclass(frozen=True)
@@ -143,14 +146,23 @@ class Window:
     def at(self, share: float) -> float:
         """Return what is at a share of the axis from its lower limit."""
         if self.is_log:
-            return math.exp(math.log(self.low) + share * math.log(self.high / self.low))
+            low, high = math.log(self.low), math.log(self.high)
+            return math.exp(low + share * (high - low))
         return self.low + share * (self.high - self.low)
 
     def share(self, value: float) -> float:
         """Return where a value is on the axis, from 0 to 1."""
         if self.is_log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            low, high = math.log(self.low), math.log(self.high)
+            return (math.log(value) - low) / (high - low)
         return (value - self.low) / (self.high - self.low)
+
+    def tame(self, values: Sequence[float] | Floats) -> Floats:
+        """Return the values of a line, none so far off that it cannot be drawn."""
+        if self.is_log:
+            return np.clip(values, self.low / 1e4, self.high * 1e4)
+        far = 100 * (self.high - self.low)
+        return np.clip(values, self.low - far, self.high + far)
 
     def holds(self, value: float) -> bool:
         """Whether it is within the limits."""
@@ -159,7 +171,7 @@ class Window:
 
 def choose_window(values: Sequence[float], mode: str) -> Window:
     """Choose limits that show the good values well, whatever the worst ones are."""
-    finite = sorted(value for value in values if math.isfinite(value))
+    finite = sorted(value for value in values if abs(value) < HUGE)
     if not finite:
         return Window(0.0, 1.0, False)
     third = math.ceil(0.75 * (len(finite) - 1))
@@ -175,7 +187,7 @@ def choose_window(values: Sequence[float], mode: str) -> Window:
     margin = MARGIN * (high - low) or 0.05 * abs(high) or 0.05
     low, high = low - margin, high + margin
     if is_log:
-        return Window(math.exp(low), math.exp(min(high, LARGEST_LOG)), True)
+        return Window(math.exp(max(low, -LARGEST_LOG)), math.exp(min(high, LARGEST_LOG)), True)
     return Window(low, high, False)
 
 

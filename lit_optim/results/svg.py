@@ -113,9 +113,9 @@ def _translate(element: ElementTree.Element, name: str, styles: Styles) -> None:
 
 
 def _drawn_paths(element: ElementTree.Element) -> Iterator[ElementTree.Element]:
-    """The element, if it draws a line by itself, not by repeating a marker."""
+    """The element, if it draws a line within the frame by itself, not by repeating a marker."""
     children = list(element)
-    if children and _plain(children[0].tag) == "path":
+    if children and _plain(children[0].tag) == "path" and children[0].get("d"):
         yield element
 
 

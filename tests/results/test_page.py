@@ -360,6 +360,30 @@ def test_reports_with_little_in_them(visit, tmp_path):
         assert page.locator("#runs tbody tr").count() == len(report.runs)
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1e308, 1e200, -1e200, 1e-320),
+        (1e308, 1e308, 1e308, 1e308),
+        (1e-320, 1e-300, 1.0, 1e308),
+        (-1e308, -1e308, 0.0, 1e308),
+        (0.0, 0.0, 0.0, 0.0),
+    ],
+)
+def test_values_of_any_size_are_drawn(tmp_path, values, mode):
+    settings = []
+    for place, value in enumerate(values):
+        lr = (1e-308, 1e-3, 1e-2, 1e308)[place]
+        run = make_run(tmp_path / str(place), {"optimizer.lr": f"{lr:g}"}, value)
+        settings.append(make_setting({"optimizer.lr": f"{lr:g}"}, lr, [run]))
+        settings[-1].runs[0].history.metrics["val/loss"][:] = [value, -value] * 12 + [value]
+    row = make_row({"optimizer": "sgd"}, settings, 1, 1e308)
+    runs = [setting.runs[0] for setting in settings]
+    report = Report("big", "val/loss", mode, ["optimizer"], [row], runs, varied=["optimizer.lr"])
+    assert make_page(report, tmp_path).count('<svg viewBox="0 0 470') >= 3
+
+
 def test_a_page_of_many_runs_is_small(tmp_path):
     report = make_report(tmp_path, tuple("abcdefghij"), lrs=7, seeds=3, validations=50)
     assert len(report.runs) == 210
