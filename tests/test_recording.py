@@ -119,6 +119,20 @@ def test_a_launcher_that_prints_into_the_log_needs_no_second_copy(tmp_path):
     assert (tmp_path / "log.txt").read_text() == "printed\n"
 
 
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_a_log_that_is_no_file_is_left_alone(tmp_path, kind, caplog):
+    precious, log = tmp_path / "precious", tmp_path / "run" / "log.txt"
+    precious.write_text("kept")
+    log.parent.mkdir()
+    makers = {"link": lambda: log.symlink_to(precious), "fifo": lambda: os.mkfifo(log)}
+    makers.get(kind, log.mkdir)()
+    with recording(log.parent, [], dict):
+        LOG.warning("something")
+    assert precious.read_text() == "kept"
+    [told] = [r.message for r in caplog.records if "nothing is logged there" in r.message]
+    assert str(log) in told
+
+
 def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -51,6 +51,9 @@ from lit_optim.errors import UsageError, escape, printable
 from lit_optim.runs.layout import CONFIG, JOB
 from lit_optim.runs.resume import ResumableRun, check_links, find_resumable
 
+#: What must fit into the directory of a run or a sweep.
+PROBE_BYTES = 4096
+
 
 @dataclass
 class PreparedArgs:
@@ -168,8 +171,8 @@ def _check_directory(cfg: DictConfig, is_multirun: bool) -> None:
             raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
         parents = (path, *path.absolute().parents)
         existing = next(one for one in parents if os.path.exists(one))
-        with TemporaryFile(dir=existing):
-            pass
+        with TemporaryFile(dir=existing, buffering=0) as probe:
+            probe.write(bytes(PROBE_BYTES))  # a full disk creates files, but holds nothing
     except OSError as error:
         raise UsageError(
             f"hydra.{place}.dir={path}: cannot write into {existing}: {error.strerror}"

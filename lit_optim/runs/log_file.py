@@ -17,6 +17,7 @@ from rich.console import Console
 from lit_optim.printing import print_pairs
 from lit_optim.runs.layout import LOG
 
+LOGGED = logging.getLogger("lit_optim")
 #: What is printed to the terminal by other means, for the file alone.
 FILE_ONLY = logging.getLogger("lit_optim.log_file")
 FILE_ONLY.propagate = False
@@ -78,12 +79,14 @@ class _Quiet(logging.FileHandler):
 
 
 def _open(path: Path) -> logging.FileHandler | None:
-    if path.exists() and not path.is_file():  # opening a FIFO would wait
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        # opening a FIFO would wait, and a link leads elsewhere
+        LOGGED.warning(f"{path}: is not a regular file; nothing is logged there")
         return None
     try:
         handler = _Quiet(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        logging.getLogger("lit_optim").warning(f"{path}: {error.strerror}: nothing is logged there")
+        LOGGED.warning(f"{path}: {error.strerror}: nothing is logged there")
         return None
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
