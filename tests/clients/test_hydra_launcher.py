@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from lit_optim.errors import UsageError
 from lit_optim.sweeps import handing_over
+from lit_optim.sweeps.options import read_options
 from tests.clients import hydra_tasks
 from tests.clients.conftest import import_client
 
@@ -52,7 +53,8 @@ def described(job, launcher):
     """All fields of what a job returned, without the name of the launcher."""
     hydra_cfg = OmegaConf.to_yaml(job.hydra_cfg).replace(f"launcher: {launcher}", "")
     kept = [line for line in hydra_cfg.splitlines() if "launcher" not in line and line.strip()]
-    kept = [line for line in kept if "n_jobs: null" not in line]
+    options = {f"{name}: null" for name in read_options()}
+    kept = [line for line in kept if line.strip() not in options]
     value = job._return_value
     value = repr(value) if isinstance(value, Exception) else value
     cfg = OmegaConf.to_container(job.cfg, resolve=False)
