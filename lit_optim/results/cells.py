@@ -199,7 +199,7 @@ def _number(value: float, text: str) -> Cell:
 def _metrics(values: Sequence[float]) -> list[Cell]:
     """Values of a metric, most of them with as many digits as the middle one needs for four."""
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
-    middle = median(sizes)
+    middle = min(median(sizes), 1e308)  # half of a sum, which may be infinite
     unit = 10.0 ** (_exponent(middle) - 2) if sizes else math.nan
     near = [middle / 100 < abs(value) < middle * 100 for value in values]
     texts = [
