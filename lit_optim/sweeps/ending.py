@@ -50,7 +50,7 @@ def describe(run_dir: Path, record: JobRecord) -> str:
     """Describe in a few words how a run ended."""
     if record.status == Status.RUNNING:
         return "still running" if is_held(run_dir) else Status.KILLED.value
-    if record.status in (Status.FAILED, Status.KILLED) and record.exit_code is not None:
+    if record.status in (Status.FAILED, Status.KILLED) and record.exit_code:
         return describe_exit(record.exit_code)
     return str(record.status.value)
 
