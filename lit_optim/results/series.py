@@ -175,7 +175,7 @@ def choose_window(values: Sequence[float], mode: str) -> Window:
     if not finite:
         return Window(0.0, 1.0, False)
     third = math.ceil(0.75 * (len(finite) - 1))
-    is_log = mode == "min" and finite[0] > 0 and finite[third] / finite[0] > LOG_SPAN
+    is_log = mode == "min" and finite[0] > 1 / HUGE and finite[third] / finite[0] > LOG_SPAN
     scale = [math.log(value) for value in finite] if is_log else finite
     best, quartile, worst = scale[0], scale[third], scale[-1]
     if mode == "max":
