@@ -152,6 +152,8 @@ OVERRIDES = Argument(
 
 def path(text: str) -> Path:
     """A path; a shell expands `~` only where it is not quoted."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got nothing")
     return Path(os.path.expanduser(text))
 
 

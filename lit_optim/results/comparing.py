@@ -45,8 +45,9 @@ def compare_all(
     for run in runs:
         parts.setdefault((run.monitor, run.mode) if run.monitor else (first, mode), []).append(run)
     ordered = sorted(parts.items(), key=lambda part: (part[0] != (first, mode), -len(part[1])))
+    named = len(ordered) > 1  # else these may be runs that have no metric at all
     return [
-        compare(part, title, metric, by, target, () if place else notes)
+        compare(part, title, metric if named else None, by, target, () if place else notes)
         for place, ((metric, _), part) in enumerate(ordered)
     ]
 

@@ -269,6 +269,18 @@ def test_the_automatic_target_is_what_the_middle_choice_reaches():
     assert math.isnan(compare(with_curves()[:2], "t").target)
 
 
+@pytest.mark.parametrize("monitor", ["val/loss", ""])
+def test_runs_none_of_which_has_a_value_are_listed(monitor):
+    """Such as those of a sweep in which every run has failed."""
+    runs = [
+        replace(a_run(math.nan, seed=seed, status=Status.FAILED), monitor=monitor)
+        for seed in (0, 1)
+    ]
+    [report] = compare_all(runs, "t")
+    assert report.rows[0].counts[Status.FAILED] == 2
+    assert report.rows[0].rank is None
+
+
 def test_runs_without_a_word_on_the_metric_are_judged_by_that_of_the_others():
     runs = [*seeds([0.3, 0.31]), a_run(math.nan, seed=2, status=Status.FAILED, monitor="")]
     assert compare(runs, "t").rows[0].counts[Status.FAILED] == 1
