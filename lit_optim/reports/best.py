@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,11 +16,11 @@ from lit_optim.config.reading import parse_overrides
 from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.printing import print_pairs
 from lit_optim.programs import format_path, train_command
+from lit_optim.results.best_run import find_best
 from lit_optim.results.cells import format_interval, format_value
 from lit_optim.results.data import Report, Run
 from lit_optim.results.showing import make_report
 from lit_optim.runs.layout import CHECKPOINTS
-from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 
 GROUP = "experiment"
@@ -46,7 +45,9 @@ def show_best(
     if export is not None and export.suffix != ".yaml":
         raise UsageError(f"--export={export}: must end in .yaml")
     report = make_report(directories, metric, target=None)
-    run = find_best(report)
+    run = find_best(report.rows[0], report.mode) if report.rows else None
+    if run is None:
+        raise UsageError(f"{report.title}: no run has come to its end with a {report.metric}")
     pairs = [("run", format_path(run.directory)), ("command", run.command)]
     pairs.append((report.metric, _describe_value(report, run)))
     for name, what in KINDS.items():
@@ -60,26 +61,8 @@ def show_best(
             write_whole(export, text)
         except OSError as error:
             raise UsageError(f"--export={export}: {error.strerror or first_line(error)}") from None
-        pairs.append(("to train it", _how_to_use(export)))
+        pairs.append(("train from it", _how_to_use(export)))
     print_pairs(console, pairs)
-
-
-def find_best(report: Report) -> Run:
-    """The best run of the best setting.
-
-    Raises:
-        UsageError: no run has completed.
-    """
-    done = [
-        run
-        for row in report.rows[:1]
-        for run in row.best.runs
-        if run.has_ended and run.status is not Status.DIVERGED and math.isfinite(run.value)
-    ]
-    if not done:
-        raise UsageError(f"{report.title}: no run has come to its end with a {report.metric}")
-    pick = max if report.mode == "max" else min
-    return pick(done, key=lambda run: run.value)
 
 
 def _describe_value(report: Report, run: Run) -> str:

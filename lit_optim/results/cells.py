@@ -155,8 +155,8 @@ def run_table(report: Report) -> Table:
 
 
 def name_row(report: Report, row: Row) -> str:
-    """A short name of a row: `lion wsd`."""
-    return " ".join(value for key in report.columns if (value := row.values.get(key))) or NONE
+    """A short name of a row: `lion wsd`; `all runs` where nothing tells rows apart."""
+    return " ".join(value for key in report.columns if (value := row.values.get(key))) or "all runs"
 
 
 def name_run(report: Report, run: Run) -> str:

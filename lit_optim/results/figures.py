@@ -344,7 +344,7 @@ def _add_legend(figure: Any, drawings: Sequence[Drawing], report: Report, look: 
 
 def legend_name(report: Report, row: Row) -> str:
     """Return the name of a row, as far as a legend has room for it."""
-    return printable(name_row(report, row), LONGEST_NAME) or "all runs"
+    return printable(name_row(report, row), LONGEST_NAME)
 
 
 @contextlib.contextmanager

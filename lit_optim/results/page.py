@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -14,9 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 from lit_optim.errors import escape
+from lit_optim.results.axes import format_number
+from lit_optim.results.best_run import find_best
 from lit_optim.results.cells import Cell, Table, choice_table, name_row, name_run, run_table
 from lit_optim.results.data import Report, Row, Run
 from lit_optim.results.figures import DRAWINGS, draw_figure, drawing, legend_name
+from lit_optim.results.grouping import LR
 from lit_optim.results.looks import COLORS, PAGE, Style, style_of
 from lit_optim.results.svg import Styles, write_svg
 from lit_optim.runs.status import Status
@@ -128,20 +132,20 @@ def _best(report: Report, folder: Path) -> str:
     if len(tied) > MOST_NAMES:
         names += f" and {len(tied) - MOST_NAMES} more"
     told = f'<p class="tied">Not told apart from {names}.</p>' if tied else ""
-    name = _text(name_row(report, best)) or "all runs"
-    run = _best_run(best, report)
+    name = _text(name_row(report, best) + _lr_of(report, best))
+    run = find_best(best, report.mode)
     return (
         f'<section class="best"><p class="name"><span class="label">best</span>'
         f"{_swatch(style_of(0))}<b>{name}</b>{value}</p>"
-        f"{told}{_command(run)}</section>"
+        f"{told}{_command(run) if run else ''}</section>"
     )
 
 
-def _best_run(row: Row, report: Report) -> Run:
-    """Return the best run of the best setting, or any where none has a value."""
-    runs = [run for run in row.best.runs if run.value == run.value]
-    pick = min if report.mode == "min" else max
-    return pick(runs, key=lambda run: run.value) if runs else row.best.runs[0]
+def _lr_of(report: Report, row: Row) -> str:
+    """Return the lr of the best setting, where it was swept and the name of the row lacks it."""
+    if LR not in report.varied or math.isnan(row.best.lr):
+        return ""
+    return f" lr {format_number(row.best.lr)}"
 
 
 def _choices(report: Report, folder: Path) -> str:
@@ -149,14 +153,15 @@ def _choices(report: Report, folder: Path) -> str:
     more = ("best run", "The directory of the best run of the best setting, and its command.")
     body = []
     for place, (row, cells) in enumerate(zip(report.rows, table.rows, strict=True)):
-        run = _best_run(row, report)
-        label = f"{_text(name_row(report, row)) or 'all runs'}: show only its runs"
+        run = find_best(row, report.mode)
+        label = f"{_text(name_row(report, row))}: show only its runs"
         first = (
             f'<button type="button" class="only" data-only="{place}" aria-pressed="false" '
             f'title="{label}">{_swatch(style_of(place))}<span class="sr">{label}</span></button>'
         )
-        last = f'<td class="last">{_anchor(run, report, folder)} {_copy(run)}</td>'
-        name = _text(name_row(report, row)) or "all runs"
+        found = f"{_anchor(run, report, folder)} {_copy(run)}" if run else "-"
+        last = f'<td class="last">{found}</td>'
+        name = _text(name_row(report, row))
         body.append(
             f'<tr id="row-{place}" data-row="{place}" data-name="{name}">'
             f"<td>{first}</td>{''.join(_cells(cells, table))}{last}</tr>"

@@ -29,7 +29,7 @@ from lit_optim.results.data import Interval
 from lit_optim.results.spreadsheet import write_runs
 from lit_optim.results.table import print_report, table
 from lit_optim.runs.status import Status
-from tests.results.test_comparing import a_run, seeds, with_curves
+from tests.results.plain_runs import a_run, seeds, with_curves
 
 NAN, INF = math.nan, math.inf
 
@@ -152,6 +152,8 @@ def test_names_are_what_differs():
     report = a_report()
     assert [name_row(report, row) for row in report.rows] == ["sgd", "adamw", "lion", "muon"]
     assert name_run(report, report.runs[1]) == "adamw 0.001 s1"
+    alike = compare([replace(run, overrides={}, choices={}) for run in seeds([0.5, 0.6])], "t")
+    assert [name_row(alike, row) for row in alike.rows] == ["all runs"]
 
 
 def shown(report):

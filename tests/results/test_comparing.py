@@ -17,33 +17,7 @@ from lit_optim.results.data import History, Run
 from lit_optim.results.lrs import default_lr
 from lit_optim.results.table import detailed
 from lit_optim.runs.status import Status
-
-
-def a_run(value, optimizer="adamw", seed=0, lr=0.01, status=Status.COMPLETED, curve=(), **more):
-    overrides = {"optimizer": optimizer, "optimizer.lr": f"{lr:g}", "seed": f"{seed}"}
-    typed = more.pop("overrides", {})
-    steps = [10 * (k + 1) for k in range(len(curve))]
-    run = Run(
-        directory=Path(f"{optimizer}-{lr}-{seed}-{value}"),
-        status=status,
-        overrides=overrides | typed,
-        choices={"optimizer": optimizer, "scheduler": typed.get("scheduler", "wsd")},
-        settings={"optimizer.lr": lr, "seed": seed, "data.seed": seed},
-        monitor="val/loss",
-        value=value,
-        best=value,
-        finals={"val/loss": value},
-        steps=100,
-        seconds=2.0 + seed,
-        history=History(steps, steps, steps, [lr] * len(curve), {"val/loss": list(curve)})
-        if curve
-        else History(),
-    )
-    return replace(run, **more)
-
-
-def seeds(values, **more):
-    return [a_run(value, seed=seed, **more) for seed, value in enumerate(values)]
+from tests.results.plain_runs import a_run, seeds, with_curves
 
 
 def test_a_row_is_a_choice_with_its_best_lr():
@@ -222,17 +196,6 @@ def test_another_metric_is_read_from_what_runs_logged():
     assert compare(runs, "t", "test/loss").rows[0].best.value.mean == 1.0
     with pytest.raises(UsageError, match="--metric=val/ac: no run has it; did you mean val/acc"):
         compare(runs, "t", "val/ac")
-
-
-CURVES = {"adamw": [[2, 1, 0.5], [2, 0.9, 0.4]], "sgd": [[2, 1.5, 1.2], [2, 1.4, 1.0]]}
-
-
-def with_curves():
-    return [
-        a_run(curve[-1], optimizer, seed, curve=curve)
-        for optimizer, curves in CURVES.items()
-        for seed, curve in enumerate(curves)
-    ]
 
 
 def test_steps_to_a_target_are_those_of_the_first_validation_that_reaches_it():

@@ -12,11 +12,13 @@ from urllib.request import url2pathname
 
 import pytest
 
+from lit_optim.results.comparing import compare
 from lit_optim.results.data import Interval, Report
 from lit_optim.results.page import make_page, write_page
 from lit_optim.runs.status import Status
 from tests.browser import open_browser
 from tests.results.made_up import make_report, make_row, make_run, make_setting
+from tests.results.plain_runs import a_run, seeds
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 #: Names that a directory of somebody else may hold.
@@ -342,6 +344,27 @@ def test_unfinished_runs_are_marked(sweep):
         run.status is Status.RUNNING for run in report.runs
     ]
     assert "left out: runs/sweep/x: job.json" in text
+
+
+UNFIT = [Status.KILLED, Status.FAILED, Status.RUNNING, Status.INTERRUPTED, Status.PRUNED,
+         Status.DIVERGED]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", UNFIT)
+def test_the_best_run_has_gone_to_its_end(tmp_path, status):
+    runs = [*seeds([0.6, 0.7], lr=0.1), *seeds([0.4, 0.5]), a_run(0.1, seed=2, status=status)]
+    runs = [replace(run, command=f"train {place}") for place, run in enumerate(runs)]
+    text = make_page(compare(runs, "x"), tmp_path)
+    best = text[text.index('<section class="best">') : text.index('<table id="runs">')]
+    assert set(re.findall(r'data-command="([^"]*)"', best)) == {"train 2"}
+    assert "<b>adamw lr 0.01</b>" in best
+
+
+def test_without_a_run_that_went_to_its_end_none_is_the_best(tmp_path):
+    runs = [a_run(0.1, status=Status.KILLED), a_run(0.2, "sgd", status=Status.FAILED)]
+    text = make_page(compare(runs, "x"), tmp_path)
+    assert '<section class="best">' not in text
+    assert text.count('<td class="last">-</td>') == 2
 
 
 def test_reports_with_little_in_them(visit, tmp_path):
