@@ -14,7 +14,7 @@ from lit_optim.runs.job import JobRecord, read_job
 from lit_optim.runs.layout import JOB, LOG
 from lit_optim.runs.locks import is_held
 from lit_optim.runs.status import Status
-from lit_optim.sweeps.jobs import describe_exit
+from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.records import planned_jobs
 
 TAIL_BYTES = 1 << 16
@@ -38,21 +38,16 @@ def end_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
         _print(console, f"no report: {first_line(error) if has_any else 'no run has a result'}")
     failed = {run_dir: record for run_dir, record in found.items() if not record.is_done}
     for run_dir, record in failed.items():
-        said = record.message if record.status == Status.FAILED else ""
-        _print_failure(console, run_dir, describe(run_dir, record), said)
+        how, said = describe_job(record), ""
+        if record.status == Status.RUNNING:
+            how = "still running" if is_held(run_dir) else Status.KILLED.value
+        elif record.status == Status.FAILED and record.message != how:
+            said = record.message
+        _print_failure(console, run_dir, how, said)
     for run_dir in lost:
         _print_failure(console, run_dir, "how it ended could not be written: a full disk?")
     _print(console, f"curves: {open_command(sweep_dir)}")
     return bool(failed or lost)
-
-
-def describe(run_dir: Path, record: JobRecord) -> str:
-    """Describe in a few words how a run ended."""
-    if record.status == Status.RUNNING:
-        return "still running" if is_held(run_dir) else Status.KILLED.value
-    if record.status in (Status.FAILED, Status.KILLED) and record.exit_code:
-        return describe_exit(record.exit_code)
-    return str(record.status.value)
 
 
 def _read(sweep_dir: Path) -> dict[Path, JobRecord]:
@@ -72,7 +67,7 @@ def _print_failure(console: Console, run_dir: Path, how: str, said: str = "") ->
     log = run_dir / LOG
     message = escape(f"{run_dir.name}: {how}; {log}")
     console.print(message, soft_wrap=True, markup=False, style="red")
-    _print(console, f"  {printable(said) or last_line(log)}")
+    _print(console, f"  {printable(said) or f'last line of its log: {last_line(log)}'}")
 
 
 def _print(console: Console, text: str) -> None:

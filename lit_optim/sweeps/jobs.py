@@ -12,11 +12,12 @@ from lit_optim.runs.job import JobRecord, complete_job, status_of_exit
 from lit_optim.runs.layout import LOG
 from lit_optim.runs.locks import Held
 from lit_optim.runs.status import Status
+from lit_optim.sweeps.describing import describe_exit
 from lit_optim.sweeps.names import job_key
 from lit_optim.sweeps.plan import SweepPlan
 from lit_optim.sweeps.processes import Order, Running
 from lit_optim.sweeps.starters import JobStarter
-from lit_optim.system import interrupt_group, kill_group, signal_name
+from lit_optim.system import interrupt_group, kill_group
 
 SECONDS_TO_END = 45  # for a job to write its checkpoint after Ctrl-C
 POLL_SECONDS = 0.1
@@ -61,23 +62,6 @@ def start_job(plan: SweepPlan, starter: JobStarter, overrides: list[str]) -> Job
         start = time.perf_counter()
         process = starter.start(Order(line, place.run_dir, log, place.lock), is_forked)
     return Job(overrides, place.run_dir, process, start, config.choices)
-
-
-def describe_exit(code: int) -> str:
-    """Describe how a process ended."""
-    if code == 0:
-        return "done"
-    return f"killed by {signal_name(-code)}" if code < 0 else f"failed with code {code}"
-
-
-def describe_end(record: JobRecord) -> str:
-    """Describe how a job ended: `done`, or what else."""
-    code = record.exit_code or 0
-    if record.is_done and record.status != Status.COMPLETED:
-        return str(record.status.value)
-    if not record.is_done and code == 0:
-        return record.message or str(record.status.value)
-    return describe_exit(code)
 
 
 def record_end(job: Job, code: int) -> JobRecord:

@@ -21,7 +21,7 @@ from lit_optim.interrupts import INTERRUPTED, interruptible, say_no_more
 from lit_optim.results.reading import read_result
 from lit_optim.runs.locks import read_holder
 from lit_optim.sweeps.forked_jobs import JobServer
-from lit_optim.sweeps.jobs import Job, describe_end, interrupt_jobs, record_end, start_job
+from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end, start_job
 from lit_optim.sweeps.plan import SweepPlan
 from lit_optim.sweeps.progress import SweepProgress
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
@@ -124,8 +124,11 @@ class ProcessLauncher(Launcher):
                 if code is not None:
                     self.running.remove(job)
                     self._note_end(job, code)
-            self.progress.set_running([job.overrides for job in self.running])
+            self._show_running()
             self.starter.wait()
+
+    def _show_running(self) -> None:
+        self.progress.set_running([job.overrides for job in self.running])
 
     def _start(self, waiting: deque[list[str]]) -> None:
         """Start as many jobs as may run; one whose directory is in use waits."""
@@ -136,6 +139,7 @@ class ProcessLauncher(Launcher):
             started = start_job(self.plan, self.starter, job)
             if started is not None:
                 self.running.append(started)
+                self._show_running()
             elif not self._note_done(job):
                 waiting.append(job)
                 self._tell_waiting(job)
@@ -153,21 +157,21 @@ class ProcessLauncher(Launcher):
     def _note_done(self, job: list[str]) -> bool:
         """Note a job that an earlier start of the sweep has done, if it has."""
         self._check_signals()
-        if not self.plan.is_done(job):
+        record = self.plan.find_done(job)
+        if record is None:
             return False
         run_dir = self.plan.run_dir(job)
         result, cfg = read_result(run_dir), self.plan.config_of(job).cfg
-        self.outcomes[tuple(job)] = Outcome(run_dir, cfg, "done", True, result, was_known=True)
+        self.outcomes[tuple(job)] = Outcome(run_dir, cfg, record, result, was_known=True)
         self.progress.add_known(job, result)
         return True
 
     def _note_end(self, job: Job, code: int) -> None:
         record = record_end(job, code)
         result = read_result(job.run_dir) if record.is_done else None
-        how, cfg = describe_end(record), self.plan.config_of(job.overrides).cfg
-        outcome = Outcome(job.run_dir, cfg, how, record.is_done, result)
-        self.outcomes[tuple(job.overrides)] = outcome
-        self.progress.add_ended(job.overrides, job.run_dir.name, how, result)
+        cfg = self.plan.config_of(job.overrides).cfg
+        self.outcomes[tuple(job.overrides)] = Outcome(job.run_dir, cfg, record, result)
+        self.progress.add_ended(job.overrides, job.run_dir.name, record, result)
 
     def _interrupt_jobs(self) -> None:
         self.progress.stop()

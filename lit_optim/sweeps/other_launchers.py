@@ -12,6 +12,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,18 @@ from lit_optim.config.paths import quote
 from lit_optim.errors import escape, first_line
 from lit_optim.interrupts import interruptible, say_no_more
 from lit_optim.results.reading import read_result
-from lit_optim.runs.job import complete_job, read_job
+from lit_optim.runs.job import JobRecord, complete_job, own_record, read_job
 from lit_optim.runs.layout import JOB
 from lit_optim.runs.locks import Held, is_held
 from lit_optim.runs.status import Status
-from lit_optim.sweeps.names import job_key
+from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.sweeps.plan import Place, SweepPlan
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
 from lit_optim.system import usable_cpus
 from lit_optim.threads import limit_threads
 
 POLL_SECONDS = 0.5
-DONE = "done"
 FAILED = 1  # the exit code of a run that could not begin
-
-#: The overrides of a job.
-Job = tuple[str, ...]
 
 
 class JobBatches:
@@ -54,6 +51,7 @@ class JobBatches:
     def __init__(self, inner: Launcher, config: DictConfig, compose: Any) -> None:
         self.inner, self.config, self.compose = inner, config, compose
         self.console = Console(stderr=True)
+        self.results: list[Mapping[str, Any] | None] = []  # of all batches of jobs
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -67,7 +65,7 @@ class JobBatches:
             SystemExit: with a line: no run can be started.
         """
         plan = SweepPlan(self.config, self.compose, job_overrides, initial_job_idx)
-        outcomes: dict[Job, Outcome] = {}
+        outcomes: dict[Overrides, Outcome] = {}
         try:
             plan.record()
             waiting = self._launch_some(plan, plan.jobs, outcomes, initial_job_idx)
@@ -76,21 +74,24 @@ class JobBatches:
                 waiting = self._launch_some(plan, waiting, outcomes, initial_job_idx)
         except OSError as error:
             raise _end(f"{plan.sweep_dir}: no run can be started there: {error.strerror}") from None
-        return make_returns(job_overrides, outcomes, is_quiet=is_basic_sweeper(self.config))
+        is_grid, earlier = is_basic_sweeper(self.config), self.results
+        self.results = [*earlier, *(outcome.result for outcome in outcomes.values())]
+        return make_returns(job_overrides, outcomes, is_grid, earlier)
 
     def _launch_some(
         self,
         plan: SweepPlan,
         waiting: Sequence[list[str]],
-        outcomes: dict[Job, Outcome],
+        outcomes: dict[Overrides, Outcome],
         first: int,
     ) -> list[list[str]]:
         """Run the jobs whose directories are free; return those that are to be tried again."""
-        places: dict[Job, Place] = {}
+        places: dict[Overrides, Place] = {}
         held = []
         for job in waiting:
-            if plan.is_done(job):
-                outcomes[tuple(job)] = _known(plan, job)
+            record = plan.find_done(job)
+            if record is not None:
+                outcomes[tuple(job)] = _known(plan, job, record)
                 continue
             try:
                 place = plan.prepare(job)
@@ -109,8 +110,8 @@ class JobBatches:
         return held
 
     def _launch_prepared(
-        self, plan: SweepPlan, places: Mapping[Job, Place], first: int
-    ) -> dict[Job, Outcome]:
+        self, plan: SweepPlan, places: Mapping[Overrides, Place], first: int
+    ) -> dict[Overrides, Outcome]:
         """Run jobs; those that a broken pool of processes has not begun are left out."""
         lines = [
             [*job_key(job), f"hydra.sweep.subdir={quote(place.run_dir.name)}", *place.overrides]
@@ -135,10 +136,9 @@ class JobBatches:
             if one is None and self.has_pool and not (place.run_dir / JOB).exists():
                 continue
             config, seconds = plan.config_of(job), time.perf_counter() - start
-            how = _describe(one) or _settle(place.run_dir, job, config.choices, seconds, problem)
-            is_done = how == DONE
-            result = read_result(place.run_dir) if is_done else None
-            ended[job] = Outcome(place.run_dir, config.cfg, how, is_done, result)
+            record = _settle(place.run_dir, one, job, config.choices, seconds, problem)
+            result = read_result(place.run_dir) if record.is_done else None
+            ended[job] = Outcome(place.run_dir, config.cfg, record, result)
         return ended
 
     @property
@@ -172,31 +172,45 @@ def _end(message: str) -> SystemExit:
     return SystemExit(f"lit_optim: {escape(message)}")
 
 
-def _known(plan: SweepPlan, job: list[str]) -> Outcome:
+def _known(plan: SweepPlan, job: list[str], record: JobRecord) -> Outcome:
     """What came out of a job that is done."""
     run_dir = plan.run_dir(job)
     cfg, result = plan.config_of(job).cfg, read_result(run_dir)
-    return Outcome(run_dir, cfg, DONE, is_done=True, result=result, was_known=True)
-
-
-def _describe(returned: JobReturn | None) -> str:
-    """How a job ended in words; empty if its launcher does not know."""
-    if returned is None or returned.status == JobStatus.UNKNOWN:
-        return ""
-    if returned.status == JobStatus.COMPLETED:
-        return DONE
-    return first_line(returned._return_value)
+    return Outcome(run_dir, cfg, record, result, was_known=True)
 
 
 def _settle(
-    run_dir: Path, job: Sequence[str], choices: Mapping[str, str], seconds: float, problem: str
-) -> str:
-    """Find out how a job ended whose launcher gave up, and record it where the run could not."""
+    run_dir: Path,
+    returned: JobReturn | None,
+    job: Overrides,
+    choices: Mapping[str, str],
+    seconds: float,
+    problem: str,
+) -> JobRecord:
+    """Find out how a job ended, and record it where neither the run nor its launcher could.
+
+    Args:
+        run_dir: of the run.
+        returned: by its launcher; None if that gave up.
+        job: its overrides.
+        choices: of each group.
+        seconds: since the start.
+        problem: why its launcher gave up.
+    """
+    status = JobStatus.UNKNOWN if returned is None else returned.status
     said = read_job(run_dir)
+    if returned is not None and status == JobStatus.FAILED:
+        known = said or own_record(job_key(job), choices, {})
+        message = first_line(returned._return_value)
+        return replace(known, status=Status.FAILED, exit_code=None, message=message)
+    if status == JobStatus.COMPLETED:
+        if said is not None and said.is_done:
+            return said
+        record = said or own_record(job_key(job), choices, {})
+        return replace(record, status=Status.COMPLETED, exit_code=0)
     if said is not None and said.status == Status.RUNNING:  # and it is not held
-        return Status.KILLED.value
-    record = complete_job(run_dir, job_key(job), choices, FAILED, seconds, message=problem)
-    return DONE if record.is_done else record.message or record.status.value
+        return replace(said, status=Status.KILLED)
+    return complete_job(run_dir, job_key(job), choices, FAILED, seconds, message=problem)
 
 
 @contextlib.contextmanager

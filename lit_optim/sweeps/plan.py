@@ -16,7 +16,7 @@ from lit_optim.config.composing import set_hydra_config
 from lit_optim.config.finishing import finish_config
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
-from lit_optim.runs.job import read_job
+from lit_optim.runs.job import JobRecord, read_job
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.resume import read_fingerprint, run_fingerprint
@@ -116,15 +116,16 @@ class SweepPlan:
         finally:
             HydraConfig.instance().set_config(self.config)
 
-    def is_done(self, job: Sequence[str]) -> bool:
-        """Whether an earlier start of the sweep completed this job with the same configuration."""
+    def find_done(self, job: Sequence[str]) -> JobRecord | None:
+        """The record of this job if an earlier start of the sweep has done it as configured now."""
         run_dir = self.run_dir(job)
         record = read_job(run_dir)
         if record is None or not record.is_done:
-            return False
+            return None
         if sorted(job_key(record.overrides)) != sorted(job_key(job)):
-            return False
-        return bool(read_fingerprint(run_dir) == self.config_of(job).fingerprint)
+            return None
+        is_same = read_fingerprint(run_dir) == self.config_of(job).fingerprint
+        return record if is_same else None
 
     def prepare(self, job: Sequence[str]) -> Place:
         """Lock the directory of a job, empty unless the run can go on from a checkpoint in it.

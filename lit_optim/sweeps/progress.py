@@ -17,12 +17,13 @@ from rich.text import Text
 
 from lit_optim.config.places import groups
 from lit_optim.errors import printable
+from lit_optim.runs.job import JobRecord
 from lit_optim.runs.status import Status
+from lit_optim.sweeps.describing import describe_job
+from lit_optim.sweeps.returns import read_value
 from lit_optim.system import can_show
 
 SEED = re.compile(r"[+~]*seed=")
-#: Ends of jobs that have left a result.
-NOT_FAILED = ("done", Status.DIVERGED.value, Status.PRUNED.value)
 #: The fewest columns of a truncated name.
 MIN_NAME = 3
 
@@ -50,6 +51,7 @@ class SweepProgress:
         self._values: dict[str, list[float]] = {}
         self._sign = 1.0
         self._running: list[str] = []
+        self._has_begun = False
         self._start = self._last = clock()
         self._is_live = console.is_terminal and not console.is_dumb_terminal
         self._live: Live | None = None
@@ -86,37 +88,48 @@ class SweepProgress:
         self._note(overrides, result)
 
     def set_running(self, running: Sequence[Sequence[str]]) -> None:
-        """Set the jobs that are running, by their overrides."""
+        """Set the jobs that are running, by their overrides.
+
+        The pace is counted from the first one: what is imported before it is no part of a job.
+        """
+        if running and not self._has_begun:
+            self._has_begun = True
+            self._start = self._last = self._clock()
         self._running = [self._labels[tuple(overrides)] for overrides in running]
 
     def add_ended(
-        self, overrides: Sequence[str], name: str, status: str, result: Mapping[str, Any] | None
+        self,
+        overrides: Sequence[str],
+        name: str,
+        record: JobRecord,
+        result: Mapping[str, Any] | None,
     ) -> None:
         """Count a job that has ended.
 
         Args:
             overrides: of the job.
             name: of its directory.
-            status: how it ended, as `describe_end` says it.
+            record: how it ended.
             result: its result; None if it failed.
         """
         self._done, self._done_now = self._done + 1, self._done_now + 1
-        self._diverged += status == Status.DIVERGED.value
-        self._failed += status not in NOT_FAILED
+        self._diverged += record.status == Status.DIVERGED
+        self._failed += not record.is_done
         self._last = self._clock()
         self._note(overrides, result)
         if not self._is_live:
             count, *more = self._parts()
-            self._print(self._join([f"{count} {printable(name)}: {status}", *more]))
+            end = printable(f"{name}: {describe_job(record)}")
+            self._print(self._join([f"{count} {end}", *more]))
 
     def _note(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
         if result is None or result.get("diverged"):
             return
-        value = result.get("best", {}).get(result.get("monitor"))
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        value = read_value(result)
+        if value is None or not math.isfinite(value):
             return
         self._sign = -1.0 if result.get("mode") == "max" else 1.0
-        self._values.setdefault(self._label(overrides), []).append(float(value))
+        self._values.setdefault(self._label(overrides), []).append(value)
 
     def _label(self, overrides: Sequence[str]) -> str:
         return self._labels[tuple(overrides)]
@@ -136,7 +149,7 @@ class SweepProgress:
         if not remaining or not self._done_now:
             return None
         each = (self._last - self._start) / self._done_now
-        return format_seconds(max(0.0, each * remaining - (self._clock() - self._last)))
+        return format_time(max(0.0, each * remaining - (self._clock() - self._last)))
 
     def _parts(self, room: float = math.inf) -> list[str]:
         """Return the parts of the line; the label of the best is truncated to fit into `room`."""
@@ -206,7 +219,7 @@ def truncate(text: str, room: float, console: Console) -> str:
     return set_cell_size(text, int(room) - len(end)).rstrip() + end
 
 
-def format_seconds(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Format seconds as 2:10 or 1:02:10."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

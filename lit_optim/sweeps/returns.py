@@ -1,9 +1,9 @@
-"""What our launcher returns for each job of a sweep, as Hydra's sweepers expect it."""
+"""What a launcher returns for each job of a sweep, as Hydra's sweepers expect it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lit_optim.runs.failures import JobFailed
+from lit_optim.runs.job import JobRecord
 from lit_optim.runs.layout import LOG
+from lit_optim.sweeps.describing import describe_job
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,21 @@ class Outcome:
     Args:
         run_dir: of the run.
         cfg: the whole configuration, with Hydra's part.
-        how: in words, such as `done`.
-        is_done: whether there is nothing left to do; else it has failed.
+        record: what is known of its end.
         result: of the run; None if it has none.
         was_known: whether an earlier start of the sweep had done it.
     """
 
     run_dir: Path
     cfg: DictConfig
-    how: str
-    is_done: bool
+    record: JobRecord
     result: Mapping[str, Any] | None
     was_known: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do; else the job has failed."""
+        return self.record.is_done
 
 
 class QuietReturn(JobReturn):
@@ -95,7 +100,7 @@ def _make_return(
     if outcome.is_done:
         returned.status, returned.return_value = JobStatus.COMPLETED, _value(outcome.result, worst)
     else:
-        message = f"{outcome.run_dir.name}: {outcome.how}; {outcome.run_dir / LOG}"
+        message = f"{outcome.run_dir.name}: {describe_job(outcome.record)}; {outcome.run_dir / LOG}"
         returned.status, returned.return_value = JobStatus.FAILED, JobFailed(message)
     return returned
 
@@ -115,10 +120,19 @@ def read_value(result: Mapping[str, Any]) -> float | None:
 
 
 def find_worst(results: Sequence[Mapping[str, Any] | None]) -> float | None:
-    """The worst finite value of some runs; None if no run has one."""
+    """The worst finite value of some runs; None if no run has one.
+
+    That of a run which diverged may be of its untrained model, on a single batch: it counts only
+    where no other run has one.
+    """
     known = [result for result in results if result is not None]
-    values = [value for result in known if (value := read_value(result)) is not None]
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
+    values = _finite_values(result for result in known if not result.get("diverged"))
+    values = values or _finite_values(known)
+    if not values:
         return None
-    return min(finite) if known[0].get("mode") == "max" else max(finite)
+    return min(values) if known[0].get("mode") == "max" else max(values)
+
+
+def _finite_values(results: Iterable[Mapping[str, Any]]) -> list[float]:
+    values = map(read_value, results)
+    return [value for value in values if value is not None and math.isfinite(value)]

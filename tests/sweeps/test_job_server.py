@@ -20,8 +20,9 @@ from lit_optim.runs.job import own_record, read_job, write_job
 from lit_optim.runs.locks import HANDED_OVER, is_held, take_lock
 from lit_optim.runs.status import Status
 from lit_optim.sweeps import forked_jobs, processes, starters
+from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
-from lit_optim.sweeps.jobs import Job, describe_end, interrupt_jobs, record_end
+from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end
 from lit_optim.sweeps.processes import Order, start_anew
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork
@@ -409,7 +410,7 @@ def test_a_job_that_ends_without_a_word_has_failed(jobs, server):
     write_job(job.run_dir, replace(own_record([], {}, {}), pid=process.pid))
     wait_for(lambda: process.poll() is not None)
     record = record_end(job, 0)  # os._exit(0) in the middle, by any library
-    assert (record.status, describe_end(record)) == (Status.FAILED, "ended without a result")
+    assert (record.status, describe_job(record)) == (Status.FAILED, "ended without a result")
 
 
 def test_a_job_whose_end_cannot_be_written_is_not_done(tmp_path, monkeypatch):
@@ -419,8 +420,8 @@ def test_a_job_whose_end_cannot_be_written_is_not_done(tmp_path, monkeypatch):
     monkeypatch.setattr(job_records, "write_job", full)
     job = Job([], tmp_path, SimpleNamespace(pid=1), 0.0, {})
     record = record_end(job, 0)
-    assert (record.is_done, describe_end(record)) == (False, "how it ended could not be written")
-    assert describe_end(record_end(job, -9)) == "killed by SIGKILL"
+    assert (record.is_done, describe_job(record)) == (False, "how it ended could not be written")
+    assert describe_job(record_end(job, -9)) == "killed by SIGKILL"
 
 
 def test_no_variable_of_the_server_is_seen_by_a_job(jobs, server):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 from lit_optim.environment import RANK_VARIABLES
+from lit_optim.runs.job import JobRecord, status_of_exit
+from lit_optim.runs.status import Status
+from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.ending import end_sweep
-from lit_optim.sweeps.jobs import describe_exit
 from lit_optim.sweeps.names import name_jobs
 from lit_optim.sweeps.plan import unique_dir
 from tests.results.directories import write_run
@@ -40,11 +42,17 @@ def test_rank_variables_are_not_inherited():
 
 
 def test_exits_in_words():
-    assert [describe_exit(code) for code in (0, 2, -9)] == [
-        "done",
-        "failed with code 2",
-        "killed by SIGKILL",
-    ]
+    def words(code, status=None, message=""):
+        return describe_job(JobRecord([], code, {}, status or status_of_exit(code), message))
+
+    assert [words(code) for code in (0, 2, 130, -9)] == [
+        "completed", "failed with code 2", "interrupted", "killed by SIGKILL",
+    ]  # fmt: skip
+    assert words(1, Status.DIVERGED, "the loss is NaN") == "diverged"
+    assert words(None, Status.KILLED) == "killed"
+    assert words(0, Status.FAILED, "ended without a result") == "ended without a result"
+    assert words(2, Status.FAILED, "no such key") == "failed with code 2"
+    assert words(None, Status.FAILED) == "failed"
 
 
 def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys):
@@ -62,7 +70,7 @@ def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys)
     assert (
         f"b: how it ended could not be written: a full disk?; {tmp_path / 'b' / 'log.txt'}" in out
     )
-    assert "No space left on device" in out
+    assert "\n  last line of its log: No space left on device\n" in out
     assert "c:" not in out
 
 

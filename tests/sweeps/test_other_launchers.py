@@ -104,7 +104,7 @@ def test_jobs_are_named_ordered_and_resumed_as_by_our_own_launcher(tmp_path, cap
     ]
     values = [one._return_value for one in returned]
     assert "no such" in str(values.pop(1))
-    assert values == [0.25, 9.0, 0.5, 0.25]  # of what diverged the worst that is finite
+    assert values == [0.25, 0.5, 0.5, 0.25]  # what diverged has the worst of the others
     assert json.loads((tmp_path / "sweep.json").read_text())["jobs"] == dict(
         zip(NAMES, JOBS, strict=True)
     )
@@ -115,8 +115,16 @@ def test_jobs_are_named_ordered_and_resumed_as_by_our_own_launcher(tmp_path, cap
     with started(tmp_path) as (batches, inner):
         returned = batches.launch(JOBS, 0)
     assert inner.started == [(NAMES[1], [f"resume.from='{tmp_path / NAMES[1]}'"])]
-    assert [one._return_value for one in returned] == [0.25, 0.5, 9.0, 0.5]
+    assert [one._return_value for one in returned] == [0.25, 0.5, 0.5, 0.5]
     assert "3 of 4 runs are done already" in capsys.readouterr().err
+
+
+def test_the_worst_of_earlier_batches_counts_as_by_our_own_launcher(tmp_path):
+    with started(tmp_path, ends={NAMES[0]: 20.0, NAMES[1]: 30.0, NAMES[2]: 9.0}) as (batches, _):
+        first = batches.launch(JOBS[:2], 0)
+        second = batches.launch(JOBS[2:], 2)
+    assert [one.return_value for one in first] == [20.0, 30.0]
+    assert [one.return_value for one in second] == [30.0, 0.5]
 
 
 def test_a_launcher_that_gives_up_loses_only_what_did_not_end(tmp_path):

@@ -15,10 +15,16 @@ from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 
 from lit_optim.runs.failures import JobFailed
+from lit_optim.runs.job import JobRecord, status_of_exit
 from lit_optim.runs.locks import take_lock
 from lit_optim.sweeps import launcher as launchers
 from lit_optim.sweeps import plan as plans
 from lit_optim.sweeps.returns import Outcome, find_worst, make_returns
+
+
+def ended(code=0):
+    """The record of a job that ended with an exit code."""
+    return JobRecord([], code, {}, status_of_exit(code))
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def outcome(tmp_path):
     def make(seed, **result):
         cfg = {"seed": seed, "hydra": {"job": {"name": "train"}, "runtime": {}}}
         whole = {"monitor": "val/loss", "mode": "min", "final": {}, "best": {}} | result
-        return Outcome(tmp_path / f"seed={seed}", OmegaConf.create(cfg), "done", True, whole)
+        return Outcome(tmp_path / f"seed={seed}", OmegaConf.create(cfg), ended(), whole)
 
     return make
 
@@ -46,8 +52,12 @@ def test_they_are_in_the_order_of_the_jobs(outcome):
 
 
 @pytest.mark.parametrize(("mode", "worst"), [("min", 7.0), ("max", 0.5)])
-def test_a_run_that_diverged_has_the_worst_value_of_all(outcome, mode, worst):
-    results = [{"value": 0.5}, {"value": 7.0}, {"value": 2.0, "diverged": True},
+@pytest.mark.parametrize("sanity", [2.0, 0.04, 90.0])
+def test_a_run_that_diverged_has_the_worst_value_of_those_that_did_not(
+    outcome, mode, worst, sanity
+):
+    """Its own may be of a single batch of the untrained model."""
+    results = [{"value": 0.5}, {"value": 7.0}, {"value": sanity, "diverged": True},
                {"value": math.nan, "diverged": True}]  # fmt: skip
     outcomes = {(str(k),): outcome(k, mode=mode, **result) for k, result in enumerate(results)}
     returned = make_returns([[str(k)] for k in range(4)], outcomes)
@@ -59,6 +69,13 @@ def test_the_worst_of_earlier_batches_counts_too(outcome):
     earlier = [outcome(2, value=9.0).result, outcome(3, value=math.inf).result, None]
     returned = make_returns([["a"], ["b"]], outcomes, earlier=earlier)
     assert [one.return_value for one in returned] == [0.5, 9.0]
+
+
+def test_where_all_have_diverged_their_own_worst_counts(outcome):
+    outcomes = {(str(k),): outcome(k, value=value, diverged=True)
+                for k, value in enumerate((2.5, math.nan, 2.25))}  # fmt: skip
+    returned = make_returns([[str(k)] for k in range(3)], outcomes)
+    assert [one.return_value for one in returned] == [2.5] * 3
 
 
 def test_where_no_value_is_finite_there_is_no_worst(outcome):
@@ -77,7 +94,7 @@ def test_results_of_earlier_versions_have_their_last_value(outcome):
 
 def test_a_failure_is_raised_in_the_sweep_and_says_where(outcome):
     good = outcome(3)
-    failed = Outcome(good.run_dir, good.cfg, "killed by SIGKILL", False, None)
+    failed = Outcome(good.run_dir, good.cfg, ended(-9), None)
     [returned] = make_returns([["seed=3"]], {("seed=3",): failed})
     assert returned.status == JobStatus.FAILED
     with pytest.raises(JobFailed) as raised:
@@ -89,7 +106,7 @@ def test_a_failure_is_raised_in_the_sweep_and_says_where(outcome):
 
 def test_a_run_without_a_result_may_be_done(outcome):
     good = outcome(0)
-    tried = Outcome(good.run_dir, good.cfg, "done", True, None)  # fast_dev_run
+    tried = Outcome(good.run_dir, good.cfg, ended(), None)  # fast_dev_run
     [returned] = make_returns([["seed=0"]], {("seed=0",): tried})
     assert (returned.status, returned.return_value) == (JobStatus.COMPLETED, None)
 
