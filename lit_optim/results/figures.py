@@ -137,7 +137,8 @@ def _draw_dot(
         color=style.color,
         linestyle="none",
         markersize=look.marker * (1.15 if marker == "x" else 1.0),
-        markeredgewidth=look.line if marker == "x" else 0,
+        markerfacecolor=style.color if run.has_ended else "none",
+        markeredgewidth=look.line if marker == "x" or not run.has_ended else 0,
         alpha=1.0 if marker == "x" else 0.7,
         clip_on=False,
         zorder=4,
@@ -236,8 +237,9 @@ DRAWINGS = (
     Drawing(
         "sensitivity",
         "Sensitivity to the learning rate",
-        "Each dot is a run, the line the best mean over seeds at a learning rate. × diverged, at "
-        "the edge; ▲ on the axis: the optimizer's default.",
+        "Each dot is a run, hollow if it has not come to its end; the line the best mean over "
+        "seeds at a learning rate. × diverged, at the edge; ▲ on the axis: the optimizer's "
+        "default.",
         _miss_lrs,
         draw_sensitivity,
     ),
@@ -259,7 +261,8 @@ DRAWINGS = (
     Drawing(
         "parallel",
         "Parallel coordinates",
-        "A line is a run: its settings, and on the right its result. Dashes: it diverged.",
+        "A line is a run: its settings, and on the right its result. Dashes: it diverged; dots: it "
+        "has not come to its end.",
         parallel.miss_choices,
         parallel.draw_parallel,
         parallel.columns,

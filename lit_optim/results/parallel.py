@@ -150,10 +150,11 @@ def draw_parallel(axes: Any, report: Report, look: Look) -> None:
         spine.set_visible(False)
 
 
-def _rank(run: Run, is_min: bool) -> float:
+def _rank(run: Run, is_min: bool) -> tuple[bool, float]:
+    """Return by what runs are ordered: those that went to their end first, by their value."""
     if run.status is Status.DIVERGED:
-        return math.inf
-    return run.value if is_min else -run.value
+        return False, math.inf
+    return not run.has_ended, run.value if is_min else -run.value
 
 
 def _height_of(run: Run, window: Window, mode: str) -> float:
@@ -198,7 +199,9 @@ def _smooth(heights: Sequence[float], color: str, run: Run, width: float) -> Any
     for x, (before, after) in enumerate(pairwise(heights)):
         points += [(x + 0.45, before), (x + 0.55, after), (x + 1.0, after)]
         codes += [Path.CURVE4] * 3
-    dashes: Any = (0, (3, 2)) if run.status is Status.DIVERGED else "-"
+    dashes: Any = "-" if run.has_ended else (0, (1, 2))
+    if run.status is Status.DIVERGED:
+        dashes = (0, (3, 2))
     return PathPatch(
         Path(points, codes),
         fill=False,

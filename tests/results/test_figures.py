@@ -16,13 +16,14 @@ from PIL import Image
 from lit_optim.errors import UsageError
 from lit_optim.results import figure_files
 from lit_optim.results.axes import format_number
+from lit_optim.results.comparing import compare
 from lit_optim.results.data import Report
 from lit_optim.results.figure_files import write_figure_files, write_figures
 from lit_optim.results.figures import DRAWINGS, draw_figure, drawing
 from lit_optim.results.looks import COLORS, GRAY, PAGE, PAPER, SCALE
 from lit_optim.results.series import expect_best
 from lit_optim.runs.status import Status
-from tests.results.made_up import make_report, make_run, make_setting
+from tests.results.made_up import make_report, make_run
 
 BY_NAME = {kind.name: kind for kind in DRAWINGS}
 
@@ -50,11 +51,7 @@ def test_sensitivity_has_a_dot_for_each_run(report):
     low, high = axes.get_ylim()
     assert axes.get_xscale() == "log"
     for place, run in enumerate(report.runs):
-        dots = tagged.get(f"run-{place}", [])
-        if run.status not in (Status.COMPLETED, Status.DIVERGED):
-            assert dots == []
-            continue
-        [dot] = dots
+        [dot] = tagged[f"run-{place}"]
         assert dot.get_xdata() == [float(run.overrides["optimizer.lr"])]
         if run.status is Status.DIVERGED:
             assert dot.get_marker() == "x"
@@ -62,6 +59,8 @@ def test_sensitivity_has_a_dot_for_each_run(report):
         else:
             assert dot.get_ydata() == [min(run.value, high - 0.035 * (high - low))]
             assert low < run.value
+            is_hollow = run.status in (Status.FAILED, Status.RUNNING)
+            assert (dot.get_markerfacecolor() == "none") == is_hollow
     for place, row in enumerate(report.rows):
         line, tick = tagged[f"row-{place}"]
         means = {s.lr: s.value.mean for s in row.settings if math.isfinite(s.value.mean)}
@@ -69,30 +68,29 @@ def test_sensitivity_has_a_dot_for_each_run(report):
         assert (tick.get_xdata(), tick.get_linestyle()) == ([row.default_lr], "None")
 
 
-def test_sensitivity_of_a_metric_that_rises(report):
-    runs = [make_run(Path(str(k)), {}, 0.1 * k) for k in range(6)]
-    runs.append(make_run(Path("lost"), {}, 0.0, Status.DIVERGED))
-    settings = [make_setting({}, 10.0**-k, [run]) for k, run in enumerate(runs)]
-    row = replace(report.rows[0], settings=settings, best=settings[5])
-    rising = replace(report, rows=[row], runs=runs, mode="max")
-    axes, tagged = draw("sensitivity", rising)
+def of_lr(lr: float, value: float, status=Status.COMPLETED, **more):
+    """A run of SGD with a learning rate; further settings by their keys, without a `mode`."""
+    mode = more.pop("mode", "min")
+    overrides = {"optimizer": "sgd", "optimizer.lr": f"{lr:g}", "seed": "0"} | more
+    return make_run(Path(f"{lr:g}-{more}"), overrides, value, status, mode=mode)
+
+
+def test_sensitivity_of_a_metric_that_rises():
+    runs = [of_lr(10.0**-k, 0.1 * k, mode="max") for k in range(6)]
+    runs.append(of_lr(10.0, 0.0, Status.DIVERGED, mode="max"))
+    axes, tagged = draw("sensitivity", compare(runs, "rising"))
     [lost], [best] = tagged["run-6"], tagged["run-5"]
     low, high = axes.get_ylim()
     assert lost.get_ydata() == [pytest.approx(low + 0.035 * (high - low))]
     assert best.get_ydata() == [0.5]
 
 
-def test_two_settings_of_one_lr_are_joined_by_the_better(report):
-    lr = report.rows[0].settings[0].lr
-    pair = [
-        make_setting({}, lr, [make_run(Path(name), {}, value)])
-        for name, value in (("a", 0.5), ("b", 0.4))
-    ]
-    row = replace(report.rows[0], settings=[*pair, *report.rows[0].settings[1:]])
-    runs = [run for setting in row.settings for run in setting.runs]
-    _, tagged = draw("sensitivity", replace(report, rows=[row], runs=runs))
+def test_two_settings_of_one_lr_are_joined_by_the_better():
+    tried = {("0.1", "0.9"): 0.5, ("0.1", "0.5"): 0.4, ("0.2", "0.9"): 0.6}
+    runs = [of_lr(float(lr), v, **{"optimizer.momentum": m}) for (lr, m), v in tried.items()]
+    _, tagged = draw("sensitivity", compare(runs, "x", by=["optimizer"]))
     line, _ = tagged["row-0"]
-    assert line.get_ydata()[list(line.get_xdata()).index(lr)] == 0.4
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([0.1, 0.2], [0.4, 0.6])
 
 
 def test_curves_are_the_mean_and_the_range_of_seeds(report):
@@ -117,13 +115,11 @@ def test_curves_are_the_mean_and_the_range_of_seeds(report):
     assert axes.get_ylim()[0] < min(last) < max(last) < axes.get_ylim()[1]
 
 
-def test_a_diverged_seed_is_marked_where_it_ended(report):
-    row = report.rows[0]
-    lost = make_run(Path("lost"), {}, 2.9, Status.DIVERGED)
-    best = replace(row.best, runs=[*row.best.runs, lost])
-    runs = [*report.runs, lost]
-    _, tagged = draw("curves", replace(report, rows=[replace(row, best=best)], runs=runs))
-    [mark] = tagged[f"run-{len(report.runs)}"]
+def test_a_diverged_seed_is_marked_where_it_ended():
+    lost = of_lr(0.1, 2.9, Status.DIVERGED, seed="2")
+    runs = [of_lr(0.1, 0.5), of_lr(0.1, 0.6, seed="1"), lost]
+    _, tagged = draw("curves", compare(runs, "x"))
+    [mark] = tagged["run-2"]
     assert (mark.get_xdata(), mark.get_marker()) == ([lost.history.step[-1]], "x")
     [line] = [artist for artist in tagged["row-0"] if hasattr(artist, "get_xdata")]
     assert line.get_xdata()[-1] == 1000
@@ -144,12 +140,11 @@ def test_parallel_lines_end_at_their_result(report):
     axes, tagged = draw("parallel", report)
     ends = {}
     for place, run in enumerate(report.runs):
-        lines = tagged.get(f"run-{place}", [])
-        assert len(lines) == (run.status in (Status.COMPLETED, Status.DIVERGED))
-        if lines:
-            corners = lines[0].get_path().vertices
-            assert (corners[0][0], corners[-1][0]) == (0, 2)  # optimizer, lr, metric
-            ends[place] = corners[-1][1]
+        [line] = tagged[f"run-{place}"]
+        corners = line.get_path().vertices
+        assert (corners[0][0], corners[-1][0]) == (0, 2)  # optimizer, lr, metric
+        ends[place] = corners[-1][1]
+        assert (line.get_linestyle() == "-") == (run.status is Status.COMPLETED)
     whole = [place for place in ends if report.runs[place].status is Status.COMPLETED]
     by_value = [ends[place] for place in sorted(whole, key=lambda place: report.runs[place].value)]
     assert by_value == sorted(by_value)
@@ -160,6 +155,15 @@ def test_parallel_lines_end_at_their_result(report):
     [line] = tagged[f"run-{report.runs.index(best)}"]
     assert to_hex(line.get_edgecolor()) == SCALE[0]
     assert line.get_linewidth() == max(path.get_linewidth() for path in axes.patches)
+
+
+def test_the_thickest_line_is_a_run_that_went_to_its_end():
+    runs = [of_lr(0.1, 0.5), of_lr(0.2, 0.1), of_lr(0.3, 0.6)]
+    runs[1] = replace(runs[1], status=Status.KILLED)
+    axes, tagged = draw("parallel", compare(runs, "x"))
+    [line] = tagged["run-0"]
+    others = [path.get_linewidth() for path in axes.patches if path is not line]
+    assert line.get_linewidth() > max(others)
 
 
 def test_starts_on_an_axis_tell_the_settings_apart(report):
@@ -173,10 +177,7 @@ def test_starts_on_an_axis_tell_the_settings_apart(report):
 
 
 def test_what_cannot_be_drawn_says_what_it_needs(report):
-    run = make_run(Path("a"), {"optimizer": "adamw"}, 0.5, validations=1)
-    setting = make_setting({"optimizer": "adamw"}, 0.1, [run])
-    single = replace(report.rows[0], settings=[setting], best=setting)
-    little = replace(report, rows=[single], runs=[run])
+    little = compare([make_run(Path("a"), {"optimizer": "adamw"}, 0.5, validations=1)], "x")
     for kind in DRAWINGS:
         assert kind.miss(report) == ""
         assert kind.miss(little), kind.name
@@ -245,9 +246,8 @@ def test_mistakes(report, tmp_path, monkeypatch):
         write_figures(report, tmp_path / "nowhere" / "x.png")
     with pytest.raises(UsageError, match="nothing to draw; it needs several learning rates"):
         write_figures(replace(report, rows=[], runs=[]), tmp_path / "x.png")
-    single = replace(report.rows[0], settings=report.rows[0].settings[:1])
     with pytest.raises(UsageError, match="it needs several settings"):
-        write_figures(replace(report, rows=[single]), tmp_path / "best_of.pdf")
+        write_figures(compare([of_lr(0.1, 0.5)], "x"), tmp_path / "best_of.pdf")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(figure_files, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs matplotlib"):
