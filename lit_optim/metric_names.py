@@ -1,9 +1,11 @@
-"""Infers from the name of a metric whether lower or higher values are better."""
+"""Whether lower or higher values of a metric are better, and what follows of it."""
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 Direction = Literal["min", "max"]
 
@@ -119,6 +121,23 @@ VOCABULARY = {
     *INVERSIONS.split(),
     *IMPROVEMENTS,
 }
+
+
+def pick(mode: str) -> Callable[..., Any]:
+    """`min` or `max`: what picks the best of several values."""
+    return max if mode == "max" else min
+
+
+def best_value(values: Iterable[float], mode: str) -> float:
+    """The best of values, of which those that are NaN are left out; NaN of none."""
+    known = [value for value in values if not math.isnan(value)]
+    return max(known, default=math.nan) if mode == "max" else min(known, default=math.nan)
+
+
+def worst_value(values: Iterable[float], mode: str) -> float:
+    """The worst of the finite values; NaN of none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return min(finite, default=math.nan) if mode == "max" else max(finite, default=math.nan)
 
 
 def infer_direction(name: str) -> Direction | None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
-from lit_optim.metric_names import Direction
+from lit_optim.metric_names import Direction, best_value
 from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.training.monitor import find_direction
 
@@ -71,6 +71,4 @@ class MetricHistory(Callback):
                 if mode is None:
                     continue
                 old = self.best.get(name, math.nan)
-                pick = min if mode == "min" else max
-                numbers = [value for value in (old, new) if not math.isnan(value)]
-                self.best[name] = pick(numbers, default=new)
+                self.best[name] = best_value((old, new), mode)

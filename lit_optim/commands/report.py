@@ -11,7 +11,6 @@ from lit_optim.command_line.command import (
     Completion,
     Section,
     path,
-    positive_float,
 )
 
 
@@ -30,7 +29,10 @@ def parse_target(text: str) -> float | str | None:
 
 def parse_seconds(text: str) -> float:
     """Seconds, at least one."""
-    seconds = positive_float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not 1 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"must be seconds in [1, 86400], got {text}")
     return seconds

@@ -12,10 +12,7 @@ from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from lit_optim.config.places import conf_dir
-
-#: The groups whose files may set what belongs to other groups.
-GLOBAL = ("preset", "batch", "experiment", "debug")
+from lit_optim.config.places import GLOBAL, conf_dir
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from lit_optim.untrusted import Unreadable, read_text, read_yaml
 
 #: The choice of a group that is a class of the user's own.
 CUSTOM = "custom"
+#: The groups whose files may set what belongs to other groups.
+GLOBAL = ("preset", "batch", "experiment", "debug")
 #: The option that adds a directory with the user's own choices.
 OPTION = "--config-dir"
 PRIMARY = "train.yaml"

@@ -12,12 +12,12 @@ from lit_optim.results.statistics import interval, median
 from lit_optim.runs.status import Status
 
 NONE = "-"
-#: The columns of how runs ended, with what they count; one without any run is left out.
+#: The columns of how runs ended; one without any run is left out.
 ENDINGS = {
-    "diverged": (Status.DIVERGED,),
-    "pruned": (Status.PRUNED,),
-    "failed": (Status.FAILED, Status.KILLED),
-    "unfinished": (Status.RUNNING, Status.INTERRUPTED),
+    "diverged": "runs that diverged, whose value is the worst of all",
+    "pruned": "runs that a search has stopped",
+    "failed": "runs that failed or were killed",
+    "unfinished": "runs that are running or were interrupted",
 }
 
 
@@ -83,7 +83,11 @@ def choice_table(report: Report) -> Table:
     """A row for each row of the report, in the same order."""
     rows, columns = report.rows, _Columns()
     for key in report.columns:
-        columns.add(_key_heading(key), [_text(row.values.get(key, "")) for row in rows])
+        if key == LR:
+            heading = Heading("lr", "edge: the best one is the first or last of those tried", True)
+            columns.add(heading, [_lr_cell(row) for row in rows])
+        else:
+            columns.add(_key_heading(key), [_text(row.values.get(key, "")) for row in rows])
     for key in report.varied:
         if key == LR:
             heading = Heading("lr", "the best of those tried; edge: the first or last one", True)
@@ -111,40 +115,40 @@ def choice_table(report: Report) -> Table:
     columns.add(Heading("seconds", "of training a run, the median", True), cells)
     cells = [_number(row.ms_per_step, format_ms(row.ms_per_step)) for row in rows]
     columns.add(Heading("ms/step", "milliseconds of an update, the median", True), cells)
-    for name, statuses in ENDINGS.items():
-        found = [sum(row.counts.get(status, 0) for status in statuses) for row in rows]
+    for name, meaning in ENDINGS.items():
+        found = [sum(n for s, n in row.counts.items() if _ending(s) == name) for row in rows]
         if any(found):
             cells = [_number(count, str(count) if count else "") for count in found]
-            columns.add(Heading(name, f"runs that {_ENDED[name]}", True), cells)
+            columns.add(Heading(name, meaning, True), cells)
     return columns.table(len(report.columns))
 
 
-_ENDED = {
-    "diverged": "diverged, whose value is the worst of all",
-    "pruned": "a search has stopped",
-    "failed": "failed or were killed",
-    "unfinished": "are running or were interrupted",
-}
+def _ending(status: Status) -> str:
+    """The column that counts a run."""
+    if status.has_failed:
+        return "failed"
+    return "unfinished" if status.is_unfinished else status.value
 
 
 def run_table(report: Report) -> Table:
     """A row for each run of the report, in the same order."""
     runs, columns = report.runs, _Columns()
-    values = _values_by_run(report)
+    settings = _values_by_run(report)
     keys = [*report.columns, *report.varied]
     for key in keys:
-        cells = [_text(values[id(run)].get(key, "")) for run in runs]
+        cells = [_text(settings[id(run)].get(key, "")) for run in runs]
         columns.add(_key_heading(key), cells)
     columns.add(Heading("seed", "", True), [_text(run.seed) for run in runs])
     meaning = "how it ended"
     columns.add(Heading("status", meaning), [Cell(run.status.value) for run in runs])
-    last = _metrics([run.value for run in runs])
-    columns.add(Heading(report.metric, "the last value", True), last)
-    best = _metrics([run.best for run in runs])
+    values = [run.value for run in runs]
+    unit = _unit(values)  # of both columns
+    columns.add(Heading(report.metric, "the last value", True), _metrics(values, unit))
+    best = _metrics([run.best for run in runs], unit)
     columns.add(Heading(f"best {report.metric}", "of all validations", True), best)
     for name in dict.fromkeys(name for run in runs for name in run.tests):
-        cells = _metrics([run.tests.get(name, math.nan) for run in runs])
-        columns.add(Heading(name, "", True), cells)
+        values = [run.tests.get(name, math.nan) for run in runs]
+        columns.add(Heading(name, "", True), _metrics(values, _unit(values)))
     cells = [_number(run.steps, format_steps(run.steps)) for run in runs]
     columns.add(Heading("steps", "updates made", True), cells)
     cells = [_number(run.seconds, format_seconds(run.seconds)) for run in runs]
@@ -196,11 +200,16 @@ def _number(value: float, text: str) -> Cell:
     return Cell(text, value)
 
 
-def _metrics(values: Sequence[float]) -> list[Cell]:
-    """Values of a metric, most of them with as many digits as the middle one needs for four."""
+def _unit(values: Sequence[float]) -> tuple[float, float]:
+    """A value in the middle of those of a metric, and the unit that leaves it four digits."""
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
     middle = min(median(sizes), 1e308)  # half of a sum, which may be infinite
-    unit = 10.0 ** (_exponent(middle) - 2) if sizes else math.nan
+    return middle, 10.0 ** (_exponent(middle) - 2) if sizes else math.nan
+
+
+def _metrics(values: Sequence[float], of: tuple[float, float]) -> list[Cell]:
+    """Values of a metric, with the digits of a unit but for those that are far from the middle."""
+    middle, unit = of
     near = [middle / 100 < abs(value) < middle * 100 for value in values]
     texts = [
         format_value(v, unit if is_near else math.nan)
@@ -216,7 +225,7 @@ def _best(row: Row, key: str) -> Cell:
 def _lr_cell(row: Row) -> Cell:
     lr = row.best.lr
     if math.isnan(lr):
-        return _best(row, LR)
+        return _text(row.values.get(LR, row.best.values.get(LR, "")))
     return Cell(f"{lr:g} edge" if row.edge else f"{lr:g}", lr)
 
 
@@ -284,14 +293,19 @@ def format_steps(steps: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Seconds, of which nobody needs more than two digits after all."""
-    if not math.isfinite(seconds):
-        return NONE
-    return f"{seconds:.2g}" if abs(seconds) < 10 else f"{round(seconds):,}"
+    """Seconds, of which nobody needs more than two digits after all: `0.97`, `4.0`, `41`."""
+    return _with_digits(seconds, 2)
 
 
 def format_ms(ms: float) -> str:
     """Milliseconds, with three digits."""
-    if not math.isfinite(ms):
+    return _with_digits(ms, 3)
+
+
+def _with_digits(value: float, digits: int) -> str:
+    """A value with so many digits, zeros included; of a larger one those before the point."""
+    if not math.isfinite(value):
         return NONE
-    return f"{ms:.3g}" if abs(ms) < 100 else f"{round(ms):,}"
+    if float(f"{abs(value):.{digits}g}") >= 10 ** (digits - 1):
+        return f"{round(value):,}"
+    return f"{value:#.{digits}g}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lit_optim.errors import UsageError, printable, suggest
-from lit_optim.metric_names import infer_direction
+from lit_optim.metric_names import best_value, infer_direction, worst_value
 from lit_optim.results.data import Interval, Report, Row, Run, Setting
 from lit_optim.results.grouping import LR, SEED, format_setting, group_runs
 from lit_optim.results.lrs import default_lr
@@ -67,7 +67,8 @@ def compare(
         title: of the report.
         metric: by its last value; None: the one that the runs are judged by.
         by: the keys that tell rows apart; by default all that differ but the lr and the seed.
-        target: of the metric; `auto`: what the choice in the middle reaches; None: none.
+        target: of the metric; `auto`: what the choice in the middle reaches, of two the better
+            one; None: none.
         notes: for the reader, to which others are added.
 
     Raises:
@@ -98,12 +99,36 @@ def compare(
     rows.sort(key=lambda row: _order(row.best, mode))
     rows = _ranked(rows)
     notes = [*notes, *_notes(runs, rows, metric)]
-    reached, why = choose_target(rows, metric, mode, target)
-    if math.isfinite(reached):
-        rows = [replace(row, steps_to_target=steps_to(reached, row.best, mode)) for row in rows]
-    return Report(
-        title, metric, mode, columns, rows, runs, reached, [*notes, *filter(None, [why])], varied
-    )
+    report = Report(title, metric, mode, columns, rows, runs, notes=notes, varied=varied)
+    reached, why = choose_target(detailed(report).rows, metric, mode, target)
+    return _with_target(replace(report, target=reached, notes=[*notes, *filter(None, [why])]))
+
+
+def detailed(report: Report) -> Report:
+    """The report, or of a single row one whose rows are the settings of that.
+
+    If only the lr was swept, these are what a table compares; figures show them in one row.
+    """
+    if len(report.rows) != 1 or len(report.rows[0].settings) == 1:
+        return report
+    [whole] = report.rows
+    keys = list(report.varied or report.columns)
+    rows = [
+        _row({key: one.values.get(key, "") for key in keys}, [one], report.mode)
+        for one in whole.settings
+    ]
+    rows.sort(key=lambda row: _order(row.best, report.mode))
+    rows = [replace(row, edge=whole.edge if row.best is whole.best else "") for row in rows]
+    return _with_target(replace(report, columns=keys, varied=[], rows=_ranked(rows)))
+
+
+def _with_target(report: Report) -> Report:
+    """A report whose rows have the steps to its target."""
+    if math.isnan(report.target):
+        return report
+    to, mode = report.target, report.mode
+    rows = [replace(row, steps_to_target=steps_to(to, row.best, mode)) for row in report.rows]
+    return replace(report, rows=rows)
 
 
 def _check_metric(runs: Sequence[Run], metric: str | None) -> str:
@@ -112,7 +137,10 @@ def _check_metric(runs: Sequence[Run], metric: str | None) -> str:
         if len(metrics) > 1:
             counts = Counter(run.monitor for run in runs)
             named = ", ".join(f"{printable(name)} ({counts[name]})" for name in metrics)
-            raise UsageError(f"the runs are judged by different metrics: {named}; say --metric")
+            raise UsageError(
+                f"the runs are judged by different metrics: {named}; say --metric, "
+                "or see lit-optim results"
+            )
         return metrics[0]
     known = dict.fromkeys(name for run in runs for name in _metrics(run))
     if metric not in known:
@@ -132,10 +160,19 @@ def _directions(runs: Sequence[Run], metric: str) -> list[str]:
 
 
 def _judge(runs: Sequence[Run], metric: str, mode: str) -> list[Run]:
-    """The runs with their values of this metric; the diverged ones have the worst of all."""
+    """The runs with their values of this metric; the diverged ones have the worst of all.
+
+    That is the worst last value of a run that did not diverge, or of any validation of any run.
+    Of a diverged run itself only its validations count if there are such: else its value is that
+    of the untrained model on a batch or two, which may be far off.
+    """
     judged = [_with_metric(run, metric, mode) for run in runs]
-    finite = [run.value for run in judged if run.has_ended and math.isfinite(run.value)]
-    worst = (max if mode == "min" else min)(finite, default=math.nan)
+    ended = [run for run in judged if run.has_ended]
+    known = [run.value for run in ended if run.status is not Status.DIVERGED]
+    known += [value for run in judged for value in run.history.metrics.get(metric, ())]
+    worst = worst_value(known, mode)
+    if math.isnan(worst):
+        worst = worst_value([run.value for run in ended], mode)
     return [replace(run, value=worst) if run.status is Status.DIVERGED else run for run in judged]
 
 
@@ -144,9 +181,9 @@ def _with_metric(run: Run, metric: str, mode: str) -> Run:
         return replace(run, mode=mode)
     logged = [value for value in run.history.metrics.get(metric, ()) if math.isfinite(value)]
     last = run.finals.get(metric, run.tests.get(metric, logged[-1] if logged else math.nan))
-    best = (min if mode == "min" else max)(logged, default=last)
+    best = best_value(logged or [last], mode)
     if run.status is Status.DIVERGED:
-        last = (max if mode == "min" else min)(logged, default=math.nan)
+        last = worst_value(logged, mode)
     return replace(run, monitor=metric, mode=mode, value=last, best=run.bests.get(metric, best))
 
 
@@ -154,9 +191,10 @@ def _check_key(
     key: str, runs: Sequence[Run], groups: Sequence[tuple[Mapping[str, str], Sequence[Run]]]
 ) -> None:
     known = dict.fromkeys(key for values, _ in groups for key in values)
-    if key == SEED or key not in known:
-        near = suggest(key, known) if key != SEED else "; seeds are averaged over"
-        raise UsageError(f"--by={key}: no run has that key{near}")
+    if key == SEED:
+        raise UsageError(f"--by={key}: rows are means over seeds")
+    if key not in known:
+        raise UsageError(f"--by={key}: no run has that key{suggest(key, known)}")
 
 
 def _setting(values: Mapping[str, str], runs: Sequence[Run]) -> Setting:
@@ -245,5 +283,5 @@ def _notes(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]:
             f"{repeated} runs repeat a seed of the same setting; the last one of each seed counts"
         )
     if sum(one.value.count for one in ended) == len(ended) > 1:
-        notes.append("one run each: nothing can be told apart; several seeds could be")
+        notes.append("with one run each, differences cannot be tested; run several seeds")
     return notes

@@ -82,7 +82,7 @@ class Run:
     @property
     def has_ended(self) -> bool:
         """Whether its value counts: it went to its end, or diverged, or does not say."""
-        return self.status in (Status.COMPLETED, Status.DIVERGED, Status.UNKNOWN)
+        return self.status.counts
 
     @property
     def ms_per_step(self) -> float:

@@ -7,28 +7,22 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from lit_optim.errors import UsageError, suggest
+from lit_optim.errors import UsageError
 from lit_optim.results.data import Report
 from lit_optim.temporary import temporary_beside
 
-ENDINGS = (".pdf", ".png", ".svg")
-#: Each is written as these into a directory.
-KINDS = (".pdf", ".svg", ".png")
+#: Each figure is written as these into a directory.
+PICTURES = (".png", ".svg", ".pdf")
 
 
-def check_figure_file(path: Path) -> None:
-    """Check that a file can be written as a figure.
+def check_figures(path: Path) -> None:
+    """Check that figures can be drawn.
 
     Raises:
-        UsageError: its ending is unknown, matplotlib is missing, or the directory does not exist.
+        UsageError: matplotlib is missing.
     """
-    if path.suffix.lower() not in ENDINGS:
-        near = suggest(path.suffix, ENDINGS)
-        raise UsageError(f"--to {path} must end in {', '.join(ENDINGS)}{near}")
     if find_spec("matplotlib") is None:
-        raise UsageError(f"--to {path} needs matplotlib: pip install matplotlib")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"--to {path}: there is no directory {path.parent}")
+        raise UsageError(f"--to={path}: needs matplotlib: pip install matplotlib")
 
 
 def write_figures(report: Report, path: Path) -> None:
@@ -42,17 +36,16 @@ def write_figures(report: Report, path: Path) -> None:
         path: ends in .pdf, .png or .svg.
 
     Raises:
-        UsageError: as `check_figure_file`, or the report has nothing that can be drawn.
+        UsageError: the report has nothing that can be drawn.
         OSError: it cannot be written.
     """
     from lit_optim.results.figures import DRAWINGS
 
-    check_figure_file(path)
     named = [drawing for drawing in DRAWINGS if drawing.name == path.stem]
     kinds = [drawing for drawing in named or DRAWINGS if not drawing.miss(report)]
     if not kinds:
         why = (named or list(DRAWINGS))[0].miss(report)
-        raise UsageError(f"--to {path}: there is nothing to draw; it needs {why}")
+        raise UsageError(f"--to={path}: there is nothing to draw; it needs {why}")
     _write(report, [drawing.name for drawing in kinds], path)
 
 
@@ -74,7 +67,7 @@ def write_figure_files(report: Report, directory: Path) -> list[Path]:
     written = []
     for drawing in DRAWINGS:
         if not drawing.miss(report):
-            files = [directory / f"{drawing.name}{ending}" for ending in KINDS]
+            files = [directory / f"{drawing.name}{ending}" for ending in PICTURES]
             for file in files:
                 _write(report, [drawing.name], file)
             written += files

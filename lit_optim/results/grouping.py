@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from lit_optim.config.places import GLOBAL
 from lit_optim.results.data import Run
 
 SEED = "seed"
@@ -14,7 +15,8 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[str], list[tuple[dict[str, str
     """Group runs by everything that differs between them, except the seed.
 
     Runs are compared by their choices and all their values, including defaults, not by what was
-    typed. If these are unknown, a run counts as one with the same typed overrides.
+    typed. If these are unknown, a run counts as one with the same typed overrides. A choice that
+    only sets values of others, such as an experiment, makes no difference beside the same values.
 
     Returns:
         The keys of the columns, as few as distinguish all groups, what was typed first and in that
@@ -22,13 +24,29 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[str], list[tuple[dict[str, str
     """
     groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     settings: list[dict[str, str]] = []
-    for run, values in zip(runs, _known_settings(runs), strict=True):
+    known = _known_settings(runs)
+    without = _without_effect(runs, known)
+    for run, values in zip(runs, known, strict=True):
+        values = {key: value for key, value in values.items() if key not in without}
         key = tuple(sorted(values.items()))
         if key not in groups:
             settings.append(values)
         groups.setdefault(key, []).append(run)
     columns = _columns(settings, list(dict.fromkeys(k for run in runs for k in run.overrides)))
     return columns, list(zip(settings, groups.values(), strict=True))
+
+
+def _without_effect(runs: Sequence[Run], known: Sequence[Mapping[str, str]]) -> set[str]:
+    """The choices that only set values of others, of which runs of the same values differ."""
+    chosen: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+    found = set[str]()
+    for run, values in zip(runs, known, strict=True):
+        if not run.settings:
+            continue
+        rest = tuple(sorted((key, value) for key, value in values.items() if key not in GLOBAL))
+        first = chosen.setdefault(rest, values)
+        found |= {key for key in GLOBAL if first.get(key) != values.get(key)}
+    return found
 
 
 def _known_settings(runs: Sequence[Run]) -> list[dict[str, str]]:

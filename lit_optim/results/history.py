@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 
 from lit_optim.results.data import History
+from lit_optim.runs.layout import HISTORY_COLUMNS
 from lit_optim.untrusted import Unreadable, read_text
 
-COLUMNS = ("step", "seconds", "evaluations", "lr")
 MOST_STEPS = 1 << 62
 
 
@@ -33,9 +33,9 @@ def read_history(path: Path, notes: list[str]) -> History:
         return History()
     except csv.Error:
         raise Unreadable(f"{path}: is not valid CSV") from None
-    names = header[len(COLUMNS) :]
-    if tuple(header[: len(COLUMNS)]) != COLUMNS or len(set(names)) < len(names):
-        raise Unreadable(f"{path}: must have the columns {','.join(COLUMNS)}, then metrics")
+    names = header[len(HISTORY_COLUMNS) :]
+    if tuple(header[: len(HISTORY_COLUMNS)]) != HISTORY_COLUMNS or len(set(names)) < len(names):
+        raise Unreadable(f"{path}: must have the columns {','.join(HISTORY_COLUMNS)}, then metrics")
     rows = []
     for number, line in enumerate(lines, 2):
         row = _numbers(line, len(header))

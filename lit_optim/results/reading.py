@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lit_optim.errors import UsageError
-from lit_optim.metric_names import infer_direction
+from lit_optim.metric_names import best_value, infer_direction, worst_value
 from lit_optim.results.commands import command_of
 from lit_optim.results.data import History, Run
 from lit_optim.results.events import has_events, read_events
@@ -34,6 +34,10 @@ STAGES = ("final", "best", "test")
 T = TypeVar("T")
 
 
+class NoRun(UsageError):
+    """A directory contains no run."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The runs in directories.
@@ -54,13 +58,14 @@ def read_runs(directories: Sequence[Path]) -> Found:
     a note; whoever writes there meanwhile is not disturbed.
 
     Raises:
-        UsageError: one is not a directory, or contains no run.
+        NoRun: one contains no run.
+        UsageError: one is not a directory, or nothing can be read.
     """
     places: dict[Path, Path] = {}  # by where they really are: directories may contain each other
     for directory in directories:
         found = find_runs(directory)
         if not found:
-            raise UsageError(f"{directory}: contains no run")
+            raise NoRun(f"{directory}: contains no run")
         for path in found:
             places.setdefault(path.resolve(), path)
     runs, notes = [], list[str]()
@@ -215,9 +220,12 @@ def read_choices(run_dir: Path) -> dict[str, str]:
 
 def read_histories(run_dir: Path, result: Mapping[str, Any], notes: list[str]) -> History:
     """The validations of a run, from its `history.csv`; of an older one from its event files."""
-    history = _read(notes, run_dir / HISTORY, lambda: read_history(run_dir / HISTORY, notes))
+    told: list[str] = []
+    history = _read(told, run_dir / HISTORY, lambda: read_history(run_dir / HISTORY, notes))
     if history is None or not history.step:
-        return read_events(run_dir, result.get("final", {}), notes)
+        history = read_events(run_dir, result.get("final", {}), notes)
+        told = [f"{note}; its event files are used" if history.step else note for note in told]
+    notes += told
     return history
 
 
@@ -274,10 +282,8 @@ def _judge(run: Run, result: Mapping[str, Any]) -> Run:
     value = result.get("value", math.nan)
     value = finals.get(monitor, math.nan) if math.isnan(value) else value
     if run.status is Status.DIVERGED and not math.isfinite(value):
-        finite = [one for one in logged if math.isfinite(one)]
-        value = (max if mode == "min" else min)(finite, default=math.nan)
-    known = [one for one in logged if not math.isnan(one)]
-    best = bests.get(monitor, (min if mode == "min" else max)(known, default=math.nan))
+        value = worst_value(logged, mode)
+    best = bests.get(monitor, best_value(logged, mode))
     return replace(
         run, monitor=monitor, mode=mode, value=value, best=best, finals=finals, bests=bests,
         tests=tests,

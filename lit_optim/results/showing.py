@@ -14,19 +14,21 @@ from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.programs import format_path
 from lit_optim.results.comparing import compare, compare_all
 from lit_optim.results.data import Report
-from lit_optim.results.reading import Found, read_runs
+from lit_optim.results.figure_files import (
+    PICTURES,
+    check_figures,
+    write_figure_files,
+    write_figures,
+)
+from lit_optim.results.reading import Found, NoRun, read_runs
 from lit_optim.results.spreadsheet import write_runs
 from lit_optim.results.table import print_report
 from lit_optim.results.target import AUTO
 from lit_optim.runs.layout import REPORT
-from lit_optim.runs.status import Status
 
-PICTURES = (".png", ".svg", ".pdf")
 ENDINGS = (".html", ".csv", *PICTURES)
 #: The files of a directory, besides the figures.
 RUNS = "runs.csv"
-#: How a run ended of which there is nothing to compare.
-WITHOUT_RESULT = (Status.FAILED, Status.KILLED, Status.INTERRUPTED, Status.RUNNING)
 
 
 def show_results(directory: Path, console: Console) -> None:
@@ -41,7 +43,7 @@ def show_results(directory: Path, console: Console) -> None:
     for report in compare_all(found.runs, title_of([directory]), notes=found.notes):
         print_report(report, console)
     for run in found.runs:
-        if run.status in WITHOUT_RESULT:
+        if run.status.has_failed or run.status.is_unfinished:
             line = f"no result: {format_path(run.directory)} ({run.status.value})"
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
@@ -103,6 +105,8 @@ def check_destination(path: Path) -> None:
         raise UsageError(f"--to={path}: must end in one of {kinds}, or be a directory")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--to={path}: there is no directory {path.parent}")
+    if path.suffix in PICTURES:
+        check_figures(path)
 
 
 def write(report: Report, to: Path, refresh: float | None = None) -> list[Path]:
@@ -127,14 +131,10 @@ def write(report: Report, to: Path, refresh: float | None = None) -> list[Path]:
 
         write_page(report, to, refresh)
     elif to.suffix in PICTURES and not to.is_dir():
-        from lit_optim.results.figure_files import write_figures
-
         write_figures(report, to)
     else:
         to.mkdir(parents=True, exist_ok=True)
         files = [*write(report, to / REPORT, refresh), *write(report, to / RUNS)]
-        from lit_optim.results.figure_files import write_figure_files
-
         with suppress(UsageError):  # nothing to draw yet
             files += write_figure_files(report, to)
         return files
@@ -154,17 +154,24 @@ def show(make: Callable[[], Report], to: Path | None, console: Console, every: f
         The exit code.
 
     Raises:
-        UsageError: at the first reading; later ones are told, and the next one is tried.
+        UsageError: at the first reading, unless no run has begun yet; later ones are told, and the
+            next one is tried.
         KeyboardInterrupt: Ctrl-C.
     """
-    _show(make(), to, console, every)
-    while every is not None:
-        time.sleep(every)
+    is_first = True
+    while True:
         try:
             _show(make(), to, console, every)
         except UsageError as error:
-            console.print(first_line(error), soft_wrap=True, markup=False, highlight=False)
-    return 0
+            is_empty = isinstance(error, NoRun)
+            if every is None or (is_first and not is_empty):
+                raise
+            line = "no run has begun yet" if is_empty else first_line(error)
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        if every is None:
+            return 0
+        is_first = False
+        time.sleep(every)
 
 
 def _show(report: Report, to: Path | None, console: Console, every: float | None) -> None:

@@ -92,8 +92,8 @@ def rank(samples: Sequence[Sequence[float]]) -> list[int]:
     """The ranks of samples that are sorted by their mean, the best first.
 
     Reading down, a sample shares the rank above it as long as it cannot be told apart from the best
-    one of that rank; else its rank is its place: 1, 1, 3. So the best of each rank is certainly
-    worse than the best of the rank above, and nothing in a rank is certainly worse than its best.
+    one of that rank; else its rank is its place: 1, 1, 3. So the best of each rank is worse at
+    the 5 % level than the best of the rank above, and nothing in a rank is so than its best.
     """
     ranks: list[int] = []
     for place, sample in enumerate(samples, 1):

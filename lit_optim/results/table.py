@@ -7,7 +7,7 @@ from rich.console import Console
 from lit_optim.errors import printable
 from lit_optim.printing import WholeTable
 from lit_optim.results.cells import Heading, choice_table
-from lit_optim.results.comparing import compare
+from lit_optim.results.comparing import detailed
 from lit_optim.results.data import Report, Row
 
 #: A longer heading is broken into two lines.
@@ -15,28 +15,15 @@ LONG = 12
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the table of a report, best first, and its notes.
-
-    If everything is one row, as when only the lr was swept, its settings are the rows.
-    """
-    table(detailed(report)).print(console)
+    """Print the table of a report, best first, and its notes."""
+    table(report).print(console)
     for note in report.notes:
         console.print(printable(note), soft_wrap=True, markup=False, highlight=False, style="dim")
 
 
-def detailed(report: Report) -> Report:
-    """The report, or of a single row one of its settings."""
-    if len(report.rows) != 1 or len(report.rows[0].settings) == 1:
-        return report
-    keys = [key for key in (*report.columns, *report.varied) if key in report.varied]
-    target = report.target if report.target == report.target else None
-    return compare(
-        report.runs, report.title, report.metric, keys or report.columns, target, report.notes
-    )
-
-
 def table(report: Report) -> WholeTable:
     """The table of the choices; rows without a value are red."""
+    report = detailed(report)
     cells = choice_table(report)
     header = [_broken(heading) for heading in cells.header]
     rows = [[cell.text for cell in row] for row in cells.rows]

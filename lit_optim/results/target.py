@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 from lit_optim.errors import printable
+from lit_optim.metric_names import best_value, worst_value
 from lit_optim.results.data import Row, Run, Setting
+from lit_optim.results.grouping import LR
 from lit_optim.results.statistics import median
 from lit_optim.runs.status import Status
 
@@ -25,7 +27,8 @@ def choose_target(
         metric: its name.
         mode: `min` or `max`.
         wanted: a value; `auto`: what every run of the row in the middle reaches at its end, so that
-            about half of the rows are faster and half are not; None: no target.
+            about half of the rows are faster and half are not, of two rows the better one; None:
+            no target.
 
     Returns:
         NaN and an empty line without a target.
@@ -38,28 +41,31 @@ def choose_target(
         runs = [run for row in rows for one in row.settings for run in one.runs]
         if any(steps_of(run, target, mode) < math.inf for run in runs):
             return target, ""
-        values = [value for run in runs for value in (run.best, *_logged(run))]
-        known = [value for value in values if not math.isnan(value)]
-        best = (min if mode == "min" else max)(known, default=math.nan)
+        best = best_value([value for run in runs for value in (run.best, *_logged(run))], mode)
         told = f"{printable(metric)} {sign} {target:g}: no run has reached it"
         return target, told if math.isnan(best) else f"{told}; the best value is {best:.4g}"
-    ends = [_end(row.best, mode) for row in rows]
-    known = [end for end in ends if not math.isnan(end)]
+    ends = [(row, _end(row.best, mode)) for row in rows]
+    known = [(row, end) for row, end in ends if not math.isnan(end)]
     if len(known) < 2:
         return math.nan, ""
-    target = _round(known[len(known) // 2], mode)
-    what = f"what every run of the middle one of {len(known)} choices reaches"
-    return target, f"target {printable(metric)} {sign} {target:g}: {what}"
+    row, end = known[(len(known) - 1) // 2]
+    target = _round(end, mode)
+    which = "better" if len(known) == 2 else "median"
+    told = f"target {printable(metric)} {sign} {target:g}: reached by every run of {_name(row)}"
+    return target, f"{told}, the {which} of {len(known)} choices"
+
+
+def _name(row: Row) -> str:
+    words = [f"lr {value}" if key == LR else value for key, value in row.values.items() if value]
+    return printable(" ".join(words))
 
 
 def _end(setting: Setting, mode: str) -> float:
     """The worst last value of the runs that went to their end."""
     ends = [
-        run.value
-        for run in setting.runs
-        if run.has_ended and run.status is not Status.DIVERGED and math.isfinite(run.value)
+        run.value for run in setting.runs if run.has_ended and run.status is not Status.DIVERGED
     ]
-    return (max if mode == "min" else min)(ends, default=math.nan)
+    return worst_value(ends, mode)
 
 
 def _round(value: float, mode: str) -> float:

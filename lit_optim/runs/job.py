@@ -24,8 +24,6 @@ from lit_optim.untrusted import Unreadable, read_json_mapping
 
 #: Overrides that say where and how a run is started, not which run it is.
 NOT_OF_THE_RUN = re.compile(r"[+~]*(hydra|resume)[./=]")
-#: Runs that leave nothing to do; each has a result.
-DONE = {Status.COMPLETED, Status.DIVERGED, Status.PRUNED}
 WITHOUT_RESULT = "ended without a result"
 #: Exit codes after Ctrl-C and SIGTERM.
 SIGNALED = {130, 143}
@@ -62,7 +60,7 @@ class JobRecord:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing left to do, and a result to read."""
-        return self.status in DONE
+        return self.status.is_done
 
 
 def own_record(

@@ -24,7 +24,7 @@ from lit_optim.results.cells import (
     name_run,
     run_table,
 )
-from lit_optim.results.comparing import compare
+from lit_optim.results.comparing import compare, detailed
 from lit_optim.results.data import Interval
 from lit_optim.results.spreadsheet import write_runs
 from lit_optim.results.table import print_report, table
@@ -99,8 +99,8 @@ def test_the_columns_of_choices():
     assert names == ["optimizer", "lr", "val/loss", "n", "rank", "seconds", "ms/step", "diverged",
                      "failed", "unfinished"]  # fmt: skip
     assert [[cell.text for cell in row] for row in cells.rows] == [
-        ["sgd", "1", "0.255 ±0.064", "2", "1=", "2.5", "25", "", "", ""],
-        ["adamw", "0.01", "0.31 ±0.13", "2", "1=", "2.5", "25", "1", "", ""],
+        ["sgd", "1", "0.255 ±0.064", "2", "1=", "2.5", "25.0", "", "", ""],
+        ["adamw", "0.01", "0.31 ±0.13", "2", "1=", "2.5", "25.0", "1", "", ""],
         ["lion", "0.01", "(0.5000)", "0", "-", "-", "-", "", "", "1"],
         ["muon", "0.01", "-", "0", "-", "-", "-", "", "1", ""],
     ]
@@ -114,10 +114,10 @@ def test_the_edge_and_the_target_are_shown_where_they_are():
     cells = choice_table(compare(runs, "t"))
     names = [heading.name for heading in cells.header]
     assert names == ["optimizer", "lr", "val/loss", "n", "rank", "test/loss",
-                     "steps to val/loss ≤ 1.2", "seconds", "ms/step"]  # fmt: skip
+                     "steps to val/loss ≤ 0.45", "seconds", "ms/step"]  # fmt: skip
     first, second = ([cell.text for cell in row] for row in cells.rows)
-    assert first[1:7] == ["0.001 edge", "0.4500", "1", "1=", "-", "20"]
-    assert second[1:7] == ["0.01", "1.1 ±1.3", "2", "1=", "1.000 ±0", "30"]  # one has no edge
+    assert first[1:7] == ["0.001 edge", "0.4500", "1", "1=", "-", "30"]
+    assert second[1:7] == ["0.01", "1.1 ±1.3", "2", "1=", "1.000 ±0", "never"]  # one has no edge
 
 
 def test_other_keys_than_the_lr_are_told_of_the_best_setting():
@@ -137,7 +137,7 @@ def test_the_table_of_runs_has_one_row_for_each():
     names = [heading.name for heading in cells.header]
     assert names[:5] == ["optimizer", "lr", "seed", "status", "val/loss"]
     assert len(cells.rows) == len(report.runs)
-    assert [cell.text for cell in cells.rows[4]][:5] == ["adamw", "0.1", "0", "diverged", "2.0000"]
+    assert [cell.text for cell in cells.rows[4]][:5] == ["adamw", "0.1", "0", "diverged", "0.5200"]
 
 
 def test_values_of_a_column_have_the_same_digits():
@@ -176,7 +176,44 @@ def test_rows_without_a_value_are_red():
 def test_where_only_the_lr_was_swept_the_terminal_shows_each():
     runs = [*seeds([0.5, 0.51], lr=0.1), *seeds([0.3, 0.31], lr=0.01)]
     lines = [line.split() for line in shown(compare(runs, "t")).splitlines() if line.strip()]
-    assert [line[0] for line in lines[-2:]] == ["0.01", "0.1"]
+    assert [line[:2] for line in lines[-2:]] == [["0.01", "edge"], ["0.1", "0.505"]]
+
+
+def test_where_only_the_lr_was_swept_its_table_has_an_edge_ranks_and_a_target():
+    curves = {1.0: [2, 1.9], 0.3: [2, 0.5], 0.1: [2, 0.9], 0.03: [2, 1.5]}
+    runs = [
+        a_run(curve[-1] + seed / 100, lr=lr, seed=seed, curve=curve)
+        for lr, curve in curves.items()
+        for seed in (0, 1)
+    ]
+    report = compare(runs, "t")
+    assert len(report.rows) == 1  # which figures need
+    assert report.notes == ["target val/loss ≤ 0.91: reached by every run of lr 0.1, "
+                            "the median of 4 choices"]  # fmt: skip
+    cells = choice_table(detailed(report))
+    rows = [[cell.text for cell in row][:4] for row in cells.rows]
+    names = [heading.name for heading in cells.header]
+    assert names[:5] == ["lr", "val/loss", "n", "rank", "steps to val/loss ≤ 0.91"]
+    assert [row[0] for row in rows] == ["0.3", "0.1", "0.03", "1"]
+    assert [row[4].text for row in cells.rows] == ["20", "20", "never", "never"]
+    best = [run for run in runs if run.settings["optimizer.lr"] in (0.3, 1.0)]
+    first = [cell.text for cell in choice_table(detailed(compare(best, "t"))).rows[0]]
+    assert first[0] == "0.3 edge"
+    notes = shown(compare([a_run(0.5), a_run(0.4, lr=0.1)], "t"))
+    assert notes.count("differences cannot be tested") == 1
+
+
+def test_columns_that_are_compared_have_the_same_digits():
+    first, second, third = seeds([0.0825, 0.25, 0.5])
+    runs = [replace(first, seconds=1.0), replace(second, seconds=0.97), replace(third, seconds=4.1)]
+    cells = run_table(compare([replace(run, best=0.0825) for run in runs], "t"))
+    texts = {
+        heading.name: [row[at].text for row in cells.rows]
+        for at, heading in enumerate(cells.header)
+    }
+    assert texts["val/loss"] == ["0.0825", "0.2500", "0.5000"]
+    assert texts["best val/loss"] == ["0.0825"] * 3
+    assert texts["seconds"] == ["1.0", "0.97", "4.1"]
 
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", '=HYPERLINK("x")']

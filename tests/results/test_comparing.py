@@ -12,10 +12,9 @@ import pytest
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.results.cells import choice_table, run_table
-from lit_optim.results.comparing import compare, compare_all
+from lit_optim.results.comparing import compare, compare_all, detailed
 from lit_optim.results.data import History, Run
 from lit_optim.results.lrs import default_lr
-from lit_optim.results.table import detailed
 from lit_optim.runs.status import Status
 from tests.results.plain_runs import a_run, seeds, with_curves
 
@@ -63,12 +62,24 @@ def test_a_diverged_run_has_the_worst_value_of_all():
     assert sgd.counts[Status.DIVERGED] == 1
 
 
+def test_a_model_that_never_trained_is_not_the_worst_where_others_did():
+    """Its value is that of a sanity check, of a batch or two."""
+    untrained = a_run(0.9, "sgd", seed=2, status=Status.DIVERGED)
+    [sgd] = compare([*seeds([0.3, 0.4], optimizer="sgd"), untrained], "t").rows
+    assert sgd.best.value.mean == pytest.approx(fmean([0.3, 0.4, 0.4]))
+    curves = [a_run(0.3, seed=3, curve=[0.7, 0.3], status=Status.FAILED), untrained]
+    rows = compare([*seeds([0.3, 0.4], optimizer="sgd"), *curves], "t").rows
+    assert rows[0].best.value.mean == pytest.approx(fmean([0.3, 0.4, 0.7]))
+    alone = compare([untrained, a_run(1.5, "lion", status=Status.DIVERGED)], "t")
+    assert [row.best.value.mean for row in alone.rows] == [1.5, 1.5]
+
+
 def test_an_lr_that_diverged_was_tried():
     runs = [*seeds([0.4, 0.4], lr=0.1), *seeds([0.3, 0.3], lr=1.0)]
     assert compare(runs, "t").rows[0].edge == "last"
     runs += [a_run(math.nan, lr=10.0, status=Status.DIVERGED)]
     assert compare(runs, "t").rows[0].edge == ""
-    failed = [replace(run, status=Status.FAILED) if run.value != run.value else run for run in runs]
+    failed = [replace(run, status=Status.FAILED) if math.isnan(run.value) else run for run in runs]
     assert compare(failed, "t").rows[0].edge == "last"
 
 
@@ -129,7 +140,7 @@ def test_keys_that_tell_rows_apart_can_be_chosen():
     assert by.rows[0].best.values["optimizer"] == "sgd"
     with pytest.raises(UsageError, match=r"--by=schedule: no run has .*; did you mean scheduler\?"):
         compare(runs, "t", by=["schedule"])
-    with pytest.raises(UsageError, match="--by=seed"):
+    with pytest.raises(UsageError, match="--by=seed: rows are means over seeds"):
         compare(runs, "t", by=["seed"])
 
 
@@ -216,18 +227,23 @@ def test_a_target_out_of_reach_is_told():
 
 def test_the_automatic_target_is_what_the_middle_choice_reaches():
     report = compare(with_curves(), "t")
-    assert report.target == 1.2
+    assert report.target == 0.5
     assert report.notes == [
-        "target val/loss ≤ 1.2: what every run of the middle one of 2 choices reaches"
+        "target val/loss ≤ 0.5: reached by every run of adamw, the better of 2 choices"
     ]
-    assert [row.steps_to_target for row in report.rows] == [20, 30]
+    assert [row.steps_to_target for row in report.rows] == [30, math.inf]
     turned = [
         replace(run, mode="max", value=-run.value,
                 history=replace(run.history, metrics={"val/loss": [-x for x in
                                 run.history.metrics["val/loss"]]}))
         for run in with_curves()
     ]  # fmt: skip
-    assert compare(turned, "t").target == -1.2
+    assert compare(turned, "t").target == -0.5
+    three = compare([*with_curves(), a_run(1.5, "lion", curve=[2, 1.5])], "t")
+    assert (three.target, three.notes) == (
+        1.2,
+        ["target val/loss ≤ 1.2: reached by every run of sgd, the median of 3 choices"],
+    )
     assert math.isnan(compare(with_curves(), "t", target=None).target)
     assert math.isnan(compare(with_curves()[:2], "t").target)
 

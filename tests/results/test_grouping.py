@@ -88,6 +88,29 @@ def test_equal_values_are_one_row_however_they_were_typed(tmp_path):
     assert list(found.values()) == [3]
 
 
+@pytest.mark.parametrize("group_of", ["experiment", "preset", "debug", "batch"])
+def test_a_choice_that_only_sets_values_of_others_makes_no_difference(tmp_path, group_of):
+    for optimizer in ("sgd", "adamw"):
+        name, lr = {"optimizer": optimizer}, {"optimizer.lr": 0.1}
+        plain = {group_of: "none"}
+        seeds(tmp_path, optimizer, [f"optimizer={optimizer}"], choices=name | plain, settings=lr)
+    for seed in (2, 3):
+        write_run(
+            tmp_path, f"more-{seed}", [f"{group_of}=found", f"++seed={seed}"],
+            choices={"optimizer": "sgd", group_of: "found"},
+            settings={"optimizer.lr": 0.1, "seed": seed, "data.seed": seed},
+        )  # fmt: skip
+    columns, found = group(tmp_path)
+    assert (columns, found) == (["optimizer"], {("sgd",): 4, ("adamw",): 2})
+
+
+def test_a_swept_experiment_is_the_column(tmp_path):
+    for name, width in (("small", 10), ("large", 20)):
+        write_run(tmp_path, name, [f"experiment={name}"], choices={"experiment": name},
+                  settings={"model.width": width, "model.depth": width})  # fmt: skip
+    assert group(tmp_path) == (["experiment"], {("large",): 1, ("small",): 1})
+
+
 def test_a_failed_run_belongs_to_the_row_of_its_values(tmp_path):
     seeds(tmp_path, "a", ["optimizer=adamw"])
     seeds(tmp_path, "b", ["optimizer=sgd"], choices={"optimizer": "sgd"})

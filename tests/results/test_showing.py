@@ -59,7 +59,7 @@ def test_a_report_in_the_terminal(tmp_path, capsys):
     assert code == 0
     lines = [line.split() for line in out.splitlines() if line.strip()]
     assert [line[0] for line in lines if line[0] in ("adamw", "sgd")] == ["sgd", "adamw"]
-    assert "target val/acc ≥ 0.6: what every run of the middle one of 2 choices" in out
+    assert "target val/acc ≥ 0.799: reached by every run of sgd, the better of 2 choices" in out
     _, again, _ = run(capsys, "report", tmp_path, "--by", "optimizer.lr", "--target", "none")
     assert "steps" not in again
     assert [line.split()[0] for line in again.splitlines() if line[1:2] == "0"] == ["0.1", "0.01"]
@@ -87,12 +87,12 @@ WRONG = {
     "report {}/sweep --to {}/no/x.html": "there is no directory",
     "report {}/sweep --target soon": "argument --target: must be a number, auto or none, got soon",
     "report {}/sweep --target nan": "must be a number, auto or none, got nan",
-    "report {}/sweep --watch 0": "argument --watch: must be a number > 0, got 0",
+    "report {}/sweep --watch 0": "argument --watch: must be seconds in [1, 86400], got 0",
     "report {}/sweep --watch 0.1": "argument --watch: must be seconds in [1, 86400], got 0.1",
     "report {}/sweep --metric val/ac": "--metric=val/ac: no run has it; did you mean val/acc?",
     "report {}/sweep --by optimiser": "--by=optimiser: no run has that key; did you mean optimizer",
     "report {}/sweep --by optimizer,": "must be keys with commas between, got optimizer,",
-    "report {}": "runs are judged by different metrics: val/acc (8), val/loss (1); say --metric",
+    "report {}": "metrics: val/acc (8), val/loss (1); say --metric, or see lit-optim results",
     "report": "the following arguments are required: directory",
     "best {}/empty": "empty: contains no run",
     "best {}/sweep --export best.txt": "--export=best.txt: must end in .yaml",
@@ -142,6 +142,23 @@ def test_a_report_is_made_again_until_it_is_interrupted(tmp_path, monkeypatch, c
     assert (code, err) == (130, "")
     assert ["lion" in text for text in rounds] == [False, True, True]
     assert "say --metric" in out
+
+
+def test_a_sweep_that_has_just_started_is_waited_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "sweep").mkdir()
+    rounds = []
+
+    def sleep(seconds):
+        rounds.append(capsys.readouterr().out)
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+        a_sweep(tmp_path / "sweep")
+
+    monkeypatch.setattr(showing.time, "sleep", sleep)
+    assert run(capsys, "report", tmp_path / "sweep", "--watch", "5") == (130, "", "")
+    assert rounds[0] == "no run has begun yet\n"
+    assert "sgd" in rounds[1]
+    assert run(capsys, "report", tmp_path / "missing", "--watch", "5")[0] == 2
 
 
 def test_the_end_of_a_sweep_refreshes_its_page_and_names_it(tmp_path, monkeypatch):
