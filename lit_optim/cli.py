@@ -17,6 +17,7 @@ from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.system import allow_any_text
 from lit_optim.threads import limit_spinning
 
+PROGRAM = "lit-optim"
 USAGE_ERROR = 2
 USAGE = """\
 usage: lit-optim COMMAND ...
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: the exit code is not 0: 2 for a mistake, or what the subcommand returns.
     """
-    exit_on_interrupt()
+    exit_on_interrupt(PROGRAM)
     forget_ranks()
     allow_any_text()
     limit_spinning()
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     except UsageError as error:
-        print(f"lit-optim: {first_line(error)}", file=sys.stderr)
+        print(f"{PROGRAM}: {first_line(error)}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
     if code:
         sys.exit(code)

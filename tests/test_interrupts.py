@@ -51,6 +51,16 @@ def test_while_python_is_importing(tmp_path, again):
     check(*interrupt(tmp_path, 0.5, again))
 
 
+def test_the_line_begins_as_other_messages_of_the_program():
+    code = (
+        "import os, signal; from lit_optim import cli\n"
+        "cli._dispatch = lambda argv: os.kill(os.getpid(), signal.SIGINT)\n"
+        "cli.main(['report'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "lit-optim: interrupted\n")
+
+
 @pytest.mark.slow
 def test_at_any_moment(tmp_path):
     """Prints how many of the cycles ended as they should."""
