@@ -9,8 +9,8 @@ either.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,25 @@ def limit_threads(environment: dict[str, str], n_jobs: int) -> None:
     if not has_requested_threads(environment):
         share = str(max(1, read_cpus().usable // n_jobs))
         environment |= {"OMP_NUM_THREADS": share, SHARE: share}
+
+
+@contextmanager
+def shared_cpus(n_jobs: int) -> Iterator[None]:
+    """Within it a process that is started gets its share of the CPUs.
+
+    Args:
+        n_jobs: how many run at a time.
+    """
+    before = dict(os.environ)
+    shared = dict(before)
+    limit_threads(shared, n_jobs)
+    os.environ.update(shared)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def choose_threads(work: float | None, environment: Mapping[str, str] = os.environ) -> Threads:

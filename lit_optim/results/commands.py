@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_optim.programs import rerun_command, train_command
+from lit_optim.runs.job import WHOLE_SWEEP
 
 #: An override that can be shown for copying wherever it comes from: a choice or a plain value,
 #: which names no code, no place and nothing outside of the configuration.
@@ -16,8 +17,6 @@ PLAIN = re.compile(
     r"[A-Za-z]\w*(?:\.(?!_)\w+)*=[\w.,+% \-\[\]]*",
     re.ASCII,
 )
-#: Overrides that concern a sweep or its launcher.
-WHOLE_SWEEP = re.compile(r"\+*(n_jobs|hydra\.(launcher|sweep|sweeper|run)\.[\w.]+)=")
 
 
 def command_of(run_dir: Path, lines: Sequence[str] | None) -> str:

@@ -22,6 +22,8 @@ from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
+#: Overrides that concern a sweep as a whole, not a run.
+WHOLE_SWEEP = re.compile(r"[+~]*(n_jobs|hydra\.[\w.]+)\b")
 #: Overrides that say where and how a run is started, not which run it is.
 NOT_OF_THE_RUN = re.compile(r"[+~]*(hydra|resume)[./=]")
 WITHOUT_RESULT = "ended without a result"

@@ -56,8 +56,7 @@ class ForkedJob:
         except Unreadable:
             return KILLED
         code = record.get("exit_code")
-        is_known = record.get("pid") == self.pid and isinstance(code, int)
-        return code if is_known and isinstance(code, int) else KILLED
+        return code if record.get("pid") == self.pid and isinstance(code, int) else KILLED
 
 
 class JobServer:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import pickle
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -42,7 +41,7 @@ from lit_optim.sweeps.handing_over import (
     try_to_pack,
 )
 from lit_optim.system import signal_name
-from lit_optim.threads import limit_threads
+from lit_optim.threads import shared_cpus
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ class JobProcesses:
                 f"({first_line(error)})"
             ) from error
         process = context.Process(target=_work, args=(str(path), there), name=f"job {index}")
-        with _environment(self.n_jobs):
+        with shared_cpus(self.n_jobs) if self.n_jobs > 1 else nullcontext():
             process.start()
         there.close()  # so that the end of the process is the end of the connection
         return _Running(index, config, process, here)
@@ -177,22 +176,6 @@ class _Work:
     config: DictConfig
     hydra_context: HydraContext
     state: ProcessState
-
-
-@contextmanager
-def _environment(n_jobs: int) -> Iterator[None]:
-    """Give a process that is started now its share of the CPUs."""
-    before = dict(os.environ)
-    shared = dict(before)
-    if n_jobs > 1:
-        limit_threads(shared, n_jobs)
-    os.environ.update(shared)
-    try:
-        yield
-    finally:
-        for name in shared.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _work(path: str, connection: Connection) -> None:

@@ -12,12 +12,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import filter_overrides
 from hydra.errors import HydraException
 
+from lit_optim.runs.job import WHOLE_SWEEP
+
 #: Bytes of the readable part, so that a hash, ".before" and a counter fit into 255 bytes.
 MAX_NAME_BYTES = 150
 #: The least number of digits of a hash.
 HASH_DIGITS = 8
-#: Overrides that concern the sweep as a whole, not a job.
-WHOLE_SWEEP = re.compile(r"[+~]*(n_jobs|hydra\.[\w.]+)\b")
 
 Overrides = tuple[str, ...]
 

@@ -7,11 +7,10 @@ sweep looks the same whoever runs it, and may be resumed by another launcher.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.sweeps.plan import Place, SweepPlan
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
 from lit_optim.system import usable_cpus
-from lit_optim.threads import limit_threads
+from lit_optim.threads import shared_cpus
 
 POLL_SECONDS = 0.5
 FAILED = 1  # the exit code of a run that could not begin
@@ -213,24 +212,13 @@ def _settle(
     return complete_job(run_dir, job_key(job), choices, FAILED, seconds, message=problem)
 
 
-@contextlib.contextmanager
-def _share_of_cpus(config: DictConfig, count: int) -> Iterator[None]:
+def _share_of_cpus(config: DictConfig, count: int) -> AbstractContextManager[None]:
     """Give the jobs that a launcher starts on this machine their shares of its CPUs.
 
     Ray does so itself, and on a cluster every job has CPUs of its own.
     """
     at_a_time = jobs_at_a_time(config.hydra.launcher, count)
-    before = dict(os.environ)
-    if at_a_time is not None:
-        shared = dict(before)
-        limit_threads(shared, at_a_time)
-        os.environ.update(shared)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+    return nullcontext() if at_a_time is None else shared_cpus(at_a_time)
 
 
 def jobs_at_a_time(launcher: Mapping[str, Any], count: int) -> int | None:
