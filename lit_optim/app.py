@@ -32,7 +32,7 @@ from lit_optim.runs.failures import (
     End,
     JobFailed,
     Recording,
-    describe_end,
+    classify_error,
 )
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import find_own
@@ -134,7 +134,7 @@ def _job(cfg: DictConfig) -> float | None:
                 record.end = End(Status.DIVERGED, 0, f"{result.monitor} is not finite at the end")
             return result.value
     except (Exception, SystemExit) as error:
-        end = describe_end(error)
+        end = classify_error(error)
         if is_in_sweep:
             return _end_job(error, end)
         _end_run(error, end)

@@ -16,7 +16,7 @@ import pytest
 
 from lit_optim.app import _run_sweep
 from lit_optim.errors import Diverged, TrainingFailed, UsageError
-from lit_optim.runs.failures import Interrupted, JobFailed, describe_end
+from lit_optim.runs.failures import Interrupted, JobFailed, classify_error
 from lit_optim.runs.job import complete_job, own_record, parse_job, read_job, write_job
 from lit_optim.runs.locks import is_held, lock_run_dir
 from lit_optim.runs.log_file import print_summary
@@ -43,10 +43,10 @@ ENDS = [
     (Diverged("not finite"), "diverged", 1, "not finite", "lit_optim: not finite"),
     (Interrupted("at step 3", 143), "interrupted", 143, "at step 3", "lit_optim: at step 3"),
     (KeyboardInterrupt(), "interrupted", 130, "interrupted", "lit_optim: interrupted"),
-    (SystemExit(3), "failed", 3, "it has called sys.exit with 3",
-     "lit_optim: it has called sys.exit with 3"),
-    (SystemExit("x\x1b[31m"), "failed", 1, "it has called sys.exit with 1: x\\x1b[31m",
-     "lit_optim: it has called sys.exit with 1: x\\x1b[31m"),
+    (SystemExit(3), "failed", 3, "the run called sys.exit(3)",
+     "lit_optim: the run called sys.exit(3)"),
+    (SystemExit("x\x1b[31m"), "failed", 1, "the run called sys.exit(1): x\\x1b[31m",
+     "lit_optim: the run called sys.exit(1): x\\x1b[31m"),
     (Local("my own\nmistake", 2), "failed", 1, "Local: my own", "mistake"),
     (RuntimeError(), "failed", 1, "RuntimeError", "RuntimeError"),
 ]  # fmt: skip
@@ -82,7 +82,7 @@ def test_how_a_run_ended_is_written(tmp_path, error, status, code, message, last
 
 @pytest.mark.parametrize(("error", "status", "code", "message", "last"), ENDS)
 def test_a_failed_job_crosses_processes_as_one_line(error, status, code, message, last):
-    failed = JobFailed(describe_end(error).message)
+    failed = JobFailed(classify_error(error).message)
     other = pickle.loads(pickle.dumps(failed))
     assert (type(other), str(other)) == (JobFailed, message)
 
@@ -249,7 +249,7 @@ def test_a_sweep_in_one_process_goes_on_after_a_job_that_fails(train, tmp_path):
         assert read_job(run_dir).status.value == status
         assert (run_dir / "result.json").exists() == (status != "failed")
     assert "RuntimeError: my own mistake" in done.stdout
-    assert "it has called sys.exit with 3" in done.stdout
+    assert "the run called sys.exit(3)" in done.stdout
     assert "model.crash=infinite:" not in done.stdout  # no failure
     assert "HYDRA_FULL_ERROR" not in done.stderr
     assert (tmp_path / "sweep" / "report.html").exists()

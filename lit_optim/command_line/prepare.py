@@ -225,6 +225,7 @@ def _print_notes(
     if translation.untranslated:
         print("hf: left out:", printable(translation.untranslated))
     if run is not None:
-        recorded = escape(shlex.join(str(one.input_line) for one in translation.recorded))
+        typed = (str(one.input_line).lstrip("+") for one in translation.recorded)
+        recorded = escape(shlex.join(typed))
         message = escape(run.message)
         print(f"{message}: {recorded}" if recorded else message)

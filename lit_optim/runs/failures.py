@@ -67,8 +67,8 @@ class Recording:
     end: End = End(Status.COMPLETED, 0)
 
 
-def describe_end(error: BaseException) -> End:
-    """Describe how a run ended that has raised this."""
+def classify_error(error: BaseException) -> End:
+    """How a run ended that has raised this."""
     line = first_line(error)
     match error:
         case Diverged():
@@ -84,7 +84,7 @@ def describe_end(error: BaseException) -> End:
         case SystemExit():  # the user's own
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
             said = f": {printable(error.code)}" if isinstance(error.code, str) else ""
-            return End(Status.FAILED, code, f"it has called sys.exit with {code}{said}")
+            return End(Status.FAILED, code, f"the run called sys.exit({code}){said}")
     if isinstance(error, Exception) and is_lightnings_complaint(error):
         return End(Status.FAILED, USAGE_ERROR, line)
     name = type(error).__name__

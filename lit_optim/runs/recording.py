@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lit_optim.environment import is_first
-from lit_optim.runs.failures import End, Recording, describe_end
+from lit_optim.runs.failures import End, Recording, classify_error
 from lit_optim.runs.job import JobRecord, own_record, write_job
 from lit_optim.runs.locks import lock_run_dir
 from lit_optim.runs.log_file import FILE_ONLY, logging_to_file
@@ -47,7 +47,7 @@ def recording(
         try:
             yield made
         except BaseException as error:
-            made.end = describe_end(error)
+            made.end = classify_error(error)
             _note(error, made.end)
             raise
         finally:

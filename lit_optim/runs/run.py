@@ -128,14 +128,14 @@ def run(
     except BaseException as error:
         result.steps, result.final, result.best = trainer.global_step, history.final, history.best
         result.diverged = isinstance(error, Diverged)
-        _judge(result, history, costs)
+        _add_value(result, history, costs)
         log.end(_metrics(result), result.steps, None if isinstance(error, Interrupted) else False)
         if isinstance(error, Diverged):
             error.value, result.stopped = result.value, first_line(error)
             if writes:
                 _write_result(run_dir, result)
         raise
-    _judge(result, history, costs)
+    _add_value(result, history, costs)
     log.end(_metrics(result), result.steps, not result.diverged)
     lr_factor = 1.0
     if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
@@ -148,7 +148,7 @@ def run(
     return result
 
 
-def _judge(result: Result, history: MetricHistory, costs: HistoryFile) -> None:
+def _add_value(result: Result, history: MetricHistory, costs: HistoryFile) -> None:
     """Fill in what a sweep judges the run by."""
     result.mode = history.mode or result.mode
     last = result.final.get(result.monitor)

@@ -40,7 +40,8 @@ def test_the_directory_alone_repeats_the_line(tmp_path, write, capsys):
     assert f"hydra.sweep.dir='{tmp_path}'" in line.argv
     assert not any("resume" in one for one in line.argv)
     told = capsys.readouterr().out
-    assert f"resuming {tmp_path}: optimizer=adamw,sgd data=digits" in told
+    line = "optimizer=adamw,sgd data=digits scheduler.warmup=5,10 n_jobs=2"
+    assert told == f"resuming {tmp_path}: {line}\n"
 
 
 def test_what_is_typed_beside_it_wins(tmp_path):
