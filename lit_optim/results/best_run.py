@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from lit_optim.metric_names import pick
 from lit_optim.results.data import Row, Run
 from lit_optim.runs.status import Status
 
@@ -25,5 +26,5 @@ def find_best(row: Row, mode: str) -> Run | None:
         for run in row.best.runs
         if run.has_ended and run.status is not Status.DIVERGED and math.isfinite(run.value)
     ]
-    pick = max if mode == "max" else min
-    return pick(done, key=lambda run: run.value, default=None)
+    best: Run | None = pick(mode)(done, key=lambda run: run.value, default=None)
+    return best

@@ -159,8 +159,10 @@ def run_table(report: Report) -> Table:
 
 
 def name_row(report: Report, row: Row) -> str:
-    """A short name of a row: `lion wsd`; `all runs` where nothing tells rows apart."""
-    return " ".join(value for key in report.columns if (value := row.values.get(key))) or "all runs"
+    """A short name of a row: `lion lr 0.01`; `all runs` where nothing tells rows apart."""
+    named = {key: row.values.get(key) for key in report.columns}
+    words = [f"lr {value}" if key == LR else value for key, value in named.items() if value]
+    return " ".join(words) or "all runs"
 
 
 def name_run(report: Report, run: Run) -> str:

@@ -100,7 +100,7 @@ def compare(
     rows = _ranked(rows)
     notes = [*notes, *_notes(runs, rows, metric)]
     report = Report(title, metric, mode, columns, rows, runs, notes=notes, varied=varied)
-    reached, why = choose_target(detailed(report).rows, metric, mode, target)
+    reached, why = choose_target(detailed(report), target)
     return _with_target(replace(report, target=reached, notes=[*notes, *filter(None, [why])]))
 
 

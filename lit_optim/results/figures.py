@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_optim.errors import printable
+from lit_optim.metric_names import pick
 from lit_optim.results import parallel
 from lit_optim.results.axes import finish_metric_axis, format_number, set_lr_axis, tag
 from lit_optim.results.cells import name_row
@@ -82,13 +83,12 @@ def draw_sensitivity(axes: Any, report: Report, look: Look) -> None:
     for place, row in reversed(drawn):  # the best above the others
         style = style_of(place)
         means: dict[float, float] = {}
-        pick = min if report.mode == "min" else max
         for setting in row.settings:
             if not _is_drawable(setting.lr):
                 continue
             mean = setting.value.mean
             if math.isfinite(mean):
-                means[setting.lr] = pick(means.get(setting.lr, mean), mean)
+                means[setting.lr] = pick(report.mode)(means.get(setting.lr, mean), mean)
             for run in setting.runs:
                 _draw_dot(axes, run, setting.lr, window, report, place, index, look)
         xs = sorted(means)

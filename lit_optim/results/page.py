@@ -18,6 +18,7 @@ from lit_optim.errors import escape
 from lit_optim.results.axes import format_number
 from lit_optim.results.best_run import find_best
 from lit_optim.results.cells import Cell, Table, choice_table, name_row, name_run, run_table
+from lit_optim.results.comparing import detailed
 from lit_optim.results.data import Report, Row, Run
 from lit_optim.results.figures import DRAWINGS, draw_figure, drawing, legend_name
 from lit_optim.results.grouping import LR
@@ -27,8 +28,6 @@ from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 
 ASSETS = Path(__file__).parent / "assets"
-#: Runs whose values may still change.
-UNFINISHED = (Status.RUNNING, Status.INTERRUPTED)
 #: Choices that are named as equal to the best.
 MOST_NAMES = 4
 
@@ -121,14 +120,14 @@ def _summary(report: Report) -> str:
 def _best(report: Report, folder: Path) -> str:
     if not report.rows or report.rows[0].rank is None:
         return ""
-    best = report.rows[0]
-    table = choice_table(report)
+    best, rows = report.rows[0], detailed(report)
+    table = choice_table(rows)
     value = ""
     for heading, cell in zip(table.header, table.rows[0], strict=True):
         if heading.name == report.metric:
             value = f'<span class="value">{_text(cell.text)}</span>'
-    tied = [row for row in report.rows[1:] if row.rank == best.rank]
-    names = ", ".join(_text(name_row(report, row)) for row in tied[:MOST_NAMES])
+    tied = [row for row in rows.rows[1:] if row.rank == best.rank]
+    names = ", ".join(_text(name_row(rows, row)) for row in tied[:MOST_NAMES])
     if len(tied) > MOST_NAMES:
         names += f" and {len(tied) - MOST_NAMES} more"
     told = f'<p class="tied">Not told apart from {names}.</p>' if tied else ""
@@ -149,15 +148,18 @@ def _lr_of(report: Report, row: Row) -> str:
 
 
 def _choices(report: Report, folder: Path) -> str:
+    is_whole = len(report.rows) > 1  # else figures show all of them in one color
+    report = detailed(report)
     table = choice_table(report)
     more = ("best run", "The directory of the best run of the best setting, and its command.")
     body = []
     for place, (row, cells) in enumerate(zip(report.rows, table.rows, strict=True)):
         run = find_best(row, report.mode)
         label = f"{_text(name_row(report, row))}: show only its runs"
+        swatch = _swatch(style_of(place if is_whole else 0))
         first = (
             f'<button type="button" class="only" data-only="{place}" aria-pressed="false" '
-            f'title="{label}">{_swatch(style_of(place))}<span class="sr">{label}</span></button>'
+            f'title="{label}">{swatch}<span class="sr">{label}</span></button>'
         )
         found = f"{_anchor(run, report, folder)} {_copy(run)}" if run else "-"
         last = f'<td class="last">{found}</td>'
@@ -173,14 +175,14 @@ def _runs(report: Report, folder: Path) -> str:
     table = run_table(report)
     of_row = {
         run.directory: place
-        for place, row in enumerate(report.rows)
+        for place, row in enumerate(detailed(report).rows)
         for setting in row.settings
         for run in setting.runs
     }
     body = []
     for place, (run, cells) in enumerate(zip(report.runs, table.rows, strict=True)):
         row = f' data-row="{of_row[run.directory]}"' if run.directory in of_row else ""
-        unfinished = ' class="unfinished"' if run.status in UNFINISHED else ""
+        unfinished = ' class="unfinished"' if run.status.is_unfinished else ""
         message = f'<span class="message">{_text(run.message)}</span>' if run.message else ""
         body.append(
             f'<tr id="run-{place}" data-run="{place}"{row} data-status="{run.status.value}"'

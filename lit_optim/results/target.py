@@ -8,8 +8,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 from lit_optim.errors import printable
 from lit_optim.metric_names import best_value, worst_value
-from lit_optim.results.data import Row, Run, Setting
-from lit_optim.results.grouping import LR
+from lit_optim.results.cells import name_row
+from lit_optim.results.data import Report, Run, Setting
 from lit_optim.results.statistics import median
 from lit_optim.runs.status import Status
 
@@ -17,15 +17,11 @@ AUTO = "auto"
 DIGITS = 3  # of a target that was not typed
 
 
-def choose_target(
-    rows: Sequence[Row], metric: str, mode: str, wanted: float | str | None
-) -> tuple[float, str]:
-    """The target of a metric, and a line about it for the reader.
+def choose_target(report: Report, wanted: float | str | None) -> tuple[float, str]:
+    """The target of the metric of a report, and a line about it for the reader.
 
     Args:
-        rows: best first.
-        metric: its name.
-        mode: `min` or `max`.
+        report: its rows are best first.
         wanted: a value; `auto`: what every run of the row in the middle reaches at its end, so that
             about half of the rows are faster and half are not, of two rows the better one; None:
             no target.
@@ -33,6 +29,7 @@ def choose_target(
     Returns:
         NaN and an empty line without a target.
     """
+    rows, metric, mode = report.rows, report.metric, report.mode
     if wanted is None or not any(run.history.step for row in rows for run in row.best.runs):
         return math.nan, ""
     sign = "≤" if mode == "min" else "≥"
@@ -51,13 +48,9 @@ def choose_target(
     row, end = known[(len(known) - 1) // 2]
     target = _round(end, mode)
     which = "better" if len(known) == 2 else "median"
-    told = f"target {printable(metric)} {sign} {target:g}: reached by every run of {_name(row)}"
+    name = printable(name_row(report, row))
+    told = f"target {printable(metric)} {sign} {target:g}: reached by every run of {name}"
     return target, f"{told}, the {which} of {len(known)} choices"
-
-
-def _name(row: Row) -> str:
-    words = [f"lr {value}" if key == LR else value for key, value in row.values.items() if value]
-    return printable(" ".join(words))
 
 
 def _end(setting: Setting, mode: str) -> float:

@@ -26,9 +26,11 @@ from lit_optim.results.cells import (
 )
 from lit_optim.results.comparing import compare, detailed
 from lit_optim.results.data import Interval
+from lit_optim.results.page import make_page
 from lit_optim.results.spreadsheet import write_runs
 from lit_optim.results.table import print_report, table
 from lit_optim.runs.status import Status
+from tests.results.made_up import make_report
 from tests.results.plain_runs import a_run, seeds, with_curves
 
 NAN, INF = math.nan, math.inf
@@ -201,6 +203,19 @@ def test_where_only_the_lr_was_swept_its_table_has_an_edge_ranks_and_a_target():
     assert first[0] == "0.3 edge"
     notes = shown(compare([a_run(0.5), a_run(0.4, lr=0.1)], "t"))
     assert notes.count("differences cannot be tested") == 1
+
+
+def test_the_page_shows_the_same_rows_of_a_sweep_over_the_lr_alone(tmp_path):
+    report = make_report(tmp_path, optimizers=("sgd",), lrs=3)
+    text = make_page(report, tmp_path)
+    terminal = [[cell.text for cell in row] for row in choice_table(detailed(report)).rows]
+    body = re.search(r'<table id="choices">.*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
+    rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in body.split("<tr ")[1:]]
+    assert rows == terminal
+    assert len(rows) == 3
+    assert "<b>sgd lr" in text
+    places = set(re.findall(r'data-run="\d+" data-row="(\d)"', text))
+    assert places == {"0", "1", "2"}
 
 
 def test_columns_that_are_compared_have_the_same_digits():

@@ -237,6 +237,18 @@ def test_a_damaged_event_file_is_told_and_the_others_go_on(tmp_path):
     assert read_runs([tmp_path]).notes == []
 
 
+def test_a_damaged_history_tells_what_is_read_instead(tmp_path):
+    run_dir = write_run(tmp_path, "a", LINE, final={"val/acc": 0.5})
+    (run_dir / "history.csv").write_text("no,history\n1,2\n")
+    [note] = read_runs([tmp_path]).notes
+    assert note.endswith("then metrics")
+    write_events(run_dir, CURVES)
+    found = read_runs([tmp_path])
+    [note] = found.notes
+    assert note.endswith("then metrics; its event files are used")
+    assert len(found.runs[0].history.step) == 2
+
+
 FILES = ("job.json", "result.json", "asked.json", "history.csv", "config.yaml", ".lock",
          ".hydra/overrides.yaml", "events.out.tfevents.1.x.1.0")  # fmt: skip
 
