@@ -122,7 +122,7 @@ SHOWN = {
     45: "test_build.py::test_an_optimizer_of_yours",
     49: "test_build.py::test_an_optimizer_of_yours",
     50: "test_doctor.py::test_a_torchvision_for_cuda_beside_a_torch_without",
-    53: "sweeps/test_launcher_and_table.py::test_odd_names_become_directories",
+    53: "sweeps/test_names.py::test_odd_names_become_directories",
     54: "callbacks/test_nonfinite.py::test_stop_keeps_what_was_saved_before",
     55: "lightning/test_configure.py::test_an_overflow_moves_no_schedule",
     56: "callbacks/test_nonfinite.py::test_no_loss_again_and_again",

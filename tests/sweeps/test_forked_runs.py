@@ -20,7 +20,7 @@ from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.processes import Order, start_anew
 from lit_optim.system import can_fork
 from tests.conftest import ROOT
-from tests.sweeps.test_job_server import wait_for
+from tests.sweeps.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="jobs are forked on Linux")
 

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +25,7 @@ from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end
 from lit_optim.sweeps.processes import Order, start_anew
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork
+from tests.sweeps.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="jobs are forked on Linux")
 
@@ -121,14 +121,6 @@ def server(jobs):
     server.await_ready(lambda: None)
     yield server
     server.close()
-
-
-def wait_for(look, seconds=30):
-    end = time.monotonic() + seconds
-    while (found := look()) is None or found is False:
-        assert time.monotonic() < end
-        time.sleep(0.005)
-    return found
 
 
 def test_a_fork_sees_what_a_new_process_sees(jobs, server):
@@ -430,3 +422,11 @@ def test_no_variable_of_the_server_is_seen_by_a_job(jobs, server):
     names = [HANDED_OVER, *(k for k in os.environ if k.startswith("LIT_OPTIM"))]
     told = (jobs.where / "job" / "log.txt").read_text().splitlines()[-1]
     assert set(json.loads(told.replace("'", '"'))) <= {*names, "LIT_OPTIM_THREADS"}
+
+
+def test_rank_variables_are_not_inherited(monkeypatch):
+    ranks = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "PL_GLOBAL_SEED")
+    for name in (*ranks, "PLATFORM"):
+        monkeypatch.setenv(name, "1")
+    assert not {*ranks} & processes.job_environment(1).keys()
+    assert {"PATH", "PLATFORM"} <= processes.job_environment(1).keys()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_optim.sweeps.names import fold, name_jobs
+from lit_optim.sweeps.plan import unique_dir
 
 #: Values that sanitizing, upper case, quotes, length and Unicode forms make alike.
 VALUES = st.one_of(
@@ -113,3 +114,23 @@ def test_a_line_that_fixes_everything_names_its_job_by_it():
 def test_a_large_number_is_not_named_as_a_small_one():
     names = name_jobs([["optimizer.lr=1e+30"], ["optimizer.lr=1e-30"]])
     assert names == ["optimizer.lr=1e+30", "optimizer.lr=1e-30"]
+
+
+def test_a_directory_is_named_after_what_differs():
+    jobs = [
+        ["optimizer=adamw", "scheduler=step", "++trainer.max_steps=5", "++seed=0"],
+        ["optimizer=sgd", "scheduler=step", "++trainer.max_steps=5", "++seed=1"],
+    ]
+    assert name_jobs(jobs)[0] == "optimizer=adamw,seed=0"
+    assert name_jobs(jobs[:1]) == ["optimizer=adamw,scheduler=step,trainer.max_steps=5,seed=0"]
+
+
+def test_odd_names_become_directories(tmp_path):
+    jobs = [["++data.path='/tmp/a b.txt'"], ["++data.path=/" + "x" * 400], ["++a=[0.9,0.99]"]]
+    names = name_jobs(jobs)
+    assert names[0] == "data.path=-tmp-a-b.txt"
+    assert len(names[1]) < 200
+    assert names[2] == "a=[0.9,0.99]"
+    for name in names:
+        assert unique_dir(tmp_path, name).is_dir()
+        assert unique_dir(tmp_path, name).name == f"{name}-2"

@@ -1,44 +1,14 @@
-"""Names of jobs, the final table, and the environment of a job."""
+"""The end of a sweep: what failed, how, and what it said last."""
 
 from __future__ import annotations
 
 import json
 
-from lit_optim.environment import RANK_VARIABLES
 from lit_optim.runs.job import JobRecord, status_of_exit
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.ending import end_sweep
-from lit_optim.sweeps.names import name_jobs
-from lit_optim.sweeps.plan import unique_dir
 from tests.results.directories import write_run
-
-
-def test_a_directory_is_named_after_what_differs():
-    jobs = [
-        ["optimizer=adamw", "scheduler=step", "++trainer.max_steps=5", "++seed=0"],
-        ["optimizer=sgd", "scheduler=step", "++trainer.max_steps=5", "++seed=1"],
-    ]
-    assert name_jobs(jobs)[0] == "optimizer=adamw,seed=0"
-    assert name_jobs(jobs[:1]) == ["optimizer=adamw,scheduler=step,trainer.max_steps=5,seed=0"]
-
-
-def test_odd_names_become_directories(tmp_path):
-    jobs = [["++data.path='/tmp/a b.txt'"], ["++data.path=/" + "x" * 400], ["++a=[0.9,0.99]"]]
-    names = name_jobs(jobs)
-    assert names[0] == "data.path=-tmp-a-b.txt"
-    assert len(names[1]) < 200
-    assert names[2] == "a=[0.9,0.99]"
-    for name in names:
-        assert unique_dir(tmp_path, name).is_dir()
-        assert unique_dir(tmp_path, name).name == f"{name}-2"
-
-
-def test_rank_variables_are_not_inherited():
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT", "PL_GLOBAL_SEED"):
-        assert RANK_VARIABLES.fullmatch(name)
-    for name in ("PATH", "OMP_NUM_THREADS", "PLATFORM"):
-        assert not RANK_VARIABLES.fullmatch(name)
 
 
 def test_exits_in_words():
