@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from lit_optim.errors import printable
@@ -30,8 +31,13 @@ def format_number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def set_lr_axis(axes: Any) -> None:
-    """Make the x axis logarithmic, with labels as one types them."""
+def set_lr_axis(axes: Any, beyond: Mapping[float, str]) -> None:
+    """Make the x axis logarithmic, with labels as one types them.
+
+    Args:
+        axes: with everything drawn.
+        beyond: labels of places at the edge, where what is far off is drawn.
+    """
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_xscale("log")
@@ -42,6 +48,9 @@ def set_lr_axis(axes: Any) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_major_formatter(lambda x, _: format_number(x))
     axes.xaxis.set_minor_formatter(NullFormatter())
+    if beyond:
+        axes.set_xticks(list(beyond), list(beyond.values()), minor=True)
+        axes.tick_params(axis="x", which="minor", labelsize=axes.xaxis.label.get_size() * 0.9)
 
 
 def finish_metric_axis(axes: Any, report: Report, window: Window, before: str = "") -> None:
@@ -60,16 +69,14 @@ def finish_metric_axis(axes: Any, report: Report, window: Window, before: str = 
     axes.grid(axis="y")
     if math.isfinite(report.target) and window.holds(report.target):
         axes.axhline(report.target, linewidth=0.8, linestyle=(0, (2, 2)), color=TARGET_COLOR)
-        is_high = window.share(report.target) > 0.9
-        label = axes.annotate(
+        label = axes.annotate(  # beside the frame, where nothing else is drawn
             "target",
             (1.0, report.target),
-            (-2, -2 if is_high else 2),
+            (3, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             fontsize="small",
             color=TARGET_COLOR,
-            horizontalalignment="right",
-            verticalalignment="top" if is_high else "bottom",
+            verticalalignment="center",
         )
         tag(label, "label")

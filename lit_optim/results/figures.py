@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lit_optim.errors import printable
 from lit_optim.metric_names import pick
@@ -23,8 +23,10 @@ from lit_optim.results.cells import name_row
 from lit_optim.results.data import Report, Row, Run
 from lit_optim.results.looks import COLORS, GRAY, Look, style_of
 from lit_optim.results.series import (
+    FAR,
     Window,
     average_curves,
+    choose_span,
     choose_window,
     expect_best,
     read_curve,
@@ -37,6 +39,8 @@ from lit_optim.runs.status import Status
 LONGEST_NAME = 40
 #: Of one figure, as a share of the width of a column.
 HEIGHT = 0.72
+#: matplotlib's caret that points up, and stands on its place.
+DEFAULT_MARK: Final = 10
 
 
 @dataclass(frozen=True)
@@ -80,32 +84,39 @@ def draw_sensitivity(axes: Any, report: Report, look: Look) -> None:
         for place, row in enumerate(report.rows)
         if any(_is_drawable(setting.lr) for setting in row.settings)
     ]
+    lrs = [setting.lr for _, row in drawn for setting in row.settings]
+    low, high = choose_span([lr for lr in lrs if _is_drawable(lr)])
+    step = max(1.5, (high / low) ** 0.12)
+    beyond: dict[float, str] = {}
     for place, row in reversed(drawn):  # the best above the others
         style = style_of(place)
         means: dict[float, float] = {}
         for setting in row.settings:
             if not _is_drawable(setting.lr):
                 continue
-            mean = setting.value.mean
-            if math.isfinite(mean):
-                means[setting.lr] = pick(report.mode)(means.get(setting.lr, mean), mean)
+            x, mean = min(max(setting.lr, low / step), high * step), setting.value.mean
+            if x != setting.lr:
+                arrow = "→" if setting.lr > high else "←"
+                beyond[x] = f"{arrow}{format_number(setting.lr)}"
+            elif math.isfinite(mean):
+                means[x] = pick(report.mode)(means.get(x, mean), mean)
             for run in setting.runs:
-                _draw_dot(axes, run, setting.lr, window, report, place, index, look)
+                _draw_dot(axes, run, x, window, report, place, index, look)
         xs = sorted(means)
         ys = window.tame([means[x] for x in xs])
         [line] = axes.plot(
             xs, ys, color=style.color, linestyle=style.dashes, zorder=3 if style.is_shown else 2
         )
         tag(line, f"row-{place}")
-        if _is_drawable(row.default_lr) and style.is_shown:
+        if low / FAR < row.default_lr < high * FAR and style.is_shown:
             size = 1.3 * look.marker
-            mark = {"marker": 6, "markersize": size, "linestyle": "none", "clip_on": False}
+            mark = {"marker": DEFAULT_MARK, "markersize": size, "linestyle": "none", "zorder": 5}
             x_axis = axes.get_xaxis_transform()
             [tick] = axes.plot(
-                row.default_lr, 0, color=style.color, transform=x_axis, zorder=5, **mark
+                row.default_lr, 0, color=style.color, transform=x_axis, clip_on=False, **mark
             )
             tag(tick, f"row-{place}")
-    set_lr_axis(axes)
+    set_lr_axis(axes, beyond)
     axes.set_xlabel("learning rate")
     finish_metric_axis(axes, report, window)
 
@@ -239,7 +250,7 @@ DRAWINGS = (
         "Sensitivity to the learning rate",
         "Each dot is a run, hollow if it has not come to its end; the line the best mean over "
         "seeds at a learning rate. × diverged, at the edge; ▲ on the axis: the optimizer's "
-        "default.",
+        "default; → on the axis: far beyond it.",
         _miss_lrs,
         draw_sensitivity,
     ),
@@ -327,7 +338,9 @@ def _add_legend(figure: Any, drawings: Sequence[Drawing], report: Report, look: 
         )
     if "sensitivity" in names and any(_is_drawable(row.default_lr) for row in report.rows):
         handles.append(
-            Line2D([], [], color=look.ink, marker=6, linestyle="none", label="default lr")
+            Line2D(
+                [], [], color=look.ink, marker=DEFAULT_MARK, linestyle="none", label="default lr"
+            )
         )
     if not handles:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,7 @@ from lit_optim.errors import printable
 from lit_optim.results.axes import LONGEST_LABEL, format_number, tag
 from lit_optim.results.data import Report, Run, Setting
 from lit_optim.results.looks import SCALE, Look, shade
-from lit_optim.results.series import LOG_SPAN, Window, choose_window, values_of_runs
+from lit_optim.results.series import LOG_SPAN, Window, choose_span, choose_window, values_of_runs
 from lit_optim.runs.status import Status
 
 #: Characters of a value beside its axis.
@@ -80,12 +80,15 @@ def _make_axis(key: str, texts: Sequence[str]) -> Axis:
     else:
         is_log = min(numbers) > 0 and (max(numbers) / min(numbers) >= LOG_SPAN or key == "lr")
         is_log = is_log or (min(numbers) > 0 and key.endswith(".lr"))
-        scale = [math.log(number) for number in numbers] if is_log else numbers
-        low, high = min(scale), max(scale)
-        places = {
-            text: 0.04 + 0.92 * (value - low) / ((high - low) or 1.0)
-            for text, value in zip(texts, scale, strict=True)
-        }
+        low, high = choose_span(numbers) if is_log else (min(numbers), max(numbers))
+        scale: Callable[[float], float] = math.log if is_log else float
+        inner = 0.04 if low == min(numbers) and high == max(numbers) else 0.15
+        places = {}
+        for text, number in zip(texts, numbers, strict=True):
+            share = (scale(number) - scale(low)) / ((scale(high) - scale(low)) or 1.0)
+            places[text] = inner + (1 - 2 * inner) * share
+            if not low <= number <= high:
+                places[text] = float(number > high)
     ticks = _spread([(place, printable(text, LONGEST_VALUE)) for text, place in places.items()])
     return Axis(label, places, ticks)
 
@@ -137,7 +140,7 @@ def draw_parallel(axes: Any, report: Report, look: Look) -> None:
     for x, axis in enumerate(found.values()):
         _draw_axis(axes, x, axis.ticks, look)
     _draw_axis(axes, len(found), _ticks(window), look)
-    axes.set_xlim(-0.32, len(found) + 0.36)
+    axes.set_xlim(-0.36, len(found) + 0.36)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xticks(
         range(len(found) + 1),
@@ -176,14 +179,15 @@ def _draw_axis(axes: Any, x: int, ticks: Sequence[tuple[float, str]], look: Look
     heights = [height for height, _ in ticks]
     axes.plot([x] * len(ticks), heights, "_", color=look.ink, markersize=5, zorder=6)
     # lines pass behind the text; a page does that in its own color
-    back = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.3}
+    back = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 0.4}
     for height, text in ticks:
         label = axes.annotate(
             text,
             (x, height),
-            (4, 0),
+            (-4 if x == 0 else 4, 0),
             textcoords="offset points",
             fontsize=look.small,
+            horizontalalignment="right" if x == 0 else "left",  # no line runs left of the first
             verticalalignment="center",
             bbox=back if look.has_legend else None,
             zorder=7,

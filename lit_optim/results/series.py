@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ NEAR = 2.0
 MARGIN, EDGE = 0.07, 0.035
 #: Positive values that span more than this factor get a logarithmic axis.
 LOG_SPAN = 10.0
+#: A learning rate that is further than this factor from all others is not drawn to scale.
+FAR = 1e6
 
 LARGEST_LOG = 690.0
 #: Beyond this a value is as good as infinite: sums of such values would not be finite.
@@ -189,6 +192,21 @@ def choose_window(values: Sequence[float], mode: str) -> Window:
     if is_log:
         return Window(math.exp(max(low, -LARGEST_LOG)), math.exp(min(high, LARGEST_LOG)), True)
     return Window(low, high, False)
+
+
+def choose_span(values: Sequence[float]) -> tuple[float, float]:
+    """Return the smallest and the largest of positive values, without a few that are far off.
+
+    A gap of more than a factor of `FAR` parts them, and the part with the most values is shown.
+    """
+    ordered = sorted(set(values))
+    parts = [ordered[:1]]
+    for before, value in pairwise(ordered):
+        if value / before > FAR:
+            parts.append([])
+        parts[-1].append(value)
+    most = max(parts, key=len)
+    return most[0], most[-1]
 
 
 def values_of_runs(report: Report) -> list[float]:

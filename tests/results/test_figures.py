@@ -9,8 +9,10 @@ from pathlib import Path
 from statistics import fmean
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.markers import CARETUP, CARETUPBASE, MarkerStyle
 from PIL import Image
 
 from lit_optim.errors import UsageError
@@ -23,7 +25,7 @@ from lit_optim.results.figures import DRAWINGS, draw_figure, drawing
 from lit_optim.results.looks import COLORS, GRAY, PAGE, PAPER, SCALE
 from lit_optim.results.series import expect_best
 from lit_optim.runs.status import Status
-from tests.results.made_up import make_report, make_run
+from tests.results.made_up import GOOD, make_report, make_run
 
 BY_NAME = {kind.name: kind for kind in DRAWINGS}
 
@@ -83,6 +85,49 @@ def test_sensitivity_of_a_metric_that_rises():
     low, high = axes.get_ylim()
     assert lost.get_ydata() == [pytest.approx(low + 0.035 * (high - low))]
     assert best.get_ydata() == [0.5]
+
+
+def test_an_lr_far_off_leaves_the_others_their_room():
+    tried = {1e-12: 0.8, 0.01: 0.6, 0.03: 0.5, 0.1: 0.4, 0.3: 0.7, 1e20: 0.9}
+    report = compare([of_lr(lr, value) for lr, value in tried.items()], "x")
+    axes, tagged = draw("sensitivity", report)
+    low, high = axes.get_xlim()
+    assert 1e-5 < low < high < 10
+    line, _ = tagged["row-0"]
+    assert list(line.get_xdata()) == [0.01, 0.03, 0.1, 0.3]
+    [under], [above] = tagged["run-0"], tagged["run-5"]
+    assert low < under.get_xdata()[0] < 0.01 < 0.3 < above.get_xdata()[0] < high
+    labels = {label.get_text() for label in axes.get_xticklabels(minor=True)}
+    assert labels == {"←1e-12", "→1e20"}
+
+    _, tagged = draw("parallel", report)
+    heights = [tagged[f"run-{k}"][0].get_path().vertices[0][1] for k in range(len(tried))]
+    assert heights == sorted(heights)
+    assert np.diff(heights).min() > 0.1
+
+
+@pytest.mark.parametrize("look", [PAGE, PAPER])
+@pytest.mark.parametrize("name", ["sensitivity", "curves", "best_of"])
+def test_nothing_is_drawn_over_words(report, name, look):
+    """The target's name is beside the frame, the marks of default lrs above the ticks' labels."""
+    axes, tagged = draw(name, report, look)
+    [target] = [text for text in axes.texts if text.get_text() == "target"]
+    assert target.get_window_extent().x0 > axes.bbox.x1
+    assert target.get_window_extent().x1 < axes.figure.bbox.x1
+    for marks in tagged.values():
+        for mark in marks:
+            if getattr(mark, "get_marker", str)() in (CARETUP, CARETUPBASE):
+                style = MarkerStyle(mark.get_marker())
+                outline = style.get_path().transformed(style.get_transform())
+                assert outline.vertices[:, 1].min() > -1e-9  # stands on the axis
+
+
+def test_labels_of_the_first_axis_are_where_no_line_runs(report):
+    axes, _ = draw("parallel", report)
+    first = [text for text in axes.texts if text.get_text() in GOOD]
+    assert len(first) == len(GOOD)
+    start = axes.transData.transform((0, 0))[0]
+    assert all(text.get_window_extent().x1 < start for text in first)
 
 
 def test_two_settings_of_one_lr_are_joined_by_the_better():

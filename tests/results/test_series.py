@@ -17,6 +17,7 @@ from lit_optim.results.series import (
     HUGE,
     MOST_POINTS,
     average_curves,
+    choose_span,
     choose_window,
     expect_best,
     read_curve,
@@ -98,3 +99,17 @@ def test_window_leaves_out_what_is_far_off():
     assert (mirrored.low, mirrored.high) == pytest.approx((-window.high, -window.low))
     assert choose_window([1e-6, 1e-3, 1.0], "min").is_log
     assert not choose_window([0.5, 1.0], "min").is_log
+
+
+@pytest.mark.parametrize(
+    ("values", "span"),
+    [
+        ([0.01, 0.03, 1e20, 0.1], (0.01, 0.1)),
+        ([1e-20, 0.01, 0.03, 1e20, 1e19], (0.01, 0.03)),
+        ([1e-5, 1e-4, 1.0, 10.0], (1e-5, 10.0)),  # of optimizers such as Lion and Prodigy
+        ([0.1], (0.1, 0.1)),
+        ([0.1, 1e20], (0.1, 0.1)),
+    ],
+)
+def test_a_span_leaves_out_what_is_far_off(values, span):
+    assert choose_span(values) == span
