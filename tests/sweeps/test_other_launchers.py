@@ -140,6 +140,14 @@ def test_a_launcher_that_gives_up_loses_only_what_did_not_end(tmp_path):
     assert records[2]["message"] == "a worker was lost"
 
 
+@pytest.mark.parametrize("message", ["done", "completed"])
+def test_a_failure_is_one_whatever_it_says(tmp_path, message):
+    with started(tmp_path, ends={NAMES[0]: RuntimeError(message)}) as (batches, _):
+        [returned] = batches.launch(JOBS[:1], 0)
+    assert returned.status == JobStatus.FAILED
+    assert str(returned._return_value) == f"{NAMES[0]}: {message}; {tmp_path / NAMES[0]}/log.txt"
+
+
 def test_a_job_that_outlived_its_launcher_is_waited_for(tmp_path, monkeypatch):
     with started(tmp_path) as (batches, inner):
         batches.launch(JOBS, 0)
