@@ -336,6 +336,9 @@ def _add_legend(figure: Any, drawings: Sequence[Drawing], report: Report, look: 
         handles.append(
             Line2D([], [], color=look.ink, marker="x", linestyle="none", label="diverged")
         )
+    if "sensitivity" in names and any(not run.has_ended for run in shown):
+        hollow: Any = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
+        handles.append(Line2D([], [], color=look.ink, label="not at its end", **hollow))
     if "sensitivity" in names and any(_is_drawable(row.default_lr) for row in report.rows):
         handles.append(
             Line2D(
