@@ -161,7 +161,7 @@ def _miss_curves(report: Report) -> str:
     for row in report.rows:
         if average_curves(row.best.runs, report.metric) is not None:
             return ""
-    return f"two validations of a run at least, with {printable(report.metric)}"
+    return f"a run with at least two validations of {printable(report.metric)}"
 
 
 def draw_curves(axes: Any, report: Report, look: Look) -> None:

@@ -14,7 +14,7 @@ def describe_exit(code: int) -> str:
 
 def describe_job(record: JobRecord) -> str:
     """Describe how a job ended: `completed`, `failed with code 1` and so on."""
-    if record.status in (Status.FAILED, Status.KILLED) and record.exit_code:
+    if record.status.has_failed and record.exit_code:
         return describe_exit(record.exit_code)
     if record.status == Status.FAILED and record.message:
         return record.message
