@@ -1,0 +1,14 @@
+"""What configurations of earlier versions name; a sweep now shows its table whoever runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.experimental.callback import Callback
+
+
+class SweepTable(Callback):
+    """Does nothing."""
+
+    def __init__(self, **_: Any) -> None:
+        pass
