@@ -37,7 +37,10 @@ from tests.documents import (
 )
 
 #: What a page's commands name, besides the files in the page itself.
-RUN = re.compile(r"(?<![\w/])runs/(?:\.\.\.|[\d-]+/[\w-]+?)(?P<sweep>_sweep)?(?=/|$)")
+RUN = re.compile(
+    r"(?<![\w/])runs/(?:\.\.\.|[\d-]+/[\w-]+?|lr(?=_sweep)|more(?=_seeds))"
+    r"(?P<sweep>_sweep|_seeds)?(?=/|$)"
+)
 #: Commands that are only looked up: they serve, install, or need a machine of another kind.
 LOOKED_UP = {"board", "doctor", "rerun", "completion", "race"}
 SHELL = {
@@ -178,6 +181,10 @@ def check_subcommand(argv: list[str], output: str, place: Path, capsys) -> None:
             elif word.startswith("/"):
                 assert Path(word).exists()
         return
+    if "--watch" in argv:  # it would go on until Ctrl-C
+        start = argv.index("--watch")
+        assert float(argv[start + 1]) > 0
+        argv = argv[:start] + argv[start + 2 :]
     main([*argv, *SMALL.get(argv[0], [])])
     printed = capsys.readouterr().out
     assert printed or "--to" in argv
