@@ -122,6 +122,9 @@ def test_a_training_command_is_valid(command: Command, place, runs, capsys, monk
     write_files(command.page, place)
     monkeypatch.setattr(sys, "path", sys.path)
     words = at_real_runs(arguments_of_training(command.words), runs)
+    if "experiment=best" in words:  # which `lit-optim best --export` has written before
+        (place / "mine/experiment").mkdir(parents=True)
+        (place / "mine/experiment/best.yaml").write_text("# @package _global_\nmonitor: val/acc\n")
     if command.output.startswith("lit_optim: "):
         with pytest.raises(UsageError) as error:
             prepare_command_line(words)
