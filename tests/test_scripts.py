@@ -42,18 +42,17 @@ IN_MINUTES = {
         ["--methods", "muon", "--peers", "none", "--layers", "1", "--steps", "1", "--rounds", "1"],
         "1 layers of GPT-2 small",
     ),
+    "bench_sweep": (["optimizer=sgd", "seed=0", "trainer.max_steps=2"], "Hydra's basic launcher"),
     "bench_start": (["--rounds", "1"], "to the first training step"),
     "compare_optimizers": (["--optimizers", "sgd", "--steps", "20", "--jobs", "1"], "| `sgd` |"),
     "quality_state_dtype": (["--steps", "20", "--seeds", "2"], "bfloat16"),
 }
 #: What they need, where it is not here.
+HAS_NO_BROWSER = not (shutil.which("chromium") or shutil.which("google-chrome"))
 MISSING = {
     "bench_cuda": ([], "no GPU that torch can use", not torch.cuda.is_available()),
-    "screenshot_tensorboard": (
-        ["runs", "picture.png"],
-        "no chromium",
-        not (shutil.which("chromium") or shutil.which("google-chrome")),
-    ),
+    "screenshot_report": (["report.html", "picture.png"], "no chromium", HAS_NO_BROWSER),
+    "screenshot_tensorboard": (["runs", "picture.png"], "no chromium", HAS_NO_BROWSER),
 }
 
 

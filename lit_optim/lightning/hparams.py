@@ -12,7 +12,7 @@ from typing import Any
 from lit_optim.errors import first_line
 from lit_optim.lightning.hparams_plugin import Value, columns, session_end, session_start
 from lit_optim.lightning_classes import Callback, LightningModule, Logger, Trainer, is_a
-from lit_optim.training.overrides import card_tag
+from lit_optim.training.cards import card_tag
 
 LOG = logging.getLogger("lit_optim")
 

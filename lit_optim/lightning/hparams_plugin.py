@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lit_optim.training.overrides import SORTED_LAST
+from lit_optim.training.cards import SORTED_LAST
 
 Value = bool | int | float | str
 

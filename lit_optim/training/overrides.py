@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, ClassVar, Literal
 
 from lit_optim.lightning_classes import Callback, Logger, Trainer, is_a, variants
+from lit_optim.training.cards import card_tag
 
 LOG = logging.getLogger("lit_optim")
 
@@ -30,8 +31,6 @@ BATCH_HOOKS = (
 )
 #: The methods of a logger that write.
 WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
-#: In front of a tag of TensorBoard: its card comes after all others.
-SORTED_LAST = "~"
 #: The name of the thread in which Lightning watches the processes that it started.
 CHILD_OBSERVER = "child-process-observer"
 
@@ -160,11 +159,6 @@ def choose_cards(logger: Logger) -> None:
             write(kept, step)
 
     logger.log_metrics = log_metrics
-
-
-def card_tag(metric: str) -> str:
-    """Return the tag of a metric in TensorBoard."""
-    return f"{SORTED_LAST}{metric}" if metric.startswith("test") else metric
 
 
 def tolerate_io_errors(logger: Logger) -> None:

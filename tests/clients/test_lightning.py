@@ -171,13 +171,14 @@ def public_callbacks(path):
     """One of each class of callbacks that users make."""
     arguments = {
         "Checkpoint": {"dirpath": str(path), "monitor": "val/loss"},
+        "HistoryFile": {"path": path / "history.csv"},
         "MonitorCheck": {"watched": {"val/loss": "monitor"}},
     }
     for file in pkgutil.iter_modules(our_callbacks.__path__):
         module = import_module(f"{our_callbacks.__name__}.{file.name}")
         for name, kind in vars(module).items():
             own = inspect.isclass(kind) and kind.__module__ == module.__name__
-            if name == "GradientRelease":  # which refuses to go with FullBatch
+            if name.startswith("_") or name == "GradientRelease":  # refuses FullBatch
                 continue
             if own and hasattr(kind, "on_fit_start") and not issubclass(kind, FitCallback):
                 yield kind(**arguments.get(name, {}))

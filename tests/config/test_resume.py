@@ -113,7 +113,7 @@ def test_its_directory_alone_is_the_command_it_was_started_with(place, capsys):
     (run_dir / ".hydra" / "overrides.yaml").write_text("".join(f"- {line}\n" for line in before))
     line = prepare_command_line(["resume=runs/same"])
     assert line.argv == [*lines, "++resume.from='runs/same'", "hydra.run.dir='runs/same'"]
-    assert "optimizer=momentum ++optimizer.lr=0.1" in capsys.readouterr().out
+    assert "optimizer=momentum optimizer.lr=0.1" in capsys.readouterr().out
     with pytest.raises(UsageError, match=r"optimizer.lr was 0.1, now 0.2; type it as it was"):
         prepare_command_line(["resume=runs/same", "optimizer.lr=0.2"])
     with pytest.raises(
