@@ -71,15 +71,7 @@ def lock_file(file: IO[Any]) -> bool:
     Raises:
         OSError: the file system has no locks.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return _lock(file, "LOCK_EX")
 
 
 def share_lock(file: IO[Any]) -> bool:
@@ -91,12 +83,16 @@ def share_lock(file: IO[Any]) -> bool:
     Raises:
         OSError: the file system has no locks.
     """
+    return _lock(file, "LOCK_SH")
+
+
+def _lock(file: IO[Any], kind: str) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, getattr(fcntl, kind) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

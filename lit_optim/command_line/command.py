@@ -157,6 +157,16 @@ def path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
+#: For commands that compare runs.
+RUN_DIRECTORIES = Argument(
+    "directory",
+    "of runs, of a sweep, or above several",
+    path,
+    nargs="+",
+    completion=Completion.PATHS,
+)
+
+
 def port(text: str) -> int:
     """A port number."""
     if not (text.isdecimal() and len(text) <= 5 and 0 < int(text) < 1 << 16):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from lit_optim.command_line.command import Argument, Command, Completion, Section, path
+from lit_optim.command_line.command import (
+    RUN_DIRECTORIES,
+    Argument,
+    Command,
+    Completion,
+    Section,
+    path,
+)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,13 +29,7 @@ COMMAND = Command(
     "show the best run: its command, directory and checkpoint",
     run,
     (
-        Argument(
-            "directory",
-            "of runs, of a sweep, or above several",
-            path,
-            nargs="+",
-            completion=Completion.PATHS,
-        ),
+        RUN_DIRECTORIES,
         Argument("--metric", "by which runs are compared; by default the one they monitor"),
         Argument(
             "--export",

@@ -6,6 +6,7 @@ import argparse
 import math
 
 from lit_optim.command_line.command import (
+    RUN_DIRECTORIES,
     Argument,
     Command,
     Completion,
@@ -70,13 +71,7 @@ COMMAND = Command(
     "compare runs: a table, a page with figures, a CSV file",
     run,
     (
-        Argument(
-            "directory",
-            "of runs, of a sweep, or above several",
-            path,
-            nargs="+",
-            completion=Completion.PATHS,
-        ),
+        RUN_DIRECTORIES,
         Argument(
             "--to",
             "write a file instead: .html .csv .png .svg .pdf, or a directory for all of them",

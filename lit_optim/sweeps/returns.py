@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from lit_optim.metric_names import worst_value
 from lit_optim.runs.failures import JobFailed
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.layout import LOG
@@ -126,13 +127,13 @@ def find_worst(results: Sequence[Mapping[str, Any] | None]) -> float | None:
     where no other run has one.
     """
     known = [result for result in results if result is not None]
-    values = _finite_values(result for result in known if not result.get("diverged"))
-    values = values or _finite_values(known)
-    if not values:
-        return None
-    return min(values) if known[0].get("mode") == "max" else max(values)
+    sound = [result for result in known if not result.get("diverged")]
+    mode = str(known[0].get("mode")) if known else ""
+    worst = worst_value(_values(sound), mode)
+    worst = worst_value(_values(known), mode) if math.isnan(worst) else worst
+    return None if math.isnan(worst) else worst
 
 
-def _finite_values(results: Iterable[Mapping[str, Any]]) -> list[float]:
+def _values(results: Iterable[Mapping[str, Any]]) -> list[float]:
     values = map(read_value, results)
-    return [value for value in values if value is not None and math.isfinite(value)]
+    return [value for value in values if value is not None]
