@@ -50,6 +50,8 @@ LAYERS = (
     ("compat", "runs"),
     ("results",),
     ("sweeps",),
+    ("search",),
+    ("tournament",),
     ("command_line",),
     ("race", "reports"),
     ("commands",),
@@ -58,7 +60,10 @@ LAYERS = (
     ("__main__",),
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
-KNOW_HYDRA = {"app", "command_line", "compat", "config", "reports", "results", "runs", "sweeps"}
+KNOW_HYDRA = {
+    "app", "command_line", "compat", "config", "reports", "results", "runs", "search",
+    "sweeps", "tournament",
+}  # fmt: skip
 #: The command line answers before it is loaded.
 KNOW_LIGHTNING = {
     "app", "lightning.cli", "lightning.cli_parser", "lightning_classes", "reports", "runs", "tasks",

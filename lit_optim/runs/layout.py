@@ -36,6 +36,12 @@ LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 
 REPORT = "report.html"
+#: Of a search: what it is; its studies, unless they are elsewhere; of a run that it stops.
+SEARCH = "search.json"
+STUDY = "study.db"
+STOP = "stop.json"
+#: Of a tournament: who meets whom on which task.
+TOURNAMENT = "tournament.json"
 #: Of a sweep: its overrides and jobs, written by our launcher; earlier, and less of it, by Hydra.
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"

@@ -1,0 +1,132 @@
+"""What a search is: its studies, their spaces, and how it is run. Nothing here needs Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Scalar: TypeAlias = "bool | int | float | str | None"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of numbers, both ends included.
+
+    Args:
+        low: the smallest.
+        high: the largest, above `low`.
+        is_log: whether the logarithm is what is spread evenly; then `low` is above 0.
+        is_whole: whether the numbers are whole.
+    """
+
+    low: float
+    high: float
+    is_log: bool = False
+    is_whole: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A few values without an order.
+
+    Args:
+        values: different ones, at least one.
+    """
+
+    values: tuple[Scalar, ...]
+
+
+Space: TypeAlias = Mapping[str, "Span | Choice"]
+"""What a sampler decides, by key, in the order in which it was typed."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search of its own: what is typed with commas makes one for each combination.
+
+    Args:
+        name: of its directory below the sweep's, and in the storage; empty where there is one only.
+        fixed: the overrides of all its runs, with one value a key.
+        space: what is searched.
+        label: the values that tell it from the others, by key.
+    """
+
+    name: str
+    fixed: tuple[str, ...]
+    space: Space
+    label: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of `search`, checked.
+
+    Args:
+        trials: of each study.
+        timeout: seconds for the whole; what runs then is let finish; None: no limit.
+        seeds: a run of a trial for each; the trial's value is their mean.
+        sampler: `auto` is decided by then.
+        pruner: which trials are stopped early.
+        metric: by which runs are judged.
+        mode: `min` or `max`.
+        at: whether the last or the best value of the metric counts.
+        storage: a URL; None: `study.db` in the sweep's directory.
+        seed: of the samplers.
+    """
+
+    trials: int
+    timeout: float | None = None
+    seeds: tuple[int, ...] = (0,)
+    sampler: Literal["auto", "grid", "qmc", "tpe", "gp", "random"] = "auto"
+    pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
+    metric: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    at: Literal["final", "best"] = "final"
+    storage: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search: what `search.json` in the sweep's directory says.
+
+    Args:
+        line: the overrides as typed.
+        studies: at least one.
+        settings: of all of them.
+    """
+
+    line: tuple[str, ...]
+    studies: Sequence[Study]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that is to be run.
+
+    Args:
+        study: its study.
+        number: within the study, from 0.
+        values: that the sampler proposed, by key.
+    """
+
+    study: Study
+    number: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended.
+
+    Args:
+        kind: `failed` if a run of it crashed twice.
+        value: the mean over its seeds; None of one that failed; of a diverged one a finite worst.
+        attributes: for the record: directories of the runs, seconds, evaluations, steps.
+    """
+
+    kind: Literal["completed", "diverged", "pruned", "failed"]
+    value: float | None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
