@@ -22,6 +22,7 @@ from lit_optim.config.finishing import finish_config
 from lit_optim.config.lr import lr_origin
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.places import conf_dir
+from lit_optim.config.sweep_settings import run_choices
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import Diverged, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
@@ -177,8 +178,7 @@ def _end_run(error: BaseException, end: End) -> NoReturn:
 
 def choices_of(hydra_cfg: Any) -> dict[str, str]:
     """The choice of each of our groups, by Hydra's part of a configuration."""
-    chosen = {str(group): choice for group, choice in hydra_cfg.runtime.choices.items() if choice}
-    return {group: str(name) for group, name in chosen.items() if not group.startswith("hydra/")}
+    return run_choices(hydra_cfg.runtime.choices)
 
 
 def _end(error: BaseException, code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.check import BEST
 from lit_optim.config.resume_settings import NONE
+from lit_optim.config.sweep_settings import OF_THE_SWEEP
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError
 from lit_optim.sweeps.options import check_options
@@ -34,7 +35,7 @@ ONLY_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
     "trainer.limit_test_batches": ("test", (True,)),
 }
 #: Keys that count only in a sweep.
-ONLY_IN_SWEEPS = re.compile(r"n_jobs|hydra\.sweep\.dir|hydra\.(launcher|sweeper)\..*")
+ONLY_IN_SWEEPS = re.compile(rf"{OF_THE_SWEEP}.*|hydra\.sweep\.dir|hydra\.(launcher|sweeper)\..*")
 #: Modules whose callbacks and models never stop a run early, but for `STOPPERS`.
 SHIPPED = ("lit_optim.", "lightning.pytorch.callbacks.")
 STOPPERS = ("EarlyStopping", "Timer", "OnExceptionCheckpoint")

@@ -20,6 +20,7 @@ from lit_optim.config.places import groups
 from lit_optim.config.reading import parse_overrides
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.stored import stored_overrides
+from lit_optim.config.sweep_settings import OF_THE_SWEEP
 from lit_optim.config.targets import MULTI_GROUPS
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, escape, suggest
@@ -27,8 +28,8 @@ from lit_optim.runs.layout import FINGERPRINT
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import is_sweep, recorded_overrides, recorded_sweep_overrides
 
-#: Settings that belong to a whole sweep, not to one of its runs.
-SWEEP_SETTINGS = ("n_jobs", "resume.from")
+#: Keys that belong to a whole sweep, not to one of its runs.
+NOT_SWEPT = re.compile(rf"{OF_THE_SWEEP}.*|resume\.from")
 #: What is taken over from the run of a checkpoint that is only tested.
 TESTED = re.compile(r"(model|data|experiment|preset|seed)(\..+)?|trainer\.precision")
 
@@ -109,7 +110,7 @@ def check_override(override: Override) -> None:
     """
     key, known = override.key_or_group, groups()
     check_hydra_key(override)
-    if override.is_sweep_override() and key in SWEEP_SETTINGS:
+    if override.is_sweep_override() and NOT_SWEPT.fullmatch(key):
         raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
     if override.is_delete():
         if key in known:

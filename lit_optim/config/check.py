@@ -18,6 +18,7 @@ from lit_optim.config.hints import dotted_keys, suggest_key
 from lit_optim.config.places import conf_dir, groups, target_of
 from lit_optim.config.resume_settings import NONE, check_resume
 from lit_optim.config.settings import Settings
+from lit_optim.config.sweep_settings import SWEEP_GROUPS
 from lit_optim.config.targets import (
     KINDS,
     MULTI_GROUPS,
@@ -190,6 +191,8 @@ def _check_settings(plain: dict[str, Any], settings: Signature) -> None:
     chosen = groups()  # reads directories: once
     known = [*settings.parameters, *chosen]
     for key, value in plain.items():
+        if key in SWEEP_GROUPS:
+            continue  # what plans the sweep checks them
         if key in chosen and key not in (*SINGLE_GROUPS, *MULTI_GROUPS):
             raise UsageError(f"{key} has no keys of its own{_choices(key)}")
         if key not in known:

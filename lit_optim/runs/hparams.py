@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_optim.config.sweep_settings import SWEEP_SETTINGS
 from lit_optim.config.targets import TARGET
 from lit_optim.lightning.hparams import Hyperparameters
 from lit_optim.lightning.hparams_plugin import Value
@@ -15,7 +16,7 @@ from lit_optim.runs.resume import flatten, run_fingerprint
 from lit_optim.runs.short_names import SEED, by_key, find_sweep, read_swept, short_name
 
 #: Settings of how a run is started or watched, not of what it is.
-NOT_HPARAMS = ("resume", "allow", "n_jobs", "callbacks", "logger", "hydra")
+NOT_HPARAMS = (*SWEEP_SETTINGS, "resume", "allow", "callbacks", "logger", "hydra")
 #: Hexadecimal digits behind the name of a group, which tell apart groups of several sweeps.
 DIGITS = 6
 

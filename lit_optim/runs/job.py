@@ -17,13 +17,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from lit_optim.config.sweep_settings import OF_THE_SWEEP
 from lit_optim.runs.layout import JOB
 from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
 #: Overrides that concern a sweep as a whole, not a run.
-WHOLE_SWEEP = re.compile(r"[+~]*(n_jobs|hydra\.[\w.]+)\b")
+WHOLE_SWEEP = re.compile(rf"[+~]*({OF_THE_SWEEP}|hydra\.[\w.]+\b)")
 #: Overrides that say where and how a run is started, not which run it is.
 NOT_OF_THE_RUN = re.compile(r"[+~]*(hydra|resume)[./=]")
 WITHOUT_RESULT = "ended without a result"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_optim.config.resume_settings import AUTO, NONE
+from lit_optim.config.sweep_settings import SWEEP_SETTINGS
 from lit_optim.errors import UsageError, printable, suggest
 from lit_optim.moved_names import MOVED_KEYS, current_name
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, LOG, MULTIRUN, OVERRIDES, RESULT, SWEEP
@@ -21,7 +22,10 @@ from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml, walk
 
 TRIES, SECONDS_BETWEEN = 10, 0.1
 #: May differ without a message: it changes no result, or says what is done after training.
-IGNORED = ("resume", "train", "test", "ckpt", "allow", "n_jobs", "threads", "logger", "callbacks")
+IGNORED = (
+    *SWEEP_SETTINGS,
+    *("resume", "train", "test", "ckpt", "allow", "threads", "logger", "callbacks"),
+)
 IGNORED_KEYS = (
     "trainer.enable_progress_bar",
     "trainer.gradient_release",

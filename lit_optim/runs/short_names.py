@@ -11,13 +11,14 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from lit_optim.config.sweep_settings import OF_THE_SWEEP
 from lit_optim.runs.job import is_text_list
 from lit_optim.runs.layout import MULTIRUN, SWEEP
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
 
 SEED, LR = "seed", "optimizer.lr"
 #: Overrides that do not describe a run.
-NOT_A_SETTING = re.compile(r"(n_jobs|resume|allow|hydra)\b")
+NOT_A_SETTING = re.compile(rf"{OF_THE_SWEEP}|(resume|allow|hydra)\b")
 #: Groups whose choices say by themselves what they are.
 PLAIN_GROUPS = (
     *("optimizer", "scheduler", "wrapper", "param_groups", "model", "data", "batch", "trainer"),

@@ -16,6 +16,7 @@ from lit_optim.config.composing import set_hydra_config
 from lit_optim.config.finishing import finish_config
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
+from lit_optim.config.sweep_settings import run_choices
 from lit_optim.runs.job import JobRecord, read_job
 from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
 from lit_optim.runs.locks import take_lock
@@ -110,8 +111,7 @@ class SweepPlan:
         try:
             finish_config(cfg, cfg.hydra)
             set_hydra_config(cfg)
-            chosen = cfg.hydra.runtime.choices
-            choices = {str(k): str(v) for k, v in chosen.items() if v and "hydra/" not in str(k)}
+            choices = run_choices(cfg.hydra.runtime.choices)
             return JobConfig(cfg, run_fingerprint(to_plain(cfg)), choices)
         finally:
             HydraConfig.instance().set_config(self.config)
