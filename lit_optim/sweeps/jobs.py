@@ -10,11 +10,10 @@ from pathlib import Path
 from lit_optim.config.paths import quote
 from lit_optim.runs.job import JobRecord, complete_job, status_of_exit
 from lit_optim.runs.layout import LOG
-from lit_optim.runs.locks import Held
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_exit
 from lit_optim.sweeps.names import job_key
-from lit_optim.sweeps.plan import SweepPlan
+from lit_optim.sweeps.plan import JobPlan, PlannedJob
 from lit_optim.sweeps.processes import Order, Running
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import interrupt_group, kill_group
@@ -28,40 +27,36 @@ class Job:
     """A job that was started.
 
     Args:
-        overrides: of the job.
+        planned: what was to be run.
         run_dir: of the run.
         process: that runs it.
         start: when it was started, in seconds of `time.perf_counter`.
         choices: the name of the choice of each group.
     """
 
-    overrides: list[str]
+    planned: PlannedJob
     run_dir: Path
     process: Running
     start: float
     choices: dict[str, str]
 
 
-def start_job(plan: SweepPlan, starter: JobStarter, overrides: list[str]) -> Job | None:
+def start_job(plan: JobPlan, starter: JobStarter, planned: PlannedJob) -> Job:
     """Start a job.
 
-    Returns:
-        None: a process runs in its directory still, such as one that outlived its launcher.
-
     Raises:
+        Held: a process runs in its directory still, such as one that outlived its launcher.
+        Done: another process has done it meanwhile.
         OSError: no run can be started there.
     """
-    config = plan.config_of(overrides)
+    config = plan.config_of(planned)
     is_forked = starter.make_ready(config.cfg)
-    try:
-        place = plan.prepare(overrides)
-    except Held:
-        return None
-    line = [*job_key(overrides), f"hydra.run.dir={quote(place.run_dir)}", *place.overrides]
+    place = plan.prepare(planned)
+    line = [*job_key(planned.overrides), f"hydra.run.dir={quote(place.run_dir)}", *place.overrides]
     with place.lock, (place.run_dir / LOG).open("ab") as log:  # the process has both open too
         start = time.perf_counter()
         process = starter.start(Order(line, place.run_dir, log, place.lock), is_forked)
-    return Job(overrides, place.run_dir, process, start, config.choices)
+    return Job(planned, place.run_dir, process, start, config.choices)
 
 
 def record_end(job: Job, code: int) -> JobRecord:
@@ -72,14 +67,15 @@ def record_end(job: Job, code: int) -> JobRecord:
         code: the exit code of its process.
     """
     seconds, message = time.perf_counter() - job.start, "" if code == 0 else describe_exit(code)
+    overrides = job.planned.overrides
     try:
         return complete_job(
-            job.run_dir, job.overrides, job.choices, code, seconds, job.process.pid, message
+            job.run_dir, overrides, job.choices, code, seconds, job.process.pid, message
         )
     except OSError:  # a full disk: the job will run again
         status = status_of_exit(code) if code else Status.FAILED
         message = message or "how it ended could not be written"
-        return JobRecord(job.overrides, code, job.choices, status, message)
+        return JobRecord(list(overrides), code, job.choices, status, message)
 
 
 def interrupt_jobs(running: Sequence[Job], signals: Sequence[int]) -> None:

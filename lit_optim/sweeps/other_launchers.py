@@ -29,7 +29,7 @@ from lit_optim.runs.layout import JOB
 from lit_optim.runs.locks import Held, is_held
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.names import Overrides, job_key
-from lit_optim.sweeps.plan import Place, SweepPlan
+from lit_optim.sweeps.plan import Done, Place, PlannedJob, SweepPlan
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
 from lit_optim.system import usable_cpus
 from lit_optim.threads import shared_cpus
@@ -80,40 +80,44 @@ class JobBatches:
     def _launch_some(
         self,
         plan: SweepPlan,
-        waiting: Sequence[list[str]],
+        waiting: Sequence[PlannedJob],
         outcomes: dict[Overrides, Outcome],
         first: int,
-    ) -> list[list[str]]:
+    ) -> list[PlannedJob]:
         """Run the jobs whose directories are free; return those that are to be tried again."""
-        places: dict[Overrides, Place] = {}
+        places: dict[PlannedJob, Place] = {}
         held = []
         for job in waiting:
             record = plan.find_done(job)
             if record is not None:
-                outcomes[tuple(job)] = _known(plan, job, record)
+                outcomes[job.overrides] = _known(plan, job, record)
                 continue
             try:
                 place = plan.prepare(job)
-            except Held:  # one that outlived its launcher
+            except (Held, Done):  # one that outlived its launcher, also just now
                 held.append(job)
                 continue
             (place.run_dir / JOB).unlink(missing_ok=True)  # of an earlier start
             place.lock.close()  # the run takes it in its own process
-            places[tuple(job)] = place
+            places[job] = place
         if outcomes and len(waiting) == len(plan.jobs):
             self.console.print(f"{len(outcomes)} of {len(plan.jobs)} runs are done already")
         if places:
             ended = self._launch_prepared(plan, places, first)
             outcomes.update(ended)
-            held += [list(job) for job in places if job not in ended]
+            held += [job for job in places if job.overrides not in ended]
         return held
 
     def _launch_prepared(
-        self, plan: SweepPlan, places: Mapping[Overrides, Place], first: int
+        self, plan: SweepPlan, places: Mapping[PlannedJob, Place], first: int
     ) -> dict[Overrides, Outcome]:
         """Run jobs; those that a broken pool of processes has not begun are left out."""
         lines = [
-            [*job_key(job), f"hydra.sweep.subdir={quote(place.run_dir.name)}", *place.overrides]
+            [
+                *job_key(job.overrides),
+                f"hydra.sweep.subdir={quote(place.run_dir.name)}",
+                *place.overrides,
+            ]
             for job, place in places.items()
         ]
         run_dirs = [place.run_dir for place in places.values()]
@@ -135,9 +139,9 @@ class JobBatches:
             if one is None and self.has_pool and not (place.run_dir / JOB).exists():
                 continue
             config, seconds = plan.config_of(job), time.perf_counter() - start
-            record = _settle(place.run_dir, one, job, config.choices, seconds, problem)
+            record = _settle(place.run_dir, one, job.overrides, config.choices, seconds, problem)
             result = read_result(place.run_dir) if record.is_done else None
-            ended[job] = Outcome(place.run_dir, config.cfg, record, result)
+            ended[job.overrides] = Outcome(place.run_dir, config.cfg, record, result)
         return ended
 
     @property
@@ -171,7 +175,7 @@ def _end(message: str) -> SystemExit:
     return SystemExit(f"lit_optim: {escape(message)}")
 
 
-def _known(plan: SweepPlan, job: list[str], record: JobRecord) -> Outcome:
+def _known(plan: SweepPlan, job: PlannedJob, record: JobRecord) -> Outcome:
     """What came out of a job that is done."""
     run_dir = plan.run_dir(job)
     cfg, result = plan.config_of(job).cfg, read_result(run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from lit_optim.config.origin import typed_lines
 from lit_optim.config.paths import quote
 from lit_optim.config.sweep_settings import run_choices
 from lit_optim.runs.job import JobRecord, read_job
-from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG
+from lit_optim.runs.layout import CHECKPOINTS, FINGERPRINT, JOB, LOCK, LOG, STOP
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.resume import read_fingerprint, run_fingerprint
 from lit_optim.sweeps.names import job_key, name_jobs
@@ -58,8 +59,123 @@ class Place:
     overrides: list[str]
 
 
-class SweepPlan:
-    """The jobs of a sweep; each job is its overrides, with one value for each key.
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that is to be run.
+
+    Args:
+        overrides: with one value for each key.
+        place: its directory, in that of the sweep.
+    """
+
+    overrides: tuple[str, ...]
+    place: str
+
+
+class Done(Exception):
+    """Another process has done a job meanwhile."""
+
+
+class JobPlan:
+    """Jobs of a sweep: their configurations and directories.
+
+    Args:
+        config: of the sweep, with Hydra's part.
+        compose: Hydra's function that composes the configuration of a job.
+        first: the number of the first job.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        compose: Callable[[DictConfig, list[str]], DictConfig],
+        first: int = 0,
+    ) -> None:
+        self.config, self._compose, self._next = config, compose, first
+        self.sweep_dir = Path(config.hydra.sweep.dir).resolve()
+        self._numbers: dict[PlannedJob, int] = {}
+        self._configs: dict[tuple[str, ...], JobConfig] = {}
+
+    def add(self, overrides: Sequence[str], place: str) -> PlannedJob:
+        """Add a job; jobs of the same overrides in different places are different.
+
+        Args:
+            overrides: with one value for each key.
+            place: the directory, in that of the sweep.
+        """
+        job = PlannedJob(tuple(overrides), place)
+        if job not in self._numbers:
+            self._numbers[job] = self._next
+            self._next += 1
+        return job
+
+    def run_dir(self, job: PlannedJob) -> Path:
+        """Where a job runs, unless something else is there."""
+        return self.sweep_dir / job.place
+
+    def config_of(self, job: PlannedJob) -> JobConfig:
+        """The configuration of a job, composed once."""
+        if job.overrides not in self._configs:
+            self._configs[job.overrides] = self._compose_job(job)
+        return self._configs[job.overrides]
+
+    def forget_config(self, job: PlannedJob) -> None:
+        """Free the memory of a configuration that is not needed for the moment."""
+        self._configs.pop(job.overrides, None)
+
+    def _compose_job(self, job: PlannedJob) -> JobConfig:
+        cfg = self._compose(self.config, list(job.overrides))
+        with read_write(cfg), open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = self._numbers[job]
+        try:
+            finish_config(cfg, cfg.hydra)
+            set_hydra_config(cfg)
+            choices = run_choices(cfg.hydra.runtime.choices)
+            return JobConfig(cfg, run_fingerprint(to_plain(cfg)), choices)
+        finally:
+            HydraConfig.instance().set_config(self.config)
+
+    def find_done(self, job: PlannedJob) -> JobRecord | None:
+        """The record of this job if an earlier start of the sweep has done it as configured now."""
+        run_dir = self.run_dir(job)
+        record = read_job(run_dir)
+        if record is None or not record.is_done:
+            return None
+        if sorted(job_key(record.overrides)) != sorted(job_key(job.overrides)):
+            return None
+        is_same = read_fingerprint(run_dir) == self.config_of(job).fingerprint
+        return record if is_same else None
+
+    def prepare(self, job: PlannedJob) -> Place:
+        """Lock the directory of a job, empty unless the run can go on from a checkpoint in it.
+
+        An earlier run there with another configuration is moved to `.before`.
+
+        Raises:
+            Held: a process runs there, such as one that outlived its launcher.
+            Done: another process has done the job since somebody looked.
+            OSError: nothing can be written there.
+        """
+        fingerprint = self.config_of(job).fingerprint
+        run_dir, lock = _lock_directory(self.run_dir(job))
+        try:
+            if self.find_done(job) is not None:
+                raise Done
+            run_dir, lock = _clear_directory(run_dir, lock, fingerprint)
+            is_resumed = any((run_dir / CHECKPOINTS).glob("*.ckpt"))
+            for known in (LOG, FINGERPRINT, JOB):
+                make_room(run_dir / known)
+            if (run_dir / STOP).is_symlink() or (run_dir / STOP).exists():
+                _remove(run_dir / STOP)  # of a trial that goes on
+            write_json(run_dir / FINGERPRINT, fingerprint)  # a run may fail before it does so
+        except BaseException:
+            lock.close()
+            raise
+        return Place(run_dir, lock, [f"resume.from={quote(run_dir)}"] if is_resumed else [])
+
+
+class SweepPlan(JobPlan):
+    """The jobs of a sweep that are all known before the first one starts.
 
     Args:
         config: of the sweep, with Hydra's part.
@@ -75,15 +191,12 @@ class SweepPlan:
         job_overrides: Sequence[Sequence[str]],
         first: int = 0,
     ) -> None:
-        self.config, self._compose = config, compose
-        self.sweep_dir = Path(config.hydra.sweep.dir).resolve()
+        super().__init__(config, compose, first)
         all_jobs = [list(overrides) for overrides in job_overrides]
         line = typed_lines(config.hydra)
         names = name_jobs(all_jobs, existing_jobs(self.sweep_dir), line)
         self.names = dict(zip(map(tuple, all_jobs), names, strict=True))
-        self.jobs = [list(overrides) for overrides in self.names]
-        self._numbers = {tuple(job): first + place for place, job in enumerate(self.jobs)}
-        self._configs: dict[tuple[str, ...], JobConfig] = {}
+        self.jobs = [self.add(overrides, name) for overrides, name in self.names.items()]
 
     def record(self) -> None:
         """List the jobs in the sweep's directory, so that an interrupted sweep can be resumed.
@@ -93,68 +206,28 @@ class SweepPlan:
         """
         record_sweep(self.sweep_dir, typed_lines(self.config.hydra), self.names)
 
-    def run_dir(self, job: Sequence[str]) -> Path:
-        """Where a job runs, unless something else is there."""
-        return self.sweep_dir / self.names[tuple(job)]
 
-    def config_of(self, job: Sequence[str]) -> JobConfig:
-        """The configuration of a job, composed once."""
-        key = tuple(job)
-        if key not in self._configs:
-            self._configs[key] = self._compose_job(key)
-        return self._configs[key]
-
-    def _compose_job(self, job: tuple[str, ...]) -> JobConfig:
-        cfg = self._compose(self.config, list(job))
-        with read_write(cfg), open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = self._numbers[job]
-        try:
-            finish_config(cfg, cfg.hydra)
-            set_hydra_config(cfg)
-            choices = run_choices(cfg.hydra.runtime.choices)
-            return JobConfig(cfg, run_fingerprint(to_plain(cfg)), choices)
-        finally:
-            HydraConfig.instance().set_config(self.config)
-
-    def find_done(self, job: Sequence[str]) -> JobRecord | None:
-        """The record of this job if an earlier start of the sweep has done it as configured now."""
-        run_dir = self.run_dir(job)
-        record = read_job(run_dir)
-        if record is None or not record.is_done:
-            return None
-        if sorted(job_key(record.overrides)) != sorted(job_key(job)):
-            return None
-        is_same = read_fingerprint(run_dir) == self.config_of(job).fingerprint
-        return record if is_same else None
-
-    def prepare(self, job: Sequence[str]) -> Place:
-        """Lock the directory of a job, empty unless the run can go on from a checkpoint in it.
-
-        An earlier run there with another configuration is moved to `.before`.
-
-        Raises:
-            Held: a process runs there, such as one that outlived its launcher.
-            OSError: nothing can be written there.
-        """
-        fingerprint = self.config_of(job).fingerprint
-        run_dir, lock = _lock_directory(self.run_dir(job), fingerprint)
-        try:
-            is_resumed = any((run_dir / CHECKPOINTS).glob("*.ckpt"))
-            for known in (LOG, FINGERPRINT, JOB):
-                make_room(run_dir / known)
-            write_json(run_dir / FINGERPRINT, fingerprint)  # a run may fail before it does so
-        except BaseException:
-            lock.close()
-            raise
-        return Place(run_dir, lock, [f"resume.from={quote(run_dir)}"] if is_resumed else [])
-
-
-def _lock_directory(run_dir: Path, fingerprint: dict[str, Any]) -> tuple[Path, IO[bytes]]:
-    if not any((run_dir / name).exists() for name in (LOG, LOCK, FINGERPRINT)):
-        run_dir = unique_dir(run_dir.parent, run_dir.name)  # new, or what is there is not ours
-        return run_dir, take_lock(run_dir)
+def _lock_directory(run_dir: Path) -> tuple[Path, IO[bytes]]:
+    """Lock the directory of a job, or another one if what is there is not ours."""
+    if not _is_ours(run_dir):
+        run_dir = unique_dir(run_dir.parent, run_dir.name)
     make_room(run_dir / LOCK)
-    lock = take_lock(run_dir)
+    return run_dir, take_lock(run_dir)
+
+
+def _is_ours(run_dir: Path) -> bool:
+    """Whether a job has been in a directory, or it is new or empty, as a kill may leave it."""
+    with contextlib.suppress(FileExistsError):  # a file
+        run_dir.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in run_dir.iterdir()}
+        return bool(names & {LOG, LOCK, FINGERPRINT}) or not (names or run_dir.is_symlink())
+    return False
+
+
+def _clear_directory(
+    run_dir: Path, lock: IO[bytes], fingerprint: dict[str, Any]
+) -> tuple[Path, IO[bytes]]:
+    """Remove what an earlier start has left, unless the run can go on from it."""
     before = read_fingerprint(run_dir)
     if before and before != fingerprint:  # the YAML files have changed
         with lock:

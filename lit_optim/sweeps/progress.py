@@ -20,6 +20,7 @@ from lit_optim.errors import printable
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_job
+from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.returns import read_value
 from lit_optim.system import can_show
 
@@ -32,19 +33,19 @@ class SweepProgress:
     """Shows the progress of a sweep: in a terminal one live line, otherwise a line per job.
 
     Args:
-        jobs: the overrides of all jobs.
+        jobs: all of them.
         console: where to show it.
         clock: returns seconds, for the remaining time.
     """
 
     def __init__(
         self,
-        jobs: Sequence[Sequence[str]],
+        jobs: Sequence[PlannedJob],
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
-        self._labels = label_jobs(jobs)
+        self._labels = label_jobs([job.overrides for job in jobs])
         self._clock = clock
         self._total = len(self._labels)
         self._done = self._done_now = self._failed = self._diverged = 0
@@ -82,32 +83,28 @@ class SweepProgress:
             self._live.stop()
             self._live = None
 
-    def add_known(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
+    def add_known(self, job: PlannedJob, result: Mapping[str, Any] | None) -> None:
         """Count a job that an earlier start of the sweep completed."""
         self._done += 1
-        self._note(overrides, result)
+        self._note(job, result)
 
-    def set_running(self, running: Sequence[Sequence[str]]) -> None:
-        """Set the jobs that are running, by their overrides.
+    def set_running(self, running: Sequence[PlannedJob]) -> None:
+        """Set the jobs that are running.
 
         The pace is counted from the first one: what is imported before it is no part of a job.
         """
         if running and not self._has_begun:
             self._has_begun = True
             self._start = self._last = self._clock()
-        self._running = [self._labels[tuple(overrides)] for overrides in running]
+        self._running = [self._label(job) for job in running]
 
     def add_ended(
-        self,
-        overrides: Sequence[str],
-        name: str,
-        record: JobRecord,
-        result: Mapping[str, Any] | None,
+        self, job: PlannedJob, name: str, record: JobRecord, result: Mapping[str, Any] | None
     ) -> None:
         """Count a job that has ended.
 
         Args:
-            overrides: of the job.
+            job: that has ended.
             name: of its directory.
             record: how it ended.
             result: its result; None if it failed.
@@ -116,23 +113,23 @@ class SweepProgress:
         self._diverged += record.status == Status.DIVERGED
         self._failed += not record.is_done
         self._last = self._clock()
-        self._note(overrides, result)
+        self._note(job, result)
         if not self._is_live:
             count, *more = self._parts()
             end = printable(f"{name}: {describe_job(record)}")
             self._print(self._join([f"{count} {end}", *more]))
 
-    def _note(self, overrides: Sequence[str], result: Mapping[str, Any] | None) -> None:
+    def _note(self, job: PlannedJob, result: Mapping[str, Any] | None) -> None:
         if result is None or result.get("diverged"):
             return
         value = read_value(result)
         if value is None or not math.isfinite(value):
             return
         self._sign = -1.0 if result.get("mode") == "max" else 1.0
-        self._values.setdefault(self._label(overrides), []).append(value)
+        self._values.setdefault(self._label(job), []).append(value)
 
-    def _label(self, overrides: Sequence[str]) -> str:
-        return self._labels[tuple(overrides)]
+    def _label(self, job: PlannedJob) -> str:
+        return self._labels[job.overrides]
 
     def _best(self) -> tuple[str, str] | None:
         """Return the label with the best mean over its seeds so far, and that mean."""

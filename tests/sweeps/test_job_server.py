@@ -22,6 +22,7 @@ from lit_optim.sweeps import forked_jobs, processes, starters
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
 from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end
+from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.processes import Order, start_anew
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork
@@ -387,7 +388,7 @@ def test_ctrl_c_reaches_each_job_and_a_second_one_kills_it(jobs, server):
     bad = jobs.start(server.start, "bad", f"{ends}    open('saved', 'w'); time.sleep(60)")
     for name in ("good", "bad"):
         wait_for((jobs.where / name / "ready").exists)
-    running = [Job([name], jobs.where / name, process, 0.0, {})
+    running = [Job(PlannedJob((name,), name), jobs.where / name, process, 0.0, {})
                for name, process in (("good", good), ("bad", bad))]  # fmt: skip
     saved = jobs.where / "bad" / "saved"
     interrupt_jobs(running, Presses(lambda: saved.exists() and good.poll() is not None))
@@ -398,7 +399,7 @@ def test_ctrl_c_reaches_each_job_and_a_second_one_kills_it(jobs, server):
 
 def test_a_job_that_ends_without_a_word_has_failed(jobs, server):
     process = jobs.start(server.start, "job", "pass")
-    job = Job([], jobs.where / "job", process, 0.0, {})
+    job = Job(PlannedJob((), "job"), jobs.where / "job", process, 0.0, {})
     write_job(job.run_dir, replace(own_record([], {}, {}), pid=process.pid))
     wait_for(lambda: process.poll() is not None)
     record = record_end(job, 0)  # os._exit(0) in the middle, by any library
@@ -410,7 +411,7 @@ def test_a_job_whose_end_cannot_be_written_is_not_done(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(job_records, "write_job", full)
-    job = Job([], tmp_path, SimpleNamespace(pid=1), 0.0, {})
+    job = Job(PlannedJob((), "job"), tmp_path, SimpleNamespace(pid=1 << 30), 0.0, {})
     record = record_end(job, 0)
     assert (record.is_done, describe_job(record)) == (False, "how it ended could not be written")
     assert describe_job(record_end(job, -9)) == "killed by SIGKILL"

@@ -11,17 +11,24 @@ from rich.console import Console
 
 from lit_optim.runs.job import JobRecord, status_of_exit
 from lit_optim.runs.status import Status
+from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.progress import SweepProgress, format_time, label_jobs
 from tests.callbacks.test_progress_and_summary import Terminal, screen
 
 OPTIMIZERS = ("adamw", "schedule_free_adamw", "muon")
-JOBS = [
+
+
+def planned(jobs):
+    return [PlannedJob(tuple(job), ",".join(job)) for job in jobs]
+
+
+JOBS = planned(
     [f"optimizer={name}", f"scheduler={scheduler}", f"seed={seed}"]
     for name, scheduler, seed in itertools.product(
         OPTIMIZERS, ("cosine_warmup_with_min_lr", "wsd"), (0, 1)
     )
-]
-NAMES = [",".join(job) for job in JOBS]
+)
+NAMES = [job.place for job in JOBS]
 
 
 def result(value, mode="min"):
@@ -52,7 +59,7 @@ def sweep(console=None, jobs=JOBS):
 
 
 def test_the_line_shows_count_best_and_remaining_time():
-    jobs = [[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon")]
+    jobs = planned([[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon")])
     progress, clock = sweep(jobs=jobs)
     with progress:
         assert progress.line(80) == "0/3"
@@ -70,7 +77,7 @@ def test_the_line_shows_count_best_and_remaining_time():
 
 
 def test_a_run_that_diverged_is_a_result_and_never_the_best():
-    jobs = [[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon", "lion")]
+    jobs = planned([[f"optimizer={name}", "seed=0"] for name in ("adamw", "sgd", "muon", "lion")])
     progress, _ = sweep(jobs=jobs)
     with progress:
         progress.add_ended(
@@ -82,7 +89,9 @@ def test_a_run_that_diverged_is_a_result_and_never_the_best():
 
 
 def test_huge_values_have_a_mean():
-    jobs = [[f"optimizer={name}", f"seed={seed}"] for name in ("sgd", "lion") for seed in (0, 1)]
+    jobs = planned(
+        [[f"optimizer={name}", f"seed={seed}"] for name in ("sgd", "lion") for seed in (0, 1)]
+    )
     progress, _ = sweep(jobs=jobs)
     with progress:
         for job in jobs[:2]:
@@ -92,7 +101,9 @@ def test_huge_values_have_a_mean():
 
 @pytest.mark.parametrize(("mode", "best"), [("min", "adamw"), ("max", "sgd")])
 def test_the_best_is_so_by_the_mean_over_seeds_and_by_the_mode(mode, best):
-    jobs = [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
+    jobs = planned(
+        [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
+    )
     progress, _ = sweep(jobs=jobs)
     for job, value in zip(jobs, (0.3, 0.5, 0.1, 0.9), strict=True):
         progress.add_ended(job, "x", DONE, result(value, mode))
@@ -158,14 +169,16 @@ def test_nothing_that_matters_is_cut_at_any_width(width, running):
 
 
 def test_running_seeds_of_one_choice_are_counted():
-    jobs = [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
+    jobs = planned(
+        [[f"optimizer={name}", f"seed={k}"] for name in ("adamw", "sgd") for k in range(2)]
+    )
     progress, _ = sweep(jobs=jobs)
     progress.set_running(jobs[1:])
     assert progress.line(80).endswith("running adamw, sgd x2")
 
 
 def test_names_in_wide_characters_fit_too():
-    jobs = [["data.path=数据集数据集数据集数据集", "seed=0"], ["data.path=b", "seed=0"]]
+    jobs = planned([["data.path=数据集数据集数据集数据集", "seed=0"], ["data.path=b", "seed=0"]])
     progress, _ = sweep(jobs=jobs)
     progress.add_ended(jobs[0], "x", DONE, result(0.5))
     for width in range(15, 60):
@@ -224,7 +237,7 @@ def test_a_terminal_shows_one_live_line(monkeypatch):
         for job in JOBS:
             clock.now += 10
             progress.set_running([job])
-            progress.add_ended(job, ",".join(job), DONE, result(0.5))
+            progress.add_ended(job, job.place, DONE, result(0.5))
             progress._live.refresh()
     lines = [line for line in screen(terminal.getvalue()) if line]
     assert lines == ["12/12 · best adamw cosine_warmup_with_min_lr 0.5"]

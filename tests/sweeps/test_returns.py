@@ -20,6 +20,7 @@ from lit_optim.runs.locks import take_lock
 from lit_optim.sweeps import launcher as launchers
 from lit_optim.sweeps import plan as plans
 from lit_optim.sweeps.returns import Outcome, find_worst, make_returns
+from lit_optim.sweeps.signals import Signals
 
 
 def ended(code=0):
@@ -115,7 +116,8 @@ class Processes:
     """Jobs that end in another order than they were started in, with codes by their seed."""
 
     def __init__(self, codes):
-        self.codes, self.started, self.pids = codes, [], itertools.count(1)
+        self.codes, self.started = codes, []
+        self.pids = itertools.count(1 << 30)  # of no process, whatever signals are sent
 
     def make_ready(self, cfg):
         return False
@@ -147,10 +149,11 @@ def sweep(tmp_path, monkeypatch):
     kept = {}
 
     def config_of(self, job):
-        seed = int(job[0].rpartition("=")[2])
+        seed = int(job.overrides[0].rpartition("=")[2])
         cfg = {"seed": seed, "hydra": {"job": {"name": "train"}, "runtime": {}}}
         return kept.setdefault(
-            tuple(job), plans.JobConfig(OmegaConf.create(cfg), {"seed": seed}, {"optimizer": "sgd"})
+            job.overrides,
+            plans.JobConfig(OmegaConf.create(cfg), {"seed": seed}, {"optimizer": "sgd"}),
         )
 
     monkeypatch.setattr(plans.SweepPlan, "config_of", config_of)
@@ -161,7 +164,7 @@ def sweep(tmp_path, monkeypatch):
         launcher.config = OmegaConf.create(
             {"hydra": {"sweep": {"dir": str(tmp_path / "s")}, "sweeper": {}}}
         )
-        launcher.results = []
+        launcher.results, launcher.signals = [], Signals()
         return launcher.launch([[f"seed={seed}"] for seed in seeds], 0), launcher.starter.started
 
     return start
@@ -210,7 +213,7 @@ def test_a_disk_that_is_full_ends_the_sweep_in_a_line(sweep, tmp_path, monkeypat
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(plans, "unique_dir", full)
+    monkeypatch.setattr(plans, "take_lock", full)
     with pytest.raises(SystemExit) as end:
         sweep([0], {})
     assert end.value.code == 1
