@@ -95,11 +95,13 @@ class Search:
         line: the overrides as typed.
         studies: at least one.
         settings: of all of them.
+        name: that no other search has, for a storage where others may be as well.
     """
 
     line: tuple[str, ...]
     studies: Sequence[Study]
     settings: Settings
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Samplers: a new one for each trial, seeded by the trial's number, so nothing is lost by a kill.
+
+Optuna does not store the state of a sampler. One that is made for a trial has none: a search that
+was interrupted proposes what it would have proposed. Every argument whose default differs between
+versions of Optuna is given.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial
+
+from lit_optim.search.data import Choice, Scalar, Settings, Space, Span
+from lit_optim.search.distributions import make_distribution, shorten
+
+#: Of one dimension and at most as many trials, a grid is better than what learns.
+FEW_TRIALS = 12
+#: Random proposals before what learns begins to, for a space of any size.
+MOST_STARTUP_TRIALS = 10
+
+
+def resolve_sampler(settings: Settings, space: Space) -> str:
+    """The sampler of a study; `auto` is a grid for one dimension and few trials, else TPE."""
+    if settings.sampler != "auto":
+        return settings.sampler
+    return "grid" if len(space) <= 1 and settings.trials <= FEW_TRIALS else "tpe"
+
+
+def count_startup_trials(space: Space) -> int:
+    """How many random proposals come first: 4 in one dimension, 2 more for each other one."""
+    return min(2 + 2 * len(space), MOST_STARTUP_TRIALS)
+
+
+def propose(study: OptunaStudy, trial: FrozenTrial, space: Space, settings: Settings) -> Any:
+    """The values of a trial, by key; nothing is written.
+
+    Args:
+        study: with the trials so far.
+        trial: that is to get values; it is running, without any.
+        space: what is searched.
+        settings: the sampler and the seed.
+    """
+    name = resolve_sampler(settings, space)
+    if name == "qmc":
+        values = _place_in_space(_sobol_point(settings.seed, trial.number, len(space)), space)
+    else:
+        dims = {key: make_distribution(one) for key, one in space.items()}
+        sampler = make_sampler(name, space, seed_of(settings.seed, trial.number))
+        values = _sample(sampler, study, trial, dims)
+    return {key: shorten(values[key], one) for key, one in space.items()}
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of the sampler of a trial, the same with every version of numpy."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def make_sampler(name: str, space: Space, seed: int) -> BaseSampler:
+    """A sampler of Optuna for one trial.
+
+    Args:
+        name: `tpe`, `gp` or `random`; a grid has no more points: `random` takes over.
+        space: what is searched.
+        seed: of this trial.
+    """
+    startup = count_startup_trials(space)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in Optuna 4 some arguments are experimental
+        if name == "tpe":
+            # each key by itself: Optuna 5 has changed what multivariate means
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=startup,
+                n_ei_candidates=24,
+                multivariate=False,
+                group=False,
+                constant_liar=True,
+            )
+        if name == "gp":
+            return GPSampler(
+                seed=seed,
+                independent_sampler=RandomSampler(seed=seed),
+                n_startup_trials=startup,
+                deterministic_objective=False,
+                warn_independent_sampling=False,
+            )
+    return RandomSampler(seed=seed)
+
+
+def _sample(
+    sampler: BaseSampler, study: OptunaStudy, trial: FrozenTrial, dims: dict[str, BaseDistribution]
+) -> dict[str, Any]:
+    """What `Study.ask` does, without writing key by key to the storage."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sampler.before_trial(study, trial)
+        together = sampler.infer_relative_search_space(study, trial)
+        values = dict(sampler.sample_relative(study, trial, together))
+        for key, one in dims.items():
+            if key not in values:
+                values[key] = sampler.sample_independent(study, trial, key, one)
+    return values
+
+
+def _sobol_point(seed: int, number: int, size: int) -> list[float]:
+    from scipy.stats import qmc
+
+    engine = qmc.Sobol(size, scramble=True, seed=seed)
+    if number:
+        engine.fast_forward(number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its balance needs a power of two, which comes in time
+        return [float(x) for x in engine.random(1)[0]]
+
+
+def _place_in_space(point: Sequence[float], space: Space) -> dict[str, Any]:
+    """The values at a point of the unit cube."""
+    pairs = zip(space.items(), point, strict=True)
+    return {key: place(one, share) for (key, one), share in pairs}
+
+
+def place(one: Span | Choice, share: float) -> Scalar:
+    """The value at a share of a span or a choice, from 0 to 1."""
+    if isinstance(one, Choice):
+        return one.values[min(int(share * len(one.values)), len(one.values) - 1)]
+    if one.is_whole and one.is_log:  # each whole number has as much room as below
+        low, high = np.log(one.low - 0.5), np.log(one.high + 0.5)
+        return _clip_whole(round(float(np.exp(low + share * (high - low)))), one)
+    if one.is_whole:
+        return _clip_whole(int(one.low + share * (one.high - one.low + 1)), one)
+    if one.is_log:
+        return float(np.exp(np.log(one.low) + share * (np.log(one.high) - np.log(one.low))))
+    return one.low + share * (one.high - one.low)
+
+
+def _clip_whole(value: int, one: Span) -> int:
+    return int(min(max(value, one.low), one.high))

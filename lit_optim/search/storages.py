@@ -1,0 +1,232 @@
+"""Where studies are kept: by default in SQLite, in the sweep's directory; and what can go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from urllib.parse import unquote
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy.exc import SQLAlchemyError
+
+from lit_optim.errors import UsageError, first_line, printable
+from lit_optim.runs.layout import STUDY
+from lit_optim.system import lock_file
+from lit_optim.temporary import temporary_beside
+
+#: How long a storage that another process writes to is waited for.
+SECONDS_TO_WAIT = 60.0
+SECONDS_BETWEEN = 0.01
+#: The first bytes of a file of SQLite.
+MAGIC = b"SQLite format 3\x00"
+#: A table that the databases of other programs do not have.
+OPTUNAS_TABLE = "alembic_version"
+
+
+class StorageFailed(UsageError):
+    """A storage cannot be used; the message names it and says why."""
+
+
+class OpenStorage:
+    """An open storage.
+
+    Args:
+        storage: of Optuna.
+        name: for messages.
+        file: of SQLite, which one process at a time may write to; None of another storage.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str, file: Path | None = None) -> None:
+        self.storage, self.name, self._file = storage, name, file
+        self._is_locked = False
+
+    @contextmanager
+    def use(self) -> Iterator[BaseStorage]:
+        """Read and write, alone where the storage needs it.
+
+        Raises:
+            StorageFailed: it is damaged, locked, read-only, full or gone.
+        """
+        with explain(self.name), self._lock():
+            yield self.storage
+
+    def _lock(self) -> AbstractContextManager[object]:
+        if self._file is None or self._is_locked:
+            return nullcontext()
+        return self._hold(self._file)
+
+    @contextmanager
+    def _hold(self, file: Path) -> Iterator[None]:
+        with hold_lock(lock_of(file), self.name):
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
+
+
+def lock_of(file: Path) -> Path:
+    """The lock beside a file of SQLite; it stays, for removing it could let two in."""
+    return file.with_name(f".{file.name}.lock")
+
+
+@contextmanager
+def hold_lock(path: Path, name: str) -> Iterator[None]:
+    """Wait for a lock and hold it.
+
+    Args:
+        path: of the lock.
+        name: of what it is for.
+
+    Raises:
+        StorageFailed: another process has held it for a minute.
+        OSError: it cannot be made.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with os.fdopen(handle, "rb+", buffering=0) as file:
+        until = time.monotonic() + SECONDS_TO_WAIT
+        with contextlib.suppress(OSError):  # a file system without locks
+            while not lock_file(file):
+                if time.monotonic() > until:
+                    raise StorageFailed(f"{name}: another process has locked it")
+                time.sleep(SECONDS_BETWEEN)
+        yield
+
+
+@contextmanager
+def explain(name: str) -> Iterator[None]:
+    """Say in one line what is wrong with a storage.
+
+    Raises:
+        StorageFailed: for an error of the database, of the system, or of Optuna's storages.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except (
+        SQLAlchemyError,
+        sqlite3.Error,
+        OSError,
+        optuna.exceptions.StorageInternalError,
+    ) as error:
+        raise StorageFailed(f"{name}: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What the database itself has said, without the statement."""
+    while error.__cause__ is not None and getattr(error, "orig", None) is None:
+        error = error.__cause__
+    original = getattr(error, "orig", None)
+    if isinstance(original, BaseException):
+        error = original
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return first_line(error)
+
+
+def open_storage(url: str | None, sweep_dir: Path) -> OpenStorage:
+    """Open the storage of a search, which is created if it is missing.
+
+    Args:
+        url: as `search.storage`; None: SQLite in the sweep's directory.
+        sweep_dir: of the search.
+
+    Raises:
+        StorageFailed: it cannot be used; says why.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url is None:
+        return open_sqlite(sweep_dir / STUDY)
+    scheme = url.partition(":")[0].partition("+")[0]
+    return OPENERS.get(scheme, open_database)(url)
+
+
+def open_sqlite_url(url: str) -> OpenStorage:
+    """Open `sqlite:///relative.db` or `sqlite:////absolute.db`.
+
+    Raises:
+        StorageFailed: it cannot be used, or is in memory, where no other process sees it.
+    """
+    path = unquote(url.partition(":///")[2].partition("?")[0])
+    if not path or path == ":memory:":
+        raise StorageFailed(
+            f"search.storage={printable(url)}: names no file; "
+            "write sqlite:///study.db, or sqlite:////data/study.db from the root"
+        )
+    return open_sqlite(Path(path))
+
+
+def open_sqlite(file: Path) -> OpenStorage:
+    """Open a file of SQLite, which is created whole or not at all.
+
+    Raises:
+        StorageFailed: it is no study of Optuna, or cannot be read and written.
+    """
+    name = str(file)
+    with explain(name), hold_lock(lock_of(file), name):
+        if not file.exists():
+            fresh = temporary_beside(file)
+            try:
+                _connect(fresh).engine.dispose()
+                os.replace(fresh, file)
+            finally:
+                with contextlib.suppress(OSError):
+                    fresh.unlink(missing_ok=True)
+        _check_sqlite(file)
+        return OpenStorage(get_storage(_connect(file)), name, file)
+
+
+def _connect(file: Path) -> RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return RDBStorage(
+                f"sqlite:///{file}",
+                engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT}},
+            )
+        except RuntimeError as error:  # tables of another version
+            raise StorageFailed(f"{file}: {first_line(error)}") from None
+
+
+def _check_sqlite(file: Path) -> None:
+    """Refuse files that Optuna would write its tables into, or fail on later.
+
+    Raises:
+        StorageFailed: says what the file is.
+    """
+    if not file.is_file():
+        raise StorageFailed(f"{file}: is not a regular file")
+    with file.open("rb") as opened:
+        if opened.read(len(MAGIC)) != MAGIC:
+            raise StorageFailed(f"{file}: is not a database of SQLite")
+    if not os.access(file, os.W_OK):
+        raise StorageFailed(f"{file}: is read-only")
+    with contextlib.closing(sqlite3.connect(file, timeout=SECONDS_TO_WAIT)) as connection:
+        rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        if OPTUNAS_TABLE not in {name for (name,) in rows}:
+            raise StorageFailed(f"{file}: is a database of another program")
+
+
+def open_database(url: str) -> OpenStorage:
+    """Open a database by its URL.
+
+    Raises:
+        StorageFailed: it cannot be reached.
+    """
+    from sqlalchemy.engine import make_url
+
+    name = f"search.storage={make_url(url).render_as_string(hide_password=True)}"
+    with explain(name):
+        return OpenStorage(get_storage(RDBStorage(url)), name)
+
+
+#: By the scheme of a URL; others are databases.
+OPENERS: dict[str, Callable[[str], OpenStorage]] = {"sqlite": open_sqlite_url}

@@ -1,0 +1,303 @@
+"""The store of a search: its studies in a storage of Optuna, by ask and tell.
+
+Trials get their numbers once, before any of them runs, so workers cannot start one too many. The
+values of a trial are written whole before it is run, so whoever takes it over has the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import Study as OptunaStudy
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lit_optim.errors import UsageError, printable, show
+from lit_optim.metric_names import worst_value
+from lit_optim.search.data import Search, Study, Trial, TrialEnd
+from lit_optim.search.distributions import check_values, encode_space, make_distribution
+from lit_optim.search.grids import make_grid
+from lit_optim.search.pruners import make_pruner
+from lit_optim.search.samplers import propose, resolve_sampler
+from lit_optim.search.storages import OpenStorage, StorageFailed, open_storage
+
+#: The attribute of a trial with which Optuna itself fixes values before it is run.
+FIXED = "fixed_params"
+#: Attributes of a study: what it was begun with, and by which version.
+ASKED, VERSION = "asked", "optuna"
+#: The attribute of a trial that says how it ended.
+KIND = "kind"
+STATES = {
+    "completed": TrialState.COMPLETE,
+    "diverged": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+#: Of a diverged trial where nothing finite is known.
+UNKNOWN_WORST = 1e6
+
+
+def open_store(search: Search, sweep_dir: Path) -> Store:
+    """Open the store of a search; whoever starts the search calls `begin` before anything else.
+
+    Raises:
+        StorageFailed: the storage cannot be used; says why.
+    """
+    return Store(search, open_storage(search.settings.storage, sweep_dir), sweep_dir)
+
+
+class Store:
+    """The trials of a search.
+
+    Every method raises `StorageFailed` if the storage is damaged, locked, full or gone.
+
+    Args:
+        search: whose studies these are.
+        opened: where they are kept.
+        sweep_dir: of the search.
+    """
+
+    def __init__(self, search: Search, opened: OpenStorage, sweep_dir: Path) -> None:
+        self.search, self._opened, self._sweep_dir = search, opened, sweep_dir
+        self._loaded: dict[str, OptunaStudy] = {}
+
+    def begin(self, fingerprints: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Create or check each study, and give numbers to the trials up to `settings.trials`.
+
+        Args:
+            fingerprints: what is the same in all runs of a study, by the study's name.
+
+        Raises:
+            UsageError: a study was begun with another space or other settings, or more trials of
+                it are done than are asked for.
+        """
+        for study in self.search.studies:
+            with self._opened.use():
+                loaded = self._create(study)
+                self._check(study, loaded, (fingerprints or {}).get(study.name, {}))
+                self._enqueue(study, loaded)
+
+    def unfinished(self, study: Study) -> list[int]:
+        """The numbers of the trials that have not ended; first those that were running."""
+        trials = self._trials(study)[: self.search.settings.trials]
+        left = [trial for trial in trials if not trial.state.is_finished()]
+        left.sort(key=lambda trial: trial.state is not TrialState.RUNNING)
+        return [trial.number for trial in left]
+
+    def propose(self, study: Study, number: int) -> Trial | None:
+        """Claim a trial and get its values: those of earlier, if it has been proposed before.
+
+        Returns:
+            None if the trial has ended meanwhile, in another worker.
+
+        Raises:
+            UsageError: the storage has values that are not in the space.
+        """
+        with self._opened.use() as storage:
+            trial_id = self._trial_id(study, number)
+            if storage.get_trial(trial_id).state.is_finished():
+                return None
+            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            trial = storage.get_trial(trial_id)
+            values = trial.system_attrs.get(FIXED)
+            if values is None:
+                values = propose(self._load(study), trial, study.space, self.search.settings)
+                storage.set_trial_system_attr(trial_id, FIXED, values)
+            values = check_values(values, study.space, f"{self._opened.name}: trial {number}")
+            for key, value in values.items():
+                if key not in trial.params:
+                    one = make_distribution(study.space[key])
+                    storage.set_trial_param(trial_id, key, one.to_internal_repr(value), one)
+            return Trial(study, number, values)
+
+    def report(self, trial: Trial, step: int, value: float) -> None:
+        """Note a value of the metric while a trial runs; the same step again changes nothing.
+
+        Args:
+            trial: that runs.
+            step: the updates so far.
+            value: of the metric, of the first seed.
+        """
+        with self._opened.use() as storage:
+            trial_id = self._trial_id(trial.study, trial.number)
+            known = storage.get_trial(trial_id)
+            if step not in known.intermediate_values and not known.state.is_finished():
+                storage.set_trial_intermediate_value(trial_id, step, value)
+
+    def should_prune(self, trial: Trial, length: int | None) -> bool:
+        """Whether to stop a trial, by the values that were reported.
+
+        Args:
+            trial: that runs.
+            length: the updates of a whole run; None: unknown, then nothing is pruned.
+        """
+        with self._opened.use() as storage:
+            pruner = make_pruner(self.search.settings.pruner, length)
+            known = storage.get_trial(self._trial_id(trial.study, trial.number))
+            return not known.state.is_finished() and pruner.prune(self._load(trial.study), known)
+
+    def tell(self, trial: Trial, end: TrialEnd) -> None:
+        """Note how a trial ended. Of one that has ended already nothing changes.
+
+        A diverged trial, or one without a finite value, is told as the worst finite value of the
+        study: samplers ignore failures, and would propose such values again and again.
+        """
+        with self._opened.use() as storage:
+            trial_id = self._trial_id(trial.study, trial.number)
+            if storage.get_trial(trial_id).state.is_finished():
+                return
+            kind, value = end.kind, end.value
+            if value is not None and not math.isfinite(value):
+                value = None
+            if kind == "completed" and value is None:
+                kind = "diverged"
+            state = STATES[kind]
+            if kind == "pruned" and self._learns_nothing_from_pruned(trial.study):
+                state = TrialState.COMPLETE
+            if kind == "diverged" or (state is TrialState.COMPLETE and value is None):
+                value = self._worst(trial.study, value)
+            for name, attribute in {**end.attributes, KIND: kind}.items():
+                storage.set_trial_user_attr(trial_id, name, attribute)
+            values = None if kind == "failed" or value is None else [float(value)]
+            storage.set_trial_state_values(trial_id, state, values)
+
+    def ends(self, study: Study) -> list[tuple[Trial, TrialEnd]]:
+        """The trials that have ended, by number, and how."""
+        return [
+            (Trial(study, trial.number, dict(trial.params)), _read_end(trial))
+            for trial in self._trials(study)
+            if trial.state.is_finished()
+        ]
+
+    def best(self, study: Study) -> tuple[Trial, TrialEnd] | None:
+        """The best of the trials that were completed; of equals the first."""
+        ended = [pair for pair in self.ends(study) if pair[1].kind == "completed"]
+        sign = 1 if self.search.settings.mode == "min" else -1
+        return min(ended, key=lambda pair: sign * (pair[1].value or 0.0), default=None)
+
+    def _trials(self, study: Study) -> list[FrozenTrial]:
+        with self._opened.use():
+            return self._load(study).get_trials(deepcopy=False)
+
+    def _trial_id(self, study: Study, number: int) -> int:
+        storage = self._opened.storage
+        try:
+            study_id = storage.get_study_id_from_name(self._name(study))
+            return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        except KeyError:
+            name = printable(self._name(study))
+            message = f"{self._opened.name}: has no trial {number} of {name!r}"
+            raise StorageFailed(message) from None
+
+    def _name(self, study: Study) -> str:
+        """The name of a study in the storage, where other searches may be as well."""
+        if self.search.settings.storage is None:
+            return study.name or "search"
+        own = self.search.name or "/".join(self._sweep_dir.resolve().parts[-2:])
+        return f"{own}/{study.name}" if study.name else own
+
+    def _create(self, study: Study) -> OptunaStudy:
+        loaded = optuna.create_study(
+            storage=self._opened.storage,
+            study_name=self._name(study),
+            direction="minimize" if self.search.settings.mode == "min" else "maximize",
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.NopPruner(),
+        )
+        self._loaded[study.name] = loaded
+        return loaded
+
+    def _load(self, study: Study) -> OptunaStudy:
+        if study.name not in self._loaded:
+            try:
+                self._loaded[study.name] = optuna.load_study(
+                    storage=self._opened.storage,
+                    study_name=self._name(study),
+                    sampler=optuna.samplers.RandomSampler(),
+                    pruner=optuna.pruners.NopPruner(),
+                )
+            except KeyError:
+                name = printable(self._name(study))
+                raise StorageFailed(f"{self._opened.name}: has no study {name!r}") from None
+        return self._loaded[study.name]
+
+    def _check(self, study: Study, loaded: OptunaStudy, fingerprint: Mapping[str, Any]) -> None:
+        settings = self.search.settings
+        asked = {
+            "search.space": encode_space(study.space),
+            "search.metric": f"{settings.metric} ({settings.mode}, {settings.at})",
+            "search.seeds": list(settings.seeds),
+            "overrides": sorted(study.fixed),
+            **fingerprint,
+        }
+        before = loaded.user_attrs.get(ASKED)
+        if before is None:
+            loaded.set_user_attr(ASKED, asked)
+        elif before != asked:
+            raise UsageError(f"{self._opened.name}: {_describe_change(study, before, asked)}")
+        if loaded.user_attrs.get(VERSION) != optuna.__version__:
+            loaded.set_user_attr(VERSION, optuna.__version__)
+
+    def _enqueue(self, study: Study, loaded: OptunaStudy) -> None:
+        """Give numbers to the trials up to the budget; those of a grid have values at once."""
+        settings = self.search.settings
+        trials = loaded.get_trials(deepcopy=False)
+        done = max((trial.number + 1 for trial in trials if trial.state.is_finished()), default=0)
+        if done > settings.trials:
+            raise UsageError(
+                f"search.trials={settings.trials}: {done} trials of this search are done already; "
+                "ask for as many or more"
+            )
+        points: list[dict[str, Any] | None] = [None] * (settings.trials - len(trials))
+        if points and resolve_sampler(settings, study.space) == "grid":
+            known = [trial.system_attrs.get(FIXED) or trial.params for trial in trials]
+            points = list(make_grid(study.space, settings.trials, known))
+        for point in points:
+            attributes = None if point is None else {FIXED: point}
+            waiting = create_trial(state=TrialState.WAITING, system_attrs=attributes)
+            loaded.add_trial(waiting)
+
+    def _learns_nothing_from_pruned(self, study: Study) -> bool:
+        return resolve_sampler(self.search.settings, study.space) == "gp"
+
+    def _worst(self, study: Study, value: float | None) -> float:
+        """The worst finite value of a study and of a trial."""
+        mode = self.search.settings.mode
+        states = (TrialState.COMPLETE,)
+        trials = self._load(study).get_trials(deepcopy=False, states=states)
+        known = [x for trial in trials for x in trial.values or ()]
+        worst = worst_value(known if value is None else [*known, value], mode)
+        if math.isnan(worst):
+            return UNKNOWN_WORST if mode == "min" else -UNKNOWN_WORST
+        return worst
+
+
+def _read_end(trial: FrozenTrial) -> TrialEnd:
+    attributes = dict(trial.user_attrs)
+    kind = attributes.pop(KIND, None)
+    if trial.state is TrialState.FAIL or kind not in STATES:  # of another program
+        kinds = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
+        kind = kinds.get(trial.state, "failed")
+    return TrialEnd(kind, trial.values[0] if trial.values else None, attributes)
+
+
+def _describe_change(study: Study, before: object, now: Mapping[str, Any]) -> str:
+    """Which setting of a study is another one than before."""
+    named = f"study {printable(study.name)!r}" if study.name else "the study"
+    old = before if isinstance(before, Mapping) else {}
+    for key in {**now, **old}:
+        was, is_now = old.get(key), now.get(key)
+        if was == is_now:
+            continue
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
+            inner = next(one for one in {**is_now, **was} if was.get(one) != is_now.get(one))
+            key, was, is_now = inner, was.get(inner), is_now.get(inner)
+        return (
+            f"{named} was begun with {printable(key)} {show(was)}, and this line has "
+            f"{show(is_now)}; a search goes on with what it was begun with"
+        )
+    return f"{named} was begun with something else"
