@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+#: So many trials of one key are better spread evenly than learnt from.
+FEW_TRIALS = 12
+
 Scalar: TypeAlias = "bool | int | float | str | None"
 
 
@@ -66,7 +69,7 @@ class Settings:
         trials: of each study.
         timeout: seconds for the whole; what runs then is let finish; None: no limit.
         seeds: a run of a trial for each; the trial's value is their mean.
-        sampler: `auto` is decided by then.
+        sampler: `auto` depends on the study's space, see `sampler_of`.
         pruner: which trials are stopped early.
         metric: by which runs are judged.
         mode: `min` or `max`.
@@ -85,6 +88,12 @@ class Settings:
     at: Literal["final", "best"] = "final"
     storage: str | None = None
     seed: int = 0
+
+    def sampler_of(self, space: Space) -> Literal["grid", "qmc", "tpe", "gp", "random"]:
+        """The sampler of a study: `auto` is a grid for one key and few trials, else TPE."""
+        if self.sampler != "auto":
+            return self.sampler
+        return "grid" if len(space) <= 1 and self.trials <= FEW_TRIALS else "tpe"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_optim.errors import UsageError
 from lit_optim.search.data import Choice, Scalar, Space, Span
-from lit_optim.search.distributions import shorten
+from lit_optim.search.values import shorten
 
 #: Of a span: both ends.
 FEWEST_LEVELS = 2

@@ -12,25 +12,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial
 
 from lit_optim.search.data import Choice, Scalar, Settings, Space, Span
-from lit_optim.search.distributions import make_distribution, shorten
+from lit_optim.search.values import shorten
 
-#: Of one dimension and at most as many trials, a grid is better than what learns.
-FEW_TRIALS = 12
 #: Random proposals before what learns begins to, for a space of any size.
 MOST_STARTUP_TRIALS = 10
 
 
-def resolve_sampler(settings: Settings, space: Space) -> str:
-    """The sampler of a study; `auto` is a grid for one dimension and few trials, else TPE."""
-    if settings.sampler != "auto":
-        return settings.sampler
-    return "grid" if len(space) <= 1 and settings.trials <= FEW_TRIALS else "tpe"
+def make_distribution(one: Span | Choice) -> BaseDistribution:
+    """A span or a choice as Optuna has it."""
+    if isinstance(one, Choice):
+        return CategoricalDistribution(one.values)
+    if one.is_whole:
+        return IntDistribution(int(one.low), int(one.high), log=one.is_log)
+    return FloatDistribution(one.low, one.high, log=one.is_log)
 
 
 def count_startup_trials(space: Space) -> int:
@@ -47,7 +52,7 @@ def propose(study: OptunaStudy, trial: FrozenTrial, space: Space, settings: Sett
         space: what is searched.
         settings: the sampler and the seed.
     """
-    name = resolve_sampler(settings, space)
+    name = settings.sampler_of(space)
     if name == "qmc":
         values = _place_in_space(_sobol_point(settings.seed, trial.number, len(space)), space)
     else:

@@ -18,11 +18,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from lit_optim.errors import UsageError, printable, show
 from lit_optim.metric_names import worst_value
 from lit_optim.search.data import Search, Study, Trial, TrialEnd
-from lit_optim.search.distributions import check_values, encode_space, make_distribution
 from lit_optim.search.grids import make_grid
 from lit_optim.search.pruners import make_pruner
-from lit_optim.search.samplers import propose, resolve_sampler
+from lit_optim.search.samplers import make_distribution, propose
 from lit_optim.search.storages import OpenStorage, StorageFailed, open_storage
+from lit_optim.search.values import check_values, encode_space
 
 #: The attribute of a trial with which Optuna itself fixes values before it is run.
 FIXED = "fixed_params"
@@ -253,7 +253,7 @@ class Store:
                 "ask for as many or more"
             )
         points: list[dict[str, Any] | None] = [None] * (settings.trials - len(trials))
-        if points and resolve_sampler(settings, study.space) == "grid":
+        if points and settings.sampler_of(study.space) == "grid":
             known = [trial.system_attrs.get(FIXED) or trial.params for trial in trials]
             points = list(make_grid(study.space, settings.trials, known))
         for point in points:
@@ -262,7 +262,7 @@ class Store:
             loaded.add_trial(waiting)
 
     def _learns_nothing_from_pruned(self, study: Study) -> bool:
-        return resolve_sampler(self.search.settings, study.space) == "gp"
+        return self.search.settings.sampler_of(study.space) == "gp"
 
     def _worst(self, study: Study, value: float | None) -> float:
         """The worst finite value of a study and of a trial."""

@@ -1,4 +1,4 @@
-"""Spaces as Optuna, JSON and people write them, and whether values are within one."""
+"""Values within spaces: how many digits they have, how spaces are written, what is outside."""
 
 from __future__ import annotations
 
@@ -6,27 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-
 from lit_optim.errors import UsageError, printable, show
 from lit_optim.search.data import Choice, Scalar, Space, Span
 
 #: Of a proposed value; more would only make overrides hard to read.
 DIGITS = 4
-
-
-def make_distribution(one: Span | Choice) -> BaseDistribution:
-    """What Optuna calls it."""
-    if isinstance(one, Choice):
-        return CategoricalDistribution(one.values)
-    if one.is_whole:
-        return IntDistribution(int(one.low), int(one.high), log=one.is_log)
-    return FloatDistribution(one.low, one.high, log=one.is_log)
 
 
 def shorten(value: Any, one: Span | Choice) -> Any:
