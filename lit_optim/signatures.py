@@ -96,13 +96,13 @@ def read_attribute(target: str, name: str) -> Any:
         case (module, ast.ClassDef() as node):
             for statement in node.body:
                 match statement:
-                    case ast.AnnAssign(target=ast.Name(id=found), value=value) if value is not None:
-                        pass
-                    case ast.Assign(targets=[ast.Name(id=found)], value=value):
+                    case ast.AnnAssign(target=target_node, value=value) if value is not None:
+                        targets = [target_node]
+                    case ast.Assign(targets=targets, value=value):
                         pass
                     case _:
                         continue
-                if found == name:
+                if any(isinstance(one, ast.Name) and one.id == name for one in targets):
                     return ast.literal_eval(value)
             for base in node.bases:
                 inherited = read_attribute(f"{module.name}.{ast.unparse(base)}", name)

@@ -1,1 +1,1 @@
-"""Tournaments: a fair search for each optimizer, then fresh seeds at the best, on several tasks."""
+"""Tournaments of optimizers: equal searches, then fresh seeds at the best of each."""

@@ -1,0 +1,162 @@
+"""What a tournament is: who meets whom on which task. Nothing here needs Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from lit_optim.runs.layout import TOURNAMENT
+from lit_optim.sweeps.records import write_json
+from lit_optim.untrusted import Unreadable, read_json_mapping
+
+Budget: TypeAlias = Literal["steps", "evaluations", "seconds"]
+
+
+@dataclass(frozen=True)
+class TournamentSettings:
+    """The settings of `tournament`, checked.
+
+    Args:
+        trials: of each study.
+        seeds: of the runs that are compared; none of them is searched with.
+        untuned: whether the default lr runs with these seeds too.
+        budget: what is equal: updates, evaluations of the gradient, or the seconds that the first
+            contestant needs for its updates.
+        by: the groups whose values compete; whatever else is swept makes tasks.
+    """
+
+    trials: int = 6
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    untuned: bool = True
+    budget: Budget = "steps"
+    by: tuple[str, ...] = ("optimizer",)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant on a task.
+
+    Args:
+        study: the name of its search.
+        contestant: its name.
+        updates: of each of its runs.
+        notes: how it is treated otherwise than the others, a clause each.
+        untuned: the overrides of its untuned runs, without the seed; none: it has no such runs.
+    """
+
+    study: str
+    contestant: str
+    updates: int
+    notes: tuple[str, ...] = ()
+    untuned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What contestants meet on.
+
+    Args:
+        label: the values that tell it from other tasks, by key.
+        entries: one for each contestant.
+    """
+
+    label: Mapping[str, str]
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True)
+class Tournament:
+    """A tournament: what `tournament.json` in the sweep's directory says.
+
+    Args:
+        by: what competes, such as `optimizer`.
+        tasks: at least one.
+        settings: of all of them.
+        left_out: why, of each contestant that cannot take part.
+        seconds: measured for an update of each study, where they are the budget.
+    """
+
+    by: str
+    tasks: Sequence[Task]
+    settings: TournamentSettings
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Those of all tasks."""
+        return [entry for task in self.tasks for entry in task.entries]
+
+
+def write_tournament(sweep_dir: Path, tournament: Tournament) -> None:
+    """Write what a tournament is into its directory, whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_json(sweep_dir / TOURNAMENT, asdict(tournament))
+
+
+def read_tournament(sweep_dir: Path) -> Tournament:
+    """Read what a tournament is; others may have written it.
+
+    Raises:
+        Unreadable: it is missing, damaged, or something else.
+    """
+    path = sweep_dir / TOURNAMENT
+    found = read_json_mapping(path)
+    try:
+        return Tournament(
+            by=_text(found["by"]),
+            tasks=[_read_task(task) for task in _list(found["tasks"])],
+            settings=_read_settings(found["settings"]),
+            left_out=_texts(found.get("left_out", {})),
+            seconds={k: float(v) for k, v in dict(found.get("seconds", {})).items()},
+        )
+    except (KeyError, TypeError, ValueError):
+        raise Unreadable(f"{path}: is not what a tournament writes") from None
+
+
+def _read_task(found: Any) -> Task:
+    entries = [
+        Entry(
+            study=_text(one["study"]),
+            contestant=_text(one["contestant"]),
+            updates=int(one["updates"]),
+            notes=tuple(map(_text, _list(one["notes"]))),
+            untuned=tuple(map(_text, _list(one["untuned"]))),
+        )
+        for one in _list(found["entries"])
+    ]
+    return Task(_texts(found["label"]), entries)
+
+
+def _read_settings(found: Any) -> TournamentSettings:
+    budget = found["budget"]
+    if budget not in get_args(Budget) or not isinstance(found["untuned"], bool):
+        raise ValueError
+    return TournamentSettings(
+        trials=int(found["trials"]),
+        seeds=tuple(map(int, _list(found["seeds"]))),
+        untuned=found["untuned"],
+        budget=budget,
+        by=tuple(map(_text, _list(found["by"]))),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(key): _text(one) for key, one in dict(value).items()}

@@ -1,0 +1,72 @@
+"""The settings of `tournament`: which there are, and what they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+from lit_optim.config.places import groups, mapping_of
+from lit_optim.errors import UsageError, show, suggest
+from lit_optim.hyperparameters import accepts, describe
+from lit_optim.tournament.data import Budget, TournamentSettings
+
+GROUP = "tournament"
+NONE = "none"
+#: What the values may be; the defaults are those of `conf/tournament/default.yaml`.
+TAKES: dict[str, Any] = {
+    "trials": Annotated[int, "> 0"],
+    "seeds": list[Annotated[int, "in [0, 4294967295]"]],
+    "untuned": bool,
+    "budget": Budget,
+    "by": list[str],
+}
+
+
+def is_tournament(said: Mapping[str, Any] | None) -> bool:
+    """Whether a configuration asks for a tournament, by its node `tournament`."""
+    return bool(said)
+
+
+def read_settings(
+    said: Mapping[str, Any], search_seeds: Sequence[int] = ()
+) -> TournamentSettings:
+    """The settings of a tournament, checked.
+
+    Args:
+        said: the node `tournament` of a configuration, with plain values.
+        search_seeds: which the trials run with.
+
+    Raises:
+        UsageError: naming the key, what was given and what is allowed.
+    """
+    known = [field.name for field in fields(TournamentSettings)]
+    for key in said:
+        if key not in known:
+            raise UsageError(f"unknown key {GROUP}.{key}{suggest(key, known)}")
+    values = mapping_of(groups()[GROUP]["default"]) | said
+    for key, value in values.items():
+        if not accepts(value, TAKES[key]):
+            what = describe(TAKES[key])
+            what = "a list of whole numbers, such as [1,2,3]" if key == "seeds" else what
+            raise UsageError(f"{GROUP}.{key} must be {what}, got {show(value)}")
+    seeds = values["seeds"]
+    if not seeds:
+        raise UsageError(f"{GROUP}.seeds must have one seed or more, got []")
+    for place, seed in enumerate(seeds):
+        if seed in seeds[:place]:
+            raise UsageError(f"{GROUP}.seeds={show(seeds)} has {seed} twice")
+        if seed in search_seeds:
+            raise UsageError(
+                f"{GROUP}.seeds={show(seeds)} has {seed}, which is one of search.seeds: the best "
+                "trial was chosen by it, so others must compare"
+            )
+    for group in values["by"]:
+        if group not in groups() or group in ("search", GROUP):
+            near = suggest(group, groups()) or f", such as {'optimizer'}"
+            raise UsageError(f"{GROUP}.by={show(values['by'])}: {group} is no group{near}")
+    if not values["by"]:
+        raise UsageError(f"{GROUP}.by must name a group or more, such as [optimizer]")
+    return TournamentSettings(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    )
