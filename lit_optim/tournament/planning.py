@@ -85,7 +85,9 @@ def split_label(label: Mapping[str, str], by: Sequence[str]) -> tuple[str, dict[
         The name of the contestant, empty if nothing of it was swept; the label of the task.
     """
     own = {key: value for key, value in label.items() if key.split(".")[0] in by}
-    words = [value if key in by else f"{key.partition('.')[2]}={value}" for key, value in own.items()]
+    words = [
+        value if key in by else f"{key.partition('.')[2]}={value}" for key, value in own.items()
+    ]
     return ",".join(words), {key: value for key, value in label.items() if key not in own}
 
 

@@ -7,12 +7,12 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 from lit_optim.config.places import groups, mapping_of
+from lit_optim.config.sweep_settings import SWEEP_GROUPS
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.tournament.data import Budget, TournamentSettings
 
 GROUP = "tournament"
-NONE = "none"
 #: What the values may be; the defaults are those of `conf/tournament/default.yaml`.
 TAKES: dict[str, Any] = {
     "trials": Annotated[int, "> 0"],
@@ -23,14 +23,7 @@ TAKES: dict[str, Any] = {
 }
 
 
-def is_tournament(said: Mapping[str, Any] | None) -> bool:
-    """Whether a configuration asks for a tournament, by its node `tournament`."""
-    return bool(said)
-
-
-def read_settings(
-    said: Mapping[str, Any], search_seeds: Sequence[int] = ()
-) -> TournamentSettings:
+def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> TournamentSettings:
     """The settings of a tournament, checked.
 
     Args:
@@ -61,9 +54,10 @@ def read_settings(
                 f"{GROUP}.seeds={show(seeds)} has {seed}, which is one of search.seeds: the best "
                 "trial was chosen by it, so others must compare"
             )
+    competing = [group for group in groups() if group not in SWEEP_GROUPS]
     for group in values["by"]:
-        if group not in groups() or group in ("search", GROUP):
-            near = suggest(group, groups()) or f", such as {'optimizer'}"
+        if group not in competing:
+            near = suggest(group, competing) or f"; it is one of {', '.join(competing)}"
             raise UsageError(f"{GROUP}.by={show(values['by'])}: {group} is no group{near}")
     if not values["by"]:
         raise UsageError(f"{GROUP}.by must name a group or more, such as [optimizer]")

@@ -1,0 +1,97 @@
+"""Makes a tournament of the overrides of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lit_optim.config.check import to_plain
+from lit_optim.config.composing import as_hydra_override, compose_config
+from lit_optim.config.reading import parse_overrides
+from lit_optim.errors import UsageError
+from lit_optim.search.data import Search
+from lit_optim.search.settings import settings_of
+from lit_optim.search.space import flatten_space
+from lit_optim.search.studies import BY_OPTIMIZER, plan_search
+from lit_optim.tournament.data import Tournament
+from lit_optim.tournament.planning import arrange, key_of
+from lit_optim.tournament.settings import GROUP, read_settings
+from lit_optim.tournament.treatment import LR
+
+
+def plan_tournament(
+    lines: Sequence[str], seconds: Mapping[str, float] | None = None
+) -> tuple[Search, Tournament]:
+    """Make a tournament of the overrides of a sweep.
+
+    Args:
+        lines: as typed, or as Hydra gets them.
+        seconds: measured for an update, by study; None: not yet.
+
+    Returns:
+        The search for all contestants, and who meets whom.
+
+    Raises:
+        UsageError: the first thing that is wrong, in one line.
+    """
+    with _same_hydra_config():
+        cfg = compose_config([line for line in map(_of_sweep, lines) if line is not None])
+    searches = settings_of(cfg)
+    settings = read_settings(_node(cfg), searches["seeds"] or ())
+    if searches["timeout"] is not None:
+        raise UsageError(
+            f"search.timeout={searches['timeout']}: a tournament gives each contestant the same "
+            "trials; leave it out"
+        )
+    added = []
+    if searches["trials"] is None:
+        added.append(f"++search.trials={settings.trials}")
+    else:
+        settings = replace(settings, trials=searches["trials"])
+    space = flatten_space({k: v for k, v in (searches["space"] or {}).items() if k != BY_OPTIMIZER})
+    if LR not in space and not any(key_of(line) == LR for line in lines):
+        added.append(f"{LR}=auto")
+    search = plan_search([*lines, *added])
+    search = replace(search, line=tuple(lines))
+    return arrange(search, settings, compose_plain, seconds)
+
+
+def is_tournament(cfg: DictConfig) -> bool:
+    """Whether a configuration asks for a tournament."""
+    return bool(cfg.get(GROUP))
+
+
+def compose_plain(lines: Sequence[str]) -> dict[str, Any]:
+    """The configuration of overrides in plain containers, with the `choices` of its groups."""
+    with _same_hydra_config():
+        cfg = compose_config([*lines])
+        return to_plain(cfg) | {"choices": OmegaConf.to_container(cfg.hydra.runtime.choices)}
+
+
+def _node(cfg: DictConfig) -> dict[str, Any]:
+    found: dict[str, Any] = to_plain(DictConfig({GROUP: cfg.get(GROUP) or {}}))[GROUP]
+    return found
+
+
+def _of_sweep(line: str) -> str | None:
+    """An override that concerns the sweep as a whole, for composing; None for others."""
+    (override,) = parse_overrides([line])
+    is_whole = override.key_or_group in (GROUP, "search") or override.key_or_group.startswith(
+        (f"{GROUP}.", "search.")
+    )
+    return as_hydra_override(override) if is_whole else None
+
+
+@contextmanager
+def _same_hydra_config() -> Iterator[None]:
+    """Hydra's own configuration, where it is running, stays as it is."""
+    before = HydraConfig.instance().cfg
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
