@@ -37,7 +37,7 @@ def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> 
     for key in said:
         if key not in known:
             raise UsageError(f"unknown key {GROUP}.{key}{suggest(key, known)}")
-    values = mapping_of(groups()[GROUP]["default"]) | said
+    values = mapping_of(groups()[GROUP]["default"]) | dict(said)
     for key, value in values.items():
         if not accepts(value, TAKES[key]):
             what = describe(TAKES[key])
@@ -61,6 +61,5 @@ def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> 
             raise UsageError(f"{GROUP}.by={show(values['by'])}: {group} is no group{near}")
     if not values["by"]:
         raise UsageError(f"{GROUP}.by must name a group or more, such as [optimizer]")
-    return TournamentSettings(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    )
+    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return TournamentSettings(**made)
