@@ -88,6 +88,9 @@ def choice_table(report: Report) -> Table:
             columns.add(heading, [_lr_cell(row) for row in rows])
         else:
             columns.add(_key_heading(key), [_text(row.values.get(key, "")) for row in rows])
+    if columns.cells:
+        marked = zip(columns.cells[0], rows, strict=True)
+        columns.cells[0] = [_mark(cell, row.notes, footnotes(report)) for cell, row in marked]
     for key in report.varied:
         if key == LR:
             heading = Heading("lr", "the best of those tried; edge: the first or last one", True)
@@ -95,13 +98,18 @@ def choice_table(report: Report) -> Table:
         else:
             meaning = f"{key} of the best setting"
             columns.add(Heading(f"best {key}", meaning), [_best(row, key) for row in rows])
-    meaning = "the mean of the last values and its 95 % confidence interval; (so far)"
+    which = "best" if report.at == "best" else "last"
+    meaning = f"the mean of the {which} values and its 95 % confidence interval; (so far)"
     columns.add(Heading(report.metric, meaning, True), [_value_cell(row.best) for row in rows])
     counts = [_number(row.best.value.count, f"{row.best.value.count}") for row in rows]
     columns.add(Heading("n", "runs of the best setting that have ended", True), counts)
     if len(rows) > 1:
         meaning = "=: not told apart by Games and Howell's test"
         columns.add(Heading("rank", meaning, True), [_rank_cell(row) for row in rows])
+    if any(row.untuned for row in rows):
+        meaning = "the same at the optimizer's default lr, with the same seeds"
+        cells = [_value_cell(row.untuned) if row.untuned else Cell(NONE) for row in rows]
+        columns.add(Heading("untuned", meaning, True), cells)
     for name in _tests(report):
         meaning = "the mean of the tests and its 95 % confidence interval"
         columns.add(Heading(name, meaning, True), [_test_cell(row.best, name) for row in rows])
@@ -115,12 +123,35 @@ def choice_table(report: Report) -> Table:
     columns.add(Heading("seconds", "of training a run, the median", True), cells)
     cells = [_number(row.ms_per_step, format_ms(row.ms_per_step)) for row in rows]
     columns.add(Heading("ms/step", "milliseconds of an update, the median", True), cells)
+    if any(row.best.trial is not None for row in rows):
+        meaning = "the number of the best trial, and of how many"
+        columns.add(Heading("trial", meaning, True), [_trial_cell(row) for row in rows])
     for name, meaning in ENDINGS.items():
         found = [sum(n for s, n in row.counts.items() if _ending(s) == name) for row in rows]
         if any(found):
             cells = [_number(count, str(count) if count else "") for count in found]
             columns.add(Heading(name, meaning, True), cells)
     return columns.table(len(report.columns))
+
+
+def footnotes(report: Report) -> list[str]:
+    """What the notes of rows say, each once, in the order of the rows."""
+    return list(dict.fromkeys(note for row in report.rows for note in row.notes))
+
+
+def _mark(cell: Cell, notes: Sequence[str], every: Sequence[str]) -> Cell:
+    """A cell with the numbers of its footnotes, by which it is not sorted."""
+    marks = ",".join(str(every.index(note) + 1) for note in dict.fromkeys(notes))
+    value = cell.text if cell.value is None else cell.value
+    return Cell(f"{cell.text} [{marks}]", value) if marks else cell
+
+
+def _trial_cell(row: Row) -> Cell:
+    trial = row.best.trial
+    if trial is None:
+        return Cell(NONE)
+    made = len(row.settings)
+    return Cell(f"{trial} of {made}" if made > 1 else f"{trial}", trial)
 
 
 def _ending(status: Status) -> str:
@@ -139,6 +170,8 @@ def run_table(report: Report) -> Table:
         cells = [_text(settings[id(run)].get(key, "")) for run in runs]
         columns.add(_key_heading(key), cells)
     columns.add(Heading("seed", "", True), [_text(run.seed) for run in runs])
+    if any(run.place for run in runs):
+        columns.add(Heading("trial", "its number, or what else it is"), list(map(_role, runs)))
     meaning = "how it ended"
     columns.add(Heading("status", meaning), [Cell(run.status.value) for run in runs])
     values = [run.value for run in runs]
@@ -158,6 +191,13 @@ def run_table(report: Report) -> Table:
     return columns.table(len(keys) + 1)
 
 
+def _role(run: Run) -> Cell:
+    """The number of a run's trial, or what else it is in its search."""
+    if run.place is None:
+        return Cell(NONE)
+    return _text(run.place.role if run.place.trial is None else f"{run.place.trial}")
+
+
 def name_row(report: Report, row: Row) -> str:
     """A short name of a row: `lion lr 0.01`; `all runs` where nothing tells rows apart."""
     named = {key: row.values.get(key) for key in report.columns}
@@ -168,11 +208,12 @@ def name_row(report: Report, row: Row) -> str:
 def name_run(report: Report, run: Run) -> str:
     """A short name of a run: `lion wsd 0.001 s1`."""
     for row in report.rows:
-        for setting in row.settings:
+        for setting in row.groups:
             if any(run is one for one in setting.runs):
                 keys = (*report.columns, *report.varied)
                 words = [setting.values.get(key, "") for key in keys]
                 words += [f"s{run.seed}"] if run.seed else []
+                words += [run.place.role] if run.place and run.place.trial is None else []
                 return " ".join(filter(None, words)) or run.directory.name
     return run.directory.name
 
@@ -180,7 +221,7 @@ def name_run(report: Report, run: Run) -> str:
 def _values_by_run(report: Report) -> dict[int, Mapping[str, str]]:
     found: dict[int, Mapping[str, str]] = {id(run): {} for run in report.runs}
     for row in report.rows:
-        for setting in row.settings:
+        for setting in row.groups:
             found |= {id(run): {**row.values, **setting.values} for run in setting.runs}
     return found
 

@@ -10,9 +10,8 @@ from dataclasses import replace
 from lit_optim.errors import UsageError, printable, suggest
 from lit_optim.metric_names import best_value, infer_direction, worst_value
 from lit_optim.results.data import Interval, Report, Row, Run, Setting
-from lit_optim.results.grouping import LR, SEED, format_setting, group_runs
-from lit_optim.results.lrs import default_lr
-from lit_optim.results.statistics import interval, median, rank
+from lit_optim.results.grouping import LR, SEED, group_runs
+from lit_optim.results.rows import by_trial, make_row, make_setting, order, ranked
 from lit_optim.results.target import AUTO, choose_target, steps_to
 from lit_optim.runs.status import Status
 
@@ -28,6 +27,12 @@ def judged_by(runs: Sequence[Run]) -> list[str]:
     return ["val/loss" if "val/loss" in logged or not logged else logged.most_common(1)[0][0]]
 
 
+def searched_by(runs: Sequence[Run]) -> list[str]:
+    """The metric by which searches judge their runs, if all do by one that these have logged."""
+    named = {run.place.metric if run.place else "" for run in runs}
+    return list(named) if len(named) == 1 and any(named & {*_metrics(run)} for run in runs) else []
+
+
 def compare_all(
     runs: Sequence[Run],
     title: str,
@@ -37,8 +42,10 @@ def compare_all(
 ) -> list[Report]:
     """A report for each metric and direction that runs are judged by, that of most runs first.
 
-    Runs that do not say by which metric are judged by the first.
+    Runs that do not say by which metric are judged by the first, those of a search by that of it.
     """
+    if searched_by(runs):
+        return [compare(runs, title, None, by, target, notes)]
     first = judged_by(runs)[0]
     mode = _directions(runs, first)[0]
     parts: dict[tuple[str, str], list[Run]] = {}
@@ -82,11 +89,13 @@ def compare(
             f"the runs disagree whether {printable(metric)} shall be low or high (mode=min, "
             "mode=max); compare them apart"
         )
-    runs = _judge(runs, metric, mode)
+    at = which_counts(runs, metric)
+    runs = judge(runs, metric, mode, at)
     keys, groups = group_runs(runs)
     for key in by:
         _check_key(key, runs, groups)
-    columns = list(dict.fromkeys(by)) or [key for key in keys if key != LR]
+    searched = {LR, *(key for run in runs if run.place for key in run.place.searched)}
+    columns = list(dict.fromkeys(by)) or [key for key in keys if key not in searched]
     if not columns:  # only the lr differs
         columns = ["optimizer"] if any("optimizer" in run.choices for run in runs) else keys
     varied = [key for key in keys if key not in columns]
@@ -94,14 +103,17 @@ def compare(
     for values, members in groups:
         row = tuple(values.get(key, "") for key in columns)
         shown = {key: values.get(key, "") for key in (*columns, *varied)}
-        settings.setdefault(row, []).append(_setting(shown, members))
-    rows = [_row(dict(zip(columns, row, strict=True)), of, mode) for row, of in settings.items()]
-    rows.sort(key=lambda row: _order(row.best, mode))
-    rows = _ranked(rows)
+        for part in by_trial(members):
+            settings.setdefault(row, []).append(make_setting(shown, part))
+    rows = [
+        make_row(dict(zip(columns, row, strict=True)), of, mode) for row, of in settings.items()
+    ]
+    rows.sort(key=lambda row: order(row.best, mode))
+    rows = ranked(rows)
     notes = [*notes, *_notes(runs, rows, metric)]
-    report = Report(title, metric, mode, columns, rows, runs, notes=notes, varied=varied)
+    report = Report(title, metric, mode, columns, rows, runs, notes=notes, varied=varied, at=at)
     reached, why = choose_target(detailed(report), target)
-    return _with_target(replace(report, target=reached, notes=[*notes, *filter(None, [why])]))
+    return with_target(replace(report, target=reached, notes=[*notes, *filter(None, [why])]))
 
 
 def detailed(report: Report) -> Report:
@@ -112,17 +124,21 @@ def detailed(report: Report) -> Report:
     if len(report.rows) != 1 or len(report.rows[0].settings) == 1:
         return report
     [whole] = report.rows
+    if all(
+        whole.best is not one for one in whole.settings
+    ):  # of a tournament, where other runs count
+        return report
     keys = list(report.varied or report.columns)
     rows = [
-        _row({key: one.values.get(key, "") for key in keys}, [one], report.mode)
+        make_row({key: one.values.get(key, "") for key in keys}, [one], report.mode)
         for one in whole.settings
     ]
-    rows.sort(key=lambda row: _order(row.best, report.mode))
+    rows.sort(key=lambda row: order(row.best, report.mode))
     rows = [replace(row, edge=whole.edge if row.best is whole.best else "") for row in rows]
-    return _with_target(replace(report, columns=keys, varied=[], rows=_ranked(rows)))
+    return with_target(replace(report, columns=keys, varied=[], rows=ranked(rows)))
 
 
-def _with_target(report: Report) -> Report:
+def with_target(report: Report) -> Report:
     """A report whose rows have the steps to its target."""
     if math.isnan(report.target):
         return report
@@ -133,7 +149,7 @@ def _with_target(report: Report) -> Report:
 
 def _check_metric(runs: Sequence[Run], metric: str | None) -> str:
     if metric is None:
-        metrics = judged_by(runs)
+        metrics = searched_by(runs) or judged_by(runs)
         if len(metrics) > 1:
             counts = Counter(run.monitor for run in runs)
             named = ", ".join(f"{printable(name)} ({counts[name]})" for name in metrics)
@@ -156,10 +172,18 @@ def _metrics(run: Run) -> list[str]:
 def _directions(runs: Sequence[Run], metric: str) -> list[str]:
     """The modes by which runs are judged by a metric, that of most first; else by its name."""
     said = Counter(run.mode for run in runs if run.monitor == metric)
+    if not said:
+        said = Counter(run.place.mode for run in runs if run.place and run.place.metric == metric)
     return [mode for mode, _ in said.most_common()] or [infer_direction(metric) or "min"]
 
 
-def _judge(runs: Sequence[Run], metric: str, mode: str) -> list[Run]:
+def which_counts(runs: Sequence[Run], metric: str) -> str:
+    """Whether the `final` or the `best` value of runs counts, as their search has it."""
+    of_search = {run.place.at if run.place and run.place.metric == metric else "" for run in runs}
+    return "best" if of_search == {"best"} else "final"
+
+
+def judge(runs: Sequence[Run], metric: str, mode: str, at: str = "final") -> list[Run]:
     """The runs with their values of this metric; the diverged ones have the worst of all.
 
     That is the worst last value of a run that did not diverge, or of any validation of any run.
@@ -167,6 +191,8 @@ def _judge(runs: Sequence[Run], metric: str, mode: str) -> list[Run]:
     of the untrained model on a batch or two, which may be far off.
     """
     judged = [_with_metric(run, metric, mode) for run in runs]
+    if at == "best":
+        judged = [replace(run, value=run.best) for run in judged]
     ended = [run for run in judged if run.has_ended]
     known = [run.value for run in ended if run.status is not Status.DIVERGED]
     known += [value for run in judged for value in run.history.metrics.get(metric, ())]
@@ -195,80 +221,6 @@ def _check_key(
         raise UsageError(f"--by={key}: rows are means over seeds")
     if key not in known:
         raise UsageError(f"--by={key}: no run has that key{suggest(key, known)}")
-
-
-def _setting(values: Mapping[str, str], runs: Sequence[Run]) -> Setting:
-    """Runs of one setting; of runs that repeat a seed the last one counts, as they are the same."""
-    ended = [run for run in runs if run.has_ended]
-    others = [run.value for run in runs if not run.has_ended and math.isfinite(run.value)]
-    return Setting(
-        values, _lr(runs[0]), runs, interval(list(_by_seed(ended).values())), interval(others)
-    )
-
-
-def _by_seed(runs: Sequence[Run]) -> dict[str, float]:
-    return {run.seed or str(run.directory): run.value for run in runs}
-
-
-def sample(setting: Setting) -> list[float]:
-    """The values of a setting that are averaged: one for each seed."""
-    return list(_by_seed([run for run in setting.runs if run.has_ended]).values())
-
-
-def _lr(run: Run) -> float:
-    value = run.settings.get(LR, run.overrides.get(LR))
-    try:
-        return math.nan if isinstance(value, bool) else float(format_setting(value))
-    except (ValueError, OverflowError):
-        return math.nan
-
-
-def _order(setting: Setting, mode: str) -> tuple[int, float]:
-    """Best first, then those that have not ended, then those without any value."""
-    for place, found in enumerate((setting.value, setting.so_far)):
-        if math.isfinite(found.mean):
-            return place, -found.mean if mode == "max" else found.mean
-    return 2, 0.0
-
-
-def _row(values: Mapping[str, str], settings: Sequence[Setting], mode: str) -> Row:
-    settings = sorted(settings, key=lambda one: (math.isnan(one.lr), one.lr))
-    best = min(settings, key=lambda one: _order(one, mode))
-    ended = [run for run in best.runs if run.has_ended]
-    seconds = [run.seconds for run in ended if math.isfinite(run.seconds)]
-    ms = [run.ms_per_step for run in ended if math.isfinite(run.ms_per_step)]
-    return Row(
-        values=values,
-        settings=settings,
-        best=best,
-        edge=_edge(best, settings),
-        default_lr=default_lr(best.runs[0]),
-        rank=None,
-        is_tied=False,
-        steps_to_target=math.nan,
-        seconds=median(seconds),
-        ms_per_step=median(ms),
-        counts=Counter(run.status for one in settings for run in one.runs),
-    )
-
-
-def _edge(best: Setting, settings: Sequence[Setting]) -> str:
-    """Whether the best lr is the first or the last of those that have come to an end."""
-    tried = {one.lr for one in settings if one.value.count and math.isfinite(one.lr)}
-    if len(tried) < 2 or best.lr not in tried:
-        return ""
-    return {min(tried): "first", max(tried): "last"}.get(best.lr, "")
-
-
-def _ranked(rows: Sequence[Row]) -> list[Row]:
-    known = [row for row in rows if math.isfinite(row.best.value.mean)]
-    ranks = rank([sample(row.best) for row in known])
-    shared = Counter(ranks)
-    ranked = [
-        replace(row, rank=place, is_tied=shared[place] > 1)
-        for row, place in zip(known, ranks, strict=True)
-    ]
-    return [*ranked, *(row for row in rows if not math.isfinite(row.best.value.mean))]
 
 
 def _notes(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]:

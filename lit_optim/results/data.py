@@ -33,6 +33,31 @@ class History:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a run stands in a search.
+
+    Args:
+        root: the directory of the search.
+        study: the name of its study; empty where there is one only.
+        role: `trial`; in a tournament also `final` or `untuned`.
+        trial: its number; None of a run that is no trial's.
+        searched: the keys that the sampler of its study decides.
+        metric: by which the search judges.
+        mode: `min` or `max`.
+        at: whether the `final` or the `best` value of the metric counts.
+    """
+
+    root: Path
+    study: str
+    role: str
+    trial: int | None = None
+    searched: Sequence[str] = ()
+    metric: str = ""
+    mode: str = "min"
+    at: str = "final"
+
+
+@dataclass(frozen=True)
 class Run:
     """A run, as its directory tells it.
 
@@ -54,6 +79,7 @@ class Run:
         history: its validations.
         command: that reproduces it.
         message: one line on how it ended, if that needs one.
+        place: in a search; None of any other.
     """
 
     directory: Path
@@ -73,6 +99,7 @@ class Run:
     history: History = History()
     command: str = ""
     message: str = ""
+    place: Place | None = None
 
     @property
     def seed(self) -> str:
@@ -118,6 +145,7 @@ class Setting:
         runs: at least one.
         value: of the metric over the runs that have ended, one for each seed.
         so_far: of the metric over those that have not.
+        trial: the number of the trial; None of anything else.
     """
 
     values: Mapping[str, str]
@@ -125,6 +153,7 @@ class Setting:
     runs: Sequence[Run]
     value: Interval
     so_far: Interval = Interval(math.nan, math.nan, 0)
+    trial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +173,8 @@ class Row:
         seconds: of training, the median over the runs of the best setting.
         ms_per_step: likewise.
         counts: of the runs of all settings, by how they ended.
+        untuned: in a tournament, the runs at the optimizer's default lr.
+        notes: on how it was treated otherwise than the rest, a clause each.
     """
 
     values: Mapping[str, str]
@@ -157,6 +188,15 @@ class Row:
     seconds: float
     ms_per_step: float
     counts: Mapping[Status, int]
+    untuned: Setting | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def groups(self) -> list[Setting]:
+        """Its settings; in a tournament also those of the final and of the untuned runs."""
+        others = [self.best, *([self.untuned] if self.untuned else [])]
+        known = {id(one) for one in self.settings}
+        return [*self.settings, *(one for one in others if id(one) not in known)]
 
 
 @dataclass(frozen=True)
@@ -173,6 +213,7 @@ class Report:
         target: of the metric; NaN: none.
         notes: lines for the reader, such as files that could not be read.
         varied: the keys by which the settings of a row differ, such as `optimizer.lr`.
+        at: whether the `final` or the `best` value of a run counts.
     """
 
     title: str
@@ -184,3 +225,4 @@ class Report:
     target: float = math.nan
     notes: Sequence[str] = ()
     varied: Sequence[str] = ()
+    at: str = "final"

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lit_optim.errors import printable
 from lit_optim.metric_names import pick
-from lit_optim.results import parallel
+from lit_optim.results import parallel, trials
 from lit_optim.results.axes import finish_metric_axis, format_number, set_lr_axis, tag
 from lit_optim.results.cells import name_row
 from lit_optim.results.data import Report, Row, Run
@@ -261,6 +261,14 @@ DRAWINGS = (
         "to the highest. × a run that diverged, which the mean leaves out.",
         _miss_curves,
         draw_curves,
+    ),
+    Drawing(
+        "trials",
+        "Trials",
+        "The value of each trial of a search, and the line of the best so far; hollow: it was "
+        "stopped early or goes on. × diverged.",
+        trials.miss_trials,
+        trials.draw_trials,
     ),
     Drawing(
         "best_of",

@@ -176,7 +176,7 @@ def _runs(report: Report, folder: Path) -> str:
     of_row = {
         run.directory: place
         for place, row in enumerate(detailed(report).rows)
-        for setting in row.settings
+        for setting in row.groups
         for run in setting.runs
     }
     body = []

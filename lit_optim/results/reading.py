@@ -16,6 +16,7 @@ from lit_optim.results.commands import command_of
 from lit_optim.results.data import History, Run
 from lit_optim.results.events import has_events, read_events
 from lit_optim.results.history import read_history
+from lit_optim.results.places import Places
 from lit_optim.runs.job import JobRecord, is_number, is_text_list, is_text_mapping, parse_job
 from lit_optim.runs.layout import CONFIG, FINGERPRINT, HISTORY, HYDRA, JOB, OVERRIDES, RESULT
 from lit_optim.runs.locks import is_held
@@ -69,12 +70,13 @@ def read_runs(directories: Sequence[Path]) -> Found:
         for path in found:
             places.setdefault(path.resolve(), path)
     runs, notes = [], list[str]()
+    searches = Places(notes)
     for path in places.values():
         told = len(notes)
         run = read_run(path, notes)
         is_whole = len(notes) == told and any((path / name).exists() for name in MARKS)
         if is_whole or _says_something(run):  # else it is damaged, or has been removed meanwhile
-            runs.append(run)
+            runs.append(replace(run, place=searches.find(path)))
     if not runs:
         raise UsageError(f"no run can be read: {', '.join(notes[:1]) or 'they are gone'}")
     return Found(runs, notes)

@@ -21,7 +21,8 @@ FORMULA = re.compile(r"[=+\-@]")
 def write_runs(report: Report, path: Path) -> None:
     """Write a line for each run of a report, atomically.
 
-    The columns: what the runs differ in or what was typed, the seed, how they ended, the metric
+    The columns: what the runs differ in or what was typed, the seed, in a search the study and the
+    number of the trial (or what else the run is), how they ended, the metric
     (last and best value), each other validation metric and test, steps, gradient evaluations,
     seconds of training, milliseconds of a step, command and directory. Numbers have all digits.
 
@@ -34,8 +35,18 @@ def write_runs(report: Report, path: Path) -> None:
     finals = list(dict.fromkeys(name for run in runs for name in run.finals))
     finals = [name for name in finals if name != report.metric]
     tests = list(dict.fromkeys(name for run in runs for name in run.tests))
+    is_search = any(run.place for run in runs)
     header = [
-        *(*keys, SEED, "status", report.metric, f"best {report.metric}", *finals, *tests),
+        *(
+            *keys,
+            SEED,
+            *(("study", "trial") if is_search else ()),
+            "status",
+            report.metric,
+            f"best {report.metric}",
+            *finals,
+            *tests,
+        ),
         *("steps", "evaluations", "seconds", "ms/step", "message", "command", "directory"),
     ]
     text = io.StringIO()
@@ -46,6 +57,7 @@ def write_runs(report: Report, path: Path) -> None:
         row = [
             *(_setting(run, key) for key in keys),
             run.seed,
+            *(_place(run) if is_search else ()),
             run.status.value,
             *(_number(run.value), _number(run.best), *_numbers(run.finals, finals)),
             *_numbers(run.tests, tests),
@@ -62,6 +74,14 @@ def _setting(run: Run, key: str) -> str:
     if key in run.settings:
         return format_setting(run.settings[key])
     return run.overrides.get(key, "")
+
+
+def _place(run: Run) -> tuple[str, str]:
+    """The study of a run, and the number of its trial or what else it is."""
+    if run.place is None:
+        return "", ""
+    role = run.place.role if run.place.trial is None else str(run.place.trial)
+    return run.place.study, role
 
 
 def _numbers(values: Mapping[str, float], names: Sequence[str]) -> list[str]:

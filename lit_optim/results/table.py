@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from lit_optim.errors import printable
 from lit_optim.printing import WholeTable
-from lit_optim.results.cells import Heading, choice_table
+from lit_optim.results.cells import Heading, choice_table, footnotes
 from lit_optim.results.comparing import detailed
 from lit_optim.results.data import Report, Row
 
@@ -17,8 +19,13 @@ LONG = 12
 def print_report(report: Report, console: Console) -> None:
     """Print the table of a report, best first, and its notes."""
     table(report).print(console)
-    for note in report.notes:
+    for note in (*numbered(footnotes(report)), *report.notes):
         console.print(printable(note), soft_wrap=True, markup=False, highlight=False, style="dim")
+
+
+def numbered(notes: Sequence[str]) -> list[str]:
+    """Footnotes with their numbers."""
+    return [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
 
 
 def table(report: Report) -> WholeTable:

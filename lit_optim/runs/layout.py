@@ -13,7 +13,12 @@
         result.json     what came out, once it has ended
 
 A sweep has `.lock`, `sweep.json` and Hydra's `multirun.yaml`, a directory for each of its jobs,
-which are runs, and `report.html` about all of them.
+which are runs, and `report.html` about all of them. A search is a sweep with `search.json`; below
+the directory of each study, or its own where there is one study only, the runs are in
+
+    trial=007/seed=0    the trials
+    final/seed=10       of a tournament: at the best trial
+    untuned/seed=10     of a tournament: at the optimizer's default lr
 """
 
 from __future__ import annotations
@@ -42,6 +47,15 @@ STUDY = "study.db"
 STOP = "stop.json"
 #: Of a tournament: who meets whom on which task.
 TOURNAMENT = "tournament.json"
+#: What a directory of a study contains; the first with the number of a trial.
+TRIAL = "trial="
+FINAL = "final"
+UNTUNED = "untuned"
 #: Of a sweep: its overrides and jobs, written by our launcher; earlier, and less of it, by Hydra.
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"
+
+
+def trial_directory(number: int) -> str:
+    """The name of the directory of a trial: `trial=007`."""
+    return f"{TRIAL}{number:03d}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 from lit_optim.results.comparing import compare
-from lit_optim.results.data import History, Report, Run
+from lit_optim.results.data import History, Place, Report, Run
 from lit_optim.runs.status import Status
 
 #: The best lr of each optimizer, and the loss that it then reaches.
@@ -77,8 +78,12 @@ def make_report(
     validations: int = 25,
     schedulers: Sequence[str] = ("cosine_warmup",),
     title: str = "2026-11-29_sweep",
+    is_search: bool = False,
 ) -> Report:
-    """A sweep over the lr: too high a one diverges, one run has failed, one is running."""
+    """A sweep over the lr: too high a one diverges, one run has failed, one is running.
+
+    As a search, each lr of an optimizer is a trial of its study.
+    """
     chance = random.Random(1)
     made = []
     for place, optimizer in enumerate(optimizers):
@@ -100,6 +105,8 @@ def make_report(
             overrides |= {"optimizer.lr": f"{lr:g}", "seed": str(seed)}
             name = ",".join(f"{key}={text}" for key, text in overrides.items())
             more = {"validations": validations, "chance": chance}
-            made.append(make_run(directory / name, overrides, value, status, **more))
+            run = make_run(directory / name, overrides, value, status, **more)
+            at = Place(directory, optimizer, "trial", k, ["optimizer.lr"], "val/loss")
+            made.append(replace(run, place=at) if is_search else run)
     notes = ["left out: runs/sweep/x: job.json: is not valid JSON"]
     return compare(made, title, target=0.5, notes=notes)

@@ -19,7 +19,7 @@ from lit_optim.errors import UsageError
 from lit_optim.results import figure_files
 from lit_optim.results.axes import format_number
 from lit_optim.results.comparing import compare
-from lit_optim.results.data import Report
+from lit_optim.results.data import Place, Report
 from lit_optim.results.figure_files import check_figures, write_figure_files, write_figures
 from lit_optim.results.figures import DRAWINGS, draw_figure, drawing
 from lit_optim.results.looks import COLORS, GRAY, PAGE, PAPER, SCALE
@@ -32,7 +32,7 @@ BY_NAME = {kind.name: kind for kind in DRAWINGS}
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return make_report()
+    return make_report(is_search=True)
 
 
 def draw(name: str, report: Report, look=PAGE):
@@ -229,6 +229,41 @@ def test_what_cannot_be_drawn_says_what_it_needs(report):
         assert kind.miss(replace(report, rows=[], runs=[])), kind.name
 
 
+def test_trials_show_each_value_and_the_best_so_far(report):
+    _, tagged = draw("trials", report)
+    for place, row in enumerate(report.rows):
+        [line] = tagged[f"row-{place}"]
+        seen, best = {}, math.inf
+        for trial in sorted(row.settings, key=lambda one: one.trial):
+            values = {run.seed: run.value for run in trial.runs if run.has_ended}
+            if values:
+                best = min(best, fmean(values.values()))
+                seen[trial.trial] = best
+            [dot] = tagged[f"run-{report.runs.index(trial.runs[0])}"]
+            assert dot.get_xdata() == [trial.trial]
+            has_diverged = any(run.status is Status.DIVERGED for run in trial.runs)
+            assert (dot.get_marker() == "x") == has_diverged
+        assert list(line.get_xdata()) == list(seen)
+        assert list(line.get_ydata()) == pytest.approx(list(seen.values()))
+        assert line.get_drawstyle() == "steps-post"
+
+
+def test_a_trial_that_was_stopped_is_hollow_and_never_the_best():
+    def trial(number, value, status):
+        run = make_run(Path(f"{number}"), {"optimizer": "sgd"}, value, status)
+        place = Place(Path("x"), "", "trial", number, ["optimizer.lr"], "val/loss")
+        return replace(run, value=value, place=place, settings={"optimizer.lr": 0.1 * number})
+
+    ends = [Status.COMPLETED, Status.PRUNED, Status.COMPLETED]
+    runs = [trial(k, [0.5, 0.1, 0.4][k], end) for k, end in enumerate(ends)]
+    report = compare(runs, "x")
+    _, tagged = draw("trials", report)
+    [line] = tagged["row-0"]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 2], [0.5, 0.4])
+    hollow = [tagged[f"run-{k}"][0].get_markerfacecolor() == "none" for k in range(3)]
+    assert hollow == [False, True, False]
+
+
 def test_further_rows_are_gray_and_counted():
     report = make_report(optimizers=[f"o{k}" for k in range(len(COLORS) + 3)], lrs=3, seeds=1)
     with drawing(PAPER):
@@ -281,7 +316,7 @@ def test_one_file_has_what_its_name_says(report, tmp_path):
     for name in ("curves.png", "all.png"):
         write_figures(report, tmp_path / name)
         heights[name] = Image.open(tmp_path / name).size[1]
-    assert heights["all.png"] == 4 * heights["curves.png"]
+    assert heights["all.png"] == len(DRAWINGS) * heights["curves.png"]
     assert len(list(tmp_path.iterdir())) == 2
 
 
