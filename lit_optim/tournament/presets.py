@@ -1,0 +1,254 @@
+"""Writes the lrs that a tournament has found into the presets of its data."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
+from lit_optim.errors import UsageError
+from lit_optim.runs.job import JobRecord, read_job
+from lit_optim.runs.status import Status
+from lit_optim.temporary import write_whole
+from lit_optim.tournament.data import Entry, Task, read_tournament
+from lit_optim.tournament.planning import key_of
+from lit_optim.tournament.source import FINAL
+from lit_optim.tournament.treatment import LR
+
+PRESET = "preset"
+TUNED = "tuned_lr"
+BEGIN = re.compile(rf"^{TUNED} *:(?P<rest>.*)$")
+ITEM = re.compile(r"^(?P<indent> +)(?P<name>[\w.-]+) *: *(?P<value>[^ #]+)(?P<comment> *#.*| *)$")
+HEAD = "# @package _global_\n"
+#: Belongs to a package that was installed, where an update would overwrite it.
+INSTALLED = "site-packages"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The lrs that were found on some data.
+
+    Args:
+        preset: its name, that of the data.
+        lrs: by optimizer.
+        left_out: why, of each optimizer whose lr is not taken over.
+    """
+
+    preset: str
+    lrs: Mapping[str, float]
+    left_out: Mapping[str, str]
+
+
+def find_tuned(sweep_dir: Path) -> list[Tuned]:
+    """The lrs at which the optimizers of a tournament were compared, for the data of each task.
+
+    Raises:
+        UsageError: it is no tournament of optimizers, has not ended, or has several tasks on the
+            same data.
+    """
+    tournament = read_tournament(sweep_dir)
+    if tournament.by != "optimizer":
+        raise UsageError(
+            f"{sweep_dir}: compares {tournament.by}, and a preset has an lr for each optimizer"
+        )
+    found: list[Tuned] = []
+    for task in tournament.tasks:
+        one = _tuned_on(sweep_dir, task)
+        if one.preset in [other.preset for other in found]:
+            raise UsageError(
+                f"{sweep_dir}: has several tasks with data={one.preset}, and a preset has one lr "
+                "for each optimizer"
+            )
+        found.append(one)
+    return found
+
+
+def _tuned_on(sweep_dir: Path, task: Task) -> Tuned:
+    lrs: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    data = ""
+    for entry in task.entries:
+        records = _finals(sweep_dir, entry)
+        data = records[0].choices.get("data", data) if records else data
+        lr, why = _lr_of(entry, records)
+        if lr is None:
+            left_out[entry.contestant] = why
+        else:
+            lrs[entry.contestant] = lr
+    if not data or not lrs:
+        raise UsageError(f"{sweep_dir}: has no runs at a best lr yet; let the tournament end first")
+    return Tuned(data, lrs, left_out)
+
+
+def _finals(sweep_dir: Path, entry: Entry) -> list[JobRecord]:
+    """The records of the runs at the best trial that have ended."""
+    records = map(read_job, sorted((sweep_dir / entry.study / FINAL).glob("seed=*")))
+    return [record for record in records if record is not None and record.is_done]
+
+
+def _lr_of(entry: Entry, records: list[JobRecord]) -> tuple[float | None, str]:
+    """The lr of a contestant's final runs; or None, and why it is not taken over."""
+    if not records:
+        return None, "has no run at a best lr"
+    if all(record.status is Status.DIVERGED for record in records):
+        return None, "diverged at its best lr"
+    if entry.contestant not in groups()["optimizer"]:
+        return None, "is no choice of optimizer"
+    values = {key_of(line): line.partition("=")[2] for line in records[0].overrides}
+    base = {key_of(line): line.partition("=")[2] for line in entry.untuned}
+    other = [
+        key
+        for key, value in values.items()
+        if key.startswith("optimizer.") and key != LR and base.get(key) != value
+    ]
+    if other:
+        return None, f"has its lr with {other[0]}={values[other[0]]}, which a preset does not set"
+    try:
+        return float(values[LR]), ""
+    except (KeyError, ValueError):
+        return None, "was not searched for its lr"
+
+
+def write_preset(tuned: Tuned) -> Path:
+    """Write lrs into the preset of some data; its other lines and comments stay.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: it belongs to an installed package, cannot be written, or is not written in a
+            way that can be edited.
+    """
+    path = find_preset(tuned.preset)
+    before = text_of(path) if path.exists() else f"{HEAD}# Settings for data={tuned.preset}\n"
+    after = edit_preset(before, {name: lr_text(lr) for name, lr in tuned.lrs.items()}, path)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, after)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def find_preset(data: str) -> Path:
+    """The file that has the lrs for some data: beside it, in the checkout or in --config-dir.
+
+    Raises:
+        UsageError: it belongs to an installed package.
+    """
+    known, own = groups(), own_conf_dir()
+    path = known[PRESET].get(data)
+    if path is None:
+        beside = known["data"].get(data)
+        if beside is None or data == "custom":
+            raise UsageError(
+                f"data={data}: its preset has no place; give the data a name of its own"
+            )
+        path = beside.parent.parent / PRESET / f"{data}.yaml"
+    is_own = own is not None and path.is_relative_to(own)
+    if (not is_own and INSTALLED in path.parts) or not os.access(path.parent.parent, os.W_OK):
+        raise UsageError(
+            f"{path} belongs to the package {conf_dir().parent.name}, which is installed; take a "
+            "checkout, or data of your own in --config-dir"
+        )
+    return path
+
+
+def lr_text(lr: float) -> str:
+    """An lr with two digits, such as 6.3e-3."""
+    if 1 <= lr < 100:
+        return f"{lr:.2g}"
+    mantissa, _, exponent = f"{lr:.1e}".partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def edit_preset(text: str, lrs: Mapping[str, str], path: Path) -> str:
+    """Put lrs into the text of a preset: known names are replaced, new ones added in their order.
+
+    Args:
+        text: YAML.
+        lrs: by optimizer.
+        path: of the file, for messages.
+
+    Raises:
+        UsageError: the text is not written in a way that can be edited by lines.
+    """
+    lines = text.splitlines()
+    start = next((n for n, line in enumerate(lines) if BEGIN.match(line)), None)
+    if start is None:
+        at = _after_comments(lines)
+        items, end, head = [], at, f"{TUNED}: # the best that was found for each optimizer"
+    else:
+        at, end, head = start, start + 1, lines[start]
+        while end < len(lines) and (ITEM.match(lines[end]) or _is_inner_comment(lines[end])):
+            end += 1
+        items = lines[start + 1 : end]
+        head = re.sub(r": *\{ *\}", ":", head)
+    new = dict(lrs)
+    kept = []
+    for line in items:
+        match = ITEM.match(line)
+        if match and match["name"] in new:
+            value = new.pop(match["name"])
+            line = f"{match['indent']}{match['name']}: {value}{match['comment'].rstrip()}"
+        kept.append(line)
+    indent = next((m["indent"] for line in kept if (m := ITEM.match(line))), "  ")
+    for name, value in new.items():
+        kept.insert(_place(kept, name), f"{indent}{name}: {value}")
+    after = "\n".join([*lines[:at], head, *kept, *lines[end:]]) + "\n"
+    _check_edit(text, after, lrs, path)
+    return after
+
+
+def _after_comments(lines: list[str]) -> int:
+    """Behind the comments that a file begins with."""
+    return next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+
+
+def _is_inner_comment(line: str) -> bool:
+    return bool(re.match(r" +#", line))
+
+
+def _place(items: list[str], name: str) -> int:
+    """Where a name belongs among sorted ones."""
+    for number, line in enumerate(items):
+        match = ITEM.match(line)
+        if match and match["name"] > name:
+            return number
+    return len(items)
+
+
+def _check_edit(before: str, after: str, lrs: Mapping[str, str], path: Path) -> None:
+    """Refuse an edit after which the file says anything else than it should."""
+    try:
+        old, new = _load(before), _load(after)
+        known = old.get(TUNED) or {}
+        expected = old | {TUNED: known | {name: float(value) for name, value in lrs.items()}}
+        said = new.get(TUNED) or {}
+        new[TUNED] = {name: _number(value) for name, value in said.items()}
+        expected[TUNED] = {name: _number(value) for name, value in expected[TUNED].items()}
+        is_right = new == expected
+    except (yaml.YAMLError, TypeError, ValueError, AttributeError):
+        is_right = False
+    if not is_right:
+        words = ", ".join(f"{name}: {value}" for name, value in lrs.items())
+        raise UsageError(
+            f"{path}: {TUNED} is not written as a line for each optimizer; write it yourself: "
+            f"{words}"
+        )
+
+
+def _load(text: str) -> dict[str, Any]:
+    found = yaml.safe_load(text)
+    return dict(found) if found is not None else {}
+
+
+def _number(value: Any) -> Any:
+    """A number also where plain YAML sees text, as in 5e-5."""
+    return float(value) if isinstance(value, int | float | str) else value

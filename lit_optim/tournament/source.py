@@ -1,0 +1,125 @@
+"""The jobs of a tournament: the trials of all searches, then the runs that are compared."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lit_optim.search.data import Study, Trial
+from lit_optim.sweeps.plan import PlannedJob
+from lit_optim.sweeps.returns import Outcome
+from lit_optim.sweeps.source import JobSource
+from lit_optim.tournament.data import Entry, Tournament
+
+FINAL, UNTUNED = "final", "untuned"
+STARTS = 2  # of a run that crashes
+
+
+class Trials(JobSource, Protocol):
+    """The jobs of the searches."""
+
+    def has_ended(self, study: Study) -> bool:
+        """Whether all trials of a study have ended."""
+
+
+class TournamentSource:
+    """Gives the trials of all studies, then of each the runs that are compared.
+
+    Those are runs with fresh seeds: at the best trial of the study, and at the default lr. They
+    begin as soon as their study has ended, whatever other studies do.
+
+    Args:
+        trials: the jobs of the searches.
+        tournament: who meets whom.
+        studies: of the searches.
+        best: the best trial of a study that has ended; None: all have failed.
+        lines: the overrides of a trial's run with a seed.
+        add: makes a job of overrides and a directory.
+    """
+
+    def __init__(
+        self,
+        trials: Trials,
+        tournament: Tournament,
+        studies: Sequence[Study],
+        best: Callable[[Study], Trial | None],
+        lines: Callable[[Trial, int], Sequence[str]],
+        add: Callable[[Sequence[str], str], PlannedJob],
+    ) -> None:
+        self._trials, self._settings = trials, tournament.settings
+        self._best, self._lines, self._add = best, lines, add
+        entries = {entry.study: entry for entry in tournament.entries}
+        self._searched = [(study, entries[study.name]) for study in studies]
+        self._finals: deque[PlannedJob] = deque()
+        self._untuned: deque[PlannedJob] = deque()
+        self._starts: dict[PlannedJob, int] = {}
+        self._running: set[PlannedJob] = set()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no job will come any more, however those that run end."""
+        own = self._searched or self._finals or self._untuned or self._running
+        return self._trials.is_exhausted and not own
+
+    def take(self) -> PlannedJob | None:
+        """The next job to start; None: there is none at the moment."""
+        trial = self._trials.take()
+        if trial is not None:
+            return trial
+        for study, entry in [*self._searched]:
+            if self._trials.has_ended(study):
+                self._searched.remove((study, entry))
+                self._enter(study, entry)
+        waiting = self._finals or self._untuned
+        if not waiting:
+            return None
+        job = waiting.popleft()
+        self._running.add(job)
+        return job
+
+    def _enter(self, study: Study, entry: Entry) -> None:
+        """Add the runs that are compared, of a study that has ended."""
+        best = self._best(study)
+        for seed in self._settings.seeds:
+            if best is not None:
+                self._add_to(self._finals, self._lines(best, seed), study, FINAL, seed)
+            if self._settings.untuned and entry.untuned:
+                lines = [*entry.untuned, f"++seed={seed}"]
+                self._add_to(self._untuned, lines, study, UNTUNED, seed)
+
+    def _add_to(
+        self,
+        waiting: deque[PlannedJob],
+        lines: Sequence[str],
+        study: Study,
+        role: str,
+        seed: int,
+    ) -> None:
+        job = self._add(lines, str(Path(study.name) / role / f"seed={seed}"))
+        self._starts[job] = 0
+        waiting.append(job)
+
+    def put_back(self, job: PlannedJob) -> None:
+        """Called for a job that could not start, as a process still runs in its directory."""
+        if job not in self._starts:
+            self._trials.put_back(job)
+            return
+        self._running.discard(job)
+        self._untuned.append(job)  # behind those that can start
+
+    def watch(self, job: PlannedJob, run_dir: Path) -> None:
+        """Called now and then while a job runs."""
+        if job not in self._starts:
+            self._trials.watch(job, run_dir)
+
+    def end(self, job: PlannedJob, outcome: Outcome) -> None:
+        """Called when a job has ended, or was found done."""
+        if job not in self._starts:
+            self._trials.end(job, outcome)
+            return
+        self._running.discard(job)
+        self._starts[job] += 1
+        if not outcome.is_done and self._starts[job] < STARTS:
+            self._finals.append(job)

@@ -1,0 +1,174 @@
+"""What a tournament writes into presets."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import yaml
+
+from lit_optim.config.places import use_conf_dir
+from lit_optim.errors import UsageError
+from lit_optim.tournament import presets
+from lit_optim.tournament.data import (
+    Entry,
+    Task,
+    Tournament,
+    TournamentSettings,
+    write_tournament,
+)
+from lit_optim.tournament.presets import edit_preset, find_tuned, lr_text, write_preset
+
+TEXT = """\
+# @package _global_
+# Settings for data=mine
+tuned_lr: # the best that was found for each optimizer
+  adamw: 2.5e-2 # by hand
+  # nobody knows why
+  lion: 2.5e-3
+trainer:
+  max_steps: 500 # short
+"""
+
+
+@pytest.mark.parametrize(
+    ("lr", "text"),
+    [(0.0063096, "6.3e-3"), (0.01, "1e-2"), (1.0, "1"), (6.31, "6.3"), (25.1, "25"),
+     (0.25, "2.5e-1"), (100.0, "1e2"), (1e-05, "1e-5"), (0.004044, "4e-3")],
+)  # fmt: skip
+def test_an_lr_has_two_digits(lr, text):
+    assert lr_text(lr) == text
+    assert float(text) == pytest.approx(lr, rel=0.05)
+
+
+def test_known_lrs_are_replaced_and_new_ones_added_and_all_else_stays(tmp_path):
+    after = edit_preset(TEXT, {"lion": "1e-4", "muon": "3e-2", "adam": "1e-2"}, tmp_path)
+    assert after == TEXT.replace("lion: 2.5e-3", "lion: 1e-4\n  muon: 3e-2").replace(
+        "  adamw:", "  adam: 1e-2\n  adamw:"
+    )
+
+
+def test_a_preset_without_lrs_gets_them_behind_its_comments(tmp_path):
+    text = "# @package _global_\n# Settings\ntrainer:\n  max_steps: 500\n"
+    after = edit_preset(text, {"lion": "1e-4"}, tmp_path)
+    assert after.startswith("# @package _global_\n# Settings\ntuned_lr:")
+    assert yaml.safe_load(after) == {"tuned_lr": {"lion": "1e-4"}, "trainer": {"max_steps": 500}}
+    assert edit_preset(after.replace(": 1e-4", ": 2e-4"), {"lion": "1e-4"}, tmp_path) == after
+
+
+def test_an_empty_mapping_is_filled(tmp_path):
+    after = edit_preset("tuned_lr: {}\nseed: 1\n", {"lion": "0.1"}, tmp_path)
+    assert yaml.safe_load(after) == {"tuned_lr": {"lion": 0.1}, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tuned_lr: {adamw: 1e-2, lion: 1}\n", "tuned_lr:\n  'lion': 1\n", "tuned_lr: 3\n",
+     "tuned_lr:\n  lion: 1\ntuned_lr:\n  lion: 2\n", "tuned_lr: &a\n  lion: [1,\n 2]\n",
+     "a: 1\n---\ntuned_lr:\n  lion: 1\n", "- tuned_lr\n"],
+)  # fmt: skip
+def test_what_cannot_be_edited_by_lines_is_refused_and_told(tmp_path, text):
+    with pytest.raises(UsageError, match=r"write it yourself: lion: 1e-4$"):
+        edit_preset(text, {"lion": "1e-4"}, tmp_path / "x.yaml")
+
+
+def final(sweep, study, seed, lr, status="completed", data="mine", **more):
+    run_dir = sweep / study / "final" / f"seed={seed}"
+    run_dir.mkdir(parents=True)
+    values = {"optimizer": study, "data": data, "++optimizer.lr": lr} | more
+    lines = [f"{key}={value}" for key, value in values.items()]
+    choices = {"optimizer": study, "data": data}
+    record = {"overrides": lines, "exit_code": 0, "choices": choices, "status": status}
+    (run_dir / "job.json").write_text(json.dumps(record))
+
+
+def tournament_of(sweep, *names, by="optimizer", tasks=1):
+    entries = [Entry(name, name, 10, untuned=(f"optimizer={name}",)) for name in names]
+    made = Tournament(by, [Task({}, entries)] * tasks, TournamentSettings())
+    write_tournament(sweep, made)
+
+
+def test_the_lrs_are_those_of_the_final_runs(tmp_path):
+    tournament_of(tmp_path, "adamw", "lion", "sgd", "muon", "soap", "lars")
+    final(tmp_path, "adamw", 1, 0.02512)
+    final(tmp_path, "lion", 1, 0.001, status="failed")
+    final(tmp_path, "sgd", 1, 0.1, status="diverged")
+    final(tmp_path, "muon", 1, 0.01, **{"++optimizer.momentum": 0.9})
+    final(tmp_path, "soap", 1, 0.003, status="diverged")
+    final(tmp_path, "soap", 2, 0.003)
+    (found,) = find_tuned(tmp_path)
+    assert found.preset == "mine"
+    assert found.lrs == {"adamw": 0.02512, "soap": 0.003}
+    assert found.left_out == {
+        "lion": "has no run at a best lr",
+        "sgd": "diverged at its best lr",
+        "muon": "has its lr with optimizer.momentum=0.9, which a preset does not set",
+        "lars": "has no run at a best lr",
+    }
+
+
+def test_what_has_no_lr_for_each_optimizer_is_refused(tmp_path):
+    tournament_of(tmp_path, "adamw")
+    with pytest.raises(UsageError, match="let the tournament end first"):
+        find_tuned(tmp_path)
+    tournament_of(tmp_path, "adamw", by="wrapper")
+    with pytest.raises(UsageError, match="compares wrapper"):
+        find_tuned(tmp_path)
+    tournament_of(tmp_path, "adamw", tasks=2)
+    final(tmp_path, "adamw", 1, 0.1)
+    with pytest.raises(UsageError, match="several tasks with data=mine"):
+        find_tuned(tmp_path)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A directory of the user's own choices."""
+    conf = tmp_path / "conf"
+    (conf / "data").mkdir(parents=True)
+    (conf / "data" / "mine.yaml").write_text("_target_: x.Y\n")
+    use_conf_dir(str(conf))
+    yield conf
+    use_conf_dir(None)
+
+
+def test_a_preset_for_data_of_ones_own_stands_beside_it(tmp_path, own):
+    tuned = presets.Tuned("mine", {"adamw": 0.0251, "lion": 1e-4}, {})
+    path = write_preset(tuned)
+    assert path == own / "preset" / "mine.yaml"
+    assert path.read_text().startswith("# @package _global_\n")
+    path.write_text(TEXT)
+    assert write_preset(tuned) == path
+    assert path.read_text() == TEXT.replace("lion: 2.5e-3", "lion: 1e-4")
+    assert [found.name for found in path.parent.iterdir()] == ["mine.yaml"]
+
+
+def test_a_preset_of_a_checkout_is_found_and_that_of_an_installed_package_refused(monkeypatch):
+    path = presets.find_preset("mnist1d")
+    assert path.parts[-3:] == ("conf", "preset", "mnist1d.yaml")
+    monkeypatch.setattr(presets, "INSTALLED", path.parts[1])
+    with pytest.raises(UsageError, match="is installed; take a checkout"):
+        presets.find_preset("mnist1d")
+    with pytest.raises(UsageError, match="its preset has no place"):
+        presets.find_preset("custom")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_preset_that_cannot_be_written_is_one_line(own):
+    (own / "preset").mkdir()
+    (own / "preset").chmod(0o500)
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_preset(presets.Tuned("mine", {"adamw": 0.1}, {}))
+
+
+def test_a_full_disk_leaves_the_preset_as_it_was(own, monkeypatch):
+    path = write_preset(presets.Tuned("mine", {"adamw": 0.1}, {}))
+    before = path.read_text()
+
+    def full(target, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(presets, "write_whole", full)
+    with pytest.raises(UsageError, match="cannot be written: No space left"):
+        write_preset(presets.Tuned("mine", {"adamw": 0.2}, {}))
+    assert path.read_text() == before
