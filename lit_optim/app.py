@@ -126,11 +126,11 @@ def _job(cfg: DictConfig) -> float | None:
             if leaves_nothing
             else recording(where, typed, lambda: choices_of(hydra_cfg)) as record
         ):
-            finish_config(cfg, hydra_cfg)
+            finish_config(cfg, hydra_cfg, where)
             if is_in_sweep:  # a launcher that stays in this process, or a search: not every
                 check_config(cfg)  # combination has been checked before
                 _go_on(cfg, where)
-            result = run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(hydra_cfg))
+            result = run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(cfg, hydra_cfg))
             if result.diverged:
                 record.end = End(Status.DIVERGED, 0, f"{result.monitor} is not finite at the end")
             return result.value

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lit_optim.cli import main
+from lit_optim.config.lr import tuned_lrs
 from lit_optim.config.places import groups
 from lit_optim.reports.lr_plan import plan_lr
 from lit_optim.reports.lr_plot import BARS, notable_updates, sparkline
@@ -47,8 +48,9 @@ def test_bars_and_milestones_of_each(answer, monkeypatch):
 
 def test_the_origin_of_the_lr_is_shown_unless_it_was_typed(answer):
     curves = "scheduler=cosine_warmup,wsd"
+    lr = tuned_lrs("mnist1d")["adamw"]
     assert answer(curves, LENGTH).splitlines()[-1].strip() == (
-        "optimizer adamw, lr 0.01 (preset mnist1d)"
+        f"optimizer adamw, lr {lr:g} (preset mnist1d)"
     )
     swept = answer(curves, LENGTH, "optimizer=sgd,muon", "preset=none").splitlines()
     assert [line.strip() for line in swept[-2:]] == [
@@ -96,12 +98,13 @@ def test_pictures(answer, tmp_path, ending):
 
 def test_lengths_in_epochs(answer):
     epochs = ("scheduler.warmup=1 epoch", "trainer.max_epochs=4")
-    text = answer("scheduler=linear", *epochs, "--steps-per-epoch=25")
+    text = answer("scheduler=linear", *epochs, "--steps-per-epoch=25", "optimizer.lr=0.01")
     assert re.search(r"0: \S+   24: 0.01   99: 0", text)
 
 
 def test_samples_are_counted_by_the_batch(answer):
-    text = answer("scheduler=linear", "scheduler.warmup=1000 samples", "data.batch_size=50", LENGTH)
+    line = ("scheduler=linear", "scheduler.warmup=1000 samples", "data.batch_size=50")
+    text = answer(*line, LENGTH, "optimizer.lr=0.01")
     assert "19: 0.01" in text
 
 

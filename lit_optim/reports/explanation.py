@@ -102,7 +102,7 @@ def _explain(cfg: DictConfig, plain: Mapping[str, Any], console: Console) -> Non
     for group in ("optimizer", "wrapper", "scheduler", "lr_rule", "model", "data"):
         if choices[group] != "none" or group == "scheduler":
             lr = plain["optimizer"].get("lr") if group == "optimizer" else None
-            more = "" if lr is None else f"  lr {lr:g} ({lr_origin(cfg.hydra)})"
+            more = "" if lr is None else f"  lr {lr:g} ({lr_origin(cfg, cfg.hydra)})"
             table.add_row(group, f"{choices[group]}{more}")
     for key, text in _describe_run(trainer, plain, adapter, optimizer):
         table.add_row(key, text)

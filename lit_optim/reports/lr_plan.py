@@ -75,7 +75,7 @@ def plan_lr(lines: list[str], steps_per_epoch: int | None = None) -> list[LrPlan
 
 def _note_origin(cfg: DictConfig, optimizer: Mapping[str, Any]) -> str:
     """Name the optimizer, its lr, and what has set it; empty if the lr was typed or is null."""
-    lr, origin = optimizer.get("lr"), lr_origin(cfg.hydra)
+    lr, origin = optimizer.get("lr"), lr_origin(cfg, cfg.hydra)
     if not isinstance(lr, int | float) or origin == "typed":
         return ""
     return f"optimizer {cfg.hydra.runtime.choices['optimizer']}, lr {lr:g} ({origin})"

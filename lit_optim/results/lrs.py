@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
-from lit_optim.config.lr import LIKE_ADAMW
+from lit_optim.config.lr import tuned_lrs
 from lit_optim.config.places import groups, mapping_of
 from lit_optim.errors import UsageError
 from lit_optim.results.data import Run
 
 
 def default_lr(run: Run) -> float:
-    """The default lr of a run's optimizer, or that of the preset for its data.
+    """The lr of a run's optimizer in the preset for its data, else the optimizer's default.
 
     Returns:
         NaN where the choices are unknown, or are not among those of today.
     """
-    optimizer, preset = run.choices.get("optimizer", ""), run.choices.get("preset", "")
-    if optimizer in LIKE_ADAMW and not math.isnan(found := _lr_in("preset", preset)):
-        return found
-    return _lr_in("optimizer", optimizer)
+    return _lr_of(run.choices.get("optimizer", ""), run.choices.get("preset", ""))
 
 
 @cache
-def _lr_in(group: str, choice: str) -> float:
-    """The lr that a file of ours sets."""
-    path = groups().get(group, {}).get(choice)
+def _lr_of(optimizer: str, preset: str) -> float:
+    path = groups().get("optimizer", {}).get(optimizer)
     if path is None:
         return math.nan
     try:
-        found: Any = mapping_of(path)
+        lr = tuned_lrs(preset).get(optimizer, mapping_of(path).get("lr"))
     except UsageError:
         return math.nan
-    if group == "preset":
-        found = found.get("optimizer")
-    value = found.get("lr") if isinstance(found, dict) else None
-    return float(value) if isinstance(value, int | float) else math.nan
+    return float(lr) if isinstance(lr, int | float) else math.nan

@@ -128,7 +128,7 @@ class JobPlan:
         with read_write(cfg), open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = self._numbers[job]
         try:
-            finish_config(cfg, cfg.hydra)
+            finish_config(cfg, cfg.hydra, self.run_dir(job))
             set_hydra_config(cfg)
             choices = run_choices(cfg.hydra.runtime.choices)
             return JobConfig(cfg, run_fingerprint(to_plain(cfg)), choices)

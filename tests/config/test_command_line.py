@@ -9,6 +9,7 @@ import pytest
 
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
+from lit_optim.config.lr import tuned_lrs
 from lit_optim.config.places import groups, headline
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
@@ -381,8 +382,8 @@ def test_help_of_a_choice_shows_its_keys():
 
 
 def test_presets_suit_the_data_and_yield_to_what_is_typed():
-    assert compose_config([]).optimizer.lr == 0.01
+    assert compose_config([]).optimizer.lr == tuned_lrs("mnist1d")["adamw"]
     assert compose_config(["preset=none"]).optimizer.lr == 0.001
     assert compose_config(["++optimizer.lr=0.5"]).optimizer.lr == 0.5
-    assert compose_config(["data=char_lm"]).optimizer.lr == 0.001
+    assert compose_config(["data=char_lm"]).optimizer.lr == tuned_lrs("char_lm")["adamw"]
     assert compose_config(["data=custom"]).optimizer.lr == 0.001
