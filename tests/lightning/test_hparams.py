@@ -131,7 +131,7 @@ def test_columns_begin_with_what_was_chosen_and_typed(tmp_path):
     assert values["trainer.gradient_clip_val"] == 0.5
     assert values["param_groups.decay"] == 0.9
     assert (values["optimizer"], values["seed"]) == ("adamw", 0)
-    assert values["optimizer.lr"] == tuned_lrs("mnist1d")["adamw"]  # a default of the data's preset
+    assert values["optimizer.lr"] == tuned_lrs("digits")["adamw"]  # a default of the data's preset
     assert not any("_target_" in key for key in values)
     metrics = [info.name.tag for info in experiment.metric_infos]
     assert metrics == ["val/acc", "val/loss", "~test/acc", "~test/loss"]  # the monitor first
