@@ -13,18 +13,18 @@ NETWORK = re.compile(
 )
 
 
-def find_network(path: Path, mounts: Path = MOUNTS) -> str | None:
+def find_network(path: Path, mounts: Path | None = None) -> str | None:
     """The type of the network file system that a path is on, such as `nfs4`.
 
     Args:
         path: of a file or a directory, which need not exist yet.
-        mounts: the table of what is mounted.
+        mounts: the table of what is mounted; by default that of Linux.
 
     Returns:
         None if it is on a disk of this machine, or nobody knows.
     """
     try:
-        lines = mounts.read_text("utf-8", "replace").splitlines()
+        lines = (mounts or MOUNTS).read_text("utf-8", "replace").splitlines()
     except OSError:
         return None
     place, best, kind = path.resolve(), -1, ""

@@ -10,7 +10,8 @@ from typing import Any
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 
-from lit_optim.errors import TrainingFailed, first_line
+from lit_optim.errors import first_line, printable
+from lit_optim.search.storages import StorageFailed
 
 PAUSE = 0.5  # seconds between two tries
 MOST_SECONDS = 900.0
@@ -21,7 +22,7 @@ GRPC_LOST = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED")
 SQL_LOST = ("OperationalError", "InterfaceError", "TimeoutError")
 
 
-class StorageLost(TrainingFailed):
+class StorageLost(StorageFailed):
     """A storage could not be reached for a long time; the message names it."""
 
 
@@ -63,6 +64,7 @@ class Reconnecting(BaseStorage):
 
         Raises:
             StorageLost: it has not answered for too long.
+            StorageFailed: the server has failed.
             Exception: what the storage itself raises.
         """
         absence: Absence | None = None
@@ -77,6 +79,8 @@ class Reconnecting(BaseStorage):
                     absence.wait(error)
                     if (answer := find()) is None:
                         continue
+                elif callable(details := getattr(error, "details", None)):  # a failure of gRPC
+                    raise StorageFailed(f"{self.name}: {printable(str(details()))}") from None
                 else:
                     raise
             if absence is not None:
@@ -176,3 +180,10 @@ for _name, _member in vars(BaseStorage).items():
     if callable(_member) and not _name.startswith("_") and _name not in vars(Reconnecting):
         setattr(Reconnecting, _name, _forward(_name))
 abc.update_abstractmethods(Reconnecting)  # type: ignore[type-abstract]
+
+
+def reconnect(storage: BaseStorage, name: str, tell: Callable[[str], None]) -> BaseStorage:
+    """Make a storage one that is waited for; see `Reconnecting`."""
+    make: Any = Reconnecting  # its methods come from the loop above
+    made: BaseStorage = make(storage, name, tell)
+    return made

@@ -1,4 +1,4 @@
-"""Where studies are kept: by default in SQLite, in the sweep's directory; and what can go wrong."""
+"""An open storage, and what can go wrong with it; files of SQLite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.exc import SQLAlchemyError
 
 from lit_optim.errors import UsageError, first_line, printable
-from lit_optim.runs.layout import STUDY
+from lit_optim.search.file_systems import find_network
 from lit_optim.system import lock_file
 from lit_optim.temporary import temporary_beside
 
@@ -132,23 +132,6 @@ def _reason(error: BaseException) -> str:
     return first_line(error)
 
 
-def open_storage(url: str | None, sweep_dir: Path) -> OpenStorage:
-    """Open the storage of a search, which is created if it is missing.
-
-    Args:
-        url: as `search.storage`; None: SQLite in the sweep's directory.
-        sweep_dir: of the search.
-
-    Raises:
-        StorageFailed: it cannot be used; says why.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url is None:
-        return open_sqlite(sweep_dir / STUDY)
-    scheme = url.partition(":")[0].partition("+")[0]
-    return OPENERS.get(scheme, open_database)(url)
-
-
 def open_sqlite_url(url: str) -> OpenStorage:
     """Open `sqlite:///relative.db` or `sqlite:////absolute.db`.
 
@@ -171,6 +154,11 @@ def open_sqlite(file: Path) -> OpenStorage:
         StorageFailed: it is no study of Optuna, or cannot be read and written.
     """
     name = str(file)
+    if kind := find_network(file):
+        raise StorageFailed(
+            f"{file}: SQLite cannot be relied on on a network file system ({printable(kind)}); "
+            f"search.storage=journal:{file.with_suffix('.log')} can"
+        )
     with explain(name), hold_lock(lock_of(file), name):
         if not file.exists():
             fresh = temporary_beside(file)
@@ -213,20 +201,3 @@ def _check_sqlite(file: Path) -> None:
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         if OPTUNAS_TABLE not in {name for (name,) in rows}:
             raise StorageFailed(f"{file}: is a database of another program")
-
-
-def open_database(url: str) -> OpenStorage:
-    """Open a database by its URL.
-
-    Raises:
-        StorageFailed: it cannot be reached.
-    """
-    from sqlalchemy.engine import make_url
-
-    name = f"search.storage={make_url(url).render_as_string(hide_password=True)}"
-    with explain(name):
-        return OpenStorage(get_storage(RDBStorage(url)), name)
-
-
-#: By the scheme of a URL; others are databases.
-OPENERS: dict[str, Callable[[str], OpenStorage]] = {"sqlite": open_sqlite_url}

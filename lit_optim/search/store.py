@@ -19,9 +19,10 @@ from lit_optim.errors import UsageError, printable, show
 from lit_optim.metric_names import worst_value
 from lit_optim.search.data import Search, Study, Trial, TrialEnd
 from lit_optim.search.grids import make_grid
+from lit_optim.search.opening import open_storage
 from lit_optim.search.pruners import make_pruner
 from lit_optim.search.samplers import make_distribution, propose
-from lit_optim.search.storages import OpenStorage, StorageFailed, open_storage
+from lit_optim.search.storages import OpenStorage, StorageFailed
 from lit_optim.search.values import check_values, encode_space
 
 #: The attribute of a trial with which Optuna itself fixes values before it is run.

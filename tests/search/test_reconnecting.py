@@ -12,9 +12,8 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, InMemoryStorage, get_
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from lit_optim.errors import TrainingFailed
 from lit_optim.search import reconnecting
-from lit_optim.search.reconnecting import Reconnecting, is_lost
+from lit_optim.search.reconnecting import Reconnecting, StorageLost, is_lost
 from tests.search.servers import grpc_server, postgres  # noqa: F401
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -84,7 +83,7 @@ def test_it_is_given_up_in_the_end(told, monkeypatch):
         def get_all_studies(self):
             raise OperationalError("SELECT", {}, Exception("no route to host"))
 
-    with pytest.raises(TrainingFailed, match=r"^here could not be reached for 0 s; once it is"):
+    with pytest.raises(StorageLost, match=r"^here could not be reached for 0 s; once it is"):
         Reconnecting(Gone(), "here", told.append, most=0.3).get_all_studies()
     assert 3 <= len(told) <= 4
     assert told[1].startswith("still waiting for here, since 0 s")
