@@ -16,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from lit_optim.sweeps.options import check_options, read_options
+from lit_optim.sweeps.options import find_options, read_options
 
 #: The module of the task of this project's own app.
 OWN_APP = "lit_optim.app"
@@ -36,20 +36,16 @@ class ProcessLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Called by Hydra."""
-        check_options(self.options)
-        given = {key: value for key, value in self.options.items() if value is not None}
         if task_function.__module__ == OWN_APP:
             from lit_optim.sweeps.launcher import ProcessLauncher as OwnLauncher
 
-            # a setting of the same name is the default of an option
-            settings = {key: config[key] for key in self.options if key in config}
-            own = OwnLauncher(**(settings | given))
+            own = OwnLauncher(**find_options(self.options, config))
             own.setup(hydra_context=hydra_context, task_function=task_function, config=config)
             self.launch_jobs: Any = own.launch
         else:
             from lit_optim.sweeps.job_processes import JobProcesses
 
-            n_jobs = given.get("n_jobs", 1)
+            n_jobs = find_options(self.options, {}).get("n_jobs", 1)
             self.launch_jobs = JobProcesses(hydra_context, task_function, config, n_jobs).launch
 
     def launch(

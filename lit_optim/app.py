@@ -131,6 +131,8 @@ def _job(cfg: DictConfig) -> float | None:
                 check_config(cfg)  # combination has been checked before
                 _go_on(cfg, where)
             result = run(cfg, where, choices_of(hydra_cfg), typed, lr_origin(cfg, hydra_cfg))
+            if result.pruned:
+                record.end = End(Status.PRUNED, 0, result.stopped)
             if result.diverged:
                 record.end = End(Status.DIVERGED, 0, f"{result.monitor} is not finite at the end")
             return result.value

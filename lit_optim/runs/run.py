@@ -23,6 +23,7 @@ from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.history_file import HistoryFile
 from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.nonfinite import find_divergence
+from lit_optim.callbacks.pruning import Pruning
 from lit_optim.callbacks.ranks import end_ranks
 from lit_optim.callbacks.signals import is_interrupted
 from lit_optim.checkpoints.files import CheckpointFiles, find_damage
@@ -36,7 +37,7 @@ from lit_optim.programs import format_path, open_command
 from lit_optim.runs.build import RunParts, build_run
 from lit_optim.runs.failures import Interrupted
 from lit_optim.runs.hparams import describe_hparams
-from lit_optim.runs.layout import HISTORY, RESULT
+from lit_optim.runs.layout import HISTORY, RESULT, STOP
 from lit_optim.runs.log_file import print_summary
 from lit_optim.runs.start import Start, find_start, record_config
 from lit_optim.temporary import write_whole
@@ -65,6 +66,7 @@ class Result:
         diverged: whether the loss, a gradient or the last value of `monitor` was not finite.
         value: the last value of `monitor`; if it diverged, the worst finite one known, that of the
             untrained model included. NaN: there is none.
+        pruned: whether a search has stopped it.
         evaluations: backward passes; None: an earlier version began the run.
     """
 
@@ -81,6 +83,7 @@ class Result:
     stopped: str = ""
     diverged: bool = False
     value: float = math.nan
+    pruned: bool = False
     evaluations: int | None = None
 
 
@@ -109,7 +112,8 @@ def run(
     plain = to_plain(cfg)
     start, log = find_start(cfg, run_dir), HyperparameterLog()
     costs = HistoryFile(run_dir / HISTORY)
-    callbacks = [start.callback, log, costs]
+    pruning = Pruning(run_dir / STOP)
+    callbacks = [start.callback, log, costs, pruning]
     parts = build_run(cfg, run_dir, callbacks, begins=start.checkpoint is None)
     trainer, history = parts.trainer, parts.history
     costs.monitor = history.monitor
@@ -124,7 +128,7 @@ def run(
     hparams = describe_hparams(to_plain(cfg), choices, overrides, run_dir, has_test)
     log.start(trainer.loggers if writes else [], hparams)
     try:
-        _train_and_test(cfg, parts, start, result)
+        _train_and_test(cfg, parts, start, result, pruning)
     except BaseException as error:
         result.steps, result.final, result.best = trainer.global_step, history.final, history.best
         result.diverged = isinstance(error, Diverged)
@@ -163,11 +167,16 @@ def _write_result(run_dir: Path, result: Result) -> None:
     write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
 
 
-def _train_and_test(cfg: DictConfig, parts: RunParts, start: Start, result: Result) -> None:
+def _train_and_test(
+    cfg: DictConfig, parts: RunParts, start: Start, result: Result, pruning: Pruning
+) -> None:
     trainer, data, model, history = parts.trainer, parts.data, parts.model, parts.history
     ckpt = cfg.ckpt
     if cfg.train:
         _fit(trainer, model, data, history, result, start.checkpoint)
+        if pruning.has_pruned:
+            result.pruned, result.stopped = True, "pruned by the search"
+            return
         if ckpt == BEST:
             ckpt = getattr(trainer.checkpoint_callback, "best_model_path", None)
             if not ckpt:

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from lit_optim.errors import escape, first_line, printable
 from lit_optim.programs import open_command
+from lit_optim.results.reading import find_runs
 from lit_optim.results.showing import show_sweep
 from lit_optim.runs.job import JobRecord, read_job
-from lit_optim.runs.layout import JOB, LOG
+from lit_optim.runs.layout import JOB, LOG, SEARCH
 from lit_optim.runs.locks import is_held
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_job
@@ -28,7 +29,7 @@ def end_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
     """
     console = console or Console()
     found = _read(sweep_dir)
-    lost = [sweep_dir / name for name in planned_jobs(sweep_dir) if _is_lost(sweep_dir / name)]
+    lost = [run_dir for run_dir in _find_planned(sweep_dir) if _is_lost(run_dir)]
     if not found and not lost:
         return False  # nothing has begun, and Hydra has said why
     try:
@@ -36,25 +37,45 @@ def end_sweep(sweep_dir: Path, console: Console | None = None) -> bool:
     except Exception as error:  # what has failed is told in any case
         has_any = any(record.is_done for record in found.values())
         _print(console, f"no report: {first_line(error) if has_any else 'no run has a result'}")
-    failed = {run_dir: record for run_dir, record in found.items() if not record.is_done}
+    failed = {
+        run_dir: record
+        for run_dir, record in found.items()
+        if not record.is_done and not (_is_search(sweep_dir) and is_held(run_dir))
+    }
     for run_dir, record in failed.items():
         how, said = describe_job(record), ""
         if record.status == Status.RUNNING:
             how = "still running" if is_held(run_dir) else Status.KILLED.value
         elif record.status == Status.FAILED and record.message != how:
             said = record.message
-        _print_failure(console, run_dir, how, said)
+        _print_failure(console, sweep_dir, run_dir, how, said)
     for run_dir in lost:
-        _print_failure(console, run_dir, "how it ended could not be written: a full disk?")
+        _print_failure(
+            console, sweep_dir, run_dir, "how it ended could not be written: a full disk?"
+        )
     _print(console, f"curves: {open_command(sweep_dir)}")
     return bool(failed or lost)
 
 
 def _read(sweep_dir: Path) -> dict[Path, JobRecord]:
     """The jobs in the directory of a sweep, by name."""
-    run_dirs = [path.parent for path in sorted(sweep_dir.glob(f"*/{JOB}"))]
+    if _is_search(sweep_dir):
+        run_dirs = find_runs(sweep_dir)
+    else:
+        run_dirs = [path.parent for path in sorted(sweep_dir.glob(f"*/{JOB}"))]
     records = {run_dir: read_job(run_dir) for run_dir in run_dirs}
     return {run_dir: record for run_dir, record in records.items() if record is not None}
+
+
+def _is_search(sweep_dir: Path) -> bool:
+    """Whether the runs are those of trials, in directories of their own; others may run some."""
+    return (sweep_dir / SEARCH).exists()
+
+
+def _find_planned(sweep_dir: Path) -> list[Path]:
+    if not _is_search(sweep_dir):
+        return [sweep_dir / name for name in planned_jobs(sweep_dir)]
+    return [run_dir for run_dir in find_runs(sweep_dir) if not is_held(run_dir)]
 
 
 def _is_lost(run_dir: Path) -> bool:
@@ -62,10 +83,12 @@ def _is_lost(run_dir: Path) -> bool:
     return (run_dir / LOG).exists() and not (run_dir / JOB).exists()
 
 
-def _print_failure(console: Console, run_dir: Path, how: str, said: str = "") -> None:
+def _print_failure(
+    console: Console, sweep_dir: Path, run_dir: Path, how: str, said: str = ""
+) -> None:
     """Print how a run failed, and what it said last."""
     log = run_dir / LOG
-    message = escape(f"{run_dir.name}: {how}; {log}")
+    message = escape(f"{run_dir.relative_to(sweep_dir)}: {how}; {log}")
     console.print(message, soft_wrap=True, markup=False, style="red")
     _print(console, f"  {printable(said) or f'last line of its log: {last_line(log)}'}")
 

@@ -31,3 +31,19 @@ def check_options(given: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"hydra.launcher.{name} must be {describe(annotation)}, got {show(value)}"
             )
+
+
+def find_options(launcher: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a sweep that are set; a setting of the same name is the default of one.
+
+    Args:
+        launcher: the configuration of our launcher.
+        config: of the sweep.
+
+    Raises:
+        UsageError: one is outside of its range.
+    """
+    check_options(launcher)
+    settings = {name: config[name] for name in read_options() if name in config}
+    given = {name: launcher.get(name) for name in read_options()}
+    return settings | {name: value for name, value in given.items() if value is not None}

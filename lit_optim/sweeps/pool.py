@@ -26,7 +26,7 @@ from lit_optim.sweeps.starters import JobStarter
 class Progress(Protocol):
     """Shows how far a sweep is, within its context."""
 
-    def __enter__(self) -> Progress: ...
+    def __enter__(self) -> object: ...
 
     def __exit__(
         self,

@@ -29,35 +29,23 @@ SEED = re.compile(r"[+~]*seed=")
 MIN_NAME = 3
 
 
-class SweepProgress:
-    """Shows the progress of a sweep: in a terminal one live line, otherwise a line per job.
+class ProgressLine:
+    """A line about something that lasts: live in a terminal.
 
     Args:
-        jobs: all of them.
         console: where to show it.
         clock: returns seconds, for the remaining time.
     """
 
-    def __init__(
-        self,
-        jobs: Sequence[PlannedJob],
-        console: Console,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.console = console
-        self._labels = label_jobs([job.overrides for job in jobs])
-        self._clock = clock
-        self._total = len(self._labels)
-        self._done = self._done_now = self._failed = self._diverged = 0
-        self._values: dict[str, list[float]] = {}
-        self._sign = 1.0
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self._clock = console, clock
         self._running: list[str] = []
         self._has_begun = False
         self._start = self._last = clock()
         self._is_live = console.is_terminal and not console.is_dumb_terminal
         self._live: Live | None = None
 
-    def __enter__(self) -> SweepProgress:
+    def __enter__(self) -> ProgressLine:
         self._start = self._last = self._clock()
         if self._is_live:
             self._live = Live(
@@ -83,20 +71,85 @@ class SweepProgress:
             self._live.stop()
             self._live = None
 
+    def _parts(self, room: float = math.inf) -> list[str]:
+        """Return the parts of the line; a label in it is truncated to fit into `room`."""
+        raise NotImplementedError
+
+    def _set_running(self, labels: list[str]) -> None:
+        """Set what is running.
+
+        The pace is counted from the first one: what is imported before it is no part of a job.
+        """
+        if labels and not self._has_begun:
+            self._has_begun = True
+            self._start = self._last = self._clock()
+        self._running = labels
+
+    def _left(self, done_now: int, remaining: int) -> str | None:
+        """Estimate the remaining time from the pace so far; None if it is unknown."""
+        if not remaining or not done_now:
+            return None
+        each = (self._last - self._start) / done_now
+        return format_time(max(0.0, each * remaining - (self._clock() - self._last)))
+
+    def _add_best(
+        self, parts: list[str], best: tuple[str, str] | None, after: list[str], room: float
+    ) -> list[str]:
+        """Put the best so far, its label and value, between the parts of a line."""
+        if best is None:
+            return [*parts, *after]
+        label, value = best
+        others = self._join([*parts, f"best  {value}", *after])
+        label = truncate(label, room - cell_len(others), self.console)
+        return [*parts, f"best {label} {value}".replace("  ", " "), *after]
+
+    def line(self, width: int) -> str:
+        """Return the line for a terminal with `width` columns."""
+        text = self._join(self._parts(width))
+        if self._running:
+            start = self._join([text, "running "])
+            names = truncate(_count(self._running), width - cell_len(start), self.console)
+            text = f"{start}{names}" if names else text
+        return set_cell_size(text, width).rstrip() if cell_len(text) > width else text
+
+    def _join(self, parts: Sequence[str]) -> str:
+        mark = "·" if can_show("·", self.console.file) else "-"
+        return f" {mark} ".join(parts)
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+class SweepProgress(ProgressLine):
+    """Shows the progress of a sweep: in a terminal one live line, otherwise a line per job.
+
+    Args:
+        jobs: all of them.
+        console: where to show it.
+        clock: returns seconds, for the remaining time.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[PlannedJob],
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(console, clock)
+        self._labels = label_jobs([job.overrides for job in jobs])
+        self._total = len(self._labels)
+        self._done = self._done_now = self._failed = self._diverged = 0
+        self._values: dict[str, list[float]] = {}
+        self._sign = 1.0
+
     def add_known(self, job: PlannedJob, result: Mapping[str, Any] | None) -> None:
         """Count a job that an earlier start of the sweep completed."""
         self._done += 1
         self._note(job, result)
 
     def set_running(self, running: Sequence[PlannedJob]) -> None:
-        """Set the jobs that are running.
-
-        The pace is counted from the first one: what is imported before it is no part of a job.
-        """
-        if running and not self._has_begun:
-            self._has_begun = True
-            self._start = self._last = self._clock()
-        self._running = [self._label(job) for job in running]
+        """Set the jobs that are running."""
+        self._set_running([self._label(job) for job in running])
 
     def add_ended(
         self, job: PlannedJob, name: str, record: JobRecord, result: Mapping[str, Any] | None
@@ -140,43 +193,12 @@ class SweepProgress:
         label = min(means, key=lambda one: self._sign * means[one])
         return label, f"{means[label]:.4g}"
 
-    def _left(self) -> str | None:
-        """Estimate the remaining time from the pace so far; None if it is unknown."""
-        remaining = self._total - self._done
-        if not remaining or not self._done_now:
-            return None
-        each = (self._last - self._start) / self._done_now
-        return format_time(max(0.0, each * remaining - (self._clock() - self._last)))
-
     def _parts(self, room: float = math.inf) -> list[str]:
-        """Return the parts of the line; the label of the best is truncated to fit into `room`."""
-        parts = [f"{self._done}/{self._total}"]
-        best, left = self._best(), self._left()
+        left = self._left(self._done_now, self._total - self._done)
         counts = {"diverged": self._diverged, "failed": self._failed}
         after = [f"{count} {how}" for how, count in counts.items() if count]
         after += [f"ETA {left}"] if left else []
-        if best is not None:
-            label, value = best
-            others = self._join([*parts, f"best  {value}", *after])
-            label = truncate(label, room - cell_len(others), self.console)
-            parts.append(f"best {label} {value}".replace("  ", " "))
-        return [*parts, *after]
-
-    def line(self, width: int) -> str:
-        """Return the line for a terminal with `width` columns."""
-        text = self._join(self._parts(width))
-        if self._running:
-            start = self._join([text, "running "])
-            names = truncate(_count(self._running), width - cell_len(start), self.console)
-            text = f"{start}{names}" if names else text
-        return set_cell_size(text, width).rstrip() if cell_len(text) > width else text
-
-    def _join(self, parts: Sequence[str]) -> str:
-        mark = "·" if can_show("·", self.console.file) else "-"
-        return f" {mark} ".join(parts)
-
-    def _print(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+        return self._add_best([f"{self._done}/{self._total}"], self._best(), after, room)
 
 
 def _count(labels: Sequence[str]) -> str:

@@ -1,0 +1,42 @@
+"""`hydra/sweeper=search`, which lit-optim chooses itself where a line asks for a search.
+
+Hydra imports this module in every app of an environment, so it imports little.
+"""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class SearchSweeper(Sweeper):
+    """Runs the trials of a search."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Called by Hydra."""
+        self.config: Any = config
+        self.compose = hydra_context.config_loader.load_sweep_config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the search that the overrides describe."""
+        from lit_optim.search.studies import plan_search
+        from lit_optim.search.sweeper import SearchRun, composing_by_itself
+        from lit_optim.sweeps.options import find_options
+
+        with composing_by_itself():
+            search = plan_search(arguments)
+        options = find_options(self.config.hydra.launcher, self.config)
+        SearchRun(search, self.config, self.compose, **options).run()
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="search",
+    # no dataclass: Hydra imports this module twice, and pickle would find the other one
+    node={"_target_": f"{__name__}.SearchSweeper"},
+    provider="lit_optim",
+)

@@ -1,0 +1,177 @@
+"""Where the jobs of a search come from: trials that a store proposes, each with its seeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lit_optim.runs.locks import Held, is_held, take_lock
+from lit_optim.search.data import Search, Study, Trial, TrialEnd
+from lit_optim.search.open_trials import OpenTrial
+from lit_optim.search.trial_store import TrialStore
+from lit_optim.search.watching import HistoryWatch
+from lit_optim.sweeps.plan import JobPlan, PlannedJob
+from lit_optim.sweeps.returns import Outcome
+
+#: After these many seconds a process looks again at what other ones have done.
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class SearchSource:
+    """Gives the runs of trials: those of trials that have begun first, then of the next trial.
+
+    Studies take turns. A trial is locked by the process that runs it, so that several processes may
+    share a search; one that another process has is left to it, and taken over if that process dies.
+    With a pruner the other seeds of a trial wait for the first, at which the pruner looks. A run
+    that crashes is run once again, from its checkpoint; then its trial has failed. A run that
+    diverges ends its trial.
+
+    Args:
+        search: to run.
+        store: of its trials.
+        plan: for the jobs.
+        clock: returns seconds, for the timeout, which counts from now.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        store: TrialStore,
+        plan: JobPlan,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.search, self._store, self._plan, self._clock = search, store, plan, clock
+        timeout = search.settings.timeout
+        self._deadline = None if timeout is None else clock() + timeout
+        self._open: list[OpenTrial] = []
+        self._unfinished: dict[str, Sequence[int]] = {}
+        self._looked_at: float | None = None  # None: what is known has changed
+        self._tried_at: float | None = None
+        self._watch = HistoryWatch(search, store)
+        #: The trials that have ended, of each study by its name.
+        self.ends: Mapping[str, Sequence[tuple[Trial, TrialEnd]]] = {}
+        self._look()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the time is over, or all trials have ended, in whichever process."""
+        if self._open:
+            return False
+        self._look()
+        return self._is_over() or not any(self._unfinished.values())
+
+    def has_ended(self, study: Study) -> bool:
+        """Whether all trials of a study have ended."""
+        self._look()
+        return not self._unfinished[study.name]
+
+    def _is_over(self) -> bool:
+        return self._deadline is not None and self._clock() >= self._deadline
+
+    def _look(self) -> None:
+        """Read the state of the trials, unless that has just been done."""
+        now = self._clock()
+        if self._looked_at is not None and now - self._looked_at < SECONDS_BETWEEN_LOOKS:
+            return
+        studies = self.search.studies
+        self._unfinished = {study.name: self._store.unfinished(study) for study in studies}
+        self.ends = {study.name: self._store.ends(study) for study in studies}
+        self._looked_at = now
+
+    def take(self) -> PlannedJob | None:
+        """The next run."""
+        for trial in self._open:
+            if (job := trial.take()) is not None:
+                return job
+        opened = None if self._is_over() else self._open_next()
+        return None if opened is None else opened.take()
+
+    def _open_next(self) -> OpenTrial | None:
+        """Open a trial of the study that has the most left to do."""
+        now = self._clock()
+        if self._tried_at is not None and now - self._tried_at < SECONDS_BETWEEN_LOOKS:
+            return None
+        self._look()
+        mine = {(one.trial.study.name, one.trial.number) for one in self._open}
+        left = {
+            study.name: [n for n in self._unfinished[study.name] if (study.name, n) not in mine]
+            for study in self.search.studies
+        }
+        for study in sorted(self.search.studies, key=lambda one: -len(left[one.name])):
+            for number in left[study.name]:
+                opened = self._claim(study, number)
+                if opened is not None:
+                    self._open.append(opened)
+                    return opened
+        self._tried_at = now
+        return None
+
+    def _claim(self, study: Study, number: int) -> OpenTrial | None:
+        """Lock a trial and get its values; None if another process runs it, or has done so."""
+        directory = self._plan.sweep_dir / trial_place(study, number)
+        directory.mkdir(parents=True, exist_ok=True)
+        if is_held(directory):
+            return None
+        try:
+            lock = take_lock(directory)
+        except Held:
+            return None
+        trial = self._store.propose(study, number)
+        if trial is None:
+            lock.close()
+            self._looked_at = None
+            return None
+        place = trial_place(study, number)
+        return OpenTrial(trial, lock, self.search.settings, self._plan, place)
+
+    def put_back(self, job: PlannedJob) -> None:
+        """Give a run again later."""
+        self._trial_of(job).put_back(job)
+
+    def watch(self, job: PlannedJob, run_dir: Path) -> None:
+        """Report the values of a run, and stop it if the pruner says so."""
+        trial = self._trial_of(job)
+        if not trial.is_looked_at(job) or not self._watch.report(trial.trial, run_dir):
+            return
+        if self._store.should_prune(trial.trial, self._find_length(trial.trial.study, job)):
+            trial.stop(job)
+
+    def _find_length(self, study: Study, job: PlannedJob) -> int | None:
+        """The updates of a whole run; None if that is not known yet."""
+        known = [
+            steps
+            for _, end in self.ends[study.name]
+            for steps in end.attributes.get("steps", ())
+            if end.kind == "completed" and isinstance(steps, int)
+        ]
+        typed = self._plan.config_of(job).cfg.trainer.get("max_steps")
+        return max(known, default=typed if isinstance(typed, int) and typed > 0 else None)
+
+    def end(self, job: PlannedJob, outcome: Outcome) -> None:
+        """Note how a run ended, and tell the store if its trial has.
+
+        Raises:
+            UsageError: a run that has completed does not have the metric of the search.
+        """
+        trial = self._trial_of(job)
+        if trial.is_looked_at(job):
+            self._watch.report(trial.trial, outcome.run_dir)
+        end = trial.note(job, outcome)
+        self._plan.forget_config(job)
+        if end is not None:
+            self._store.tell(trial.trial, end)
+            self._open.remove(trial)
+            self._watch.forget(trial.trial)
+            trial.lock.close()
+            self._looked_at = self._tried_at = None
+            self._look()
+
+    def _trial_of(self, job: PlannedJob) -> OpenTrial:
+        return next(trial for trial in self._open if job in trial.jobs)
+
+
+def trial_place(study: Study, number: int) -> str:
+    """The directory of a trial, in that of the sweep."""
+    name = f"trial={number:03d}"
+    return f"{study.name}/{name}" if study.name else name

@@ -1,0 +1,148 @@
+"""Runs a search in this process, which hands its runs to others: the parent, or a worker."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from rich.console import Console
+
+from lit_optim.config.origin import typed_lines
+from lit_optim.errors import UsageError, escape, first_line
+from lit_optim.interrupts import say_no_more
+from lit_optim.runs.failures import USAGE_ERROR
+from lit_optim.runs.layout import SEARCH
+from lit_optim.search.data import Search
+from lit_optim.search.progress import SearchProgress
+from lit_optim.search.source import SearchSource
+from lit_optim.sweeps.forked_jobs import JobServer
+from lit_optim.sweeps.plan import JobPlan
+from lit_optim.sweeps.pool import JobPool, ending_in_a_line
+from lit_optim.sweeps.records import record_sweep, write_json
+from lit_optim.sweeps.signals import Signals
+from lit_optim.sweeps.source import JobSource
+from lit_optim.sweeps.starters import JobStarter
+from lit_optim.system import can_fork
+
+
+@contextmanager
+def composing_by_itself() -> Iterator[None]:
+    """Within it our own functions may compose configurations, though Hydra is running."""
+    running = GlobalHydra.instance()
+    before, running.hydra = running.hydra, None
+    try:
+        yield
+    finally:
+        running.hydra = before
+
+
+class SearchRun:
+    """A search in one process.
+
+    Args:
+        search: to run.
+        config: of the sweep, with Hydra's part, which names its directory.
+        compose: Hydra's function that composes the configuration of a job.
+        n_jobs: how many runs at a time.
+        fresh: make every run a new process.
+        make_source: makes the source of the jobs of that of the trials, as a tournament does.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        config: DictConfig,
+        compose: Callable[[DictConfig, list[str]], DictConfig],
+        n_jobs: int = 1,
+        fresh: bool = False,
+        make_source: Callable[[SearchSource, SearchRun], JobSource] | None = None,
+    ) -> None:
+        self.search, self.config, self.n_jobs = search, config, n_jobs
+        self._make_source = make_source
+        self.plan = JobPlan(config, compose)
+        self.signals, self.console = Signals(), Console(stderr=True)
+        server = None if fresh or not can_fork() else JobServer
+        self.starter = JobStarter(n_jobs, server, self.signals.check)
+        atexit.register(self.starter.close)
+
+    @property
+    def sweep_dir(self) -> Path:
+        """Where the search is."""
+        return self.plan.sweep_dir
+
+    def begin(self) -> None:
+        """Create the search, or check that it is the one that was begun; by one process only.
+
+        Raises:
+            UsageError: it was begun otherwise, or its storage cannot be used.
+            OSError: its directory is not writable.
+        """
+        record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
+        self.store = self._open_store()
+        self.store.begin({study.name: self._fingerprint(study) for study in self.search.studies})
+        write_json(self.sweep_dir / SEARCH, asdict(self.search))
+
+    def _open_store(self) -> Any:
+        from lit_optim.search.store import open_store  # which imports Optuna
+
+        return open_store(self.search, self.sweep_dir)
+
+    def _fingerprint(self, study: Any) -> dict[str, Any]:
+        """What is the same in all runs of a study."""
+        job = self.plan.add(study.fixed, study.name)
+        fingerprint = self.plan.config_of(job).fingerprint
+        self.plan.forget_config(job)
+        return fingerprint
+
+    def run(self, begins: bool = True) -> None:
+        """Run trials until all have ended, or the time is over.
+
+        Args:
+            begins: whether to create the search first; a worker joins one.
+
+        Raises:
+            SystemExit: with a line, after a mistake or a signal.
+        """
+        trials: SearchSource | None = None
+
+        def count() -> str:
+            ended = 0 if trials is None else sum(map(len, trials.ends.values()))
+            return f"{ended} of {len(self.search.studies) * self.search.settings.trials} trials"
+
+        try:
+            with self.signals.noting(), ending_in_a_line(self.console, self.sweep_dir, count):
+                if begins:
+                    self.begin()
+                else:
+                    self.store = self._open_store()
+                trials = SearchSource(self.search, self.store, self.plan)
+                self._tell_known(trials)
+                make = self._make_source
+                source = trials if make is None else make(trials, self)
+                progress = SearchProgress(trials, self.console)
+                JobPool(
+                    self.plan, self.starter, source, self.n_jobs, progress, self.signals,
+                    self.console,
+                ).run()  # fmt: skip
+        except UsageError as error:
+            self._end(first_line(error))
+        finally:
+            self.starter.close()
+
+    def _tell_known(self, trials: SearchSource) -> None:
+        done = sum(map(len, trials.ends.values()))
+        if done:
+            total = len(self.search.studies) * self.search.settings.trials
+            self.console.print(f"{done} of {total} trials are done already")
+
+    def _end(self, message: str) -> NoReturn:
+        say_no_more()
+        line = escape(f"lit_optim: {message}")
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+        raise SystemExit(USAGE_ERROR) from None
