@@ -14,11 +14,11 @@ import yaml  # type: ignore[import-untyped]
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError
 from lit_optim.runs.job import JobRecord, read_job
+from lit_optim.runs.layout import FINAL
 from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 from lit_optim.tournament.data import Entry, Task, read_tournament
 from lit_optim.tournament.planning import key_of
-from lit_optim.tournament.source import FINAL
 from lit_optim.tournament.treatment import LR
 
 PRESET = "preset"

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lit_optim.runs.layout import FINAL, UNTUNED
 from lit_optim.search.data import Study, Trial
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.returns import Outcome
 from lit_optim.sweeps.source import JobSource
 from lit_optim.tournament.data import Entry, Tournament
 
-FINAL, UNTUNED = "final", "untuned"
 STARTS = 2  # of a run that crashes
 
 

@@ -1,0 +1,117 @@
+"""`lit-optim tournament`: optimizers meet at equal trials and fresh seeds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from lit_optim.command_line.command import Argument, Command, Completion, Section
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Run a tournament, or take one that has ended; write the lrs that it has found."""
+    words: list[str] = args.words
+    directory = Path(words[0]) if len(words) == 1 and "=" not in words[0] else None
+    if directory is None:
+        directory = _typed_directory(words)
+        code = _run_tournament(words, directory)
+        if code or not args.write_preset:
+            return code
+    else:
+        _show(directory)
+    if args.write_preset:
+        _write(directory)
+    return None
+
+
+def _typed_directory(words: Sequence[str]) -> Path:
+    """Where a tournament is: as typed, or a new directory."""
+    for word in words:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in ("resume", "resume.from", "hydra.sweep.dir"):
+            return Path(value.strip("'\""))
+    return Path("runs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}_tournament"
+
+
+def _run_tournament(words: Sequence[str], directory: Path) -> int:
+    from lit_optim.commands import load_command
+    from lit_optim.errors import UsageError
+
+    if not words:
+        raise UsageError(
+            "tournament: between which optimizers? For example: lit-optim tournament "
+            "optimizer=adamw,muon,sgd data=digits"
+        )
+    keys = {word.lstrip("+").partition("=")[0] for word in words}
+    lines = list(words)
+    if not keys & {"tournament", "resume", "resume.from"}:
+        lines.append("tournament=default")
+    if not keys & {"resume", "resume.from", "hydra.sweep.dir"}:
+        lines.append(f"hydra.sweep.dir={directory}")
+    try:
+        load_command("train").run(argparse.Namespace(argv=["-m", *lines]))
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        return end.code or 0
+    return 0
+
+
+def _show(directory: Path) -> None:
+    """Print the report of a tournament that has been run.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from rich.console import Console
+
+    from lit_optim.results.showing import show_results
+    from lit_optim.tournament.data import read_tournament
+
+    read_tournament(directory)
+    show_results(directory, Console())
+
+
+def _write(directory: Path) -> None:
+    """Write the presets of the data of a tournament, and say what was written."""
+    from lit_optim.errors import escape
+    from lit_optim.tournament.presets import find_tuned, lr_text, write_preset
+
+    for tuned in find_tuned(directory):
+        path = write_preset(tuned)
+        lrs = ", ".join(f"{name} {lr_text(lr)}" for name, lr in tuned.lrs.items())
+        print(escape(f"{path}: {lrs}"))
+        for name, why in tuned.left_out.items():
+            print(escape(f"not written: {name} {why}"), file=sys.stderr)
+
+
+COMMAND = Command(
+    "tournament",
+    Section.CHOOSE,
+    "compare optimizers: equal searches of their lr, then fresh seeds at the best of each",
+    run,
+    (
+        Argument(
+            "words",
+            "key=value as for lit-optim train, with commas between optimizers; or the directory of "
+            "a tournament",
+            nargs="*",
+            completion=Completion.OVERRIDES,
+        ),
+        Argument(
+            "--write-preset",
+            "write the lrs that were found into preset/<data>.yaml, for later runs",
+            is_flag=True,
+        ),
+    ),
+    """\
+  lit-optim tournament optimizer=adamw,muon,sgd data=digits,mnist1d n_jobs=2
+  lit-optim tournament runs/..._tournament --write-preset
+
+Is lit-optim train -m tournament=default, and takes the same settings: tournament.seeds,
+tournament.budget, search.trials. A preset is that of the checkout or, for data of your own, of
+--config-dir.""",
+)
