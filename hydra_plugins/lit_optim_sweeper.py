@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 
 class SearchSweeper(Sweeper):
-    """Runs the trials of a search."""
+    """Runs a search or a tournament."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -22,15 +22,12 @@ class SearchSweeper(Sweeper):
         self.compose = hydra_context.config_loader.load_sweep_config
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the search that the overrides describe."""
-        from lit_optim.search.studies import plan_search
-        from lit_optim.search.sweeper import SearchRun, composing_by_itself
+        """Run what the overrides describe."""
         from lit_optim.sweeps.options import find_options
+        from lit_optim.tournament.running import make_run
 
-        with composing_by_itself():
-            search = plan_search(arguments)
         options = find_options(self.config.hydra.launcher, self.config)
-        SearchRun(search, self.config, self.compose, **options).run()
+        make_run(arguments, self.config, self.compose, **options).run()
 
 
 ConfigStore.instance().store(

@@ -1,0 +1,147 @@
+"""Runs a tournament in this process, which hands its runs to others: the parent, or a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lit_optim.runs.job import JobRecord
+from lit_optim.runs.layout import TOURNAMENT
+from lit_optim.search.data import Study, Trial
+from lit_optim.search.source import SearchSource
+from lit_optim.search.studies import job_lines, plan_search
+from lit_optim.search.sweeper import SearchRun, composing_by_itself
+from lit_optim.sweeps.plan import PlannedJob
+from lit_optim.sweeps.pool import JobPool
+from lit_optim.sweeps.source import JobSource
+from lit_optim.tournament.data import read_tournament, write_tournament
+from lit_optim.tournament.lines import is_tournament, plan_tournament
+from lit_optim.tournament.measuring import TimingSource
+from lit_optim.tournament.source import TournamentSource
+
+
+class TournamentRun(SearchRun):
+    """A tournament in one process.
+
+    Args:
+        lines: the overrides of the sweep.
+        config: of the sweep, with Hydra's part, which names its directory.
+        compose: Hydra's function that composes the configuration of a job.
+        **options: of `SearchRun`.
+    """
+
+    def __init__(
+        self,
+        lines: Sequence[str],
+        config: DictConfig,
+        compose: Callable[[DictConfig, list[str]], DictConfig],
+        **options: Any,
+    ) -> None:
+        self._lines = tuple(lines)
+        with composing_by_itself():
+            seconds = known_seconds(Path(config.hydra.sweep.dir))
+            search, self.tournament = plan_tournament(lines, seconds)
+        super().__init__(search, config, compose, **options, make_source=self._add_final_runs)
+
+    def begin(self) -> None:
+        """Create the tournament, or check that it is the one that was begun.
+
+        Raises:
+            UsageError: it was begun otherwise, its storage cannot be used, or a contestant cannot
+                be timed.
+            OSError: its directory is not writable.
+        """
+        if self.tournament.settings.budget == "seconds":
+            self._measure()
+        super().begin()
+        write_tournament(self.sweep_dir, self.tournament)
+
+    def _measure(self) -> None:
+        """Measure an update of each contestant, alone; what was measured before counts."""
+        source = TimingSource(self.search.studies, self.tournament.seconds, self.plan.add)
+        if not source.is_exhausted:
+            self.console.print("timing a few updates of each contestant, one after another")
+            JobPool(
+                self.plan, self.starter, source, 1, _Silence(), self.signals, self.console
+            ).run()
+        with composing_by_itself():
+            self.search, self.tournament = plan_tournament(self._lines, source.seconds)
+        self.sweep_dir.mkdir(parents=True, exist_ok=True)
+        # before the studies are created: they must have the same updates after a kill
+        write_tournament(self.sweep_dir, self.tournament)
+
+    def _add_final_runs(self, trials: SearchSource, run: SearchRun) -> JobSource:
+        return TournamentSource(
+            trials, self.tournament, self.search.studies, self._find_best, job_lines, self.plan.add
+        )
+
+    def _find_best(self, study: Study) -> Trial | None:
+        """The best trial; where all have diverged the first of them, which will do so again."""
+        best = self.store.best(study)
+        if best is not None:
+            found: Trial = best[0]
+            return found
+        diverged = [trial for trial, end in self.store.ends(study) if end.kind == "diverged"]
+        return diverged[0] if diverged else None
+
+
+class _Silence:
+    """Progress that is not shown."""
+
+    def __enter__(self) -> _Silence:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def set_running(self, running: Sequence[PlannedJob]) -> None: ...
+
+    def add_known(self, job: PlannedJob, result: Mapping[str, Any] | None) -> None: ...
+
+    def add_ended(
+        self, job: PlannedJob, name: str, record: JobRecord, result: Mapping[str, Any] | None
+    ) -> None: ...
+
+
+def known_seconds(sweep_dir: Path) -> dict[str, float]:
+    """The seconds of an update that an earlier start has measured, by study.
+
+    Raises:
+        Unreadable: the record of the tournament is damaged.
+    """
+    path = sweep_dir / TOURNAMENT
+    return dict(read_tournament(sweep_dir).seconds) if path.exists() else {}
+
+
+def make_run(
+    lines: Sequence[str],
+    config: DictConfig,
+    compose: Callable[[DictConfig, list[str]], DictConfig],
+    **options: Any,
+) -> SearchRun:
+    """The search or the tournament that a line asks for.
+
+    Args:
+        lines: the overrides of the sweep.
+        config: of the sweep, with Hydra's part.
+        compose: Hydra's function that composes the configuration of a job.
+        **options: of `SearchRun`.
+
+    Raises:
+        UsageError: the first thing that is wrong with the line.
+    """
+    if is_tournament(config):
+        return TournamentRun(lines, config, compose, **options)
+    with composing_by_itself():
+        search = plan_search(lines)
+    return SearchRun(search, config, compose, **options)
