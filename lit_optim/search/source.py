@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from lit_optim.runs.layout import trial_directory
 from lit_optim.runs.locks import Held, is_held, take_lock
 from lit_optim.search.data import Search, Study, Trial, TrialEnd
 from lit_optim.search.open_trials import OpenTrial
@@ -173,5 +174,5 @@ class SearchSource:
 
 def trial_place(study: Study, number: int) -> str:
     """The directory of a trial, in that of the sweep."""
-    name = f"trial={number:03d}"
+    name = trial_directory(number)
     return f"{study.name}/{name}" if study.name else name
