@@ -1,0 +1,251 @@
+"""The runs of a search: which start when, how they end a trial, and what the store is told."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from lit_optim.errors import UsageError
+from lit_optim.runs.layout import STOP
+from lit_optim.runs.locks import take_lock
+from lit_optim.runs.status import Status
+from tests.search.made_up import Memory, Runs, by_loss, end_run, loss, run, search, study
+
+
+def test_the_value_of_a_trial_is_the_mean_over_its_seeds(tmp_path):
+    ran = run(search(seeds=(0, 4)), tmp_path, n_jobs=2)
+    ends = ran.store.told
+    assert [end.value for end in ends.values()] == pytest.approx(
+        [loss(lr) + 2 for lr in ran.store.lrs[:3]]
+    )
+    assert {end.kind for end in ends.values()} == {"completed"}
+    assert ends["", 1].attributes["run_dirs"] == ["trial=001/seed=0", "trial=001/seed=4"]
+    assert ends["", 1].attributes["steps"] == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"at": "best"}, loss(1e-3) / 2),
+        ({"metric": "val/accuracy", "mode": "max"}, 1 - loss(1e-3)),
+    ],
+)
+def test_a_trial_is_judged_by_the_metric_that_is_asked_for(tmp_path, settings, value):
+    ran = run(search(trials=1, **settings), tmp_path)
+    assert ran.store.told["", 0].value == pytest.approx(value)
+
+
+def test_a_metric_that_the_runs_do_not_have_ends_the_search(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"search\.metric=val/lose: .*, but val/loss, val/accuracy"
+    ):
+        run(search(metric="val/lose"), tmp_path)
+
+
+def test_without_a_pruner_every_slot_is_filled(tmp_path):
+    together = []
+
+    def act(run_dir, values, count):
+        together.append(run_dir)
+        return by_loss(run_dir, values, count) if len(together) > 8 else None
+
+    ran = run(search(trials=2, seeds=(0, 1)), tmp_path, act, n_jobs=3)
+    assert ran.started == ["trial=000/seed=0", "trial=000/seed=1", "trial=001/seed=0",
+                           "trial=001/seed=1"]  # fmt: skip
+    assert len({*together[:3]}) == 3
+
+
+def test_with_a_pruner_the_other_seeds_wait_for_the_first(tmp_path):
+    ran = run(search(trials=2, seeds=(0, 1), pruner="median"), tmp_path, n_jobs=2)
+    started = ran.started
+    assert started[:2] == ["trial=000/seed=0", "trial=001/seed=0"]
+    assert sorted(started[2:]) == ["trial=000/seed=1", "trial=001/seed=1"]
+
+
+def test_a_trial_that_the_pruner_stops(tmp_path):
+    """Its first run ends at its own next validation; the other seeds never start."""
+    looks = iter(range(1, 99))
+
+    def act(run_dir, values, count):
+        if (run_dir / STOP).exists() or next(looks) > 60:
+            return by_loss(run_dir, values, count)
+        steps = [10 * k for k in range(1, len(list(run_dir.glob("mark*"))) + 2)]
+        (run_dir / f"mark{len(steps)}").touch()
+        rows = "".join(f"{step},1.0,{step},0.1,{step / 10}\n" for step in steps)
+        (run_dir / "history.csv").write_text("step,seconds,evaluations,lr,val/loss\n" + rows)
+        return None
+
+    searched = search(trials=1, seeds=(0, 1), pruner="median")
+    store = Memory(searched)
+    store.prunes = lambda trial, step: step >= 30
+    ran = run(searched, tmp_path, act, store=store)
+    assert ran.started == ["trial=000/seed=0"]
+    assert store.reported[:3] == [(0, 10, 1.0), (0, 20, 2.0), (0, 30, 3.0)]
+    end = store.told["", 0]
+    assert (end.kind, end.value) == ("pruned", pytest.approx(loss(1e-3)))
+    assert json.loads((tmp_path / "trial=000/seed=0" / STOP).read_text()) == {"trial": 0}
+    assert "1 pruned" in ran.out
+
+
+def test_a_run_that_crashes_is_started_once_again(tmp_path):
+    def act(run_dir, values, count):
+        crashes = run_dir.parent.name == "trial=001" and values["seed"] == "1" and count == 1
+        return -9 if crashes else by_loss(run_dir, values, count)
+
+    ran = run(search(seeds=(0, 1)), tmp_path, act)
+    assert ran.started.count("trial=001/seed=1") == 2
+    assert len(ran.started) == 7
+    assert [end.kind for end in ran.store.told.values()] == ["completed"] * 3
+
+
+def test_a_trial_has_failed_after_two_crashes_and_the_search_goes_on(tmp_path):
+    def act(run_dir, values, count):
+        return -9 if run_dir.parent.name == "trial=001" else by_loss(run_dir, values, count)
+
+    ran = run(search(seeds=(0, 1)), tmp_path, act)
+    kinds = {number: end.kind for (_, number), end in ran.store.told.items()}
+    assert kinds == {0: "completed", 1: "failed", 2: "completed"}
+    assert ran.store.told["", 1].attributes["message"] == "killed by SIGKILL"
+    assert ran.started.count("trial=001/seed=0") + ran.started.count("trial=001/seed=1") == 3
+    assert "1 failed" in ran.out
+
+
+def test_a_run_that_is_refused_is_not_started_again(tmp_path):
+    ran = run(search(trials=1), tmp_path, lambda *_: 2)
+    assert len(ran.started) == 1
+    assert ran.store.told["", 0].kind == "failed"
+
+
+@pytest.mark.parametrize("worst", [5.0, math.nan])
+def test_a_run_that_diverges_ends_its_trial(tmp_path, worst):
+    """Seeds that run already are stopped; others do not start."""
+    seen = []
+
+    def act(run_dir, values, count):
+        seen.append(values["seed"])
+        if values["seed"] == "1":
+            return worst, Status.DIVERGED
+        stopped = (run_dir / STOP).exists() or len(seen) > 50
+        return by_loss(run_dir, values, count) if stopped else None
+
+    ran = run(search(trials=1, seeds=(0, 1, 2)), tmp_path, act, n_jobs=2)
+    assert sorted(ran.started) == ["trial=000/seed=0", "trial=000/seed=1"]
+    end = ran.store.told["", 0]
+    assert (end.kind, end.value) == ("diverged", None if math.isnan(worst) else 5.0)
+    assert (tmp_path / "trial=000/seed=0" / STOP).exists()
+
+
+def test_a_seed_that_was_stopped_since_another_diverged_does_not_end_the_trial_itself(tmp_path):
+    """The search was killed before it could tell: the diverged run says how the trial ended."""
+    lines = ["optimizer=adamw", "++optimizer.lr=0.001"]
+    for seed, end in ((0, (3.0, Status.PRUNED)), (1, (5.0, Status.DIVERGED))):
+        run_dir = tmp_path / "trial=000" / f"seed={seed}"
+        run_dir.mkdir(parents=True)
+        (run_dir / "log.txt").touch()
+        overrides = [*lines, f"++seed={seed}"]
+        (run_dir / "asked.json").write_text(json.dumps({"overrides": sorted(overrides)}))
+        end_run(run_dir, overrides, end)
+    ran = run(search(trials=1, seeds=(0, 1, 2)), tmp_path)
+    assert ran.started == []
+    assert ran.store.told["", 0].kind == "diverged"
+
+
+def test_studies_take_turns(tmp_path):
+    studies = study("a", ["optimizer=adamw"]), study("b", ["optimizer=sgd"])
+    ran = run(search(*studies, trials=2), tmp_path)
+    told = [*ran.store.told]
+    assert told == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+    assert (tmp_path / "b" / "trial=001" / "seed=0" / "result.json").exists()
+    assert "4/4 b/trial=001/seed=0: completed · best adamw, trial 1 0\n" in ran.out
+
+
+def test_after_the_time_no_trial_begins_and_those_that_have_begun_end(tmp_path):
+    now = [0.0]
+
+    def act(run_dir, values, count):
+        now[0] += 10
+        return by_loss(run_dir, values, count)
+
+    searched = search(trials=4, seeds=(0, 1), timeout=25.0)
+    ran = run(searched, tmp_path, act, clock=lambda: now[0])
+    assert ran.started == [f"trial=00{n}/seed={seed}" for n in (0, 1) for seed in (0, 1)]
+    assert [*ran.store.told] == [("", 0), ("", 1)]
+    now[0] = 0.0  # the time of another start is counted anew
+    again = run(searched, tmp_path, act, clock=lambda: now[0], store=ran.store)
+    assert [*again.store.told] == [("", number) for number in range(4)]
+    assert "3/4 trial=002/seed=1: completed" in again.out
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it_and_taken_over_when_that_dies(tmp_path):
+    (tmp_path / "trial=000").mkdir()
+    held = take_lock(tmp_path / "trial=000")
+    now = [0.0]
+
+    def act(run_dir, values, count):
+        if run_dir.parent.name == "trial=002":
+            held.close()
+        return by_loss(run_dir, values, count)
+
+    def clock():
+        now[0] += 0.5
+        return now[0]
+
+    ran = run(search(), tmp_path, act, clock=clock)
+    assert [*ran.store.told] == [("", 1), ("", 2), ("", 0)]
+
+
+def test_a_trial_that_another_process_ends_meanwhile_is_not_run(tmp_path):
+    searched, now = search(), [0.0]
+
+    class Shared(Memory):
+        def propose(self, study, number):
+            if number == 1:
+                self.told["", 1] = "by another"
+            return super().propose(study, number)
+
+        def ends(self, study):
+            return [pair for pair in super().ends(study) if pair[1] != "by another"]
+
+    def clock():
+        now[0] += 0.5
+        return now[0]
+
+    ran = run(searched, tmp_path, store=Shared(searched), clock=clock)
+    assert ran.started == ["trial=000/seed=0", "trial=002/seed=0"]
+    assert ran.source.is_exhausted
+    assert ran.source.has_ended(searched.studies[0])
+
+
+def test_runs_that_are_done_are_not_repeated_and_their_trial_ends(tmp_path):
+    searched = search(trials=2, seeds=(0, 1))
+    first = run(searched, tmp_path)
+    del first.store.told["", 1]  # killed before it could tell
+    (tmp_path / "trial=001/seed=1/job.json").unlink()
+    again = run(searched, tmp_path, store=first.store)
+    assert again.started == ["trial=001/seed=1"]
+    assert again.store.told["", 1].value == pytest.approx(loss(1e-2) + 0.5)
+
+
+def test_a_run_that_outlived_its_search_is_awaited_and_no_trial_begins_meanwhile(tmp_path):
+    """Else the next proposals would be others than those of a search that was not interrupted."""
+    run_dir = tmp_path / "trial=000" / "seed=0"
+    run_dir.mkdir(parents=True)
+    held, waits, asked = take_lock(run_dir), iter(range(3)), []
+
+    class Watched(Memory):
+        def propose(self, study, number):
+            asked.append((number, next(waits, None) is None))
+            return super().propose(study, number)
+
+    class Awaited(Runs):
+        def wait(self):
+            if next(waits, None) is None:
+                held.close()
+
+    searched = search(trials=2)
+    ran = run(searched, tmp_path, store=Watched(searched), runs=Awaited(by_loss))
+    assert ran.started == ["trial=000/seed=0", "trial=001/seed=0"]
+    assert ran.out.count("waiting for process") == 1
+    assert asked == [(0, False), (1, True)]
