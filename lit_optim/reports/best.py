@@ -18,7 +18,7 @@ from lit_optim.printing import print_pairs
 from lit_optim.programs import format_path, train_command
 from lit_optim.results.best_run import find_best
 from lit_optim.results.cells import format_interval, format_value
-from lit_optim.results.data import Report, Run
+from lit_optim.results.data import Report, Run, Tournament
 from lit_optim.results.showing import make_report
 from lit_optim.runs.layout import CHECKPOINTS
 from lit_optim.temporary import write_whole
@@ -45,6 +45,11 @@ def show_best(
     if export is not None and export.suffix != ".yaml":
         raise UsageError(f"--export={export}: must end in .yaml")
     report = make_report(directories, metric, target=None)
+    if isinstance(report, Tournament):
+        raise UsageError(
+            f"{report.title}: a tournament of {len(report.tasks)} tasks, each with its own best "
+            "run; give the directory of a study"
+        )
     run = find_best(report.rows[0], report.mode) if report.rows else None
     if run is None:
         raise UsageError(f"{report.title}: no run has come to its end with a {report.metric}")

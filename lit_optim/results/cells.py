@@ -139,6 +139,11 @@ def footnotes(report: Report) -> list[str]:
     return list(dict.fromkeys(note for row in report.rows for note in row.notes))
 
 
+def numbered(notes: Sequence[str]) -> list[str]:
+    """Footnotes with their numbers."""
+    return [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+
+
 def _mark(cell: Cell, notes: Sequence[str], every: Sequence[str]) -> Cell:
     """A cell with the numbers of its footnotes, by which it is not sorted."""
     marks = ",".join(str(every.index(note) + 1) for note in dict.fromkeys(notes))

@@ -82,13 +82,7 @@ def compare(
         UsageError: the runs are judged by different metrics and none is given, or by one in
             different directions; no run has the metric, or a key.
     """
-    metric = _check_metric(runs, metric)
-    mode, *others = _directions(runs, metric)
-    if others:
-        raise UsageError(
-            f"the runs disagree whether {printable(metric)} shall be low or high (mode=min, "
-            "mode=max); compare them apart"
-        )
+    metric, mode = choose_metric(runs, metric)
     at = which_counts(runs, metric)
     runs = judge(runs, metric, mode, at)
     keys, groups = group_runs(runs)
@@ -110,7 +104,7 @@ def compare(
     ]
     rows.sort(key=lambda row: order(row.best, mode))
     rows = ranked(rows)
-    notes = [*notes, *_notes(runs, rows, metric)]
+    notes = [*notes, *notes_on(runs, rows, metric)]
     report = Report(title, metric, mode, columns, rows, runs, notes=notes, varied=varied, at=at)
     reached, why = choose_target(detailed(report), target)
     return with_target(replace(report, target=reached, notes=[*notes, *filter(None, [why])]))
@@ -145,6 +139,23 @@ def with_target(report: Report) -> Report:
     to, mode = report.target, report.mode
     rows = [replace(row, steps_to_target=steps_to(to, row.best, mode)) for row in report.rows]
     return replace(report, rows=rows)
+
+
+def choose_metric(runs: Sequence[Run], metric: str | None) -> tuple[str, str]:
+    """The metric by which runs are compared, and its mode.
+
+    Raises:
+        UsageError: none is given and they are judged by different ones; none has the one that is
+            given; they disagree in the mode.
+    """
+    metric = _check_metric(runs, metric)
+    mode, *others = _directions(runs, metric)
+    if others:
+        raise UsageError(
+            f"the runs disagree whether {printable(metric)} shall be low or high (mode=min, "
+            "mode=max); compare them apart"
+        )
+    return metric, mode
 
 
 def _check_metric(runs: Sequence[Run], metric: str | None) -> str:
@@ -223,7 +234,8 @@ def _check_key(
         raise UsageError(f"--by={key}: no run has that key{suggest(key, known)}")
 
 
-def _notes(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]:
+def notes_on(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]:
+    """What the reader of rows ought to know about their runs."""
     notes = []
     without = sum(run.has_ended and math.isnan(run.value) for run in runs)
     if without:

@@ -226,3 +226,49 @@ class Report:
     notes: Sequence[str] = ()
     varied: Sequence[str] = ()
     at: str = "final"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How soon contestants reach the targets of several tasks, beside the fastest at each.
+
+    Args:
+        contestants: best first.
+        ratios: of each contestant, the cost of each task divided by that of the fastest there; inf:
+            it never arrives.
+        scores: the area below each profile, from 0 to 1.
+        measure: what the cost is: `step`, `evaluations` or `seconds`.
+        tau: the largest ratio that counts.
+    """
+
+    contestants: Sequence[str]
+    ratios: Mapping[str, Sequence[float]]
+    scores: Mapping[str, float]
+    measure: str
+    tau: float
+
+
+@dataclass(frozen=True)
+class Tournament:
+    """A tournament of several tasks; that of a single one is a report.
+
+    Args:
+        title: a few words.
+        by: the key that tells contestants apart.
+        names: of the tasks, a few words each.
+        tasks: a report of each; its rows are the contestants.
+        profile: over all tasks; None while no task has a target.
+        notes: lines for the reader about the whole.
+    """
+
+    title: str
+    by: str
+    names: Sequence[str]
+    tasks: Sequence[Report]
+    profile: Profile | None
+    notes: Sequence[str] = ()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those of all tasks."""
+        return [run for task in self.tasks for run in task.runs]

@@ -82,6 +82,15 @@ def _has_part(values: Mapping[str, str], key: str) -> bool:
     return any(other.startswith(f"{key}.") for other in values)
 
 
+def setting_of(run: Run, key: str) -> str:
+    """The choice or value of a run for a key, as it would be typed; empty if it has none."""
+    if key in run.choices:
+        return run.choices[key]
+    if key in run.settings:
+        return format_setting(run.settings[key])
+    return run.overrides.get(key, "")
+
+
 def format_setting(value: object) -> str:
     """A value of the configuration as it would be typed."""
     if isinstance(value, bool):

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
-import os
-from collections.abc import Iterator, Sequence
 from datetime import datetime
-from html import escape as escape_html
 from pathlib import Path
-from string import Template
-from typing import Any
-from urllib.parse import quote
 
-from lit_optim.errors import escape
 from lit_optim.results.axes import format_number
 from lit_optim.results.best_run import find_best
-from lit_optim.results.cells import Cell, Table, choice_table, name_row, name_run, run_table
+from lit_optim.results.cells import choice_table, footnotes, name_row, name_run, numbered, run_table
 from lit_optim.results.comparing import detailed
 from lit_optim.results.data import Report, Row, Run
 from lit_optim.results.figures import DRAWINGS, draw_figure, drawing, legend_name
 from lit_optim.results.grouping import LR
-from lit_optim.results.looks import COLORS, PAGE, Style, style_of
+from lit_optim.results.html import (
+    draw_swatch,
+    fill_page,
+    list_cells,
+    list_headings,
+    list_notes,
+    make_table,
+    to_link,
+    to_text,
+)
+from lit_optim.results.looks import COLORS, PAGE, style_of
 from lit_optim.results.svg import Styles, write_svg
 from lit_optim.runs.status import Status
 from lit_optim.temporary import write_whole
 
-ASSETS = Path(__file__).parent / "assets"
+#: What stands above the table of runs.
+RUNS = """<h2>Runs <span id="shown" role="status"></span></h2>
+<p class="hint">A filter is a part of the text, <code>&lt;0.5</code>, <code>&gt;=1e-3</code>,
+<code>1..2</code> or <code>!word</code>.</p>
+"""
 #: Choices that are named as equal to the best.
 MOST_NAMES = 4
 
@@ -47,61 +52,32 @@ def write_page(report: Report, path: Path, refresh: float | None = None) -> None
     write_whole(path, make_page(report, path.parent, now.strftime("%Y-%m-%d %H:%M"), refresh))
 
 
-def make_page(report: Report, folder: Path, written: str = "", refresh: float | None = None) -> str:
+def make_page(
+    report: Report, folder: Path | None, written: str = "", refresh: float | None = None
+) -> str:
     """Return the text of the page.
 
     Args:
         report: what it shows.
-        folder: of the page.
+        folder: of the page; None: it is shown apart from the runs, and does not link them.
         written: when, as the page says it.
         refresh: seconds after which an open page reads itself again.
     """
     styles = Styles()
     figures = _figures(report, styles)
-    css = _read("page.css") + styles.css() + "\n"
-    script = _read("page.js")
-    policy = (
-        f"default-src 'none'; style-src {_hash(css)}; script-src {_hash(script)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
-    return Template(_read("page.html")).substitute(
-        policy=policy,
-        title=_text(report.title),
-        style=css,
-        script=script,
-        refresh="" if refresh is None else f' data-refresh="{refresh:g}"',
+    return fill_page(
+        styles.css(),
+        refresh,
+        written,
+        title=to_text(report.title),
         summary=_summary(report),
         best=_best(report, folder),
         choices=_choices(report, folder),
         legend=_legend(report),
         figures=figures,
         runs=_runs(report, folder),
-        notes=_notes(report),
-        written=f"Written {_text(written)} by" if written else "Written by",
+        notes=list_notes([*numbered(footnotes(report)), *report.notes]),
     )
-
-
-def _read(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _text(value: object) -> str:
-    """Return text for a page: names of runs may hold anything."""
-    return escape_html(escape(str(value)))
-
-
-def _link(directory: Path, folder: Path) -> str:
-    """Return the address of a directory relative to that of the page, if that is possible."""
-    try:
-        relative = os.path.relpath(directory, folder)
-    except ValueError:  # another drive
-        return directory.absolute().as_uri() + "/"
-    return "./" + quote(Path(relative).as_posix(), safe="/=,.") + "/"
 
 
 def _summary(report: Report) -> str:
@@ -114,10 +90,10 @@ def _summary(report: Report) -> str:
     )
     runs = f"{len(report.runs)} run{'s' * (len(report.runs) != 1)}"
     of_all = f"{runs}: {counted}" if counted else "no runs yet"
-    return f"<code>{_text(report.metric)}</code>, {better} is better · {of_all}"
+    return f"<code>{to_text(report.metric)}</code>, {better} is better · {of_all}"
 
 
-def _best(report: Report, folder: Path) -> str:
+def _best(report: Report, folder: Path | None) -> str:
     if not report.rows or report.rows[0].rank is None:
         return ""
     best, rows = report.rows[0], detailed(report)
@@ -125,17 +101,17 @@ def _best(report: Report, folder: Path) -> str:
     value = ""
     for heading, cell in zip(table.header, table.rows[0], strict=True):
         if heading.name == report.metric:
-            value = f'<span class="value">{_text(cell.text)}</span>'
+            value = f'<span class="value">{to_text(cell.text)}</span>'
     tied = [row for row in rows.rows[1:] if row.rank == best.rank]
-    names = ", ".join(_text(name_row(rows, row)) for row in tied[:MOST_NAMES])
+    names = ", ".join(to_text(name_row(rows, row)) for row in tied[:MOST_NAMES])
     if len(tied) > MOST_NAMES:
         names += f" and {len(tied) - MOST_NAMES} more"
     told = f'<p class="tied">Not told apart from {names}.</p>' if tied else ""
-    name = _text(name_row(report, best) + _lr_of(report, best))
+    name = to_text(name_row(report, best) + _lr_of(report, best))
     run = find_best(best, report.mode)
     return (
         f'<section class="best"><p class="name"><span class="label">best</span>'
-        f"{_swatch(style_of(0))}<b>{name}</b>{value}</p>"
+        f"{draw_swatch(style_of(0))}<b>{name}</b>{value}</p>"
         f"{told}{_command(run) if run else ''}</section>"
     )
 
@@ -147,7 +123,7 @@ def _lr_of(report: Report, row: Row) -> str:
     return f" lr {format_number(row.best.lr)}"
 
 
-def _choices(report: Report, folder: Path) -> str:
+def _choices(report: Report, folder: Path | None) -> str:
     is_whole = len(report.rows) > 1  # else figures show all of them in one color
     report = detailed(report)
     table = choice_table(report)
@@ -155,23 +131,25 @@ def _choices(report: Report, folder: Path) -> str:
     body = []
     for place, (row, cells) in enumerate(zip(report.rows, table.rows, strict=True)):
         run = find_best(row, report.mode)
-        label = f"{_text(name_row(report, row))}: show only its runs"
-        swatch = _swatch(style_of(place if is_whole else 0))
+        label = f"{to_text(name_row(report, row))}: show only its runs"
+        swatch = draw_swatch(style_of(place if is_whole else 0))
         first = (
             f'<button type="button" class="only" data-only="{place}" aria-pressed="false" '
             f'title="{label}">{swatch}<span class="sr">{label}</span></button>'
         )
         found = f"{_anchor(run, report, folder)} {_copy(run)}" if run else "-"
         last = f'<td class="last">{found}</td>'
-        name = _text(name_row(report, row))
+        name = to_text(name_row(report, row))
         body.append(
             f'<tr id="row-{place}" data-row="{place}" data-name="{name}">'
-            f"<td>{first}</td>{''.join(_cells(cells, table))}{last}</tr>"
+            f"<td>{first}</td>{''.join(list_cells(cells, table))}{last}</tr>"
         )
-    return _table("choices", "Choices, best first", [("", ""), *_headings(table), more], body)
+    return make_table(
+        "choices", "Choices, best first", [("", ""), *list_headings(table), more], body
+    )
 
 
-def _runs(report: Report, folder: Path) -> str:
+def _runs(report: Report, folder: Path | None) -> str:
     table = run_table(report)
     of_row = {
         run.directory: place
@@ -183,73 +161,30 @@ def _runs(report: Report, folder: Path) -> str:
     for place, (run, cells) in enumerate(zip(report.runs, table.rows, strict=True)):
         row = f' data-row="{of_row[run.directory]}"' if run.directory in of_row else ""
         unfinished = ' class="unfinished"' if run.status.is_unfinished else ""
-        message = f'<span class="message">{_text(run.message)}</span>' if run.message else ""
+        message = f'<span class="message">{to_text(run.message)}</span>' if run.message else ""
         body.append(
             f'<tr id="run-{place}" data-run="{place}"{row} data-status="{run.status.value}"'
-            f' data-name="{_text(name_run(report, run))}"{unfinished} tabindex="-1">'
+            f' data-name="{to_text(name_run(report, run))}"{unfinished} tabindex="-1">'
             f'<th scope="row">{_anchor(run, report, folder)}{message}</th>'
-            f"{''.join(_cells(cells, table))}<td>{_command(run)}</td></tr>"
+            f"{''.join(list_cells(cells, table))}<td>{_command(run)}</td></tr>"
         )
     first = ("run", "Its directory.")
     last = ("command", "What reproduces it.")
-    return _table("runs", "Runs", [first, *_headings(table), last], body)
+    return RUNS + make_table("runs", "Runs", [first, *list_headings(table), last], body)
 
 
-def _headings(table: Table) -> list[tuple[str, str]]:
-    return [(heading.name, heading.meaning) for heading in table.header]
-
-
-def _table(
-    name: str, caption: str, headings: Sequence[tuple[str, str]], body: Sequence[str]
-) -> str:
-    head, filters = [], []
-    for title, meaning in headings:
-        if not title:
-            head.append("<td></td>")
-            filters.append("<td></td>")
-            continue
-        about = f' title="{_text(meaning)}"' if meaning else ""
-        head.append(f'<th scope="col"{about}><button type="button">{_text(title)}</button></th>')
-        label = _text(f"filter {title}")
-        filters.append(
-            f'<td><input type="search" size="1" aria-label="{label}" placeholder="filter"></td>'
-        )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
-        f'<table id="{name}"><caption class="sr">{caption}</caption><thead>'
-        f'<tr class="head">{"".join(head)}</tr><tr class="filters">{"".join(filters)}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-
-
-def _cells(cells: Sequence[Cell], table: Table) -> Iterator[str]:
-    for cell, heading in zip(cells, table.header, strict=True):
-        value = cell.value
-        classes = "number" if heading.is_number else "text"
-        if heading.name == "status":
-            yield f'<td><span class="status">{_text(cell.text)}</span></td>'
-            continue
-        shown = ""
-        if isinstance(value, int | float) and value == value:
-            number = {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, repr(value))
-            shown = f' data-value="{number}"'
-        elif isinstance(value, str):
-            shown = f' data-value="{_text(value)}"'
-        elif value is not None:
-            shown = ' data-value=""'  # NaN
-        yield f'<td class="{classes}"{shown}>{_text(cell.text)}</td>'
-
-
-def _anchor(run: Run, report: Report, folder: Path) -> str:
-    name = _text(name_run(report, run)) or _text(run.directory.name)
-    where = _text(run.directory)
-    return f'<a href="{_text(_link(run.directory, folder))}" title="{where}">{name}</a>'
+def _anchor(run: Run, report: Report, folder: Path | None) -> str:
+    name = to_text(name_run(report, run)) or to_text(run.directory.name)
+    if folder is None:
+        return name
+    where = to_text(run.directory)
+    return f'<a href="{to_text(to_link(run.directory, folder))}" title="{where}">{name}</a>'
 
 
 def _copy(run: Run) -> str:
     if not run.command:
         return ""
-    command = _text(run.command)
+    command = to_text(run.command)
     return (
         f'<button type="button" class="copy" data-command="{command}" title="copy: {command}">'
         '<span class="sr">copy the command</span></button>'
@@ -259,7 +194,7 @@ def _copy(run: Run) -> str:
 def _command(run: Run) -> str:
     if not run.command:
         return ""
-    return f'<div class="command">{_copy(run)}<code>{_text(run.command)}</code></div>'
+    return f'<div class="command">{_copy(run)}<code>{to_text(run.command)}</code></div>'
 
 
 def _legend(report: Report) -> str:
@@ -267,33 +202,13 @@ def _legend(report: Report) -> str:
         return ""
     items = [
         f'<button type="button" data-row="{place}" data-only="{place}" aria-pressed="false">'
-        f"{_swatch(style_of(place))}{_text(legend_name(report, row))}</button>"
+        f"{draw_swatch(style_of(place))}{to_text(legend_name(report, row))}</button>"
         for place, row in enumerate(report.rows[: len(COLORS)])
     ]
     others = len(report.rows) - len(COLORS)
     if others > 0:
-        items.append(f"<span>{_swatch(style_of(len(COLORS)))}{others} others</span>")
+        items.append(f"<span>{draw_swatch(style_of(len(COLORS)))}{others} others</span>")
     return f'<div class="legend" role="group" aria-label="Choices">{"".join(items)}</div>'
-
-
-def _swatch(style: Style) -> str:
-    """Return a line and a marker in the style of a row."""
-    from matplotlib.markers import MarkerStyle
-
-    color = f"c{COLORS.index(style.color)}" if style.is_shown else "others"
-    marker = MarkerStyle(style.marker)
-    shape: Any = marker.get_transform().transform_path(marker.get_path())
-    scale = 9.0 if style.marker == "." else 7.5
-    points = " ".join(
-        f"{14 + scale * x:.1f},{6 - scale * y:.1f}" for x, y in shape.to_polygons()[0]
-    )
-    dashes = "" if style.dashes == "-" else " ".join(f"{2 * part:g}" for part in style.dashes[1])
-    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    return (
-        '<svg class="swatch" viewBox="0 0 28 12" aria-hidden="true">'
-        f'<path d="M0 6H28" stroke="var(--{color})"{dashed}></path>'
-        f'<polygon points="{points}" fill="var(--{color})"></polygon></svg>'
-    )
 
 
 def _figures(report: Report, styles: Styles) -> str:
@@ -301,7 +216,7 @@ def _figures(report: Report, styles: Styles) -> str:
     for kind in DRAWINGS:
         why = kind.miss(report)
         if why:
-            missing.append(f"<li><b>{kind.title}</b> needs {_text(why)}.</li>")
+            missing.append(f"<li><b>{kind.title}</b> needs {to_text(why)}.</li>")
             continue
         with drawing(PAGE):
             figure = draw_figure([kind], report, PAGE)
@@ -316,10 +231,3 @@ def _figures(report: Report, styles: Styles) -> str:
         cards.append(f'<ul class="missing">{"".join(missing)}</ul>')
     three = " three" if narrow == 3 else ""
     return f'<div class="figures{three}">{"".join(cards)}</div>'
-
-
-def _notes(report: Report) -> str:
-    if not report.notes:
-        return ""
-    items = "".join(f"<li>{_text(note)}</li>" for note in report.notes)
-    return f'<section class="notes"><h2>Notes</h2><ul>{items}</ul></section>'

@@ -13,16 +13,18 @@ from rich.console import Console
 from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.programs import format_path
 from lit_optim.results.comparing import compare, compare_all
-from lit_optim.results.data import Report
+from lit_optim.results.contest import compare_tournaments
+from lit_optim.results.data import Report, Tournament
 from lit_optim.results.figure_files import (
     PICTURES,
     check_figures,
-    write_figure_files,
+    write_all_figures,
     write_figures,
+    write_profile,
 )
 from lit_optim.results.reading import Found, NoRun, read_runs
 from lit_optim.results.spreadsheet import write_runs
-from lit_optim.results.table import print_report
+from lit_optim.results.table import print_report, print_tournament
 from lit_optim.results.target import AUTO
 from lit_optim.runs.layout import REPORT
 
@@ -40,8 +42,8 @@ def show_results(directory: Path, console: Console) -> None:
         UsageError: there is no run in it.
     """
     found = read_runs([directory])
-    for report in compare_all(found.runs, title_of([directory]), notes=found.notes):
-        print_report(report, console)
+    for shown in _compare_all(found, title_of([directory])):
+        _print(shown, console)
     for run in found.runs:
         if run.status.has_failed or run.status.is_unfinished:
             line = f"no result: {format_path(run.directory)} ({run.status.value})"
@@ -57,18 +59,32 @@ def show_sweep(sweep_dir: Path, console: Console) -> None:
         found = read_runs([sweep_dir])
     except UsageError:
         return
-    reports = compare_all(found.runs, title_of([sweep_dir]), notes=found.notes)
+    reports = _compare_all(found, title_of([sweep_dir]))
     for report in reports:
-        print_report(report, console)
+        _print(report, console)
     page = sweep_dir / REPORT
     try:
         write(reports[0], page)
         line = f"report: {format_path(page)}"
     except OSError as error:
         line = f"no report: {format_path(page)}: {error.strerror}"
-    if len(reports) > 1:
-        line += f" ({printable(reports[0].metric)}; others by lit-optim report --metric)"
+    first = reports[0]
+    if len(reports) > 1 and isinstance(first, Report):
+        line += f" ({printable(first.metric)}; others by lit-optim report --metric)"
     console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _compare_all(found: Found, title: str) -> Sequence[Report | Tournament]:
+    notes = list(found.notes)
+    tournament = compare_tournaments(found.runs, title, notes=notes)
+    return [tournament] if tournament else compare_all(found.runs, title, notes=notes)
+
+
+def _print(shown: Report | Tournament, console: Console) -> None:
+    if isinstance(shown, Tournament):
+        print_tournament(shown, console)
+    else:
+        print_report(shown, console)
 
 
 def title_of(directories: Sequence[Path]) -> str:
@@ -82,14 +98,20 @@ def make_report(
     metric: str | None = None,
     by: Sequence[str] = (),
     target: float | str | None = AUTO,
-) -> Report:
+) -> Report | Tournament:
     """Read and compare all runs in and below directories.
+
+    Returns:
+        A report; of a tournament of several tasks that.
 
     Raises:
         UsageError: there are none, or an option does not fit them.
     """
     found: Found = read_runs(directories)
-    return compare(found.runs, title_of(directories), metric, by, target, found.notes)
+    title, notes, tournament = title_of(directories), list(found.notes), None
+    if not by:  # else the reader asks for another comparison
+        tournament = compare_tournaments(found.runs, title, metric, target, notes)
+    return tournament or compare(found.runs, title, metric, by, target, notes)
 
 
 def check_destination(path: Path) -> None:
@@ -109,8 +131,10 @@ def check_destination(path: Path) -> None:
         check_figures(path)
 
 
-def write(report: Report, to: Path, refresh: float | None = None) -> list[Path]:
+def write(report: Report | Tournament, to: Path, refresh: float | None = None) -> list[Path]:
     """Write a report; each file is replaced atomically.
+
+    A tournament of several tasks has further pages and figures, of each task.
 
     Args:
         report: at least one run.
@@ -127,21 +151,30 @@ def write(report: Report, to: Path, refresh: float | None = None) -> list[Path]:
     if to.suffix == ".csv":
         write_runs(report, to)
     elif to.suffix == ".html":
+        if isinstance(report, Tournament):
+            from lit_optim.results.tournament_page import write_tournament
+
+            return write_tournament(report, to, refresh)
         from lit_optim.results.page import write_page
 
         write_page(report, to, refresh)
     elif to.suffix in PICTURES and not to.is_dir():
-        write_figures(report, to)
+        if isinstance(report, Tournament):
+            write_profile(report, to)
+        else:
+            write_figures(report, to)
     else:
         to.mkdir(parents=True, exist_ok=True)
         files = [*write(report, to / REPORT, refresh), *write(report, to / RUNS)]
         with suppress(UsageError):  # nothing to draw yet
-            files += write_figure_files(report, to)
+            files += write_all_figures(report, to)
         return files
     return [to]
 
 
-def show(make: Callable[[], Report], to: Path | None, console: Console, every: float | None) -> int:
+def show(
+    make: Callable[[], Report | Tournament], to: Path | None, console: Console, every: float | None
+) -> int:
     """Print a report or write it, once or again and again.
 
     Args:
@@ -174,11 +207,13 @@ def show(make: Callable[[], Report], to: Path | None, console: Console, every: f
         time.sleep(every)
 
 
-def _show(report: Report, to: Path | None, console: Console, every: float | None) -> None:
+def _show(
+    report: Report | Tournament, to: Path | None, console: Console, every: float | None
+) -> None:
     if every is not None and console.is_terminal and to is None:
         console.clear()
     if to is None:
-        print_report(report, console)
+        _print(report, console)
         return
     try:
         files = write(report, to, every)

@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lit_optim.errors import escape
-from lit_optim.results.data import Report, Run
-from lit_optim.results.grouping import SEED, format_setting
+from lit_optim.results.data import Report, Run, Tournament
+from lit_optim.results.grouping import SEED, setting_of
 from lit_optim.temporary import write_whole
 
 #: What a spreadsheet takes for a formula, and runs.
 FORMULA = re.compile(r"[=+\-@]")
 
 
-def write_runs(report: Report, path: Path) -> None:
-    """Write a line for each run of a report, atomically.
+def write_runs(report: Report | Tournament, path: Path) -> None:
+    """Write a line for each run of a report, or of all tasks of a tournament, atomically.
 
     The columns: what the runs differ in or what was typed, the seed, in a search the study and the
     number of the trial (or what else the run is), how they ended, the metric
@@ -29,11 +29,14 @@ def write_runs(report: Report, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    runs = report.runs
+    reports, runs = [report] if isinstance(report, Report) else report.tasks, report.runs
+    named = [key for one in reports for key in (*one.columns, *one.varied)]
     typed = [key for run in runs for key in run.overrides if key != SEED]
-    keys = list(dict.fromkeys([*report.columns, *report.varied, *typed]))
+    keys = list(dict.fromkeys([*named, *typed]))
+    metrics = {one.metric for one in reports}
+    metric = metrics.pop() if len(metrics) == 1 else "value"
     finals = list(dict.fromkeys(name for run in runs for name in run.finals))
-    finals = [name for name in finals if name != report.metric]
+    finals = [name for name in finals if name != metric]
     tests = list(dict.fromkeys(name for run in runs for name in run.tests))
     is_search = any(run.place for run in runs)
     header = [
@@ -42,8 +45,8 @@ def write_runs(report: Report, path: Path) -> None:
             SEED,
             *(("study", "trial") if is_search else ()),
             "status",
-            report.metric,
-            f"best {report.metric}",
+            metric,
+            f"best {metric}",
             *finals,
             *tests,
         ),
@@ -55,7 +58,7 @@ def write_runs(report: Report, path: Path) -> None:
     for run in runs:
         evaluations = run.history.evaluations[-1] if run.history.evaluations else math.nan
         row = [
-            *(_setting(run, key) for key in keys),
+            *(setting_of(run, key) for key in keys),
             run.seed,
             *(_place(run) if is_search else ()),
             run.status.value,
@@ -66,14 +69,6 @@ def write_runs(report: Report, path: Path) -> None:
         ]
         table.writerow(map(_safe, row))
     write_whole(path, text.getvalue())
-
-
-def _setting(run: Run, key: str) -> str:
-    if key in run.choices:
-        return run.choices[key]
-    if key in run.settings:
-        return format_setting(run.settings[key])
-    return run.overrides.get(key, "")
 
 
 def _place(run: Run) -> tuple[str, str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Console
 
 from lit_optim.errors import printable
 from lit_optim.printing import WholeTable
-from lit_optim.results.cells import Heading, choice_table, footnotes
+from lit_optim.results.cells import Heading, choice_table, footnotes, numbered
 from lit_optim.results.comparing import detailed
-from lit_optim.results.data import Report, Row
+from lit_optim.results.data import Report, Row, Tournament
+from lit_optim.results.overview import standings
 
 #: A longer heading is broken into two lines.
 LONG = 12
@@ -23,9 +22,18 @@ def print_report(report: Report, console: Console) -> None:
         console.print(printable(note), soft_wrap=True, markup=False, highlight=False, style="dim")
 
 
-def numbered(notes: Sequence[str]) -> list[str]:
-    """Footnotes with their numbers."""
-    return [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+def print_tournament(tournament: Tournament, console: Console) -> None:
+    """Print the table of each task, then who is best over all, and the notes."""
+    for name, report in zip(tournament.names, tournament.tasks, strict=True):
+        console.print(printable(name), soft_wrap=True, markup=False, style="bold")
+        print_report(report, console)
+    cells = standings(tournament)
+    console.print(f"over all {len(tournament.tasks)} tasks", style="bold", highlight=False)
+    header = [_broken(heading) for heading in cells.header]
+    rows = [[cell.text for cell in row] for row in cells.rows]
+    WholeTable(header, rows, cells.keys, [""] * len(rows)).print(console)
+    for note in tournament.notes:
+        console.print(printable(note), soft_wrap=True, markup=False, highlight=False, style="dim")
 
 
 def table(report: Report) -> WholeTable:

@@ -14,6 +14,7 @@ from lit_optim.results.statistics import median
 from lit_optim.runs.status import Status
 
 AUTO = "auto"
+STEP = "step"  # of the columns of a history
 DIGITS = 3  # of a target that was not typed
 
 
@@ -67,19 +68,25 @@ def _round(value: float, mode: str) -> float:
     return float(Context(prec=DIGITS, rounding=rounding).create_decimal(repr(value)))
 
 
-def steps_to(target: float, setting: Setting, mode: str) -> float:
+def steps_to(target: float, setting: Setting, mode: str, measure: str = STEP) -> float:
     """The median of the steps after which the ended runs of a setting first reach a target.
+
+    Args:
+        target: of the metric.
+        setting: of the runs.
+        mode: `min` or `max`.
+        measure: a column of the history in place of the steps: `evaluations` or `seconds`.
 
     Returns:
         inf where at least half of them never do; NaN where no run has a history.
     """
     ended = [run for run in setting.runs if run.has_ended]
-    steps = [steps_of(run, target, mode) for run in ended]
+    steps = [steps_of(run, target, mode, measure) for run in ended]
     return median([step for step in steps if not math.isnan(step)])
 
 
-def steps_of(run: Run, target: float, mode: str) -> float:
-    """The steps before the first validation at which a run reaches a target.
+def steps_of(run: Run, target: float, mode: str, measure: str = STEP) -> float:
+    """The steps, or another measure, before the first validation at which a run reaches a target.
 
     Returns:
         inf if it never does; NaN if it has no history of the metric.
@@ -87,7 +94,7 @@ def steps_of(run: Run, target: float, mode: str) -> float:
     values = _logged(run)
     if not values:
         return math.nan
-    for step, value in zip(run.history.step, values, strict=True):
+    for step, value in zip(getattr(run.history, measure), values, strict=True):
         if value <= target if mode == "min" else value >= target:
             return float(step)
     return math.inf

@@ -58,3 +58,56 @@ def write_place(
     rows = [(50 * (k + 1), k + 1.0, 50 * (k + 1), 0.01, loss) for k, loss in enumerate(curve)]
     write_history(run_dir, rows)
     return run_dir
+
+
+def write_tournament(root: Path, tasks: Sequence[str], contestants: Sequence[str], **more: Any):
+    """A `tournament.json`, and the `search.json` of its studies."""
+    names = {(task, one): f"data={task},optimizer={one}" for task in tasks for one in contestants}
+    write_search(root, {name: ["optimizer.lr"] for name in names.values()})
+    notes = more.pop("notes", {})
+    record = {
+        "by": "optimizer",
+        "tasks": [
+            {
+                "label": {"data": task},
+                "entries": [
+                    {
+                        "study": names[task, one],
+                        "contestant": one,
+                        "notes": list(notes.get(one, [])),
+                    }
+                    for one in contestants
+                ],
+            }
+            for task in tasks
+        ],
+        "settings": {"budget": "steps"},
+    }
+    (root / "tournament.json").write_text(json.dumps(record | more))
+    return root
+
+
+#: The loss of each contestant at the end, its best lr, and after how many of 10 validations it
+#: is at 0.5.
+SKILLS = {"adamw": (0.30, 0.01, 4), "lion": (0.31, 0.001, 8), "sgd": (0.60, 0.1, 99)}
+
+
+def write_contest(root: Path, tasks: Sequence[str] = ("digits", "mnist1d"), **more: Any) -> Path:
+    """A tournament that has ended: three trials each, then three fresh seeds, also untuned."""
+    write_tournament(root, tasks, list(SKILLS), **more)
+    for place, task in enumerate(tasks):
+        for optimizer, (loss, lr, arrival) in SKILLS.items():
+            study, loss = f"data={task},optimizer={optimizer}", loss + 0.01 * place
+            typed = {"data": task, "optimizer": optimizer}
+
+            def run(where, seed, lr, loss, study=study, typed=typed, arrival=arrival):
+                curve = [0.9 if k + 1 < arrival else 0.5 for k in range(9)]
+                lines = typed | {"optimizer.lr": f"{lr:g}"}
+                write_place(root, f"{study}/{where}/seed={seed}", loss, lines, curve)
+
+            for number, factor in enumerate((0.1, 1.0, 10.0)):
+                run(f"trial={number:03d}", 0, lr * factor, loss + 0.1 * abs(number - 1) - 0.02)
+            for seed in (10, 11, 12):
+                run("final", seed, lr, loss + 0.01 * (seed - 11))
+                run("untuned", seed, 0.123, loss + 0.2 + 0.01 * (seed - 11))
+    return root

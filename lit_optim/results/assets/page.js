@@ -119,9 +119,9 @@
     }
     for (const [place, found] of marks.row)
       for (const mark of found) mark.classList.toggle("out", only.size > 0 && !only.has(place));
-    const rows = [...one("#runs").tBodies[0].rows];
+    const rows = [...(one("#runs")?.tBodies[0].rows ?? [])]; // a tournament's are on other pages
     const shown = rows.filter((row) => !row.hidden).length;
-    one("#shown").textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
+    if (rows.length) one("#shown").textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
     for (const button of all("[data-only]"))
       button.setAttribute("aria-pressed", String(only.has(button.dataset.only)));
   }

@@ -1,0 +1,169 @@
+"""Performance profiles: how often a contestant is nearly as fast as the fastest, over all tasks.
+
+The profile of a contestant at τ is the share of the tasks whose target it reaches within τ times
+the cost of the fastest (Dolan & Moré 2002, Benchmarking Optimization Software with Performance
+Profiles). Its score is the area below it from 1 to τ = 4, divided by that of a perfect one, as in
+the AlgoPerf benchmark (Dahl et al. 2023, arXiv:2306.07179).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from lit_optim.errors import printable
+from lit_optim.metric_names import best_value
+from lit_optim.results.axes import LONGEST_LABEL, format_number, tag
+from lit_optim.results.data import Profile, Report
+from lit_optim.results.looks import COLORS, GRAY, Look, style_of
+from lit_optim.results.target import STEP, steps_to
+
+#: The largest ratio that counts.
+TAU = 4.0
+MEASURES = {STEP: "updates", "evaluations": "gradient evaluations", "seconds": "seconds"}
+
+
+def divide_by_best(costs: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Divide the cost of each task by that of the fastest contestant there.
+
+    Args:
+        costs: of each contestant, one for each task, above 0; inf and NaN: it never arrives.
+
+    Returns:
+        Ratios of at least 1; inf where a contestant never arrives.
+    """
+    columns = list(zip(*costs.values(), strict=True))
+    best = [best_value(column, "min") for column in columns]
+    return {
+        name: [
+            cost / least if math.isfinite(cost) else math.inf
+            for cost, least in zip(own, best, strict=True)
+        ]
+        for name, own in costs.items()
+    }
+
+
+def share_within(ratios: Sequence[float], tau: float) -> float:
+    """The share of the tasks at which a ratio is at most τ: the profile at τ."""
+    return sum(ratio <= tau for ratio in ratios) / len(ratios)
+
+
+def integrate_profile(
+    ratios: Sequence[float], tau: float = TAU, points: int | None = None
+) -> float:
+    """The area below a profile from 1 to τ, divided by τ - 1: 1 for the fastest at every task.
+
+    Args:
+        ratios: of one contestant, one for each task.
+        tau: above 1.
+        points: None: the exact area, to which a task adds τ less its ratio; else that of a line
+            through so many evenly spaced points of the profile, of which AlgoPerf takes 100. That
+            one smooths the steps, and is off by up to half the distance of two points.
+    """
+    if points is None:
+        return math.fsum(max(0.0, tau - ratio) for ratio in ratios) / (len(ratios) * (tau - 1))
+    at = [1 + (tau - 1) * k / (points - 1) for k in range(points - 1)] + [tau]
+    heights = [share_within(ratios, one) for one in at]
+    parts = zip(pairwise(at), pairwise(heights), strict=True)
+    return math.fsum((b - a) * (y + z) / 2 for (a, b), (y, z) in parts) / (tau - 1)
+
+
+def make_profile(tasks: Sequence[Report], by: str, measure: str) -> Profile | None:
+    """The profile of those who take part in every task, the best first.
+
+    The cost of a task is what a contestant's final runs need to its target, the median over the
+    seeds, in which infinite ones take part.
+
+    Returns:
+        None: there is no task with a target, or nobody takes part in all.
+    """
+    tasks = [task for task in tasks if math.isfinite(task.target)]
+    found: dict[str, list[float]] = {}
+    for task in tasks:
+        for row in task.rows:
+            if row.best.value.count:
+                cost = steps_to(task.target, row.best, task.mode, measure)
+                found.setdefault(row.values[by], []).append(cost)
+    costs = {name: own for name, own in found.items() if len(own) == len(tasks)}
+    if not costs:
+        return None
+    ratios = divide_by_best(costs)
+    scores = {name: integrate_profile(own) for name, own in ratios.items()}
+    names = sorted(scores, key=lambda name: -scores[name])
+    return Profile(names, ratios, scores, measure, TAU)
+
+
+def draw_profile(axes: Any, profile: Profile, look: Look) -> None:
+    """Draw the profile of each contestant as a line of steps."""
+    from matplotlib.ticker import PercentFormatter
+
+    for place, name in reversed(list(enumerate(profile.contestants))):
+        style, ratios = style_of(place), profile.ratios[name]
+        jumps = sorted({1.0, profile.tau, *(one for one in ratios if one <= profile.tau)})
+        [line] = axes.plot(
+            jumps,
+            [share_within(ratios, one) for one in jumps],
+            color=style.color,
+            linestyle=style.dashes,
+            drawstyle="steps-post",
+            marker=style.marker if style.is_shown else None,
+            markevery=(0.0, 0.25),
+            clip_on=False,
+            zorder=3 if style.is_shown else 2,
+        )
+        tag(line, f"row-{place}")
+    axes.set_xlim(1, profile.tau)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(f"{MEASURES[profile.measure]} to the target ÷ those of the fastest")
+    axes.xaxis.set_major_formatter(lambda x, _: format_number(x))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_ylabel("tasks")
+    axes.grid(axis="y")
+
+
+def draw_profile_figure(profile: Profile, look: Look, height: float) -> Any:
+    """Return a figure of the profile, with a legend where the look has one.
+
+    Args:
+        profile: of at least one contestant.
+        look: of the figure.
+        height: as a share of its width.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    width = look.width / 72
+    figure = Figure(figsize=(width, height * width), layout="constrained")
+    figure.patch.set_alpha(1.0 if look.has_legend else 0.0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0.0)
+    draw_profile(axes, profile, look)
+    if look.has_legend:
+        shown = profile.contestants[: len(COLORS)]
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=style_of(place).color,
+                linestyle=style_of(place).dashes,
+                marker=style_of(place).marker,
+                label=f"{printable(name, LONGEST_LABEL)} {profile.scores[name]:.2f}",
+            )
+            for place, name in enumerate(shown)
+        ]
+        if others := len(profile.contestants) - len(shown):
+            handles.append(Line2D([], [], color=GRAY, label=f"{others} others"))
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=max(1, min(4, len(handles), int(46 / (longest + 6)))),
+            frameon=False,
+            handlelength=2.6,
+            columnspacing=1.2,
+            labelspacing=0.35,
+            borderpad=0.2,
+        )
+    return figure
