@@ -11,6 +11,7 @@ from lit_optim.command_line.translate import read_overrides
 from lit_optim.config.check import check_config
 from lit_optim.config.composing import as_hydra_override, compose_config, hydra_key
 from lit_optim.errors import UsageError
+from lit_optim.search.space import is_auto
 
 
 def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
@@ -26,6 +27,9 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     for override in swept:
         if not override.is_discrete_sweep():
             raise UsageError(f"{override.input_line}: write its values out, with commas between")
+    for override in overrides:
+        if is_auto(override):
+            raise UsageError(f"{override.input_line} is for a search; say an lr")
     fixed = [as_hydra_override(override) for override in overrides if override not in swept]
     for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):
         pairs = list(zip(swept, values, strict=True))

@@ -20,6 +20,7 @@ EXAMPLES = {
     "optimizer=adamw scheduler=cosine_warmup": "one run",
     "optimizer=sgd optimizer.lr=0.1 trainer=gpu": "any value of any choice",
     "-m optimizer=adamw,sgd scheduler=step,linear": "every combination",
+    "-m optimizer=adamw,sgd optimizer.lr=auto search.trials=12": "a search for the best lrs",
     "resume=runs/...": "resume an interrupted run",
     "train=false ckpt=runs/.../best.ckpt": "evaluate a checkpoint",
     "hf=args.yaml hf.warmup_steps=100": "the settings of a TrainingArguments",

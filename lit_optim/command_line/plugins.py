@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.composing import check_run_count, compose_config
+from lit_optim.config.direction import find_direction
 from lit_optim.config.hydra_keys import PLUGIN_KEY
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError, suggest
-from lit_optim.metric_names import Direction, infer_direction
-from lit_optim.signatures import read_attribute
 
 #: Our own launcher, which reads `n_jobs` itself.
 OWN = "processes"
@@ -89,8 +88,8 @@ def check_plugins(cfg: DictConfig, overrides: Sequence[Override]) -> None:
         for override in overrides:
             if is_search(override):
                 raise UsageError(
-                    f"{override.input_line} is for a search; write its values out, with commas "
-                    "between, or choose a sweeper that searches, such as hydra/sweeper=optuna"
+                    f"{override.input_line} is for a search; say search.trials=12 with it, or "
+                    "write its values out, with commas between"
                 )
         check_run_count(list(overrides))
     is_told = any(one.key_or_group == "hydra.sweeper.direction" for one in overrides)
@@ -99,17 +98,26 @@ def check_plugins(cfg: DictConfig, overrides: Sequence[Override]) -> None:
             f"hydra/sweeper={choices['hydra/sweeper']} must know whether a higher {cfg.monitor} is "
             "better; say mode=max or mode=min"
         )
-    target = OmegaConf.select(cfg, f"hydra.launcher.{TARGET}") or ""
-    if target.endswith(".SlurmLauncher") and not shutil.which("srun"):
-        raise UsageError(
-            f"hydra/launcher={choices['hydra/launcher']} finds no SLURM here: there is no srun; "
-            "hydra/launcher=submitit_local runs the jobs on this machine"
-        )
+    check_launcher(cfg)
     line = next((str(one.input_line) for one in overrides if one.key_or_group == "n_jobs"), None)
     if line is not None and not _takes_n_jobs(cfg):
         name = choices["hydra/launcher"]
         why = WITHOUT_LIMIT.get(name, "which has no such key")
         raise UsageError(f"{line} does nothing with hydra/launcher={name}, {why}")
+
+
+def check_launcher(cfg: DictConfig) -> None:
+    """Refuse a launcher that finds no cluster here.
+
+    Raises:
+        UsageError: naming it, and one that needs none.
+    """
+    target = OmegaConf.select(cfg, f"hydra.launcher.{TARGET}") or ""
+    if target.endswith(".SlurmLauncher") and not shutil.which("srun"):
+        raise UsageError(
+            f"hydra/launcher={cfg.hydra.runtime.choices['hydra/launcher']} finds no SLURM here: "
+            "there is no srun; hydra/launcher=submitit_local runs the jobs on this machine"
+        )
 
 
 def check_processes(cfg: DictConfig) -> None:
@@ -140,24 +148,6 @@ def is_search(override: Override) -> bool:
     if not override.is_sweep_override():
         return False
     return not override.is_discrete_sweep() or bool(getattr(override.value(), "tags", None))
-
-
-def find_direction(cfg: DictConfig) -> Direction | None:
-    """Whether the metric that judges a run is best when it is low, as far as is known before it.
-
-    It is typed, declared by the model's class, or inferred from the metric's name; None: a
-    torchmetrics class may decide it in the run.
-    """
-    target = str(cfg.model[TARGET])
-    try:
-        declared = read_attribute(target, "monitor")
-    except ValueError:  # computed by code
-        declared = None
-    name, direction = declared if isinstance(declared, tuple) else (declared or "val/loss", None)
-    monitor = cfg.monitor or name
-    if cfg.mode or (direction and monitor == name):
-        return cast(Direction, cfg.mode or direction)
-    return infer_direction(monitor)
 
 
 def _takes_n_jobs(cfg: DictConfig) -> bool:

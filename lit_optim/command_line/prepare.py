@@ -37,13 +37,19 @@ from lit_optim.command_line.plugins import (
     check_processes,
     plugin_lines,
 )
+from lit_optim.command_line.searching import (
+    SWEEPER,
+    check_not_searching,
+    check_searching,
+    check_single,
+    is_search,
+)
 from lit_optim.command_line.translate import Translation, check_sweep_directory, translate
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.check import check_config, to_plain, unusual_lr_warning
 from lit_optim.config.composing import as_hydra_override, compose_each_value
 from lit_optim.config.paths import quote
 from lit_optim.config.places import groups
-from lit_optim.config.reading import check_multirun
 from lit_optim.config.resume_settings import NONE
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
@@ -123,13 +129,18 @@ def compose_and_check(translation: Translation, is_multirun: bool) -> DictConfig
         UsageError: the first mistake.
     """
     overrides = translation.overrides
-    for override in overrides:
-        check_multirun(override, is_multirun)
+    if not is_multirun:
+        check_single(overrides)
     if is_multirun and is_one_of_several():
         raise UsageError("-m starts its runs itself: not under torchrun or as several tasks")
     check_plugin_keys(overrides)
     for number, cfg in enumerate(compose_each_value(overrides)):
         if is_multirun and number == 0:
+            if is_search(cfg):
+                check_searching(cfg, overrides)
+                check_effects(overrides, translation.typed, cfg, is_multirun)
+                return cfg
+            check_not_searching(cfg, overrides)
             check_plugins(cfg, overrides)
         if is_multirun:
             check_processes(cfg)
@@ -196,6 +207,8 @@ def hand_over(
         replaced = ("hydra.sweep.dir=", *(["++resume.from="] if run is not None else []))
         lines = [line for line in lines if not line.startswith(replaced)]
         lines += plugin_lines(cfg, translation.overrides)
+        if is_search(cfg):
+            lines.append(f"hydra/sweeper={SWEEPER}")
         lines.append(f"hydra.sweep.dir={quote(sweep_dir)}")
     elif run is not None:
         replaced = ("++resume.from=", "hydra.run.dir=")

@@ -111,7 +111,9 @@ def check_override(override: Override) -> None:
     key, known = override.key_or_group, groups()
     check_hydra_key(override)
     if override.is_sweep_override() and NOT_SWEPT.fullmatch(key):
-        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
+        as_list = key == "search.seeds" and override.is_discrete_sweep()
+        hint = f"; say {key}=[{str(override.input_line).partition('=')[2]}]" if as_list else ""
+        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept{hint}")
     if override.is_delete():
         if key in known:
             raise UsageError(f"{key} is required; choose one with {key}=...")

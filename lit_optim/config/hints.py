@@ -43,6 +43,10 @@ ALIASES = {
     "resume": "resumefrom resumefromcheckpoint continue",
     "n_jobs": "jobs njobs workers",
     "monitor": "metric metrics metricforbestmodel",
+    "search.trials": "trials ntrials numtrials maxtrials",
+    "search.sampler": "sampler",
+    "search.pruner": "pruner",
+    "search.space": "space searchspace",
     "hydra.run.dir": "outputdir outdir output savedir logdir rundir dir workdir",
 }
 KEY_BY_ALIAS = {alias: key for key, names in ALIASES.items() for alias in names.split()}
@@ -80,7 +84,7 @@ def suggest_other_group(key: str, keys: Sequence[str]) -> str:
     if not found and last in KEY_BY_ALIAS:
         meant = KEY_BY_ALIAS[last]
         group = meant.partition(".")[0]
-        exists = meant in keys or group in ("hydra", "trainer")
+        exists = meant in keys or group in ("hydra", "search", "trainer")
         found = [meant] if exists and meant != key else []
     return f"; did you mean {' or '.join(found[:MAX_SUGGESTIONS])}?" if found else ""
 

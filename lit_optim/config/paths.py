@@ -25,6 +25,7 @@ PATH_KEYS = (
     "branch_from",
     "hydra.run.dir",
     "hydra.sweep.dir",
+    "search.storage",
 )
 #: Names of keys that are places of files, in any group.
 OF_A_PLACE = re.compile(

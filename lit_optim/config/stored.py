@@ -15,7 +15,7 @@ from inspect import signature
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
 from lit_optim.config.composing import override_values
@@ -23,6 +23,7 @@ from lit_optim.config.paths import OF_A_PLACE
 from lit_optim.config.places import OPTION, groups
 from lit_optim.config.reading import parse_overrides
 from lit_optim.config.settings import Settings
+from lit_optim.config.sweep_settings import SWEEP_SETTINGS
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError
 
@@ -36,6 +37,12 @@ REFERENCE = re.compile(r"\$\{(\w+)(\.[\w-]+)*\}", re.ASCII)
 PLAIN = re.compile(r"\w[\w .,=+:-]*", re.ASCII)
 NAME = re.compile(r"(\w[\w .,=+-]*)?", re.ASCII)
 WORDS = re.compile(r"[\w./-]+", re.ASCII)  # of a metric: val/loss
+
+#: Of a search: where its studies are kept, and what it searches, for all and for one optimizer.
+STORAGE, SPACE = "search.storage", "search.space"
+BY_OPTIMIZER = re.compile(r"^by_optimizer\.[^.]+")
+#: What no search decides.
+NOT_SEARCHED = (*LEFT_OUT, *SWEEP_SETTINGS, "hydra")
 
 #: A key within a mapping of those groups.
 INNER_KEY = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
@@ -114,33 +121,86 @@ def stored_overrides(
 
 def _objection(override: Override, multirun: bool) -> str | None:
     """Why a file may not make an override; None if it may."""
-    key, offered = override.key_or_group, groups()
-    root, last = key.split(".")[0], key.rpartition(".")[2]
-    known = {*offered, *signature(Settings).parameters}
-    if override.package is not None or not KEY.fullmatch(key) or root not in known:
+    key = override.key_or_group
+    if override.package is not None or not _is_known(key):
         return f"{key} is no key of a run"
     if override.is_delete():
         return None
-    if override.is_sweep_override():
-        if not multirun:
-            return "several values"
-        if not override.is_discrete_sweep():
-            return "values to search for"
-        override_values(override)  # refuses too many
-        parse = OverridesParser.create().parse_override
-        try:  # in quotes: without them it may be another value
-            lines = [f"x={value}" for value in override.sweep_string_iterator()]
-            values: list[Any] = [parse(line).value() for line in lines]
-        except (HydraException, RecursionError):
-            return "values that cannot be read one by one"
-    else:
-        values = [override.value()]
+    if override.is_sweep_override() and not multirun:
+        return "several values"
+    try:
+        values = _values(override)
+    except (HydraException, RecursionError):
+        return "values that cannot be read one by one"
+    if key == STORAGE and any(value is not None for value in values):
+        return "a place to keep studies in"
+    for value in values:
+        for inner, part in _searched(key, value):
+            if not _is_known(inner) or inner.split(".")[0] in NOT_SEARCHED:
+                return f"{inner} is nothing to search for"
+            if (why_not := _objection_to_values(inner, [part])) is not None:
+                return why_not
+    return _objection_to_values(key, values)
+
+
+def _is_known(key: str) -> bool:
+    root = key.split(".")[0]
+    return bool(KEY.fullmatch(key)) and (root in groups() or root in _settings())
+
+
+def _settings() -> Collection[str]:
+    return signature(Settings).parameters
+
+
+def _values(override: Override) -> list[Any]:
+    """The value of an override, or all between which a sweep or a search chooses.
+
+    Raises:
+        UsageError: there are too many.
+        HydraException: they cannot be read one by one.
+        RecursionError: the same.
+    """
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [value.start, value.end]
+    if not override.is_sweep_override():
+        return [value]
+    override_values(override)  # refuses too many
+    parse = OverridesParser.create().parse_override  # in quotes: without them another value
+    lines = [f"x={text}" for text in override.sweep_string_iterator()]
+    return [parse(line).value() for line in lines]
+
+
+def _searched(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The keys that `search.space` searches, each with every value that it may get."""
+    if key != SPACE and not key.startswith(f"{SPACE}."):
+        return
+    if isinstance(value, Mapping) and not {"choice", "interval"} & set(value):
+        for inner, content in value.items():
+            yield from _searched(f"{key}.{inner}", content)
+        return
+    path = BY_OPTIMIZER.sub("optimizer", key.removeprefix(f"{SPACE}."))
+    if isinstance(value, Mapping):
+        for contents in value.values():
+            yield from ((path, one) for one in (contents if isinstance(contents, list) else []))
+    elif isinstance(value, str) and value:  # as it could be typed
+        (override,) = parse_overrides([f"{path}={value}"])
+        yield from ((path, one) for one in _values(override))
+    elif value is not None:
+        yield path, value
+
+
+def _objection_to_values(key: str, values: Sequence[Any]) -> str | None:
+    """Why a file may not give a key any of these values; None if it may."""
+    offered = groups()
+    root, last = key.split(".")[0], key.rpartition(".")[2]
     if key in offered:
         names = offered[key]
         there = all(isinstance(value, str) and value in names for value in values)
         return None if there else f"no choice of {key} (one of your own wants {OPTION})"
     if key == "ckpt" and any(value not in (None, "best") for value in values):
         return "a file to load"
+    known = {*offered, *_settings()}
     for inner, part in (pair for value in values for pair in _parts(last, value)):
         if (why_not := _objection_to_value(root, inner, part, known)) is not None:
             return why_not

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 #: So many trials of one key are better spread evenly than learnt from.
 FEW_TRIALS = 12
@@ -34,10 +34,12 @@ class Choice:
     """A few values without an order.
 
     Args:
-        values: different ones, at least one.
+        values: different ones, at least two; of a list or a mapping its text.
+        texts: the same as they stand behind `key=` in an override; empty: plain numbers or words.
     """
 
     values: tuple[Scalar, ...]
+    texts: tuple[str, ...] = ()
 
 
 Space: TypeAlias = Mapping[str, "Span | Choice"]
@@ -78,9 +80,9 @@ class Settings:
         seed: of the samplers.
     """
 
-    trials: int
-    timeout: float | None = None
-    seeds: tuple[int, ...] = (0,)
+    trials: Annotated[int, "in [1, 10000]"]
+    timeout: Annotated[float, "> 0"] | None = None
+    seeds: tuple[Annotated[int, "in [0, 4294967295]"], ...] = (0,)
     sampler: Literal["auto", "grid", "qmc", "tpe", "gp", "random"] = "auto"
     pruner: Literal["none", "median", "percentile", "hyperband"] = "none"
     metric: str = "val/loss"

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args, get_type_hints
+from dataclasses import fields
+from typing import Any, get_type_hints
 
 from omegaconf import DictConfig
 
 from lit_optim.config.check import to_plain
-from lit_optim.config.places import groups, mapping_of
+from lit_optim.config.direction import find_direction, find_metric
+from lit_optim.config.places import conf_dir, mapping_of
 from lit_optim.errors import UsageError, show, suggest
-from lit_optim.metric_names import infer_direction
+from lit_optim.hyperparameters import accepts, describe
+from lit_optim.metric_names import Direction, infer_direction
 from lit_optim.search.data import Settings
+
+GROUP = "search"
+
+
+def default_settings() -> dict[str, Any]:
+    """The settings of `search=default`."""
+    return mapping_of(conf_dir() / GROUP / "default.yaml")
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """All settings of `search` as a configuration has them, with the defaults; unchecked."""
-    said = cfg.get("search") or {}
-    defaults = mapping_of(groups()["search"]["default"])
-    given: dict[str, Any] = to_plain(DictConfig({"search": said}))["search"]
-    return defaults | given
+    """All settings of `search` in a configuration, the defaults too; only their keys are checked.
+
+    Raises:
+        UsageError: there is no such setting.
+    """
+    given: Any = to_plain(DictConfig({GROUP: cfg.get(GROUP) or {}}, parent=None))[GROUP]
+    if not isinstance(given, Mapping):
+        raise UsageError(f"search must be one of its choices by name, got {show(given)}")
+    defaults = default_settings()
+    for key in given:
+        if key not in defaults:
+            known = [f"{GROUP}.{name}" for name in defaults]
+            near = suggest(f"{GROUP}.{key}", known) or f"; it has {', '.join(defaults)}"
+            raise UsageError(f"unknown key {GROUP}.{key}{near}")
+    return defaults | dict(given)
 
 
 def read_settings(cfg: DictConfig) -> Settings:
@@ -32,29 +52,35 @@ def read_settings(cfg: DictConfig) -> Settings:
         UsageError: naming the key, what was given and what is allowed.
     """
     said = settings_of(cfg)
-    for key in said:
-        if key not in mapping_of(groups()["search"]["default"]):
-            raise UsageError(f"unknown key search.{key}{suggest(key, said)}")
-    hints = get_type_hints(Settings)
-    for key in ("sampler", "pruner", "at"):
-        if said[key] not in get_args(hints[key]):
-            allowed = ", ".join(get_args(hints[key]))
-            raise UsageError(f"search.{key} must be one of {allowed}, got {show(said[key])}")
-    metric = said["metric"] or cfg.monitor or "val/loss"
-    return Settings(
-        trials=said["trials"],
-        timeout=said["timeout"],
-        seeds=tuple(said["seeds"]),
-        sampler=said["sampler"],
-        pruner=said["pruner"],
-        metric=metric,
-        mode=cfg.mode or infer_direction(metric) or "min",
-        at=said["at"],
-        storage=said["storage"],
-        seed=cfg.seed,
-    )
+    hints = get_type_hints(Settings, include_extras=True)
+    names = [one.name for one in fields(Settings) if one.name in said]
+    for key in names:
+        hint = str | None if key == "metric" else hints[key]
+        if said[key] == "" or not accepts(said[key], hint):
+            more = " of whole numbers in [0, 4294967295]" if key == "seeds" else ""
+            raise UsageError(f"search.{key} must be {describe(hint)}{more}, got {show(said[key])}")
+    seeds = said["seeds"]
+    if not seeds or len(set(seeds)) < len(seeds):
+        why = "has a seed twice" if seeds else "must have a seed"
+        raise UsageError(f"search.seeds {why}, got {show(seeds)}")
+    if seeds == default_settings()["seeds"]:
+        seeds = [cfg.seed]
+    metric, mode = _judge(cfg, said["metric"])
+    given = {key: said[key] for key in names}
+    return Settings(**given | {"seeds": tuple(seeds), "metric": metric}, mode=mode, seed=cfg.seed)
 
 
-def space_of(cfg: DictConfig) -> Mapping[str, Any]:
-    """The space that files say, as they say it."""
-    return settings_of(cfg)["space"] or {}
+def _judge(cfg: DictConfig, given: str | None) -> tuple[str, Direction]:
+    """The metric by which runs are judged, and whether a low one is best.
+
+    Raises:
+        UsageError: the direction is not known before the runs.
+    """
+    usual = find_metric(cfg)
+    metric = given or usual
+    mode = find_direction(cfg) if metric == usual else (infer_direction(metric) or cfg.mode)
+    if mode is None:
+        raise UsageError(
+            f"a search must know whether a higher {metric} is better; say mode=max or mode=min"
+        )
+    return metric, mode

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString
+from hydra.errors import HydraException
 
+from lit_optim.config.paths import quote
+from lit_optim.config.places import groups
 from lit_optim.config.reading import parse_overrides
-from lit_optim.errors import UsageError, show
+from lit_optim.errors import UsageError, show, suggest
 from lit_optim.search.data import Choice, Scalar, Space, Span
 
-#: Stands for the range that the optimizer's class declares.
+LR = "optimizer.lr"
+#: Stands for the range of lrs that the optimizer's class declares.
 AUTO = "auto"
 FORMS = "auto, {interval: [low, high]} or {choice: [a, b]}"
+#: What stands beside `interval` in a file.
+FLAGS = ("log", "int")
 LOG = "log"
 
 
@@ -25,7 +31,12 @@ def is_searched(override: Override) -> bool:
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return not value.simple_form or bool(value.tags)
-    return isinstance(value, IntervalSweep) or value == AUTO
+    return isinstance(value, IntervalSweep) or is_auto(override)
+
+
+def is_auto(override: Override) -> bool:
+    """Whether the lr is to be searched in its usual range; other keys may have a value `auto`."""
+    return override.key_or_group == LR and override.value() == AUTO
 
 
 def read_typed(override: Override) -> Span | Choice | None:
@@ -34,11 +45,15 @@ def read_typed(override: Override) -> Span | Choice | None:
     Raises:
         UsageError: it is no range or choice.
     """
-    line, value = str(override.input_line), override.value()
+    line, value = str(override.input_line).lstrip("+"), override.value()
     if isinstance(value, IntervalSweep):
+        if override.key_or_group in groups():
+            raise UsageError(f"{line}: a choice has a name; say choice(a,b)")
         return make_span(line, value.start, value.end, value.tags)
     if isinstance(value, ChoiceSweep):
-        return make_choice(line, value.list, value.tags)
+        for tag in value.tags:
+            raise UsageError(f"{line}: unknown tag {tag}; a choice takes none")
+        return make_choice(line, value.list, list(override.sweep_string_iterator()))
     return None
 
 
@@ -54,10 +69,13 @@ def make_span(line: str, low: Any, high: Any, tags: set[str]) -> Span:
     Raises:
         UsageError: there is nothing between its ends, or it has another tag.
     """
-    _check_tags(line, tags)
+    for tag in sorted(tags - {LOG}):
+        raise UsageError(f"{line}: unknown tag {tag}; an interval takes {LOG}")
     if not all(isinstance(end, int | float) and math.isfinite(end) for end in (low, high)):
         raise UsageError(f"{line}: both ends must be finite numbers")
-    if low >= high:
+    if low == high:
+        raise UsageError(f"{line}: both ends are {low:g}, so there is nothing to search")
+    if low > high:
         raise UsageError(f"{line}: the first end must be below the second")
     if LOG in tags and low <= 0:
         raise UsageError(f"{line}: on a log scale both ends must be > 0")
@@ -65,47 +83,59 @@ def make_span(line: str, low: Any, high: Any, tags: set[str]) -> Span:
     return Span(low, high, is_log=LOG in tags, is_whole=is_whole)
 
 
-def make_choice(line: str, values: list[Any], tags: set[str] | None = None) -> Choice:
+def make_choice(line: str, values: Sequence[Any], texts: Sequence[str]) -> Choice:
     """A choice, checked.
 
+    Args:
+        line: where it is said, for messages.
+        values: to choose from.
+        texts: the same as they stand behind `key=`.
+
     Raises:
-        UsageError: nothing to choose from, a value twice, or a tag.
+        UsageError: nothing to choose from, or a value twice.
     """
-    _check_tags(line, tags or set(), known=())
-    plain = [_plain(value) for value in values]
-    if len(plain) < 2:
+    if len(values) < 2:
         raise UsageError(f"{line}: a choice needs two values or more")
+    plain = [_plain(value, text) for value, text in zip(values, texts, strict=True)]
     for place, value in enumerate(plain):
-        if value in plain[:place]:
+        if value in plain[:place]:  # 1, 1.0 and true are one value, for a storage too
             raise UsageError(f"{line}: has {show(value)} twice")
-    return Choice(tuple(plain))
+    return Choice(tuple(plain), tuple(texts))
 
 
-def _check_tags(line: str, tags: set[str], known: tuple[str, ...] = (LOG,)) -> None:
-    for tag in sorted(tags):
-        if tag not in known:
-            takes = f"; it takes {', '.join(known)}" if known else ""
-            raise UsageError(f"{line}: unknown tag {tag}{takes}")
-
-
-def _plain(value: Any) -> Scalar:
-    """A value that a storage can hold: of a list or mapping the text."""
+def _plain(value: Any, text: str) -> Scalar:
+    """A value that a storage can hold: of a list or a mapping its text."""
+    if isinstance(value, QuotedString):
+        return value.text
     if isinstance(value, bool | int | float | str) or value is None:
         return value
-    return value_text(value)
+    return text
 
 
-def value_text(value: Any) -> str:
-    """A value as it stands behind `key=` in an override."""
+def choice_text(key: str, one: Choice, value: Scalar) -> str:
+    """A value of a choice as it stands behind `key=` in an override."""
+    place = one.values.index(value)
+    return one.texts[place] if one.texts else value_text(key, value)
+
+
+def value_text(key: str, value: Any) -> str:
+    """A value as it stands behind `key=` in an override, in quotes where it needs them."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(map(value_text, value)) + "]"
+        return "[" + ",".join(value_text(key, one) for one in value) + "]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{value_text(one)}" for key, one in value.items()) + "}"
-    return str(value)
+        inner = (f"{name}:{value_text(key, one)}" for name, one in value.items())
+        return "{" + ",".join(inner) + "}"
+    if not isinstance(value, str):
+        return repr(value)
+    try:
+        (read,) = parse_overrides([f"{key}={value}"])
+        return value if read.value() == value else quote(value)
+    except (UsageError, HydraException):
+        return quote(value)
 
 
 def read_listed(path: str, key: str, said: Any) -> Span | Choice | None:
@@ -121,37 +151,68 @@ def read_listed(path: str, key: str, said: Any) -> Span | Choice | None:
         UsageError: it is none of these.
     """
     if isinstance(said, str):
+        if said == AUTO and key != LR:
+            raise UsageError(f"{path}: {AUTO} is for {LR}; of another key say its interval")
         (override,) = parse_overrides([f"{key}={said}"])
         if is_searched(override):
             return read_typed(override)
-    if isinstance(said, Mapping) and isinstance(said.get("choice"), list) and len(said) == 1:
-        return make_choice(path, said["choice"])
-    if isinstance(said, Mapping) and set(said) <= {"interval", "log", "int"}:
-        ends = said.get("interval")
-        if isinstance(ends, list) and len(ends) == 2:
-            kind = int if said.get("int") else float
-            try:
-                low, high = map(kind, ends)
-            except (TypeError, ValueError, OverflowError):
-                raise UsageError(f"{path}: both ends must be finite numbers") from None
-            return make_span(path, low, high, {LOG} if said.get("log") else set())
+    elif isinstance(said, Mapping) and "choice" in said:
+        values = said["choice"]
+        if set(said) == {"choice"} and isinstance(values, list):
+            _check_names(path, key, values)
+            return make_choice(path, values, [value_text(key, value) for value in values])
+    elif isinstance(said, Mapping) and set(said) <= {"interval", *FLAGS}:
+        ends, flags = said.get("interval"), [said.get(flag, False) for flag in FLAGS]
+        if isinstance(ends, list) and len(ends) == 2 and all(isinstance(x, bool) for x in flags):
+            return _read_interval(path, key, ends, *flags)
     raise UsageError(f"{path} must be {FORMS}, got {show(said)}")
 
 
-def flatten_space(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says about each key; keys may be nested or dotted."""
+def _check_names(path: str, key: str, values: list[Any]) -> None:
+    known = groups().get(key)
+    for value in values:
+        if known is not None and value not in known:
+            near = suggest(str(value), known) or f"; it is one of {', '.join(known)}"
+            raise UsageError(f"{path}: unknown {key} {show(value)}{near}")
+
+
+def _read_interval(path: str, key: str, ends: list[Any], is_log: bool, is_whole: bool) -> Span:
+    if key in groups():
+        raise UsageError(f"{path}: a choice has a name; say choice: [a, b]")
+    for end in ends:
+        if not isinstance(end, int | float) or isinstance(end, bool) or not math.isfinite(end):
+            raise UsageError(f"{path}: both ends must be finite numbers, got {show(end)}")
+        if is_whole and end != int(end):
+            raise UsageError(f"{path}: with int both ends must be whole numbers, got {show(end)}")
+    low, high = map(int if is_whole else float, ends)
+    return make_span(path, low, high, {LOG} if is_log else set())
+
+
+def flatten_space(said: Any, path: str = "search.space") -> dict[str, Any]:
+    """What a file says about each key; keys may be nested or dotted.
+
+    Raises:
+        UsageError: it is no mapping.
+    """
+    if not isinstance(said, Mapping):
+        raise UsageError(f"{path} must be a mapping of keys to {FORMS}, got {show(said)}")
     found: dict[str, Any] = {}
     for key, value in said.items():
-        if isinstance(value, Mapping) and not {"interval", "choice"} & set(value):
-            found |= {f"{key}.{name}": one for name, one in flatten_space(value).items()}
-        else:
+        if isinstance(value, Mapping) and value and not {"interval", "choice"} & set(value):
+            inner = flatten_space(value, f"{path}.{key}")
+            found |= {f"{key}.{name}": one for name, one in inner.items()}
+        elif value is not None:  # null takes back what a file says
             found[str(key)] = value
     return found
 
 
-def edges(space: Space) -> dict[str, tuple[Any, ...]]:
-    """The values of each key at which a configuration is checked: both ends, every choice."""
-    return {
-        key: one.values if isinstance(one, Choice) else (one.low, one.high)
-        for key, one in space.items()
-    }
+def edge_lines(space: Space) -> list[str]:
+    """Overrides with the values at which a configuration is checked: both ends, every choice."""
+    return [f"{key}={','.join(edge_texts(key, one))}" for key, one in space.items()]
+
+
+def edge_texts(key: str, one: Span | Choice) -> list[str]:
+    """The ends of a range, or all values of a choice, as they stand behind `key=`."""
+    if isinstance(one, Span):
+        return [repr(one.low), repr(one.high)]
+    return [choice_text(key, one, value) for value in one.values]

@@ -5,33 +5,52 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from lit_optim.config.composing import as_hydra_override, compose_config, hydra_key
+from lit_optim.config.composing import (
+    MOST_RUNS,
+    as_hydra_override,
+    compose_config,
+    hydra_key,
+    override_values,
+)
+from lit_optim.config.places import groups, own_conf_dir
 from lit_optim.config.reading import parse_overrides
-from lit_optim.config.targets import TARGET
-from lit_optim.errors import UsageError
-from lit_optim.search.data import Search, Space, Span, Study, Trial
-from lit_optim.search.settings import read_settings, space_of
+from lit_optim.config.sweep_settings import OF_THE_SWEEP
+from lit_optim.config.targets import TARGET, class_name
+from lit_optim.errors import UsageError, show, suggest
+from lit_optim.hyperparameters import accepts
+from lit_optim.search.data import Choice, Search, Settings, Space, Span, Study, Trial
+from lit_optim.search.settings import GROUP, read_settings, settings_of
 from lit_optim.search.space import (
     AUTO,
+    LR,
+    choice_text,
     flatten_space,
     is_searched,
     read_listed,
     read_typed,
     value_text,
 )
-from lit_optim.signatures import read_attribute
+from lit_optim.signatures import read_attribute, read_signature
 from lit_optim.sweeps.names import name_jobs
 
-BY_OPTIMIZER = "by_optimizer"
-LR = "optimizer.lr"
-#: What concerns the search or its start as a whole, not its runs.
-OF_THE_SEARCH = re.compile(r"(search|tournament|n_jobs|resume|hydra)([./].*)?")
+SPACE, BY_OPTIMIZER = "search.space", "by_optimizer"
+#: Lines that are of a start of the search.
+OF_A_START = re.compile(r"(hydra|resume)\b")
+#: Lines that are of the search as a whole, not of its runs.
+OF_THE_WHOLE = re.compile(rf"{OF_THE_SWEEP}|{OF_A_START.pattern}")
+#: Keys that no sampler decides: they are of the whole, or of what is done with a run.
+NOT_SEARCHED = re.compile(
+    rf"({OF_THE_WHOLE.pattern}|(allow|branch_from|ckpt|monitor|mode|test|threads|train)$).*"
+)
+SEED = "seed"
 
 
 def plan_search(lines: Sequence[str]) -> Search:
@@ -43,44 +62,98 @@ def plan_search(lines: Sequence[str]) -> Search:
     Raises:
         UsageError: the first thing that is wrong, in one line.
     """
+    plain = [line.lstrip("+") for line in lines]
+    kept = tuple(line for line in plain if not OF_A_START.match(line.lstrip("~")))
+    return _plan(kept, own_conf_dir())
+
+
+@lru_cache(maxsize=8)  # the front and the sweeper ask for the same, in one process
+def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
     overrides = parse_overrides([*lines])
-    of_search = [one for one in overrides if OF_THE_SEARCH.fullmatch(one.key_or_group)]
-    of_runs = [one for one in overrides if one not in of_search]
-    shared = [as_hydra_override(one) for one in of_search if one.key_or_group.startswith("search")]
+    of_runs = [one for one in overrides if not OF_THE_WHOLE.match(one.key_or_group)]
+    shared = [as_hydra_override(one) for one in overrides if _is_of_group(one)]
     typed = [one for one in of_runs if is_searched(one)]
     rest = [one for one in of_runs if one not in typed]
     swept = [one for one in rest if one.is_sweep_override()]
+    for one in [*typed, *swept]:
+        _check_swept(one)
+    _check_twice(typed, rest)
     combinations = [*_combinations(rest)]
     names = name_jobs(combinations, line=[str(one.input_line) for one in of_runs])
-    studies, settings = [], None
+    studies: list[Study] = []
+    settings: Settings | None = None
     for name, fixed in zip(names, combinations, strict=True):
         cfg = _compose([*fixed, *shared])
-        settings = settings or read_settings(cfg)
+        own_settings = read_settings(cfg)
+        if settings is None:
+            settings = own_settings
+            _check_count(settings, len(combinations))
+            _check_by_optimizer(cfg, typed)
+        _check_judge(own_settings, settings)
         label = {
             one.key_or_group: line.partition("=")[2]
             for one, line in zip(rest, fixed, strict=True)
             if one in swept
         }
-        studies.append(Study(name if swept else "", fixed, find_space(cfg, typed, rest), label))
+        _check_auto(rest, cfg)
+        space = find_space(cfg, typed, rest)
+        _check_space(space, name if swept else "")
+        studies.append(Study(name if swept else "", fixed, space, label))
     assert settings is not None
-    return Search(tuple(lines), tuple(studies), settings)
+    _check_typed([one for one in overrides if _is_of_group(one)], rest, studies)
+    return Search(lines, tuple(studies), settings)
 
 
 def job_lines(trial: Trial, seed: int) -> list[str]:
     """The overrides of one run of a trial."""
-    values = [f"++{key}={value_text(value)}" for key, value in trial.values.items()]
-    return [*trial.study.fixed, *values, f"++seed={seed}"]
+    texts = [_line(trial.study.space, key, value) for key, value in trial.values.items()]
+    fixed = [line for line in trial.study.fixed if line.lstrip("+").partition("=")[0] != SEED]
+    return [*fixed, *texts, f"++{SEED}={seed}"]
+
+
+def _line(space: Space, key: str, value: Any) -> str:
+    one = space.get(key)
+    text = choice_text(key, one, value) if isinstance(one, Choice) else value_text(key, value)
+    return f"{'' if key in groups() else '++'}{key}={text}"
+
+
+def _is_of_group(override: Override) -> bool:
+    return override.key_or_group.partition(".")[0] == GROUP
+
+
+def _check_swept(override: Override) -> None:
+    line, key = str(override.input_line), override.key_or_group
+    if key == SEED:
+        values = line.partition("=")[2] if not is_searched(override) else "0,1,2"
+        raise UsageError(
+            f"{line}: the seeds of a trial are one setting; say search.seeds=[{values}]"
+        )
+    if NOT_SEARCHED.fullmatch(key):
+        raise UsageError(f"{line}: {key} is the same in all runs of a search")
+
+
+def _check_twice(typed: Sequence[Override], rest: Sequence[Override]) -> None:
+    keys: dict[str, str] = {}
+    for one in [*rest, *typed]:
+        if one.key_or_group in keys and one in typed:
+            first = keys[one.key_or_group]
+            raise UsageError(f"{first} and {one.input_line} contradict each other")
+        keys[one.key_or_group] = str(one.input_line)
 
 
 def _combinations(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
-    """The overrides with one value a key, for each combination of values."""
+    """The overrides with one value a key, for each combination of values.
+
+    Raises:
+        UsageError: too many.
+    """
     lines = [
         [f"{hydra_key(one)}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
+        if one.is_sweep_override() and override_values(one)
         else [as_hydra_override(one)]
         for one in overrides
     ]
-    yield from itertools.product(*lines)
+    return itertools.islice(itertools.product(*lines), MOST_RUNS + 1)
 
 
 def _compose(lines: Sequence[str]) -> DictConfig:
@@ -99,32 +172,166 @@ def find_space(cfg: DictConfig, typed: Sequence[Override], rest: Sequence[Overri
         cfg: of the study, without what is searched.
         typed: what is searched.
         rest: what is not.
+
+    Raises:
+        UsageError: nothing is, or in a way that is impossible.
     """
-    said: dict[str, Any] = dict(space_of(cfg))
-    by_optimizer = said.pop(BY_OPTIMIZER, None) or {}
-    of_own = by_optimizer.get(cfg.hydra.runtime.choices["optimizer"]) or {}
-    listed = flatten_space(said) | {
-        f"optimizer.{key}": one for key, one in flatten_space(of_own).items()
-    }
+    name = str(cfg.hydra.runtime.choices["optimizer"])
+    said, by_optimizer = split_space(cfg)
+    listed = flatten_space(said)
+    of_own = flatten_space(by_optimizer.get(name) or {}, f"{SPACE}.{BY_OPTIMIZER}.{name}")
+    listed |= {f"optimizer.{key}": one for key, one in of_own.items()}
     taken = {one.key_or_group for one in [*typed, *rest]}
     found: dict[str, Any] = {one.key_or_group: read_typed(one) for one in typed}
-    found |= {
-        key: read_listed(f"search.space.{key}", key, one)
-        for key, one in listed.items()
-        if key not in taken
-    }
-    return {key: find_range(key, cfg) if one is None else one for key, one in found.items()}
+    for key, one in listed.items():
+        if NOT_SEARCHED.fullmatch(key) or key == SEED:
+            raise UsageError(f"{SPACE}: {key} is the same in all runs of a search")
+        if key not in taken:
+            found[key] = read_listed(f"{SPACE}.{key}", key, one)
+    return {key: find_range(cfg, found) if one is None else one for key, one in found.items()}
 
 
-def find_range(key: str, cfg: DictConfig) -> Span:
-    """The range that the optimizer's class declares for `KEY=auto`.
+def split_space(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The space that files say: of all studies, and of those of each optimizer.
+
+    Raises:
+        UsageError: it is no mapping.
+    """
+    parts: list[dict[str, Any]] = []
+    said = settings_of(cfg)["space"]
+    for path in (SPACE, f"{SPACE}.{BY_OPTIMIZER}"):
+        said = {} if said is None else said
+        if not isinstance(said, dict):
+            raise UsageError(f"{path} must be a mapping of keys, got {show(said)}")
+        parts.append(said)
+        said = said.get(BY_OPTIMIZER)
+    return {key: one for key, one in parts[0].items() if key != BY_OPTIMIZER}, parts[1]
+
+
+def find_range(cfg: DictConfig, space: Space) -> Span:
+    """The range of lrs that the optimizer's class declares, for `optimizer.lr=auto`.
+
+    Args:
+        cfg: of the study.
+        space: what else is searched.
 
     Raises:
         UsageError: it declares none.
     """
-    target = cfg.optimizer[TARGET]
-    ends = read_attribute(target, "lr_range") if key == LR else None
+    line = f"{LR}={AUTO}"
+    if "optimizer" in space:
+        raise UsageError(
+            f"{line}: each optimizer has a range of its own; a study for each is "
+            "optimizer=a,b, without choice()"
+        )
+    ends = read_attribute(cfg.optimizer[TARGET], "lr_range")
     if ends is None:
-        raise UsageError(f"{key}={AUTO}: {target} declares no range; say interval(low, high)")
+        name = class_name(cfg.optimizer)
+        raise UsageError(
+            f"{line}: {name} declares no lr_range; say {LR}=tag(log,interval(1e-4,1e-1))"
+        )
     low, high = ends
     return Span(float(low), float(high), is_log=True)
+
+
+def _check_count(settings: Settings, studies: int) -> None:
+    """Refuse a search of too many runs.
+
+    Raises:
+        UsageError: with their number.
+    """
+    trials, seeds = settings.trials, len(settings.seeds)
+    runs = studies * trials * seeds
+    if runs > MOST_RUNS:
+        raise UsageError(
+            f"this search asks for {runs:,} runs (studies: {studies:,}, trials: {trials:,}, "
+            f"seeds: {seeds:,}), and {MOST_RUNS:,} is the most"
+        )
+
+
+def _check_judge(one: Settings, first: Settings) -> None:
+    """Refuse studies that are judged differently.
+
+    Raises:
+        UsageError: naming both metrics.
+    """
+    if (one.metric, one.mode) != (first.metric, first.mode):
+        raise UsageError(
+            f"the studies are judged by {first.metric} ({first.mode}) and {one.metric} "
+            f"({one.mode}); say which by search.metric=..."
+        )
+
+
+def _check_space(space: Space, study: str) -> None:
+    """Refuse a study that searches nothing.
+
+    Raises:
+        UsageError: it does.
+    """
+    if not space:
+        where = f" of {study}" if study else ""
+        raise UsageError(
+            f"search.trials: nothing{where} is searched; say {LR}={AUTO}, KEY=interval(low,high) "
+            "or KEY=choice(a,b)"
+        )
+
+
+def _check_by_optimizer(cfg: DictConfig, typed: Sequence[Override]) -> None:
+    """Refuse a space for an optimizer that does not exist, or where the sampler chooses it.
+
+    Raises:
+        UsageError: naming it.
+    """
+    said, known = split_space(cfg)[1], groups()["optimizer"]
+    for name in said:
+        if name not in known:
+            near = suggest(str(name), known)
+            raise UsageError(f"{SPACE}.{BY_OPTIMIZER}: unknown optimizer {name}{near}")
+    if said and any(one.key_or_group == "optimizer" for one in typed):
+        raise UsageError(
+            f"{SPACE}.{BY_OPTIMIZER} with optimizer=choice(...): the space is the same in all "
+            "trials of a study; optimizer=a,b makes a study for each"
+        )
+
+
+def _check_typed(
+    overrides: Sequence[Override], rest: Sequence[Override], studies: Sequence[Study]
+) -> None:
+    """Refuse a typed space that nothing would come of: its key is typed, or in no study.
+
+    Raises:
+        UsageError: naming both.
+    """
+    fixed = {one.key_or_group: str(one.input_line) for one in rest}
+    found = {key for study in studies for key in study.space}
+    for one in overrides:
+        key = one.key_or_group
+        if one.is_delete() or not (key == SPACE or key.startswith(f"{SPACE}.")):
+            continue
+        value = one.value()
+        below = key.removeprefix(SPACE).removeprefix(".")
+        keys = flatten_space({below: value} if below else value)
+        for name in keys:
+            plain = re.sub(rf"^{BY_OPTIMIZER}\.[^.]+", "optimizer", name)
+            if plain in fixed:
+                raise UsageError(f"{fixed[plain]} and {one.input_line} contradict each other")
+            if plain not in found:
+                raise UsageError(f"{one.input_line} does nothing: no study has that optimizer")
+
+
+def _check_auto(rest: Sequence[Override], cfg: DictConfig) -> None:
+    """Refuse `auto` for a key that neither has such a value nor a range.
+
+    Raises:
+        UsageError: naming it.
+    """
+    signature = read_signature(cfg.optimizer[TARGET])
+    for one in rest:
+        group, _, name = one.key_or_group.partition(".")
+        if group != "optimizer" or one.is_delete() or one.value() != AUTO or signature is None:
+            continue
+        parameter = signature.parameters.get(name)
+        if parameter is not None and not accepts(AUTO, parameter.annotation):
+            raise UsageError(
+                f"{one.input_line}: {AUTO} is for {LR}; of another key say its interval"
+            )

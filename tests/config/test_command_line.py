@@ -221,7 +221,10 @@ def test_a_mistake_is_answered_in_one_line(argument):
             ["-m", "seed=range(0,1000)", "optimizer.lr=range(1,1000)"],
             "-m asks for 999,000 runs, and 10,000 is the most",
         ),
-        (["-m", "optimizer.lr=interval(0,1)"], "is for a search; write its values out"),
+        (
+            ["-m", "optimizer.lr=interval(0,1)"],
+            "is for a search; say search.trials=12 with it, or write its",
+        ),
         (["-m", "hydra.run.dir=a,b"], "hydra.run.dir=a,b is not of a single run"),
         (["-m", "n_jobs=1,2"], "n_jobs=1,2 is not of a single run"),
         (

@@ -10,6 +10,7 @@ from lit_optim.config.composing import compose_config
 from lit_optim.config.hints import ALIASES, KEY_BY_ALIAS, dotted_keys, suggest_other_group
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
+from lit_optim.search.settings import default_settings
 
 #: What people try, and what they mean.
 TRIED = {
@@ -77,7 +78,7 @@ def test_any_key_is_found_by_its_last_part(key):
 
 
 def test_the_aliases_lead_to_keys_that_there_are():
-    more = {"hydra.run.dir", "trainer.max_time"}
+    more = {"hydra.run.dir", "trainer.max_time", *(f"search.{key}" for key in default_settings())}
     assert set(ALIASES) <= {*KEYS, *groups(), *more}
     assert not {alias for alias in KEY_BY_ALIAS if alias in PLAIN} - {"resume"}
 

@@ -13,6 +13,7 @@ from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config import places
 from lit_optim.config.composing import compose_config
 from lit_optim.config.places import conf_dir, groups, use_conf_dir
+from lit_optim.config.sweep_settings import SWEEP_GROUPS
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.reports.lr_plan import plan_lr
@@ -62,8 +63,10 @@ def test_a_choice_of_any_group(own, group):
     text = (conf_dir() / group / f"{ours}.yaml").read_text()
     header = "# @package _global_\n" if "@package _global_" in text else ""
     write(own, f"{group}/another.yaml", f"{header}defaults:\n  - {ours}\n")
-    argv = prepare_command_line([f"--config-dir={own}", f"{group}=another"]).argv
-    assert compose_config(argv[1:]).hydra.runtime.choices[group] == "another"
+    search = ["-m", "optimizer.lr=auto", "search.trials=2"] if group in SWEEP_GROUPS else []
+    argv = prepare_command_line([f"--config-dir={own}", f"{group}=another", *search]).argv
+    lines = [line for line in argv if not line.startswith(("-", "hydra"))]
+    assert compose_config(lines).hydra.runtime.choices[group] == "another"
     with pytest.raises(UsageError, match=f"unknown {group} 'anothe'; did you mean another"):
         prepare_command_line([f"--config-dir={own}", f"{group}=anothe"])
 

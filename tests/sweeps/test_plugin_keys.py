@@ -129,8 +129,8 @@ MISTAKES = [
     ([SEARCH, "hydra.sweeper.n_trials=1,2"], "is not of a single run; it cannot be swept"),
     ([SEARCH, "optimizer.lr=interval(-1,1)"], "optimizer.lr must be a number > 0, got -1"),
     ([SEARCH, "optimizer=interval(0,1)"], "is for a search; write its values out"),
-    (["optimizer.lr=interval(0.1,1)"], "such as hydra/sweeper=optuna"),
-    (["optimizer.lr=tag(log,choice(0.1,1))"], "is for a search; write its values out"),
+    (["optimizer.lr=interval(0.1,1)"], "or write its values out, with commas between"),
+    (["optimizer.lr=tag(log,choice(0.1,1))"], "is for a search; say search.trials=12 with it"),
 ]  # fmt: skip
 
 

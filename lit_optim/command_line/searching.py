@@ -1,0 +1,109 @@
+"""What a command line says of a search: whether it is one, and what would be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from lit_optim.command_line.plugins import check_launcher, check_processes
+from lit_optim.config.check import check_config
+from lit_optim.config.reading import check_multirun
+from lit_optim.config.resume_settings import NONE
+from lit_optim.config.sweep_settings import SWEEP_GROUPS
+from lit_optim.errors import UsageError
+from lit_optim.runs.layout import SEARCH
+from lit_optim.search.checking import check_resumed, check_search
+from lit_optim.search.data import Search
+from lit_optim.search.settings import settings_of
+from lit_optim.search.space import LR, is_auto, is_searched
+from lit_optim.search.studies import plan_search
+
+#: Hydra's sweeper that runs a search.
+SWEEPER = "search"
+HINT = "is for a search; say search.trials=12 with it"
+
+
+def is_search(cfg: DictConfig) -> bool:
+    """Whether a configuration is that of a search or a tournament.
+
+    Raises:
+        UsageError: a setting of `search` does not exist.
+    """
+    if cfg.get("tournament"):
+        return True
+    return bool(cfg.get("search")) and settings_of(cfg)["trials"] is not None
+
+
+def find_plan(cfg: DictConfig) -> Callable[[Sequence[str]], Search]:
+    """What makes a search of overrides: of a tournament, the tournament."""
+    if cfg.get("tournament"):
+        planning = import_module("lit_optim.tournament.planning")
+        return cast("Callable[[Sequence[str]], Search]", planning.plan_tournament)
+    return plan_search
+
+
+def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
+    """Refuse a search with a mistake in it, before anything runs.
+
+    Args:
+        cfg: of a sweep that is a search.
+        overrides: of the sweep.
+
+    Raises:
+        UsageError: the first mistake.
+    """
+    for one in overrides:
+        if one.key_or_group == "hydra/sweeper":
+            raise UsageError(
+                f"{one.input_line}: a search has a sweeper of its own; leave it out, or leave out "
+                "search.trials"
+            )
+    check_launcher(cfg)
+    check_processes(cfg)
+    search = find_plan(cfg)([str(one.input_line) for one in overrides])
+    check_search(search)
+    where = cfg.resume["from"]
+    if where not in (None, NONE):
+        check_resumed(search, Path(where))
+
+
+def check_single(overrides: Sequence[Override]) -> None:
+    """Refuse several values, and what is to be searched, in a single run.
+
+    Raises:
+        UsageError: naming the override.
+    """
+    for one in overrides:
+        if is_searched(one) and not one.is_discrete_sweep():
+            raise UsageError(f"{one.input_line} {HINT.replace('say', 'say -m')}")
+        check_multirun(one, multirun=False)
+
+
+def check_not_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
+    """Refuse what only a search has, in a sweep that is none.
+
+    Raises:
+        UsageError: naming it, and how to search.
+    """
+    for one in overrides:
+        line, key = one.input_line, one.key_or_group
+        if is_auto(one):
+            OmegaConf.update(cfg, LR, 1.0)  # another mistake may be why this is no search
+            check_config(cfg)
+            raise UsageError(f"{line} {HINT}")
+        is_sweeper = key == "hydra/sweeper" and one.value() == SWEEPER
+        is_setting = key.partition(".")[0] in SWEEP_GROUPS and not _is_none(one)
+        if is_sweeper or is_setting:
+            raise UsageError(f"{line} does nothing without search.trials=...")
+    where = cfg.resume["from"]
+    if where not in (None, NONE) and (Path(where) / SEARCH).is_file():
+        raise UsageError(f"resume={where} is the directory of a search; say search.trials=...")
+
+
+def _is_none(override: Override) -> bool:
+    return override.is_delete() or override.value() in (None, NONE)

@@ -1,0 +1,179 @@
+"""Checks a search as far as that is possible without Optuna, and before any run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from lit_optim.config.check import check_config, to_plain
+from lit_optim.config.composing import compose_each_value
+from lit_optim.config.reading import parse_overrides
+from lit_optim.config.targets import TARGET
+from lit_optim.errors import UsageError
+from lit_optim.runs.layout import SEARCH
+from lit_optim.search.data import Search, Space, Span, Study
+from lit_optim.search.record import read_line
+from lit_optim.search.space import edge_lines, edge_texts
+from lit_optim.search.storage_urls import check_storage
+from lit_optim.search.studies import plan_search
+from lit_optim.signatures import read_signature
+
+INSTALL = "python -m pip install 'lit-optim[search]'"
+OLDEST, NEWEST = 4, 5  # of Optuna
+TRIAL = re.compile(r"trial=(\d+)")
+
+
+def check_search(search: Search) -> None:
+    """Compose each study at both ends of each range and at each choice, and check it.
+
+    Raises:
+        UsageError: the first thing that is wrong.
+    """
+    _check_installed(search)
+    for study in search.studies:
+        _check_study(study, [line for line in search.line if line.startswith("n_jobs=")])
+
+
+def _check_installed(search: Search) -> None:
+    if not find_spec("optuna"):
+        raise UsageError(f"a search needs Optuna, which is not installed: {INSTALL}")
+    try:
+        major = int(version("optuna").partition(".")[0])
+    except (PackageNotFoundError, ValueError):  # a checkout
+        major = NEWEST
+    if major < OLDEST:
+        raise UsageError(
+            f"a search needs Optuna {OLDEST} or {NEWEST}, and {version('optuna')} is installed: "
+            f"{INSTALL}"
+        )
+    if search.settings.sampler in ("gp", "qmc") and not find_spec("scipy"):
+        raise UsageError(
+            f"search.sampler={search.settings.sampler} needs scipy, which is not installed: "
+            f"{INSTALL}"
+        )
+    if search.settings.storage is not None:
+        lines = [line for line in search.line if line.startswith("search.storage=")]
+        typed = lines[-1].partition("=")[2].strip("'\"") if lines else search.settings.storage
+        check_storage(typed, search.settings.storage)
+
+
+def _check_study(study: Study, whole: Sequence[str]) -> None:
+    overrides = parse_overrides([*study.fixed, *edge_lines(study.space), *whole])
+    before = HydraConfig.instance().cfg
+    try:
+        for number, cfg in enumerate(compose_each_value(overrides)):
+            if number == 0:
+                _check_run(cfg)
+                _check_whole(study.space, cfg)
+            try:
+                check_config(cfg)
+            except UsageError as error:
+                raise UsageError(f"{error}{_explain(study, str(error))}") from None
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _explain(study: Study, message: str) -> str:
+    """What is searched, where a message is about that; and in which study."""
+    where = f" (in {study.name})" if study.name else ""
+    key = next((key for key in study.space if re.match(rf"{re.escape(key)}\b", message)), None)
+    if key is None:
+        return where
+    one = study.space[key]
+    if not isinstance(one, Span):
+        return f", one of choice({','.join(edge_texts(key, one))}){where}"
+    text = f"interval({','.join(edge_texts(key, one))})"
+    if "whole number" in message and not one.is_whole:
+        ends = (f"{end:g}" for end in (one.low, one.high))
+        return f", an end of {text}; say int(interval({','.join(ends)})){where}"
+    return f", an end of {text}{where}"
+
+
+def _check_whole(space: Space, cfg: DictConfig) -> None:
+    """Refuse whole numbers only, where a key is a number of any kind."""
+    for key, one in space.items():
+        group, _, name = key.partition(".")
+        node: Any = cfg.get(group)
+        if not (isinstance(one, Span) and one.is_whole and isinstance(node, DictConfig)):
+            continue
+        signature = read_signature(str(node.get(TARGET)))
+        parameter = None if signature is None else signature.parameters.get(name)
+        if parameter is not None and _kinds(parameter.annotation) == {float}:
+            raise UsageError(
+                f"{key}=int(interval({one.low},{one.high})): {key} is no whole number; say "
+                f"interval({one.low},{one.high}), or choice() for a few values"
+            )
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The plain types of numbers within an annotation."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is None:
+        return {annotation} & {int, float}
+    return set().union(*map(_kinds, inner))
+
+
+def _check_run(cfg: DictConfig) -> None:
+    """Refuse runs that have no value to be judged by.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    plain = to_plain(cfg)
+    if not plain["train"]:
+        raise UsageError("train=false leaves nothing to search for; leave it out")
+    if plain["trainer"].get("fast_dev_run"):
+        raise UsageError("trainer.fast_dev_run (debug=fast) leaves no results to search by")
+
+
+def check_resumed(search: Search, sweep_dir: Path) -> None:
+    """Refuse to go on with a search in the directory of something else.
+
+    Args:
+        search: as it is now.
+        sweep_dir: to resume.
+
+    Raises:
+        UsageError: that is a plain sweep, or a search of other studies or with more trials.
+    """
+    if not (sweep_dir / SEARCH).is_file():
+        raise UsageError(
+            f"resume={sweep_dir} is a plain sweep, and this line is a search, which needs a "
+            "directory of its own: leave out resume"
+        )
+    begun = count_begun(sweep_dir, [study.name for study in search.studies])
+    if begun > search.settings.trials:
+        raise UsageError(
+            f"search.trials={search.settings.trials} is fewer than the {begun} trials that "
+            f"{sweep_dir} has begun"
+        )
+    recorded = _recorded_studies(sweep_dir)
+    names = [study.name for study in search.studies]
+    if recorded and (gone := [name for name in recorded if name not in names]):
+        had = gone[0] or "a single study"
+        raise UsageError(
+            f"resume={sweep_dir} has {had}, which this line has not; studies may be added where "
+            "there were several, but not left out"
+        )
+
+
+def _recorded_studies(sweep_dir: Path) -> Sequence[str]:
+    try:
+        return [study.name for study in plan_search(read_line(sweep_dir)).studies]
+    except UsageError:  # damaged: the storage knows as well
+        return []
+
+
+def count_begun(sweep_dir: Path, studies: Sequence[str]) -> int:
+    """The most trials that a study has begun, by their directories."""
+    found = [
+        TRIAL.fullmatch(path.name) for name in studies for path in (sweep_dir / name).glob("*")
+    ]
+    return max((int(match[1]) + 1 for match in found if match), default=0)

@@ -1,0 +1,66 @@
+"""`search.json` in the directory of a search: what it is, for its workers and for reports.
+
+What the file says is that of a stranger: its line is checked as that of any directory is, and the
+search is planned anew from it. Where the studies are kept must be typed, if it is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lit_optim.config.stored import stored_overrides
+from lit_optim.errors import UsageError
+from lit_optim.runs.job import is_text_list
+from lit_optim.runs.layout import SEARCH
+from lit_optim.search.data import Search
+from lit_optim.search.studies import plan_search
+from lit_optim.sweeps.records import write_json
+from lit_optim.untrusted import Unreadable, read_json_mapping
+
+
+def write_search(search: Search, sweep_dir: Path) -> None:
+    """Write what a search is.
+
+    Raises:
+        OSError: the directory is not writable.
+    """
+    write_json(sweep_dir / SEARCH, asdict(search))
+
+
+def read_line(sweep_dir: Path) -> list[str]:
+    """The overrides of a search as they were typed, which are untrusted.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    file = sweep_dir / SEARCH
+    try:
+        line = read_json_mapping(file).get("line")
+    except Unreadable as error:
+        raise UsageError(f"{error}; {sweep_dir} is no directory of a search") from None
+    if not is_text_list(line):
+        raise UsageError(f"{file}: has no line of overrides")
+    return list(line)
+
+
+def read_search(
+    sweep_dir: Path,
+    typed: Sequence[str] = (),
+    plan: Callable[[Sequence[str]], Search] = plan_search,
+) -> Search:
+    """Read what a search is.
+
+    Args:
+        sweep_dir: its directory.
+        typed: overrides, which replace those of the file.
+        plan: makes the search of the overrides.
+
+    Raises:
+        UsageError: there is no such file, or it has something that a directory cannot decide.
+    """
+    keys = {line.lstrip("+~").partition("=")[0] for line in typed}
+    source = str(sweep_dir / SEARCH)
+    accepted = stored_overrides(read_line(sweep_dir), source, keys.__contains__, multirun=True)
+    return plan([*(str(one.input_line) for one in accepted), *typed])

@@ -1,0 +1,86 @@
+"""Where a search may keep its studies: the forms of `search.storage`, checked without Optuna."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lit_optim.errors import UsageError, suggest
+
+FORMS = "sqlite:////DIR/study.db, journal:/DIR/study.log, postgresql://HOST/DB or grpc://HOST:PORT"
+#: The import names of drivers, one of which is enough, by scheme; and how the first is installed.
+DRIVERS = {
+    "postgresql": (("psycopg", "psycopg2"), "psycopg[binary]"),
+    "mysql": (("pymysql", "MySQLdb", "mysql"), "pymysql"),
+    "mariadb": (("pymysql", "MySQLdb", "mariadb"), "pymysql"),
+    "grpc": (("grpc",), "grpcio"),
+}
+SCHEMES = ("sqlite", "journal", *DRIVERS)
+#: A password that is not looked up, as `${oc.env:PASSWORD}` is.
+PASSWORD = re.compile(r"^[\w+]+://[^/@]*:(?!\$\{)[^/@]+@")
+LONGEST_PORT = 65535
+
+
+def check_storage(typed: str, url: str) -> None:
+    """Refuse a storage that cannot be opened, as far as that is seen without opening it.
+
+    Args:
+        typed: the URL as typed, with what is looked up as `${...}`.
+        url: the URL.
+
+    Raises:
+        UsageError: naming what is wrong with it.
+    """
+    shown = f"search.storage={typed}"
+    scheme, colon, rest = url.partition(":")
+    base, _, driver = scheme.partition("+")
+    if not colon or base not in SCHEMES:
+        near = suggest(base, SCHEMES) if colon else ""
+        raise UsageError(f"search.storage must be {FORMS}, got {_hide(typed)}{near}")
+    if PASSWORD.match(typed):
+        raise UsageError(
+            f"search.storage={_hide(typed)}: leave the password out, for every record would show "
+            "it; PGPASSWORD or ~/.pgpass may have it"
+        )
+    if base in ("sqlite", "journal"):
+        _check_file(shown, base, rest)
+        return
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and (base != "grpc" or bool(parts.port))
+    except ValueError:  # a port that is none
+        is_whole = False
+    if not is_whole or not rest.startswith("//") or (base != "grpc" and len(parts.path) < 2):
+        form = "grpc://HOST:PORT" if base == "grpc" else f"{base}://HOST/DATABASE"
+        raise UsageError(f"{shown}: must have the form {form}")
+    names, package = DRIVERS[base]
+    names = (driver,) if driver else names
+    if not any(map(find_spec, names)):
+        package = driver or package
+        raise UsageError(f"{shown} needs a driver: python -m pip install '{package}'")
+
+
+def _check_file(shown: str, scheme: str, rest: str) -> None:
+    slashes = "///" if scheme == "sqlite" else ""
+    path = rest.removeprefix(slashes).removeprefix("///").partition("?")[0]
+    if scheme == "sqlite" and (not rest.startswith(slashes) or path in ("", ":memory:")):
+        raise UsageError(f"{shown}: must name a file, as in sqlite:////DIR/study.db")
+    if not path:
+        raise UsageError(f"{shown}: must name a file, as in journal:/DIR/study.log")
+    if not path.startswith("/"):
+        raise UsageError(
+            f"{shown}: each process may be in another directory; say "
+            f"{scheme}:{slashes}{Path(path).absolute()}"
+        )
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UsageError(f"{shown}: there is no directory {folder}")
+    if Path(path).is_dir():
+        raise UsageError(f"{shown}: {path} is a directory")
+
+
+def _hide(url: str) -> str:
+    """A URL without its password, for messages."""
+    return re.sub(r"(?<=:)[^:/@]+(?=@)", "...", url)
