@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +20,7 @@ from lit_optim.search.data import Search
 from lit_optim.search.settings import settings_of
 from lit_optim.search.space import LR, is_auto, is_searched
 from lit_optim.search.studies import plan_search
+from lit_optim.tournament.lines import is_tournament, plan_tournament
 
 #: Hydra's sweeper that runs a search.
 SWEEPER = "search"
@@ -34,17 +33,18 @@ def is_search(cfg: DictConfig) -> bool:
     Raises:
         UsageError: a setting of `search` does not exist.
     """
-    if cfg.get("tournament"):
+    if is_tournament(cfg):
         return True
     return bool(cfg.get("search")) and settings_of(cfg)["trials"] is not None
 
 
-def find_plan(cfg: DictConfig) -> Callable[[Sequence[str]], Search]:
-    """What makes a search of overrides: of a tournament, the tournament."""
-    if cfg.get("tournament"):
-        planning = import_module("lit_optim.tournament.planning")
-        return cast("Callable[[Sequence[str]], Search]", planning.plan_tournament)
-    return plan_search
+def plan(cfg: DictConfig, lines: Sequence[str]) -> Search:
+    """Make a search of overrides; of a tournament, that of its contestants.
+
+    Raises:
+        UsageError: the first thing that is wrong.
+    """
+    return plan_tournament(lines)[0] if is_tournament(cfg) else plan_search(lines)
 
 
 def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
@@ -65,7 +65,7 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
             )
     check_launcher(cfg)
     check_processes(cfg)
-    search = find_plan(cfg)([str(one.input_line) for one in overrides])
+    search = plan(cfg, [str(one.input_line) for one in overrides])
     check_search(search)
     where = cfg.resume["from"]
     if where not in (None, NONE):

@@ -6,8 +6,11 @@ search is planned anew from it. Where the studies are kept must be typed, if it 
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lit_optim.config.stored import stored_overrides
@@ -19,6 +22,8 @@ from lit_optim.search.studies import plan_search
 from lit_optim.sweeps.records import write_json
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
+NAME = re.compile(r"[0-9a-f]{8}")
+
 
 def write_search(search: Search, sweep_dir: Path) -> None:
     """Write what a search is.
@@ -27,6 +32,18 @@ def write_search(search: Search, sweep_dir: Path) -> None:
         OSError: the directory is not writable.
     """
     write_json(sweep_dir / SEARCH, asdict(search))
+
+
+def name_search(search: Search, sweep_dir: Path) -> Search:
+    """Give a search the name that its directory says, or a new one.
+
+    The studies of several searches may be in one storage.
+    """
+    name = secrets.token_hex(4)
+    with suppress(Unreadable):
+        known = read_json_mapping(sweep_dir / SEARCH).get("name")
+        name = known if isinstance(known, str) and NAME.fullmatch(known) else name
+    return replace(search, name=name)
 
 
 def read_line(sweep_dir: Path) -> list[str]:
@@ -63,4 +80,5 @@ def read_search(
     keys = {line.lstrip("+~").partition("=")[0] for line in typed}
     source = str(sweep_dir / SEARCH)
     accepted = stored_overrides(read_line(sweep_dir), source, keys.__contains__, multirun=True)
-    return plan([*(str(one.input_line) for one in accepted), *typed])
+    search = plan([*(str(one.input_line) for one in accepted), *typed])
+    return name_search(search, sweep_dir)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,14 +16,14 @@ from lit_optim.config.origin import typed_lines
 from lit_optim.errors import UsageError, escape, first_line
 from lit_optim.interrupts import say_no_more
 from lit_optim.runs.failures import USAGE_ERROR
-from lit_optim.runs.layout import SEARCH
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
+from lit_optim.search.record import name_search, write_search
 from lit_optim.search.source import SearchSource
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import JobPlan
 from lit_optim.sweeps.pool import JobPool, ending_in_a_line
-from lit_optim.sweeps.records import record_sweep, write_json
+from lit_optim.sweeps.records import record_sweep
 from lit_optim.sweeps.signals import Signals
 from lit_optim.sweeps.source import JobSource
 from lit_optim.sweeps.starters import JobStarter
@@ -84,9 +83,10 @@ class SearchRun:
             OSError: its directory is not writable.
         """
         record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
+        self.search = name_search(self.search, self.sweep_dir)
         self.store = self._open_store()
         self.store.begin({study.name: self._fingerprint(study) for study in self.search.studies})
-        write_json(self.sweep_dir / SEARCH, asdict(self.search))
+        write_search(self.search, self.sweep_dir)
 
     def _open_store(self) -> Any:
         from lit_optim.search.store import open_store  # which imports Optuna
