@@ -18,14 +18,17 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.study import Study as OptunaStudy
-from optuna.trial import FrozenTrial
+from optuna.storages import InMemoryStorage
+from optuna.study import create_study
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lit_optim.search.data import Choice, Scalar, Settings, Space, Span
 from lit_optim.search.values import shorten
 
-#: Random proposals before what learns begins to, for a space of any size.
+#: What has to see a few trials first; until then points of a Sobol sequence, not random ones.
+LEARN = ("tpe", "gp")
 MOST_STARTUP_TRIALS = 10
 
 
@@ -39,26 +42,28 @@ def make_distribution(one: Span | Choice) -> BaseDistribution:
 
 
 def count_startup_trials(space: Space) -> int:
-    """How many random proposals come first: 4 in one dimension, 2 more for each other one."""
+    """How many trials come before what learns begins: 4 of one key, 2 more for each other one."""
     return min(2 + 2 * len(space), MOST_STARTUP_TRIALS)
 
 
-def propose(study: OptunaStudy, trial: FrozenTrial, space: Space, settings: Settings) -> Any:
+def propose(
+    trials: Sequence[FrozenTrial], number: int, space: Space, settings: Settings
+) -> dict[str, Any]:
     """The values of a trial, by key; nothing is written.
 
     Args:
-        study: with the trials so far.
-        trial: that is to get values; it is running, without any.
+        trials: all of the study, by number.
+        number: of the trial that is to get values.
         space: what is searched.
-        settings: the sampler and the seed.
+        settings: the sampler, its seed and the direction.
     """
     name = settings.sampler_of(space)
-    if name == "qmc":
-        values = _place_in_space(_sobol_point(settings.seed, trial.number, len(space)), space)
+    ended = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    if name == "qmc" or (name in LEARN and ended < count_startup_trials(space)):
+        values = _place_in_space(_sobol_point(settings.seed, number, len(space)), space)
     else:
-        dims = {key: make_distribution(one) for key, one in space.items()}
-        sampler = make_sampler(name, space, seed_of(settings.seed, trial.number))
-        values = _sample(sampler, study, trial, dims)
+        sampler = make_sampler(name, space, seed_of(settings.seed, number))
+        values = _sample(sampler, trials, number, space, settings.mode)
     return {key: shorten(values[key], one) for key, one in space.items()}
 
 
@@ -79,12 +84,11 @@ def make_sampler(name: str, space: Space, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # in Optuna 4 some arguments are experimental
         if name == "tpe":
-            # each key by itself: Optuna 5 has changed what multivariate means
             return TPESampler(
                 seed=seed,
                 n_startup_trials=startup,
                 n_ei_candidates=24,
-                multivariate=False,
+                multivariate=False,  # Optuna 5 has changed what it means
                 group=False,
                 constant_liar=True,
             )
@@ -100,24 +104,35 @@ def make_sampler(name: str, space: Space, seed: int) -> BaseSampler:
 
 
 def _sample(
-    sampler: BaseSampler, study: OptunaStudy, trial: FrozenTrial, dims: dict[str, BaseDistribution]
+    sampler: BaseSampler, trials: Sequence[FrozenTrial], number: int, space: Space, mode: str
 ) -> dict[str, Any]:
-    """What `Study.ask` does, without writing key by key to the storage."""
+    """What `Study.ask` does, on a copy of the study: some samplers write to it as well."""
+    study = create_study(
+        storage=InMemoryStorage(),
+        direction="minimize" if mode == "min" else "maximize",
+        sampler=sampler,
+        pruner=NopPruner(),
+    )
+    for trial in trials:
+        is_this = trial.number == number
+        study.add_trial(create_trial(state=TrialState.RUNNING) if is_this else trial)
+    trial = study.get_trials()[number]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         sampler.before_trial(study, trial)
         together = sampler.infer_relative_search_space(study, trial)
         values = dict(sampler.sample_relative(study, trial, together))
-        for key, one in dims.items():
+        for key, one in space.items():
             if key not in values:
-                values[key] = sampler.sample_independent(study, trial, key, one)
+                distribution = make_distribution(one)
+                values[key] = sampler.sample_independent(study, trial, key, distribution)
     return values
 
 
 def _sobol_point(seed: int, number: int, size: int) -> list[float]:
     from scipy.stats import qmc
 
-    engine = qmc.Sobol(size, scramble=True, seed=seed)
+    engine = qmc.Sobol(size, scramble=True, seed=np.random.default_rng(seed))
     if number:
         engine.fast_forward(number)
     with warnings.catch_warnings():

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sqlite3
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import unquote
 import optuna
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
 
 from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.search.file_systems import find_network
@@ -160,28 +160,32 @@ def open_sqlite(file: Path) -> OpenStorage:
             f"search.storage=journal:{file.with_suffix('.log')} can"
         )
     with explain(name), hold_lock(lock_of(file), name):
-        if not file.exists():
-            fresh = temporary_beside(file)
-            try:
-                _connect(fresh).engine.dispose()
-                os.replace(fresh, file)
-            finally:
-                with contextlib.suppress(OSError):
-                    fresh.unlink(missing_ok=True)
+        if not os.path.lexists(file):
+            _create_sqlite(file)
         _check_sqlite(file)
-        return OpenStorage(get_storage(_connect(file)), name, file)
-
-
-def _connect(file: Path) -> RDBStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
         try:
-            return RDBStorage(
-                f"sqlite:///{file}",
-                engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT}},
+            storage = RDBStorage(
+                f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": SECONDS_TO_WAIT}}
             )
         except RuntimeError as error:  # tables of another version
             raise StorageFailed(f"{file}: {first_line(error)}") from None
+        return OpenStorage(get_storage(storage), name, file)
+
+
+def _create_sqlite(file: Path) -> None:
+    """Make the tables in memory and write them at once: a kill leaves no half of them."""
+    fresh = temporary_beside(file)
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with contextlib.closing(memory):
+        RDBStorage("sqlite://", engine_kwargs={"creator": lambda: memory, "poolclass": StaticPool})
+        try:
+            with contextlib.closing(sqlite3.connect(fresh)) as connection:
+                connection.execute("PRAGMA journal_mode = OFF")  # it would be left beside
+                memory.backup(connection)
+            os.replace(fresh, file)
+        finally:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
 
 
 def _check_sqlite(file: Path) -> None:

@@ -7,7 +7,8 @@ values of a trial are written whole before it is run, so whoever takes it over h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class Store:
             trial = storage.get_trial(trial_id)
             values = trial.system_attrs.get(FIXED)
             if values is None:
-                values = propose(self._load(study), trial, study.space, self.search.settings)
+                trials = self._known_trials(study)
+                values = propose(trials, number, study.space, self.search.settings)
                 storage.set_trial_system_attr(trial_id, FIXED, values)
             values = check_values(values, study.space, f"{self._opened.name}: trial {number}")
             for key, value in values.items():
@@ -159,7 +161,7 @@ class Store:
             if kind == "pruned" and self._learns_nothing_from_pruned(trial.study):
                 state = TrialState.COMPLETE
             if kind == "diverged" or (state is TrialState.COMPLETE and value is None):
-                value = self._worst(trial.study, value)
+                value = self._worst(self._load(trial.study).get_trials(deepcopy=False), value)
             for name, attribute in {**end.attributes, KIND: kind}.items():
                 storage.set_trial_user_attr(trial_id, name, attribute)
             values = None if kind == "failed" or value is None else [float(value)]
@@ -265,16 +267,31 @@ class Store:
     def _learns_nothing_from_pruned(self, study: Study) -> bool:
         return self.search.settings.sampler_of(study.space) == "gp"
 
-    def _worst(self, study: Study, value: float | None) -> float:
-        """The worst finite value of a study and of a trial."""
+    def _known_trials(self, study: Study) -> list[FrozenTrial]:
+        """The trials, with what is the worst value by now for those that diverged."""
+        trials = self._load(study).get_trials(deepcopy=False)
+        worst = self._worst(trials)
+        return [_with_value(one, worst) if _has_diverged(one) else one for one in trials]
+
+    def _worst(self, trials: Sequence[FrozenTrial], value: float | None = None) -> float:
+        """The worst finite value of trials, and of a value if there is one."""
         mode = self.search.settings.mode
-        states = (TrialState.COMPLETE,)
-        trials = self._load(study).get_trials(deepcopy=False, states=states)
-        known = [x for trial in trials for x in trial.values or ()]
+        known = [one.values[0] for one in trials if one.values]
+        known = [x for x in known if abs(x) != UNKNOWN_WORST]
         worst = worst_value(known if value is None else [*known, value], mode)
         if math.isnan(worst):
             return UNKNOWN_WORST if mode == "min" else -UNKNOWN_WORST
         return worst
+
+
+def _has_diverged(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get(KIND) == "diverged" and trial.values)
+
+
+def _with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
+    changed = copy(trial)
+    changed.values = [value]
+    return changed
 
 
 def _read_end(trial: FrozenTrial) -> TrialEnd:
