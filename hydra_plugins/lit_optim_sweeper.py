@@ -19,15 +19,22 @@ class SearchSweeper(Sweeper):
     ) -> None:
         """Called by Hydra."""
         self.config: Any = config
+        self.context = hydra_context
         self.compose = hydra_context.config_loader.load_sweep_config
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run what the overrides describe."""
+        from lit_optim.search.launching import WorkerLaunches, find_other_launcher
         from lit_optim.sweeps.options import find_options
         from lit_optim.tournament.running import make_run
 
-        options = find_options(self.config.hydra.launcher, self.config)
-        make_run(arguments, self.config, self.compose, **options).run()
+        other = find_other_launcher(self.config)
+        options = find_options({} if other else self.config.hydra.launcher, self.config)
+        run = make_run(arguments, self.config, self.compose, **options)
+        if other is None:
+            run.run()
+        else:
+            WorkerLaunches(run, self.context, other, options["n_jobs"]).run()
 
 
 ConfigStore.instance().store(

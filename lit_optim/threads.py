@@ -91,8 +91,14 @@ def limit_threads(environment: dict[str, str], n_jobs: int) -> None:
         n_jobs: how many run at a time.
     """
     if not has_requested_threads(environment):
-        share = str(max(1, read_cpus().usable // n_jobs))
+        share = str(max(1, _usable(environment) // n_jobs))
         environment |= {"OMP_NUM_THREADS": share, SHARE: share}
+
+
+def _usable(environment: Mapping[str, str]) -> int:
+    """The CPUs that this process may use; of a worker, one of several, its share of them."""
+    usable, share = read_cpus().usable, environment.get(SHARE, "")
+    return min(usable, int(share)) if share.isdecimal() and int(share) else usable
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     """
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("train", [*_own_choices(), *overrides], return_hydra_config=True)
+            cfg = compose("train", [*own_choices(), *overrides], return_hydra_config=True)
             finish_config(cfg, cfg.hydra)
         set_hydra_config(cfg)
         return cfg
@@ -79,7 +79,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
         ) from error
 
 
-def _own_choices() -> list[str]:
+def own_choices() -> list[str]:
     """The override that adds a directory of the user's own choices to Hydra's search path."""
     own = own_search_path()
     return [] if own is None else [f"hydra.searchpath=[{quote(own)}]"]

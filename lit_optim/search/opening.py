@@ -25,6 +25,8 @@ from lit_optim.search.storages import (
 
 SECONDS_TO_CONNECT = 15
 GRPC_PORT = 13000  # Optuna's default
+#: By the scheme of a URL that names none.
+DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql",), "mariadb": ("pymysql",)}
 
 
 def open_storage(url: str | None, sweep_dir: Path) -> OpenStorage:
@@ -104,11 +106,16 @@ def open_database(url: str) -> OpenStorage:
     from sqlalchemy.engine import make_url
 
     with explain("search.storage"):  # without the URL: it may hold a password
-        name = f"search.storage={make_url(url).render_as_string(hide_password=True)}"
+        parts = make_url(url)
+    name = f"search.storage={parts.render_as_string(hide_password=True)}"
+    installed = [driver for driver in DRIVERS.get(parts.drivername, ()) if find_spec(driver)]
+    if installed:  # SQLAlchemy's default may be another one
+        parts = parts.set(drivername=f"{parts.drivername}+{installed[0]}")
+    whole = parts.render_as_string(hide_password=False)
     with explain(name):
         try:
             # a connection that was cut off while nothing was asked is replaced without a word
-            storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            storage = RDBStorage(whole, engine_kwargs={"pool_pre_ping": True})
         except ImportError as error:
             raise StorageFailed(f"{name}: {first_line(error)}") from None
         except RuntimeError as error:  # tables of another version

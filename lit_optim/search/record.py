@@ -13,6 +13,9 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from hydra.core.override_parser.types import Override
+
+from lit_optim.config.reading import parse_overrides
 from lit_optim.config.stored import stored_overrides
 from lit_optim.errors import UsageError
 from lit_optim.runs.job import is_text_list
@@ -62,6 +65,22 @@ def read_line(sweep_dir: Path) -> list[str]:
     return list(line)
 
 
+def read_overrides(sweep_dir: Path, typed: Sequence[str] = ()) -> list[Override]:
+    """Read the overrides of a search.
+
+    Args:
+        sweep_dir: its directory.
+        typed: overrides, which replace those of the file.
+
+    Raises:
+        UsageError: there is no such file, or it has something that a directory cannot decide.
+    """
+    keys = {line.lstrip("+~").partition("=")[0] for line in typed}
+    source = str(sweep_dir / SEARCH)
+    accepted = stored_overrides(read_line(sweep_dir), source, keys.__contains__, multirun=True)
+    return [*accepted, *parse_overrides(list(typed))]
+
+
 def read_search(
     sweep_dir: Path,
     typed: Sequence[str] = (),
@@ -77,8 +96,5 @@ def read_search(
     Raises:
         UsageError: there is no such file, or it has something that a directory cannot decide.
     """
-    keys = {line.lstrip("+~").partition("=")[0] for line in typed}
-    source = str(sweep_dir / SEARCH)
-    accepted = stored_overrides(read_line(sweep_dir), source, keys.__contains__, multirun=True)
-    search = plan([*(str(one.input_line) for one in accepted), *typed])
+    search = plan([str(one.input_line) for one in read_overrides(sweep_dir, typed)])
     return name_search(search, sweep_dir)

@@ -16,7 +16,6 @@ from lit_optim.config.origin import typed_lines
 from lit_optim.errors import UsageError, escape, first_line
 from lit_optim.interrupts import say_no_more
 from lit_optim.runs.failures import USAGE_ERROR
-from lit_optim.runs.layout import SEARCH
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
 from lit_optim.search.record import name_search, write_search
@@ -83,15 +82,10 @@ class SearchRun:
             UsageError: it was begun otherwise, or its storage cannot be used.
             OSError: its directory is not writable.
         """
+        record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
         self.search = name_search(self.search, self.sweep_dir)
-        if not (self.sweep_dir / SEARCH).exists():  # else not before it is known to be the same
-            self._record()
         self.store = self._open_store()
         self.store.begin({study.name: self._fingerprint(study) for study in self.search.studies})
-        self._record()
-
-    def _record(self) -> None:
-        record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
         write_search(self.search, self.sweep_dir)
 
     def _open_store(self) -> Any:
@@ -126,6 +120,7 @@ class SearchRun:
                 if begins:
                     self.begin()
                 else:
+                    self.search = name_search(self.search, self.sweep_dir)
                     self.store = self._open_store()
                 trials = SearchSource(self.search, self.store, self.plan)
                 self._tell_known(trials)

@@ -124,12 +124,12 @@ class JobBatches:
         start = time.perf_counter()
         problem = ""
         returned: Sequence[JobReturn | None] = [None] * len(places)
-        with _share_of_cpus(self.config, len(places)), interruptible():
+        with share_of_cpus(self.config.hydra.launcher, len(places)), interruptible():
             try:
                 returned = self.inner.launch(lines, first)
             except Exception as error:  # a process was lost, and with it what others returned
                 problem = first_line(error)
-                returned = _returns_of(error) or returned
+                returned = wait_for_others(error) or returned
                 while any(map(is_held, run_dirs)):
                     time.sleep(POLL_SECONDS)
                 if not any((run_dir / JOB).exists() for run_dir in run_dirs):
@@ -150,7 +150,7 @@ class JobBatches:
         return type(self.inner).__name__ == "JoblibLauncher"
 
 
-def _returns_of(error: BaseException) -> list[JobReturn | None]:
+def wait_for_others(error: BaseException) -> list[JobReturn | None]:
     """Wait for the jobs of submitit, whose launcher gives up at the first one that was lost.
 
     Returns:
@@ -216,12 +216,16 @@ def _settle(
     return complete_job(run_dir, job_key(job), choices, FAILED, seconds, message=problem)
 
 
-def _share_of_cpus(config: DictConfig, count: int) -> AbstractContextManager[None]:
+def share_of_cpus(launcher: Mapping[str, Any], count: int) -> AbstractContextManager[None]:
     """Give the jobs that a launcher starts on this machine their shares of its CPUs.
 
     Ray does so itself, and on a cluster every job has CPUs of its own.
+
+    Args:
+        launcher: its configuration.
+        count: of the jobs.
     """
-    at_a_time = jobs_at_a_time(config.hydra.launcher, count)
+    at_a_time = jobs_at_a_time(launcher, count)
     return nullcontext() if at_a_time is None else shared_cpus(at_a_time)
 
 

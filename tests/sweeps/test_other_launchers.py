@@ -13,7 +13,6 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from lit_optim import threads
 from lit_optim.config.check import to_plain
@@ -244,8 +243,7 @@ def test_jobs_that_run_here_get_their_share_of_the_cpus(monkeypatch):
     monkeypatch.setattr(threads, "read_cpus", lambda: threads.Cpus(9, 9, 0.0))
     before = dict(os.environ)
     for name, share in (("LocalLauncher", "2"), ("SlurmLauncher", None), ("RayLauncher", None)):
-        config = OmegaConf.create({"hydra": {"launcher": {"_target_": f"somewhere.{name}"}}})
-        with other_launchers._share_of_cpus(config, 4):
+        with other_launchers.share_of_cpus({"_target_": f"somewhere.{name}"}, 4):
             assert os.environ.get("OMP_NUM_THREADS") == share
             assert os.environ.get(threads.SHARE) == share
         assert dict(os.environ) == before

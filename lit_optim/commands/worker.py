@@ -1,0 +1,53 @@
+"""`lit-optim worker`: run trials of a search that another process has begun."""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import sys
+
+import __main__
+from lit_optim.command_line.command import (
+    OVERRIDES,
+    Argument,
+    Command,
+    Completion,
+    Section,
+    path,
+    positive_int,
+)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Work as a module, which the processes of its runs can start again."""
+    from lit_optim.config.places import conf_dir_option
+
+    spec = getattr(__main__, "__spec__", None)
+    if spec is None or not spec.name.startswith("lit_optim"):
+        words = [str(args.directory), f"--jobs={args.jobs}", *args.overrides]
+        sys.argv[1:] = [*conf_dir_option(), "worker", *words]
+        runpy.run_module("lit_optim", run_name="__main__", alter_sys=True)
+        return
+    from lit_optim.search.worker import work
+    from lit_optim.tournament.running import make_run
+
+    work(args.directory, args.jobs, args.overrides, make_run)
+
+
+COMMAND = Command(
+    "worker",
+    Section.TRAIN,
+    "run trials of a search that was begun elsewhere, on this machine or another one",
+    run,
+    (
+        Argument("directory", "of the search", path, completion=Completion.PATHS),
+        Argument("--jobs", "runs at a time (1)", positive_int, 1),
+        OVERRIDES,
+    ),
+    """\
+  lit-optim worker runs/2026-01-31/12-00-00-000000_sweep --jobs 2
+  lit-optim worker /shared/runs/search search.storage=journal:/shared/study.log
+
+Every worker must see the directory of the search and its storage. Trials of a worker that has died
+are taken over, from their checkpoints. A worker ends when all trials have ended, wherever.""",
+)

@@ -1,0 +1,167 @@
+"""A search by launchers of others, such as submitit's: they start workers, which do the rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+from rich.console import Console
+
+import lit_optim
+from lit_optim.config.paths import quote
+from lit_optim.config.places import conf_dir_option
+from lit_optim.config.targets import TARGET
+from lit_optim.errors import UsageError, escape, first_line
+from lit_optim.interrupts import interruptible, say_no_more
+from lit_optim.runs.failures import FAILURE, USAGE_ERROR
+from lit_optim.runs.layout import LOG, RESULT
+from lit_optim.search.sweeper import SearchRun
+from lit_optim.sweeps.ending import last_line
+from lit_optim.sweeps.other_launchers import share_of_cpus, wait_for_others
+from lit_optim.sweeps.pool import ending_in_a_line
+
+#: In the directory of a search, with a directory for each worker.
+WORKERS = ".workers"
+#: Our own launcher, which runs the trials itself.
+OWN = "hydra_plugins.lit_optim_launcher."
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a launcher runs in place of a training, in whatever process: it starts a worker.
+
+    A process of its own has none of the state of the process of the launcher.
+
+    Args:
+        words: of the command line, after `python -m lit_optim`.
+        root: where this package is, which may not be installed.
+    """
+
+    words: tuple[str, ...]
+    root: str
+
+    def __call__(self, cfg: DictConfig) -> int:
+        """Called by the launcher; return the exit code."""
+        paths = [self.root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        place = Path(HydraConfig.get().runtime.output_dir)
+        with (place / LOG).open("ab") as log:
+            command = [sys.executable, "-m", "lit_optim", *self.words]
+            return subprocess.call(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+
+
+def find_other_launcher(config: DictConfig) -> DictConfig | None:
+    """The configuration of the launcher of a search; None for ours."""
+    launcher = config.hydra.launcher
+    launcher = launcher.get("inner", launcher)  # `WrapLauncher` has put another one around it
+    return None if str(launcher[TARGET]).startswith(OWN) else launcher
+
+
+class WorkerLaunches:
+    """Begins a search, and lets a launcher start workers until all trials have ended.
+
+    Args:
+        run: the search.
+        hydra_context: of Hydra.
+        launcher: its configuration.
+        n_workers: how many at a time, each with one run at a time.
+    """
+
+    def __init__(
+        self, run: SearchRun, hydra_context: HydraContext, launcher: DictConfig, n_workers: int
+    ) -> None:
+        self.search, self.n_workers = run, n_workers
+        self._context, self._launcher = hydra_context, launcher
+        self._places: list[Path] = []  # of the workers of the last launch
+        self._problem = ""
+        self.config = run.config.copy()
+        with read_write(self.config), open_dict(self.config):
+            self.config.hydra.launcher = launcher
+
+    def run(self) -> None:
+        """Run the search.
+
+        Raises:
+            SystemExit: with a line, where nothing can be begun, or no worker gets anywhere.
+        """
+        run, timeout = self.search, self.search.search.settings.timeout
+        start = time.monotonic()
+        with ending_in_a_line(run.console, run.sweep_dir, lambda: f"{self._count_done()} runs"):
+            try:
+                run.begin()
+            except UsageError as error:
+                _end(run.console, first_line(error), USAGE_ERROR)
+            while True:
+                done = self._count_done()
+                codes = self._launch(self.n_workers)
+                is_late = timeout is not None and time.monotonic() - start >= timeout
+                if 0 in codes or is_late:  # a worker ends well only where nothing is left
+                    return
+                if self._count_done() == done:
+                    self._give_up()
+
+    def _count_done(self) -> int:
+        """How many runs have a result: of trials, and of a tournament those that are compared."""
+        places = (f"*/*/{RESULT}", f"*/*/*/{RESULT}")
+        return sum(1 for place in places for _ in self.search.sweep_dir.glob(place))
+
+    def _launch(self, count: int) -> list[Any]:
+        """Let workers run until they end; return their exit codes, None of one that was lost."""
+        run = self.search
+        first = len([*(run.sweep_dir / WORKERS).glob("*")])
+        self._places = [run.sweep_dir / WORKERS / str(first + place) for place in range(count)]
+        lines = []
+        for place in self._places:
+            place.mkdir(parents=True, exist_ok=True)
+            subdir = f"hydra.sweep.subdir={quote(str(place.relative_to(run.sweep_dir)))}"
+            lines.append([subdir, "hydra.output_subdir=null"])
+        root = str(Path(lit_optim.__file__).parents[1])
+        inner = Plugins.instance().instantiate_launcher(
+            hydra_context=self._context,
+            task_function=cast(TaskFunction, WorkerTask(self._words(), root)),
+            config=self.config,
+        )
+        with share_of_cpus(self._launcher, count), interruptible():
+            try:
+                returned: Sequence[JobReturn | None] = inner.launch(lines, first)
+            except Exception as error:  # a worker was lost, and the launcher has given up
+                self._problem = first_line(error)
+                returned = wait_for_others(error)
+                message = escape(f"a worker was lost: {self._problem}")
+                run.console.print(message, soft_wrap=True, markup=False, highlight=False)
+        return [None if one is None else one._return_value for one in returned]
+
+    def _words(self) -> tuple[str, ...]:
+        """The command line of a worker, after `python -m lit_optim`."""
+        typed = [line for line in self.search.search.line if is_typed_again(line)]
+        return (*conf_dir_option(), "worker", str(self.search.sweep_dir), *typed)
+
+    def _give_up(self) -> NoReturn:
+        logs = [place / LOG for place in self._places if (place / LOG).is_file()]
+        why = f"{last_line(logs[0])}; {logs[0]}" if logs else self._problem or "none was started"
+        _end(self.search.console, f"no worker has ended a run: {why}", FAILURE)
+
+
+def _end(console: Console, message: str, code: int) -> NoReturn:
+    say_no_more()
+    line = escape(f"lit_optim: {message.removeprefix('lit_optim: ')}")
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    raise SystemExit(code) from None
+
+
+def is_typed_again(line: str) -> bool:
+    """Whether a line is one that the directory of a search cannot decide for its workers."""
+    return line.lstrip("+").partition("=")[0] in ("search.storage", "allow")

@@ -1,0 +1,179 @@
+"""Workers of a search: processes that share its trials, are killed, and lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lit_optim.runs.layout import SEARCH
+from tests.search.servers import grpc_server, postgres  # noqa: F401
+from tests.user_code import CUSTOM
+
+ROOT = Path(__file__).parents[2]
+RUN = (
+    *CUSTOM,
+    "model.width=5",
+    "logger=none",
+    "trainer.enable_progress_bar=false",
+    "trainer.max_steps=40",
+)
+SPACE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
+
+
+class Workers:
+    """The processes of a search: its parent first, then workers.
+
+    Args:
+        place: the directory in which they run; the search is in `search` there.
+        line: the overrides of the search.
+        typed: those that each worker must be told.
+    """
+
+    def __init__(self, place, line, typed=()):
+        self.place, self.line, self.typed = place, line, typed
+        self.running, self.ended, self.killed = [], [], 0
+
+    def begin(self):
+        """Start the search itself, and wait until it can be joined."""
+        words = [str(ROOT / "train.py"), "-m", *self.line, "hydra.sweep.dir=search"]
+        self._start(words)
+        deadline = time.monotonic() + 120
+        while not (self.place / "search" / SEARCH).exists():
+            assert self.running[0].poll() is None, self._said(self.running[0])
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def join(self):
+        """Start a worker."""
+        self._start(["-m", "lit_optim", "worker", "search", *self.typed])
+
+    def _start(self, words):
+        log = self.place / f"worker{len(self.running) + len(self.ended)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=self.place,
+                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        process.log = log
+        self.running.append(process)
+
+    def kill(self, process):
+        """Kill a process, but not the runs that it has started."""
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self.killed += 1
+        self.running.remove(process)
+        self.ended.append(process)
+
+    def is_over(self):
+        return any(process.poll() is not None for process in self.running)
+
+    def wait(self):
+        """Wait for all that run; each must end well."""
+        for process in self.running:
+            assert process.wait(timeout=300) == 0, self._said(process)
+
+    def _said(self, process):
+        return process.log.read_text()
+
+    @property
+    def texts(self):
+        return [self._said(process) for process in [*self.ended, *self.running]]
+
+    def stop(self):
+        for process in self.running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.fixture
+def workers(tmp_path):
+    made = []
+
+    def make(line, typed=()):
+        made.append(Workers(tmp_path, line, typed))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def check_all_ran_once(sweep_dir, n_trials, storage=None):
+    """All trials are COMPLETE, each was run once, and its value is that of its run."""
+    from lit_optim.search.data import Search, Settings, Study
+    from lit_optim.search.store import open_store
+
+    content = json.loads((sweep_dir / SEARCH).read_text())
+    study = Study("", (), {}, {})
+    settings = Settings(n_trials, storage=storage)
+    store = open_store(Search((), [study], settings, name=content.get("name", "")), sweep_dir)
+    trials = store._trials(study)
+    assert [trial.number for trial in trials] == [*range(n_trials)]
+    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+    for trial in trials:
+        run_dirs = [path.parent for path in sweep_dir.glob(f"trial={trial.number:03d}*/*/job.json")]
+        assert len(run_dirs) == 1
+        result = json.loads((run_dirs[0] / "result.json").read_text())
+        assert trial.value == pytest.approx(result["value"], rel=1e-6)
+        assert json.loads((run_dirs[0] / "job.json").read_text())["status"] == "completed"
+    assert len([*sweep_dir.glob("trial=*")]) == n_trials
+    assert not [*sweep_dir.rglob(".before")]
+
+
+@pytest.mark.usefixtures("user_code")
+def test_what_a_killed_parent_has_left_is_done_by_a_worker(workers, tmp_path):
+    line = [*RUN, SPACE, "search.trials=4", "allow=[user_code]"]
+    search = workers(line, ["allow=[user_code]"])
+    search.begin()
+    search.join()
+    search.kill(search.running[0])
+    search.wait()
+    check_all_ran_once(tmp_path / "search", 4)
+
+
+STORAGES = ("sqlite", "journal", "grpc", "postgresql")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("user_code")
+@pytest.mark.parametrize("kind", STORAGES)
+def test_four_workers_and_six_kills(workers, tmp_path, request, kind):
+    """40 trials end COMPLETE, each once, whichever storage."""
+    typed = ["allow=[user_code]"]
+    storage = None
+    if kind == "journal":
+        storage = f"journal:{tmp_path / 'study.log'}"
+    elif kind == "grpc":
+        storage = request.getfixturevalue("grpc_server").url
+    elif kind == "postgresql":
+        storage = request.getfixturevalue("postgres").url
+    if storage:
+        typed.append(f"search.storage={storage}")
+    search = workers([*RUN, SPACE, "search.trials=40", "search.sampler=random", *typed], typed)
+    rng, start = random.Random(kind), time.monotonic()
+    search.begin()
+    for _ in range(3):
+        search.join()
+    while search.killed < 6 and not search.is_over():
+        time.sleep(rng.uniform(2, 8))
+        if not search.is_over():
+            search.kill(rng.choice(search.running))
+            search.join()
+    search.wait()
+    assert search.killed == 6
+    check_all_ran_once(tmp_path / "search", 40, storage)
+    print(f"{kind}: 40 trials, 6 kills, {time.monotonic() - start:.0f} s")
