@@ -22,7 +22,7 @@ from lit_optim.search.record import name_search, write_search
 from lit_optim.search.source import SearchSource
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import JobPlan
-from lit_optim.sweeps.pool import JobPool, ending_in_a_line
+from lit_optim.sweeps.pool import JobPool, Progress, ending_in_a_line
 from lit_optim.sweeps.records import record_sweep
 from lit_optim.sweeps.signals import Signals
 from lit_optim.sweeps.source import JobSource
@@ -126,15 +126,18 @@ class SearchRun:
                 self._tell_known(trials)
                 make = self._make_source
                 source = trials if make is None else make(trials, self)
-                progress = SearchProgress(trials, self.console)
                 JobPool(
-                    self.plan, self.starter, source, self.n_jobs, progress, self.signals,
-                    self.console,
+                    self.plan, self.starter, source, self.n_jobs, self.make_progress(trials),
+                    self.signals, self.console,
                 ).run()  # fmt: skip
         except UsageError as error:
             self._end(first_line(error))
         finally:
             self.starter.close()
+
+    def make_progress(self, trials: SearchSource) -> Progress:
+        """What shows how far the search is."""
+        return SearchProgress(trials, self.console)
 
     def _tell_known(self, trials: SearchSource) -> None:
         done = sum(map(len, trials.ends.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,17 +12,17 @@ from omegaconf import DictConfig
 
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.layout import TOURNAMENT
-from lit_optim.search.data import Study, Trial
 from lit_optim.search.source import SearchSource
 from lit_optim.search.studies import job_lines, plan_search
 from lit_optim.search.sweeper import SearchRun, composing_by_itself
 from lit_optim.sweeps.plan import PlannedJob
-from lit_optim.sweeps.pool import JobPool
+from lit_optim.sweeps.pool import JobPool, Progress
 from lit_optim.sweeps.source import JobSource
 from lit_optim.tournament.data import read_tournament, write_tournament
 from lit_optim.tournament.lines import is_tournament, plan_tournament
 from lit_optim.tournament.measuring import TimingSource
-from lit_optim.tournament.source import TournamentSource
+from lit_optim.tournament.progress import TournamentProgress
+from lit_optim.tournament.source import TournamentSource, find_best
 
 
 class TournamentRun(SearchRun):
@@ -75,18 +76,15 @@ class TournamentRun(SearchRun):
         write_tournament(self.sweep_dir, self.tournament)
 
     def _add_final_runs(self, trials: SearchSource, run: SearchRun) -> JobSource:
-        return TournamentSource(
-            trials, self.tournament, self.search.studies, self._find_best, job_lines, self.plan.add
+        best = partial(find_best, self.store)
+        self._source = TournamentSource(
+            trials, self.tournament, self.search.studies, best, job_lines, self.plan.add
         )
+        return self._source
 
-    def _find_best(self, study: Study) -> Trial | None:
-        """The best trial; where all have diverged the first of them, which will do so again."""
-        best = self.store.best(study)
-        if best is not None:
-            found: Trial = best[0]
-            return found
-        diverged = [trial for trial, end in self.store.ends(study) if end.kind == "diverged"]
-        return diverged[0] if diverged else None
+    def make_progress(self, trials: SearchSource) -> Progress:
+        """What shows how far the tournament is."""
+        return TournamentProgress(self._source, len(self.tournament.tasks), trials, self.console)
 
 
 class _Silence:

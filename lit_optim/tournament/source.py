@@ -8,13 +8,37 @@ from pathlib import Path
 from typing import Protocol
 
 from lit_optim.runs.layout import FINAL, UNTUNED
-from lit_optim.search.data import Study, Trial
+from lit_optim.search.data import Study, Trial, TrialEnd
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.returns import Outcome
 from lit_optim.sweeps.source import JobSource
 from lit_optim.tournament.data import Entry, Tournament
 
 STARTS = 2  # of a run that crashes
+
+
+class Ends(Protocol):
+    """What is known of trials that have ended: `lit_optim.search.store.Store`."""
+
+    def best(self, study: Study) -> tuple[Trial, TrialEnd] | None:
+        """The best of those that were completed."""
+
+    def ends(self, study: Study) -> Sequence[tuple[Trial, TrialEnd]]:
+        """All, by number."""
+
+
+def find_best(store: Ends, study: Study) -> Trial | None:
+    """The trial at which a contestant is compared.
+
+    Returns:
+        The best; where all have diverged the first of them, so that it is seen to diverge; None
+        where all have failed.
+    """
+    best = store.best(study)
+    if best is not None:
+        return best[0]
+    diverged = [trial for trial, end in store.ends(study) if end.kind == "diverged"]
+    return diverged[0] if diverged else None
 
 
 class Trials(JobSource, Protocol):
@@ -56,6 +80,10 @@ class TournamentSource:
         self._untuned: deque[PlannedJob] = deque()
         self._starts: dict[PlannedJob, int] = {}
         self._running: set[PlannedJob] = set()
+        #: How many of the runs that are compared have ended, and how many there may be.
+        self.ended = 0
+        counts = [1 + (self._settings.untuned and bool(e.untuned)) for e in tournament.entries]
+        self.total = len(self._settings.seeds) * sum(counts)
 
     @property
     def is_exhausted(self) -> bool:
@@ -123,3 +151,5 @@ class TournamentSource:
         self._starts[job] += 1
         if not outcome.is_done and self._starts[job] < STARTS:
             self._finals.append(job)
+        else:
+            self.ended += 1

@@ -103,7 +103,9 @@ def steady_keys() -> set[str]:
 
 
 def _requirements(node: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(read_attribute(node[TARGET], "requirements") or ())
+    declared = tuple(read_attribute(node[TARGET], "requirements") or ())
+    is_lbfgs = node[TARGET].endswith(".LBFGS")  # torch's own declares nothing
+    return (*declared, "closure") if is_lbfgs else declared
 
 
 def _own_requirements(wrapper: Mapping[str, Any]) -> tuple[str, ...]:

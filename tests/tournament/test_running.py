@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from lit_optim.results.reading import read_runs
+from lit_optim.results.showing import make_report
 from lit_optim.runs.job import read_job
 from lit_optim.runs.status import Status
 from lit_optim.tournament.data import read_tournament
@@ -16,13 +18,23 @@ SMALL = (
     *("-m", "tournament=default", "data=digits", "model=linear", "trainer.max_steps=12"),
     *("trainer.check_val_every_n_epoch=null", "trainer.val_check_interval=6", "test=false"),
     *("logger=none", "trainer.enable_progress_bar=false"),
-    *("n_jobs=2", "hydra.sweep.dir=t", "hydra/sweeper=search"),
+    *("n_jobs=2", "hydra.sweep.dir=t"),
 )
+
+
+NAMES = ("adamw", "sgd", "twin")
+SGD = (("sgd", 1e-3), ("sgd", 1.0))
 
 
 def start(forks, where, line):
     """Run train.py in a directory."""
     return forks.run([str(ROOT / "train.py"), *line], where, dict(os.environ), 300)
+
+
+def values(study):
+    """What came out of the runs of a study, by their directories."""
+    results = {path.parent: json.loads(path.read_text()) for path in study.glob("*/*/result.json")}
+    return {str(run_dir.relative_to(study)): x["final"] for run_dir, x in results.items()}
 
 
 def ended(sweep, role):
@@ -38,9 +50,17 @@ def ended(sweep, role):
 
 @pytest.fixture(scope="module")
 def tournament(tmp_path_factory, forks):
-    """A tournament of two optimizers."""
+    """A tournament of two optimizers, one of them under a second name as well."""
     where = tmp_path_factory.mktemp("tournament")
-    line = [*SMALL, "optimizer=adamw,sgd", "tournament.trials=2", "tournament.seeds=[7,8]"]
+    (where / "own" / "optimizer").mkdir(parents=True)
+    (where / "own" / "optimizer" / "twin.yaml").write_text("defaults: [adamw]\n")
+    line = [
+        "--config-dir=own",
+        *SMALL,
+        "optimizer=adamw,sgd,twin",
+        "tournament.trials=2",
+        "tournament.seeds=[7,8]",
+    ]
     return start(forks, where, line), where / "t"
 
 
@@ -49,19 +69,19 @@ def test_all_search_alike_then_run_with_fresh_seeds_and_at_their_default(tournam
     assert done.returncode == 0, done.stderr
     trials = [*ended(sweep, "trial=000").items(), *ended(sweep, "trial=001").items()]
     lrs = sorted((study, lr) for (study, _), (_, lr) in trials)
-    assert lrs == [("adamw", 1e-4), ("adamw", 1e-1), ("sgd", 1e-3), ("sgd", 1.0)]
+    assert lrs == [("adamw", 1e-4), ("adamw", 1e-1), *SGD, ("twin", 1e-4), ("twin", 1e-1)]
     finals, untuned = ended(sweep, "final"), ended(sweep, "untuned")
-    expected = {(study, f"seed={seed}") for study in ("adamw", "sgd") for seed in (7, 8)}
+    expected = {(study, f"seed={seed}") for study in NAMES for seed in (7, 8)}
     assert set(finals) == set(untuned) == expected
     assert {status for status, _ in (*finals.values(), *untuned.values())} == {Status.COMPLETED}
-    assert {study: lr for (study, _), (_, lr) in untuned.items()} == {"adamw": 1e-3, "sgd": 1e-3}
+    assert {study: lr for (study, _), (_, lr) in untuned.items()} == dict.fromkeys(NAMES, 1e-3)
 
 
 def test_the_final_runs_are_at_the_best_trial(tournament):
     _, sweep = tournament
     settings = json.loads((sweep / "search.json").read_text())["settings"]
     better = {"min": min, "max": max}[settings["mode"]]
-    for study in ("adamw", "sgd"):
+    for study in NAMES:
         results = {
             json.loads(path.read_text())["final"][settings["metric"]]: read_job(
                 path.parent
@@ -78,18 +98,53 @@ def test_the_final_runs_are_at_the_best_trial(tournament):
 def test_who_meets_whom_is_written(tournament):
     _, sweep = tournament
     found = read_tournament(sweep)
-    assert [entry.contestant for entry in found.entries] == ["adamw", "sgd"]
+    assert [entry.contestant for entry in found.entries] == [*NAMES]
     assert found.settings.seeds == (7, 8)
     assert {entry.updates for entry in found.entries} == {12}
 
 
-def test_the_same_line_again_does_nothing_and_more_seeds_add_runs(tournament, forks):
+def test_one_optimizer_under_two_names_is_the_same(tournament):
+    """To the last digit: the same trials, the same best, the same seeds."""
     _, sweep = tournament
+    results = {name: values(sweep / f"optimizer={name}") for name in NAMES}
+    assert results["adamw"] == results["twin"] != results["sgd"]
+    assert len(results["twin"]) == 6
+    rows = {row.values["optimizer"]: row for row in make_report([sweep]).rows}
+    assert rows["adamw"].rank == rows["twin"].rank
+
+
+def test_the_same_line_again_runs_what_is_left_and_more_seeds_add_runs(tournament, forks):
+    _, sweep = tournament
+    lost = sweep / "optimizer=sgd" / "final" / "seed=7"  # as a kill leaves it
+    record = json.loads((lost / "job.json").read_text())
+    (lost / "job.json").write_text(json.dumps(record | {"status": "running", "exit_code": None}))
+    (lost / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/*/*/result.json")}
-    line = ["-m", "resume=t", "tournament.seeds=[7,8,9]", "tournament.untuned=false"]
-    done = start(forks, sweep.parent, [*line, "hydra/sweeper=search"])
+    line = ["--config-dir=own", "-m", "resume=t"]
+    more = ["tournament.seeds=[7,8,9]", "tournament.untuned=false"]
+    done = start(forks, sweep.parent, [*line, *more])
     assert done.returncode == 0, done.stderr
     after = {path: path.stat().st_mtime_ns for path in sweep.glob("*/*/*/result.json")}
     assert {path: after[path] for path in before} == before
     new = {str(path.parent.relative_to(sweep)) for path in after.keys() - before.keys()}
-    assert new == {f"optimizer={name}/final/seed=9" for name in ("adamw", "sgd")}
+    expected = {f"optimizer={name}/final/seed=9" for name in NAMES}
+    assert new == expected | {"optimizer=sgd/final/seed=7"}
+
+
+def test_equal_seconds_are_measured_once_and_kept(tmp_path, forks):
+    line = ["optimizer=adamw,sgd", "tournament.trials=1", "tournament.seeds=[7]"]
+    line += ["tournament.budget=seconds", "tournament.untuned=false"]
+    done = start(forks, tmp_path, [*SMALL, *line])
+    assert done.returncode == 0, done.stderr
+    found = read_tournament(tmp_path / "t")
+    assert set(found.seconds) == {"optimizer=adamw", "optimizer=sgd"}
+    first, second = found.entries
+    ratio = found.seconds["optimizer=adamw"] / found.seconds["optimizer=sgd"]
+    assert (first.updates, second.updates) == (12, max(1, round(12 * ratio)))
+    for entry in found.entries:
+        result = json.loads((tmp_path / f"t/{entry.study}/final/seed=7/result.json").read_text())
+        assert result["steps"] == entry.updates
+    assert not any(".timing" in run.directory.parts for run in read_runs([tmp_path]).runs)
+    done = start(forks, tmp_path, ["-m", "resume=t"])
+    assert done.returncode == 0, done.stderr
+    assert read_tournament(tmp_path / "t") == found

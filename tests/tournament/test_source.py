@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
-from lit_optim.search.data import Span, Study, Trial
+import pytest
+from rich.console import Console
+
+from lit_optim.search.data import Search, Settings, Span, Study, Trial, TrialEnd
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.tournament.data import Entry, Task, Tournament, TournamentSettings
-from lit_optim.tournament.source import TournamentSource
+from lit_optim.tournament.progress import TournamentProgress
+from lit_optim.tournament.source import TournamentSource, find_best
 
 STUDIES = [Study(name, (f"optimizer={name}",), {"optimizer.lr": Span(1, 2)}) for name in "ab"]
 
@@ -162,3 +167,28 @@ def test_a_single_study_has_no_folder_of_its_own():
         lambda lines, place: PlannedJob(tuple(lines), place),
     )  # fmt: skip
     assert places(source) == [f"final/seed={seed}" for seed in range(1, 6)]
+
+
+def test_where_all_trials_have_diverged_the_first_is_compared():
+    (study, *_), trials = STUDIES, [Trial(STUDIES[0], n, {}) for n in range(3)]
+    kinds = ["failed", "diverged", "diverged"]
+    ends = [(t, TrialEnd(kind, 1.0)) for t, kind in zip(trials, kinds, strict=True)]
+    assert find_best(SimpleNamespace(best=lambda s: None, ends=lambda s: ends), study) is trials[1]
+    assert find_best(SimpleNamespace(best=lambda s: None, ends=lambda s: ends[:1]), study) is None
+    both = SimpleNamespace(best=lambda s: ends[2], ends=lambda s: ends)
+    assert find_best(both, study) is trials[2]
+
+
+@pytest.mark.parametrize(("tasks", "best"), [(1, " · best a, trial 0 0.5"), (2, "")])
+def test_the_progress_counts_the_runs_that_are_compared(tasks, best):
+    source, trials = source_of()
+    trials.search = Search((), STUDIES, Settings(trials=2))
+    end = Trial(STUDIES[0], 0, {}), TrialEnd("completed", 0.5)
+    trials.ends = {"a": [end], "b": []}
+    console = Console(file=io.StringIO(), width=200)
+    progress = TournamentProgress(source, tasks, trials, console)
+    assert progress.line(200) == f"1/12{best}"
+    finish(source)
+    job = source.take()
+    source.end(job, outcome())
+    assert progress.line(200).startswith("2/12")
