@@ -16,14 +16,13 @@ from lit_optim.config.check import check_config, to_plain
 from lit_optim.config.composing import compose_each_value
 from lit_optim.config.reading import parse_overrides
 from lit_optim.config.targets import TARGET
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, printable
 from lit_optim.runs.layout import SEARCH
 from lit_optim.search.data import Search, Space, Span, Study
-from lit_optim.search.record import read_line
 from lit_optim.search.space import edge_lines, edge_texts
 from lit_optim.search.storage_urls import check_storage
-from lit_optim.search.studies import plan_search
 from lit_optim.signatures import read_signature
+from lit_optim.untrusted import Unreadable, read_json_mapping
 
 INSTALL = "python -m pip install 'lit-optim[search]'"
 OLDEST, NEWEST = 4, 5  # of Optuna
@@ -157,7 +156,7 @@ def check_resumed(search: Search, sweep_dir: Path) -> None:
     recorded = _recorded_studies(sweep_dir)
     names = [study.name for study in search.studies]
     if recorded and (gone := [name for name in recorded if name not in names]):
-        had = gone[0] or "a single study"
+        had = printable(gone[0]) or "a single study"
         raise UsageError(
             f"resume={sweep_dir} has {had}, which this line has not; studies may be added where "
             "there were several, but not left out"
@@ -165,10 +164,14 @@ def check_resumed(search: Search, sweep_dir: Path) -> None:
 
 
 def _recorded_studies(sweep_dir: Path) -> Sequence[str]:
+    """The names of the studies that the record of a search lists."""
     try:
-        return [study.name for study in plan_search(read_line(sweep_dir)).studies]
-    except UsageError:  # damaged: the storage knows as well
+        found = read_json_mapping(sweep_dir / SEARCH).get("studies")
+    except Unreadable:  # damaged: the storage knows as well
         return []
+    listed = found if isinstance(found, list) else []
+    names = [one.get("name") for one in listed if isinstance(one, dict)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def count_begun(sweep_dir: Path, studies: Sequence[str]) -> int:

@@ -71,7 +71,7 @@ def test_all_search_alike_then_run_with_fresh_seeds_and_at_their_default(tournam
     lrs = sorted((study, lr) for (study, _), (_, lr) in trials)
     assert lrs == [("adamw", 1e-4), ("adamw", 1e-1), *SGD, ("twin", 1e-4), ("twin", 1e-1)]
     finals, untuned = ended(sweep, "final"), ended(sweep, "untuned")
-    expected = {(study, f"seed={seed}") for study in NAMES for seed in (7, 8)}
+    expected = {(study, "seed=7") for study in NAMES}
     assert set(finals) == set(untuned) == expected
     assert {status for status, _ in (*finals.values(), *untuned.values())} == {Status.COMPLETED}
     assert {study: lr for (study, _), (_, lr) in untuned.items()} == dict.fromkeys(NAMES, 1e-3)
@@ -99,7 +99,7 @@ def test_who_meets_whom_is_written(tournament):
     _, sweep = tournament
     found = read_tournament(sweep)
     assert [entry.contestant for entry in found.entries] == [*NAMES]
-    assert found.settings.seeds == (7, 8)
+    assert found.settings.seeds == (7,)
     assert {entry.updates for entry in found.entries} == {12}
 
 
@@ -108,7 +108,7 @@ def test_one_optimizer_under_two_names_is_the_same(tournament):
     _, sweep = tournament
     results = {name: values(sweep / f"optimizer={name}") for name in NAMES}
     assert results["adamw"] == results["twin"] != results["sgd"]
-    assert len(results["twin"]) == 6
+    assert len(results["twin"]) == 4
     rows = {row.values["optimizer"]: row for row in make_report([sweep]).rows}
     assert rows["adamw"].rank == rows["twin"].rank
 
@@ -121,7 +121,7 @@ def test_the_same_line_again_runs_what_is_left_and_more_seeds_add_runs(tournamen
     (lost / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in sweep.glob("*/*/*/result.json")}
     line = ["--config-dir=own", "-m", "resume=t"]
-    more = ["tournament.seeds=[7,8,9]", "tournament.untuned=false"]
+    more = ["tournament.seeds=[7,9]", "tournament.untuned=false"]
     done = start(forks, sweep.parent, [*line, *more])
     assert done.returncode == 0, done.stderr
     after = {path: path.stat().st_mtime_ns for path in sweep.glob("*/*/*/result.json")}
@@ -131,6 +131,7 @@ def test_the_same_line_again_runs_what_is_left_and_more_seeds_add_runs(tournamen
     assert new == expected | {"optimizer=sgd/final/seed=7"}
 
 
+@pytest.mark.slow
 def test_equal_seconds_are_measured_once_and_kept(tmp_path, forks):
     line = ["optimizer=adamw,sgd", "tournament.trials=1", "tournament.seeds=[7]"]
     line += ["tournament.budget=seconds", "tournament.untuned=false"]
