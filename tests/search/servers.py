@@ -8,11 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-
-import pytest
 
 GRPC = """
 import sys, optuna
@@ -109,22 +106,3 @@ class Postgres:
         self.process.wait()
         time.sleep(0.2)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def grpc_server(tmp_path):
-    pytest.importorskip("grpc")
-    server = GrpcServer(tmp_path)
-    yield server
-    server.kill()
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    pytest.importorskip("psycopg")
-    if not BINARIES:
-        pytest.skip("PostgreSQL is not installed")
-    with tempfile.TemporaryDirectory(prefix="postgres") as folder:
-        server = Postgres(Path(folder))
-        yield server
-        server.kill()

@@ -11,7 +11,6 @@ from lit_optim.search.data import Search, Settings, Span, Study, TrialEnd
 from lit_optim.search.opening import open_storage
 from lit_optim.search.storages import StorageFailed
 from lit_optim.search.store import open_store
-from tests.search.servers import grpc_server, postgres  # noqa: F401
 
 STUDY = Study("", ("optimizer=adamw",), {"optimizer.lr": Span(1e-4, 1e-1, is_log=True)})
 

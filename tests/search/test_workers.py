@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from lit_optim.runs.layout import SEARCH
-from tests.search.servers import grpc_server, postgres  # noqa: F401
 from tests.user_code import CUSTOM
 
 ROOT = Path(__file__).parents[2]
