@@ -118,9 +118,7 @@ def detailed(report: Report) -> Report:
     if len(report.rows) != 1 or len(report.rows[0].settings) == 1:
         return report
     [whole] = report.rows
-    if all(
-        whole.best is not one for one in whole.settings
-    ):  # of a tournament, where other runs count
+    if not whole.is_at_best:
         return report
     keys = list(report.varied or report.columns)
     rows = [
@@ -240,7 +238,8 @@ def notes_on(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]
     without = sum(run.has_ended and math.isnan(run.value) for run in runs)
     if without:
         notes.append(f"{without} of {len(runs)} runs have no {printable(metric)}")
-    ended = [one for row in rows for one in row.settings if one.value.count]
+    compared = [one for row in rows for one in (row.settings if row.is_at_best else [row.best])]
+    ended = [one for one in compared if one.value.count]
     repeated = sum(sum(run.has_ended for run in one.runs) - one.value.count for one in ended)
     if repeated:
         notes.append(

@@ -192,6 +192,11 @@ class Row:
     notes: Sequence[str] = ()
 
     @property
+    def is_at_best(self) -> bool:
+        """Whether it is shown at the best of its settings; a tournament has other runs for that."""
+        return any(self.best is one for one in self.settings)
+
+    @property
     def groups(self) -> list[Setting]:
         """Its settings; in a tournament also those of the final and of the untuned runs."""
         others = [self.best, *([self.untuned] if self.untuned else [])]

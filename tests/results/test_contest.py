@@ -67,6 +67,15 @@ def test_final_runs_are_what_is_ranked(digits):
     )
 
 
+def test_what_is_noted_is_of_the_final_runs(digits, tmp_path):
+    alone = "with one run each, differences cannot be tested; run several seeds"
+    assert alone not in make_report([digits]).notes  # though each trial is one run
+    root = shutil.copytree(digits, tmp_path / "contest")
+    for run_dir in [*root.glob("*/final/seed=1[12]")]:
+        shutil.rmtree(run_dir)
+    assert alone in make_report([root]).notes
+
+
 def test_the_steps_are_those_of_final_runs(digits):
     report = make_report([digits], target=0.5)
     steps = {row.values["optimizer"]: row.steps_to_target for row in report.rows}

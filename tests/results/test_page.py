@@ -15,10 +15,13 @@ import pytest
 from lit_optim.results.comparing import compare
 from lit_optim.results.data import Report
 from lit_optim.results.page import make_page, write_page
+from lit_optim.results.showing import make_report as make_report_of
+from lit_optim.results.showing import write
 from lit_optim.runs.status import Status
 from tests.browser import open_browser
 from tests.results.made_up import make_report, make_run
 from tests.results.plain_runs import a_run, seeds
+from tests.results.searches import write_contest
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 #: Names that a directory of somebody else may hold.
@@ -111,6 +114,30 @@ def test_a_click_sorts(sweep, visit):
     assert column(page, "choices", "optimizer") == sorted(
         row.values["optimizer"] for row in report.rows
     )
+
+
+def test_the_pages_of_a_tournament(tmp_path, visit):
+    root = write_contest(tmp_path / "contest")
+    first, *others = write(make_report_of([root], target=0.5), tmp_path / "report.html")
+    page = visit(first)
+    head(page, "choices", "score").click()
+    assert column(page, "choices", "optimizer") == ["sgd", "lion", "adamw"]
+    page.get_by_label("filter score").fill(">0.5")
+    assert column(page, "choices", "optimizer") == ["lion", "adamw"]
+    lines = page.locator("#profile .mark")
+    assert lines.count() == 3
+    page.locator("#row-0").hover()
+    assert page.locator('#profile .mark[data-row="0"].on').count() == 1
+    page.locator("#tasks tbody tr").first.hover()
+    assert page.locator(".on").count() == page.locator("body.dimmed").count() == 0
+    for link, other in zip(page.locator("#tasks a").all(), others, strict=True):
+        assert (tmp_path / link.inner_text()).name in other.name
+        assert link.evaluate("a => a.href") == other.as_uri().replace("=", "%3D")
+        task = visit(other)
+        assert column(task, "choices", "optimizer")[:2] == ["adamw", "lion"]
+        task.locator("#row-1 .only").click()
+        assert len(column(task, "runs", "trial")) == 9
+        assert set(column(task, "runs", "trial")) >= {"final", "untuned", "0"}
 
 
 def test_columns_filter(sweep, visit):

@@ -190,7 +190,7 @@
     const mark = target.closest?.(".mark[data-run], .mark[data-row], .legend [data-row]");
     if (mark) return mark.dataset.run !== undefined ? ["run", mark.dataset.run] : ["row", mark.dataset.row];
     const row = target.closest?.("tbody tr");
-    return row ? row.id.split("-") : null;
+    return row?.id ? row.id.split("-") : null;
   }
   function point(event) {
     const found = find(event.target);
