@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shutil
 import subprocess
 import sys
+from math import inf
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.results.searches import write_contest
+from tests.results.test_profile import score_as_algoperf
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 RUN = [path for path in SCRIPTS if 'if __name__ == "__main__"' in path.read_text("utf-8")]
@@ -26,16 +32,46 @@ SMALL = {
         ["--methods", "muon", "--processes", "2", "--width", "16", "--steps", "1", "--markdown"],
         "| muon | 2 |",
     ),
+    "check_profile": (["scores"], "5 of 5 are the same to 1e-09 with 100 points"),
     "counterparts": (["--check"], ""),
     "memory": (["--check"], ""),
     "pages": (["--check"], ""),
     "measure_optimizers": ([], "adamw"),
+    "optimizer_results": (["contest"], "| `adamw` | 0.01 |"),
     "plot_packages": (["packages.svg"], ""),
     "plot_schedules": (["picture.png", "--schedules", "wsd,plateau"], ""),
     "sharding": (["--list"], "adadelta, fsdp2 of 2, frozen"),
     "stubs": (["--check"], ""),
     "tables": (["--check"], ""),
 }  # fmt: skip
+
+
+def write_scores() -> None:
+    """A benchmark's table; what its rules make of it, by hand, and the scores of that."""
+    times = {  # of workloads a and b, and of a variant of a
+        "s0": ("100", "100", "50"),
+        "s1": ("150", "inf", "60"),
+        "s2": ("120", "90", "inf"),  # a does not count without its variant
+        "s3": ("", "500", "10"),  # nor the variant without a; b is beyond four times the fastest
+        "s4": ("110", "95", "45"),
+    }
+    counted = [[100, 100], [150, inf], [inf, 90], [inf, inf], [110, 95]]
+    folder = Path("scores")
+    folder.mkdir()
+    lines = [",".join((name, *row)) for name, row in times.items()]
+    (folder / "time_to_targets.csv").write_text("\n".join(["submission,a,b,a_x", *lines]))
+    scores = zip(times, score_as_algoperf(np.array(counted, dtype=float)), strict=True)
+    lines = [f"{name},{score!r}" for name, score in scores]
+    (folder / "scores.csv").write_text("\n".join(["submission,score", *lines]))
+    rules = {"base_workloads": ["a", "b"], "held_out_workloads": ["a_x"]}
+    (folder / "workload_targets_v05.json").write_text(json.dumps(rules))
+
+
+#: What some read, written where they run.
+PREPARE = {
+    "check_profile": write_scores,
+    "optimizer_results": lambda: write_contest(Path("contest"), ["digits"]),
+}
 #: Some start processes of their own.
 IN_MINUTES = {
     "bench_matrix": (
@@ -44,7 +80,6 @@ IN_MINUTES = {
     ),
     "bench_sweep": (["optimizer=sgd", "seed=0", "trainer.max_steps=2"], "Hydra's basic launcher"),
     "bench_start": (["--rounds", "1"], "to the first training step"),
-    "compare_optimizers": (["--optimizers", "sgd", "--steps", "20", "--jobs", "1"], "| `sgd` |"),
     "quality_state_dtype": (["--steps", "20", "--seeds", "2"], "bfloat16"),
 }
 #: What they need, where it is not here.
@@ -94,7 +129,7 @@ def test_a_script_that_others_import_can_be_imported(script, path):
 
 
 @pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
-def test_a_script_runs(script, path):
+def test_a_script_runs(script, path, tmp_path, monkeypatch):
     if path.stem in IN_MINUTES:
         pytest.skip("takes minutes: see the slow tests")
     if path.stem in MISSING:
@@ -104,9 +139,34 @@ def test_a_script_runs(script, path):
         return
     assert path.stem in SMALL, f"say in SMALL how {path.name} is run in seconds"
     argv, expected = SMALL[path.stem]
+    monkeypatch.chdir(tmp_path)
+    PREPARE.get(path.stem, lambda: None)()
     out, code = script(path, *argv)
     assert code == 0
     assert expected in out
+
+
+def test_the_tables_of_tournaments_are_written_with_their_pages(script, tmp_path):
+    root = write_contest(tmp_path / "contest", ["digits"], notes={"lion": ["why"]})
+    page = tmp_path / "optimizers.md"
+    page.write_text("before\n<!-- digits -->\nold\n<!-- /digits -->\nafter\n")
+    for _ in range(2):  # the second time nothing changes
+        command = [ROOT / "scripts" / "optimizer_results.py", str(root), "--write"]
+        assert script(*command, "--docs", str(tmp_path))[1] == 0
+        text = page.read_text()
+        assert text.startswith("before\n<!-- digits -->\n```bash\npython train.py -m ")
+        assert text.endswith("<!-- /digits -->\nafter\n")
+        assert "| `lion` [1] | 0.001 |" in text
+        assert "- \\[1\\] why." in text
+        assert "old" not in text
+        report = (tmp_path / "tournaments" / "digits.html").read_text("utf-8")
+        assert f"]({Path('tournaments/digits.html')})" in text
+        assert str(tmp_path) not in report + text
+        assert "python train.py data=digits optimizer=lion optimizer.lr=0.001 seed=10" in report
+    out, code = script(*command, "--docs", str(tmp_path / "none"))
+    assert "optimizer_results: " in str(code)
+    assert script(*command[:2], str(root / "none"))[1]
+    assert out
 
 
 @pytest.mark.slow
