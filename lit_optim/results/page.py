@@ -181,12 +181,14 @@ def _anchor(run: Run, report: Report, folder: Path | None) -> str:
     return f'<a href="{to_text(to_link(run.directory, folder))}" title="{where}">{name}</a>'
 
 
-def _copy(run: Run) -> str:
+def _copy(run: Run, is_shown: bool = False) -> str:
+    """A button that copies the command of a run; where it is not shown beside it, it tells it."""
     if not run.command:
         return ""
     command = to_text(run.command)
+    title = "copy" if is_shown else f"copy: {command}"
     return (
-        f'<button type="button" class="copy" data-command="{command}" title="copy: {command}">'
+        f'<button type="button" class="copy" data-command="{command}" title="{title}">'
         '<span class="sr">copy the command</span></button>'
     )
 
@@ -194,7 +196,9 @@ def _copy(run: Run) -> str:
 def _command(run: Run) -> str:
     if not run.command:
         return ""
-    return f'<div class="command">{_copy(run)}<code>{to_text(run.command)}</code></div>'
+    return (
+        f'<div class="command">{_copy(run, is_shown=True)}<code>{to_text(run.command)}</code></div>'
+    )
 
 
 def _legend(report: Report) -> str:
