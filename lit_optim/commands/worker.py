@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
 import sys
 
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
         sys.argv[1:] = [*conf_dir_option(), "worker", *words]
         runpy.run_module("lit_optim", run_name="__main__", alter_sys=True)
         return
+    sys.path.append(os.getcwd())  # where the user's own packages are
     from lit_optim.search.worker import work
     from lit_optim.tournament.running import make_run
 

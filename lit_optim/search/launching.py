@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -33,6 +35,7 @@ from lit_optim.sweeps.pool import ending_in_a_line
 
 #: In the directory of a search, with a directory for each worker.
 WORKERS = ".workers"
+SECONDS_BETWEEN_LOOKS = 2.0
 #: Our own launcher, which runs the trials itself.
 OWN = "hydra_plugins.lit_optim_launcher."
 
@@ -54,7 +57,9 @@ class WorkerTask:
     def __call__(self, cfg: DictConfig) -> int:
         """Called by the launcher; return the exit code."""
         paths = [self.root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        # a run that needs several processes starts them itself
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         place = Path(HydraConfig.get().runtime.output_dir)
         with (place / LOG).open("ab") as log:
             command = [sys.executable, "-m", "lit_optim", *self.words]
@@ -101,17 +106,48 @@ class WorkerLaunches:
         start = time.monotonic()
         with ending_in_a_line(run.console, run.sweep_dir, lambda: f"{self._count_done()} runs"):
             try:
+                self._check_launcher()
                 run.begin()
             except UsageError as error:
                 _end(run.console, first_line(error), USAGE_ERROR)
             while True:
                 done = self._count_done()
-                codes = self._launch(self.n_workers)
+                with self._telling(done):
+                    codes = self._launch(self.n_workers)
                 is_late = timeout is not None and time.monotonic() - start >= timeout
                 if 0 in codes or is_late:  # a worker ends well only where nothing is left
                     return
                 if self._count_done() == done:
                     self._give_up()
+
+    def _check_launcher(self) -> None:
+        if self._launcher.get("tasks_per_node", 1) != 1:
+            raise UsageError(
+                "launcher.tasks_per_node must be 1 in a search: each task would be a worker, which "
+                "starts the processes of its runs itself"
+            )
+
+    @contextmanager
+    def _telling(self, before: int) -> Iterator[None]:
+        """Tell, while workers run, how many runs are done."""
+        run, is_over = self.search, threading.Event()
+
+        def tell() -> None:
+            told = before
+            while not is_over.wait(SECONDS_BETWEEN_LOOKS):
+                if (done := self._count_done()) != told:
+                    told = done
+                    run.console.print(f"{done} runs are done", highlight=False)
+
+        where = escape(f"{self.n_workers} workers; what they print: {run.sweep_dir / WORKERS}")
+        run.console.print(where, soft_wrap=True, markup=False, highlight=False)
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def _count_done(self) -> int:
         """How many runs have a result: of trials, and of a tournament those that are compared."""

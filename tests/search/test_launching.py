@@ -58,15 +58,9 @@ class Launcher:
 def launches(tmp_path, monkeypatch, capsys):
     """Runs a search of two workers by a launcher that ends them as given."""
 
-    def start(*ends, begin=lambda: None, line=()):
+    def start(*ends, begin=lambda: None, line=(), **launcher):
         inner = Launcher(tmp_path, list(ends))
-        monkeypatch.setattr(
-            Plugins,
-            "instance",
-            lambda: SimpleNamespace(
-                instantiate_launcher=lambda **given: inner.__dict__.update(given) or inner
-            ),
-        )
+        monkeypatch.setattr(Plugins, "instance", lambda: inner)
         settings = SimpleNamespace(timeout=None)
         run = SimpleNamespace(
             search=SimpleNamespace(settings=settings, line=line),
@@ -77,10 +71,11 @@ def launches(tmp_path, monkeypatch, capsys):
         )
         inner.error = None
         try:
-            WorkerLaunches(run, None, OmegaConf.create({"_target_": SLURM}), 2).run()
+            WorkerLaunches(run, None, OmegaConf.create({"_target_": SLURM} | launcher), 2).run()
         except SystemExit as end:
             inner.error = end.code
-        inner.said = capsys.readouterr().err
+        begins = f"2 workers; what they print: {tmp_path}/.workers\n"
+        inner.said = capsys.readouterr().err.replace(begins, "")
         return inner
 
     return start
@@ -151,6 +146,12 @@ def test_a_search_that_cannot_begin_starts_no_worker(launches):
     assert inner.said == "lit_optim: study.db: is read-only\n"
 
 
+def test_a_task_of_slurm_is_no_rank_of_a_run(launches):
+    inner = launches(tasks_per_node=8)
+    assert (inner.error, inner.lines) == (2, [])
+    assert inner.said.startswith("lit_optim: launcher.tasks_per_node must be 1 in a search: each")
+
+
 def test_workers_are_told_what_a_directory_cannot_decide(launches, tmp_path):
     line = ["optimizer=adamw", "++search.storage=journal:/x", "allow=[user_code]", "n_jobs=3"]
     inner = launches([0, 0], line=line)
@@ -164,6 +165,7 @@ def test_the_task_of_a_launcher_is_a_process_whose_output_is_kept(tmp_path, monk
         HydraConfig, "get", lambda: OmegaConf.create({"runtime": {"output_dir": str(tmp_path)}})
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_PROCID", "1")  # a rank that is not the first prints nothing
     root = str(Path(launching.__file__).parents[2])
     assert WorkerTask(("worker", str(tmp_path)), root)(OmegaConf.create({})) == 2
     said = (tmp_path / "log.txt").read_text()
