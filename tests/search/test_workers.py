@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_optim.errors import UsageError
 from lit_optim.runs.layout import SEARCH
+from lit_optim.search.worker import work
+from lit_optim.tournament.running import make_run
 from tests.user_code import CUSTOM
 
 ROOT = Path(__file__).parents[2]
@@ -176,3 +179,62 @@ def test_four_workers_and_six_kills(workers, tmp_path, request, kind):
     assert search.killed == 6
     check_all_ran_once(tmp_path / "search", 40, storage)
     print(f"{kind}: 40 trials, 6 kills, {time.monotonic() - start:.0f} s")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("user_code")
+@pytest.mark.parametrize("kind", ["grpc_server", "postgres"])
+def test_workers_go_on_when_their_storage_is_killed(workers, tmp_path, request, kind):
+    """For 3 s, and for longer than a run takes."""
+    server = request.getfixturevalue(kind)
+    typed = ["allow=[user_code]", f"search.storage={server.url}"]
+    search = workers([*RUN, SPACE, "search.trials=12", *typed], typed)
+    search.begin()
+    search.join()
+    for seconds in (3, 10):
+        time.sleep(4)
+        server.kill()
+        time.sleep(seconds)
+        server.start()
+    search.wait()
+    check_all_ran_once(tmp_path / "search", 12, server.url)
+    said = "".join(search.texts)
+    assert f"lit_optim: search.storage={server.url} cannot be reached, waiting for it: " in said
+    assert f"lit_optim: search.storage={server.url} is back after " in said
+
+
+def test_a_worker_needs_a_search(tmp_path):
+    with pytest.raises(UsageError, match=r"search.json: No such file .*is no directory of a sear"):
+        work(tmp_path, 1, [], make_run)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "search.storage=journal:/x",
+            "a place to keep studies in, which a directory cannot decide",
+        ),
+        ("hydra/launcher=submitit_local", "hydra/launcher is no key of a run"),
+        ("hydra.sweep.dir=/", "hydra.sweep.dir is no key of a run"),
+    ],
+)
+def test_the_directory_of_a_search_is_that_of_a_stranger(tmp_path, line, said):
+    content = {"line": ["optimizer=adamw", "optimizer.lr=auto", "search.trials=3", line]}
+    (tmp_path / SEARCH).write_text(json.dumps(content))
+    with pytest.raises(UsageError) as refused:
+        work(tmp_path, 1, [], make_run)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_worker_of_a_search_whose_storage_has_gone_says_so(tmp_path, capsys):
+    lines = ["data=digits", "model=linear", "optimizer=adamw", "optimizer.lr=auto"]
+    content = {"line": [*lines, "search.trials=3"], "name": "01234567"}
+    (tmp_path / SEARCH).write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as end:
+        work(tmp_path, 1, [f"search.storage=journal:{tmp_path}/absent.log"], make_run)
+    assert end.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("lit_optim: ")
+    assert "has no study '01234567'" in line
