@@ -6,13 +6,15 @@
 
 A task stands where the documentation names its data: between `<!-- mnist1d -->` and
 `<!-- /mnist1d -->`, with the command that repeats it, and a link to its whole report, a page in
-docs/tournaments/. The pages know nothing of the machine: commands have no directories.
+docs/tournaments/. The pages know nothing of the machine: commands have no directories, and how
+long a run took is left out, as others may have run beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,14 +25,17 @@ from lit_optim.errors import UsageError
 from lit_optim.results.cells import choice_table, footnotes
 from lit_optim.results.contest import compare_tournaments
 from lit_optim.results.data import Report, Run, Tournament
+from lit_optim.results.figure_files import write_profile
 from lit_optim.results.page import make_page
 from lit_optim.results.reading import read_runs
 from lit_optim.runs.layout import SEARCH
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, FOLDER = "optimizers.md", "tournaments"
+#: Of all tasks: its marks, and its picture.
+OVERALL, PICTURE = "all tasks", "images/profile.svg"
 #: Columns that a reader of the documentation can do without.
-LEFT_OUT = ("n", "seconds", "trial")
+LEFT_OUT = ("n", "trial")
 #: Keys of a line that change nothing in its results.
 WITHOUT_EFFECT = ("hydra/sweeper", "hydra.sweep.dir", "logger")
 #: Bytes of a page.
@@ -49,9 +54,15 @@ def shown_line(lines: Sequence[str]) -> list[str]:
 
 
 def publish(run: Run) -> Run:
-    """A run whose command can be copied on any machine."""
+    """A run as any machine has it: a command without directories, and no times, which differ."""
     words = shown_line([f"{key}={value}" for key, value in run.overrides.items()])
-    return replace(run, command=shlex.join(["python", "train.py", *words]), message="")
+    return replace(
+        run,
+        command=shlex.join(["python", "train.py", *words]),
+        message="",
+        seconds=math.nan,
+        history=replace(run.history, seconds=[math.nan] * len(run.history.step)),
+    )
 
 
 def read_tasks(directory: Path) -> Iterator[tuple[str, Report]]:
@@ -70,7 +81,7 @@ def read_tasks(directory: Path) -> Iterator[tuple[str, Report]]:
     tasks = result.tasks if isinstance(result, Tournament) else [result]
     general = result.notes if isinstance(result, Tournament) else []
     for report in tasks:
-        data = {run.choices.get("data", "") for run in report.runs}
+        data = {name for run in report.runs if (name := run.choices.get("data"))}
         steps = {str(run.settings.get("trainer.max_steps", "")) for run in report.runs}
         if len(data) != 1:
             raise UsageError(f"{directory}: a task must have one choice of data=")
@@ -80,22 +91,35 @@ def read_tasks(directory: Path) -> Iterator[tuple[str, Report]]:
         yield name, replace(report, title=title, notes=[*report.notes, *general])
 
 
+def compare_all(directories: Sequence[Path]) -> Tournament | None:
+    """All tasks as those of one tournament; None of a single one."""
+    runs = [publish(run) for run in read_runs(directories).runs]
+    result = compare_tournaments(runs, "all tasks")
+    return result if isinstance(result, Tournament) and result.profile else None
+
+
+def overall_block(tournament: Tournament) -> str:
+    """What the documentation shows of all tasks: the scores, and a picture of the profile."""
+    profile = tournament.profile
+    assert profile is not None
+    lines = [f"![Performance profiles over {len(tournament.tasks)} tasks]({PICTURE})", ""]
+    lines += [f"| {tournament.by} | score |", "|---|--:|"]
+    lines += [f"| `{name}` | {profile.scores[name]:.3f} |" for name in profile.contestants]
+    return "\n".join(lines)
+
+
 def command_of(directory: Path) -> str:
     """The line that repeats a tournament."""
     line = json.loads((directory / SEARCH).read_text("utf-8"))["line"]
     return shlex.join(["python", "train.py", "-m", *shown_line(line)])
 
 
-def block_of(name: str, report: Report, command: str) -> str:
-    """What the documentation shows of a task, as Markdown."""
+def table_of(report: Report) -> list[str]:
+    """The table of a report, as lines of Markdown."""
     table = choice_table(report)
     kept = [place for place, head in enumerate(table.header) if head.name not in LEFT_OUT]
     header = [table.header[place] for place in kept]
     lines = [
-        "```bash",
-        command,
-        "```",
-        "",
         f"| {' | '.join(head.name for head in header)} |",
         f"|{'|'.join('--:' if head.is_number else '---' for head in header)}|",
     ]
@@ -104,24 +128,31 @@ def block_of(name: str, report: Report, command: str) -> str:
         first, _, marks = texts[0].partition(" ")
         texts[0] = f"`{first}`{' ' + marks if marks else ''}"
         lines.append(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |")
-    lines.append("")
+    return lines
+
+
+def block_of(name: str, report: Report, command: str) -> str:
+    """What the documentation shows of a task, as Markdown."""
+    lines = ["```bash", command, "```", "", *table_of(report), ""]
     lines += [f"- \\[{number}\\] {note}." for number, note in enumerate(footnotes(report), 1)]
     lines += [f"- {note[:1].upper()}{note[1:]}." for note in report.notes]
     lines += ["", f"[The whole report]({FOLDER}/{name}.html): every run, and figures."]
     return "\n".join(lines)
 
 
-def write_block(text: str, name: str, block: str) -> str:
-    """The text of a page with a block between its marks.
+def write_block(path: Path, name: str, block: str) -> None:
+    """Write a block of a page between its marks.
 
     Raises:
         UsageError: it has no such marks.
+        OSError: it cannot be written.
     """
+    text = path.read_text("utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     if begin not in text or end not in text:
         raise UsageError(f"{PAGE} has no {begin.strip()} ... {end}")
     before, _, rest = text.partition(begin)
-    return f"{before}{begin}{block}\n{end}{rest.partition(end)[2]}"
+    path.write_text(f"{before}{begin}{block}\n{end}{rest.partition(end)[2]}", "utf-8")
 
 
 def main() -> None:
@@ -145,11 +176,14 @@ def main() -> None:
                 if len(page.encode()) > LARGEST:
                     sys.exit(f"optimizer_results: the page of {name} has {len(page):,} bytes")
                 if args.write:
-                    path = args.docs / PAGE
-                    text = write_block(path.read_text("utf-8"), name, block)
                     (args.docs / FOLDER).mkdir(exist_ok=True)
                     (args.docs / FOLDER / f"{name}.html").write_text(page, "utf-8")
-                    path.write_text(text, "utf-8")
+                    write_block(args.docs / PAGE, name, block)
+        if whole := compare_all(args.directory):
+            print(f"{OVERALL}\n\n{overall_block(whole)}")
+            if args.write:
+                write_profile(whole, args.docs / PICTURE)
+                write_block(args.docs / PAGE, OVERALL, overall_block(whole))
     except (UsageError, OSError) as error:
         sys.exit(f"optimizer_results: {error}")
 

@@ -147,17 +147,23 @@ def test_a_script_runs(script, path, tmp_path, monkeypatch):
 
 
 def test_the_tables_of_tournaments_are_written_with_their_pages(script, tmp_path):
-    root = write_contest(tmp_path / "contest", ["digits"], notes={"lion": ["why"]})
-    page = tmp_path / "optimizers.md"
-    page.write_text("before\n<!-- digits -->\nold\n<!-- /digits -->\nafter\n")
+    notes = {"notes": {"lion": ["why"]}}
+    root = write_contest(tmp_path / "contest", ["digits", "mnist1d"], **notes)
+    page, names = tmp_path / "optimizers.md", ("digits", "mnist1d", "all tasks")
+    page.write_text(
+        "before\n" + "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in names)
+    )
+    (tmp_path / "images").mkdir()
     command = [ROOT / "scripts" / "optimizer_results.py", str(root), "--write"]
     assert script(*command, "--docs", str(tmp_path))[1] == 0
     text = page.read_text()
     assert text.startswith("before\n<!-- digits -->\n```bash\npython train.py -m ")
-    assert text.endswith("<!-- /digits -->\nafter\n")
+    assert text.endswith("| `sgd` | 0.000 |\n<!-- /all tasks -->\n")
+    assert (tmp_path / "images" / "profile.svg").read_text().startswith("<?xml")
     assert "| `lion` [1] | 0.001 |" in text
     assert "- \\[1\\] why." in text
     assert "old" not in text
+    assert "ms/step" not in text
     report = (tmp_path / "tournaments" / "digits.html").read_text("utf-8")
     assert f"]({Path('tournaments/digits.html')})" in text
     assert str(tmp_path) not in report + text

@@ -119,10 +119,11 @@ def choice_table(report: Report) -> Table:
         meaning = "the median; never: half of the runs do not arrive"
         cells = [_number(row.steps_to_target, format_steps(row.steps_to_target)) for row in rows]
         columns.add(Heading(name, meaning, True), cells)
-    cells = [_number(row.seconds, format_seconds(row.seconds)) for row in rows]
-    columns.add(Heading("seconds", "of training a run, the median", True), cells)
-    cells = [_number(row.ms_per_step, format_ms(row.ms_per_step)) for row in rows]
-    columns.add(Heading("ms/step", "milliseconds of an update, the median", True), cells)
+    if any(math.isfinite(row.seconds) for row in rows):
+        cells = [_number(row.seconds, format_seconds(row.seconds)) for row in rows]
+        columns.add(Heading("seconds", "of training a run, the median", True), cells)
+        cells = [_number(row.ms_per_step, format_ms(row.ms_per_step)) for row in rows]
+        columns.add(Heading("ms/step", "milliseconds of an update, the median", True), cells)
     if any(row.best.trial is not None for row in rows):
         meaning = "the number of the best trial, and of how many"
         columns.add(Heading("trial", meaning, True), [_trial_cell(row) for row in rows])
@@ -155,7 +156,7 @@ def _trial_cell(row: Row) -> Cell:
     trial = row.best.trial
     if trial is None:
         return Cell(NONE)
-    made = len(row.settings)
+    made = sum(one.trial is not None for one in row.settings)
     return Cell(f"{trial} of {made}" if made > 1 else f"{trial}", trial)
 
 
@@ -189,10 +190,11 @@ def run_table(report: Report) -> Table:
         columns.add(Heading(name, "", True), _metrics(values, _unit(values)))
     cells = [_number(run.steps, format_steps(run.steps)) for run in runs]
     columns.add(Heading("steps", "updates made", True), cells)
-    cells = [_number(run.seconds, format_seconds(run.seconds)) for run in runs]
-    columns.add(Heading("seconds", "of training", True), cells)
-    cells = [_number(run.ms_per_step, format_ms(run.ms_per_step)) for run in runs]
-    columns.add(Heading("ms/step", "milliseconds of an update", True), cells)
+    if any(math.isfinite(run.seconds) for run in runs):
+        cells = [_number(run.seconds, format_seconds(run.seconds)) for run in runs]
+        columns.add(Heading("seconds", "of training", True), cells)
+        cells = [_number(run.ms_per_step, format_ms(run.ms_per_step)) for run in runs]
+        columns.add(Heading("ms/step", "milliseconds of an update", True), cells)
     return columns.table(len(keys) + 1)
 
 

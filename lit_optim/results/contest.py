@@ -153,16 +153,17 @@ def compare_tournaments(
             studies = {entry.study for entry in task.entries}
             own = [r for r in runs if r.place and r.place.root == root and r.place.study in studies]
             if own:
-                found.append((record, task, own))
+                words = [root.name, task.name] if len(records) > 1 else [task.name]
+                found.append((record, task, own, " ".join(filter(None, words))))
     if not found:
         return None
     if len(found) == 1:
-        [(record, task, own)] = found
+        [(record, task, own, _)] = found
         more = [*notes, *_left_out(record), *_caveat(1)]
         return _compare_task(record, task, own, title, metric, target, more)
     tasks = [
-        _compare_task(record, task, own, f"{title} · {task.name}", metric, target)
-        for record, task, own in found
+        _compare_task(record, task, own, f"{title} · {name}", metric, target)
+        for record, task, own, name in found
     ]
     measures = {record.measure for record in records.values()}
     profile = make_profile(tasks, by.pop(), measures.pop() if len(measures) == 1 else STEP)
@@ -170,7 +171,7 @@ def compare_tournaments(
     return Tournament(
         title,
         found[0][0].by,
-        [task.name for _, task, _ in found],
+        [name for _, _, _, name in found],
         tasks,
         profile,
         [*notes, *dict.fromkeys(told), *_caveat(len(tasks))],
