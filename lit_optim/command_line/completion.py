@@ -16,17 +16,23 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lit_optim.command_line.command import Argument, Command, Completion
 from lit_optim.config.places import OPTION, PARTIAL, conf_dir, groups, text_of
+from lit_optim.config.sweep_settings import SWEEP_GROUPS
 from lit_optim.signatures import read_signature
 from lit_optim.untrusted import Unreadable, read_yaml
 
 PROGRAM, SCRIPT, MODULE = "lit-optim", "train.py", "lit_optim"
 SETTINGS = "lit_optim.config.settings.Settings"
+#: Where the settings of a whole sweep have their types.
+SWEEP_SETTINGS = {
+    "search": "lit_optim.search.data.Settings",
+    "tournament": "lit_optim.tournament.data.TournamentSettings",
+}
 HF_ARGUMENTS = "lit_optim.compat.transformers_tables.Arguments"
 #: Settings, and arguments of data, that are paths.
 PATHS = ("resume", "resume.from", "ckpt", "branch_from", "hf", "hydra.run.dir", "hydra.sweep.dir")
 #: Words that a setting accepts besides those of its annotation.
 WORDS = {"resume": ("auto",), "resume.from": ("auto",), "resume.horizon": ("keep", "extend"),
-         "ckpt": ("best",)}  # fmt: skip
+         "ckpt": ("best",), "optimizer.lr": ("auto",)}  # fmt: skip
 TARGET = "_target_"
 
 #: The keys of a part of a configuration, each with its own keys or its annotation.
@@ -227,11 +233,21 @@ def _chosen(group: str, choices: Mapping[str, str], words: list[str]) -> Keys:
     if "@package" in text_of(path):  # its keys belong to other groups
         return {}
     node = _node(path)
+    if group in SWEEP_GROUPS:  # the settings of none are those of default
+        return _of_sweep(group, node)
     for word in words:  # a class of the user's own
         key, _, value = word.lstrip("+").partition("=")
         if key == f"{group}.{TARGET}":
             node[TARGET] = value
     return _tree(node)
+
+
+def _of_sweep(group: str, node: Keys) -> Keys:
+    """The keys of a group of settings of a whole sweep, with what each may be."""
+    defaults = _read(conf_dir() / group / "default.yaml")
+    signature = read_signature(SWEEP_SETTINGS[group])
+    known = _annotations(signature.parameters) if signature else {}
+    return {str(key): known.get(key, type(value)) for key, value in (defaults | node).items()}
 
 
 def _node(path: Path, within: tuple[Path, ...] = ()) -> dict[str, Any]:

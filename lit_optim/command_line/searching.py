@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from lit_optim.command_line.effects import never_validates
 from lit_optim.command_line.plugins import check_launcher, check_processes
-from lit_optim.config.check import check_config
+from lit_optim.config.check import check_config, to_plain
 from lit_optim.config.reading import check_multirun
 from lit_optim.config.resume_settings import NONE
+from lit_optim.config.settings import Settings
 from lit_optim.config.sweep_settings import SWEEP_GROUPS
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
+from lit_optim.hyperparameters import accepts, describe
 from lit_optim.runs.layout import SEARCH
 from lit_optim.search.checking import check_resumed, check_search
 from lit_optim.search.data import Search
 from lit_optim.search.settings import settings_of
-from lit_optim.search.space import LR, is_auto, is_searched
+from lit_optim.search.space import LR, is_auto, is_searched, plain_line
 from lit_optim.search.studies import plan_search
 from lit_optim.tournament.lines import is_tournament, plan_tournament
 
 #: Hydra's sweeper that runs a search.
 SWEEPER = "search"
+#: So many studies that checking them takes seconds.
+MANY = 10
+N_JOBS = get_type_hints(Settings, include_extras=True)["n_jobs"]
 HINT = "is for a search; say search.trials=12 with it"
 
 
@@ -60,13 +68,20 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     for one in overrides:
         if one.key_or_group == "hydra/sweeper":
             raise UsageError(
-                f"{one.input_line}: a search has a sweeper of its own; leave it out, or leave out "
+                f"{plain_line(one)}: a search has a sweeper of its own; leave it out, or leave out "
                 "search.trials"
             )
     check_launcher(cfg)
     check_processes(cfg)
     search = plan(cfg, [str(one.input_line) for one in overrides])
+    if not accepts(cfg.n_jobs, N_JOBS):
+        raise UsageError(f"n_jobs must be {describe(N_JOBS)}, got {show(cfg.n_jobs)}")
+    if len(search.studies) >= MANY:
+        print(f"checking {len(search.studies)} studies", file=sys.stderr)
     check_search(search)
+    metric, never = search.settings.metric, never_validates(to_plain(cfg)["trainer"])
+    if never and metric.startswith("val"):
+        raise UsageError(f"a search compares runs by {metric}, and with {never} there is none")
     where = cfg.resume["from"]
     if where not in (None, NONE):
         check_resumed(search, Path(where))
@@ -80,7 +95,7 @@ def check_single(overrides: Sequence[Override]) -> None:
     """
     for one in overrides:
         if is_searched(one) and not one.is_discrete_sweep():
-            raise UsageError(f"{one.input_line} {HINT.replace('say', 'say -m')}")
+            raise UsageError(f"{plain_line(one)} {HINT.replace('say', 'say -m')}")
         check_multirun(one, multirun=False)
 
 
@@ -90,8 +105,11 @@ def check_not_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     Raises:
         UsageError: naming it, and how to search.
     """
+    where = cfg.resume["from"]
+    if where not in (None, NONE) and (Path(where) / SEARCH).is_file():
+        raise UsageError(f"resume={where} is the directory of a search; say search.trials=...")
     for one in overrides:
-        line, key = one.input_line, one.key_or_group
+        line, key = plain_line(one), one.key_or_group
         if is_auto(one):
             OmegaConf.update(cfg, LR, 1.0)  # another mistake may be why this is no search
             check_config(cfg)
@@ -100,9 +118,6 @@ def check_not_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
         is_setting = key.partition(".")[0] in SWEEP_GROUPS and not _is_none(one)
         if is_sweeper or is_setting:
             raise UsageError(f"{line} does nothing without search.trials=...")
-    where = cfg.resume["from"]
-    if where not in (None, NONE) and (Path(where) / SEARCH).is_file():
-        raise UsageError(f"resume={where} is the directory of a search; say search.trials=...")
 
 
 def _is_none(override: Override) -> bool:

@@ -9,23 +9,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.check import check_config, to_plain
-from lit_optim.config.composing import compose_each_value
-from lit_optim.config.reading import parse_overrides
-from lit_optim.config.targets import TARGET
+from lit_optim.config.places import groups
+from lit_optim.config.targets import TARGET, class_name
 from lit_optim.errors import UsageError, printable
 from lit_optim.runs.layout import SEARCH
+from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search, Space, Span, Study
-from lit_optim.search.space import edge_lines, edge_texts
+from lit_optim.search.grids import share_out
+from lit_optim.search.space import LR, edge_texts, edges
 from lit_optim.search.storage_urls import check_storage
+from lit_optim.search.studies import lines_of_group
 from lit_optim.signatures import read_signature
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
 INSTALL = "python -m pip install 'lit-optim[search]'"
 OLDEST, NEWEST = 4, 5  # of Optuna
+#: Of an optimizer that finds its step itself, and then takes no lr.
+RELATIVE = "relative_step"
 TRIAL = re.compile(r"trial=(\d+)")
 
 
@@ -36,8 +39,11 @@ def check_search(search: Search) -> None:
         UsageError: the first thing that is wrong.
     """
     _check_installed(search)
+    whole = lines_of_group(search.line)
     for study in search.studies:
-        _check_study(study, [line for line in search.line if line.startswith("n_jobs=")])
+        if search.settings.sampler_of(study.space) == "grid":
+            share_out(study.space, search.settings.trials)
+        _check_study(study, whole)
 
 
 def _check_installed(search: Search) -> None:
@@ -64,19 +70,36 @@ def _check_installed(search: Search) -> None:
 
 
 def _check_study(study: Study, whole: Sequence[str]) -> None:
-    overrides = parse_overrides([*study.fixed, *edge_lines(study.space), *whole])
-    before = HydraConfig.instance().cfg
+    """Check a study at both ends of each range and at each choice.
+
+    Args:
+        study: to check.
+        whole: overrides that are of the search as a whole.
+    """
+    chosen = {key: one for key, one in study.space.items() if key in groups()}
+    others = {key: edges(one) for key, one in study.space.items() if key not in chosen}
+    lines = {key: [f"{key}={text}" for text in edge_texts(key, one)] for key, one in chosen.items()}
+    first = {key: texts[0] for key, texts in lines.items()}
+    variants = [first, *({**first, key: t} for key, texts in lines.items() for t in texts[1:])]
+    for number, variant in enumerate(variants):
+        cfg = compose_study([*study.fixed, *variant.values(), *whole])
+        for key, values in others.items():
+            OmegaConf.update(cfg, key, values[0], merge=False, force_add=True)
+        if number == 0:
+            _check_run(cfg)
+            _check_whole(study.space, cfg)
+        _check_values(study, cfg)
+        for key, values in others.items() if number == 0 else ():
+            for value in values[1:]:
+                OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+                _check_values(study, cfg)
+
+
+def _check_values(study: Study, cfg: DictConfig) -> None:
     try:
-        for number, cfg in enumerate(compose_each_value(overrides)):
-            if number == 0:
-                _check_run(cfg)
-                _check_whole(study.space, cfg)
-            try:
-                check_config(cfg)
-            except UsageError as error:
-                raise UsageError(f"{error}{_explain(study, str(error))}") from None
-    finally:
-        HydraConfig.instance().cfg = before
+        check_config(cfg)
+    except UsageError as error:
+        raise UsageError(f"{error}{_explain(study, str(error))}") from None
 
 
 def _explain(study: Study, message: str) -> str:
@@ -88,15 +111,19 @@ def _explain(study: Study, message: str) -> str:
     one = study.space[key]
     if not isinstance(one, Span):
         return f", one of choice({','.join(edge_texts(key, one))}){where}"
-    text = f"interval({','.join(edge_texts(key, one))})"
+    text = f"interval({one.low:g},{one.high:g})"
     if "whole number" in message and not one.is_whole:
-        ends = (f"{end:g}" for end in (one.low, one.high))
-        return f", an end of {text}; say int(interval({','.join(ends)})){where}"
+        return f", an end of {text}; say int({text}){where}"
     return f", an end of {text}{where}"
 
 
 def _check_whole(space: Space, cfg: DictConfig) -> None:
-    """Refuse whole numbers only, where a key is a number of any kind."""
+    """Refuse whole numbers only where a key is a number of any kind, and an lr that is not used."""
+    optimizer = cfg.optimizer
+    if LR in space and optimizer.get(RELATIVE) and LR.partition(".")[2] in optimizer:
+        raise UsageError(
+            f"{LR}: {class_name(optimizer)} takes an lr only with optimizer.{RELATIVE}=false"
+        )
     for key, one in space.items():
         group, _, name = key.partition(".")
         node: Any = cfg.get(group)

@@ -29,7 +29,7 @@ def make_grid(
     Raises:
         UsageError: a grid of this space needs more trials.
     """
-    counts = _share_out(space, trials)
+    counts = share_out(space, trials)
     levels = [_levels(one, counts[key]) for key, one in space.items()]
     points = [dict(zip(space, values, strict=True)) for values in itertools.product(*levels)]
     known = [dict(point) for point in known]
@@ -47,8 +47,12 @@ def make_grid(
     return ordered
 
 
-def _share_out(space: Space, trials: int) -> dict[str, int]:
-    """The levels of each key: a choice has its values, the spans share the rest evenly."""
+def share_out(space: Space, trials: int) -> dict[str, int]:
+    """The levels of each key: a choice has its values, the spans share the rest evenly.
+
+    Raises:
+        UsageError: a grid of this space needs more trials.
+    """
     most = {key: _count(one, trials) for key, one in space.items()}
     counts = {
         key: most[key] if isinstance(one, Choice) else min(FEWEST_LEVELS, most[key])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
 
@@ -13,7 +14,7 @@ from lit_optim.config.paths import quote
 from lit_optim.config.places import groups
 from lit_optim.config.reading import parse_overrides
 from lit_optim.errors import UsageError, show, suggest
-from lit_optim.search.data import Choice, Scalar, Space, Span
+from lit_optim.search.data import Choice, Scalar, Span
 
 LR = "optimizer.lr"
 #: Stands for the range of lrs that the optimizer's class declares.
@@ -39,13 +40,18 @@ def is_auto(override: Override) -> bool:
     return override.key_or_group == LR and override.value() == AUTO
 
 
+def plain_line(override: Override) -> str:
+    """An override for messages, without the signs that it got for Hydra."""
+    return str(override.input_line).lstrip("+")
+
+
 def read_typed(override: Override) -> Span | Choice | None:
     """The range or the choice that was typed; None: `auto`.
 
     Raises:
         UsageError: it is no range or choice.
     """
-    line, value = str(override.input_line).lstrip("+"), override.value()
+    line, value = plain_line(override), override.value()
     if isinstance(value, IntervalSweep):
         if override.key_or_group in groups():
             raise UsageError(f"{line}: a choice has a name; say choice(a,b)")
@@ -206,13 +212,16 @@ def flatten_space(said: Any, path: str = "search.space") -> dict[str, Any]:
     return found
 
 
-def edge_lines(space: Space) -> list[str]:
-    """Overrides with the values at which a configuration is checked: both ends, every choice."""
-    return [f"{key}={','.join(edge_texts(key, one))}" for key, one in space.items()]
+def edges(one: Span | Choice) -> list[Any]:
+    """The values at which a configuration is checked: both ends of a range, or every choice."""
+    if isinstance(one, Span):
+        return [one.low, one.high]
+    parse = OverridesParser.create().parse_override  # of a list or a mapping there is the text
+    return [parse(f"x={text}").value() for text in edge_texts("x", one)]
 
 
 def edge_texts(key: str, one: Span | Choice) -> list[str]:
-    """The ends of a range, or all values of a choice, as they stand behind `key=`."""
+    """The same as they stand behind `key=`."""
     if isinstance(one, Span):
         return [repr(one.low), repr(one.high)]
     return [choice_text(key, one, value) for value in one.values]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from lit_optim.config.composing import (
     MOST_RUNS,
     as_hydra_override,
-    compose_config,
     hydra_key,
     override_values,
 )
@@ -26,6 +24,7 @@ from lit_optim.config.sweep_settings import OF_THE_SWEEP
 from lit_optim.config.targets import TARGET, class_name
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts
+from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Choice, Search, Settings, Space, Span, Study, Trial
 from lit_optim.search.settings import GROUP, read_settings, settings_of
 from lit_optim.search.space import (
@@ -71,19 +70,21 @@ def plan_search(lines: Sequence[str]) -> Search:
 def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
     overrides = parse_overrides([*lines])
     of_runs = [one for one in overrides if not OF_THE_WHOLE.match(one.key_or_group)]
-    shared = [as_hydra_override(one) for one in overrides if _is_of_group(one)]
+    shared = lines_of_group(lines)
     typed = [one for one in of_runs if is_searched(one)]
     rest = [one for one in of_runs if one not in typed]
     swept = [one for one in rest if one.is_sweep_override()]
     for one in [*typed, *swept]:
         _check_swept(one)
     _check_twice(typed, rest)
+    said = {key: one for one in overrides if _is_of_group(one) for key in _keys_of_space(one)}
+    _check_contradictions(said, rest)
     combinations = [*_combinations(rest)]
     names = name_jobs(combinations, line=[str(one.input_line) for one in of_runs])
     studies: list[Study] = []
     settings: Settings | None = None
     for name, fixed in zip(names, combinations, strict=True):
-        cfg = _compose([*fixed, *shared])
+        cfg = compose_study([*fixed, *shared])
         own_settings = read_settings(cfg)
         if settings is None:
             settings = own_settings
@@ -100,7 +101,7 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
         _check_space(space, name if swept else "")
         studies.append(Study(name if swept else "", fixed, space, label))
     assert settings is not None
-    _check_typed([one for one in overrides if _is_of_group(one)], rest, studies)
+    _check_found(said, studies)
     return Search(lines, tuple(studies), settings)
 
 
@@ -117,6 +118,11 @@ def _line(space: Space, key: str, value: Any) -> str:
     return f"{'' if key in groups() else '++'}{key}={text}"
 
 
+def lines_of_group(lines: Sequence[str]) -> list[str]:
+    """The overrides that are settings of `search`, for composing."""
+    return [as_hydra_override(one) for one in parse_overrides([*lines]) if _is_of_group(one)]
+
+
 def _is_of_group(override: Override) -> bool:
     return override.key_or_group.partition(".")[0] == GROUP
 
@@ -128,6 +134,8 @@ def _check_swept(override: Override) -> None:
         raise UsageError(
             f"{line}: the seeds of a trial are one setting; say search.seeds=[{values}]"
         )
+    if key == LR and not is_searched(override) and AUTO in override_values(override):
+        raise UsageError(f"{line}: {AUTO} is a range and stands alone")
     if NOT_SEARCHED.fullmatch(key):
         raise UsageError(f"{line}: {key} is the same in all runs of a search")
 
@@ -154,15 +162,6 @@ def _combinations(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
         for one in overrides
     ]
     return itertools.islice(itertools.product(*lines), MOST_RUNS + 1)
-
-
-def _compose(lines: Sequence[str]) -> DictConfig:
-    """Compose a configuration; Hydra's own, where it is running, stays as it is."""
-    before = HydraConfig.instance().cfg
-    try:
-        return compose_config([*lines])
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def find_space(cfg: DictConfig, typed: Sequence[Override], rest: Sequence[Override]) -> Space:
@@ -294,29 +293,36 @@ def _check_by_optimizer(cfg: DictConfig, typed: Sequence[Override]) -> None:
         )
 
 
-def _check_typed(
-    overrides: Sequence[Override], rest: Sequence[Override], studies: Sequence[Study]
-) -> None:
-    """Refuse a typed space that nothing would come of: its key is typed, or in no study.
+def _keys_of_space(override: Override) -> list[str]:
+    """The keys that a typed override of `search.space` searches."""
+    key = override.key_or_group
+    if override.is_delete() or not (key == SPACE or key.startswith(f"{SPACE}.")):
+        return []
+    below = key.removeprefix(SPACE).removeprefix(".")
+    keys = flatten_space({below: override.value()} if below else override.value())
+    return [re.sub(rf"^{BY_OPTIMIZER}\.[^.]+", "optimizer", name) for name in keys]
+
+
+def _check_contradictions(said: Mapping[str, Override], rest: Sequence[Override]) -> None:
+    """Refuse a key that is typed both with values and in a space.
 
     Raises:
         UsageError: naming both.
     """
-    fixed = {one.key_or_group: str(one.input_line) for one in rest}
-    found = {key for study in studies for key in study.space}
-    for one in overrides:
-        key = one.key_or_group
-        if one.is_delete() or not (key == SPACE or key.startswith(f"{SPACE}.")):
-            continue
-        value = one.value()
-        below = key.removeprefix(SPACE).removeprefix(".")
-        keys = flatten_space({below: value} if below else value)
-        for name in keys:
-            plain = re.sub(rf"^{BY_OPTIMIZER}\.[^.]+", "optimizer", name)
-            if plain in fixed:
-                raise UsageError(f"{fixed[plain]} and {one.input_line} contradict each other")
-            if plain not in found:
-                raise UsageError(f"{one.input_line} does nothing: no study has that optimizer")
+    for one in rest:
+        if (other := said.get(one.key_or_group)) is not None:
+            raise UsageError(f"{one.input_line} and {other.input_line} contradict each other")
+
+
+def _check_found(said: Mapping[str, Override], studies: Sequence[Study]) -> None:
+    """Refuse a typed space of which no study has anything.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for key, one in said.items():
+        if not any(key in study.space for study in studies):
+            raise UsageError(f"{one.input_line} does nothing: no study has that optimizer")
 
 
 def _check_auto(rest: Sequence[Override], cfg: DictConfig) -> None:
