@@ -22,7 +22,7 @@ from lit_optim.hyperparameters import accepts, describe
 from lit_optim.runs.layout import SEARCH
 from lit_optim.search.checking import check_resumed, check_search
 from lit_optim.search.data import Search
-from lit_optim.search.settings import settings_of
+from lit_optim.search.settings import read_settings, settings_of
 from lit_optim.search.space import LR, is_auto, is_searched, plain_line
 from lit_optim.search.studies import plan_search
 from lit_optim.tournament.lines import is_tournament, plan_tournament
@@ -73,6 +73,8 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
             )
     check_launcher(cfg)
     check_processes(cfg)
+    if not is_tournament(cfg):  # which has its own number of trials
+        read_settings(cfg)
     search = plan(cfg, [str(one.input_line) for one in overrides])
     if not accepts(cfg.n_jobs, N_JOBS):
         raise UsageError(f"n_jobs must be {describe(N_JOBS)}, got {show(cfg.n_jobs)}")
