@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from lit_optim.command_line.translate import read_overrides
 from lit_optim.config.check import check_config
 from lit_optim.config.composing import as_hydra_override, compose_config, hydra_key
-from lit_optim.config.sweep_settings import SWEEP_GROUPS
+from lit_optim.config.sweep_settings import is_of_sweep
 from lit_optim.errors import UsageError
 from lit_optim.search.space import is_auto
 
@@ -31,7 +31,7 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     for override in overrides:
         if is_auto(override):
             raise UsageError(f"{override.input_line} is for a search; say an lr")
-        if override.key_or_group.partition(".")[0] in SWEEP_GROUPS:
+        if is_of_sweep(override.key_or_group):
             raise UsageError(f"{override.input_line} is for lit-optim train -m; leave it out")
     fixed = [as_hydra_override(override) for override in overrides if override not in swept]
     for values in itertools.product(*(override.sweep_string_iterator() for override in swept)):

@@ -51,6 +51,7 @@ from lit_optim.config.composing import as_hydra_override, compose_each_value
 from lit_optim.config.paths import quote
 from lit_optim.config.places import groups
 from lit_optim.config.resume_settings import NONE
+from lit_optim.config.sweep_settings import is_of_sweep
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
 from lit_optim.errors import UsageError, escape, printable
@@ -92,7 +93,10 @@ def prepare_command_line(argv: list[str]) -> PreparedArgs:
     only_shows = args.asks_hydra or args.asks_help
     translation = translate(args.overrides, args.is_multirun, locks=not only_shows)
     if args.asks_hydra:
-        lines = [str(override.input_line) for override in translation.overrides]
+        if args.is_multirun:
+            raise UsageError("--cfg and --info show a single run; leave out -m")
+        of_runs = (one for one in translation.overrides if not is_of_sweep(one.key_or_group))
+        lines = [str(override.input_line) for override in of_runs]
         return PreparedArgs([*args.options, *lines])
     if args.asks_help:
         text = help_for(translation.overrides)

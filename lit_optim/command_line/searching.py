@@ -16,7 +16,7 @@ from lit_optim.config.check import check_config, to_plain
 from lit_optim.config.reading import check_multirun
 from lit_optim.config.resume_settings import NONE
 from lit_optim.config.settings import Settings
-from lit_optim.config.sweep_settings import SWEEP_GROUPS
+from lit_optim.config.sweep_settings import is_of_sweep
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.runs.layout import SEARCH
@@ -117,7 +117,7 @@ def check_not_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
             check_config(cfg)
             raise UsageError(f"{line} {HINT}")
         is_sweeper = key == "hydra/sweeper" and one.value() == SWEEPER
-        is_setting = key.partition(".")[0] in SWEEP_GROUPS and not _is_none(one)
+        is_setting = is_of_sweep(key) and not _is_none(one)
         if is_sweeper or is_setting:
             raise UsageError(f"{line} does nothing without search.trials=...")
 

@@ -9,6 +9,11 @@ SWEEP_SETTINGS = (*SWEEP_GROUPS, "n_jobs")
 OF_THE_SWEEP = rf"(?:{'|'.join(SWEEP_SETTINGS)})\b"
 
 
+def is_of_sweep(key: str) -> bool:
+    """Whether a key is a group of settings of the whole, or in one."""
+    return key.partition(".")[0] in SWEEP_GROUPS
+
+
 def run_choices(choices: object) -> dict[str, str]:
     """The choice of each group that describes a run.
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_optim.config.check import check_config, to_plain
 from lit_optim.config.places import groups
@@ -19,6 +19,7 @@ from lit_optim.runs.layout import SEARCH
 from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search, Space, Span, Study
 from lit_optim.search.grids import share_out
+from lit_optim.search.settings import GROUP
 from lit_optim.search.space import LR, edge_texts, edges
 from lit_optim.search.storage_urls import check_storage
 from lit_optim.search.studies import lines_of_group
@@ -83,6 +84,8 @@ def _check_study(study: Study, whole: Sequence[str]) -> None:
     variants = [first, *({**first, key: t} for key, texts in lines.items() for t in texts[1:])]
     for number, variant in enumerate(variants):
         cfg = compose_study([*study.fixed, *variant.values(), *whole])
+        with open_dict(cfg):
+            cfg.pop(GROUP, None)  # no run has it
         for key, values in others.items():
             OmegaConf.update(cfg, key, values[0], merge=False, force_add=True)
         if number == 0:

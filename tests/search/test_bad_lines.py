@@ -82,7 +82,7 @@ TABLE = {
     "-m 'optimizer.lr=tag(log,interval(0,1))' search.trials=3": "both ends must be > 0.",
     "-m 'optimizer.lr=tag(exp,interval(1,2))' search.trials=3": "unknown tag exp; an",
     "-m 'optimizer.lr=tag(log,choice(1,2))' search.trials=3": "unknown tag log; a choice",
-    "-m 'optimizer.lr=interval(-1,1)' search.trials=3": "got -1.0, an end of interval(-1.0,1.0).",
+    "-m 'optimizer.lr=interval(-1,1)' search.trials=3": "got -1.0, an end of interval(-1,1).",
     "-m 'optimizer.lr=interval(1e400,1)' search.trials=3": "both ends must be finite numbers.",
     "-m 'optimizer.lr=int(interval(1,8))' search.trials=3": "optimizer.lr is no whole number; say",
     "-m 'optimizer.lr=int(interval(1e-4,1e-1))' search.trials=3": "both ends are 0, so there is",
@@ -100,8 +100,10 @@ TABLE = {
     f"{OK} optimizer=custom optimizer._target_=tests.user_code.PlainSGD allow=tests": (
         "PlainSGD declares no lr_range; say optimizer.lr=tag(log,interval(1e-4,1e-1))."
     ),
+    f"{OK} optimizer=adafactor_hf": "AdafactorHF takes an lr only with optimizer.relative_step=fal",
+    "-m optimizer.lr=auto,0.1 search.trials=3": "auto is a range and stands alone.",
     # space
-    f"-m {SPACE}=lr": "search.space must be a mapping of keys, got 'lr'.",
+    f"-m {SPACE}=lr": "search.space must be a mapping of keys to auto, {interval: ",
     f"-m {SPACE}.optimizer.lr=3": "search.space.optimizer.lr must be auto, {interval: [low, high]}",
     f"-m {SPACE}.optimizer.eps=auto": "search.space.optimizer.eps: auto is for optimizer.lr; of",
     f"{BESIDE}.optimizer.eps={{interval:[1,0]}}": "the first end must be below the second.",
