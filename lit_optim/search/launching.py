@@ -137,7 +137,7 @@ class WorkerLaunches:
             while not is_over.wait(SECONDS_BETWEEN_LOOKS):
                 if (done := self._count_done()) != told:
                     told = done
-                    run.console.print(f"{done} runs are done", highlight=False)
+                    run.console.print(f"runs done: {done}", highlight=False)
 
         where = escape(f"{self.n_workers} workers; what they print: {run.sweep_dir / WORKERS}")
         run.console.print(where, soft_wrap=True, markup=False, highlight=False)
