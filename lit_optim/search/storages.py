@@ -157,7 +157,7 @@ def open_sqlite(file: Path) -> OpenStorage:
     if kind := find_network(file):
         raise StorageFailed(
             f"{file}: SQLite cannot be relied on on a network file system ({printable(kind)}); "
-            f"search.storage=journal:{file.with_suffix('.log')} can"
+            f"search.storage=journal:{file.absolute().with_suffix('.log')} can"
         )
     with explain(name), hold_lock(lock_of(file), name):
         if not os.path.lexists(file):
