@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lit_optim.runs.layout import trial_directory
@@ -17,6 +18,8 @@ from lit_optim.sweeps.returns import Outcome
 
 #: After these many seconds a process looks again at what other ones have done.
 SECONDS_BETWEEN_LOOKS = 1.0
+#: How many times as long as a look takes the next one is away.
+MOST_LOOKING = 50
 
 
 class SearchSource:
@@ -47,11 +50,10 @@ class SearchSource:
         self._deadline = None if timeout is None else clock() + timeout
         self._open: list[OpenTrial] = []
         self._unfinished: dict[str, Sequence[int]] = {}
-        self._looked_at: float | None = None  # None: what is known has changed
-        self._tried_at: float | None = None
+        self._next_look = self._next_try = -math.inf
         self._watch = HistoryWatch(search, store)
         #: The trials that have ended, of each study by its name.
-        self.ends: Mapping[str, Sequence[tuple[Trial, TrialEnd]]] = {}
+        self.ends: dict[str, Sequence[tuple[Trial, TrialEnd]]] = {}
         self._look()
 
     @property
@@ -71,29 +73,37 @@ class SearchSource:
         return self._deadline is not None and self._clock() >= self._deadline
 
     def _look(self) -> None:
-        """Read the state of the trials, unless that has just been done."""
-        now = self._clock()
-        if self._looked_at is not None and now - self._looked_at < SECONDS_BETWEEN_LOOKS:
+        """Read the state of all trials, unless that was done a moment ago."""
+        began = self._clock()
+        if began < self._next_look:
             return
-        studies = self.search.studies
-        self._unfinished = {study.name: self._store.unfinished(study) for study in studies}
-        self.ends = {study.name: self._store.ends(study) for study in studies}
-        self._looked_at = now
+        for study in self.search.studies:
+            self._read(study)
+        ended = self._clock()
+        self._next_look = ended + max(SECONDS_BETWEEN_LOOKS, MOST_LOOKING * (ended - began))
+
+    def _read(self, study: Study) -> None:
+        self._unfinished[study.name] = self._store.unfinished(study)
+        self.ends[study.name] = self._store.ends(study)
 
     def take(self) -> PlannedJob | None:
         """The next run."""
         for trial in self._open:
             if (job := trial.take()) is not None:
                 return job
-        opened = None if self._is_over() else self._open_next()
-        return None if opened is None else opened.take()
+        if self._is_over() or self._clock() < self._next_try:
+            return None
+        opened = self._open_next()
+        if opened is None:  # others have them, and may end or die
+            self._look()
+            opened = self._open_next()
+        if opened is None:
+            self._next_try = self._clock() + SECONDS_BETWEEN_LOOKS
+            return None
+        return opened.take()
 
     def _open_next(self) -> OpenTrial | None:
         """Open a trial of the study that has the most left to do."""
-        now = self._clock()
-        if self._tried_at is not None and now - self._tried_at < SECONDS_BETWEEN_LOOKS:
-            return None
-        self._look()
         mine = {(one.trial.study.name, one.trial.number) for one in self._open}
         left = {
             study.name: [n for n in self._unfinished[study.name] if (study.name, n) not in mine]
@@ -105,7 +115,6 @@ class SearchSource:
                 if opened is not None:
                     self._open.append(opened)
                     return opened
-        self._tried_at = now
         return None
 
     def _claim(self, study: Study, number: int) -> OpenTrial | None:
@@ -121,7 +130,7 @@ class SearchSource:
         trial = self._store.propose(study, number)
         if trial is None:
             lock.close()
-            self._looked_at = None
+            self._read(study)
             return None
         place = trial_place(study, number)
         return OpenTrial(trial, lock, self.search.settings, self._plan, place)
@@ -165,8 +174,8 @@ class SearchSource:
             self._open.remove(trial)
             self._watch.forget(trial.trial)
             trial.lock.close()
-            self._looked_at = self._tried_at = None
-            self._look()
+            self._read(trial.trial.study)
+            self._next_try = -math.inf
 
     def _trial_of(self, job: PlannedJob) -> OpenTrial:
         return next(trial for trial in self._open if job in trial.jobs)

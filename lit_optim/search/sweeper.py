@@ -16,7 +16,7 @@ from lit_optim.config.origin import typed_lines
 from lit_optim.errors import UsageError, escape, first_line
 from lit_optim.interrupts import say_no_more
 from lit_optim.runs.failures import USAGE_ERROR
-from lit_optim.runs.layout import SWEEP
+from lit_optim.runs.layout import SEARCH
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
 from lit_optim.search.record import name_search, write_search
@@ -83,15 +83,16 @@ class SearchRun:
             UsageError: it was begun otherwise, or its storage cannot be used.
             OSError: its directory is not writable.
         """
-        line, is_new = typed_lines(self.config.hydra), not (self.sweep_dir / SWEEP).exists()
-        if is_new:
-            record_sweep(self.sweep_dir, line, {})
         self.search = name_search(self.search, self.sweep_dir)
+        if not (self.sweep_dir / SEARCH).exists():  # else not before it is known to be the same
+            self._record()
         self.store = self._open_store()
         self.store.begin({study.name: self._fingerprint(study) for study in self.search.studies})
+        self._record()
+
+    def _record(self) -> None:
+        record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
         write_search(self.search, self.sweep_dir)
-        if not is_new:  # else a line that is refused would be the one to resume
-            record_sweep(self.sweep_dir, line, {})
 
     def _open_store(self) -> Any:
         from lit_optim.search.store import open_store  # which imports Optuna

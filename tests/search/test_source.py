@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import pytest
 
@@ -249,3 +250,24 @@ def test_a_run_that_outlived_its_search_is_awaited_and_no_trial_begins_meanwhile
     assert ran.started == ["trial=000/seed=0", "trial=001/seed=0"]
     assert ran.out.count("waiting for process") == 1
     assert asked == [(0, False), (1, True)]
+
+
+def test_a_file_where_a_trial_is_to_be(tmp_path):
+    (tmp_path / "trial=001").write_text("mine")
+    with pytest.raises(FileExistsError):  # which the sweeper makes a line of
+        run(search(), tmp_path)
+    assert (tmp_path / "trial=001").read_text() == "mine"
+
+
+def test_a_search_of_many_studies_seldom_reads_all_of_them(tmp_path):
+    """A study is read when one of its trials has ended; all of them when nothing is left to do."""
+    searched, reads = search(*(study(f"s{k}") for k in range(20)), trials=2), Counter()
+
+    class Counted(Memory):
+        def unfinished(self, study):
+            reads[study.name] += 1
+            return super().unfinished(study)
+
+    ran = run(searched, tmp_path, store=Counted(searched))
+    assert len(ran.store.told) == 40
+    assert max(reads.values()) < 8

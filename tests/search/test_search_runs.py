@@ -1,0 +1,104 @@
+"""Searches as a user starts them: what is left behind, and what real kills and Ctrl-C do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.conftest import ROOT
+from tests.search.test_kills import read
+from tests.sweeps.waiting import wait_for
+
+LINE = [
+    "-m", "optimizer=adamw", "optimizer.lr=auto", "search.trials=3", "search.sampler=tpe",
+    "search.metric=val/loss", "data=digits", "model=mlp", "trainer.val_check_interval=20",
+    "logger=none", "hydra.sweep.dir=s",
+]  # fmt: skip
+
+
+def start(tmp_path, *line):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *LINE, *line],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def read_run(place: Path, name="job.json"):
+    try:
+        return json.loads((place / name).read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def is_saved(place):
+    return (place / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_job_a_search_and_both_are_interrupted_and_killed(tmp_path, train):
+    """The job of trial 0, then Ctrl-C in trial 1, then the search itself in trial 2."""
+    steps = "trainer.max_steps=600"
+    first, second, third = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(3))
+    process = start(tmp_path, steps)
+    wait_for(lambda: is_saved(first), 120)
+    os.kill(read_run(first)["pid"], signal.SIGKILL)
+    wait_for(lambda: is_saved(second), 120)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "lit_optim: interrupted with 1 of 3 trials done: " in err
+    assert "trial=000/seed=0: killed by SIGKILL" in err
+    assert len(read_run(first, "run.json")["resumed"]) == 1  # from its checkpoint
+    assert read_run(second)["status"] == "interrupted"
+    assert torch.load(second / "checkpoints" / "last.ckpt")["global_step"] > 0
+
+    process = start(tmp_path, steps, "resume=s")
+    wait_for(lambda: is_saved(third), 120)
+    process.kill()
+    process.communicate()
+    done = train("-m", "resume=s", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 3 trials are done already" in done.stderr
+    assert [read_run(place)["status"] for place in (first, second, third)] == ["completed"] * 3
+    results = [read_run(place, "result.json") for place in (first, second, third)]
+    assert [result["steps"] for result in results] == [600] * 3
+    assert len(read_run(second, "run.json")["resumed"]) == 1
+    assert "resumed" not in read_run(third, "run.json")  # it outlived the search
+    told = read(tmp_path / "s")
+    assert [values for *_, values, _ in told] == [[one["final"]["val/loss"]] for one in results]
+    for (_, _, params, _, (run_dir,)), place in zip(told, (first, second, third), strict=True):
+        assert tmp_path / "s" / run_dir == place
+        assert f"++optimizer.lr={params['optimizer.lr']}" in read_run(place)["overrides"]
+
+
+def test_a_search_goes_on_towards_more_trials_by_its_directory_alone(tmp_path, train):
+    line = [one for one in LINE if "auto" not in one]
+    line += ["optimizer.lr=choice(1e-3,1e-2)", "n_jobs=2", "search.seeds=[0,1]"]
+    begun = train(*line, "trainer.max_steps=40", "search.pruner=median", "search.trials=1")
+    assert begun.returncode == 0, begun.stderr
+    assert "1/1 trial=000/seed=1: completed · best trial 0" in begun.stderr
+    done = train("-m", "resume=s", "search.trials=2")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 trials are done already" in done.stderr
+    assert len(read(tmp_path / "s")) == 2
+    again = train("-m", "resume=s", "search.trials=2")
+    assert (again.returncode, "2 of 2 trials are done already" in again.stderr) == (0, True)
+
+
+def test_a_run_of_two_processes_is_pruned_by_both(tmp_path, train):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "stop.json").write_text("{}")
+    done = train("data=digits", "model=mlp", "trainer.devices=2", "trainer.strategy=ddp",
+                 "trainer.max_steps=60", "trainer.val_check_interval=10", "logger=none",
+                 "hydra.run.dir=r", timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record, result = (read_run(tmp_path / "r", name) for name in ("job.json", "result.json"))
+    assert (record["status"], record["exit_code"]) == ("pruned", 0)
+    assert (result["steps"], result["pruned"], result["test"]) == (10, True, {})
+    assert result["value"] == result["final"][result["monitor"]]
+    assert torch.load(tmp_path / "r" / "checkpoints" / "last.ckpt")["global_step"] == 10
