@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
@@ -27,7 +28,7 @@ SECONDS_BETWEEN = 0.01
 #: The first bytes of a file of SQLite.
 MAGIC = b"SQLite format 3\x00"
 #: A table that the databases of other programs do not have.
-OPTUNAS_TABLE = "alembic_version"
+OPTUNAS_TABLE = b"alembic_version"
 
 
 class StorageFailed(UsageError):
@@ -115,6 +116,8 @@ def explain(name: str) -> Iterator[None]:
         SQLAlchemyError,
         sqlite3.Error,
         OSError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
         optuna.exceptions.StorageInternalError,
     ) as error:
         raise StorageFailed(f"{name}: {_reason(error)}") from None
@@ -202,6 +205,12 @@ def _check_sqlite(file: Path) -> None:
     if not os.access(file, os.W_OK):
         raise StorageFailed(f"{file}: is read-only")
     with contextlib.closing(sqlite3.connect(file, timeout=SECONDS_TO_WAIT)) as connection:
+        connection.text_factory = bytes  # of a damaged file it may be no text
+        ((verdict,),) = connection.execute("PRAGMA quick_check(1)")
+        if verdict != b"ok":
+            raise StorageFailed(
+                f"{file}: is damaged: {printable(verdict.decode(errors='replace'))}"
+            )
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         if OPTUNAS_TABLE not in {name for (name,) in rows}:
             raise StorageFailed(f"{file}: is a database of another program")

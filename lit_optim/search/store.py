@@ -238,6 +238,9 @@ class Store:
             **fingerprint,
         }
         before = loaded.user_attrs.get(ASKED)
+        if before is None and loaded.get_trials(deepcopy=False):
+            name = printable(loaded.study_name)
+            raise UsageError(f"{self._opened.name}: study {name!r} is of another program")
         if before is None:
             loaded.set_user_attr(ASKED, asked)
         elif before != asked:
