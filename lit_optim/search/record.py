@@ -26,15 +26,30 @@ from lit_optim.sweeps.records import write_json
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
 NAME = re.compile(r"[0-9a-f]{8}")
+#: The key that says whether workers may join.
+BEGUN = "begun"
 
 
-def write_search(search: Search, sweep_dir: Path) -> None:
+def write_search(search: Search, sweep_dir: Path, has_begun: bool = True) -> None:
     """Write what a search is.
+
+    Args:
+        search: to write.
+        sweep_dir: its directory.
+        has_begun: whether its trials have their numbers, so that workers may join.
 
     Raises:
         OSError: the directory is not writable.
     """
-    write_json(sweep_dir / SEARCH, asdict(search))
+    write_json(sweep_dir / SEARCH, asdict(search) | {BEGUN: has_begun})
+
+
+def has_begun(sweep_dir: Path) -> bool:
+    """Whether workers may join a search."""
+    try:
+        return read_json_mapping(sweep_dir / SEARCH).get(BEGUN) is True
+    except Unreadable:
+        return False
 
 
 def name_search(search: Search, sweep_dir: Path) -> Search:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,10 @@ from lit_optim.errors import UsageError, escape, first_line
 from lit_optim.interrupts import say_no_more
 from lit_optim.runs.failures import USAGE_ERROR
 from lit_optim.runs.layout import SEARCH
+from lit_optim.runs.locks import is_held
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
-from lit_optim.search.record import name_search, write_search
+from lit_optim.search.record import has_begun, name_search, write_search
 from lit_optim.search.source import SearchSource
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import JobPlan
@@ -29,6 +31,9 @@ from lit_optim.sweeps.signals import Signals
 from lit_optim.sweeps.source import JobSource
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork
+
+#: Of a worker, at a search that is about to begin.
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @contextmanager
@@ -85,14 +90,31 @@ class SearchRun:
         """
         self.search = name_search(self.search, self.sweep_dir)
         if not (self.sweep_dir / SEARCH).exists():  # else not before it is known to be the same
-            self._record()
+            self._record(has_begun=False)
         self.store = self._open_store()
         self.store.begin({study.name: self._fingerprint(study) for study in self.search.studies})
-        self._record()
+        self._record(has_begun=True)
 
-    def _record(self) -> None:
+    def _record(self, has_begun: bool) -> None:
         record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
-        write_search(self.search, self.sweep_dir)
+        write_search(self.search, self.sweep_dir, has_begun)
+
+    def join(self) -> None:
+        """Open a search that another process has begun, or is about to begin.
+
+        Raises:
+            UsageError: that process has ended before, or its storage cannot be used.
+        """
+        while not has_begun(self.sweep_dir):
+            if not is_held(self.sweep_dir) and not has_begun(self.sweep_dir):
+                raise UsageError(
+                    f"{self.sweep_dir}: this search has no trials yet, and the process that was "
+                    f"about to begin it has ended; start it by -m resume={self.sweep_dir}"
+                )
+            self.signals.check()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        self.search = name_search(self.search, self.sweep_dir)
+        self.store = self._open_store()
 
     def _open_store(self) -> Any:
         from lit_optim.search.store import open_store  # which imports Optuna
@@ -126,8 +148,7 @@ class SearchRun:
                 if begins:
                     self.begin()
                 else:
-                    self.search = name_search(self.search, self.sweep_dir)
-                    self.store = self._open_store()
+                    self.join()
                 trials = SearchSource(self.search, self.store, self.plan)
                 self._tell_known(trials)
                 make = self._make_source

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from lit_optim.errors import UsageError
 from lit_optim.runs.layout import SEARCH
+from lit_optim.runs.locks import take_lock
 from lit_optim.search.worker import work
 from lit_optim.tournament.running import make_run
 from tests.user_code import CUSTOM
@@ -188,16 +190,22 @@ def test_workers_go_on_when_their_storage_is_killed(workers, tmp_path, request, 
     """For 3 s, and for longer than a run takes."""
     server = request.getfixturevalue(kind)
     typed = ["allow=[user_code]", f"search.storage={server.url}"]
-    search = workers([*RUN, SPACE, "search.trials=12", *typed], typed)
+    search = workers([*RUN, SPACE, "search.trials=16", *typed], typed)
     search.begin()
     search.join()
     for seconds in (3, 10):
-        time.sleep(4)
+        before = [text.count("completed") for text in search.texts]
+        while not all(
+            text.count("completed") > count
+            for text, count in zip(search.texts, before, strict=True)
+        ):
+            assert not search.is_over(), search.texts
+            time.sleep(0.2)
         server.kill()
         time.sleep(seconds)
         server.start()
     search.wait()
-    check_all_ran_once(tmp_path / "search", 12, server.url)
+    check_all_ran_once(tmp_path / "search", 16, server.url)
     said = "".join(search.texts)
     assert f"lit_optim: search.storage={server.url} cannot be reached, waiting for it: " in said
     assert f"lit_optim: search.storage={server.url} is back after " in said
@@ -228,9 +236,24 @@ def test_the_directory_of_a_search_is_that_of_a_stranger(tmp_path, line, said):
     assert "\n" not in str(refused.value)
 
 
+def test_a_worker_waits_for_a_search_that_is_about_to_begin(tmp_path, capsys):
+    content = {"line": ["data=digits", "optimizer=adamw", "optimizer.lr=auto", "search.trials=3"]}
+    (tmp_path / SEARCH).write_text(json.dumps(content | {"begun": False}))
+    lock = take_lock(tmp_path)
+    end = threading.Timer(0.5, lock.close)  # as if the process that begins it were killed
+    end.start()
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        work(tmp_path, 1, [], make_run)
+    assert (ended.value.code, time.monotonic() - start > 0.4) == (2, True)
+    assert "this search has no trials yet" in capsys.readouterr().err
+    assert not (tmp_path / "study.db").exists()
+    end.join()
+
+
 def test_a_worker_of_a_search_whose_storage_has_gone_says_so(tmp_path, capsys):
     lines = ["data=digits", "model=linear", "optimizer=adamw", "optimizer.lr=auto"]
-    content = {"line": [*lines, "search.trials=3"], "name": "01234567"}
+    content = {"line": [*lines, "search.trials=3"], "name": "01234567", "begun": True}
     (tmp_path / SEARCH).write_text(json.dumps(content))
     with pytest.raises(SystemExit) as end:
         work(tmp_path, 1, [f"search.storage=journal:{tmp_path}/absent.log"], make_run)
