@@ -11,12 +11,13 @@
         .hydra/         the configuration as Hydra composed it, and the overrides
         checkpoints/    last.ckpt, previous.ckpt, best.ckpt
         result.json     what came out, once it has ended
+        stop.json       written by a search: the run ends after its next validation
 
 A sweep has `.lock`, `sweep.json` and Hydra's `multirun.yaml`, a directory for each of its jobs,
 which are runs, and `report.html` about all of them. A search is a sweep with `search.json`; below
 the directory of each study, or its own where there is one study only, the runs are in
 
-    trial=007/seed=0    the trials
+    trial=007/seed=0    the trials; `trial=007/.lock` is locked by the process that runs it
     final/seed=10       of a tournament: at the best trial
     untuned/seed=10     of a tournament: at the optimizer's default lr
 """

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 from lit_optim.runs.job import JobRecord, status_of_exit
+from lit_optim.runs.locks import take_lock
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.ending import end_sweep
 from tests.results.directories import write_run
+from tests.results.searches import write_place, write_search
 
 
 def test_exits_in_words():
@@ -49,3 +51,21 @@ def test_the_path_of_a_log_can_be_copied(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     assert end_sweep(tmp_path)
     assert str(tmp_path / ("x" * 80) / "log.txt") in capsys.readouterr().out
+
+
+def test_a_failed_trial_of_a_search_is_told_with_its_place(tmp_path, capsys):
+    """A run that another process has in hand is none of this one's failures."""
+    write_search(tmp_path, {"": ["optimizer.lr"]})
+    for number, code in ((0, 0), (1, -9), (2, 1)):
+        lr = {"optimizer": "adamw", "optimizer.lr": f"0.0{number + 1}"}
+        write_place(tmp_path, f"trial=00{number}/seed=0", 0.5, lr, code=code)
+    (tmp_path / "trial=001/seed=0/log.txt").write_text("one\ntwo\n")
+    held = take_lock(tmp_path / "trial=002" / "seed=0")
+    assert end_sweep(tmp_path)
+    out = capsys.readouterr().out
+    log = tmp_path / "trial=001/seed=0/log.txt"
+    assert f"trial=001/seed=0: killed by SIGKILL; {log}\n  last line of its log: two\n" in out
+    assert "trial=002/seed=0:" not in out
+    held.close()
+    assert end_sweep(tmp_path)
+    assert "trial=002/seed=0: failed with code 1; " in capsys.readouterr().out
