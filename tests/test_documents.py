@@ -42,7 +42,7 @@ RUN = re.compile(
     r"(?P<sweep>_sweep|_seeds)?(?=/|$)"
 )
 #: Commands that are only looked up: they serve, install, or need a machine of another kind.
-LOOKED_UP = {"board", "doctor", "rerun", "completion", "race"}
+LOOKED_UP = {"board", "doctor", "rerun", "completion", "race", "tournament"}
 SHELL = {
     "python -m venv",
     ". .venv/bin/activate",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.check import to_plain
-from lit_optim.config.composing import as_hydra_override, compose_config
+from lit_optim.config.composing import as_hydra_override
 from lit_optim.config.reading import parse_overrides
 from lit_optim.errors import UsageError
+from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search
 from lit_optim.search.settings import settings_of
 from lit_optim.search.space import flatten_space
@@ -22,6 +21,8 @@ from lit_optim.tournament.data import Tournament
 from lit_optim.tournament.planning import arrange, key_of
 from lit_optim.tournament.settings import GROUP, read_settings
 from lit_optim.tournament.treatment import LR
+
+PARTS = ("optimizer", "wrapper", "trainer")
 
 
 def plan_tournament(
@@ -39,8 +40,7 @@ def plan_tournament(
     Raises:
         UsageError: the first thing that is wrong, in one line.
     """
-    with _same_hydra_config():
-        cfg = compose_config([line for line in map(_of_sweep, lines) if line is not None])
+    cfg = compose_study([line for line in map(_of_sweep, lines) if line is not None])
     searches = settings_of(cfg)
     settings = read_settings(_node(cfg), searches["seeds"] or ())
     if searches["timeout"] is not None:
@@ -50,15 +50,15 @@ def plan_tournament(
         )
     added = []
     if searches["trials"] is None:
-        added.append(f"++search.trials={settings.trials}")
+        added.append(f"search.trials={settings.trials}")
     else:
         settings = replace(settings, trials=searches["trials"])
     space = flatten_space({k: v for k, v in (searches["space"] or {}).items() if k != BY_OPTIMIZER})
     if LR not in space and not any(key_of(line) == LR for line in lines):
         added.append(f"{LR}=auto")
     search = plan_search([*lines, *added])
-    search = replace(search, line=tuple(lines))
-    return arrange(search, settings, compose_plain, seconds)
+    search = replace(search, line=tuple(line for line in search.line if line not in added))
+    return arrange(search, settings, compose_parts, seconds)
 
 
 def is_tournament(cfg: DictConfig) -> bool:
@@ -66,11 +66,11 @@ def is_tournament(cfg: DictConfig) -> bool:
     return bool(cfg.get(GROUP))
 
 
-def compose_plain(lines: Sequence[str]) -> dict[str, Any]:
-    """The configuration of overrides in plain containers, with the `choices` of its groups."""
-    with _same_hydra_config():
-        cfg = compose_config([*lines])
-        return to_plain(cfg) | {"choices": OmegaConf.to_container(cfg.hydra.runtime.choices)}
+def compose_parts(lines: Sequence[str]) -> dict[str, Any]:
+    """What of a configuration decides how a contestant is treated, and the `choices` of groups."""
+    cfg = compose_study(lines)
+    parts = {key: OmegaConf.to_container(cfg[key], resolve=True) for key in PARTS}
+    return parts | {"choices": OmegaConf.to_container(cfg.hydra.runtime.choices)}
 
 
 def _node(cfg: DictConfig) -> dict[str, Any]:
@@ -85,13 +85,3 @@ def _of_sweep(line: str) -> str | None:
         (f"{GROUP}.", "search.")
     )
     return as_hydra_override(override) if is_whole else None
-
-
-@contextmanager
-def _same_hydra_config() -> Iterator[None]:
-    """Hydra's own configuration, where it is running, stays as it is."""
-    before = HydraConfig.instance().cfg
-    try:
-        yield
-    finally:
-        HydraConfig.instance().cfg = before

@@ -8,7 +8,7 @@ from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.search.data import Search, Settings, Span, Study
 from lit_optim.tournament.data import TournamentSettings, read_tournament, write_tournament
-from lit_optim.tournament.lines import compose_plain, plan_tournament
+from lit_optim.tournament.lines import compose_parts, plan_tournament
 from lit_optim.tournament.planning import arrange, split_label
 from lit_optim.untrusted import Unreadable
 
@@ -152,7 +152,7 @@ def test_a_single_study_has_the_name_of_its_optimizer():
 
 def test_an_optimizer_that_looks_at_whole_tensors_does_not_meet_where_they_are_flattened():
     def compose(lines):
-        plain = compose_plain(lines)
+        plain = compose_parts(lines)
         return plain | {"trainer": plain["trainer"] | {"strategy": "fsdp"}}
 
     studies = [
