@@ -19,6 +19,7 @@ from sqlalchemy.engine import Engine
 from lit_optim import temporary
 from lit_optim.search.store import open_store
 from tests.search.made_up import run, search
+from tests.tournament.made_up import run_tournament
 
 #: What a search imports when it needs it.
 IMPORTED_LATE = (
@@ -53,6 +54,9 @@ def run_once(asked: dict) -> int:
     points = kill_at(asked["kill_at"])
     where = Path(asked["directory"])
     where.mkdir(parents=True, exist_ok=True)
+    if asked.get("is_tournament"):
+        run_tournament(where)
+        return points[0]
     searched = search(**asked["settings"])
     store = open_store(searched, where)
     store.begin()

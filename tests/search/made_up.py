@@ -148,14 +148,18 @@ class Memory:
                 if name == study.name]  # fmt: skip
 
 
-def run(searched, sweep_dir, act=by_loss, n_jobs=1, store=None, clock=None, runs=None):
-    """Run a search; returns its store, the runs in the order of their starts, and what it told."""
+def run(searched, sweep_dir, act=by_loss, n_jobs=1, store=None, clock=None, runs=None, wrap=None):
+    """Run a search; returns its store, the runs in the order of their starts, and what it told.
+
+    `wrap` makes the source of that of the trials, of the store and of the plan.
+    """
     store, runs = store or Memory(searched), runs or Runs(act)
     plan, console = Plan(sweep_dir), Console(file=io.StringIO(), width=200)
     given = {} if clock is None else {"clock": clock}
     source = SearchSource(searched, store, plan, **given)
     progress = SearchProgress(source, console)
-    JobPool(plan, runs, source, n_jobs, progress, Signals(), console).run()
+    whole = source if wrap is None else wrap(source, store, plan)
+    JobPool(plan, runs, whole, n_jobs, progress, Signals(), console).run()
     return SimpleNamespace(
         store=store, started=runs.started, source=source, out=console.file.getvalue()
     )

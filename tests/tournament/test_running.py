@@ -149,3 +149,18 @@ def test_equal_seconds_are_measured_once_and_kept(tmp_path, forks):
     done = start(forks, tmp_path, ["-m", "resume=t"])
     assert done.returncode == 0, done.stderr
     assert read_tournament(tmp_path / "t") == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_workers_of_other_launchers_share_the_runs(tmp_path, forks, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    line = ["optimizer=adamw,sgd", "tournament.trials=2", "tournament.seeds=[7,8]"]
+    done = start(forks, tmp_path, [*SMALL, *line, f"hydra/launcher={launcher}"])
+    assert done.returncode == 0, done.stderr
+    sweep = tmp_path / "t"
+    assert len([*sweep.glob("*/*/*/result.json")]) == 2 * (2 + 2 + 2)
+    logs = "".join(path.read_text() for path in sweep.glob(".workers/*/log.txt"))
+    for path in sweep.glob("*/*/*/job.json"):
+        place = path.parent.relative_to(sweep)
+        assert logs.count(f"{place}: completed") == 1, place
