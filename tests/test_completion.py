@@ -76,6 +76,14 @@ CASES = {
     "python train.py +optimizer=mu": ["+optimizer=muon", "+optimizer=muon_torch"],
     "python train.py hf.warmup_": ["hf.warmup_steps=", "hf.warmup_ratio="],
     "python train.py hydra.": ["hydra.run.", "hydra.sweep."],
+    "python train.py -m sea": ["search=", "search."],
+    "python train.py -m search=": ["search=default", "search=none"],
+    "python train.py -m search.s": [
+        *("search.seeds=", "search.sampler=", "search.storage=", "search.space="),
+    ],
+    "python train.py -m search.sampler=g": ["search.sampler=grid", "search.sampler=gp"],
+    "python train.py -m search=default search.pruner=m": ["search.pruner=median"],
+    "python train.py -m optimizer.lr=a": ["optimizer.lr=auto"],
     "python train.py 'optimizer=mu": [],  # a quotation that is open
     "": [],
 }

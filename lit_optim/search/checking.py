@@ -40,7 +40,9 @@ def check_search(search: Search) -> None:
         UsageError: the first thing that is wrong.
     """
     _check_installed(search)
-    whole = lines_of_group(search.line)
+    whole, trials = lines_of_group(search.line), f"++{GROUP}.trials={search.settings.trials}"
+    if trials not in whole:  # as a tournament was planned, so that nothing is composed again
+        whole.append(trials)
     for study in search.studies:
         if search.settings.sampler_of(study.space) == "grid":
             share_out(study.space, search.settings.trials)
