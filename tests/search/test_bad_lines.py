@@ -16,7 +16,9 @@ import lit_optim.search.storage_urls as storage_urls
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
-from lit_optim.runs.layout import SEARCH, SWEEP
+from lit_optim.runs.layout import SWEEP
+from lit_optim.search.record import write_search
+from lit_optim.search.studies import plan_search
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs" / "search.md"
@@ -97,8 +99,8 @@ TABLE = {
     # auto
     "-m optimizer.weight_decay=auto search.trials=3": "auto is for optimizer.lr; of another key",
     f"-m optimizer=choice(adamw,sgd) {LR} search.trials=3": "each optimizer has a range of its own",
-    f"{OK} optimizer=custom optimizer._target_=tests.user_code.PlainSGD allow=tests": (
-        "PlainSGD declares no lr_range; say optimizer.lr=tag(log,interval(1e-4,1e-1))."
+    f"{OK} optimizer=custom optimizer._target_=torch.optim.SGD": (
+        "SGD declares no lr_range; say optimizer.lr=tag(log,interval(1e-4,1e-1))."
     ),
     f"{OK} optimizer=adafactor_hf": "AdafactorHF takes an lr only with optimizer.relative_step=fal",
     "-m optimizer.lr=auto,0.1 search.trials=3": "auto is a range and stands alone.",
@@ -185,7 +187,7 @@ def resumable(tmp_path):
     for place, typed in ((search, line), (plain, ["optimizer=adamw,sgd"])):
         place.mkdir()
         (place / SWEEP).write_text(json.dumps({"line": typed, "jobs": {}}))
-    (search / SEARCH).write_text(json.dumps({"line": line}))
+    write_search(plan_search(line), search)
     for number in range(3):
         (search / "optimizer=sgd" / f"trial={number:03}").mkdir(parents=True)
     return search, plain
