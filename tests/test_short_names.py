@@ -10,6 +10,7 @@ import yaml
 from lit_optim.reports.run_names import name_runs
 from lit_optim.runs.hparams import describe_hparams
 from lit_optim.runs.short_names import by_key, find_sweep, read_swept, short_name
+from tests.results.searches import write_place, write_search
 
 
 def write_ours(sweep_dir, line, jobs):
@@ -39,6 +40,30 @@ def test_a_sweep_that_was_gone_on_with_has_the_values_of_all_its_lines(tmp_path)
     assert read_swept(tmp_path) == {"seed": ["0", "1", "2", "3"]}
 
 
+def test_a_search_varies_what_its_sampler_decides(tmp_path):
+    keys = {"optimizer=sgd": ["optimizer.lr"], "optimizer=adamw": ["optimizer.lr", "optimizer.eps"]}
+    write_search(tmp_path, keys, {"seeds": [0, 1]})
+    write_ours(tmp_path, ["optimizer=sgd,adamw", "optimizer.lr=auto", "search.trials=3"], [])
+    swept = {"optimizer": ["sgd", "adamw"], "optimizer.lr": [], "optimizer.eps": []}
+    assert read_swept(tmp_path) == swept | {"seed": ["0", "1"]}
+    write_search(tmp_path, keys, {"seeds": [0]})
+    assert read_swept(tmp_path) == swept
+    (tmp_path / "tournament.json").write_text("{}")
+    assert read_swept(tmp_path) == swept | {"seed": []}  # other seeds are the final runs'
+
+
+def test_runs_of_a_search_are_named_by_what_it_varies(tmp_path):
+    write_search(tmp_path, {"": ["optimizer.lr"]}, {"seeds": [0, 1]})
+    write_ours(tmp_path, ["optimizer.lr=auto"], [])
+    runs = [
+        write_place(tmp_path, f"trial=00{k}/seed={seed}", 0.5, {"optimizer.lr": f"{lr}"})
+        for k, lr in enumerate([0.1, 0.01])
+        for seed in (0, 1)
+    ]
+    names = name_runs(tmp_path, runs)
+    assert list(names.values()) == ["lr=0.1 s0", "lr=0.1 s1", "lr=0.01 s0", "lr=0.01 s1"]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -61,11 +86,12 @@ def test_a_search_may_be_configured_in_its_sweeper(tmp_path):
     assert read_swept(tmp_path) == {"optimizer.lr": [], "seed": ["0", "1"]}
 
 
-@pytest.mark.parametrize("name", ["sweep.json", "multirun.yaml"])
+@pytest.mark.parametrize("name", ["sweep.json", "multirun.yaml", "search.json"])
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "\0", '{"line": 1, "jobs": []}', '{"jobs": {"a": [1]}, "line": ["a=b,c,"]}',
      '{"hydra": [1]}', '{"hydra": {"overrides": {"task": {"a": 1}}, "sweeper": 3}}',
+     '{"studies": 3, "settings": []}', '{"studies": [3, {"space": []}], "settings": {"seeds": 1}}',
      '{"line": ["' + "[" * 3000 + '"]}', '{"line": ["seed=0,1", "x=(", "=", "a b"]}'],
 )  # fmt: skip
 def test_files_of_strangers_raise_nothing(tmp_path, name, text):

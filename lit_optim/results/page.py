@@ -72,6 +72,7 @@ def make_page(
         title=to_text(report.title),
         summary=_summary(report),
         best=_best(report, folder),
+        kind="Choices",
         choices=_choices(report, folder),
         legend=_legend(report),
         figures=figures,

@@ -81,6 +81,7 @@ def make_tournament_page(
         title=to_text(tournament.title),
         summary=f"a tournament of {len(tournament.tasks)} tasks · {runs} runs",
         best=_best(tournament),
+        kind="Contestants",
         choices=_contestants(tournament),
         legend=_legend(tournament),
         figures=figures,

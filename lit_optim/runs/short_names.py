@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from lit_optim.config.sweep_settings import OF_THE_SWEEP
 from lit_optim.runs.job import is_text_list
-from lit_optim.runs.layout import MULTIRUN, SWEEP
+from lit_optim.runs.layout import MULTIRUN, SEARCH, SWEEP, TOURNAMENT
 from lit_optim.untrusted import Unreadable, read_json_mapping, read_yaml
 
 SEED, LR = "seed", "optimizer.lr"
@@ -60,7 +60,27 @@ def read_swept(sweep_dir: Path) -> dict[str, list[str]]:
         values = list(dict.fromkeys(job.get(key, "") for job in jobs))
         if len(values) > 1:
             swept[key] = values
-    return swept
+    return swept | _searched_in(_read(sweep_dir / SEARCH, read_json_mapping), sweep_dir, swept)
+
+
+def _searched_in(
+    search: Mapping[str, Any], sweep_dir: Path, swept: Mapping[str, list[str]]
+) -> dict[str, list[str]]:
+    """Return what differs between the runs of a search besides: what its samplers decide, seeds."""
+    studies = search.get("studies")
+    spaces = (
+        [_part(one, "space") for one in studies if isinstance(one, dict)]
+        if isinstance(studies, list)
+        else []
+    )
+    keys = (key for space in spaces for key in space if isinstance(key, str) and key not in swept)
+    found: dict[str, list[str]] = {key: [] for key in keys}
+    seeds = _part(search, "settings").get("seeds")
+    if (sweep_dir / TOURNAMENT).exists():
+        found[SEED] = []  # those of the trials and others
+    elif isinstance(seeds, list) and len(seeds) > 1:
+        found[SEED] = [str(seed) for seed in seeds[:MOST_VALUES]]
+    return found
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
