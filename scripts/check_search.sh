@@ -9,6 +9,7 @@
 # ALGOPERF    the directory with AlgoPerf's published results, for check 11
 # A check whose means are not here is skipped. Of one that fails the end of its log is shown.
 set -u
+SELF=$(realpath "$0")
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 PYTHON=${PYTHON:-python}
 export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
@@ -17,6 +18,8 @@ trap 'rm -rf "$WORK"' EXIT
 SMALL="data=digits model=linear trainer.max_steps=30 logger=none"
 SPAN='optimizer.lr=tag(log,interval(1e-4,1))'
 
+start_train() { exec "$PYTHON" "$ROOT/train.py" -m $SMALL "$@" >> log 2>&1; }
+start_worker() { exec "$PYTHON" -m lit_optim worker "$@" >> log 2>&1; }
 train() { "$PYTHON" "$ROOT/train.py" -m $SMALL "$@" >> log 2>&1; }
 tests() { (cd "$ROOT" && set -o pipefail && "$PYTHON" -m pytest -q -p no:cacheprovider "$@" | tail -n 1); }
 fail() { echo "$*" >&2; return 1; }
@@ -90,11 +93,11 @@ check_2() {  # Optuna 4 and 5 propose the same
 check_3() {  # killed with -9 and resumed, a search proposes what it would have
   train "$SPAN" search.trials=14 search.sampler=tpe hydra.sweep.dir=whole || return 1
   local kills=0 process
-  train "$SPAN" search.trials=14 search.sampler=tpe hydra.sweep.dir=cut & process=$!
+  start_train "$SPAN" search.trials=14 search.sampler=tpe hydra.sweep.dir=cut & process=$!
   while sleep "$(shuf -i 5-12 -n 1)" && kill -0 $process 2>/dev/null && [ $kills -lt 4 ]; do
     kill -9 $process && kills=$((kills + 1))
     wait $process
-    train resume=cut & process=$!
+    start_train resume=cut & process=$!
   done
   wait $process || return 1
   [ "$(examine whole '(True, params)')" = "$(examine cut '(True, params)')" ] \
@@ -142,7 +145,7 @@ LINES
 }
 
 check_5() {  # what diverges is told as a finite worst value, and avoided
-  train optimizer=sgd 'optimizer.lr=tag(log,interval(1e-3,1e12))' search.trials=30 \
+  train model=mlp optimizer=sgd 'optimizer.lr=tag(log,interval(1e-3,1e20))' search.trials=30 \
     search.sampler=tpe hydra.sweep.dir=cliff || return 1
   examine cliff '(lambda bad: (complete == 30 and all(math.isfinite(t.value) for t in every)
     and 0 < sum(bad[:10]) and sum(bad[10:]) / 20 < 0.7, f"{sum(bad[:10])} of the first 10 proposals "
@@ -167,18 +170,18 @@ check_6() {  # a trial is the mean of its seeds; pruned runs end with code 0, al
 kill_workers() {
   local where=$1 worker= kills=0 pids=()
   shift
-  train "$SPAN" search.trials=40 search.sampler=random hydra.sweep.dir="$where" "$@" & pids=($!)
+  start_train "$SPAN" search.trials=40 search.sampler=random hydra.sweep.dir="$where" "$@" & pids=($!)
   until [ -s "$where/search.json" ] || ! kill -0 ${pids[0]} 2>/dev/null; do sleep 0.2; done
   sleep 3
   for worker in 1 2 3; do
-    "$PYTHON" -m lit_optim worker "$where" >> log 2>&1 & pids+=($!)
+    start_worker "$where" & pids+=($!)
   done
   while [ $kills -lt 6 ] && sleep "$(shuf -i 3-8 -n 1)"; do
     worker=$((RANDOM % 4))
     kill -9 ${pids[$worker]} 2>/dev/null || break
     wait ${pids[$worker]}
     kills=$((kills + 1))
-    "$PYTHON" -m lit_optim worker "$where" >> log 2>&1 & pids[$worker]=$!
+    start_worker "$where" & pids[$worker]=$!
   done
   wait "${pids[@]}"
   train resume="$where" || return 1  # the parent may have been one of those
@@ -235,7 +238,7 @@ PYTHON
 
 failed=0
 for number in ${*:-1 2 3 4 5 6 7 8 9 10 11 12}; do
-  title=$(sed -n "s/^check_$number() {  # //p" "$0")
+  title=$(sed -n "s/^check_$number() {  # //p" "$SELF")
   mkdir -p "$WORK/$number" && cd "$WORK/$number" || exit 1
   start=$SECONDS
   figures=$(check_$number 2>errors)
