@@ -136,7 +136,7 @@ search.trials=5
 -m 'optimizer.lr=interval(-1,0.1)' search.trials=5
 -m 'optimizer.weight_decay=choice(0,0)' search.trials=5
 -m 'optimizer.lrr=interval(0.1,1)' search.trials=5
--m tournament=default
+-m optimizer.lr=auto search.trials=5 tournament=defalt
 LINES
   for line in --help "$SMALL trainer.max_steps=2" "-m $SMALL trainer.max_steps=2 seed=0,1"; do
     PYTHONPATH=$PWD/none:$PYTHONPATH "$PYTHON" "$ROOT/train.py" $line >> log 2>&1 || return 1
@@ -145,7 +145,7 @@ LINES
 }
 
 check_5() {  # what diverges is told as a finite worst value, and avoided
-  train model=mlp optimizer=sgd 'optimizer.lr=tag(log,interval(1e-3,1e20))' search.trials=30 \
+  train optimizer=sgd 'optimizer.lr=tag(log,interval(1e-3,1e80))' search.trials=30 \
     search.sampler=tpe hydra.sweep.dir=cliff || return 1
   examine cliff '(lambda bad: (complete == 30 and all(math.isfinite(t.value) for t in every)
     and 0 < sum(bad[:10]) and sum(bad[10:]) / 20 < 0.7, f"{sum(bad[:10])} of the first 10 proposals "
