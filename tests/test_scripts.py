@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,9 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.errors import UsageError
 from tests.conftest import ROOT
 from tests.results.searches import write_contest
 from tests.results.test_profile import score_as_algoperf
+from tests.sampling import sample
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 RUN = [path for path in SCRIPTS if 'if __name__ == "__main__"' in path.read_text("utf-8")]
@@ -77,6 +82,10 @@ IN_MINUTES = {
     "bench_matrix": (
         ["--methods", "muon", "--peers", "none", "--layers", "1", "--steps", "1", "--rounds", "1"],
         "1 layers of GPT-2 small",
+    ),
+    "bench_search": (
+        ["--runs", "2", "--rounds", "1", "data=digits", "trainer.max_steps=2"],
+        "| search |",
     ),
     "bench_sweep": (["optimizer=sgd", "seed=0", "trainer.max_steps=2"], "Hydra's basic launcher"),
     "bench_start": (["--rounds", "1"], "to the first training step"),
@@ -182,3 +191,22 @@ def test_a_long_script_runs(tmp_path, name):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
+
+
+CHECKS = (ROOT / "scripts" / "check_search.sh").read_text("utf-8")
+MISTAKES = CHECKS.partition("<<'LINES'\n")[2].partition("\nLINES\n")[0].splitlines()
+
+
+def test_the_acceptance_checks_of_a_search_are_twelve():
+    """They take half an hour; what is seen of them here is that each has a title and its tests."""
+    subprocess.run(["bash", "-n", ROOT / "scripts" / "check_search.sh"], check=True)
+    titles = re.findall(r"^check_(\d+)\(\) \{  # \w", CHECKS, re.MULTILINE)
+    assert titles == [str(number) for number in range(1, 13)]
+    for path, name in re.findall(r"(tests/\S+\.py).*?-k \"?\(?(\w+)", CHECKS, re.DOTALL):
+        assert name in (ROOT / path).read_text("utf-8")
+
+
+@pytest.mark.parametrize("line", sample(MISTAKES, 5))
+def test_the_mistakes_of_the_acceptance_checks_are_mistakes(line):
+    with pytest.raises(UsageError):
+        prepare_command_line(shlex.split(line))
