@@ -149,7 +149,7 @@ check_5() {  # what diverges is told as a finite worst value, and avoided
     search.sampler=tpe hydra.sweep.dir=cliff || return 1
   examine cliff '(lambda bad: (complete == 30 and all(math.isfinite(t.value) for t in every)
     and 0 < sum(bad[:10]) and sum(bad[10:]) / 20 < 0.7, f"{sum(bad[:10])} of the first 10 proposals "
-    f"diverge, {sum(bad[10:])} of the next 20"))([bool(t.user_attrs.get("diverged")) for t in every])'
+    f"diverge, {sum(bad[10:])} of the next 20"))([t.user_attrs.get("kind") == "diverged" for t in every])'
 }
 
 check_6() {  # a trial is the mean of its seeds; pruned runs end with code 0, also those of two ranks
