@@ -96,7 +96,7 @@ def test_a_search_may_be_configured_in_its_sweeper(tmp_path):
 )  # fmt: skip
 def test_files_of_strangers_raise_nothing(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    is_read = name == "sweep.json" and "seed" in text
+    is_read = name == "sweep.json" and "seed=0" in text
     assert read_swept(tmp_path) == ({"seed": ["0", "1"]} if is_read else {})
 
 
