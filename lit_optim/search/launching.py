@@ -23,11 +23,12 @@ from rich.console import Console
 import lit_optim
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
+from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError, escape, first_line
 from lit_optim.interrupts import interruptible, say_no_more
 from lit_optim.runs.failures import FAILURE, USAGE_ERROR
-from lit_optim.runs.layout import LOG, RESULT
+from lit_optim.runs.layout import LOG, RESULT, SEARCH
 from lit_optim.search.sweeper import SearchRun
 from lit_optim.sweeps.ending import last_line
 from lit_optim.sweeps.other_launchers import share_of_cpus, wait_for_others
@@ -107,9 +108,12 @@ class WorkerLaunches:
         with ending_in_a_line(run.console, run.sweep_dir, lambda: f"{self._count_done()} runs"):
             try:
                 self._check_launcher()
-                run.begin()
+                with run.signals.noting():
+                    run.begin()
             except UsageError as error:
                 _end(run.console, first_line(error), USAGE_ERROR)
+            finally:
+                run.starter.close()  # a tournament may have measured something
             while True:
                 done = self._count_done()
                 with self._telling(done):
@@ -200,4 +204,7 @@ def _end(console: Console, message: str, code: int) -> NoReturn:
 
 def is_typed_again(line: str) -> bool:
     """Whether a line is one that the directory of a search cannot decide for its workers."""
-    return line.lstrip("+").partition("=")[0] in ("search.storage", "allow")
+    try:
+        return not stored_overrides([line], SEARCH, multirun=True)
+    except UsageError:
+        return True

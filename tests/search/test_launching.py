@@ -17,6 +17,8 @@ from lit_optim.errors import UsageError
 from lit_optim.runs.layout import RESULT
 from lit_optim.search import launching
 from lit_optim.search.launching import WorkerLaunches, WorkerTask, find_other_launcher
+from lit_optim.sweeps.signals import Signals
+from lit_optim.sweeps.starters import JobStarter
 from tests.clients.conftest import import_client
 from tests.search.test_workers import RUN, SPACE, check_all_ran_once
 
@@ -60,7 +62,7 @@ def launches(tmp_path, monkeypatch, capsys):
 
     def start(*ends, begin=lambda: None, line=(), **launcher):
         inner = Launcher(tmp_path, list(ends))
-        monkeypatch.setattr(Plugins, "instance", lambda: inner)
+        monkeypatch.setattr(Plugins.instance(), "instantiate_launcher", inner.instantiate_launcher)
         settings = SimpleNamespace(timeout=None)
         run = SimpleNamespace(
             search=SimpleNamespace(settings=settings, line=line),
@@ -68,6 +70,8 @@ def launches(tmp_path, monkeypatch, capsys):
             sweep_dir=tmp_path,
             console=Console(stderr=True),
             begin=begin,
+            signals=Signals(),
+            starter=JobStarter(1, None),
         )
         inner.error = None
         try:
@@ -153,10 +157,14 @@ def test_a_task_of_slurm_is_no_rank_of_a_run(launches):
 
 
 def test_workers_are_told_what_a_directory_cannot_decide(launches, tmp_path):
-    line = ["optimizer=adamw", "++search.storage=journal:/x", "allow=[user_code]", "n_jobs=3"]
-    inner = launches([0, 0], line=line)
-    words = inner.task.words
-    assert words == ("worker", str(tmp_path), "++search.storage=journal:/x", "allow=[user_code]")
+    decided = ["optimizer=adamw,sgd", "++optimizer.lr=auto", "n_jobs=3", "++search.trials=4"]
+    typed = ["++search.storage=journal:/x", "allow=[user_code]",
+             "++callbacks.checkpoint.dirpath=/x", "branch_from=runs/x",
+             "++model._target_=user_code.Module,user_code.Owner"]  # fmt: skip
+    inner = launches([0, 0], line=[*decided, *typed])
+    assert inner.task.words[:2] == ("worker", str(tmp_path))
+    assert set(inner.task.words[2:]) >= {*typed[:4]}
+    assert not {*decided} & {*inner.task.words}
 
 
 def test_the_task_of_a_launcher_is_a_process_whose_output_is_kept(tmp_path, monkeypatch):
