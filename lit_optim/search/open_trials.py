@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -67,8 +68,9 @@ class OpenTrial:
     def stop(self, job: PlannedJob) -> None:
         """Let a run end after its next validation."""
         path = self._plan.run_dir(job) / STOP
-        if not path.exists():
-            write_json(path, {"trial": self.trial.number})
+        with contextlib.suppress(OSError):  # a full disk: it goes on to its end
+            if not path.exists():
+                write_json(path, {"trial": self.trial.number})
 
     def note(self, job: PlannedJob, outcome: Outcome) -> TrialEnd | None:
         """Note how a run ended.

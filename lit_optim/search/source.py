@@ -177,6 +177,11 @@ class SearchSource:
             self._read(trial.trial.study)
             self._next_try = -math.inf
 
+    def close(self) -> None:
+        """Leave the trials that have not ended to others."""
+        for trial in self._open:
+            trial.lock.close()
+
     def _trial_of(self, job: PlannedJob) -> OpenTrial:
         return next(trial for trial in self._open if job in trial.jobs)
 

@@ -161,6 +161,8 @@ class SearchRun:
             self._end(first_line(error))
         finally:
             self.starter.close()
+            if trials is not None:
+                trials.close()
 
     def make_progress(self, trials: SearchSource) -> Progress:
         """What shows how far the search is."""

@@ -148,7 +148,17 @@ class Memory:
                 if name == study.name]  # fmt: skip
 
 
-def run(searched, sweep_dir, act=by_loss, n_jobs=1, store=None, clock=None, runs=None, wrap=None):
+def run(
+    searched,
+    sweep_dir,
+    act=by_loss,
+    n_jobs=1,
+    store=None,
+    clock=None,
+    runs=None,
+    signals=None,
+    wrap=None,
+):
     """Run a search; returns its store, the runs in the order of their starts, and what it told.
 
     `wrap` makes the source of that of the trials, of the store and of the plan.
@@ -159,7 +169,10 @@ def run(searched, sweep_dir, act=by_loss, n_jobs=1, store=None, clock=None, runs
     source = SearchSource(searched, store, plan, **given)
     progress = SearchProgress(source, console)
     whole = source if wrap is None else wrap(source, store, plan)
-    JobPool(plan, runs, whole, n_jobs, progress, Signals(), console).run()
+    try:
+        JobPool(plan, runs, whole, n_jobs, progress, signals or Signals(), console).run()
+    finally:
+        source.close()
     return SimpleNamespace(
         store=store, started=runs.started, source=source, out=console.file.getvalue()
     )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import math
+import os
+import signal
 from collections import Counter
 
 import pytest
 
 from lit_optim.errors import UsageError
+from lit_optim.runs.job import read_job
 from lit_optim.runs.layout import STOP
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.status import Status
+from lit_optim.search import open_trials
+from lit_optim.sweeps.signals import Signals
 from tests.search.made_up import Memory, Runs, by_loss, end_run, loss, run, search, study
 
 
@@ -271,3 +278,53 @@ def test_a_search_of_many_studies_seldom_reads_all_of_them(tmp_path):
     ran = run(searched, tmp_path, store=Counted(searched))
     assert len(ran.store.told) == 40
     assert max(reads.values()) < 8
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_ends_the_runs_and_the_trial_goes_on_with_the_next_start(tmp_path, number, error):
+    """Ctrl-C, or SIGTERM, as a cluster sends it before it kills."""
+    signals, polls = Signals(), itertools.count()
+
+    def act(run_dir, values, count):
+        if run_dir.parent.name == "trial=001" and count == 1:
+            if next(polls) == 0:
+                os.kill(os.getpid(), number)
+            return None if next(polls) < 3 else 130
+        return by_loss(run_dir, values, count)
+
+    before, first = signal.getsignal(signal.SIGTERM), Memory(search())
+    try:
+        with signals.noting(), pytest.raises(error) as end:
+            run(search(), tmp_path, act, store=first, signals=signals)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert number == signal.SIGINT or end.value.code == 143
+    assert [*first.told] == [("", 0)]
+    record = read_job(tmp_path / "trial=001" / "seed=0")
+    assert record.status == Status.INTERRUPTED
+    again = run(search(), tmp_path, store=first)
+    assert again.started == ["trial=001/seed=0", "trial=002/seed=0"]
+    assert [end.kind for end in first.told.values()] == ["completed"] * 3
+
+
+def test_a_disk_that_is_full_when_a_run_is_to_be_stopped(tmp_path, monkeypatch):
+    """The run goes on to its end; nothing else happens."""
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(open_trials, "write_json", full)
+
+    def act(run_dir, values, count):
+        rows = "step,seconds,evaluations,lr,val/loss\n10,1.0,10,0.1,1.0\n"
+        is_new = not (run_dir / "history.csv").exists()
+        (run_dir / "history.csv").write_text(rows)
+        return None if is_new else by_loss(run_dir, values, count)
+
+    searched = search(trials=1, pruner="median")
+    store = Memory(searched)
+    store.prunes = lambda trial, step: True
+    ran = run(searched, tmp_path, act, store=store)
+    assert ran.store.told["", 0].kind == "completed"
