@@ -1,6 +1,6 @@
 """The tables of docs/optimizers.md, from the directories of the tournaments that stand there.
 
-    python train.py -m tournament=default optimizer=adamw,muon hydra.sweep.dir=runs/mnist1d
+    lit-optim tournament optimizer=adamw,muon data=mnist1d hydra.sweep.dir=runs/mnist1d
     python scripts/optimizer_results.py runs/mnist1d runs/digits             prints the tables
     python scripts/optimizer_results.py runs/mnist1d runs/digits --write     and writes them
 
@@ -111,7 +111,8 @@ def overall_block(tournament: Tournament) -> str:
 def command_of(directory: Path) -> str:
     """The line that repeats a tournament."""
     line = json.loads((directory / SEARCH).read_text("utf-8"))["line"]
-    return shlex.join(["python", "train.py", "-m", *shown_line(line)])
+    words = [word for word in shown_line(line) if word != "tournament=default"]
+    return shlex.join(["lit-optim", "tournament", *words])
 
 
 def table_of(report: Report) -> list[str]:

@@ -166,7 +166,7 @@ def test_the_tables_of_tournaments_are_written_with_their_pages(script, tmp_path
     command = [ROOT / "scripts" / "optimizer_results.py", str(root), "--write"]
     assert script(*command, "--docs", str(tmp_path))[1] == 0
     text = page.read_text()
-    assert text.startswith("before\n<!-- digits -->\n```bash\npython train.py -m ")
+    assert text.startswith("before\n<!-- digits -->\n```bash\nlit-optim tournament ")
     assert text.endswith("| `sgd` | 0.000 |\n<!-- /all tasks -->\n")
     assert (tmp_path / "images" / "profile.svg").read_text().startswith("<?xml")
     assert "| `lion` [1] | 0.001 |" in text
