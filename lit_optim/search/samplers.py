@@ -98,7 +98,6 @@ def make_sampler(name: str, space: Space, seed: int) -> BaseSampler:
                 independent_sampler=RandomSampler(seed=seed),
                 n_startup_trials=startup,
                 deterministic_objective=False,
-                warn_independent_sampling=False,
             )
     return RandomSampler(seed=seed)
 
@@ -113,7 +112,8 @@ def _sample(
         sampler=sampler,
         pruner=NopPruner(),
     )
-    for trial in trials:
+    begun = [trial.number for trial in trials if trial.state is not TrialState.WAITING]
+    for trial in trials[: max(number, *begun) + 1]:
         is_this = trial.number == number
         study.add_trial(create_trial(state=TrialState.RUNNING) if is_this else trial)
     trial = study.get_trials()[number]

@@ -38,6 +38,8 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+#: Of a value in a message.
+MOST_CHARACTERS = 100
 #: Of a diverged trial where nothing finite is known.
 UNKNOWN_WORST = 1e6
 
@@ -234,8 +236,7 @@ class Store:
             "search.space": encode_space(study.space),
             "search.metric": f"{settings.metric} ({settings.mode}, {settings.at})",
             "search.seeds": list(settings.seeds),
-            "overrides": sorted(study.fixed),
-            **fingerprint,
+            **(fingerprint or {"overrides": sorted(study.fixed)}),
         }
         before = loaded.user_attrs.get(ASKED)
         if before is None and loaded.get_trials(deepcopy=False):
@@ -243,8 +244,8 @@ class Store:
             raise UsageError(f"{self._opened.name}: study {name!r} is of another program")
         if before is None:
             loaded.set_user_attr(ASKED, asked)
-        elif before != asked:
-            raise UsageError(f"{self._opened.name}: {_describe_change(study, before, asked)}")
+        elif change := _describe_change(study, before, asked):
+            raise UsageError(f"{self._opened.name}: {change}")
         if loaded.user_attrs.get(VERSION) != optuna.__version__:
             loaded.set_user_attr(VERSION, optuna.__version__)
 
@@ -307,18 +308,22 @@ def _read_end(trial: FrozenTrial) -> TrialEnd:
 
 
 def _describe_change(study: Study, before: object, now: Mapping[str, Any]) -> str:
-    """Which setting of a study is another one than before."""
+    """Which setting of a study is another one than before; empty if none is."""
     named = f"study {printable(study.name)!r}" if study.name else "the study"
     old = before if isinstance(before, Mapping) else {}
     for key in {**now, **old}:
-        was, is_now = old.get(key), now.get(key)
+        was, is_now = old.get(key), now.get(key)  # of another version of ours a key may be missing
         if was == is_now:
             continue
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
-            inner = next(one for one in {**is_now, **was} if was.get(one) != is_now.get(one))
-            key, was, is_now = inner, was.get(inner), is_now.get(inner)
+            key = next(one for one in {**is_now, **was} if was.get(one) != is_now.get(one))
+            was, is_now = was.get(key), is_now.get(key)
         return (
-            f"{named} was begun with {printable(key)} {show(was)}, and this line has "
-            f"{show(is_now)}; a search goes on with what it was begun with"
+            f"{named} was begun with {printable(key)}={_show(was)}, and this line has "
+            f"{_show(is_now)}; a search goes on with what it was begun with"
         )
-    return f"{named} was begun with something else"
+    return ""
+
+
+def _show(value: object) -> str:
+    return printable(value, MOST_CHARACTERS) if isinstance(value, str) else show(value)

@@ -65,3 +65,61 @@ def test_another_search_is_refused(tmp_path, change, named):
     make_store(tmp_path).begin()
     with pytest.raises(UsageError, match=named):
         make_store(tmp_path, **change).begin()
+
+
+def test_a_change_is_told_in_one_line(tmp_path):
+    make_store(tmp_path).begin({"": {"model.width": 64}})
+    make_store(tmp_path).begin({"": {"model.width": 64, "model.new": None}})
+    with pytest.raises(UsageError) as caught:
+        make_store(tmp_path).begin({"": {"model.width": 32}})
+    assert str(caught.value) == (
+        f"{tmp_path}/study.db: the study was begun with model.width=64, and this line has 32; "
+        "a search goes on with what it was begun with"
+    )
+    space = {**SPACE, "optimizer.lr": Span(1e-3, 1e-1, is_log=True)}
+    with pytest.raises(UsageError) as caught:
+        make_store(tmp_path, Study("", (), space)).begin({"": {"model.width": 64}})
+    assert (
+        "optimizer.lr=tag(log,interval(0.0001,0.1)), and this line has tag(log,interval(0.001"
+        in (str(caught.value))
+    )
+
+
+def test_fewer_trials_than_are_done_are_refused(tmp_path):
+    store = make_store(tmp_path)
+    store.begin()
+    for number in range(3):
+        store.tell(store.propose(STUDY, number), TrialEnd("completed", 0.1))
+    make_store(tmp_path, trials=3).begin()
+    assert make_store(tmp_path, trials=3).unfinished(STUDY) == []
+    with pytest.raises(UsageError, match=r"search.trials=2: 3 trials of this search are done"):
+        make_store(tmp_path, trials=2).begin()
+
+
+def test_searches_share_a_storage(tmp_path):
+    url = f"sqlite:///{tmp_path}/shared.db"
+    stores = [
+        open_store(Search((), [STUDY], Settings(2, storage=url), name), tmp_path / folder)
+        for name, folder in (("one", "a"), ("two", "a"), ("", "a"), ("", "b"))
+    ]
+    for value, store in enumerate(stores):
+        store.begin()
+        store.tell(store.propose(STUDY, 0), TrialEnd("completed", float(value)))
+    assert [store.best(STUDY)[1].value for store in stores] == [0.0, 1.0, 2.0, 3.0]
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_worker_joins_what_has_begun(tmp_path):
+    other = make_store(tmp_path)
+    for ask in (other.unfinished, other.ends, lambda study: other.propose(study, 0)):
+        with pytest.raises(UsageError, match=r"study.db: has no "):
+            ask(STUDY)
+    store = make_store(tmp_path)
+    store.begin()
+    assert other.unfinished(STUDY) == store.unfinished(STUDY)
+    mine, others = store.propose(STUDY, 0), other.propose(STUDY, 1)
+    assert mine.values != others.values
+    other.tell(others, TrialEnd("failed", None))
+    assert store.unfinished(STUDY) == [0, 2, 3, 4]
+    store.tell(others, TrialEnd("completed", 0.1))  # too late
+    assert [end.kind for _, end in store.ends(STUDY)] == ["failed"]
