@@ -30,6 +30,8 @@ from lit_optim.search.values import check_values, encode_space
 FIXED = "fixed_params"
 #: Attributes of a study: what it was begun with, and by which version.
 ASKED, VERSION = "asked", "optuna"
+#: What is compared of a study where its runs' fingerprint is not known.
+LINE = "overrides"
 #: The attribute of a trial that says how it ended.
 KIND = "kind"
 STATES = {
@@ -236,7 +238,7 @@ class Store:
             "search.space": encode_space(study.space),
             "search.metric": f"{settings.metric} ({settings.mode}, {settings.at})",
             "search.seeds": list(settings.seeds),
-            **(fingerprint or {"overrides": sorted(study.fixed)}),
+            **(fingerprint or {LINE: sorted(study.fixed)}),
         }
         before = loaded.user_attrs.get(ASKED)
         if before is None and loaded.get_trials(deepcopy=False):
@@ -313,7 +315,7 @@ def _describe_change(study: Study, before: object, now: Mapping[str, Any]) -> st
     old = before if isinstance(before, Mapping) else {}
     for key in {**now, **old}:
         was, is_now = old.get(key), now.get(key)  # of another version of ours a key may be missing
-        if was == is_now:
+        if was == is_now or (key == LINE and key not in now):
             continue
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
             key = next(one for one in {**is_now, **was} if was.get(one) != is_now.get(one))

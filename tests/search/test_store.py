@@ -68,7 +68,7 @@ def test_another_search_is_refused(tmp_path, change, named):
 
 
 def test_a_change_is_told_in_one_line(tmp_path):
-    make_store(tmp_path).begin({"": {"model.width": 64}})
+    make_store(tmp_path).begin({"": {"model.width": 64, "overrides": ["of earlier versions"]}})
     make_store(tmp_path).begin({"": {"model.width": 64, "model.new": None}})
     with pytest.raises(UsageError) as caught:
         make_store(tmp_path).begin({"": {"model.width": 32}})
