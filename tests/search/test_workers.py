@@ -17,6 +17,7 @@ import pytest
 from lit_optim.errors import UsageError
 from lit_optim.runs.layout import SEARCH
 from lit_optim.runs.locks import take_lock
+from lit_optim.search.record import has_begun
 from lit_optim.search.worker import work
 from lit_optim.tournament.running import make_run
 from tests.user_code import CUSTOM
@@ -50,7 +51,7 @@ class Workers:
         words = [str(ROOT / "train.py"), "-m", *self.line, "hydra.sweep.dir=search"]
         self._start(words)
         deadline = time.monotonic() + 120
-        while not (self.place / "search" / SEARCH).exists():
+        while not has_begun(self.place / "search"):
             assert self.running[0].poll() is None, self._said(self.running[0])
             assert time.monotonic() < deadline
             time.sleep(0.1)
