@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lit_optim.config.check import to_plain
 from lit_optim.config.composing import as_hydra_override
 from lit_optim.config.reading import parse_overrides
+from lit_optim.config.resume_settings import NONE
 from lit_optim.errors import UsageError
 from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search
@@ -41,6 +42,9 @@ def plan_tournament(
         UsageError: the first thing that is wrong, in one line.
     """
     cfg = compose_study([line for line in map(_of_sweep, lines) if line is not None])
+    if cfg.hydra.runtime.choices.get(GROUP) in (None, NONE):
+        typed = next(line for line in lines if key_of(line).startswith(f"{GROUP}."))
+        raise UsageError(f"{typed.lstrip('+')} needs {GROUP}=default, or another choice of yours")
     searches = settings_of(cfg)
     settings = read_settings(_node(cfg), searches["seeds"] or ())
     if searches["timeout"] is not None:

@@ -91,6 +91,9 @@ def find_refusal(plain: Mapping[str, Any], needs: Collection[str], budget: Budge
         return "takes only matrices"
     if "closure" in needs and budget != "seconds":
         return f"{REQUIREMENTS['closure']}, as often as it likes: no equal {budget}"
+    batches = plain["trainer"].get("accumulate_grad_batches", 1)
+    if "closure" in (*needs, *_own_requirements(plain["wrapper"])) and batches != 1:
+        return f"{REQUIREMENTS['closure']}: not with trainer.accumulate_grad_batches={batches}"
     if "whole" in needs and plain["trainer"].get("strategy") == "fsdp":
         return REQUIREMENTS["whole"]
     return ""

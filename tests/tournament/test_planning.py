@@ -96,6 +96,18 @@ def test_those_that_cannot_take_part_are_named_with_the_reason():
     assert "step size itself" in entry(tournament, "prodigy").notes[0]
 
 
+def test_what_evaluates_again_does_not_meet_where_gradients_are_accumulated():
+    line = "optimizer=adamw,sgd wrapper=none,sam trainer.accumulate_grad_batches=2"
+    _, tournament = planned(f"{line} tournament.by=[optimizer,wrapper]")
+    assert [e.contestant for e in tournament.entries] == ["adamw,none", "sgd,none"]
+    assert "accumulate_grad_batches=2" in tournament.left_out["sgd,sam"]
+
+
+def test_a_setting_alone_is_no_tournament():
+    with pytest.raises(UsageError, match=r"tournament.seeds=\[1\] needs tournament=default"):
+        plan_tournament(["optimizer=adamw,sgd", "+tournament.seeds=[1]"])
+
+
 def test_a_tournament_of_nobody_is_refused():
     with pytest.raises(UsageError, match="nobody can take part: lbfgs evaluates"):
         planned("optimizer=lbfgs,sparse_adam")
