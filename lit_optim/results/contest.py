@@ -166,15 +166,15 @@ def compare_tournaments(
         for record, task, own, name in found
     ]
     measures = {record.measure for record in records.values()}
-    profile = make_profile(tasks, by.pop(), measures.pop() if len(measures) == 1 else STEP)
-    told = [note for record in records.values() for note in _left_out(record)]
+    profile, told = make_profile(tasks, by.pop(), measures.pop() if len(measures) == 1 else STEP)
+    told += dict.fromkeys(note for record in records.values() for note in _left_out(record))
     return Tournament(
         title,
         found[0][0].by,
         [name for _, _, _, name in found],
         tasks,
         profile,
-        [*notes, *dict.fromkeys(told), *_caveat(len(tasks))],
+        [*notes, *told, *_caveat(len(tasks))],
     )
 
 
@@ -209,7 +209,9 @@ def _compare_task(
             rows.append(replace(_make_row(values, own, varied, mode), notes=entry.notes))
     rows.sort(key=lambda row: order(row.best, mode))
     rows = ranked(rows)
-    told = [*_procedure(rows), *notes_on(runs, rows, metric), *notes]
+    failed = [printable(row.values[record.by]) for row in rows if row.has_failed]
+    told = [f"no value, as its runs failed: {name}" for name in failed]
+    told += [*_procedure(rows), *notes_on(runs, rows, metric), *notes]
     report = Report(title, metric, mode, [record.by], rows, runs, notes=told, varied=varied, at=at)
     reached, why = choose_target(report, target)
     return with_target(replace(report, target=reached, notes=[*filter(None, [why]), *told]))

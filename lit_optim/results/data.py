@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lit_optim.runs.layout import FINAL
 from lit_optim.runs.status import Status
 
 
@@ -195,6 +196,13 @@ class Row:
     def is_at_best(self) -> bool:
         """Whether it is shown at the best of its settings; a tournament has other runs for that."""
         return any(self.best is one for one in self.settings)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has no value, as all runs that could give one failed."""
+        finals = [run for run in self.best.runs if run.place and run.place.role == FINAL]
+        runs = finals or [run for one in self.settings for run in one.runs]
+        return not self.best.value.count and all(run.status is Status.FAILED for run in runs)
 
     @property
     def groups(self) -> list[Setting]:

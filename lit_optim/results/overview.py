@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def standings(tournament: Tournament) -> Table:
 def _at_task(row: Row | None) -> tuple[Cell, Cell]:
     """The rank and the value of a contestant at a task."""
     if row is None or row.rank is None:
-        return Cell(NONE), Cell(NONE)
+        return Cell(NONE), Cell("failed" if row and row.has_failed else NONE, math.nan)
     value = row.best.value
     rank = Cell(f"{row.rank}{'=' if row.is_tied else ''}", row.rank)
     return rank, Cell(format_interval(value), value.mean)

@@ -16,9 +16,11 @@ from typing import Any
 from lit_optim.errors import printable
 from lit_optim.metric_names import best_value
 from lit_optim.results.axes import LONGEST_LABEL, format_number, tag
-from lit_optim.results.data import Profile, Report
+from lit_optim.results.data import Profile, Report, Row
 from lit_optim.results.looks import COLORS, GRAY, Look, style_of
-from lit_optim.results.target import STEP, steps_to
+from lit_optim.results.statistics import median
+from lit_optim.results.target import STEP, steps_of
+from lit_optim.runs.status import Status
 
 #: The largest ratio that counts.
 TAU = 4.0
@@ -70,29 +72,51 @@ def integrate_profile(
     return math.fsum((b - a) * (y + z) / 2 for (a, b), (y, z) in parts) / (tau - 1)
 
 
-def make_profile(tasks: Sequence[Report], by: str, measure: str) -> Profile | None:
+def make_profile(
+    tasks: Sequence[Report], by: str, measure: str
+) -> tuple[Profile | None, list[str]]:
     """The profile of those who take part in every task, the best first.
 
-    The cost of a task is what a contestant's final runs need to its target, the median over the
-    seeds, in which infinite ones take part.
+    The cost of a task is what a contestant's final runs need to its target: the median over the
+    seeds, in which one that never arrives or fails is infinite.
 
     Returns:
-        None: there is no task with a target, or nobody takes part in all.
+        None where there is no task with a target, or nobody takes part in all; and a line on who
+        has no score.
     """
     tasks = [task for task in tasks if math.isfinite(task.target)]
     found: dict[str, list[float]] = {}
     for task in tasks:
         for row in task.rows:
-            if row.best.value.count:
-                cost = steps_to(task.target, row.best, task.mode, measure)
-                found.setdefault(row.values[by], []).append(cost)
+            own = found.setdefault(row.values[by], [])
+            if row.best.value.count or row.has_failed:
+                own.append(cost_of(row, task, measure))
     costs = {name: own for name, own in found.items() if len(own) == len(tasks)}
+    without = [printable(name) for name in found if name not in costs]
+    notes = []
+    if costs and without:
+        notes.append(f"no score, without final runs at every task: {', '.join(without)}")
     if not costs:
-        return None
+        return None, notes
     ratios = divide_by_best(costs)
     scores = {name: integrate_profile(own) for name, own in ratios.items()}
     names = sorted(scores, key=lambda name: -scores[name])
-    return Profile(names, ratios, scores, measure, TAU)
+    return Profile(names, ratios, scores, measure, TAU), notes
+
+
+def cost_of(row: Row, task: Report, measure: str) -> float:
+    """What a contestant needs to the target of a task; inf if half of its final runs do not arrive.
+
+    A run that failed has not arrived, unlike in the table, where it does not count.
+    """
+    if row.has_failed:
+        return math.inf
+    costs = [
+        steps_of(run, task.target, task.mode, measure) if run.has_ended else math.inf
+        for run in row.best.runs
+        if run.has_ended or run.status is Status.FAILED
+    ]
+    return median([cost for cost in costs if not math.isnan(cost)])
 
 
 def draw_profile(axes: Any, profile: Profile, look: Look) -> None:

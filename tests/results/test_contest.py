@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from statistics import fmean
 
@@ -140,6 +141,45 @@ def test_one_that_is_not_at_every_task_has_no_score(contest, tmp_path):
     assert texts(table, "optimizer") == ["lion", "sgd", "adamw"]
     assert texts(table, "score") == ["1.000", "0.000", "-"]
     assert texts(table, "data=mnist1d rank") == ["1", "2", "-"]
+
+
+def fail(run_dirs):
+    for run_dir in run_dirs:
+        record = json.loads((run_dir / "job.json").read_text())
+        record |= {"exit_code": 1, "status": "failed", "message": "out of memory"}
+        (run_dir / "job.json").write_text(json.dumps(record))
+        (run_dir / "result.json").unlink()
+
+
+@pytest.mark.parametrize("what", ["final", "*"])
+def test_one_that_fails_at_a_task_never_arrives_there(contest, tmp_path, what):
+    """Else the best at one task would win by failing at the other."""
+    root = shutil.copytree(contest, tmp_path / "contest")
+    study = root / "data=mnist1d,optimizer=adamw"
+    fail(study.glob(f"{what}/seed=*"))
+    tournament = make_report([root], target=0.5)
+    assert tournament.profile.ratios["adamw"] == [1.0, math.inf]
+    assert tournament.profile.scores == pytest.approx({"adamw": 0.5, "lion": 5 / 6, "sgd": 0.0})
+    assert list(tournament.profile.contestants) == ["lion", "adamw", "sgd"]
+    assert texts(standings(tournament), "data=mnist1d val/loss")[1] == "failed"
+    assert "no value, as its runs failed: adamw" in tournament.tasks[1].notes
+    assert not any("no score" in note for note in tournament.notes)
+
+
+@pytest.mark.parametrize(("failed", "ratio"), [(1, 1.0), (2, math.inf)])
+def test_a_final_run_that_failed_has_not_arrived(contest, tmp_path, failed, ratio):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    study = root / "data=mnist1d,optimizer=adamw"
+    fail(study / f"final/seed={10 + k}" for k in range(failed))
+    assert make_report([root], target=0.5).profile.ratios["adamw"] == [1.0, ratio]
+
+
+def test_one_whose_runs_go_on_has_no_score_yet(contest, tmp_path):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    shutil.rmtree(root / "data=mnist1d,optimizer=adamw" / "final")
+    tournament = make_report([root], target=0.5)
+    assert list(tournament.profile.contestants) == ["lion", "sgd"]
+    assert "no score, without final runs at every task: adamw" in tournament.notes
 
 
 def test_several_tournaments_are_as_one_with_all_their_tasks(contest, digits):
