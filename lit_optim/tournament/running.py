@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.layout import TOURNAMENT
+from lit_optim.search.record import name_search
 from lit_optim.search.source import SearchSource
 from lit_optim.search.studies import job_lines, plan_search
 from lit_optim.search.sweeper import SearchRun, composing_by_itself
@@ -61,6 +62,22 @@ class TournamentRun(SearchRun):
         super().begin()
         write_tournament(self.sweep_dir, self.tournament)
 
+    def join(self) -> None:
+        """Open a tournament that another process has begun, or is about to begin.
+
+        Raises:
+            UsageError: that process has ended before, or its storage cannot be used.
+        """
+        super().join()
+        if self.tournament.settings.budget == "seconds":  # which may just have been measured
+            self._plan_with(known_seconds(self.sweep_dir))
+            self.search = name_search(self.search, self.sweep_dir)
+            self.store = self._open_store()
+
+    def _plan_with(self, seconds: Mapping[str, float]) -> None:
+        with composing_by_itself():
+            self.search, self.tournament = plan_tournament(self._lines, seconds)
+
     def _measure(self) -> None:
         """Measure an update of each contestant, alone; what was measured before counts."""
         source = TimingSource(self.search.studies, self.tournament.seconds, self.plan.add)
@@ -69,8 +86,7 @@ class TournamentRun(SearchRun):
             JobPool(
                 self.plan, self.starter, source, 1, _Silence(), self.signals, self.console
             ).run()
-        with composing_by_itself():
-            self.search, self.tournament = plan_tournament(self._lines, source.seconds)
+        self._plan_with(source.seconds)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
         # before the studies are created: they must have the same updates after a kill
         write_tournament(self.sweep_dir, self.tournament)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.search.data import Choice, Span, Study
+from lit_optim.search.sweeper import SearchRun
 from lit_optim.sweeps.plan import PlannedJob
+from lit_optim.tournament.data import write_tournament
+from lit_optim.tournament.lines import plan_tournament
 from lit_optim.tournament.measuring import TimingSource, read_seconds, timing_lines
+from lit_optim.tournament.running import TournamentRun
 from tests.results.directories import write_history
 
 STUDIES = [Study(name, (f"optimizer={name}",), {}) for name in ("adamw", "muon", "sgd")]
@@ -65,3 +70,21 @@ def test_a_run_that_is_timed_is_short_and_looks_at_the_clock(tmp_path):
     assert (trainer.max_steps, trainer.val_check_interval, trainer.limit_val_batches) == (80, 20, 1)
     assert trainer.check_val_every_n_epoch is None
     assert cfg.test is False
+
+
+def test_a_worker_that_waits_for_the_measurement_has_its_updates(tmp_path, monkeypatch):
+    line = ["tournament=default", "tournament.budget=seconds", "optimizer=adamw,muon"]
+    line.append("trainer.max_steps=100")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    run = TournamentRun(line, config, None)
+    assert [entry.updates for entry in run.tournament.entries] == [100, 100]
+    seconds = {"optimizer=adamw": 0.1, "optimizer=muon": 0.4}
+
+    def join(self):  # the parent measures meanwhile
+        write_tournament(tmp_path, plan_tournament(line, seconds)[1])
+
+    monkeypatch.setattr(SearchRun, "join", join)
+    monkeypatch.setattr(SearchRun, "_open_store", lambda self: self.search)
+    run.join()
+    assert [entry.updates for entry in run.tournament.entries] == [100, 25]
+    assert "++trainer.max_steps=25" in run.store.studies[1].fixed
