@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import IO, Any
 
-from lit_optim.errors import UsageError
 from lit_optim.runs.failures import USAGE_ERROR
 from lit_optim.runs.layout import STOP
 from lit_optim.runs.status import Status
 from lit_optim.search.data import Settings, Trial, TrialEnd
 from lit_optim.search.studies import job_lines
+from lit_optim.search.watching import missing_metric
 from lit_optim.sweeps.plan import JobPlan, PlannedJob
 from lit_optim.sweeps.records import write_json
 from lit_optim.sweeps.returns import Outcome, read_value
@@ -100,6 +100,11 @@ class OpenTrial:
         # a run at which the pruner does not look was stopped because another has ended the trial
         return status != Status.COMPLETED and (status != Status.PRUNED or self.is_looked_at(job))
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the run that ended the trial was refused, and has not crashed."""
+        return self._ended_by is not None and self._ended_by.record.exit_code == USAGE_ERROR
+
     def _end(self) -> TrialEnd:
         outcomes = [self._outcomes[job] for job in self.jobs if job in self._outcomes]
         attributes = self._describe(outcomes)
@@ -126,8 +131,7 @@ class OpenTrial:
         values = result.get("best" if at == "best" else "final")
         values = values if isinstance(values, Mapping) else {}
         if metric not in values:
-            known = ", ".join(map(str, values)) or "none"
-            raise UsageError(f"search.metric={metric}: the runs have no such metric, but {known}")
+            raise missing_metric(metric, values)
         return float(values[metric])
 
     def _describe(self, outcomes: list[Outcome]) -> dict[str, Any]:

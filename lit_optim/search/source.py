@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from socket import gethostname
 
+from lit_optim.errors import UsageError
+from lit_optim.runs.failures import FAILURE, USAGE_ERROR
+from lit_optim.runs.job import read_job
 from lit_optim.runs.layout import trial_directory
 from lit_optim.runs.locks import Held, is_held, take_lock
 from lit_optim.search.data import Search, Study, Trial, TrialEnd
 from lit_optim.search.open_trials import OpenTrial
 from lit_optim.search.trial_store import TrialStore
 from lit_optim.search.watching import HistoryWatch
+from lit_optim.sweeps.jobs import UNWRITTEN
 from lit_optim.sweeps.plan import JobPlan, PlannedJob
 from lit_optim.sweeps.returns import Outcome
 
 #: After these many seconds a process looks again at what other ones have done.
 SECONDS_BETWEEN_LOOKS = 1.0
+#: After so many failed trials, and no run that has worked, a process gives up.
+MOST_FAILURES = 3
+#: What a run or its launcher says where a disk is full.
+FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), UNWRITTEN)
 #: How many times as long as a look takes the next one is away.
 MOST_LOOKING = 50
+
+
+class TrialsFailed(UsageError):
+    """No trial can be run here, as the message says; those that were tried are left to others.
+
+    Args:
+        message: one line.
+        code: the exit code of the process.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class SearchSource:
@@ -30,6 +54,9 @@ class SearchSource:
     With a pruner the other seeds of a trial wait for the first, at which the pruner looks. A run
     that crashes is run once again, from its checkpoint; then its trial has failed. A run that
     diverges ends its trial.
+
+    Where no run works, as on a machine that lacks a package, no trial is to blame: a failure is
+    told only once a run has worked here.
 
     Args:
         search: to run.
@@ -49,6 +76,8 @@ class SearchSource:
         timeout = search.settings.timeout
         self._deadline = None if timeout is None else clock() + timeout
         self._open: list[OpenTrial] = []
+        self._has_worked = False
+        self._untold: list[tuple[OpenTrial, TrialEnd]] = []  # failures, while no run has worked
         self._unfinished: dict[str, Sequence[int]] = {}
         self._next_look = self._next_try = -math.inf
         self._watch = HistoryWatch(search, store)
@@ -59,7 +88,7 @@ class SearchSource:
     @property
     def is_exhausted(self) -> bool:
         """Whether the time is over, or all trials have ended, in whichever process."""
-        if self._open:
+        if self._open or self._untold:
             return False
         self._look()
         return self._is_over() or not any(self._unfinished.values())
@@ -87,10 +116,21 @@ class SearchSource:
         self.ends[study.name] = self._store.ends(study)
 
     def take(self) -> PlannedJob | None:
-        """The next run."""
+        """The next run.
+
+        Raises:
+            TrialsFailed: all that could be tried have failed.
+        """
         for trial in self._open:
             if (job := trial.take()) is not None:
                 return job
+        opened = self._try_next()
+        if opened is None and self._untold and not self._open:
+            raise self._give_up()
+        return None if opened is None else opened.take()
+
+    def _try_next(self) -> OpenTrial | None:
+        """Open another trial; None: there is none, or that was found out a moment ago."""
         if self._is_over() or self._clock() < self._next_try:
             return None
         opened = self._open_next()
@@ -99,12 +139,12 @@ class SearchSource:
             opened = self._open_next()
         if opened is None:
             self._next_try = self._clock() + SECONDS_BETWEEN_LOOKS
-            return None
-        return opened.take()
+        return opened
 
     def _open_next(self) -> OpenTrial | None:
         """Open a trial of the study that has the most left to do."""
-        mine = {(one.trial.study.name, one.trial.number) for one in self._open}
+        held = [*self._open, *(trial for trial, _ in self._untold)]
+        mine = {(one.trial.study.name, one.trial.number) for one in held}
         left = {
             study.name: [n for n in self._unfinished[study.name] if (study.name, n) not in mine]
             for study in self.search.studies
@@ -140,8 +180,13 @@ class SearchSource:
         self._trial_of(job).put_back(job)
 
     def watch(self, job: PlannedJob, run_dir: Path) -> None:
-        """Report the values of a run, and stop it if the pruner says so."""
+        """Report the values of a run, and stop it if the pruner says so.
+
+        Raises:
+            UsageError: its first validation does not have the metric of the search.
+        """
         trial = self._trial_of(job)
+        self._watch.check_metric(run_dir)
         if not trial.is_looked_at(job) or not self._watch.report(trial.trial, run_dir):
             return
         if self._store.should_prune(trial.trial, self._find_length(trial.trial.study, job)):
@@ -163,23 +208,63 @@ class SearchSource:
 
         Raises:
             UsageError: a run that has completed does not have the metric of the search.
+            TrialsFailed: the disk is full, or some trials have failed and no run has worked here.
         """
-        trial = self._trial_of(job)
+        trial, record = self._trial_of(job), outcome.record
+        if not record.is_done and any(text in record.message for text in FULL_DISK):
+            raise TrialsFailed(f"{job.place}: {record.message}", FAILURE)
         if trial.is_looked_at(job):
             self._watch.report(trial.trial, outcome.run_dir)
         end = trial.note(job, outcome)
         self._plan.forget_config(job)
+        self._has_worked |= record.is_done and not outcome.was_known
         if end is not None:
-            self._store.tell(trial.trial, end)
             self._open.remove(trial)
-            self._watch.forget(trial.trial)
-            trial.lock.close()
-            self._read(trial.trial.study)
+            self._untold.append((trial, end))
             self._next_try = -math.inf
+        failed = [pair for pair in self._untold if pair[1].kind == "failed"]
+        if not self._has_worked and len(failed) == MOST_FAILURES:
+            raise self._give_up()
+        for pair in [*self._untold]:
+            if self._has_worked or pair not in failed or self._has_worked_before(pair[0]):
+                self._tell(*pair)
+
+    def _tell(self, trial: OpenTrial, end: TrialEnd) -> None:
+        self._untold.remove((trial, end))
+        self._store.tell(trial.trial, end)
+        self._watch.forget(trial.trial)
+        trial.lock.close()
+        self._read(trial.trial.study)
+
+    def _has_worked_before(self, failed: OpenTrial) -> bool:
+        """Whether a run of an earlier process has worked on this machine.
+
+        That says nothing about one that is refused: the other process may have had another line.
+        """
+        if failed.is_refused:
+            return False
+        root, here = self._plan.sweep_dir, gethostname()
+        places = (
+            place
+            for ended in self.ends.values()
+            for _, end in ended
+            if end.kind == "completed"
+            for place in end.attributes.get("run_dirs", ())
+        )
+        records = (read_job(root / str(place)) for place in places)
+        return any(record is not None and record.host == here for record in records)
+
+    def _give_up(self) -> TrialsFailed:
+        """The error that tells of the first failure."""
+        trial, end = self._untold[0]
+        name = trial_place(trial.trial.study, trial.trial.number)
+        more = f" and {len(self._untold) - 1} more have" if len(self._untold) > 1 else " has"
+        message = f"{name}{more} failed, and no run has worked here: {end.attributes['message']}"
+        return TrialsFailed(message, USAGE_ERROR if trial.is_refused else FAILURE)
 
     def close(self) -> None:
         """Leave the trials that have not ended to others."""
-        for trial in self._open:
+        for trial in [*self._open, *(trial for trial, _ in self._untold)]:
             trial.lock.close()
 
     def _trial_of(self, job: PlannedJob) -> OpenTrial:

@@ -22,7 +22,7 @@ from lit_optim.runs.locks import is_held
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
 from lit_optim.search.record import has_begun, name_search, write_search
-from lit_optim.search.source import SearchSource
+from lit_optim.search.source import SearchSource, TrialsFailed
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import JobPlan
 from lit_optim.sweeps.pool import JobPool, Progress, ending_in_a_line
@@ -157,8 +157,10 @@ class SearchRun:
                     self.plan, self.starter, source, self.n_jobs, self.make_progress(trials),
                     self.signals, self.console,
                 ).run()  # fmt: skip
+        except TrialsFailed as error:
+            self._end(first_line(error), error.code)
         except UsageError as error:
-            self._end(first_line(error))
+            self._end(first_line(error), USAGE_ERROR)
         finally:
             self.starter.close()
             if trials is not None:
@@ -174,8 +176,8 @@ class SearchRun:
             total = len(self.search.studies) * self.search.settings.trials
             self.console.print(f"{done} of {total} trials are done already")
 
-    def _end(self, message: str) -> NoReturn:
+    def _end(self, message: str, code: int) -> NoReturn:
         say_no_more()
         line = escape(f"lit_optim: {message}")
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-        raise SystemExit(USAGE_ERROR) from None
+        raise SystemExit(code) from None

@@ -20,6 +20,7 @@ from lit_optim.system import interrupt_group, kill_group
 
 SECONDS_TO_END = 45  # for a job to write its checkpoint after Ctrl-C
 POLL_SECONDS = 0.1
+UNWRITTEN = "how it ended could not be written"
 
 
 @dataclass
@@ -74,7 +75,7 @@ def record_end(job: Job, code: int) -> JobRecord:
         )
     except OSError:  # a full disk: the job will run again
         status = status_of_exit(code) if code else Status.FAILED
-        message = message or "how it ended could not be written"
+        message = message or UNWRITTEN
         return JobRecord(list(overrides), code, job.choices, status, message)
 
 

@@ -7,19 +7,22 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from lit_optim.errors import UsageError
-from lit_optim.runs.job import read_job
+from lit_optim.runs.job import own_record, read_job, write_job
 from lit_optim.runs.layout import STOP
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.status import Status
 from lit_optim.search import open_trials
+from lit_optim.search.source import TrialsFailed
 from lit_optim.sweeps.signals import Signals
-from tests.search.made_up import Memory, Runs, by_loss, end_run, loss, run, search, study
+from tests.search.made_up import PID, Memory, Runs, by_loss, end_run, loss, run, search, study
 
 
 def test_the_value_of_a_trial_is_the_mean_over_its_seeds(tmp_path):
@@ -121,9 +124,85 @@ def test_a_trial_has_failed_after_two_crashes_and_the_search_goes_on(tmp_path):
 
 
 def test_a_run_that_is_refused_is_not_started_again(tmp_path):
-    ran = run(search(trials=1), tmp_path, lambda *_: 2)
-    assert len(ran.started) == 1
-    assert ran.store.told["", 0].kind == "failed"
+    def act(run_dir, values, count):
+        return 2 if run_dir.parent.name == "trial=001" else by_loss(run_dir, values, count)
+
+    ran = run(search(), tmp_path, act)
+    assert ran.started == [f"trial=00{number}/seed=0" for number in range(3)]
+    assert ran.store.told["", 1].kind == "failed"
+
+
+@pytest.mark.parametrize(("code", "starts"), [(2, 1), (-9, 2), (1, 2)])
+@pytest.mark.parametrize(("trials", "tried"), [(1, 1), (2, 2), (8, 3)])
+def test_where_no_run_works_no_trial_is_to_blame(tmp_path, code, starts, trials, tried):
+    """On a machine that lacks a package, or by a worker with another line than the search."""
+    searched, runs = search(trials=trials), Runs(lambda *_: code)
+    store = Memory(searched)
+    with pytest.raises(
+        TrialsFailed, match=r"trial=000 .*failed, and no run has worked here"
+    ) as end:
+        run(searched, tmp_path, store=store, runs=runs)
+    assert end.value.code == (2 if code == 2 else 1)
+    assert (len(runs.started), store.told) == (tried * starts, {})
+    elsewhere = run(searched, tmp_path, store=store)  # where the runs work
+    assert [end.kind for end in elsewhere.store.told.values()] == ["completed"] * trials
+    records = [read_job(tmp_path / f"trial=00{k}" / "seed=0") for k in range(tried)]
+    assert all(record.is_done for record in records)
+
+
+@pytest.mark.parametrize("code", [2, -9])
+def test_a_failure_is_told_once_another_run_has_worked(tmp_path, code):
+    def act(run_dir, values, count):
+        bad = run_dir.parent.name in ("trial=000", "trial=001")
+        return code if bad else by_loss(run_dir, values, count)
+
+    ran = run(search(trials=4), tmp_path, act)
+    kinds = [end.kind for _, end in sorted(ran.store.told.items())]
+    assert kinds == ["failed", "failed", "completed", "completed"]
+
+
+@pytest.mark.parametrize(("code", "is_told"), [(-9, True), (2, False)])
+def test_what_has_worked_on_this_machine_before_counts_for_a_crash(tmp_path, code, is_told):
+    searched = search(trials=2)
+    store = run(searched, tmp_path).store
+    del store.told["", 1]
+    shutil.rmtree(tmp_path / "trial=001")
+    if is_told:
+        run(searched, tmp_path, lambda *_: code, store=store)
+        assert store.told["", 1].kind == "failed"
+    else:
+        with pytest.raises(TrialsFailed):
+            run(searched, tmp_path, lambda *_: code, store=store)
+        assert ("", 1) not in store.told
+
+
+def test_a_disk_that_is_full_on_this_machine_is_no_failure_of_a_trial(tmp_path):
+    def act(run_dir, values, count):
+        if run_dir.parent.name != "trial=001":
+            return by_loss(run_dir, values, count)
+        lines = [f"{key}={value}" for key, value in values.items()]
+        message = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'events'"
+        record = replace(own_record(lines, {}, {}), pid=PID, status=Status.FAILED, exit_code=1)
+        write_job(run_dir, replace(record, message=message))
+        return 1
+
+    store = Memory(search())
+    with pytest.raises(TrialsFailed, match="No space left on device") as end:
+        run(search(), tmp_path, act, store=store)
+    assert (end.value.code, [*store.told]) == (1, [("", 0)])
+
+
+def test_a_metric_that_no_run_has_is_told_after_the_first_validation(tmp_path):
+    polls = itertools.count()
+
+    def act(run_dir, values, count):
+        rows = "step,seconds,evaluations,lr,val/loss\n10,1.0,10,0.1,1.0\n"
+        (run_dir / "history.csv").write_text(rows)
+        return 130 if next(polls) > 0 else None
+
+    with pytest.raises(UsageError, match=r"search\.metric=val/lose: .*, but val/loss$"):
+        run(search(metric="val/lose"), tmp_path, act)
+    assert read_job(tmp_path / "trial=000" / "seed=0").status == Status.INTERRUPTED
 
 
 @pytest.mark.parametrize("worst", [5.0, math.nan])
