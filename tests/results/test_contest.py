@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lit_optim.errors import UsageError
 from lit_optim.reports.best import show_best
-from lit_optim.results import figure_files
+from lit_optim.results import figure_files, figures, page
 from lit_optim.results.cells import choice_table, run_table
 from lit_optim.results.data import Report, Tournament
 from lit_optim.results.overview import standings, task_files
@@ -201,6 +201,9 @@ def test_the_profile_counts_what_is_equal_for_all(tmp_path, budget, expected):
 
 
 def test_files_of_a_tournament(contest, tmp_path, monkeypatch):
+    few = [kind for kind in figures.DRAWINGS if kind.name in ("curves", "trials")]
+    for module in (figures, page):
+        monkeypatch.setattr(module, "DRAWINGS", few)
     monkeypatch.setattr(figure_files, "PICTURES", (".svg",))  # one of three is enough here
     tournament = make_report([contest], target=0.5)
     files = write(tournament, tmp_path / "out")
@@ -209,8 +212,8 @@ def test_files_of_a_tournament(contest, tmp_path, monkeypatch):
         "profile.svg", "data=digits/curves.svg", "data=digits/trials.svg",
     }  # fmt: skip
     assert all(file.exists() for file in files)
-    page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert 'href="./report-data%3Ddigits.html"' in page
+    text = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert 'href="./report-data%3Ddigits.html"' in text
     with (tmp_path / "out" / "runs.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 54
