@@ -230,11 +230,11 @@ def _chosen(group: str, choices: Mapping[str, str], words: list[str]) -> Keys:
     path = groups()[group].get(choices.get(group, ""))
     if path is None:
         return {}
+    if group in SWEEP_GROUPS:  # the settings of none are those of default
+        return _of_sweep(group, _node(path))
     if "@package" in text_of(path):  # its keys belong to other groups
         return {}
     node = _node(path)
-    if group in SWEEP_GROUPS:  # the settings of none are those of default
-        return _of_sweep(group, node)
     for word in words:  # a class of the user's own
         key, _, value = word.lstrip("+").partition("=")
         if key == f"{group}.{TARGET}":

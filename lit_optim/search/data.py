@@ -92,10 +92,13 @@ class Settings:
     seed: int = 0
 
     def sampler_of(self, space: Space) -> Literal["grid", "qmc", "tpe", "gp", "random"]:
-        """The sampler of a study: `auto` is a grid for one key and few trials, else TPE."""
+        """The sampler of a study: `auto` is a grid of one key that fits in few trials, else TPE."""
         if self.sampler != "auto":
             return self.sampler
-        return "grid" if len(space) <= 1 and self.trials <= FEW_TRIALS else "tpe"
+        fits = all(
+            isinstance(one, Span) or len(one.values) <= self.trials for one in space.values()
+        )
+        return "grid" if len(space) <= 1 and self.trials <= FEW_TRIALS and fits else "tpe"
 
 
 @dataclass(frozen=True)

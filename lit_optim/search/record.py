@@ -21,6 +21,7 @@ from lit_optim.errors import UsageError
 from lit_optim.runs.job import is_text_list
 from lit_optim.runs.layout import SEARCH
 from lit_optim.search.data import Search
+from lit_optim.search.storage_urls import hide_password
 from lit_optim.search.studies import plan_search
 from lit_optim.sweeps.records import write_json
 from lit_optim.untrusted import Unreadable, read_json_mapping
@@ -41,7 +42,10 @@ def write_search(search: Search, sweep_dir: Path, has_begun: bool = True) -> Non
     Raises:
         OSError: the directory is not writable.
     """
-    write_json(sweep_dir / SEARCH, asdict(search) | {BEGUN: has_begun})
+    content = asdict(search) | {BEGUN: has_begun}
+    if search.settings.storage is not None:  # what the line looks up stays out of the file
+        content["settings"]["storage"] = hide_password(search.settings.storage)
+    write_json(sweep_dir / SEARCH, content)
 
 
 def has_begun(sweep_dir: Path) -> bool:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from lit_optim.config.check import to_plain
 from lit_optim.config.direction import find_direction, find_metric
+from lit_optim.config.origin import is_typed
 from lit_optim.config.places import conf_dir, mapping_of
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
@@ -63,7 +64,7 @@ def read_settings(cfg: DictConfig) -> Settings:
     if not seeds or len(set(seeds)) < len(seeds):
         why = "has a seed twice" if seeds else "must have a seed"
         raise UsageError(f"search.seeds {why}, got {show(seeds)}")
-    if seeds == default_settings()["seeds"]:
+    if seeds == default_settings()["seeds"] and not is_typed(f"{GROUP}.seeds", cfg.hydra):
         seeds = [cfg.seed]
     metric, mode = _judge(cfg, said["metric"])
     given = {key: said[key] for key in names}

@@ -103,10 +103,27 @@ def make_choice(line: str, values: Sequence[Any], texts: Sequence[str]) -> Choic
     if len(values) < 2:
         raise UsageError(f"{line}: a choice needs two values or more")
     plain = [_plain(value, text) for value, text in zip(values, texts, strict=True)]
-    for place, value in enumerate(plain):
-        if value in plain[:place]:  # 1, 1.0 and true are one value, for a storage too
-            raise UsageError(f"{line}: has {show(value)} twice")
+    refuse_twice(line, plain)
     return Choice(tuple(plain), tuple(texts))
+
+
+def refuse_twice(line: str, values: Sequence[Any]) -> None:
+    """Refuse a value that is there twice; 1, 1.0 and true are one, for a storage too.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise UsageError(f"{line}: has {show(value)} twice")
+
+
+def values_of(override: Override) -> list[Any]:
+    """The values that are typed with commas; none where something else makes them."""
+    value = override.value()
+    if not isinstance(value, ChoiceSweep):
+        return []
+    return [one.text if isinstance(one, QuotedString) else one for one in value.list]
 
 
 def _plain(value: Any, text: str) -> Scalar:

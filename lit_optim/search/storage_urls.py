@@ -18,9 +18,12 @@ DRIVERS = {
     "grpc": (("grpc",), "grpcio"),
 }
 SCHEMES = ("sqlite", "journal", *DRIVERS)
-#: A password that is not looked up, as `${oc.env:PASSWORD}` is.
-PASSWORD = re.compile(r"^[\w+]+://[^/@]*:(?!\$\{)[^/@]+@")
-LONGEST_PORT = 65535
+#: Something that is looked up where it is used, such as `${oc.env:PASSWORD}`.
+LOOKED_UP = re.compile(r"\$\{[^{}]+\}")
+#: What a URL calls a password among its settings.
+SECRET = re.compile(r".*(pass|pwd|secret|token|key).*", re.IGNORECASE)
+#: Settings of this kind that name a file.
+NO_SECRET = ("passfile", "sslkey", "ssl_key", "sslrootcert")
 
 
 def check_storage(typed: str, url: str) -> None:
@@ -38,11 +41,11 @@ def check_storage(typed: str, url: str) -> None:
     base, _, driver = scheme.partition("+")
     if not colon or base not in SCHEMES:
         near = suggest(base, SCHEMES) if colon else ""
-        raise UsageError(f"search.storage must be {FORMS}, got {_hide(typed)}{near}")
-    if PASSWORD.match(typed):
+        raise UsageError(f"search.storage must be {FORMS}, got {hide_password(typed)}{near}")
+    if has_password(typed):
         raise UsageError(
-            f"search.storage={_hide(typed)}: leave the password out, for every record would show "
-            "it; PGPASSWORD or ~/.pgpass may have it"
+            f"search.storage={hide_password(typed)}: leave the password out, for every record "
+            "would show it; PGPASSWORD or ~/.pgpass may have it"
         )
     if base in ("sqlite", "journal"):
         _check_file(shown, base, rest)
@@ -64,7 +67,8 @@ def check_storage(typed: str, url: str) -> None:
 
 def _check_file(shown: str, scheme: str, rest: str) -> None:
     slashes = "///" if scheme == "sqlite" else ""
-    path = rest.removeprefix(slashes).removeprefix("///").partition("?")[0]
+    path = rest.removeprefix(slashes or "//")
+    path = path.partition("?")[0] if scheme == "sqlite" else path
     if scheme == "sqlite" and (not rest.startswith(slashes) or path in ("", ":memory:")):
         raise UsageError(f"{shown}: must name a file, as in sqlite:////DIR/study.db")
     if not path:
@@ -81,6 +85,26 @@ def _check_file(shown: str, scheme: str, rest: str) -> None:
         raise UsageError(f"{shown}: {path} is a directory")
 
 
-def _hide(url: str) -> str:
-    """A URL without its password, for messages."""
-    return re.sub(r"(?<=:)[^:/@]+(?=@)", "...", url)
+def has_password(url: str) -> bool:
+    """Whether a URL has a password, not where it is looked up; it may have any characters."""
+    whole = LOOKED_UP.sub("", url)
+    scheme, colon, rest = whole.partition("://")
+    if not colon or scheme == "sqlite":
+        return False
+    place, _, query = rest.partition("?")
+    if "@" in rest and "@" not in place:  # a question mark in the password, or an @ in a setting
+        place, query = (rest, "") if ":" in place.partition("/")[0] else (place, query)
+    user = place.rpartition("@")[0]
+    names = [pair.partition("=") for pair in query.split("&")]
+    return bool(user.partition(":")[2]) or any(
+        value and SECRET.fullmatch(name) and name.lower() not in NO_SECRET
+        for name, _, value in names
+    )
+
+
+def hide_password(url: str) -> str:
+    """A URL for messages and records: without who uses it and how, if that has a password."""
+    if not has_password(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://...@{rest.rpartition('@')[2].partition('?')[0]}"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from lit_optim.config.check import SINGLE_GROUPS
 from lit_optim.config.composing import (
     MOST_RUNS,
     as_hydra_override,
@@ -33,9 +34,12 @@ from lit_optim.search.space import (
     choice_text,
     flatten_space,
     is_searched,
+    plain_line,
     read_listed,
     read_typed,
+    refuse_twice,
     value_text,
+    values_of,
 )
 from lit_optim.signatures import read_attribute, read_signature
 from lit_optim.sweeps.names import name_jobs
@@ -85,6 +89,7 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
     settings: Settings | None = None
     for name, fixed in zip(names, combinations, strict=True):
         cfg = compose_study([*fixed, *shared])
+        _check_classes(cfg)
         own_settings = read_settings(cfg)
         if settings is None:
             settings = own_settings
@@ -98,7 +103,7 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
         }
         _check_auto(rest, cfg)
         space = find_space(cfg, typed, rest)
-        _check_space(space, name if swept else "")
+        _check_space(space, name if swept else "", rest)
         studies.append(Study(name if swept else "", fixed, space, label))
     assert settings is not None
     _check_found(said, studies)
@@ -136,8 +141,18 @@ def _check_swept(override: Override) -> None:
         )
     if key == LR and not is_searched(override) and AUTO in override_values(override):
         raise UsageError(f"{line}: {AUTO} is a range and stands alone")
+    if not is_searched(override):
+        refuse_twice(line, values_of(override))
     if NOT_SEARCHED.fullmatch(key):
         raise UsageError(f"{line}: {key} is the same in all runs of a search")
+
+
+def _check_classes(cfg: DictConfig) -> None:
+    """Refuse a choice of a class of the user's own without the class."""
+    for group in SINGLE_GROUPS:
+        node = cfg.get(group)
+        if isinstance(node, DictConfig) and OmegaConf.is_missing(node, TARGET):
+            raise UsageError(f"{group}.{TARGET}: must be given")
 
 
 def _check_twice(typed: Sequence[Override], rest: Sequence[Override]) -> None:
@@ -261,18 +276,21 @@ def _check_judge(one: Settings, first: Settings) -> None:
         )
 
 
-def _check_space(space: Space, study: str) -> None:
+def _check_space(space: Space, study: str, rest: Sequence[Override]) -> None:
     """Refuse a study that searches nothing.
 
     Raises:
-        UsageError: it does.
+        UsageError: it does; names the lr, if that is typed.
     """
-    if not space:
-        where = f" of {study}" if study else ""
-        raise UsageError(
-            f"search.trials: nothing{where} is searched; say {LR}={AUTO}, KEY=interval(low,high) "
-            "or KEY=choice(a,b)"
-        )
+    if space:
+        return
+    where = f" of {study}" if study else ""
+    line = next((plain_line(one) for one in rest if one.key_or_group == LR), None)
+    why = f"{line} is fixed, and " if line and "," not in line else ""
+    raise UsageError(
+        f"{why}nothing{where} is searched; say {LR}={AUTO}, KEY=interval(low,high) or "
+        "KEY=choice(a,b)"
+    )
 
 
 def _check_by_optimizer(cfg: DictConfig, typed: Sequence[Override]) -> None:

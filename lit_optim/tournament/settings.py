@@ -15,7 +15,7 @@ from lit_optim.tournament.data import Budget, TournamentSettings
 GROUP = "tournament"
 #: What the values may be; the defaults are those of `conf/tournament/default.yaml`.
 TAKES: dict[str, Any] = {
-    "trials": Annotated[int, "> 0"],
+    "trials": Annotated[int, "in [1, 10000]"],
     "seeds": list[Annotated[int, "in [0, 4294967295]"]],
     "untuned": bool,
     "budget": Budget,
@@ -36,7 +36,8 @@ def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> 
     known = [field.name for field in fields(TournamentSettings)]
     for key in said:
         if key not in known:
-            raise UsageError(f"unknown key {GROUP}.{key}{suggest(key, known)}")
+            near = suggest(key, known) or f"; it has {', '.join(known)}"
+            raise UsageError(f"unknown key {GROUP}.{key}{near}")
     values = mapping_of(groups()[GROUP]["default"]) | dict(said)
     for key, value in values.items():
         if not accepts(value, TAKES[key]):

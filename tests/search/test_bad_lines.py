@@ -77,7 +77,7 @@ TABLE = {
     f"{OK} n_jobs=0": "n_jobs must be a whole number > 0, got 0.",
     f"{OK} 'n_jobs=choice(1,2)'": "n_jobs=choice(1,2) is not of a single run",
     # ranges
-    "-m search.trials=3": "search.trials: nothing is searched; say optimizer.lr=auto, KEY=interval",
+    "-m search.trials=3": "nothing is searched; say optimizer.lr=auto, KEY=interval",
     "-m search.trials=3 optimizer=adamw,sgd": "nothing of optimizer=adamw is searched; say",
     "-m 'optimizer.lr=interval(1,0.1)' search.trials=3": "the first end must be below the second.",
     "-m 'optimizer.lr=interval(1,1)' search.trials=3": "both ends are 1, so there is nothing to",
@@ -96,6 +96,16 @@ TABLE = {
     "-m optimizer=interval(0,1) search.trials=3": "optimizer=interval(0,1) is for a search",
     f"{OK} optimizer=adamw,sgd optimizer.momentum=interval(0,1)": "(in optimizer=adamw)",
     f"{OK} optimizer.lr=0.1": f"optimizer.lr=0.1 and {LR} contradict each other.",
+    "-m optimizer=adamw,sgd optimizer.lr=0.1 search.trials=3": "optimizer.lr=0.1 is fixed, and no",
+    f"{OK} optimizer=adamw,adamw": "optimizer=adamw,adamw: has 'adamw' twice.",
+    f"{OK} optimizer.eps=1e-8,0.00000001": "has 1e-08 twice.",
+    f"{OK} optimizer=custom": "optimizer._target_: must be given.",
+    f"{OK} model=cnn,custom": "model._target_: must be given.",
+    "-m tournament=default optimizer=adamw,custom": "optimizer._target_: must be given.",
+    "-m tournament=default optimizer=adamw,sgd tournament.trials=20000": (
+        "tournament.trials must be a whole number in [1, 10000], got 20000."
+    ),
+    "-m tournament=default optimizer=adamw,sgd tournament.foo=1": "tournament.foo; it has trials,",
     # auto
     "-m optimizer.weight_decay=auto search.trials=3": "auto is for optimizer.lr; of another key",
     f"-m optimizer=choice(adamw,sgd) {LR} search.trials=3": "each optimizer has a range of its own",
@@ -130,7 +140,9 @@ TABLE = {
     f"{STORAGE}study.db": "search.storage must be sqlite:////DIR/study.db, journal:/DIR/study.log,",
     f"{STORAGE}postgres://host/db": "got postgres://host/db; did you mean postgresql?.",
     f"{STORAGE}postgresql://host": "must have the form postgresql://HOST/DATABASE.",
-    f"{STORAGE}postgresql://me:secret@host/db": "=postgresql://me:...@host/db: leave the password",
+    f"{STORAGE}postgresql://me:secret@host/db": "=postgresql://...@host/db: leave the password",
+    f"{STORAGE}postgresql://me:se/cr?et@host/db": "=postgresql://...@host/db: leave the password",
+    f"{STORAGE}postgresql://host/db?password=secret": "=postgresql://...@host/db: leave the passw",
     f"{STORAGE}sqlite:///study.db": "each process may be in another directory; say sqlite:////",
     f"{STORAGE}sqlite:///:memory:": "must name a file, as in sqlite:////DIR/study.db.",
     f"{STORAGE}journal:study.log": "each process may be in another directory; say journal:/",

@@ -19,9 +19,10 @@ from lit_optim.errors import UsageError
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.sgd import SGD
 from lit_optim.runs.layout import SEARCH
-from lit_optim.search.data import Choice, Span, Study, Trial
+from lit_optim.search.data import Choice, Settings, Span, Study, Trial
 from lit_optim.search.record import name_search, read_search, write_search
 from lit_optim.search.space import read_listed, read_typed, value_text
+from lit_optim.search.storage_urls import check_storage, has_password, hide_password
 from lit_optim.search.studies import job_lines, plan_search
 
 LR = "optimizer.lr"
@@ -225,3 +226,61 @@ def test_a_damaged_search_json_is_one_line(tmp_path, text):
     (tmp_path / SEARCH).write_text(text)
     with pytest.raises(UsageError, match=r"search\.json"):
         read_search(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("postgresql://u:pw@h/db", "mysql+pymysql://u:p@w@h:3306/db", "postgresql://u:p/w@h/db"),
+        *("postgresql://u:p?w@h/db", "postgresql://u:p#w@h/db", "postgresql://u:1/w@h/db"),
+        *("postgresql://h/db?password=pw", "postgresql://h/db?user=u&sslpassword=pw"),
+        "postgresql://u:p${oc.env:HOME}w@h/db",
+    ],
+)
+def test_a_password_is_found_and_hidden(url):
+    assert has_password(url)
+    assert "w" not in hide_password(url)
+    with pytest.raises(UsageError, match="leave the password out"):
+        check_storage(url, url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("postgresql://u@h:5432/db?sslmode=require", "grpc://h:13000", "journal:/a:b@c/study.log"),
+        *("sqlite:////a:b@c/study.db", "postgresql://h/db?passfile=/home/u/.pgpass"),
+        "postgresql://u:${oc.env:PASSWORD}@h/db",
+    ],
+)
+def test_what_is_no_password_stays(url):
+    assert hide_password(url) == url
+
+
+@pytest.mark.parametrize("slashes", ["", "//"])
+def test_a_journal_with_and_without_slashes(tmp_path, slashes):
+    url = f"journal:{slashes}{tmp_path}/study.log"
+    check_storage(url, url)
+
+
+def test_a_password_that_is_looked_up_is_in_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "secret")
+    line = "search.storage='postgresql://u:${oc.env:DB_PASSWORD}@h/db'"
+    search = plan(f"{LR}=auto", line)
+    assert "secret" in search.settings.storage
+    write_search(search, tmp_path)
+    assert "secret" not in (tmp_path / SEARCH).read_text()
+
+
+def test_a_grid_is_not_chosen_where_it_does_not_fit():
+    two, many = Choice((1, 2)), Choice(tuple(range(20)))
+    chosen = Settings(trials=4)
+    assert [chosen.sampler_of({"x": one}) for one in (two, many)] == ["grid", "tpe"]
+    line = ["-m", "optimizer.weight_decay=choice(0,0.1,0.2,0.3)"]
+    prepare_command_line([*line, "search.trials=2"])
+    with pytest.raises(UsageError, match="needs 4 trials or more"):
+        prepare_command_line([*line, "search.trials=2", "search.sampler=grid"])
+
+
+def test_seeds_that_are_typed_are_kept():
+    assert plan(f"{LR}=auto", "seed=3", "search.seeds=[0]").settings.seeds == (0,)
+    assert plan(f"{LR}=auto", "seed=3", "search.seeds=[4,5]").settings.seeds == (4, 5)
