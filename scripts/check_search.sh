@@ -246,12 +246,19 @@ check_9() {  # other launchers only start workers
 check_10() {  # a tournament: equal trials, fresh seeds, the untuned; one optimizer under two names is a tie
   mkdir -p conf/optimizer
   printf '# AdamW under another name\ndefaults: [adamw]\n' > conf/optimizer/twin.yaml
-  train --config-dir conf tournament=default optimizer=adamw,twin,sgd data=digits \
+  COLUMNS=200 train --config-dir conf tournament=default optimizer=adamw,twin,sgd data=digits \
     trainer.max_steps=30,60 tournament.trials=4 n_jobs=2 hydra.sweep.dir=cup || return 1
   [ -s cup/report.html ] || fail "no report" || return 1
   examine cup '(sorted(map(len, studies.values())) == [4] * 6 and complete == 24
     and len(results) == 24 + 6 * 5 * 2, f"{len(studies)} studies of 4 trials, 30 runs at the best, "
     "30 untuned")' || return 1
+  "$PYTHON" - log <<'PYTHON' || fail "the ranks are wrong" || return 1
+import re, sys
+found = re.findall(r"^ (adamw|twin|sgd) .*?±\S+ +5 +(\d=?) .*of 4", open(sys.argv[1]).read(), re.M)
+tasks = [dict(found[:3]), dict(found[3:])]
+print("ranks " + ", ".join(" ".join(f"{k} {v}" for k, v in task.items()) for task in tasks))
+sys.exit(not all(len(task) == 3 and task["adamw"] == task["twin"] for task in tasks))
+PYTHON
   tests tests/tournament/test_fairness.py -k several_names
 }
 
