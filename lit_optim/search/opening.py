@@ -15,6 +15,7 @@ from lit_optim.errors import escape, first_line, printable
 from lit_optim.runs.layout import STUDY
 from lit_optim.search.journal import open_journal
 from lit_optim.search.reconnecting import reconnect
+from lit_optim.search.storage_urls import installed_drivers
 from lit_optim.search.storages import (
     OpenStorage,
     StorageFailed,
@@ -25,8 +26,6 @@ from lit_optim.search.storages import (
 
 SECONDS_TO_CONNECT = 15
 GRPC_PORT = 13000  # Optuna's default
-#: By the scheme of a URL that names none.
-DRIVERS = {"postgresql": ("psycopg", "psycopg2"), "mysql": ("pymysql",), "mariadb": ("pymysql",)}
 
 
 def open_storage(url: str | None, sweep_dir: Path) -> OpenStorage:
@@ -108,7 +107,7 @@ def open_database(url: str) -> OpenStorage:
     with explain("search.storage"):  # without the URL: it may hold a password
         parts = make_url(url)
     name = f"search.storage={parts.render_as_string(hide_password=True)}"
-    installed = [driver for driver in DRIVERS.get(parts.drivername, ()) if find_spec(driver)]
+    installed = installed_drivers(parts.drivername)
     if installed:  # SQLAlchemy's default may be another one
         parts = parts.set(drivername=f"{parts.drivername}+{installed[0]}")
     whole = parts.render_as_string(hide_password=False)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from omegaconf import DictConfig
 
 from lit_optim.config.check import to_plain
 from lit_optim.config.direction import find_direction, find_metric
-from lit_optim.config.origin import is_typed
 from lit_optim.config.places import conf_dir, mapping_of
-from lit_optim.errors import UsageError, show, suggest
+from lit_optim.config.sweep_settings import explain_unknown
+from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.metric_names import Direction, infer_direction
 from lit_optim.search.data import Settings
 
 GROUP = "search"
+#: What may be null, for something that is known in a configuration only.
+ALSO_NULL: dict[str, Any] = {
+    "metric": str | None,
+    "seeds": list[Annotated[int, "in [0, 4294967295]"]] | None,
+}
 
 
 def default_settings() -> dict[str, Any]:
@@ -37,9 +42,7 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     defaults = default_settings()
     for key in given:
         if key not in defaults:
-            known = [f"{GROUP}.{name}" for name in defaults]
-            near = suggest(f"{GROUP}.{key}", known) or f"; it has {', '.join(defaults)}"
-            raise UsageError(f"unknown key {GROUP}.{key}{near}")
+            raise UsageError(explain_unknown(GROUP, str(key), defaults))
     return defaults | dict(given)
 
 
@@ -56,16 +59,15 @@ def read_settings(cfg: DictConfig) -> Settings:
     hints = get_type_hints(Settings, include_extras=True)
     names = [one.name for one in fields(Settings) if one.name in said]
     for key in names:
-        hint = str | None if key == "metric" else hints[key]
+        hint = ALSO_NULL.get(key, hints[key])
         if said[key] == "" or not accepts(said[key], hint):
-            more = " of whole numbers in [0, 4294967295]" if key == "seeds" else ""
-            raise UsageError(f"search.{key} must be {describe(hint)}{more}, got {show(said[key])}")
-    seeds = said["seeds"]
+            what = describe(hint)
+            what = "a list of whole numbers in [0, 4294967295]" if key == "seeds" else what
+            raise UsageError(f"search.{key} must be {what}, got {show(said[key])}")
+    seeds = [cfg.seed] if said["seeds"] is None else said["seeds"]
     if not seeds or len(set(seeds)) < len(seeds):
         why = "has a seed twice" if seeds else "must have a seed"
         raise UsageError(f"search.seeds {why}, got {show(seeds)}")
-    if seeds == default_settings()["seeds"] and not is_typed(f"{GROUP}.seeds", cfg.hydra):
-        seeds = [cfg.seed]
     metric, mode = _judge(cfg, said["metric"])
     given = {key: said[key] for key in names}
     return Settings(**given | {"seeds": tuple(seeds), "metric": metric}, mode=mode, seed=cfg.seed)

@@ -9,15 +9,20 @@ from urllib.parse import urlsplit
 
 from lit_optim.errors import UsageError, suggest
 
-FORMS = "sqlite:////DIR/study.db, journal:/DIR/study.log, postgresql://HOST/DB or grpc://HOST:PORT"
-#: The import names of drivers, one of which is enough, by scheme; and how the first is installed.
+FORMS = (
+    "sqlite:////DIR/study.db, journal:/DIR/study.log, postgresql://HOST/DB, mysql://HOST/DB or "
+    "grpc://HOST:PORT"
+)
+MYSQL = {"pymysql": "pymysql", "mysqldb": "MySQLdb", "mysqlconnector": "mysql.connector"}
+#: The import names of the drivers of databases, by scheme and as a URL may name them.
 DRIVERS = {
-    "postgresql": (("psycopg", "psycopg2"), "psycopg[binary]"),
-    "mysql": (("pymysql", "MySQLdb", "mysql"), "pymysql"),
-    "mariadb": (("pymysql", "MySQLdb", "mariadb"), "pymysql"),
-    "grpc": (("grpc",), "grpcio"),
+    "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2", "pg8000": "pg8000"},
+    "mysql": MYSQL,
+    "mariadb": MYSQL,
 }
-SCHEMES = ("sqlite", "journal", *DRIVERS)
+#: What to install where none is there.
+PACKAGES = {"postgresql": "psycopg[binary]", "mysql": "pymysql", "mariadb": "pymysql"}
+SCHEMES = ("sqlite", "journal", *DRIVERS, "grpc")
 #: Something that is looked up where it is used, such as `${oc.env:PASSWORD}`.
 LOOKED_UP = re.compile(r"\$\{[^{}]+\}")
 #: What a URL calls a password among its settings.
@@ -58,11 +63,22 @@ def check_storage(typed: str, url: str) -> None:
     if not is_whole or not rest.startswith("//") or (base != "grpc" and len(parts.path) < 2):
         form = "grpc://HOST:PORT" if base == "grpc" else f"{base}://HOST/DATABASE"
         raise UsageError(f"{shown}: must have the form {form}")
-    names, package = DRIVERS[base]
-    names = (driver,) if driver else names
-    if not any(map(find_spec, names)):
-        package = driver or package
+    if base == "grpc":
+        if not find_spec("grpc"):
+            raise UsageError(f"{shown} needs grpc: python -m pip install grpcio")
+        return
+    if driver and driver not in DRIVERS[base]:
+        raise UsageError(f"{shown}: unknown driver {driver}; one of {', '.join(DRIVERS[base])}")
+    installed = installed_drivers(base)
+    if not installed or (driver and driver not in installed):
+        package = driver or PACKAGES[base]
         raise UsageError(f"{shown} needs a driver: python -m pip install '{package}'")
+
+
+def installed_drivers(scheme: str) -> list[str]:
+    """The drivers for a kind of database that are installed, as a URL may name them."""
+    drivers = DRIVERS.get(scheme, {})
+    return [name for name, module in drivers.items() if find_spec(module.partition(".")[0])]
 
 
 def _check_file(shown: str, scheme: str, rest: str) -> None:

@@ -75,12 +75,12 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
     overrides = parse_overrides([*lines])
     of_runs = [one for one in overrides if not OF_THE_WHOLE.match(one.key_or_group)]
     shared = lines_of_group(lines)
-    typed = [one for one in of_runs if is_searched(one)]
-    rest = [one for one in of_runs if one not in typed]
+    searched = [one for one in of_runs if is_searched(one)]
+    rest = [one for one in of_runs if one not in searched]
     swept = [one for one in rest if one.is_sweep_override()]
-    for one in [*typed, *swept]:
+    for one in [*searched, *swept]:
         _check_swept(one)
-    _check_twice(typed, rest)
+    _check_twice(searched, rest)
     said = {key: one for one in overrides if _is_of_group(one) for key in _keys_of_space(one)}
     _check_contradictions(said, rest)
     combinations = [*_combinations(rest)]
@@ -94,7 +94,7 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
         if settings is None:
             settings = own_settings
             _check_count(settings, len(combinations))
-            _check_by_optimizer(cfg, typed)
+            _check_by_optimizer(cfg, searched)
         _check_judge(own_settings, settings)
         label = {
             one.key_or_group: line.partition("=")[2]
@@ -102,7 +102,7 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
             if one in swept
         }
         _check_auto(rest, cfg)
-        space = find_space(cfg, typed, rest)
+        space = find_space(cfg, searched, rest)
         _check_space(space, name if swept else "", rest)
         studies.append(Study(name if swept else "", fixed, space, label))
     assert settings is not None
@@ -155,10 +155,10 @@ def _check_classes(cfg: DictConfig) -> None:
             raise UsageError(f"{group}.{TARGET}: must be given")
 
 
-def _check_twice(typed: Sequence[Override], rest: Sequence[Override]) -> None:
+def _check_twice(searched: Sequence[Override], rest: Sequence[Override]) -> None:
     keys: dict[str, str] = {}
-    for one in [*rest, *typed]:
-        if one.key_or_group in keys and one in typed:
+    for one in [*rest, *searched]:
+        if one.key_or_group in keys and one in searched:
             first = keys[one.key_or_group]
             raise UsageError(f"{first} and {one.input_line} contradict each other")
         keys[one.key_or_group] = str(one.input_line)
@@ -179,12 +179,12 @@ def _combinations(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
     return itertools.islice(itertools.product(*lines), MOST_RUNS + 1)
 
 
-def find_space(cfg: DictConfig, typed: Sequence[Override], rest: Sequence[Override]) -> Space:
+def find_space(cfg: DictConfig, searched: Sequence[Override], rest: Sequence[Override]) -> Space:
     """What is searched in a study: what is typed, then what a file says of other keys.
 
     Args:
         cfg: of the study, without what is searched.
-        typed: what is searched.
+        searched: what is typed to be searched.
         rest: what is not.
 
     Raises:
@@ -195,8 +195,8 @@ def find_space(cfg: DictConfig, typed: Sequence[Override], rest: Sequence[Overri
     listed = flatten_space(said)
     of_own = flatten_space(by_optimizer.get(name) or {}, f"{SPACE}.{BY_OPTIMIZER}.{name}")
     listed |= {f"optimizer.{key}": one for key, one in of_own.items()}
-    taken = {one.key_or_group for one in [*typed, *rest]}
-    found: dict[str, Any] = {one.key_or_group: read_typed(one) for one in typed}
+    taken = {one.key_or_group for one in [*searched, *rest]}
+    found: dict[str, Any] = {one.key_or_group: read_typed(one) for one in searched}
     for key, one in listed.items():
         if NOT_SEARCHED.fullmatch(key) or key == SEED:
             raise UsageError(f"{SPACE}: {key} is the same in all runs of a search")
@@ -293,7 +293,7 @@ def _check_space(space: Space, study: str, rest: Sequence[Override]) -> None:
     )
 
 
-def _check_by_optimizer(cfg: DictConfig, typed: Sequence[Override]) -> None:
+def _check_by_optimizer(cfg: DictConfig, searched: Sequence[Override]) -> None:
     """Refuse a space for an optimizer that does not exist, or where the sampler chooses it.
 
     Raises:
@@ -304,7 +304,7 @@ def _check_by_optimizer(cfg: DictConfig, typed: Sequence[Override]) -> None:
         if name not in known:
             near = suggest(str(name), known)
             raise UsageError(f"{SPACE}.{BY_OPTIMIZER}: unknown optimizer {name}{near}")
-    if said and any(one.key_or_group == "optimizer" for one in typed):
+    if said and any(one.key_or_group == "optimizer" for one in searched):
         raise UsageError(
             f"{SPACE}.{BY_OPTIMIZER} with optimizer=choice(...): the space is the same in all "
             "trials of a study; optimizer=a,b makes a study for each"

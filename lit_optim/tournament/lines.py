@@ -16,7 +16,7 @@ from lit_optim.errors import UsageError
 from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search
 from lit_optim.search.settings import settings_of
-from lit_optim.search.space import flatten_space
+from lit_optim.search.space import flatten_space, is_searched, plain_line
 from lit_optim.search.studies import BY_OPTIMIZER, plan_search
 from lit_optim.tournament.data import Tournament
 from lit_optim.tournament.planning import arrange, key_of
@@ -58,7 +58,14 @@ def plan_tournament(
     else:
         settings = replace(settings, trials=searches["trials"])
     space = flatten_space({k: v for k, v in (searches["space"] or {}).items() if k != BY_OPTIMIZER})
-    if LR not in space and not any(key_of(line) == LR for line in lines):
+    overrides = parse_overrides([*lines])
+    lrs = [one for one in overrides if one.key_or_group == LR]
+    if lrs and not space and not searches["space"] and not any(map(is_searched, overrides)):
+        raise UsageError(
+            f"{plain_line(lrs[0])}: a tournament searches the lr; leave it out, or give a range, "
+            f"as in {LR}=tag(log,interval(1e-4,1e-1))"
+        )
+    if LR not in space and not lrs:
         added.append(f"{LR}=auto")
     search = plan_search([*lines, *added])
     search = replace(search, line=tuple(line for line in search.line if line not in added))

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 from lit_optim.config.places import groups, mapping_of
-from lit_optim.config.sweep_settings import SWEEP_GROUPS
+from lit_optim.config.sweep_settings import SWEEP_GROUPS, explain_unknown
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.tournament.data import Budget, TournamentSettings
@@ -36,8 +36,7 @@ def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> 
     known = [field.name for field in fields(TournamentSettings)]
     for key in said:
         if key not in known:
-            near = suggest(key, known) or f"; it has {', '.join(known)}"
-            raise UsageError(f"unknown key {GROUP}.{key}{near}")
+            raise UsageError(explain_unknown(GROUP, key, known))
     values = mapping_of(groups()[GROUP]["default"]) | dict(said)
     for key, value in values.items():
         if not accepts(value, TAKES[key]):

@@ -106,6 +106,8 @@ TABLE = {
         "tournament.trials must be a whole number in [1, 10000], got 20000."
     ),
     "-m tournament=default optimizer=adamw,sgd tournament.foo=1": "tournament.foo; it has trials,",
+    "-m tournament=default optimizer=adamw,sgd tournament.seed=[1]": "you mean tournament.seeds",
+    "-m tournament=default optimizer=adamw,sgd optimizer.lr=1e-3,1e-2": "a tournament searches",
     # auto
     "-m optimizer.weight_decay=auto search.trials=3": "auto is for optimizer.lr; of another key",
     f"-m optimizer=choice(adamw,sgd) {LR} search.trials=3": "each optimizer has a range of its own",
@@ -147,6 +149,7 @@ TABLE = {
     f"{STORAGE}sqlite:///:memory:": "must name a file, as in sqlite:////DIR/study.db.",
     f"{STORAGE}journal:study.log": "each process may be in another directory; say journal:/",
     f"{STORAGE}journal:/no/such/place/study.log": "there is no directory /no/such/place.",
+    f"{STORAGE}mysql+odbc://host/db": "unknown driver odbc; one of pymysql, mysqldb",
     f"{STORAGE}grpc://host": "must have the form grpc://HOST:PORT.",
     f"{STORAGE}grpc://host:99999": "must have the form grpc://HOST:PORT.",
     f"{OK} hydra/launcher=submitit_slurm": "finds no SLURM here: there is no srun",
