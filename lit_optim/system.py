@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -60,6 +61,19 @@ def has_ended(pid: int) -> bool:
     except OSError:
         return True
     return fields[0] in (b"Z", b"X")
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """Open a file that is to be locked, which is created if it is missing.
+
+    Raises:
+        OSError: it is a link, through which a file elsewhere would be created, or cannot be made.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, f"{path.name} is a link")
+    # not "w": that would wait for the other end of a FIFO, and empty what another has written
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
 
 
 def lock_file(file: IO[Any]) -> bool:

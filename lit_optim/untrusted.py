@@ -86,7 +86,7 @@ def walk(
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            if is_strict:
+            if is_strict and not isinstance(error, FileNotFoundError):  # removed meanwhile
                 why = error.strerror or "cannot be listed"
                 raise Unreadable(f"{folder}: {why}") from None
             continue

@@ -21,7 +21,7 @@ from typing import IO, Any
 from lit_optim.environment import is_first
 from lit_optim.errors import UsageError, printable
 from lit_optim.runs.layout import CHECKPOINTS, LOCK
-from lit_optim.system import lock_file, share_lock
+from lit_optim.system import lock_file, open_lock, share_lock
 from lit_optim.temporary import remove_leftovers
 
 #: The environment variable with the number of the open file that a launcher hands over.
@@ -68,11 +68,9 @@ def take_lock(directory: Path) -> IO[bytes]:
 
     Raises:
         Held: by another process.
-        OSError: nothing can be written there.
+        OSError: nothing can be written there, or the lock is a link.
     """
-    # not "w": that would wait for the other end of a FIFO, and empty the target of a link
-    handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    file = os.fdopen(handle, "rb+", buffering=0)
+    file = open_lock(directory / LOCK)
     for attempt in range(TRIES):
         if _try_lock(file):
             sign_lock(file, directory)

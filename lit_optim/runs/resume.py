@@ -282,12 +282,14 @@ def check_links(directory: Path) -> None:
             target = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
             if entry.is_symlink() and not Path(target).is_relative_to(home):
                 raise UsageError(
-                    f"resume: {entry.path} is a link out of the directory, to {target}; put a copy "
+                    f"{entry.path} is a link out of the directory, to {target}; put a copy "
                     "in its place, or remove it"
                 )
-            mode = os.stat(target).st_mode if os.path.exists(target) else stat.S_IFREG
+            mode = stat.S_IFREG
+            with contextlib.suppress(OSError):  # a link to nothing; another process removed it
+                mode = os.stat(target).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UsageError(f"resume: {entry.path} is neither a file nor a folder; remove it")
+                raise UsageError(f"{entry.path} is neither a file nor a folder; remove it")
 
 
 def _format_value(value: Any) -> str:

@@ -62,6 +62,8 @@ def open_journal_url(url: str) -> OpenStorage:
         raise StorageFailed(
             f"search.storage={printable(url)}: names no file; write journal:/shared/study.log"
         )
+    if path.is_symlink():  # by whichever name it is called, it has one lock
+        path = path.resolve()
     name = str(path)
     with explain(name):
         return OpenStorage(open_journal(path, tell), name)

@@ -19,7 +19,7 @@ from sqlalchemy.pool import StaticPool
 
 from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.search.file_systems import find_network
-from lit_optim.system import lock_file
+from lit_optim.system import lock_file, open_lock
 from lit_optim.temporary import temporary_beside
 
 #: How long a storage that another process writes to is waited for.
@@ -27,6 +27,8 @@ SECONDS_TO_WAIT = 60.0
 SECONDS_BETWEEN = 0.01
 #: The first bytes of a file of SQLite.
 MAGIC = b"SQLite format 3\x00"
+#: What SQLite writes beside a file, after its name.
+BESIDE = ("-journal", "-wal", "-shm")
 #: A table that the databases of other programs do not have.
 OPTUNAS_TABLE = b"alembic_version"
 
@@ -88,10 +90,9 @@ def hold_lock(path: Path, name: str) -> Iterator[None]:
 
     Raises:
         StorageFailed: another process has held it for a minute.
-        OSError: it cannot be made.
+        OSError: it cannot be made, or is a link.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(handle, "rb+", buffering=0) as file:
+    with open_lock(path) as file:
         until = time.monotonic() + SECONDS_TO_WAIT
         with contextlib.suppress(OSError):  # a file system without locks
             while not lock_file(file):
@@ -147,7 +148,8 @@ def open_sqlite_url(url: str) -> OpenStorage:
             f"search.storage={printable(url)}: names no file; "
             "write sqlite:///study.db, or sqlite:////data/study.db from the root"
         )
-    return open_sqlite(Path(path))
+    file = Path(path)
+    return open_sqlite(file.resolve() if file.is_symlink() else file)  # the user has named it
 
 
 def open_sqlite(file: Path) -> OpenStorage:
@@ -162,6 +164,9 @@ def open_sqlite(file: Path) -> OpenStorage:
             f"{file}: SQLite cannot be relied on on a network file system ({printable(kind)}); "
             f"search.storage=journal:{file.absolute().with_suffix('.log')} can"
         )
+    for path in (file, *(file.with_name(file.name + end) for end in BESIDE)):
+        if path.is_symlink():
+            raise StorageFailed(f"{path}: is a link, and SQLite would write where it leads")
     with explain(name), hold_lock(lock_of(file), name):
         if not os.path.lexists(file):
             _create_sqlite(file)

@@ -19,6 +19,7 @@ from lit_optim.interrupts import say_no_more
 from lit_optim.runs.failures import USAGE_ERROR
 from lit_optim.runs.layout import SEARCH
 from lit_optim.runs.locks import is_held
+from lit_optim.runs.resume import check_links
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
 from lit_optim.search.record import has_begun, name_search, write_search
@@ -85,9 +86,11 @@ class SearchRun:
         """Create the search, or check that it is the one that was begun; by one process only.
 
         Raises:
-            UsageError: it was begun otherwise, or its storage cannot be used.
+            UsageError: it was begun otherwise, its storage cannot be used, or a link leads out of
+                its directory.
             OSError: its directory is not writable.
         """
+        check_links(self.sweep_dir)
         self.search = name_search(self.search, self.sweep_dir)
         if not (self.sweep_dir / SEARCH).exists():  # else not before it is known to be the same
             self._record(has_begun=False)
@@ -103,8 +106,10 @@ class SearchRun:
         """Open a search that another process has begun, or is about to begin.
 
         Raises:
-            UsageError: that process has ended before, or its storage cannot be used.
+            UsageError: that process has ended before, its storage cannot be used, or a link leads
+                out of the directory.
         """
+        check_links(self.sweep_dir)
         while not has_begun(self.sweep_dir):
             if not is_held(self.sweep_dir) and not has_begun(self.sweep_dir):
                 raise UsageError(

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.layout import TOURNAMENT
+from lit_optim.runs.resume import check_links
 from lit_optim.search.record import name_search
 from lit_optim.search.source import SearchSource
 from lit_optim.search.studies import job_lines, plan_search
@@ -57,6 +58,7 @@ class TournamentRun(SearchRun):
                 be timed.
             OSError: its directory is not writable.
         """
+        check_links(self.sweep_dir)  # before something runs there
         if self.tournament.settings.budget == "seconds":
             self._measure()
         super().begin()

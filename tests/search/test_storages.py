@@ -66,7 +66,7 @@ def cut_off(file):
         (write_bytes, "is not a database of SQLite"),
         (lambda file: file.mkdir(), "is not a regular file"),
         (os.mkfifo, "is not a regular file"),
-        (lambda file: file.symlink_to("nowhere"), "is not a regular file"),
+        (lambda file: file.symlink_to("nowhere"), "is a link"),
         (make_other_program, "is a database of another program"),
         (make_newer, r"version|compatible"),
         (cut_off, "malformed|is damaged"),
