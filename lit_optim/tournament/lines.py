@@ -20,7 +20,7 @@ from lit_optim.search.space import flatten_space, is_searched, plain_line
 from lit_optim.search.studies import BY_OPTIMIZER, plan_search
 from lit_optim.tournament.data import Tournament
 from lit_optim.tournament.planning import arrange, key_of
-from lit_optim.tournament.settings import GROUP, read_settings
+from lit_optim.tournament.settings import GROUP, check_seeds, read_settings
 from lit_optim.tournament.treatment import LR
 
 PARTS = ("optimizer", "wrapper", "trainer")
@@ -46,7 +46,7 @@ def plan_tournament(
         typed = next(line for line in lines if key_of(line).startswith(f"{GROUP}."))
         raise UsageError(f"{typed.lstrip('+')} needs {GROUP}=default, or another choice of yours")
     searches = settings_of(cfg)
-    settings = read_settings(_node(cfg), searches["seeds"] or ())
+    settings = read_settings(_node(cfg))
     if searches["timeout"] is not None:
         raise UsageError(
             f"search.timeout={searches['timeout']}: a tournament gives each contestant the same "
@@ -68,6 +68,7 @@ def plan_tournament(
     if LR not in space and not lrs:
         added.append(f"{LR}=auto")
     search = plan_search([*lines, *added])
+    check_seeds(settings, search.settings.seeds)
     search = replace(search, line=tuple(line for line in search.line if line not in added))
     return arrange(search, settings, compose_parts, seconds)
 

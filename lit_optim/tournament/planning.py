@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from lit_optim.config.places import groups
+from lit_optim.config.targets import TARGET
 from lit_optim.config.trainer import run_length
 from lit_optim.errors import UsageError
 from lit_optim.search.data import Search, Study
@@ -13,6 +15,13 @@ from lit_optim.tournament.data import Budget, Entry, Task, Tournament, Tournamen
 from lit_optim.tournament.treatment import LR, Treatment, steady_keys, treat
 
 STEPS = "trainer.max_steps"
+#: The groups whose choice the sampler may decide, as a hyperparameter.
+SEARCHED = ("lr_rule", "model", "param_groups", "scheduler")
+#: Decide how long a run is, or what an update costs.
+LENGTH = (
+    *(STEPS, "trainer.max_epochs", "trainer.max_time", "trainer.min_steps", "trainer.min_epochs"),
+    *("trainer.limit_train_batches", "trainer.accumulate_grad_batches"),
+)
 
 Compose: TypeAlias = Callable[[Sequence[str]], Mapping[str, Any]]
 """Makes the configuration of overrides, in plain containers, with `choices` of each group."""
@@ -41,40 +50,41 @@ def arrange(
         UsageError: nobody can take part, or the budget cannot be made equal.
     """
     seconds = seconds or {}
-    typed = {key_of(line) for study in search.studies for line in study.fixed}
-    treatments: dict[str, Treatment] = {}
-    left_out: dict[str, str] = {}
-    groups: dict[tuple[tuple[str, str], ...], list[tuple[Study, str]]] = {}
+    left_out: dict[str, dict[str, str]] = {}
+    meeting: dict[tuple[tuple[str, str], ...], list[_Contestant]] = {}
     for study in search.studies:
-        contestant, label = split_label(study.label, settings.by)
-        if contestant not in treatments:
-            plain = compose([*_without(study.fixed, {"preset"}), "preset=none"])
-            contestant = contestant or str(plain["choices"]["optimizer"])
-            treatments[contestant] = treat(plain, typed, settings.budget)
-        if treatments[contestant].refusal:
-            left_out[contestant] = treatments[contestant].refusal
+        _check_space(study, settings.by)
+        name, label = split_label(study.label, settings.by)
+        plain = compose([*_without(study.fixed, {"preset"}), "preset=none"])
+        name = name or str(plain["choices"]["optimizer"])
+        typed = {*map(key_of, study.fixed), *study.space}
+        own = treat(plain, typed, settings.budget)  # which may depend on the task
+        members = meeting.setdefault(tuple(label.items()), [])
+        if own.refusal:
+            task = " ".join(f"{key}={value}" for key, value in label.items())
+            left_out.setdefault(name, {})[task] = own.refusal
         else:
-            groups.setdefault(tuple(label.items()), []).append((study, contestant))
-    if not groups:
-        told = "; ".join(f"{name} {why}" for name, why in left_out.items())
-        raise UsageError(f"tournament: nobody can take part: {told}")
+            members.append(_Contestant(name, study, own))
+    told = {name: _tell(why, len(meeting)) for name, why in left_out.items()}
+    _check_count([one.name for members in meeting.values() for one in members], told, settings.by)
     studies: list[Study] = []
     tasks = []
-    for key, members in groups.items():
-        updates = run_length(compose(members[0][0].fixed)["trainer"])
-        first = _Pace(members[0][1], updates, seconds.get(members[0][0].name))
+    for key, members in meeting.items():
+        if not members:
+            continue
+        updates = run_length(compose(members[0].study.fixed)["trainer"])
+        first = _Pace(members[0].name, updates, seconds.get(members[0].study.name))
         entries = []
-        for study, contestant in members:
-            own = treatments[contestant]
-            pace = _Pace(contestant, updates, seconds.get(study.name))
-            count, notes = _count_updates(settings.budget, pace, first, own)
-            treated, entry = _enter(study, own, contestant, updates, count)
+        for one in members:
+            pace = _Pace(one.name, updates, seconds.get(one.study.name))
+            count, notes = _count_updates(settings.budget, pace, first, one.treatment)
+            treated, entry = _enter(one, updates, count)
             studies.append(treated)
-            entries.append(replace(entry, notes=(*own.notes, *notes)))
+            entries.append(replace(entry, notes=(*one.treatment.notes, *notes)))
         tasks.append(Task(dict(key), entries))
     order = {study.name: place for place, study in enumerate(search.studies)}
     studies.sort(key=lambda study: order[study.name])
-    made = Tournament(",".join(settings.by), tasks, settings, left_out, seconds)
+    made = Tournament(",".join(settings.by), tasks, settings, told, seconds)
     return replace(search, studies=tuple(studies)), made
 
 
@@ -89,6 +99,57 @@ def split_label(label: Mapping[str, str], by: Sequence[str]) -> tuple[str, dict[
         value if key in by else f"{key.partition('.')[2]}={value}" for key, value in own.items()
     ]
     return ",".join(words), {key: value for key, value in label.items() if key not in own}
+
+
+def _check_space(study: Study, by: Sequence[str]) -> None:
+    """Refuse that the sampler decides who competes, on what, or for how long.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    for key in study.space:
+        is_choice = key in groups() and (key in by or key not in SEARCHED)
+        if is_choice or key in LENGTH or key.endswith(f".{TARGET}"):
+            raise UsageError(
+                f"{key}: a tournament does not let the sampler decide it, as it tells who "
+                f"competes, on what, or for how long; say {key}=VALUE, or values with commas"
+            )
+
+
+def _tell(why: Mapping[str, str], tasks: int) -> str:
+    """Why a contestant is left out, and of which tasks unless it is of all in the same way."""
+    reasons = set(why.values())
+    if len(why) == tasks and len(reasons) == 1:
+        return reasons.pop()
+    return "; ".join(f"on {task}: {reason}" for task, reason in why.items())
+
+
+def _check_count(able: Sequence[str], left_out: Mapping[str, str], by: Sequence[str]) -> None:
+    """Refuse a tournament of one, or of nobody.
+
+    Args:
+        able: who can take part.
+        left_out: why, of those who cannot.
+        by: the groups whose values compete.
+
+    Raises:
+        UsageError: with the reasons.
+    """
+    if len(set(able)) > 1:
+        return
+    who = f"only {able[0]}" if able else "nobody"
+    told = "; ".join(f"{name} {why}" for name, why in left_out.items())
+    say = f"say which compete, with commas: {by[0]}=" + ",".join([*groups()[by[0]]][:2])
+    raise UsageError(f"tournament: {who} can take part{f': {told}' if told else f'; {say}'}")
+
+
+@dataclass(frozen=True)
+class _Contestant:
+    """A contestant on a task, with the study of it and how it is treated there."""
+
+    name: str
+    study: Study
+    treatment: Treatment
 
 
 @dataclass(frozen=True)
@@ -119,10 +180,9 @@ def _count_updates(
     return count, (f"{count:,} updates, in the time of {first.contestant} for {pace.updates:,}",)
 
 
-def _enter(
-    study: Study, own: Treatment, contestant: str, updates: int | None, count: int | None
-) -> tuple[Study, Entry]:
+def _enter(one: _Contestant, updates: int | None, count: int | None) -> tuple[Study, Entry]:
     """The study as its contestant is treated, and its entry."""
+    study, own = one.study, one.treatment
     common = dict(own.lines)
     if count is not None and count != updates:
         common[STEPS] = str(count)
@@ -137,7 +197,7 @@ def _enter(
     untuned = with_values(fixed, default)
     with_lr = LR in study.space or any(key_of(line) == LR for line in fixed)
     treated = replace(study, fixed=with_values(fixed, own.for_lr) if with_lr else fixed)
-    return treated, Entry(study.name, contestant, count or 0, untuned=untuned)
+    return treated, Entry(study.name, one.name, count or 0, untuned=untuned)
 
 
 def key_of(line: str) -> str:
@@ -148,8 +208,7 @@ def key_of(line: str) -> str:
 def with_values(lines: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
     """Overrides with some values replaced, or added at the end."""
     kept = _without(lines, set(values))
-    groups = ("scheduler",)
-    added = [f"{'' if key in groups else '++'}{key}={value}" for key, value in values.items()]
+    added = [f"{'' if key in groups() else '++'}{key}={value}" for key, value in values.items()]
     return (*kept, *added)
 
 

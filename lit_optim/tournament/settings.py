@@ -23,12 +23,11 @@ TAKES: dict[str, Any] = {
 }
 
 
-def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> TournamentSettings:
+def read_settings(said: Mapping[str, Any]) -> TournamentSettings:
     """The settings of a tournament, checked.
 
     Args:
         said: the node `tournament` of a configuration, with plain values.
-        search_seeds: which the trials run with.
 
     Raises:
         UsageError: naming the key, what was given and what is allowed.
@@ -49,11 +48,6 @@ def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> 
     for place, seed in enumerate(seeds):
         if seed in seeds[:place]:
             raise UsageError(f"{GROUP}.seeds={show(seeds)} has {seed} twice")
-        if seed in search_seeds:
-            raise UsageError(
-                f"{GROUP}.seeds={show(seeds)} has {seed}, which is one of search.seeds: the best "
-                "trial was chosen by it, so others must compare"
-            )
     competing = [group for group in groups() if group not in SWEEP_GROUPS]
     for group in values["by"]:
         if group not in competing:
@@ -63,3 +57,22 @@ def read_settings(said: Mapping[str, Any], search_seeds: Sequence[int] = ()) -> 
         raise UsageError(f"{GROUP}.by must name a group or more, such as [optimizer]")
     made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return TournamentSettings(**made)
+
+
+def check_seeds(settings: TournamentSettings, search_seeds: Sequence[int]) -> None:
+    """Refuse seeds that the trials have run with, whichever way those were said.
+
+    Args:
+        settings: of the tournament.
+        search_seeds: which the trials run with.
+
+    Raises:
+        UsageError: naming the first that both have.
+    """
+    for seed in settings.seeds:
+        if seed in search_seeds:
+            raise UsageError(
+                f"{GROUP}.seeds={show([*settings.seeds])} has {seed}, which is one of "
+                f"search.seeds={show([*search_seeds])}: the best trial was chosen by it, so "
+                "others must compare"
+            )

@@ -113,6 +113,79 @@ def test_a_tournament_of_nobody_is_refused():
         planned("optimizer=lbfgs,sparse_adam")
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("optimizer=lion", "only lion can take part; say which compete, with commas: optimizer="),
+        ("data=digits,mnist1d", "only adamw can take part; say which"),
+        ("optimizer=adamw,sparse_adam", "only adamw can take part: sparse_adam "),
+    ],
+)
+def test_a_tournament_of_one_is_refused(line, said):
+    with pytest.raises(UsageError, match=said):
+        planned(line)
+
+
+def test_a_task_decides_for_itself_who_cannot_take_part():
+    line = "optimizer=adamw,sgd wrapper=none,sam tournament.by=[optimizer,wrapper]"
+    for values in ("1,2", "2,1"):
+        _, tournament = planned(f"{line} trainer.accumulate_grad_batches={values}")
+        found = {
+            task.label["trainer.accumulate_grad_batches"]: [e.contestant for e in task.entries]
+            for task in tournament.tasks
+        }
+        assert found == {
+            "1": ["adamw,none", "adamw,sam", "sgd,none", "sgd,sam"],
+            "2": ["adamw,none", "sgd,none"],
+        }
+        assert set(tournament.left_out) == {"adamw,sam", "sgd,sam"}
+        for why in tournament.left_out.values():
+            assert why.startswith("on trainer.accumulate_grad_batches=2: ")
+
+
+def test_a_task_decides_for_itself_what_an_update_costs():
+    """What tasks sweep may also be what treatments depend on."""
+    line = "optimizer=adamw,sgd wrapper=none,sam trainer.max_steps=10 tournament.budget=evaluations"
+    _, tournament = planned(line)
+    found = {t.label["wrapper"]: {e.updates for e in t.entries} for t in tournament.tasks}
+    assert found == {"none": {10}, "sam": {5}}
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "optimizer=choice(adamw,sgd)",
+        "wrapper=choice(none,sam)",
+        "data=choice(digits,mnist1d)",
+        "trainer.max_steps=choice(10,20)",
+        "trainer.accumulate_grad_batches=choice(1,2)",
+        "search.space={wrapper:{choice:[none,sam]}}",
+        "model=choice(mlp,cnn) tournament.by=[model]",
+    ],
+)
+def test_the_sampler_does_not_decide_who_competes_on_what_for_how_long(typed):
+    key = "wrapper" if "wrapper" in typed else typed.partition("=")[0]
+    who = "" if typed.startswith("optimizer=") else "optimizer=adamw,sgd "
+    with pytest.raises(UsageError, match=f"^{key}: a tournament does not let the sampler decide"):
+        planned(f"{who}{typed} optimizer.lr=interval(1e-3,1e-1)")
+
+
+def test_the_sampler_may_decide_a_schedule_and_who_wants_none_is_told():
+    search, tournament = planned(
+        "optimizer=adamw,schedule_free_sgd scheduler=choice(linear,cosine)"
+    )
+    for one in search.studies:
+        assert "scheduler" in one.space
+        assert not any(line.startswith("scheduler") for line in one.fixed)
+    assert "one was typed" in entry(tournament, "schedule_free_sgd").notes[0]
+
+
+@pytest.mark.parametrize("line", ["seed=3", "search.seeds=[3]", "seed=9 search.seeds=[8,5]"])
+def test_no_seed_both_searches_and_compares(line):
+    with pytest.raises(UsageError, match=r"^tournament.seeds=.* has [35], which is one of search"):
+        planned(f"optimizer=adamw,sgd {line}")
+
+
 def test_equal_evaluations_halve_the_updates_of_what_needs_two():
     line = "optimizer=adamw,sgd wrapper=none,sam trainer.max_steps=101"
     line += " tournament.by=[optimizer,wrapper]"
@@ -156,12 +229,6 @@ def test_one_optimizer_may_meet_itself_with_other_settings():
     assert [e.contestant for e in tournament.entries] == ["momentum=0", "momentum=0.9"]
 
 
-def test_a_single_study_has_the_name_of_its_optimizer():
-    search, tournament = planned("optimizer=lion")
-    assert [one.name for one in search.studies] == [""]
-    assert [e.contestant for e in tournament.entries] == ["lion"]
-
-
 def test_an_optimizer_that_looks_at_whole_tensors_does_not_meet_where_they_are_flattened():
     def compose(lines):
         plain = compose_parts(lines)
@@ -169,10 +236,10 @@ def test_an_optimizer_that_looks_at_whole_tensors_does_not_meet_where_they_are_f
 
     studies = [
         Study(name, (f"optimizer={name}",), {LR: Span(1e-3, 1e-1, True)}, {"optimizer": name})
-        for name in ("adamw", "muon")
+        for name in ("adamw", "sgd", "muon")
     ]
     _, tournament = arrange(Search((), studies, Settings(trials=3)), TournamentSettings(), compose)
-    assert [e.contestant for e in tournament.entries] == ["adamw"]
+    assert [e.contestant for e in tournament.entries] == ["adamw", "sgd"]
     assert "whole tensors" in tournament.left_out["muon"]
 
 
@@ -187,7 +254,7 @@ def test_an_optimizer_that_looks_at_whole_tensors_does_not_meet_where_they_are_f
         ("tournament.seeds=[]", "tournament.seeds must have one seed or more"),
         ("tournament.seeds=5", "tournament.seeds must be a list of whole numbers, .*got 5"),
         ("tournament.seeds=[-1]", "tournament.seeds must be a list of whole numbers"),
-        ("tournament.trials=0", "tournament.trials must be a whole number > 0, got 0"),
+        ("tournament.trials=0", "tournament.trials must be a whole number in .1, 10000., got 0"),
         ("tournament.untuned=maybe", "tournament.untuned must be true or false, got 'maybe'"),
         ("tournament.budget=hours", "tournament.budget must be one of steps, evaluations, seconds"),
         ("tournament.by=[optimiser]", "tournament.by=.*: optimiser is no group.*optimizer"),
