@@ -280,7 +280,7 @@ sys.exit(max(wall, cpu) > 5)
 PYTHON
 }
 
-failed=0
+failed=0 counts=()
 for number in ${*:-1 2 3 4 5 6 7 8 9 10 11 12}; do
   title=$(sed -n "s/^check_$number() {  # //p" "$SELF")
   mkdir -p "$WORK/$number" && cd "$WORK/$number" || exit 1
@@ -291,7 +291,9 @@ for number in ${*:-1 2 3 4 5 6 7 8 9 10 11 12}; do
     77) word=skipped ;;
     *) word=failed failed=1 ;;
   esac
+  counts+=($word)
   echo "$number $word: $title: ${figures//$'\n'/; } ($((SECONDS - start)) s)"
   [ $word = failed ] && tail -n 15 errors log 2>/dev/null | sed 's/^/    /'
 done
+printf '%s\n' "${counts[@]}" | sort | uniq -c | awk '{printf "%s%s %s", (NR > 1 ? ", " : ""), $1, $2} END {print ""}'
 exit $failed
