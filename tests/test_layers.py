@@ -111,6 +111,16 @@ def test_imports_point_down(path):
             assert here in KNOW_LIGHTNING, f"{here} imports lightning"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *(PACKAGE.parent / "hydra_plugins").rglob("*.py")],
+    ids=lambda p: str(p.relative_to(PACKAGE.parent)),
+)
+def test_the_main_program_is_looked_up_when_it_is_needed(path):
+    """A command that goes on as a module replaces it; an import would keep the one before."""
+    assert "__main__" not in imports(path)
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

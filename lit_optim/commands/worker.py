@@ -7,7 +7,6 @@ import os
 import runpy
 import sys
 
-import __main__
 from lit_optim.command_line.command import (
     OVERRIDES,
     Argument,
@@ -23,7 +22,8 @@ def run(args: argparse.Namespace) -> None:
     """Work as a module, which the processes of its runs can start again."""
     from lit_optim.config.places import conf_dir_option
 
-    spec = getattr(__main__, "__spec__", None)
+    # Looked up now: run_module puts another main program there, and calls this module again.
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None or not spec.name.startswith("lit_optim"):
         words = [str(args.directory), f"--jobs={args.jobs}", *args.overrides]
         sys.argv[1:] = [*conf_dir_option(), "worker", *words]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-import __main__
 from lit_optim.config.places import conf_dir_option
 from lit_optim.environment import RANK_VARIABLES
 from lit_optim.runs.locks import HANDED_OVER
@@ -48,7 +47,7 @@ class Order:
 
 def own_command() -> list[str]:
     """Return the command line that starts this program."""
-    spec = getattr(__main__, "__spec__", None)
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
     return [sys.executable, *program, *conf_dir_option()]
 

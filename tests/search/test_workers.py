@@ -57,8 +57,10 @@ class Workers:
             time.sleep(0.1)
 
     def join(self):
-        """Start a worker."""
-        self._start(["-m", "lit_optim", "worker", "search", *self.typed])
+        """Start a worker by what an installation puts on the PATH, which is no module."""
+        script = self.place / "lit-optim"
+        script.write_text("from lit_optim.entry import command\n\ncommand()\n")
+        self._start([str(script), "worker", "search", *self.typed])
 
     def _start(self, words):
         log = self.place / f"worker{len(self.running) + len(self.ended)}.log"
