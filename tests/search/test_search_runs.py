@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import ROOT
@@ -16,7 +17,7 @@ from tests.search.test_kills import read
 from tests.sweeps.waiting import wait_for
 
 LINE = [
-    "-m", "optimizer=adamw", "optimizer.lr=auto", "search.trials=3", "search.sampler=tpe",
+    "-m", "optimizer=adamw", "optimizer.lr=auto", "search.sampler=tpe",
     "search.metric=val/loss", "data=digits", "model=mlp", "trainer.val_check_interval=20",
     "logger=none", "hydra.sweep.dir=s",
 ]  # fmt: skip
@@ -40,40 +41,54 @@ def is_saved(place):
     return (place / "checkpoints" / "last.ckpt").exists()
 
 
-def test_a_job_a_search_and_both_are_interrupted_and_killed(tmp_path, train):
-    """The job of trial 0, then Ctrl-C in trial 1, then the search itself in trial 2."""
-    steps = "trainer.max_steps=600"
-    first, second, third = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(3))
-    process = start(tmp_path, steps)
+STEPS = "trainer.max_steps=600"
+
+
+def check_whole(tmp_path, places):
+    """Each trial has completed once, with the values that the storage has."""
+    assert [read_run(place)["status"] for place in places] == ["completed"] * len(places)
+    results = [read_run(place, "result.json") for place in places]
+    assert [result["steps"] for result in results] == [600] * len(places)
+    told = read(tmp_path / "s")
+    assert [values for *_, values, _ in told] == [[one["final"]["val/loss"]] for one in results]
+    for (_, _, params, _, (run_dir,)), place in zip(told, places, strict=True):
+        assert tmp_path / "s" / run_dir == place
+        assert f"++optimizer.lr={params['optimizer.lr']}" in read_run(place)["overrides"]
+
+
+def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train):
+    """The run is started again from its checkpoint; one that outlives the search is awaited."""
+    first, second = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(2))
+    process = start(tmp_path, STEPS, "search.trials=2")
     wait_for(lambda: is_saved(first), 120)
     os.kill(read_run(first)["pid"], signal.SIGKILL)
+    wait_for(lambda: is_saved(second), 120)
+    process.kill()
+    _, err = process.communicate()
+    assert "trial=000/seed=0: killed by SIGKILL" in err
+    assert len(read_run(first, "run.json")["resumed"]) == 1  # from its checkpoint
+    done = train("-m", "resume=s", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 trials are done already" in done.stderr
+    assert "resumed" not in read_run(second, "run.json")
+    check_whole(tmp_path, (first, second))
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_search(tmp_path, train):
+    first, second = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(2))
+    process = start(tmp_path, STEPS, "search.trials=2")
     wait_for(lambda: is_saved(second), 120)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "lit_optim: interrupted with 1 of 3 trials done: " in err
-    assert "trial=000/seed=0: killed by SIGKILL" in err
-    assert len(read_run(first, "run.json")["resumed"]) == 1  # from its checkpoint
+    assert "lit_optim: interrupted with 1 of 2 trials done: " in err
     assert read_run(second)["status"] == "interrupted"
     assert torch.load(second / "checkpoints" / "last.ckpt")["global_step"] > 0
-
-    process = start(tmp_path, steps, "resume=s")
-    wait_for(lambda: is_saved(third), 120)
-    process.kill()
-    process.communicate()
     done = train("-m", "resume=s", timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "2 of 3 trials are done already" in done.stderr
-    assert [read_run(place)["status"] for place in (first, second, third)] == ["completed"] * 3
-    results = [read_run(place, "result.json") for place in (first, second, third)]
-    assert [result["steps"] for result in results] == [600] * 3
     assert len(read_run(second, "run.json")["resumed"]) == 1
-    assert "resumed" not in read_run(third, "run.json")  # it outlived the search
-    told = read(tmp_path / "s")
-    assert [values for *_, values, _ in told] == [[one["final"]["val/loss"]] for one in results]
-    for (_, _, params, _, (run_dir,)), place in zip(told, (first, second, third), strict=True):
-        assert tmp_path / "s" / run_dir == place
-        assert f"++optimizer.lr={params['optimizer.lr']}" in read_run(place)["overrides"]
+    check_whole(tmp_path, (first, second))
 
 
 def test_a_search_goes_on_towards_more_trials_by_its_directory_alone(tmp_path, train):
@@ -86,8 +101,6 @@ def test_a_search_goes_on_towards_more_trials_by_its_directory_alone(tmp_path, t
     assert done.returncode == 0, done.stderr
     assert "1 of 2 trials are done already" in done.stderr
     assert len(read(tmp_path / "s")) == 2
-    again = train("-m", "resume=s", "search.trials=2")
-    assert (again.returncode, "2 of 2 trials are done already" in again.stderr) == (0, True)
 
 
 def test_a_run_of_two_processes_is_pruned_by_both(tmp_path, train):
