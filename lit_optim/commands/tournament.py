@@ -1,4 +1,4 @@
-"""`lit-optim tournament`: optimizers meet at equal trials and fresh seeds."""
+"""`lit-optim tournament`: compare optimizers by equal trials and fresh seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_optim.command_line.command import Argument, Command, Completion, Sectio
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Run a tournament, or take one that has ended; write the lrs that it has found."""
+    """Run a tournament, or read a finished one; write the lrs that it found."""
     words: list[str] = args.words
     directory = Path(words[0]) if len(words) == 1 and "=" not in words[0] else None
     if directory is None:
@@ -91,7 +91,7 @@ def _write(directory: Path) -> None:
 COMMAND = Command(
     "tournament",
     Section.CHOOSE,
-    "compare optimizers: equal searches of their lr, then fresh seeds at the best of each",
+    "compare optimizers: tune the lr of each with equal trials, then rank them on fresh seeds",
     run,
     (
         Argument(
@@ -103,7 +103,7 @@ COMMAND = Command(
         ),
         Argument(
             "--write-preset",
-            "write the lrs that were found into preset/<data>.yaml, for later runs",
+            "write the best lrs to preset/<data>.yaml, for later runs",
             is_flag=True,
         ),
     ),
@@ -111,7 +111,7 @@ COMMAND = Command(
   lit-optim tournament optimizer=adamw,muon,sgd data=digits,mnist1d n_jobs=2
   lit-optim tournament runs/..._tournament --write-preset
 
-Is lit-optim train -m tournament=default, and takes the same settings: tournament.seeds,
-tournament.budget, search.trials. A preset is that of the checkout or, for data of your own, of
+Shorthand for lit-optim train -m tournament=default; accepts the same settings: tournament.seeds,
+tournament.budget, search.trials. The preset is written to the checkout or, for your own data, to
 --config-dir.""",
 )

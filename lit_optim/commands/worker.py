@@ -1,4 +1,4 @@
-"""`lit-optim worker`: run trials of a search that another process has begun."""
+"""`lit-optim worker`: join a search that another process has started."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ def run(args: argparse.Namespace) -> None:
 COMMAND = Command(
     "worker",
     Section.TRAIN,
-    "run trials of a search that was begun elsewhere, on this machine or another one",
+    "run trials of a search that was started elsewhere, on this machine or another",
     run,
     (
-        Argument("directory", "of the search", path, completion=Completion.PATHS),
-        Argument("--jobs", "runs at a time (1)", positive_int, 1),
+        Argument("directory", "directory of the search", path, completion=Completion.PATHS),
+        Argument("--jobs", "concurrent runs (default: 1)", positive_int, 1),
         OVERRIDES,
     ),
     """\
   lit-optim worker runs/2026-01-31/12-00-00-000000_sweep --jobs 2
   lit-optim worker /shared/runs/search search.storage=journal:/shared/study.log
 
-Every worker must see the directory of the search and its storage. Trials of a worker that has died
-are taken over, from their checkpoints. A worker ends when all trials have ended, wherever.""",
+Every worker must see the directory of the search and its storage. A worker takes over the trials of
+workers that have died, from their checkpoints, and exits when every trial has finished, no matter
+which process ran it.""",
 )

@@ -104,7 +104,7 @@ def choice_table(report: Report) -> Table:
     counts = [_number(row.best.value.count, f"{row.best.value.count}") for row in rows]
     columns.add(Heading("n", "runs of the best setting that have ended", True), counts)
     if len(rows) > 1:
-        meaning = "=: not told apart by Games and Howell's test"
+        meaning = "=: not distinguishable by Games and Howell's test"
         columns.add(Heading("rank", meaning, True), [_rank_cell(row) for row in rows])
     if any(row.untuned for row in rows):
         meaning = "the same at the optimizer's default lr, with the same seeds"

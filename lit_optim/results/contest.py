@@ -179,13 +179,13 @@ def compare_tournaments(
 
 
 def _left_out(record: TournamentRecord) -> list[str]:
-    return [f"not in it: {name}: {why}" for name, why in record.left_out.items()]
+    return [f"excluded: {name} ({why})" for name, why in record.left_out.items()]
 
 
 def _caveat(tasks: int) -> list[str]:
     if tasks == 1:
-        return ["this is one task at one budget: at another, the order may be another one"]
-    return [f"these are {tasks} tasks, each at one budget: at others, the order may be another one"]
+        return ["this is one task at one budget; the ranking may differ at another"]
+    return [f"these are {tasks} tasks, each at one budget; the ranking may differ at others"]
 
 
 def _compare_task(
@@ -226,9 +226,9 @@ def _procedure(rows: Sequence[Row]) -> list[str]:
     seeds = sorted({row.best.value.count for row in final})
     of = " to ".join(str(one) for one in dict.fromkeys((trials[0], trials[-1])))
     many = " to ".join(str(one) for one in dict.fromkeys((seeds[0], seeds[-1])))
-    told = f"each at the best of {of} trials, run again with {many} fresh seeds"
+    told = f"best of {of} trials, rerun on {many} fresh seeds"
     if any(row.untuned for row in rows):
-        told += "; untuned: with the same seeds at its default lr"
+        told += "; untuned: the same seeds at the default lr"
     return [told]
 
 

@@ -248,8 +248,8 @@ DRAWINGS = (
     Drawing(
         "sensitivity",
         "Sensitivity to the learning rate",
-        "Each dot is a run, hollow if it has not come to its end; the line the best mean over "
-        "seeds at a learning rate. × diverged, at the edge; ▲ on the axis: the optimizer's "
+        "Each dot is a run, hollow if unfinished; the line joins the best means over "
+        "seeds at each learning rate. × diverged, at the edge; ▲ on the axis: the optimizer's "
         "default; → on the axis: far beyond it.",
         _miss_lrs,
         draw_sensitivity,
@@ -265,14 +265,14 @@ DRAWINGS = (
     Drawing(
         "trials",
         "Trials",
-        "The value of each trial of a search, and the line of the best so far; hollow: it was "
-        "stopped early or goes on. × diverged.",
+        "The value of each trial of a search, and a line for the best so far; hollow: stopped "
+        "early or still running. × diverged.",
         trials.miss_trials,
         trials.draw_trials,
     ),
     Drawing(
         "best_of",
-        "Best expected after k trials",
+        "Expected best of k trials",
         "The mean, over all ways to pick k of the settings that were tried, of the best of them.",
         _miss_trials,
         draw_best_of,
@@ -280,8 +280,8 @@ DRAWINGS = (
     Drawing(
         "parallel",
         "Parallel coordinates",
-        "A line is a run: its settings, and on the right its result. Dashes: it diverged; dots: it "
-        "has not come to its end.",
+        "Each line is a run: its settings, and on the right its result. Dashed: diverged; dotted: "
+        "unfinished.",
         parallel.miss_choices,
         parallel.draw_parallel,
         parallel.columns,
@@ -346,7 +346,7 @@ def _add_legend(figure: Any, drawings: Sequence[Drawing], report: Report, look: 
         )
     if "sensitivity" in names and any(not run.has_ended for run in shown):
         hollow: Any = {"marker": "o", "markerfacecolor": "none", "linestyle": "none"}
-        handles.append(Line2D([], [], color=look.ink, label="not at its end", **hollow))
+        handles.append(Line2D([], [], color=look.ink, label="unfinished", **hollow))
     if "sensitivity" in names and any(_is_drawable(row.default_lr) for row in report.rows):
         handles.append(
             Line2D(

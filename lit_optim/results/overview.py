@@ -26,7 +26,9 @@ def standings(tournament: Tournament) -> Table:
             score = profile.scores.get(name)
             row.append(Cell(NONE) if score is None else Cell(f"{score:.3f}", score))
     for place, (task, report) in enumerate(zip(tournament.names, tournament.tasks, strict=True)):
-        header.append(Heading(f"{task} rank", "=: not told apart from others of this rank", True))
+        header.append(
+            Heading(f"{task} rank", "=: not distinguishable from others of this rank", True)
+        )
         header.append(Heading(f"{task} {report.metric}", "the mean over the final runs", True))
         for name, row in zip(rows, cells, strict=True):
             row += _at_task(rows[name].get(place))

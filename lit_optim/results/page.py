@@ -30,7 +30,7 @@ from lit_optim.temporary import write_whole
 
 #: What stands above the table of runs.
 RUNS = """<h2>Runs <span id="shown" role="status"></span></h2>
-<p class="hint">A filter is a part of the text, <code>&lt;0.5</code>, <code>&gt;=1e-3</code>,
+<p class="hint">Filter by text, <code>&lt;0.5</code>, <code>&gt;=1e-3</code>,
 <code>1..2</code> or <code>!word</code>.</p>
 """
 #: Choices that are named as equal to the best.
@@ -107,7 +107,7 @@ def _best(report: Report, folder: Path | None) -> str:
     names = ", ".join(to_text(name_row(rows, row)) for row in tied[:MOST_NAMES])
     if len(tied) > MOST_NAMES:
         names += f" and {len(tied) - MOST_NAMES} more"
-    told = f'<p class="tied">Not told apart from {names}.</p>' if tied else ""
+    told = f'<p class="tied">Not distinguishable from {names}.</p>' if tied else ""
     name = to_text(name_row(report, best) + _lr_of(report, best))
     run = find_best(best, report.mode)
     return (

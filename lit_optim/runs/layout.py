@@ -46,7 +46,7 @@ REPORT = "report.html"
 SEARCH = "search.json"
 STUDY = "study.db"
 STOP = "stop.json"
-#: Of a tournament: who meets whom on which task.
+#: Of a tournament: which contestants compete on which task.
 TOURNAMENT = "tournament.json"
 #: What a directory of a study contains; the first with the number of a trial.
 TRIAL = "trial="

@@ -1,1 +1,1 @@
-"""Tournaments of optimizers: equal searches, then fresh seeds at the best of each."""
+"""Tournaments of optimizers: equal numbers of trials, then fresh seeds at each best trial."""

@@ -1,4 +1,4 @@
-"""What a tournament is: who meets whom on which task. Nothing here needs Optuna."""
+"""What a tournament is: the contestants and their tasks. Nothing here needs Optuna."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Task:
-    """What contestants meet on.
+    """What contestants compete on.
 
     Args:
         label: the values that tell it from other tasks, by key.

@@ -36,7 +36,7 @@ def plan_tournament(
         seconds: measured for an update, by study; None: not yet.
 
     Returns:
-        The search for all contestants, and who meets whom.
+        The search for all contestants, and the contestants and their tasks.
 
     Raises:
         UsageError: the first thing that is wrong, in one line.

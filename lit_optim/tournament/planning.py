@@ -1,4 +1,4 @@
-"""Plans a tournament: equal searches for all contestants, and how each of them is treated."""
+"""Plans a tournament: equal trials for all contestants, and how each of them is treated."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class TournamentSource:
 
     Args:
         trials: the jobs of the searches.
-        tournament: who meets whom.
+        tournament: the contestants and their tasks.
         studies: of the searches.
         best: the best trial of a study that has ended; None: all have failed.
         lines: the overrides of a trial's run with a seed.

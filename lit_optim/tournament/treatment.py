@@ -1,4 +1,4 @@
-"""How an optimizer is treated otherwise than others, so that it is compared fairly, or not at all.
+"""How a contestant is treated differently from others, so that it is compared fairly, or excluded.
 
 Whatever is done here has a note, which stands below the table.
 """
@@ -72,12 +72,12 @@ def treat(plain: Mapping[str, Any], typed: Collection[str], budget: Budget) -> T
     if node.get("lr", 0) is None and node.get("relative_step") is True:
         for_lr = {"optimizer.relative_step": "false", "optimizer.scale_parameter": "false"}
         told = " ".join(f"{key}={value}" for key, value in for_lr.items())
-        notes.append(f"{told}: else it takes no lr")
+        notes.append(f"{told}: otherwise it takes no lr")
     if evaluations and "closure" in _own_requirements(wrapper):
         evaluations = CLOSURE_EVALUATIONS
-        notes.append("evaluates the gradient twice in an update")
+        notes.append("evaluates the gradient twice per update")
     if not evaluations:
-        notes.append("evaluates the gradient several times in an update")
+        notes.append("evaluates the gradient several times per update")
     lr = node.get("lr")
     own = float(lr) if isinstance(lr, int | float) else None
     return Treatment(lines, for_lr, tuple(notes), evaluations, own)
@@ -90,7 +90,7 @@ def find_refusal(plain: Mapping[str, Any], needs: Collection[str], budget: Budge
     if read_attribute(plain["optimizer"][TARGET], "takes_matrices_only"):
         return "takes only matrices"
     if "closure" in needs and budget != "seconds":
-        return f"{REQUIREMENTS['closure']}, as often as it likes: no equal {budget}"
+        return f"{REQUIREMENTS['closure']}, a variable number of times: no equal {budget}"
     batches = plain["trainer"].get("accumulate_grad_batches", 1)
     if "closure" in (*needs, *_own_requirements(plain["wrapper"])) and batches != 1:
         return f"{REQUIREMENTS['closure']}: not with trainer.accumulate_grad_batches={batches}"
