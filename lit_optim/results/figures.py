@@ -249,8 +249,9 @@ DRAWINGS = (
         "sensitivity",
         "Sensitivity to the learning rate",
         "Each dot is a run, hollow if unfinished; the line joins the best means over "
-        "seeds at each learning rate. × diverged, at the edge; ▲ on the axis: the optimizer's "
-        "default; → on the axis: far beyond it.",
+        "seeds at each learning rate. × diverged, at the edge; ▲ on the axis: the lr where "
+        "none is typed (the preset's for this data, else the optimizer's default); → on the axis: "
+        "far beyond it.",
         _miss_lrs,
         draw_sensitivity,
     ),
