@@ -13,6 +13,11 @@ from lit_optim.untrusted import Unreadable, read_json_mapping
 
 Budget: TypeAlias = Literal["steps", "evaluations", "seconds"]
 
+#: The most that a record may say.
+MOST_TRIALS, MOST_SEED, MOST_UPDATES = 10_000, 2**32 - 1, 10**12
+#: The seconds of an update that a record may say.
+SHORTEST, LONGEST = 1e-7, 1e6
+
 
 @dataclass(frozen=True)
 class TournamentSettings:
@@ -110,12 +115,12 @@ def read_tournament(sweep_dir: Path) -> Tournament:
     try:
         return Tournament(
             by=_text(found["by"]),
-            tasks=[_read_task(task) for task in _list(found["tasks"])],
+            tasks=[_read_task(task) for task in _filled(found["tasks"])],
             settings=_read_settings(found["settings"]),
             left_out=_texts(found.get("left_out", {})),
-            seconds={k: float(v) for k, v in dict(found.get("seconds", {})).items()},
+            seconds={_text(k): _seconds(v) for k, v in dict(found.get("seconds", {})).items()},
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise Unreadable(f"{path}: is not what a tournament writes") from None
 
 
@@ -124,11 +129,11 @@ def _read_task(found: Any) -> Task:
         Entry(
             study=_text(one["study"]),
             contestant=_text(one["contestant"]),
-            updates=int(one["updates"]),
+            updates=_whole(one["updates"], 0, MOST_UPDATES),
             notes=tuple(map(_text, _list(one["notes"]))),
             untuned=tuple(map(_text, _list(one["untuned"]))),
         )
-        for one in _list(found["entries"])
+        for one in _filled(found["entries"])
     ]
     return Task(_texts(found["label"]), entries)
 
@@ -138,8 +143,8 @@ def _read_settings(found: Any) -> TournamentSettings:
     if budget not in get_args(Budget) or not isinstance(found["untuned"], bool):
         raise ValueError
     return TournamentSettings(
-        trials=int(found["trials"]),
-        seeds=tuple(map(int, _list(found["seeds"]))),
+        trials=_whole(found["trials"], 1, MOST_TRIALS),
+        seeds=tuple(_whole(seed, 0, MOST_SEED) for seed in _filled(found["seeds"])),
         untuned=found["untuned"],
         budget=budget,
         by=tuple(map(_text, _list(found["by"]))),
@@ -150,6 +155,28 @@ def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError
     return value
+
+
+def _filled(value: Any) -> list[Any]:
+    found = _list(value)
+    if not found:
+        raise ValueError
+    return found
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def _seconds(value: Any) -> float:
+    """The seconds of an update; infinity and NaN are outside of the bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    if not SHORTEST <= value <= LONGEST:
+        raise ValueError
+    return float(value)
 
 
 def _text(value: Any) -> str:

@@ -49,7 +49,8 @@ def arrange(
     Raises:
         UsageError: nobody can take part, or the budget cannot be made equal.
     """
-    seconds = seconds or {}
+    known = {study.name for study in search.studies}
+    seconds = {name: one for name, one in (seconds or {}).items() if name in known}
     left_out: dict[str, dict[str, str]] = {}
     meeting: dict[tuple[tuple[str, str], ...], list[_Contestant]] = {}
     for study in search.studies:

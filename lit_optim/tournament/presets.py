@@ -10,21 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError
 from lit_optim.runs.job import JobRecord, read_job
 from lit_optim.runs.layout import FINAL
 from lit_optim.runs.status import Status
+from lit_optim.search.composing import compose_study
 from lit_optim.temporary import write_whole
 from lit_optim.tournament.data import Entry, Task, read_tournament
+from lit_optim.tournament.lines import compose_parts
 from lit_optim.tournament.planning import key_of
-from lit_optim.tournament.treatment import LR
+from lit_optim.tournament.treatment import LR, treat
 
 PRESET = "preset"
 TUNED = "tuned_lr"
 BEGIN = re.compile(rf"^{TUNED} *:(?P<rest>.*)$")
 ITEM = re.compile(r"^(?P<indent> +)(?P<name>[\w.-]+) *: *(?P<value>[^ #]+)(?P<comment> *#.*| *)$")
+#: What does not change at which lr a run is best, and what the preset is for.
+OF_ANY_RUN = re.compile(
+    r"data|data\.(path|num_workers)|optimizer|optimizer\.lr|seed|test|threads|allow|logger(\..+)?|"
+    r"trainer\.(enable_\w+|check_val_every_n_epoch|val_check_interval|log_every_n_steps)"
+)
 HEAD = "# @package _global_\n"
 #: Belongs to a package that was installed, where an update would overwrite it.
 INSTALLED = "site-packages"
@@ -101,18 +109,46 @@ def _lr_of(entry: Entry, records: list[JobRecord]) -> tuple[float | None, str]:
     if entry.contestant not in groups()["optimizer"]:
         return None, "is no choice of optimizer"
     values = {key_of(line): line.partition("=")[2] for line in records[0].overrides}
-    base = {key_of(line): line.partition("=")[2] for line in entry.untuned}
-    other = [
-        key
-        for key, value in values.items()
-        if key.startswith("optimizer.") and key != LR and base.get(key) != value
-    ]
+    other = _find_other(values, entry.contestant, records[0].choices.get("data", ""))
     if other:
-        return None, f"has its lr with {other[0]}={values[other[0]]}, which a preset does not set"
+        return None, f"has its lr with {other}={values[other]}, which a preset does not set"
     try:
         return float(values[LR]), ""
     except (KeyError, ValueError):
         return None, "was not searched for its lr"
+
+
+def _find_other(values: Mapping[str, str], optimizer: str, data: str) -> str | None:
+    """The first key of a run that a run of this optimizer on this data has not by itself.
+
+    Args:
+        values: of its overrides, by key.
+        optimizer: by name.
+        data: by name.
+    """
+    left = [key for key in values if not OF_ANY_RUN.fullmatch(key)]
+    if not left:
+        return None
+    own = treat(compose_parts([f"optimizer={optimizer}", "preset=none"]), (), "steps")
+    treated = {**own.lines, **own.for_lr}
+    left = [key for key in left if treated.get(key) != values[key]]
+    try:
+        usual = compose_study([f"data={data}", f"optimizer={optimizer}"]) if left else None
+    except UsageError:  # data that is gone
+        usual = None
+    return next((k for k in left if usual is None or not _is_usual(usual, k, values[k])), None)
+
+
+def _is_usual(usual: DictConfig, key: str, text: str) -> bool:
+    """Whether a configuration has a value by itself."""
+    if key in groups():
+        return bool(usual.hydra.runtime.choices.get(key) == text)
+    known = OmegaConf.select(usual, key)
+    shown = "null" if known is None else str(known)
+    try:
+        return shown.lower() == text.lower() or float(shown) == float(text)
+    except ValueError:
+        return False
 
 
 def write_preset(tuned: Tuned) -> Path:

@@ -9,12 +9,11 @@ from typing import Protocol
 
 from lit_optim.runs.layout import FINAL, UNTUNED
 from lit_optim.search.data import Study, Trial, TrialEnd
+from lit_optim.search.open_trials import MOST_STARTS
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.returns import Outcome
 from lit_optim.sweeps.source import JobSource
 from lit_optim.tournament.data import Entry, Tournament
-
-STARTS = 2  # of a run that crashes
 
 
 class Ends(Protocol):
@@ -76,8 +75,9 @@ class TournamentSource:
         self._best, self._lines, self._add = best, lines, add
         entries = {entry.study: entry for entry in tournament.entries}
         self._searched = [(study, entries[study.name]) for study in studies]
-        self._finals: deque[PlannedJob] = deque()
-        self._untuned: deque[PlannedJob] = deque()
+        # final runs and those that crashed, then untuned ones and those that are held elsewhere
+        self._first: deque[PlannedJob] = deque()
+        self._last: deque[PlannedJob] = deque()
         self._starts: dict[PlannedJob, int] = {}
         self._running: set[PlannedJob] = set()
         #: How many of the runs that are compared have ended, and how many there may be.
@@ -88,7 +88,7 @@ class TournamentSource:
     @property
     def is_exhausted(self) -> bool:
         """Whether no job will come any more, however those that run end."""
-        own = self._searched or self._finals or self._untuned or self._running
+        own = self._searched or self._first or self._last or self._running
         return self._trials.is_exhausted and not own
 
     def take(self) -> PlannedJob | None:
@@ -100,7 +100,7 @@ class TournamentSource:
             if self._trials.has_ended(study):
                 self._searched.remove((study, entry))
                 self._enter(study, entry)
-        waiting = self._finals or self._untuned
+        waiting = self._first or self._last
         if not waiting:
             return None
         job = waiting.popleft()
@@ -112,10 +112,10 @@ class TournamentSource:
         best = self._best(study)
         for seed in self._settings.seeds:
             if best is not None:
-                self._add_to(self._finals, self._lines(best, seed), study, FINAL, seed)
+                self._add_to(self._first, self._lines(best, seed), study, FINAL, seed)
             if self._settings.untuned and entry.untuned:
                 lines = [*entry.untuned, f"++seed={seed}"]
-                self._add_to(self._untuned, lines, study, UNTUNED, seed)
+                self._add_to(self._last, lines, study, UNTUNED, seed)
 
     def _add_to(
         self,
@@ -135,7 +135,7 @@ class TournamentSource:
             self._trials.put_back(job)
             return
         self._running.discard(job)
-        self._untuned.append(job)  # behind those that can start
+        self._last.append(job)  # behind those that can start
 
     def watch(self, job: PlannedJob, run_dir: Path) -> None:
         """Called now and then while a job runs."""
@@ -149,7 +149,7 @@ class TournamentSource:
             return
         self._running.discard(job)
         self._starts[job] += 1
-        if not outcome.is_done and self._starts[job] < STARTS:
-            self._finals.append(job)
+        if not outcome.is_done and self._starts[job] < MOST_STARTS:
+            self._first.append(job)
         else:
             self.ended += 1

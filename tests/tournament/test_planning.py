@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.search.data import Search, Settings, Span, Study
-from lit_optim.tournament.data import TournamentSettings, read_tournament, write_tournament
+from lit_optim.tournament.data import (
+    Entry,
+    Task,
+    Tournament,
+    TournamentSettings,
+    read_tournament,
+    write_tournament,
+)
 from lit_optim.tournament.lines import compose_parts, plan_tournament
 from lit_optim.tournament.planning import arrange, split_label
 from lit_optim.untrusted import Unreadable
@@ -280,9 +290,38 @@ def test_what_is_written_is_read_again(tmp_path):
     "text",
     ["", "[]", "{}", '{"by": 3, "tasks": [], "settings": {}}', '{"by": "x", "tasks": 3}',
      '{"by": "x", "tasks": [{"label": [], "entries": [{}]}], "settings": {}}',
-     '{"by": "x", "tasks": [], "settings": {"trials": "a"}}'],
+     '{"by": "x", "tasks": [], "settings": {"trials": "a"}}', '{"by": "x", "tasks": ["a"]}'],
 )  # fmt: skip
 def test_a_damaged_record_is_one_line(tmp_path, text):
     (tmp_path / "tournament.json").write_text(text)
     with pytest.raises(Unreadable, match=r"tournament\.json"):
+        read_tournament(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Infinity", "-Infinity", "NaN", "-1", "1e300", "1.5", '"1"', "true", "null", "[]"],
+)
+@pytest.mark.parametrize("where", ["updates", "seeds", "trials", "seconds"])
+def test_a_number_of_a_record_is_checked_before_it_is_used(tmp_path, where, value):
+    made = Tournament("x", [Task({}, [Entry("s", "a", 1)])], TournamentSettings(seeds=(1,)))
+    write_tournament(tmp_path, replace(made, seconds={"s": 0.5}))
+    known = read_tournament(tmp_path)
+    path = tmp_path / "tournament.json"
+    record = json.loads(path.read_text())
+    number = json.loads(value)
+    match where:
+        case "updates":
+            record["tasks"][0]["entries"][0]["updates"] = number
+        case "seeds":
+            record["settings"]["seeds"] = [number]
+        case "trials":
+            record["settings"]["trials"] = number
+        case "seconds":
+            record["seconds"]["s"] = number
+    path.write_text(json.dumps(record))
+    if (where, value) == ("seconds", "1.5"):
+        assert read_tournament(tmp_path) == replace(known, seconds={"s": 1.5})
+        return
+    with pytest.raises(Unreadable, match=r"tournament\.json: is not what a tournament writes"):
         read_tournament(tmp_path)

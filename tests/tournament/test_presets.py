@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from lit_optim.tournament.data import (
     Task,
     Tournament,
     TournamentSettings,
+    read_tournament,
     write_tournament,
 )
 from lit_optim.tournament.presets import edit_preset, find_tuned, lr_text, write_preset
@@ -106,6 +108,33 @@ def test_the_lrs_are_those_of_the_final_runs(tmp_path):
         "muon": "has its lr with optimizer.momentum=0.9, which a preset does not set",
         "lars": "has no run at a best lr",
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("++optimizer.momentum", 0.9), ("wrapper", "sam"), ("batch", "full"), ("model", "linear"),
+     ("++trainer.max_steps", 20), ("scheduler", "linear"), ("++trainer.gradient_clip_val", 1)],
+)  # fmt: skip
+def test_an_lr_that_was_found_with_other_settings_is_not_that_of_the_preset(tmp_path, key, value):
+    tournament_of(tmp_path, "sgd", "adamw")
+    record = read_tournament(tmp_path)
+    typed = f"{key}={value}"
+    entries = [replace(e, untuned=(*e.untuned, typed)) for e in record.entries]  # typed for all
+    write_tournament(tmp_path, replace(record, tasks=[Task({}, entries)]))
+    final(tmp_path, "sgd", 1, 0.1, data="digits", **{key: value})
+    final(tmp_path, "adamw", 1, 0.1, data="digits")
+    (found,) = find_tuned(tmp_path)
+    assert found.lrs == {"adamw": 0.1}
+    assert found.left_out["sgd"].startswith(f"has its lr with {typed.lstrip('+')}, which")
+
+
+def test_settings_that_are_usual_or_the_treatment_of_the_optimizer_are_no_others(tmp_path):
+    tournament_of(tmp_path, "schedule_free_sgd", "adamw")
+    usual = {"++trainer.max_steps": 500, "logger": "none", "wrapper": "none", "model": "cnn"}
+    final(tmp_path, "schedule_free_sgd", 1, 0.1, data="digits", scheduler="constant_warmup")
+    final(tmp_path, "adamw", 1, 0.1, data="digits", **usual)
+    (found,) = find_tuned(tmp_path)
+    assert found.lrs == {"schedule_free_sgd": 0.1, "adamw": 0.1}
 
 
 def test_what_has_no_lr_for_each_optimizer_is_refused(tmp_path):
