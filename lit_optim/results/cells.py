@@ -107,7 +107,7 @@ def choice_table(report: Report) -> Table:
         meaning = "=: not distinguishable by Games and Howell's test"
         columns.add(Heading("rank", meaning, True), [_rank_cell(row) for row in rows])
     if any(row.untuned for row in rows):
-        meaning = "the same at the optimizer's default lr, with the same seeds"
+        meaning = "the same at the lr of the optimizer itself, not of a preset, with the same seeds"
         cells = [_value_cell(row.untuned) if row.untuned else Cell(NONE) for row in rows]
         columns.add(Heading("untuned", meaning, True), cells)
     for name in _tests(report):
@@ -125,8 +125,12 @@ def choice_table(report: Report) -> Table:
         cells = [_number(row.ms_per_step, format_ms(row.ms_per_step)) for row in rows]
         columns.add(Heading("ms/step", "milliseconds of an update, the median", True), cells)
     if any(row.best.trial is not None for row in rows):
-        meaning = "the number of the best trial, and of how many"
+        meaning = "the number of the best one, from 0"
         columns.add(Heading("trial", meaning, True), [_trial_cell(row) for row in rows])
+        made = [sum(one.trial is not None for one in row.settings) for row in rows]
+        if max(made) > 1:
+            cells = [_number(count, str(count)) for count in made]
+            columns.add(Heading("trials", "how many were made", True), cells)
     for name, meaning in ENDINGS.items():
         found = [sum(n for s, n in row.counts.items() if _ending(s) == name) for row in rows]
         if any(found):
@@ -154,10 +158,7 @@ def _mark(cell: Cell, notes: Sequence[str], every: Sequence[str]) -> Cell:
 
 def _trial_cell(row: Row) -> Cell:
     trial = row.best.trial
-    if trial is None:
-        return Cell(NONE)
-    made = sum(one.trial is not None for one in row.settings)
-    return Cell(f"{trial} of {made}" if made > 1 else f"{trial}", trial)
+    return Cell(NONE) if trial is None else Cell(f"{trial}", trial)
 
 
 def _ending(status: Status) -> str:

@@ -166,7 +166,8 @@ class Row:
         settings: of this choice, by lr.
         best: the one with the best mean.
         edge: `first` or `last` where the best lr is the smallest or the largest of several tried.
-        default_lr: what the optimizer has where no lr is typed; NaN if unknown.
+        default_lr: where none is typed: of the preset for the data, else of the optimizer; NaN if
+            unknown.
         rank: 1 for the best; rows that cannot be told apart share it; None without a value.
         is_tied: whether others have this rank.
         steps_to_target: the median over the runs of the best setting; inf where at least half of

@@ -80,11 +80,22 @@ def make_profile(
     The cost of a task is what a contestant's final runs need to its target: the median over the
     seeds, in which one that never arrives or fails is infinite.
 
+    A task whose target everybody reaches at the first validation does not count: who is faster is
+    not known there.
+
     Returns:
-        None where there is no task with a target, or nobody takes part in all; and a line on who
-        has no score.
+        None where there is no task with a target, or nobody takes part in all; and lines on what
+        does not count, and on who has no score.
     """
     tasks = [task for task in tasks if math.isfinite(task.target)]
+    notes = [
+        f"no score from {printable(task.title)}: every contestant reaches "
+        f"{printable(task.metric)} {task.target:g} at its first validation; validate more often, "
+        "or set --target"
+        for task in tasks
+        if _is_reached_at_once(task)
+    ]
+    tasks = [task for task in tasks if not _is_reached_at_once(task)]
     found: dict[str, list[float]] = {}
     for task in tasks:
         for row in task.rows:
@@ -93,7 +104,6 @@ def make_profile(
                 own.append(cost_of(row, task, measure))
     costs = {name: own for name, own in found.items() if len(own) == len(tasks)}
     without = [printable(name) for name in found if name not in costs]
-    notes = []
     if costs and without:
         notes.append(f"no score, without final runs at every task: {', '.join(without)}")
     if not costs:
@@ -102,6 +112,15 @@ def make_profile(
     scores = {name: integrate_profile(own) for name, own in ratios.items()}
     names = sorted(scores, key=lambda name: -scores[name])
     return Profile(names, ratios, scores, measure, TAU), notes
+
+
+def _is_reached_at_once(task: Report) -> bool:
+    """Whether every run that counts reaches the target at the first step that it has measured."""
+    runs = [run for row in task.rows for run in row.best.runs]
+    return not any(row.has_failed for row in task.rows) and all(
+        steps_of(run, task.target, task.mode) == min(run.history.step, default=math.nan)
+        for run in runs
+    )
 
 
 def cost_of(row: Row, task: Report, measure: str) -> float:

@@ -7,7 +7,7 @@ values of a trial are written whole before it is run, so whoever takes it over h
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -238,15 +238,18 @@ class Store:
             "search.space": encode_space(study.space),
             "search.metric": f"{settings.metric} ({settings.mode}, {settings.at})",
             "search.seeds": list(settings.seeds),
-            **(fingerprint or {LINE: sorted(study.fixed)}),
+            LINE: sorted(study.fixed),
+            **fingerprint,
         }
+        # what makes no difference: searched values, and another way to type the same
+        skipped = {*study.space, *([LINE] if fingerprint else [])}
         before = loaded.user_attrs.get(ASKED)
         if before is None and loaded.get_trials(deepcopy=False):
             name = printable(loaded.study_name)
             raise UsageError(f"{self._opened.name}: study {name!r} is of another program")
         if before is None:
             loaded.set_user_attr(ASKED, asked)
-        elif change := _describe_change(study, before, asked):
+        elif change := _describe_change(study, before, asked, skipped):
             raise UsageError(f"{self._opened.name}: {change}")
         if loaded.user_attrs.get(VERSION) != optuna.__version__:
             loaded.set_user_attr(VERSION, optuna.__version__)
@@ -309,14 +312,21 @@ def _read_end(trial: FrozenTrial) -> TrialEnd:
     return TrialEnd(kind, trial.values[0] if trial.values else None, attributes)
 
 
-def _describe_change(study: Study, before: object, now: Mapping[str, Any]) -> str:
-    """Which setting of a study is another one than before; empty if none is."""
+def _describe_change(
+    study: Study, before: object, now: Mapping[str, Any], skipped: Collection[str]
+) -> str:
+    """Which setting of a study is another one than before, as it was typed; empty if none is."""
     named = f"study {printable(study.name)!r}" if study.name else "the study"
     old = before if isinstance(before, Mapping) else {}
-    for key in {**now, **old}:
+    typed, had = _values_by_key(study.fixed), _values_by_key(old.get(LINE))
+    others = {key for key in typed if key in had and typed[key] != had[key]}
+    for key in sorted({**now, **old}, key=lambda key: key.partition(".")[0] not in others):
         was, is_now = old.get(key), now.get(key)  # of another version of ours a key may be missing
-        if was == is_now or (key == LINE and key not in now):
+        if was == is_now or key in skipped:
             continue
+        group = key.partition(".")[0]  # a choice such as data=digits decides many settings
+        if group in others:
+            key, was, is_now = group, had[group], typed[group]
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
             key = next(one for one in {**is_now, **was} if was.get(one) != is_now.get(one))
             was, is_now = was.get(key), is_now.get(key)
@@ -325,6 +335,13 @@ def _describe_change(study: Study, before: object, now: Mapping[str, Any]) -> st
             f"{_show(is_now)}; a search goes on with what it was begun with"
         )
     return ""
+
+
+def _values_by_key(line: object) -> dict[str, str]:
+    """The values of overrides, which another program may have stored."""
+    parts = [one.lstrip("+").partition("=") for one in line if isinstance(one, str)] \
+        if isinstance(line, Sequence) else []  # fmt: skip
+    return {key: value for key, _, value in parts}
 
 
 def _show(value: object) -> str:

@@ -111,7 +111,10 @@ def read_tournament(sweep_dir: Path) -> Tournament:
         Unreadable: it is missing, damaged, or something else.
     """
     path = sweep_dir / TOURNAMENT
-    found = read_json_mapping(path)
+    try:
+        found = read_json_mapping(path)
+    except Unreadable as error:
+        raise Unreadable(f"{error}; {sweep_dir} is no directory of a tournament") from None
     try:
         return Tournament(
             by=_text(found["by"]),

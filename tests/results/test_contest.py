@@ -56,7 +56,8 @@ def test_final_runs_are_what_is_ranked(digits):
         assert sum(row.counts.values()) == 9
         assert {run.place.role for run in row.best.runs} == {"final"}
     table = choice_table(report)
-    assert texts(table, "trial") == ["1 of 3"] * 3
+    assert texts(table, "trial") == ["1"] * 3
+    assert texts(table, "trials") == ["3"] * 3
     assert texts(table, "n") == ["3"] * 3
     assert texts(table, "untuned") == ["0.500 ±0.025", "0.510 ±0.025", "0.800 ±0.025"]
     assert texts(table, "optimizer") == ["adamw [1,2]", "lion [2]", "sgd"]
@@ -130,6 +131,22 @@ def test_the_standings_are_by_the_profile(contest):
     assert texts(table, "score") == ["1.000", "0.667", "0.000"]
     assert texts(table, "data=digits rank") == ["1=", "1=", "3"]
     assert texts(table, "data=mnist1d val/loss") == ["0.310 ±0.025", "0.320 ±0.025", "0.610 ±0.025"]
+
+
+@pytest.mark.parametrize(("easy", "scored"), [(0, 2), (1, 1), (2, 0)])
+def test_a_task_that_all_finish_at_once_says_nothing(contest, tmp_path, easy, scored):
+    root = shutil.copytree(contest, tmp_path / "contest")
+    for data in ["digits", "mnist1d"][:easy]:
+        for history in root.glob(f"data={data},*/final/*/history.csv"):
+            header, first, *rest = history.read_text().splitlines()
+            *shared, _ = first.split(",")
+            history.write_text("\n".join([header, ",".join([*shared, "0.1"]), *rest]) + "\n")
+    tournament = make_report([root], target=0.5)
+    told = [note for note in tournament.notes if note.startswith("no score from ")]
+    assert len(told) == easy
+    assert all("val/loss 0.5 at its first validation" in note for note in told)
+    ratios = tournament.profile.ratios.values() if tournament.profile else []
+    assert {len(own) for own in ratios} == ({scored} if scored else set())
 
 
 def test_one_that_is_not_at_every_task_has_no_score(contest, tmp_path):

@@ -85,6 +85,31 @@ def test_a_change_is_told_in_one_line(tmp_path):
     )
 
 
+PRINTS = {"model.size": 1, "optimizer.lr": 0.01, "data.size": 1}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "prints", "said"),
+    [
+        ("data=b", {"model.size": 2, "data.size": 2}, "data=a, and this line has b"),
+        ("data=a", {"data.size": 2}, "data.size=1, and this line has 2"),
+        ("data=a", {"optimizer.lr": 0.025}, ""),
+        ("+data=a", {}, ""),
+    ],
+)
+def test_what_was_typed_is_named_and_what_is_searched_is_not(tmp_path, fixed, prints, said):
+    """A preset that the data decides gives another lr, which each trial replaces."""
+    space, prints = {"optimizer.lr": Span(1e-3, 1e-1, is_log=True)}, PRINTS | prints
+    make_store(tmp_path, Study("", ("data=a",), space)).begin({"": PRINTS})
+    again = make_store(tmp_path, Study("", (fixed,), space))
+    if not said:
+        again.begin({"": prints})
+        return
+    with pytest.raises(UsageError) as caught:
+        again.begin({"": prints})
+    assert f"was begun with {said};" in str(caught.value)
+
+
 def test_fewer_trials_than_are_done_are_refused(tmp_path):
     store = make_store(tmp_path)
     store.begin()

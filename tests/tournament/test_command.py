@@ -106,7 +106,10 @@ def test_a_directory_is_shown_and_its_lrs_are_written(tmp_path, capsys):
     ("words", "said"),
     [
         ([], "between which optimizers"),
-        (["nowhere"], "tournament.json: No such file"),
+        (
+            ["nowhere"],
+            "tournament.json: No such file or directory; nowhere is no directory of a tournament",
+        ),
         (["a=b", "--write-presets"], "unrecognized arguments: --write-presets"),
     ],
 )
