@@ -28,10 +28,12 @@ PRESET = "preset"
 TUNED = "tuned_lr"
 BEGIN = re.compile(rf"^{TUNED} *:(?P<rest>.*)$")
 ITEM = re.compile(r"^(?P<indent> +)(?P<name>[\w.-]+) *: *(?P<value>[^ #]+)(?P<comment> *#.*| *)$")
-#: What does not change at which lr a run is best, and what the preset is for.
+#: What hardly changes at which lr a run is best, and what the preset is for. A tournament may be
+#: shorter or longer than the runs that later take its lrs.
 OF_ANY_RUN = re.compile(
     r"data|data\.(path|num_workers)|optimizer|optimizer\.lr|seed|test|threads|allow|logger(\..+)?|"
-    r"trainer\.(enable_\w+|check_val_every_n_epoch|val_check_interval|log_every_n_steps)"
+    r"trainer\.(enable_\w+|check_val_every_n_epoch|val_check_interval|limit_val_batches|"
+    r"log_every_n_steps|max_steps|max_epochs)"
 )
 HEAD = "# @package _global_\n"
 #: Belongs to a package that was installed, where an update would overwrite it.

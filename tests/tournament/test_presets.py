@@ -113,7 +113,8 @@ def test_the_lrs_are_those_of_the_final_runs(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("++optimizer.momentum", 0.9), ("wrapper", "sam"), ("batch", "full"), ("model", "linear"),
-     ("++trainer.max_steps", 20), ("scheduler", "linear"), ("++trainer.gradient_clip_val", 1)],
+     ("trainer.accumulate_grad_batches", 2), ("scheduler", "linear"),
+     ("++trainer.gradient_clip_val", 1)],
 )  # fmt: skip
 def test_an_lr_that_was_found_with_other_settings_is_not_that_of_the_preset(tmp_path, key, value):
     tournament_of(tmp_path, "sgd", "adamw")
@@ -128,9 +129,9 @@ def test_an_lr_that_was_found_with_other_settings_is_not_that_of_the_preset(tmp_
     assert found.left_out["sgd"].startswith(f"has its lr with {typed.lstrip('+')}, which")
 
 
-def test_settings_that_are_usual_or_the_treatment_of_the_optimizer_are_no_others(tmp_path):
+def test_settings_that_are_usual_or_the_treatment_of_the_optimizer_or_its_length_are_no_others(tmp_path):
     tournament_of(tmp_path, "schedule_free_sgd", "adamw")
-    usual = {"++trainer.max_steps": 500, "logger": "none", "wrapper": "none", "model": "cnn"}
+    usual = {"++trainer.max_steps": 20, "logger": "none", "wrapper": "none", "model": "cnn"}
     final(tmp_path, "schedule_free_sgd", 1, 0.1, data="digits", scheduler="constant_warmup")
     final(tmp_path, "adamw", 1, 0.1, data="digits", **usual)
     (found,) = find_tuned(tmp_path)
