@@ -132,7 +132,7 @@ def _find_other(values: Mapping[str, str], optimizer: str, data: str) -> str | N
     if not left:
         return None
     own = treat(compose_parts([f"optimizer={optimizer}", "preset=none"]), (), "steps")
-    treated = {**own.lines, **own.for_lr}
+    treated = own.lines  # not what gives it an lr at all: without that it takes none
     left = [key for key in left if treated.get(key) != values[key]]
     try:
         usual = compose_study([f"data={data}", f"optimizer={optimizer}"]) if left else None

@@ -129,7 +129,9 @@ def test_an_lr_that_was_found_with_other_settings_is_not_that_of_the_preset(tmp_
     assert found.left_out["sgd"].startswith(f"has its lr with {typed.lstrip('+')}, which")
 
 
-def test_settings_that_are_usual_or_the_treatment_of_the_optimizer_or_its_length_are_no_others(tmp_path):
+def test_usual_settings_treatments_and_lengths_are_no_other_settings(
+    tmp_path,
+):
     tournament_of(tmp_path, "schedule_free_sgd", "adamw")
     usual = {"++trainer.max_steps": 20, "logger": "none", "wrapper": "none", "model": "cnn"}
     final(tmp_path, "schedule_free_sgd", 1, 0.1, data="digits", scheduler="constant_warmup")
