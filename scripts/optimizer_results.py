@@ -35,7 +35,7 @@ PAGE, FOLDER = "optimizers.md", "tournaments"
 #: Of all tasks: its marks, and its picture.
 OVERALL, PICTURE = "all tasks", "images/profile.svg"
 #: Columns that a reader of the documentation can do without.
-LEFT_OUT = ("n", "trial")
+LEFT_OUT = ("n", "trial", "trials")
 #: Keys of a line that change nothing in its results.
 WITHOUT_EFFECT = ("hydra/sweeper", "hydra.sweep.dir", "logger")
 #: Bytes of a page.
