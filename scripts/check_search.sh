@@ -21,7 +21,7 @@ SPAN='optimizer.lr=tag(log,interval(1e-4,1))'
 start_train() { exec "$PYTHON" "$ROOT/train.py" -m $SMALL "$@" >> log 2>&1; }
 start_worker() { exec "$PYTHON" -m lit_optim worker "$@" >> log 2>&1; }
 train() { "$PYTHON" "$ROOT/train.py" -m $SMALL "$@" >> log 2>&1; }
-tests() { (cd "$ROOT" && set -o pipefail && "$PYTHON" -m pytest -q -p no:cacheprovider "$@" | tail -n 1); }
+tests() { (cd "$ROOT" && set -o pipefail && "$PYTHON" -m pytest -p no:cacheprovider "$@" | grep -E "[0-9]+ (passed|failed)" | tail -n 1); }
 fail() { echo "$*" >&2; return 1; }
 
 # examine DIR 'expression': of its trials, a list of Optuna's for each study, by the study's name;
