@@ -147,8 +147,8 @@ def test_an_option_of_sweeps_is_an_argument(tree):
     end = text.index("    def setup(")
     code = textwrap.indent(textwrap.dedent(code), "    ")
     text = text[:start] + code + "\n" + text[end:]
-    started = "            started = start_job("
-    used = f"            print('pause', self.pause)\n{started}"
+    started = "        pool = JobPool("
+    used = f"        print('pause', self.pause)\n{started}"
     assert started in text
     path.write_text(text.replace(started, used, 1), "utf-8")
     line = ("-m", "model=linear", "data=digits", "trainer=cpu", "logger=none", "seed=0,1")

@@ -107,7 +107,8 @@ def test_the_same_seed_gives_the_same_result(train, tmp_path):
 
 
 def test_effective_lr_is_logged_where_it_differs(train, tmp_path):
-    done = train("optimizer=adagrad", "scheduler=none", "optimizer.lr_decay=0.5", *QUICK)
+    line = ("optimizer=adagrad", "optimizer.lr=0.01", "optimizer.lr_decay=0.5", "scheduler=none")
+    done = train(*line, *QUICK)
     assert done.returncode == 0, done.stderr
     curves = scalars(only_run(tmp_path))
     for step in (0, 6, 29):

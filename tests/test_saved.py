@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from lit_optim.checkpoints import files
-from lit_optim.errors import TrainingFailed
+from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.runs.locks import lock_run_dir
 from lit_optim.runs.run import check_saved
 
@@ -47,8 +47,9 @@ def test_a_lock_that_is_no_file_is_neither_waited_for_nor_written_through(tmp_pa
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(10)
     try:
-        for where in (fifo, linked):
-            lock_run_dir(where).close()
+        lock_run_dir(fifo).close()
+        with pytest.raises(UsageError, match=r"\.lock is a link"):
+            lock_run_dir(linked)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

@@ -118,7 +118,7 @@ def write_profile(tournament: Tournament, path: Path) -> None:
     """
     from lit_optim.results.figures import HEIGHT
     from lit_optim.results.looks import PAPER
-    from lit_optim.results.profile import draw_profile_figure
+    from lit_optim.results.profile_figure import draw_profile_figure
 
     profile = tournament.profile
     if profile is None:

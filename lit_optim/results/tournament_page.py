@@ -22,7 +22,7 @@ from lit_optim.results.html import (
 from lit_optim.results.looks import COLORS, PAGE, style_of
 from lit_optim.results.overview import name_contestants, standings, task_files
 from lit_optim.results.page import make_page
-from lit_optim.results.profile import draw_profile_figure
+from lit_optim.results.profile_figure import draw_profile_figure
 from lit_optim.results.svg import Styles, write_svg
 from lit_optim.temporary import write_whole
 

@@ -41,7 +41,7 @@ class TrialsFailed(UsageError):
         code: the exit code of the process.
     """
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int = FAILURE) -> None:
         super().__init__(message)
         self.code = code
 

@@ -172,6 +172,7 @@ def public_callbacks(path):
     arguments = {
         "Checkpoint": {"dirpath": str(path), "monitor": "val/loss"},
         "HistoryFile": {"path": path / "history.csv"},
+        "Pruning": {"path": path / "stop.json"},
         "MonitorCheck": {"watched": {"val/loss": "monitor"}},
     }
     for file in pkgutil.iter_modules(our_callbacks.__path__):

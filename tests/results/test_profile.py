@@ -14,10 +14,10 @@ from lit_optim.results.figures import HEIGHT, drawing
 from lit_optim.results.looks import COLORS, PAGE, PAPER
 from lit_optim.results.profile import (
     divide_by_best,
-    draw_profile_figure,
     integrate_profile,
     share_within,
 )
+from lit_optim.results.profile_figure import draw_profile_figure
 
 
 def score_as_algoperf(times: np.ndarray, max_tau: float = 4.0, points: int = 100) -> np.ndarray:

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 
 from lit_optim.command_line import plugins
 from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config import hydra_keys
 from lit_optim.errors import UsageError
 from tests.clients.conftest import import_client
 
@@ -44,6 +45,7 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     import_client("hydra_plugins.hydra_joblib_launcher")
     import_client("hydra_plugins.hydra_submitit_launcher")
+    hydra_keys._installed_choices.cache_clear()  # of a test before
     ConfigStore.instance().store(group="hydra/sweeper", name="of_a_test", node=Sweeper)
 
 

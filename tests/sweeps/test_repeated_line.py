@@ -12,7 +12,9 @@ from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.sweeps import launcher as launchers
+from lit_optim.sweeps import pool
 from lit_optim.sweeps.records import existing_jobs, planned_jobs
+from lit_optim.sweeps.signals import Signals
 
 LINE = ["optimizer=adamw,sgd", "data=digits", "++scheduler.warmup=5,10", "n_jobs=2"]
 
@@ -81,10 +83,10 @@ def test_the_jobs_are_listed_before_the_first_one_starts(tmp_path, monkeypatch):
         seen.append(planned_jobs(plan.sweep_dir))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launchers, "start_job", start)
+    monkeypatch.setattr(pool, "start_job", start)
     launcher = launchers.ProcessLauncher()
     launcher.starter, launcher.compose = launchers.JobStarter(1, None), None
-    launcher.results = []
+    launcher.results, launcher.signals = [], Signals()
     launcher.config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "new")}}})
     jobs = [["seed=0"], ["seed=1"], ["seed=1"]]
     with pytest.raises(SystemExit):

@@ -57,14 +57,14 @@ def test_a_job_whose_configuration_has_changed_runs_again(tmp_path, train):
     assert train(*line, "hydra.sweep.dir=sweep").returncode == 0
     first = tmp_path / "sweep" / "seed=0"
     asked = json.loads((first / "asked.json").read_text())
-    asked["optimizer.lr"] = 0.5  # as if conf/ had said so when it ran
+    asked["optimizer.weight_decay"] = 0.5  # as if conf/ had said so when it ran
     (first / "asked.json").write_text(json.dumps(asked))
     done = train(*line, "resume=sweep")
     assert done.returncode == 0, done.stderr
     assert "1 of 2 runs are done already" in done.stderr
-    assert json.loads((first / "asked.json").read_text())["optimizer.lr"] != 0.5
+    assert json.loads((first / "asked.json").read_text())["optimizer.weight_decay"] != 0.5
     before = tmp_path / "sweep" / ".before" / "seed=0"
-    assert json.loads((before / "asked.json").read_text())["optimizer.lr"] == 0.5
+    assert json.loads((before / "asked.json").read_text())["optimizer.weight_decay"] == 0.5
     assert (before / "result.json").exists()
 
 
