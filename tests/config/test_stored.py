@@ -257,7 +257,9 @@ def test_what_is_gone_on_with_has_no_such_link(tmp_path, argv, monkeypatch):
     run_dir = a_run_with_links(top, "-m" in argv)
     write_fingerprint(run_dir, to_plain(compose_config([])))
     argv = [one.format(top) for one in argv]
-    prepare_command_line(argv)
+    prepared = prepare_command_line(argv)
+    if prepared.lock is not None:
+        prepared.lock.close()
     (run_dir / "config.yaml").symlink_to(tmp_path / "mine.yaml")
     with pytest.raises(UsageError, match="is a link out of the directory"):
         prepare_command_line(argv)
