@@ -10,11 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from lit_optim.errors import printable
 from lit_optim.runs.job import JobRecord
 from lit_optim.search.data import Trial
 from lit_optim.search.source import SearchSource
-from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.progress import ProgressLine, label_jobs
 
@@ -66,10 +64,7 @@ class SearchProgress(ProgressLine):
             result: its result; None if it failed.
         """
         self._last = self._clock()
-        if not self._is_live:
-            count, *more = self._parts()
-            end = printable(f"{job.place}: {describe_job(record)}")
-            self._print(self._join([f"{count} {end}", *more]))
+        self._tell_end(job.place, record)
 
     def _parts(self, room: float = math.inf) -> list[str]:
         ends = [end for ended in self._source.ends.values() for _, end in ended]

@@ -112,6 +112,13 @@ class ProgressLine:
             text = f"{start}{names}" if names else text
         return set_cell_size(text, width).rstrip() if cell_len(text) > width else text
 
+    def _tell_end(self, name: str, record: JobRecord) -> None:
+        """Print, where no line is live, how a job has ended."""
+        if not self._is_live:
+            count, *more = self._parts()
+            end = printable(f"{name}: {describe_job(record)}")
+            self._print(self._join([f"{count} {end}", *more]))
+
     def _join(self, parts: Sequence[str]) -> str:
         mark = "·" if can_show("·", self.console.file) else "-"
         return f" {mark} ".join(parts)
@@ -167,10 +174,7 @@ class SweepProgress(ProgressLine):
         self._failed += not record.is_done
         self._last = self._clock()
         self._note(job, result)
-        if not self._is_live:
-            count, *more = self._parts()
-            end = printable(f"{name}: {describe_job(record)}")
-            self._print(self._join([f"{count} {end}", *more]))
+        self._tell_end(name, record)
 
     def _note(self, job: PlannedJob, result: Mapping[str, Any] | None) -> None:
         if result is None or result.get("diverged"):
