@@ -18,7 +18,6 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
-from rich.console import Console
 
 import lit_optim
 from lit_optim.config.paths import quote
@@ -26,13 +25,13 @@ from lit_optim.config.places import conf_dir_option
 from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import TARGET
 from lit_optim.errors import UsageError, escape, first_line
-from lit_optim.interrupts import interruptible, say_no_more
+from lit_optim.interrupts import interruptible
 from lit_optim.runs.failures import FAILURE, USAGE_ERROR
 from lit_optim.runs.layout import LOG, RESULT, SEARCH
 from lit_optim.search.sweeper import SearchRun
 from lit_optim.sweeps.ending import last_line
 from lit_optim.sweeps.other_launchers import share_of_cpus, wait_for_others
-from lit_optim.sweeps.pool import ending_in_a_line
+from lit_optim.sweeps.pool import end_with_line, ending_in_a_line
 
 #: In the directory of a search, with a directory for each worker.
 WORKERS = ".workers"
@@ -111,7 +110,7 @@ class WorkerLaunches:
                 with run.signals.noting():
                     run.begin()
             except UsageError as error:
-                _end(run.console, first_line(error), USAGE_ERROR)
+                end_with_line(run.console, first_line(error), USAGE_ERROR)
             finally:
                 run.starter.close()  # a tournament may have measured something
             while True:
@@ -192,14 +191,7 @@ class WorkerLaunches:
     def _give_up(self) -> NoReturn:
         logs = [place / LOG for place in self._places if (place / LOG).is_file()]
         why = f"{last_line(logs[0])}; {logs[0]}" if logs else self._problem or "none was started"
-        _end(self.search.console, f"no worker has ended a run: {why}", FAILURE)
-
-
-def _end(console: Console, message: str, code: int) -> NoReturn:
-    say_no_more()
-    line = escape(f"lit_optim: {message.removeprefix('lit_optim: ')}")
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
-    raise SystemExit(code) from None
+        end_with_line(self.search.console, f"no worker has ended a run: {why}", FAILURE)
 
 
 def is_typed_again(line: str) -> bool:

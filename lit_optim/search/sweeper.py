@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from rich.console import Console
 
 from lit_optim.config.origin import typed_lines
-from lit_optim.errors import UsageError, escape, first_line
-from lit_optim.interrupts import say_no_more
+from lit_optim.errors import UsageError, first_line
 from lit_optim.runs.failures import USAGE_ERROR
 from lit_optim.runs.layout import SEARCH
 from lit_optim.runs.locks import is_held
@@ -26,7 +25,7 @@ from lit_optim.search.record import has_begun, name_search, write_search
 from lit_optim.search.source import SearchSource, TrialsFailed
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import JobPlan
-from lit_optim.sweeps.pool import JobPool, Progress, ending_in_a_line
+from lit_optim.sweeps.pool import JobPool, Progress, end_with_line, ending_in_a_line
 from lit_optim.sweeps.records import record_sweep
 from lit_optim.sweeps.signals import Signals
 from lit_optim.sweeps.source import JobSource
@@ -163,9 +162,9 @@ class SearchRun:
                     self.signals, self.console,
                 ).run()  # fmt: skip
         except TrialsFailed as error:
-            self._end(first_line(error), error.code)
+            end_with_line(self.console, first_line(error), error.code)
         except UsageError as error:
-            self._end(first_line(error), USAGE_ERROR)
+            end_with_line(self.console, first_line(error), USAGE_ERROR)
         finally:
             self.starter.close()
             if trials is not None:
@@ -180,9 +179,3 @@ class SearchRun:
         if done:
             total = len(self.search.studies) * self.search.settings.trials
             self.console.print(f"{done} of {total} trials are done already")
-
-    def _end(self, message: str, code: int) -> NoReturn:
-        say_no_more()
-        line = escape(f"lit_optim: {message}")
-        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-        raise SystemExit(code) from None

@@ -182,13 +182,18 @@ def ending_in_a_line(console: Console, sweep_dir: Path, count: Callable[[], str]
     try:
         yield
     except KeyboardInterrupt:
-        _end(console, f"interrupted with {count()} done: {sweep_dir}", INTERRUPTED)
+        end_with_line(console, f"interrupted with {count()} done: {sweep_dir}", INTERRUPTED)
     except OSError as error:  # the directory or the log of a job
-        _end(console, f"{sweep_dir}: no run can be started there: {error.strerror}", 1)
+        end_with_line(console, f"{sweep_dir}: no run can be started there: {error.strerror}", 1)
 
 
-def _end(console: Console, message: str, code: int) -> NoReturn:
+def end_with_line(console: Console, message: str, code: int) -> NoReturn:
+    """Print a line, which may be one of another process of ours, and end with a code.
+
+    Raises:
+        SystemExit: with the code.
+    """
     say_no_more()
-    line = escape(f"lit_optim: {message}")
+    line = escape(f"lit_optim: {message.removeprefix('lit_optim: ')}")
     console.print(line, soft_wrap=True, markup=False, highlight=False)
     raise SystemExit(code) from None
