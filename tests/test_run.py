@@ -147,7 +147,7 @@ def test_without_validation_data(train, tmp_path):
     ("argv", "message"),
     [
         (["trainer.strategy=dpp"], "trainer: You selected an invalid strategy name"),
-        (["data=char_lm", "model=gpt"], "data.path must be given: a text file, such as data.path="),
+        (["data=char_lm"], "data.path must be given: a text file, such as data.path="),
         (["trainer.devices=99"], "trainer.devices=99, but this machine has"),
         (["optimizer=sgd", "optimizer.nesterov=true"], "nesterov must go with momentum > 0"),
     ],

@@ -13,6 +13,8 @@ from lit_optim.programs import train_command
 from lit_optim.signatures import read_docstring, read_signature
 
 SETTING = re.compile(r"^( *)(\w+): ?(.*?) ?# (.*)$", re.MULTILINE)
+#: The choice of another group that a choice brings along, unless one is typed.
+BRINGS = re.compile(r"^  - override /(\w+)@_global_\.\1: (\w+)", re.MULTILINE)
 
 TITLE = "lit_optim: train a model with an optimizer and a schedule chosen by name"
 #: What is typed after the command, and what it is for.
@@ -92,7 +94,9 @@ def keys(path: Path) -> str:
     for shared in re.findall(r"^  - (.*)@_here_$", text, re.MULTILINE):
         _, _, more = text_of(path.parent / f"{shared}.yaml").partition("\n")
         text = text.replace(f"  - {shared}@_here_\n", "").rstrip("\n") + "\n" + more
-    text = text.replace("defaults:\n\n", "").replace(f"{PARTIAL}: true\n", "")
+    text = BRINGS.sub(r"\1=\2", text)
+    text = re.sub(r"^defaults:\n(?!  - )\n?", "", text, flags=re.MULTILINE)
+    text = text.replace(f"{PARTIAL}: true\n", "")
     for line in text.splitlines():
         match = top.match(line)
         if match and match[1] != "defaults" and "@package" not in text:

@@ -26,14 +26,17 @@ from lit_optim.tournament.treatment import LR, treat
 
 PRESET = "preset"
 TUNED = "tuned_lr"
+MEANING = "best lr found per optimizer; all others keep their default"
 BEGIN = re.compile(rf"^{TUNED} *:(?P<rest>.*)$")
 ITEM = re.compile(r"^(?P<indent> +)(?P<name>[\w.-]+) *: *(?P<value>[^ #]+)(?P<comment> *#.*| *)$")
-#: What hardly changes at which lr a run is best, and what the preset is for. A tournament may be
-#: shorter or longer than the runs that later take its lrs.
+#: What hardly changes at which lr a run is best, and what the preset is for: where data lies, how
+#: often and on how much is validated, what is shown, what runs where. A tournament may be shorter
+#: or longer than the runs that later take its lrs.
 OF_ANY_RUN = re.compile(
-    r"data|data\.(path|num_workers)|optimizer|optimizer\.lr|seed|test|threads|allow|logger(\..+)?|"
-    r"trainer\.(enable_\w+|check_val_every_n_epoch|val_check_interval|limit_val_batches|"
-    r"log_every_n_steps|max_steps|max_epochs)"
+    r"data|data\.(path|root|num_workers|pin_memory)|optimizer|optimizer\.lr|seed|test|threads|n_jobs|"
+    r"allow|(logger|hydra|search|tournament)(\..+)?|"
+    r"trainer\.(enable_\w+|check_val_every_n_epoch|val_check_interval|num_sanity_val_steps|"
+    r"limit_(val|test)_batches|log_every_n_steps|max_steps|max_epochs|threads)"
 )
 HEAD = "# @package _global_\n"
 #: Belongs to a package that was installed, where an update would overwrite it.
@@ -221,7 +224,7 @@ def edit_preset(text: str, lrs: Mapping[str, str], path: Path) -> str:
     start = next((n for n, line in enumerate(lines) if BEGIN.match(line)), None)
     if start is None:
         at = _after_comments(lines)
-        items, end, head = [], at, f"{TUNED}: # the best that was found for each optimizer"
+        items, end, head = [], at, f"{TUNED}: # {MEANING}"
     else:
         at, end, head = start, start + 1, lines[start]
         while end < len(lines) and (ITEM.match(lines[end]) or _is_inner_comment(lines[end])):

@@ -10,7 +10,7 @@ import pytest
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
 from lit_optim.config.lr import tuned_lrs
-from lit_optim.config.places import groups, headline
+from lit_optim.config.places import groups, headline, use_conf_dir
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
 
@@ -382,6 +382,20 @@ def test_help_of_a_choice_shows_its_keys():
     text = prepare_command_line(["optimizer=sgd", "--help"]).text
     assert "optimizer.momentum=0.0 # momentum; 0.9 makes steps" in text
     assert "scheduler" not in text
+
+
+def test_data_may_bring_its_model_along(tmp_path):
+    assert compose_config(["data=char_lm"]).model._target_.endswith(".GPT")
+    assert compose_config(["data=char_lm", "model=mlp"]).model._target_.endswith(".MLP")
+    assert "\nmodel=gpt #" in prepare_command_line(["data=char_lm", "--help"]).text
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [override /data: char_lm, override /model: gru]\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    use_conf_dir(str(tmp_path))
+    try:
+        assert compose_config(["experiment=mine"]).model._target_.endswith(".GRU")
+    finally:
+        use_conf_dir(None)
 
 
 def test_presets_suit_the_data_and_yield_to_what_is_typed():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import pytest
 import yaml
 
-from lit_optim.config.places import use_conf_dir
+from lit_optim.config.places import conf_dir, use_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.tournament import presets
 from lit_optim.tournament.data import (
@@ -25,7 +26,7 @@ from lit_optim.tournament.presets import edit_preset, find_tuned, lr_text, write
 TEXT = """\
 # @package _global_
 # Settings for data=mine
-tuned_lr: # the best that was found for each optimizer
+tuned_lr: # best lr found per optimizer; all others keep their default
   adamw: 2.5e-2 # by hand
   # nobody knows why
   lion: 2.5e-3
@@ -55,6 +56,10 @@ def test_a_preset_without_lrs_gets_them_behind_its_comments(tmp_path):
     text = "# @package _global_\n# Settings\ntrainer:\n  max_steps: 500\n"
     after = edit_preset(text, {"lion": "1e-4"}, tmp_path)
     assert after.startswith("# @package _global_\n# Settings\ntuned_lr:")
+    ours = (conf_dir() / "preset" / "digits.yaml").read_text()
+    assert [line for line in after.splitlines() if line.startswith("tuned_lr")] == re.findall(
+        "^tuned_lr.*", ours, re.MULTILINE
+    )
     assert yaml.safe_load(after) == {"tuned_lr": {"lion": "1e-4"}, "trainer": {"max_steps": 500}}
     assert edit_preset(after.replace(": 1e-4", ": 2e-4"), {"lion": "1e-4"}, tmp_path) == after
 
@@ -138,6 +143,19 @@ def test_usual_settings_treatments_and_lengths_are_no_other_settings(
     final(tmp_path, "adamw", 1, 0.1, data="digits", **usual)
     (found,) = find_tuned(tmp_path)
     assert found.lrs == {"schedule_free_sgd": 0.1, "adamw": 0.1}
+
+
+def test_the_model_that_the_data_brings_along_is_no_other_setting(tmp_path):
+    tournament_of(tmp_path, "adamw", "muon", "lion")
+    typed = {"model": "gpt", "++data.path": "book.txt", "++trainer.val_check_interval": 100,
+             "++trainer.limit_val_batches": 24, "n_jobs": 2}  # fmt: skip
+    final(tmp_path, "adamw", 1, 0.1, data="char_lm", **typed)
+    final(tmp_path, "muon", 1, 0.1, data="char_lm", **{"++data.path": "book.txt"})
+    final(tmp_path, "lion", 1, 0.1, data="char_lm", **typed | {"model": "cnn"})
+    (found,) = find_tuned(tmp_path)
+    assert found.preset == "char_lm"
+    assert found.lrs == {"adamw": 0.1, "muon": 0.1}
+    assert found.left_out == {"lion": "has its lr with model=cnn, which a preset does not set"}
 
 
 def test_what_has_no_lr_for_each_optimizer_is_refused(tmp_path):
