@@ -79,6 +79,10 @@ PREPARE = {
 }
 #: Some start processes of their own.
 IN_MINUTES = {
+    "bench_busy": (
+        ["--models", "cnn", "--situations", "2 busy,quota of one core", "--seconds", "0.1"],
+        "| cnn | quota of one core |",
+    ),
     "bench_matrix": (
         ["--methods", "muon", "--peers", "none", "--layers", "1", "--steps", "1", "--rounds", "1"],
         "1 layers of GPT-2 small",
