@@ -1,21 +1,27 @@
-"""Steps per second of a whole run of ours, beside bare Lightning doing the same work.
+"""Steps per second of a whole run of ours, beside a loop written by hand and bare Lightning.
 
     python scripts/bench_run.py                          the default CNN and the MLP, 1,000 steps
     python scripts/bench_run.py --models mlp --steps 3000 --threads 1 --markdown
+    python scripts/bench_run.py --models gpt --text tinyshakespeare.txt --steps 500
 
+- `by hand` is a loop in plain torch: shuffled batches by indexing, `torch.optim.AdamW(fused=True)`,
+  the lr set in each step, torch's SummaryWriter, `torch.save` of the best and the last weights with
+  the optimizer. It has no hooks, no resuming in the middle, and nothing that looks for a loss that
+  is not finite.
 - `bare` is what a user of Lightning writes: a module that logs with `self.log` in its steps,
   `torch.optim.AdamW(params)`, a cosine with warmup in a LambdaLR, LearningRateMonitor,
   ModelCheckpoint and Lightning's own progress bar.
 - `train.py` is `python train.py model=...`: our module, AdamW, `cosine_warmup` and callbacks.
 - `train.py, bare's module` is the same with the module of `bare`, as `model=custom`.
 
-All have the same network, data module, batch size and lr, TensorBoard, loss and accuracy of
-training every 20 steps and of validation after every epoch, and keep the best and the last
-checkpoint. Ours validates once more, after the last step, and logs the lr of two groups. There is
-no terminal, so no bar is drawn.
+All have the same network, data, batch size and lr, TensorBoard, loss and accuracy of training every
+20 steps and of validation after every epoch, and keep the best and the last checkpoint. The GPT is
+nanoGPT's example for CPUs: it validates 20 batches every 250 steps, and clips gradients. Ours
+validates once more, after the last step, and logs the lr of two groups. There is no terminal, so no
+bar is drawn.
 
 Imports, set-up and the first steps are left out: the clock runs from step 20 to the last one,
-validation and checkpoints included. Rounds of the three are interleaved in one process. The machine
+validation and checkpoints included. Rounds of all are interleaved in one process. The machine
 drifts, so a ratio is the median of the ratios within a round, with their range.
 """
 
@@ -27,7 +33,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -43,19 +50,55 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.tensorboard import SummaryWriter
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_optim.config.composing import compose_config
 from lit_optim.runs.run import run
+from lit_optim.tasks.char_lm import GPT, CharText, Windows
 from lit_optim.tasks.classification import Mnist1d
+from lit_optim.tasks.data import Pairs, TensorTask
 
-LR = 1e-2
 LOG_EVERY = 20
 WARM = 20  # steps before the clock runs
-HEAD = ("model", "run", "steps/s", "x bare", "range")
+HEAD = ("model", "run", "steps/s", "x by hand", "range")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of a model have in common.
+
+    Args:
+        monitor: the metric by which a checkpoint is the best, and its direction.
+        lr: at the peak.
+        every: the updates between two validations; None: an epoch.
+        val_batches: the batches of a validation; None: all.
+        clip: the largest norm of a gradient; None: any.
+    """
+
+    monitor: tuple[str, str] = ("val/acc", "max")
+    lr: float = 1e-2
+    every: int | None = None
+    val_batches: int | None = None
+    clip: float | None = None
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether the accuracy is logged."""
+        return self.monitor[0] == "val/acc"
+
+
+CLASSIFIER = Task()
+TASKS = {
+    "cnn": CLASSIFIER,
+    "mlp": CLASSIFIER,
+    "linear": CLASSIFIER,
+    "gru": CLASSIFIER,
+    "gpt": Task(("val/loss", "min"), 1e-3, every=250, val_batches=20, clip=1.0),
+}
 
 
 class Clock(Callback):
@@ -72,17 +115,45 @@ class Clock(Callback):
         Clock.found = (trainer.global_step - WARM) / (time.perf_counter() - self.start)
 
 
+def make_data(kind: str, text: str) -> TensorTask:
+    """The data module of a model."""
+    return CharText(text) if kind == "gpt" else Mnist1d()
+
+
+def make_net(kind: str, data: Any) -> nn.Module:
+    """A network of ours."""
+    if kind == "gpt":
+        return GPT(data.vocab_size, data.block)
+    name = kind.title() if kind == "linear" else kind.upper()
+    net: nn.Module = get_class(f"lit_optim.tasks.classifiers.{name}")(data.features, data.classes)
+    return net
+
+
+def loss_of(logits: Tensor, y: Tensor) -> Tensor:
+    """The mean cross-entropy of scores of any shape."""
+    return cross_entropy(logits.flatten(0, -2), y.flatten())
+
+
+def lr_factor(step: int, steps: int) -> float:
+    """A linear warmup, and a cosine, as a fraction of the peak."""
+    warmup = steps // 20
+    if step < warmup:
+        return (step + 1) / warmup
+    return (1 + math.cos(math.pi * (step + 1 - warmup) / (steps - warmup))) / 2
+
+
 class Usual(LightningModule):
     """A network of ours under a module as users write them."""
 
-    monitor = ("val/acc", "max")
-
-    def __init__(self, kind: str, features: int, classes: int) -> None:
+    def __init__(self, kind: str, text: str = "") -> None:
         super().__init__()
-        name = kind.title() if kind == "linear" else kind.upper()
-        self.net = get_class(f"lit_optim.tasks.classifiers.{name}")(features, classes)
+        data: Any = make_data(kind, text)
+        self.kind = kind
+        self.monitor = TASKS[kind].monitor
+        self.net = make_net(kind, data)
         self.val_loss = MeanMetric()
-        self.val_acc = MulticlassAccuracy(classes, average="micro")
+        if TASKS[kind].has_accuracy:
+            self.val_acc = MulticlassAccuracy(data.classes, average="micro")
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         logits: Tensor = self.net(x)
@@ -91,33 +162,28 @@ class Usual(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: D102
         x, y = batch
         logits = self(x)
-        loss = cross_entropy(logits, y)
+        loss = loss_of(logits, y)
         self.log("train/loss", loss, prog_bar=True)
-        self.log("train/acc", (logits.argmax(1) == y).float().mean())
+        if TASKS[self.kind].has_accuracy:
+            self.log("train/acc", (logits.argmax(1) == y).float().mean())
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: D102
         x, y = batch
         logits = self(x)
-        self.val_loss.update(cross_entropy(logits, y), weight=len(x))
-        self.val_acc.update(logits, y)
+        self.val_loss.update(loss_of(logits, y), weight=len(x))
         self.log("val/loss", self.val_loss)
-        self.log("val/acc", self.val_acc, prog_bar=True)
+        if TASKS[self.kind].has_accuracy:
+            self.val_acc.update(logits, y)
+            self.log("val/acc", self.val_acc, prog_bar=True)
 
 
 class Bare(Usual):
     """The same with torch's optimizer and scheduler."""
 
     def configure_optimizers(self) -> Any:  # noqa: D102
-        optimizer = torch.optim.AdamW(self.parameters(), lr=LR)
-        steps = self.trainer.max_steps
-        warmup = steps // 20
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return (1 + math.cos(math.pi * (step + 1 - warmup) / (steps - warmup))) / 2
-
+        optimizer = torch.optim.AdamW(self.parameters(), lr=TASKS[self.kind].lr)
+        factor = partial(lr_factor, steps=self.trainer.max_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
@@ -125,34 +191,46 @@ class Bare(Usual):
         }
 
 
-def bare(kind: str, steps: int, folder: Path) -> None:
+def bare(kind: str, steps: int, folder: Path, text: str) -> None:
     """Train with Lightning alone."""
     seed_everything(0, workers=True, verbose=False)
-    best = ModelCheckpoint(folder, "best", monitor="val/acc", mode="max", save_last=True)
+    task = TASKS[kind]
+    monitor, mode = task.monitor
+    best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, save_last=True)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
         max_steps=steps,
         num_sanity_val_steps=0,
         log_every_n_steps=LOG_EVERY,
+        check_val_every_n_epoch=1 if task.every is None else None,
+        val_check_interval=task.every,
+        limit_val_batches=task.val_batches,
+        gradient_clip_val=task.clip,
         logger=TensorBoardLogger(folder),
         callbacks=[LearningRateMonitor(), best, Clock()],
         default_root_dir=folder,
     )
-    data = Mnist1d()
-    trainer.fit(Bare(kind, data.features, data.classes), data)
+    trainer.fit(Bare(kind, text), make_data(kind, text))
 
 
-def ours(kind: str, steps: int, folder: Path, custom: bool = False) -> None:
+def ours(kind: str, steps: int, folder: Path, text: str, custom: bool = False) -> None:
     """Do what `python train.py` does."""
-    model = ["model=custom", "model._target_=bench_run.Usual", f"+model.kind={kind}"]
+    task = TASKS[kind]
+    given = ["model=custom", "model._target_=bench_run.Usual", f"+model.kind={kind}"]
+    given = [*given, f"+model.text='{text}'"] if custom else [f"model={kind}"]
+    if kind == "gpt":
+        given += ["data=char_lm", f"data.path='{text}'", f"trainer.gradient_clip_val={task.clip}"]
+        given += [f"trainer.limit_val_batches={task.val_batches}"]
+        given += [f"trainer.val_check_interval={task.every}"]
     cfg = compose_config(
         [
-            *(model if custom else [f"model={kind}"]),
+            *given,
             f"trainer.max_steps={steps}",
             f"trainer.log_every_n_steps={LOG_EVERY}",
-            f"optimizer.lr={LR}",
+            f"optimizer.lr={task.lr}",
             "test=false",
+            f"threads={torch.get_num_threads()}",
             f"logger.tensorboard.save_dir={folder}",
             f"callbacks.checkpoint.dirpath={folder}",
             "+callbacks.clock._target_=bench_run.Clock",
@@ -163,14 +241,102 @@ def ours(kind: str, steps: int, folder: Path, custom: bool = False) -> None:
     run(cfg, folder, {"optimizer": "adamw", "scheduler": "cosine_warmup", "model": kind})
 
 
-SIDES: dict[str, Callable[[str, int, Path], None]] = {
+def by_hand(kind: str, steps: int, folder: Path, text: str) -> None:
+    """Train with torch alone, as one does for one model."""
+    torch.manual_seed(0)
+    task, data = TASKS[kind], make_data(kind, text)
+    data.prepare_data()
+    data.setup("fit")
+    net = make_net(kind, data)
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=task.lr, fused=True)
+    writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+    best = -math.inf
+    net.train()
+    for step, (x, y, ends_epoch) in zip(range(steps), batches(data), strict=False):
+        if step == WARM:
+            start = time.perf_counter()
+        lr = task.lr * lr_factor(step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        logits = net(x)
+        loss = loss_of(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        if task.clip is not None:
+            nn.utils.clip_grad_norm_(net.parameters(), task.clip)
+        optimizer.step()
+        if (step + 1) % LOG_EVERY == 0:
+            metrics = {"train/loss": loss.item(), "lr": lr}
+            if task.has_accuracy:
+                metrics["train/acc"] = (logits.argmax(1) == y).float().mean().item()
+            write(writer, metrics, step)
+        if ends_epoch if task.every is None else (step + 1) % task.every == 0:
+            found = evaluate(net, data.val_set(), data.batch_size, task)
+            write(writer, found, step)
+            monitor, mode = task.monitor
+            score = found[monitor] if mode == "max" else -found[monitor]
+            content = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            if score > best:
+                best = score
+                torch.save(content, folder / "best.ckpt")
+            torch.save(content, folder / "last.ckpt")
+    Clock.found = (steps - WARM) / (time.perf_counter() - start)
+    writer.close()  # type: ignore[no-untyped-call]
+
+
+def batches(data: TensorTask) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Batches in random order, without end; each with whether it is the last of its epoch."""
+    dataset = data.train_set()
+    while True:
+        order = torch.randperm(len(dataset)).split(data.batch_size)
+        for number, chosen in enumerate(order, 1):
+            yield *take(dataset, chosen), number == len(order)
+
+
+def take(dataset: Pairs | Windows, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples with these indices."""
+    if isinstance(dataset, Pairs):
+        return dataset.x[chosen], dataset.y[chosen]
+    at = chosen.unsqueeze(1) * dataset.stride + dataset.offsets
+    return dataset.x[at], dataset.y[at + 1]
+
+
+@torch.no_grad()
+def evaluate(net: nn.Module, dataset: Any, batch_size: int, task: Task) -> dict[str, float]:
+    """The metrics of a validation."""
+    net.eval()
+    losses, hits, count = [], [], 0
+    for chosen in torch.arange(len(dataset)).split(batch_size)[: task.val_batches]:
+        x, y = take(dataset, chosen)
+        logits = net(x)
+        losses.append(loss_of(logits, y) * len(x))
+        count += len(x)
+        if task.has_accuracy:
+            hits.append((logits.argmax(1) == y).sum())
+    net.train()
+    found = {"val/loss": float(torch.stack(losses).sum()) / count}
+    return found | ({"val/acc": int(torch.stack(hits).sum()) / count} if hits else {})
+
+
+def write(writer: SummaryWriter, metrics: dict[str, float], step: int) -> None:
+    """Write scalars for TensorBoard."""
+    for name, value in metrics.items():
+        writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+
+Train = Callable[[str, int, Path, str], None]
+SIDES: dict[str, Train] = {
+    "by hand": by_hand,
     "bare": bare,
     "train.py": ours,
     "train.py, bare's module": partial(ours, custom=True),
 }
 
 
-def steps_per_second(train: Callable[[str, int, Path], None], kind: str, steps: int) -> float:
+def steps_per_second(train: Train, kind: str, steps: int, text: str) -> float:
     """Of one run, whose files and words are thrown away."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -178,19 +344,21 @@ def steps_per_second(train: Callable[[str, int, Path], None], kind: str, steps: 
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
     ):
-        train(kind, steps, Path(folder))
+        train(kind, steps, Path(folder), text)
     return Clock.found
 
 
-def measure(kind: str, steps: int, repeats: int) -> list[tuple[str, ...]]:
-    """The rows of a model."""
-    found: dict[str, list[float]] = {side: [] for side in SIDES}
+def measure(
+    kind: str, steps: int, repeats: int, sides: list[str], text: str
+) -> list[tuple[str, ...]]:
+    """The rows of a model; ratios are to the first of `sides`."""
+    found: dict[str, list[float]] = {side: [] for side in sides}
     for _ in track(range(repeats), description=kind, console=Console(stderr=True)):
-        for side, train in SIDES.items():
-            found[side].append(steps_per_second(train, kind, steps))
+        for side in sides:
+            found[side].append(steps_per_second(SIDES[side], kind, steps, text))
     rows: list[tuple[str, ...]] = []
     for side, values in found.items():
-        ratios = [a / b for a, b in zip(values, found["bare"], strict=True)]
+        ratios = [a / b for a, b in zip(values, found[sides[0]], strict=True)]
         spread = f"{min(ratios):.2f} - {max(ratios):.2f}"
         rows.append((kind, side, f"{median(values):.0f}", f"{median(ratios):.2f}", spread))
     return rows
@@ -199,18 +367,26 @@ def measure(kind: str, steps: int, repeats: int) -> list[tuple[str, ...]]:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", default="cnn,mlp", help="cnn, mlp, linear, gru")
+    parser.add_argument("--models", default="cnn,mlp", help=", ".join(TASKS))
+    parser.add_argument("--text", default="", help="a text file, for the GPT")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of torch; 1 is steadier on a busy machine")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in all runs")
+    parser.add_argument("--without", default="", help="parts of the names of runs to leave out")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args()
+    kinds = args.models.split(",")
     if args.steps <= WARM or args.repeats < 1:
         parser.error(f"needs more than {WARM} steps and a repeat")
-    torch.set_num_threads(args.threads or torch.get_num_threads())
-    rows = [
-        row for kind in args.models.split(",") for row in measure(kind, args.steps, args.repeats)
-    ]
+    if set(kinds) - TASKS.keys():
+        parser.error(f"--models: {', '.join(TASKS)}")
+    if "gpt" in kinds and not Path(args.text).is_file():
+        parser.error("--text: the GPT needs a text file")
+    left_out = [part for part in args.without.split(",") if part]
+    sides = [side for side in SIDES if not any(part in side for part in left_out)]
+    torch.set_num_threads(args.threads)
+    text = str(Path(args.text).resolve()) if args.text else ""
+    rows = [row for kind in kinds for row in measure(kind, args.steps, args.repeats, sides, text)]
     if args.markdown:
         for row in (HEAD, ("---", "---", "--:", "--:", "--:"), *rows):
             print(f"| {' | '.join(row)} |")
