@@ -250,9 +250,9 @@ def by_hand(kind: str, steps: int, folder: Path, text: str) -> None:
     net = make_net(kind, data)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=task.lr, fused=True)
-    writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(folder)
     best = -math.inf
     net.train()
     for step, (x, y, ends_epoch) in zip(range(steps), batches(data), strict=False):
@@ -264,7 +264,7 @@ def by_hand(kind: str, steps: int, folder: Path, text: str) -> None:
         logits = net(x)
         loss = loss_of(logits, y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if task.clip is not None:
             nn.utils.clip_grad_norm_(net.parameters(), task.clip)
         optimizer.step()
@@ -284,14 +284,14 @@ def by_hand(kind: str, steps: int, folder: Path, text: str) -> None:
                 torch.save(content, folder / "best.ckpt")
             torch.save(content, folder / "last.ckpt")
     Clock.found = (steps - WARM) / (time.perf_counter() - start)
-    writer.close()  # type: ignore[no-untyped-call]
+    writer.close()
 
 
 def batches(data: TensorTask) -> Iterator[tuple[Tensor, Tensor, bool]]:
     """Batches in random order, without end; each with whether it is the last of its epoch."""
     dataset = data.train_set()
     while True:
-        order = torch.randperm(len(dataset)).split(data.batch_size)
+        order = torch.split(torch.randperm(len(dataset)), data.batch_size)
         for number, chosen in enumerate(order, 1):
             yield *take(dataset, chosen), number == len(order)
 
@@ -309,7 +309,7 @@ def evaluate(net: nn.Module, dataset: Any, batch_size: int, task: Task) -> dict[
     """The metrics of a validation."""
     net.eval()
     losses, hits, count = [], [], 0
-    for chosen in torch.arange(len(dataset)).split(batch_size)[: task.val_batches]:
+    for chosen in torch.split(torch.arange(len(dataset)), batch_size)[: task.val_batches]:
         x, y = take(dataset, chosen)
         logits = net(x)
         losses.append(loss_of(logits, y) * len(x))
@@ -324,7 +324,7 @@ def evaluate(net: nn.Module, dataset: Any, batch_size: int, task: Task) -> dict[
 def write(writer: SummaryWriter, metrics: dict[str, float], step: int) -> None:
     """Write scalars for TensorBoard."""
     for name, value in metrics.items():
-        writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        writer.add_scalar(name, value, step)
 
 
 Train = Callable[[str, int, Path, str], None]
