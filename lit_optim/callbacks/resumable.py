@@ -14,6 +14,7 @@ import torch
 from lit_optim import __version__
 from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
 from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
+from lit_optim.checkpoints.saved_paths import keep_own_paths
 from lit_optim.errors import UsageError
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
@@ -97,6 +98,8 @@ class Resumable(Callback):
     ) -> None:
         for saved in checkpoint.get("lr_schedulers", ()) if self.any_length else ():
             saved["total"] = None
+        states = checkpoint.get("callbacks", {})
+        keep_own_paths(trainer.callbacks, states, trainer.ckpt_path)  # type: ignore[attr-defined]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning would convert the module after it has loaded float64 weights into it

@@ -91,6 +91,12 @@ class CheckpointFiles(TorchCheckpointIO):
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
 
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint and its checksums; anything but a file stays."""
+        for file in (Path(path), _sums_path(Path(path))):
+            if file.is_file():
+                file.unlink(missing_ok=True)
+
     def _check(self, written: Path, target: Path) -> None:
         if target in self._verified:
             return

@@ -40,6 +40,8 @@ Keys = dict[str, Any]
 
 
 #: The options of train.py, which parses its arguments itself.
+#: Names of files without anything that a shell runs, expands or takes for two words.
+PLAIN_NAME = re.compile(r"[\w@%+=:,.\[\]{}-]+")
 TRAINING_OPTIONS = ("--multirun", "-m", "--help", "--version", OPTION)
 
 
@@ -317,7 +319,11 @@ def _literals(annotation: Any) -> Iterator[str]:
 
 
 def _paths(begun: str) -> list[str]:
-    """Files and directories; hidden ones only if `begun` begins with a dot."""
+    """Files and directories; hidden ones only if `begun` begins with a dot.
+
+    The shell takes them as they are: a name such as `$(reboot)` would be run with the command. For
+    a name with special characters the shell's own completion remains, which quotes it.
+    """
     folder, name = os.path.split(begun)
     try:
         entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda one: one.name)
@@ -326,5 +332,7 @@ def _paths(begun: str) -> list[str]:
     return [
         os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
         for entry in entries
-        if entry.name.startswith(name) and (name or not entry.name.startswith("."))
+        if entry.name.startswith(name)
+        and (name or not entry.name.startswith("."))
+        and PLAIN_NAME.fullmatch(entry.name)
     ]

@@ -38,6 +38,11 @@ from lit_optim.untrusted import walk
 EVENTS = "events.out.tfevents.*"
 #: TensorBoard reads files with this in their name.
 IN_NAME = "tfevents"
+#: TensorBoard as `python -m tensorboard.main`, but without the current directory among the places
+#: that Python imports from: it may be the directory that is looked at.
+TENSORBOARD = (
+    "import sys; sys.path[:] = filter(None, sys.path); from tensorboard.main import *; run_main()"
+)
 #: TensorBoard's default port.
 USUAL_PORT = 6006
 SECONDS_TO_START = 90.0
@@ -92,7 +97,7 @@ def _serve(
     links: Links, runs: Sequence[Path], port: int, console: Console, is_opened: bool
 ) -> NoReturn:
     links.add(runs)
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(links.logdir)]
+    command = [sys.executable, "-c", TENSORBOARD, "--logdir", str(links.logdir)]
     command += ["--port", str(port), "--host", "localhost", "--reload_multifile=true"]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(

@@ -22,6 +22,8 @@ from lit_optim.untrusted import Unreadable, read_json_mapping
 
 PACKAGES = ("torch", "lightning", "hydra-core", "numpy", "triton")
 GIT_SECONDS = 5
+#: Where the configuration of git comes with the repository.
+OF_A_REPOSITORY = ("local", "worktree")
 #: Starts that are kept of a run that is resumed again and again.
 MAX_RESUMED = 100
 
@@ -78,22 +80,38 @@ def git_state(directory: Path) -> dict[str, Any] | None:
     """The commit that is checked out in a directory; None where there is none or no git.
 
     Returns:
-        "commit", and "changed": whether tracked files differ from it, None if that takes too long.
+        "commit", and "changed": whether tracked files differ from it, None if that takes too long
+        or the repository has filters of its own.
     """
     commit = _git(directory, "rev-parse", "--verify", "HEAD")
     if not commit:
         return None
-    changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
+    changes = None
+    if not _has_filters(directory):
+        changes = _git(
+            directory, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
+        )
     return {"commit": commit, "changed": None if changes is None else bool(changes)}
 
 
+def _has_filters(directory: Path) -> bool:
+    """Whether a repository may have filters of its own: programs that `git status` would run."""
+    keys = _git(directory, "config", "--list", "--name-only", "--show-scope", "--includes")
+    scopes = [line.split("\t") for line in (keys or "").splitlines()]
+    return keys is None or any(
+        scope in OF_A_REPOSITORY and key.startswith("filter.") for scope, key in scopes
+    )
+
+
 def _git(directory: Path, *arguments: str) -> str | None:
-    # no monitor of the repository's configuration is started, no lock is taken
+    """What git prints, without a program of the repository's configuration being run."""
+    # no monitor, no lock after which a hook is called, nothing fetched
     command = ["git", "-c", "core.fsmonitor=false", "--no-optional-locks", *arguments]
     try:
         done = subprocess.run(
             command, cwd=directory, capture_output=True, text=True, errors="replace",
             stdin=subprocess.DEVNULL, timeout=GIT_SECONDS,
+            env=os.environ | {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"},
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

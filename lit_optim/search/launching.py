@@ -60,6 +60,7 @@ class WorkerTask:
         # a run that needs several processes starts them itself
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         environment["PYTHONPATH"] = os.pathsep.join(paths)
+        environment["PYTHONSAFEPATH"] = "1"  # the worker puts the current directory last
         place = Path(HydraConfig.get().runtime.output_dir)
         with (place / LOG).open("ab") as log:
             command = [sys.executable, "-m", "lit_optim", *self.words]

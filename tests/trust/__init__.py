@@ -1,0 +1,1 @@
+"""Attacks on what docs/trust.md says."""
