@@ -76,9 +76,9 @@ OURS, TORCH, ONE, ALL = "ours", "torch's defaults", "one", "all"
 SIDES: dict[str, tuple[list[str], dict[str, str]]] = {
     OURS: ([], {}),
     # what libgomp does if it is told nothing
-    TORCH: ([f"threads={usable_cpus()}"], {"GOMP_SPINCOUNT": "300000"}),
-    ONE: (["threads=1"], {}),
-    ALL: ([f"threads={usable_cpus()}"], {}),
+    TORCH: ([f"trainer.threads={usable_cpus()}"], {"GOMP_SPINCOUNT": "300000"}),
+    ONE: (["trainer.threads=1"], {}),
+    ALL: ([f"trainer.threads={usable_cpus()}"], {}),
 }
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 #: Steps per second and threads, by situation, model and side.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
@@ -37,6 +38,7 @@ SMALL = {
         ["--methods", "muon", "--processes", "2", "--width", "16", "--steps", "1", "--markdown"],
         "| muon | 2 |",
     ),
+    "long_run": (["--steps", "20", "--validations", "2", "model=linear"], "nothing grows"),
     "check_profile": (["scores"], "5 of 5 are the same to 1e-09 with 100 points"),
     "counterparts": (["--check"], ""),
     "memory": (["--check"], ""),
@@ -157,6 +159,23 @@ def test_a_script_runs(script, path, tmp_path, monkeypatch):
     out, code = script(path, *argv)
     assert code == 0
     assert expected in out
+
+
+@pytest.mark.parametrize(
+    ("what", "more"), [("memory", 5.0), ("threads", 1), ("files", 1), ("cpu", 0.2), (None, 0)]
+)
+def test_what_grows_in_a_long_run_is_told(what, more, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    long_run = importlib.import_module("long_run")
+    start = {"memory": 500.0, "threads": 2, "files": 6, "wall": 1.0, "cpu": 2.0}
+    seen = []
+    for tenth in range(10):
+        values = dict(start)
+        values["memory"] += 200 * min(tenth, 2)  # at its beginning a run loads and compiles
+        if what is not None:
+            values[what] += tenth * more
+        seen.append(long_run.Sight(step=tenth, validations=tenth, **values))
+    assert [line.partition(":")[0] for line in long_run.growth(tuple(seen))] == [what] * bool(what)
 
 
 def test_the_tables_of_tournaments_are_written_with_their_pages(script, tmp_path):
