@@ -124,7 +124,7 @@ MOVED: dict[str, str] = {
 }
 
 #: A key of the configuration, and its name now.
-MOVED_KEYS = {"scheduler.ticks": "scheduler.step_alignment"}
+MOVED_KEYS = {"scheduler.ticks": "scheduler.step_alignment", "threads": "trainer.threads"}
 
 
 def current_name(name: str) -> str:

@@ -23,7 +23,7 @@ SHARE = "LIT_OPTIM_THREADS"
 #: How often a waiting thread of libgomp checks before it sleeps: for about 50 us. The default is
 #: 300,000 times, several ms, which a thread without a CPU costs all others.
 SPINS = "1000"
-#: Parameters times samples of a batch, up to which one thread is enough.
+#: Multiplications of an operation, up to which one thread is enough.
 SMALL = 2_000_000
 
 
@@ -120,19 +120,27 @@ def shared_cpus(n_jobs: int) -> Iterator[None]:
         os.environ.update(before)
 
 
-def choose_threads(work: float | None, environment: Mapping[str, str] = os.environ) -> Threads:
+def choose_threads(
+    work: float | None,
+    environment: Mapping[str, str] = os.environ,
+    at_most: int | None = None,
+) -> Threads:
     """The threads for a run.
 
     Args:
-        work: parameters times samples of a batch; None: not known.
+        work: multiplications of an operation, such as those of a layer with a batch, on average;
+            None: not known.
         environment: may hold the share of a job of a sweep.
+        at_most: what torch takes, which does not count two threads of a core twice.
     """
     cpus = read_cpus()
     if work is not None and work <= SMALL:
-        return Threads(1, "a small model is fastest on one")
+        return Threads(1, "small operations are fastest on one")
     share = environment.get(SHARE, "")
     if share.isdecimal() and 0 < int(share) < cpus.free:
         return Threads(int(share), "the share of this job in its sweep")
+    if at_most is not None and at_most < cpus.free:
+        return Threads(at_most, "as many as torch takes")
     if cpus.free < cpus.usable:
         return Threads(cpus.free, f"{cpus.busy:.1f} of {cpus.total} CPUs are busy")
     return Threads(cpus.free, "as many as there are CPUs")

@@ -8,6 +8,7 @@ from rich.console import Console
 from lit_optim.cli import main
 from lit_optim.errors import UsageError
 from lit_optim.reports.explanation import explain
+from lit_optim.threads import VARIABLES, Cpus
 
 
 def told(*lines, capsys):
@@ -83,6 +84,20 @@ def test_what_is_frozen_is_not_trained_and_keeps_nothing(optimizer, frozen, caps
     rows = [line.split() for line in out.splitlines() if " frozen " in line]
     assert {row[0] for row in rows} == {name for name in sizes if fnmatch(name, frozen)}
     assert all(row[-1] == "-" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("trainer.threads=3", "3, as trainer.threads says"), ("seed=1", "1, or 7 if a batch shows")],
+)
+def test_the_threads(line, expected, capsys, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("lit_optim.threads.read_cpus", lambda: Cpus(8, 7, 0.0))
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    out = told(line, capsys=capsys)
+    [row] = [row.split(maxsplit=1)[1] for row in out.splitlines() if row.startswith("threads ")]
+    assert row.startswith(expected)
 
 
 def test_what_else_is_told(capsys):

@@ -6,14 +6,20 @@ import os
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lit_optim import threads
+from lit_optim.callbacks.threads import WorkCounter
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.composing import compose_config
+from lit_optim.config.old_keys import rename_old_keys
 from lit_optim.kernels import cpu
 from lit_optim.reports import installation as doctor
 from lit_optim.runs.build import build_run
+from lit_optim.tasks.classifiers import CNN
 from lit_optim.threads import Cpus, choose_threads, limit_spinning, limit_threads, read_quota
 
 SHORT = (
@@ -183,19 +189,81 @@ def test_a_run_of_a_large_model_has_the_cpus_that_are_free(machine, tmp_path, mo
     assert fit(tmp_path) == 2
 
 
-@pytest.mark.parametrize("batch", ["mini", "full"])
-def test_the_size_is_parameters_times_samples(batch, machine, tmp_path, monkeypatch):
+def test_as_many_as_torch_takes_at_most(machine):
+    assert choose_threads(None, at_most=2).count == 2  # such as one for each core, not for each CPU
+    assert choose_threads(None, at_most=9).count == 4
+
+
+LAYERS = {
+    "linear": (lambda: nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 2)), (3, 7)),
+    "tokens": (lambda: nn.Linear(7, 5, bias=False), (3, 11, 7)),
+    "vectors": (lambda: CNN(40, 10), (6, 40)),
+    "images": (lambda: nn.Conv2d(4, 6, 3, stride=2, groups=2), (2, 4, 9, 13)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_work_is_the_multiplications_of_layers(name):
+    """As torch counts them, in floating-point operations: two for each."""
+    make, shape = LAYERS[name]
+    module, x = make(), torch.randn(shape)
+    counter = WorkCounter(module)
+    with FlopCounterMode(display=False) as flops:
+        module(x)
+    counter.end()
+    module(x)  # no longer counted
+    assert 2 * counter.products == flops.get_total_flops() > 0
+    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    assert counter.work == counter.products / len(layers)
+
+
+def test_the_work_of_a_compiled_model_is_not_counted():
+    module = nn.Sequential(nn.Linear(2, 2))
+    module.compile(backend="eager")
+    counter = WorkCounter(module)
+    assert not module[0]._forward_hooks
+    assert counter.work is None
+
+
+def test_tokens_are_work(machine, tmp_path, monkeypatch):
+    """As many of them as the product of a batch and its length, in training as in validation."""
+    (tmp_path / "text.txt").write_text("to be or not to be " * 200)
+    line = ["data=char_lm", "data.path=text.txt", "data.batch_size=3", "data.block=8", "model=gpt",
+            "model.width=16", "model.heads=2", "model.layers=1", "trainer.max_steps=1"]  # fmt: skip
     seen = []
     choose = threads.choose_threads
     monkeypatch.setattr(
-        "lit_optim.callbacks.threads.choose_threads", lambda work: seen.append(work) or choose(work)
+        "lit_optim.callbacks.threads.choose_threads",
+        lambda work, **more: seen.append(work) or choose(work, **more),
+    )
+    fit(tmp_path, *line)
+    letters = len(set("to be or not to be"))
+    products = (12 * 16 * 16 + letters * 16) * 3 * 8  # a layer's four matrices, and the head
+    assert seen == [pytest.approx(products / 5)]
+
+
+@pytest.mark.parametrize("batch", ["mini", "full"])
+def test_the_work_of_vectors_is_weights_times_samples(batch, machine, tmp_path, monkeypatch):
+    seen = []
+    choose = threads.choose_threads
+    monkeypatch.setattr(
+        "lit_optim.callbacks.threads.choose_threads",
+        lambda work, **more: seen.append(work) or choose(work, **more),
     )
     fit(tmp_path, f"batch={batch}", "data.batch_size=50")
-    assert seen == [(40 * 10 + 10) * 50]
+    assert seen == [40 * 10 * 50]
 
 
 def test_the_setting_wins(machine, tmp_path):
-    assert fit(tmp_path, "threads=2") == 2
+    assert fit(tmp_path, "trainer.threads=2") == 2
+    assert fit(tmp_path, "threads=2") == 2  # as it was called
+
+
+def test_the_setting_in_a_file_by_its_old_name():
+    cfg = OmegaConf.create({"threads": 2, "trainer": {"max_steps": 1, "threads": None}})
+    OmegaConf.set_struct(cfg, True)
+    rename_old_keys(cfg)
+    assert cfg == {"trainer": {"max_steps": 1, "threads": 2}}
 
 
 def test_the_environment_wins(machine, tmp_path, monkeypatch):
@@ -227,8 +295,8 @@ def test_a_resumed_run_keeps_its_threads(machine, tmp_path, monkeypatch):
 def test_a_wrong_number_is_refused(value):
     from lit_optim.errors import UsageError
 
-    with pytest.raises(UsageError, match="threads"):
-        prepare_command_line([f"threads={value}"])
+    with pytest.raises(UsageError, match=r"trainer\.threads must be a whole number in"):
+        prepare_command_line([f"trainer.threads={value}"])
 
 
 def test_a_kernel_takes_threads_by_its_elements():
@@ -244,7 +312,8 @@ def test_the_doctor_says_how_many(is_set, machine, monkeypatch):
     monkeypatch.setattr(doctor, "read_cpus", threads.read_cpus)
     if is_set:
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    torch.set_num_threads(4)
     [line] = [found.message for found in doctor.devices() if found.name == "cpu"]
     assert line.startswith("4 CPUs, 2.0 busy")
-    expected = "as OMP_NUM_THREADS" if is_set else "a small model gets 1 thread, a larger one 2"
+    expected = "as OMP_NUM_THREADS" if is_set else "small work gets 1 thread, larger work 2"
     assert expected in line

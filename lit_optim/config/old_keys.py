@@ -18,9 +18,9 @@ def rename_override(line: str) -> str:
 def rename_old_keys(cfg: DictConfig) -> None:
     """Give every setting in a composed configuration its current name."""
     for old, new in MOVED_KEYS.items():
-        node = OmegaConf.select(cfg, old.rpartition(".")[0])
-        key, new_key = old.rpartition(".")[2], new.rpartition(".")[2]
+        (place, _, key), (new_place, _, new_key) = old.rpartition("."), new.rpartition(".")
+        node = OmegaConf.select(cfg, place) if place else cfg
         if not isinstance(node, DictConfig) or key not in node:
             continue
         with read_write(cfg), open_dict(cfg):
-            node[new_key] = node.pop(key)
+            OmegaConf.update(cfg, f"{new_place}.{new_key}", node.pop(key), force_add=True)

@@ -25,4 +25,3 @@ class Settings:
     branch_from: str | None
     cooldown: Duration
     n_jobs: Annotated[int, "> 0"]
-    threads: Annotated[int, "in [1, 1024]"] | None

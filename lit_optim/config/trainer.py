@@ -17,7 +17,7 @@ OrNone = Annotated[int, ">= 0"]
 Share = Annotated[float, "in (0, 1]"]
 
 #: Keys that Lightning's Trainer does not have: the run reads them.
-OWN_KEYS = ("gradient_release",)
+OWN_KEYS = ("gradient_release", "threads")
 #: Outside of these Lightning divides by zero, complains after the data are loaded, or does nothing.
 TAKES: dict[str, Any] = {
     "accelerator": str,
@@ -42,6 +42,7 @@ TAKES: dict[str, Any] = {
     "num_sanity_val_steps": Annotated[int, ">= -1"] | None,
     "num_nodes": Annotated[int, "in [1, 100000]"],
     "reload_dataloaders_every_n_epochs": OrNone,
+    "threads": Annotated[int, "in [1, 1024]"] | None,
     "profiler": Literal["simple", "advanced", "pytorch"] | None,
 }
 TIME = re.compile(r"\d\d:\d\d:\d\d:\d\d")  # days, hours, minutes, seconds

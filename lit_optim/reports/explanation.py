@@ -27,6 +27,7 @@ from lit_optim.callbacks.parameter_table import (
     parameter_rows,
     state_bytes,
 )
+from lit_optim.callbacks.threads import CpuThreads
 from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import to_plain
 from lit_optim.config.lr import lr_origin
@@ -104,8 +105,11 @@ def _explain(cfg: DictConfig, plain: Mapping[str, Any], console: Console) -> Non
             lr = plain["optimizer"].get("lr") if group == "optimizer" else None
             more = "" if lr is None else f"  lr {lr:g} ({lr_origin(cfg, cfg.hydra)})"
             table.add_row(group, f"{choices[group]}{more}")
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    [threads] = [one for one in callbacks if isinstance(one, CpuThreads)]
     for key, text in _describe_run(trainer, plain, adapter, optimizer):
         table.add_row(key, text)
+    table.add_row("threads", threads.describe(trainer, model))
     console.print(table)
     groups, caption = _groups(optimizer, model)
     console.print(groups)

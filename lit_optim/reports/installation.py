@@ -182,6 +182,8 @@ def _products() -> Iterator[Finding]:
 
 def _describe_cpus() -> str:
     """The CPUs, and the threads that a run would use."""
+    import torch
+
     cpus = read_cpus()
     text = f"{cpus.total} CPUs, {cpus.busy:.1f} busy"
     if cpus.quota is not None:
@@ -190,10 +192,10 @@ def _describe_cpus() -> str:
         text += f", {cpus.usable} usable"
     if has_requested_threads():
         return f"{text}; threads as OMP_NUM_THREADS or MKL_NUM_THREADS says"
-    larger = choose_threads(None)
+    larger = choose_threads(None, at_most=torch.get_num_threads())
     return (
-        f"{text}; a small model gets 1 thread, a larger one {larger.count} ({larger.reason}); "
-        "threads=... sets another"
+        f"{text}; small work gets 1 thread, larger work {larger.count} ({larger.reason}); "
+        "trainer.threads=... sets another"
     )
 
 

@@ -117,7 +117,7 @@ def build_run(
     Raises:
         UsageError: a mistake in the configuration.
     """
-    threads = CpuThreads(cfg.get("threads"))
+    threads = CpuThreads(cfg.trainer.get("threads"))
     _silence_warnings()
     classes = {name: locate_configured_class(name, cfg) for name in ("data", "model")}
     for name in cfg.callbacks:

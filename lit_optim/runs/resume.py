@@ -24,12 +24,13 @@ TRIES, SECONDS_BETWEEN = 10, 0.1
 #: May differ without a message: it changes no result, or says what is done after training.
 IGNORED = (
     *SWEEP_SETTINGS,
-    *("resume", "train", "test", "ckpt", "allow", "threads", "logger", "callbacks"),
+    *("resume", "train", "test", "ckpt", "allow", "logger", "callbacks"),
 )
 IGNORED_KEYS = (
     "trainer.enable_progress_bar",
     "trainer.gradient_release",
     "trainer.log_every_n_steps",
+    "trainer.threads",
 )
 #: How long the run is; `resume.horizon` decides what a change of it means.
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")

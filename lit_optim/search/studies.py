@@ -51,7 +51,7 @@ OF_A_START = re.compile(r"(hydra|resume)\b")
 OF_THE_WHOLE = re.compile(rf"{OF_THE_SWEEP}|{OF_A_START.pattern}")
 #: Keys that no sampler decides: they are of the whole, or of what is done with a run.
 NOT_SEARCHED = re.compile(
-    rf"({OF_THE_WHOLE.pattern}|(allow|branch_from|ckpt|monitor|mode|test|threads|train)$).*"
+    rf"({OF_THE_WHOLE.pattern}|(allow|branch_from|ckpt|monitor|mode|test|train|trainer\.threads)$).*"
 )
 SEED = "seed"
 

@@ -11,7 +11,8 @@ import torch
 
 QUIET = (
     "logger=none", "trainer.enable_progress_bar=false", "trainer.enable_model_summary=false",
-    "data=digits", "model=mlp", "data.batch_size=60", "trainer.precision=64-true", "threads=1",
+    "data=digits", "model=mlp", "data.batch_size=60", "trainer.precision=64-true",
+    "trainer.threads=1",
 )  # fmt: skip
 
 
