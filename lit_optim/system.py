@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,6 +126,18 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_private(path: Path) -> bool:
+    """Whether only this user, or root, can have written a file; assumed where there are no owners.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if not hasattr(os, "geteuid"):
+        return True
+    status = os.stat(path)
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
 
 
 def interrupt_group(process: Process) -> None:

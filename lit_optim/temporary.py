@@ -17,9 +17,16 @@ OLD_SECONDS = 24 * 3600
 
 
 def temporary_beside(target: Path, thread: int | None = None) -> Path:
-    """A path to write to, before it is renamed to `target`; no other process uses it."""
+    """A path to write to, before it is renamed to `target`; no other process uses it.
+
+    Nothing is there: what an earlier process of this number has left is removed, and so is a link
+    by which somebody else's directory would have another file written.
+    """
     middle = "" if thread is None else f".{thread}"
-    return target.with_name(f".{target.name}.{os.getpid()}{middle}.tmp")
+    path = target.with_name(f".{target.name}.{os.getpid()}{middle}.tmp")
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    return path
 
 
 def write_whole(target: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lit_optim.system import is_private
 from lit_optim.temporary import remove_leftovers, temporary_beside
 
 #: No -ffast-math: NaN and infinities have to work. Errno and traps would only prevent vectorized
@@ -122,8 +123,13 @@ def _clean_once(directory: Path) -> None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether the file exists and ends in the digest of its content, which the loader ignores."""
+    """Whether a file is this user's, and ends in the digest of its content.
+
+    The loader ignores the digest. A library of somebody else would run in this process.
+    """
     try:
+        if not is_private(path):
+            return False
         content = path.read_bytes()
     except OSError:
         return False

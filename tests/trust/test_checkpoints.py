@@ -14,6 +14,8 @@ from lit_optim.errors import UsageError
 
 #: Keys that name a checkpoint.
 KEYS = (("branch_from",), ("ckpt", "train=false", "test=true"), ("weights",))
+#: By which Hydra and LightningCLI name a class.
+CLASS_KEYS = ("_target_", "_class_path", "_instantiator", "class_path", "hparams_type")
 #: From the directory of checkpoints to what is not to be touched.
 UP = os.path.join("..", "..", "mine")
 
@@ -106,7 +108,7 @@ RESUMED = (
 )  # fmt: skip
 
 
-def test_a_resumed_run_removes_nothing_elsewhere(run_here, tmp_path):
+def test_a_resumed_run_believes_no_path_and_no_class(run_here, tmp_path):
     run_here("trainer.max_steps=2", *RESUMED)
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     saved = torch.load(path, weights_only=True)
@@ -119,10 +121,14 @@ def test_a_resumed_run_removes_nothing_elsewhere(run_here, tmp_path):
             state["best_model_score"] = torch.tensor(1e9)
             attacked += 1
     assert attacked == 2
+    for part in ("hyper_parameters", "datamodule_hyper_parameters"):
+        command = {"command": f"touch {tmp_path / 'mark'}"}
+        saved[part] = dict.fromkeys(CLASS_KEYS, "os.system") | command
     torch.save(saved, path)
     path.with_name("last.ckpt.sha256").unlink()
     run_here("trainer.max_steps=4", *RESUMED, f"resume={tmp_path / 'run'}", "resume.horizon=extend")
     assert mine.exists()
+    assert not (tmp_path / "mark").exists()
     assert torch.load(path, weights_only=True)["global_step"] == 4
 
 
