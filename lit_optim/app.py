@@ -41,7 +41,7 @@ from lit_optim.runs.status import Status
 from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.job_server import serve_jobs
 from lit_optim.system import accept_interrupts, allow_any_text
-from lit_optim.threads import limit_spinning
+from lit_optim.threads import prepare_threads
 
 #: The process of the command line; a launcher may run jobs in others.
 MAIN: list[int] = []
@@ -59,7 +59,7 @@ def main() -> None:
     allow_any_text()
     accept_interrupts()
     exit_on_interrupt()
-    limit_spinning()
+    prepare_threads()
     try:
         line = prepare_command_line(sys.argv[1:])
         if line.text is not None:

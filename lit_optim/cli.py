@@ -15,7 +15,7 @@ from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, first_line, suggest
 from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.system import allow_any_text
-from lit_optim.threads import limit_spinning
+from lit_optim.threads import prepare_threads
 
 PROGRAM = "lit-optim"
 USAGE_ERROR = 2
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     exit_on_interrupt(PROGRAM)
     forget_ranks()
     allow_any_text()
-    limit_spinning()
+    prepare_threads()
     try:
         code = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

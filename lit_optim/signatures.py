@@ -13,7 +13,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -130,22 +130,38 @@ class _Module:
             if isinstance(statement, ast.If):
                 yield from statement.body
 
+    @cached_property
+    def definitions(self) -> dict[str, ast.stmt]:
+        """The statement that first defines each name, by an import too."""
+        found: dict[str, ast.stmt] = {}
+        for statement in self.scope():
+            match statement:
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                    names = [name]
+                case ast.Assign(targets=[ast.Name(id=name)]):
+                    names = [name]
+                case ast.ImportFrom(names=aliases):
+                    names = [alias.asname or alias.name for alias in aliases]
+                case _:
+                    continue
+            for name in names:
+                found.setdefault(name, statement)
+        return found
+
 
 def _find(target: str) -> tuple[_Module, ast.AST] | None:
     module_name, _, name = current_name(target).rpartition(".")
     module = _load(module_name) if module_name else None
     if module is None:
         return None
-    for statement in module.scope():
-        match statement:
-            case ast.ClassDef() | ast.FunctionDef() if statement.name == name:
-                return module, statement
-            case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == name:
-                return module, value
-            case ast.ImportFrom():
-                for alias in statement.names:
-                    if (alias.asname or alias.name) == name:
-                        return _find(f"{_absolute(module, statement)}.{alias.name}")
+    match module.definitions.get(name):
+        case ast.ClassDef() | ast.FunctionDef() as statement:
+            return module, statement
+        case ast.Assign(value=value):
+            return module, value
+        case ast.ImportFrom() as statement:
+            imported = next(a.name for a in statement.names if (a.asname or a.name) == name)
+            return _find(f"{_absolute(module, statement)}.{imported}")
     return None
 
 

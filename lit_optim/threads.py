@@ -3,12 +3,13 @@
 OpenMP's threads wait for each other after every operation, and spin while they wait. A thread
 without a CPU of its own makes all others wait: 400 updates of a small CNN on two busy CPUs take 4 s
 with one thread and 90 s with two. For such a model a second thread does not help on an idle machine
-either.
+either (`scripts/bench_busy.py`).
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +21,16 @@ from lit_optim.system import load_average, usable_cpus
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 #: OMP_NUM_THREADS as set by our launcher for a job: a limit, not the user's choice.
 SHARE = "LIT_OPTIM_THREADS"
-#: How often a waiting thread of libgomp checks before it sleeps: for about 50 us. The default is
-#: 300,000 times, several ms, which a thread without a CPU costs all others.
-SPINS = "1000"
+#: How often a waiting thread of libgomp checks before it sleeps: for some 100 us, which bridges the
+#: time between two operations. The default is 300,000 times, several ms, which a thread without a
+#: CPU costs all others.
+SPINS = "10000"
+#: The same for the runtimes of LLVM and Intel, in ms. Their default is 200.
+BLOCK_TIME = "1"
+#: The load while a program has been starting says something from so many seconds on.
+WATCHED = 0.3
+#: When this program began, and what others had computed then.
+_begin: list[tuple[float, float | None]] = []
 #: Multiplications of an operation, up to which one thread is enough.
 SMALL = 2_000_000
 
@@ -57,13 +65,15 @@ class Threads:
     reason: str
 
 
-def limit_spinning() -> None:
-    """Let waiting threads sleep soon; must be called before torch is imported.
+def prepare_threads() -> None:
+    """Bound how long waiting threads spin, and begin to watch the load; before torch is imported.
 
-    A policy set by the user is kept. Runtimes other than libgomp ignore it.
+    A policy set by the user is kept. For libgomp, and for the runtimes of LLVM and Intel.
     """
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = SPINS
+    for name, value in (("GOMP_SPINCOUNT", SPINS), ("KMP_BLOCKTIME", BLOCK_TIME)):
+        if not {name, "OMP_WAIT_POLICY"} & os.environ.keys():
+            os.environ[name] = value
+    _begin[:] = [(time.monotonic(), _used_by_others())]
 
 
 def read_cpus() -> Cpus:
@@ -71,10 +81,29 @@ def read_cpus() -> Cpus:
     quota, usable = read_quota(), usable_cpus()
     if quota is not None:
         usable = min(usable, max(1, round(quota)))
+    return Cpus(os.cpu_count() or 1, usable, _count_busy(), quota)
+
+
+def _count_busy() -> float:
+    """The CPUs that others used while this program has been starting; else the load."""
+    used = _used_by_others()
+    for begin, used_before in _begin:
+        seconds = time.monotonic() - begin
+        if used is not None and used_before is not None and seconds >= WATCHED:
+            return max(0.0, (used - used_before) / seconds)
     load, running = load_average(), _running()
     # both: the average includes ended processes, and the present count may be a spike
-    busy = load if running is None else min(load, running)
-    return Cpus(os.cpu_count() or 1, usable, busy, quota)
+    return load if running is None else min(load, running)
+
+
+def _used_by_others(path: Path = Path("/proc/stat")) -> float | None:
+    """The seconds that all CPUs have computed for other processes; None if unknown."""
+    with suppress(OSError, ValueError, IndexError):
+        fields = path.read_text("utf-8").partition("\n")[0].split()
+        user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, fields[1:9])
+        used = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return used - sum(os.times()[:4])
+    return None
 
 
 def has_requested_threads(environment: Mapping[str, str] = os.environ) -> bool:

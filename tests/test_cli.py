@@ -17,6 +17,7 @@ import lit_optim.entry
 from lit_optim import cli
 from lit_optim.cli import main
 from lit_optim.command_line.combinations import compose_combinations
+from lit_optim.command_line.command import Completion
 from lit_optim.command_line.help import help_text
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.command_line.wrapping import wrap_lines
@@ -164,6 +165,29 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_mistake_in_an_override_is_told_before_torch_is_imported():
+    """Of every command that takes overrides: torch takes seconds, and an answer half of one."""
+    commands = [
+        c.name
+        for c in load_commands()
+        if any(a.completion == Completion.OVERRIDES for a in c.arguments)
+    ]
+    assert {"train", "explain", "race"} <= {*commands}
+    code = (
+        "import sys; from lit_optim.cli import main\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: main([name, 'optimizer=adamv'])\n"
+        "    except SystemExit as end: assert end.code == 2, name\n"
+        "    else: assert False, name\n"
+        "    heavy = {'torch', 'lightning', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "    assert not heavy, (name, heavy)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == len(commands)  # one line each
+    assert done.stderr.count("unknown optimizer 'adamv'; did you mean") >= 5
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)

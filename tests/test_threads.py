@@ -20,8 +20,9 @@ from lit_optim.kernels import cpu
 from lit_optim.reports import installation as doctor
 from lit_optim.runs.build import build_run
 from lit_optim.tasks.classifiers import CNN
-from lit_optim.threads import Cpus, choose_threads, limit_spinning, limit_threads, read_quota
+from lit_optim.threads import Cpus, choose_threads, limit_threads, prepare_threads, read_quota
 
+POLICIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 SHORT = (
     "trainer.max_steps=2",
     "trainer.limit_val_batches=1",
@@ -125,6 +126,7 @@ def test_free_cpus(affinity, quota, load, running, free, monkeypatch):
     monkeypatch.setattr(threads, "read_quota", lambda: quota)
     monkeypatch.setattr(threads, "load_average", lambda: load)
     monkeypatch.setattr(threads, "_running", lambda: running)
+    monkeypatch.setattr(threads, "_begin", [])
     assert threads.read_cpus().free == free
 
 
@@ -157,17 +159,47 @@ def test_a_number_in_the_environment_wins_in_a_sweep_too(machine, name):
     assert environment == {name: "3"}
 
 
-@pytest.mark.parametrize("variable", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+@pytest.mark.parametrize("variable", [None, *POLICIES])
 def test_spinning_is_bounded_unless_the_user_has_a_policy(monkeypatch, variable):
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(variable, "7")
-    limit_spinning()
-    assert {os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY")} == {"7", None}
-    monkeypatch.delenv(variable)
-    limit_spinning()
-    assert os.environ["GOMP_SPINCOUNT"] == threads.SPINS
-    monkeypatch.delenv("GOMP_SPINCOUNT")
+    for name in POLICIES:
+        monkeypatch.setenv(name, "7")
+        monkeypatch.delenv(name)
+    if variable is not None:
+        monkeypatch.setenv(variable, "7")
+    monkeypatch.setattr(threads, "_begin", [])
+    prepare_threads()
+    expected = {"GOMP_SPINCOUNT": threads.SPINS, "KMP_BLOCKTIME": threads.BLOCK_TIME}
+    if variable == "OMP_WAIT_POLICY":
+        expected = {}
+    elif variable is not None:
+        expected[variable] = "7"
+    found = {name: os.environ[name] for name in POLICIES[:2] if name in os.environ}
+    assert found == expected
+
+
+def test_the_load_is_that_of_others_while_the_program_starts(tmp_path, monkeypatch):
+    """Two CPUs compute for them, whatever the load of the last minute was."""
+    stat, times, now = tmp_path / "stat", [0.0], [100.0]
+    used = threads._used_by_others
+    monkeypatch.setattr(threads, "_used_by_others", lambda: used(stat))
+    monkeypatch.setattr(threads, "load_average", lambda: 0.0)
+    monkeypatch.setattr(threads, "_begin", [])
+    monkeypatch.setattr(os, "times", lambda: (*times, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
+
+    def at(seconds, own):
+        now[0], times[0] = 100 + seconds, own
+        busy = (2 * seconds + own) * os.sysconf("SC_CLK_TCK")
+        stat.write_text(f"cpu  {busy / 2:.0f} {busy / 4:.0f} 0 9999 7 0 {busy / 4:.0f} 0 0 0\n")
+
+    at(0, 0)
+    prepare_threads()
+    at(0.1, 0.1)
+    assert threads.read_cpus().busy == 0  # too early: the load average
+    at(3, 2.5)
+    assert threads.read_cpus().busy == pytest.approx(2, abs=0.02)
+    stat.unlink()  # another system
+    assert threads.read_cpus().busy == 0
 
 
 def fit(tmp_path, *argv, before=lambda: None, checkpoint=None):

@@ -47,3 +47,16 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
             if override.key_or_group != "scheduler"
         ]
         yield " ".join(parts), cfg
+
+
+def compose_one(lines: list[str]) -> DictConfig:
+    """Compose and check overrides that stand for a single run.
+
+    Raises:
+        UsageError: the first mistake, or there are several runs.
+    """
+    runs = list(compose_combinations(lines))
+    if len(runs) > 1:
+        raise UsageError(f"this command takes one run, and these are {len(runs)}")
+    [(_, cfg)] = runs
+    return cfg

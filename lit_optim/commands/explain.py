@@ -11,12 +11,16 @@ from lit_optim.command_line.command import OVERRIDES, Command, Section
 
 def run(args: argparse.Namespace) -> None:
     """Print what the run would do."""
-    from lit_optim.printing import stdout_console
-    from lit_optim.reports.explanation import explain
+    from lit_optim.command_line.combinations import compose_one
 
     sys.path.append(os.getcwd())  # where the user's own packages are
+    cfg = compose_one(args.overrides)  # a mistake is told before torch is imported
+
+    from lit_optim.printing import stdout_console
+    from lit_optim.reports.explanation import explain_run
+
     with stdout_console() as console:
-        explain(args.overrides, console)
+        explain_run(cfg, console)
 
 
 COMMAND = Command(

@@ -18,11 +18,15 @@ from lit_optim.command_line.command import (
 
 def run(args: argparse.Namespace) -> None:
     """Train briefly and suggest an lr."""
+    from lit_optim.command_line.combinations import compose_one
+
+    sys.path.append(os.getcwd())  # where the user's own packages are
+    compose_one(args.overrides)  # a mistake is told before torch is imported
+
     from rich.console import Console
 
     from lit_optim.reports.lr_range import lr_range
 
-    sys.path.append(os.getcwd())  # where the user's own packages are
     lr_range(args.overrides, Console(), args.steps, args.low, args.high)
 
 

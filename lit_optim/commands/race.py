@@ -33,11 +33,16 @@ def parse_point(text: str) -> Point:
 
 def run(args: argparse.Namespace) -> None:
     """Run the optimizers, print a table and draw a picture if asked to."""
+    from lit_optim.race.lines import compose_entrants, split_landscapes
+
+    sys.path.append(os.getcwd())  # where the user's own packages are
+    # a mistake is told before torch is imported
+    compose_entrants(split_landscapes(args.overrides)[1], args.steps)
+
     from rich.console import Console
 
     from lit_optim.race.report import race
 
-    sys.path.append(os.getcwd())  # where the user's own packages are
     console = Console(width=None if sys.stdout.isatty() else 160)
     race(args.overrides, console, args.steps, args.start, args.to)
 

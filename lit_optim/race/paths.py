@@ -6,17 +6,16 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_optim.command_line.combinations import compose_combinations
 from lit_optim.config.check import make_schedule, to_plain
 from lit_optim.config.targets import make_factory
 from lit_optim.errors import UsageError
 from lit_optim.race.landscapes import Landscape, Point
+from lit_optim.race.lines import compose_entrants
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.hyperparameter_schedules import parse_hyperparameter_schedules
@@ -24,13 +23,9 @@ from lit_optim.wrappers import Wrapped
 
 #: The lrs tried if none is typed, each about three times the last.
 LRS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-#: The parts of a run's configuration that a race uses. Others would have no effect.
-USED = ("optimizer", "scheduler", "wrapper", "schedules", "allow")
 #: An optimizer has arrived once its loss above the global minimum stays below this share of the
 #: loss above it at the start.
 TOLERANCE = 1e-3
-#: A picture with more paths than this is unreadable.
-MOST = 32
 #: A path diverges when a coordinate exceeds this.
 FAR = 1e6
 
@@ -113,22 +108,9 @@ def find_entrants(lines: Sequence[str], steps: int) -> list[Entrant]:
     Raises:
         UsageError: a mistake, or an override that has no effect on a race.
     """
-    for line in lines:
-        key = line.lstrip("+~").partition("=")[0]
-        if key.partition(".")[0] not in USED:
-            hint = "; --steps=N is its length" if key == "trainer.max_steps" else ""
-            raise UsageError(f"{line} has no effect on a race, which takes {', '.join(USED)}{hint}")
-    keys = [line.lstrip("+").partition("=")[0] for line in lines]
-    more = [f"trainer.max_steps={steps}", "trainer.max_epochs=-1", "preset=none"]
-    more += [] if "scheduler" in keys else ["scheduler=none"]
-    is_typed = "optimizer.lr" in keys
-    found = [
-        _make_entrant(name, cfg, is_typed)
-        for name, cfg in islice(compose_combinations([*lines, *more]), MOST + 1)
-    ]
-    if len(found) > MOST:
-        raise UsageError(f"a race has at most {MOST} combinations of values, and these are more")
-    return found
+    is_typed = any(line.lstrip("+").startswith("optimizer.lr=") for line in lines)
+    composed = compose_entrants(lines, steps)
+    return [_make_entrant(name, cfg, is_typed) for name, cfg in composed]
 
 
 def _make_entrant(combination: str, cfg: Any, is_typed: bool) -> Entrant:

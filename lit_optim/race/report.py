@@ -10,12 +10,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from lit_optim.errors import escape
-from lit_optim.race.landscapes import Landscape, Point, find_landscapes
+from lit_optim.race.landscapes import Landscape, Point
+from lit_optim.race.lines import split_landscapes
 from lit_optim.race.paths import LRS, TOLERANCE, Entrant, Path, find_entrants, follow_path
 from lit_optim.race.picture import FRAMES, check_picture, write_picture
-
-ON = "on="
-DEFAULT = "rosenbrock"
 
 
 def race(
@@ -42,9 +40,8 @@ def race(
     """
     if to is not None:
         check_picture(to)
-    on = [line.removeprefix(ON) for line in lines if line.startswith(ON)]
-    landscapes = find_landscapes(on[-1] if on else DEFAULT)
-    entrants = find_entrants([line for line in lines if not line.startswith(ON)], steps)
+    landscapes, others = split_landscapes(lines)
+    entrants = find_entrants(others, steps)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("racing", total=len(entrants) * len(landscapes))
         paths = []

@@ -28,7 +28,7 @@ from lit_optim.callbacks.parameter_table import (
     state_bytes,
 )
 from lit_optim.callbacks.threads import CpuThreads
-from lit_optim.command_line.combinations import compose_combinations
+from lit_optim.command_line.combinations import compose_one
 from lit_optim.config.check import to_plain
 from lit_optim.config.lr import lr_origin
 from lit_optim.errors import UsageError
@@ -72,10 +72,15 @@ def explain(lines: list[str], console: Console) -> None:
     Raises:
         UsageError: a mistake in them.
     """
-    runs = list(compose_combinations(lines))
-    if len(runs) > 1:
-        raise UsageError(f"explain takes one run, and these are {len(runs)}")
-    [(_, cfg)] = runs
+    explain_run(compose_one(lines), console)
+
+
+def explain_run(cfg: DictConfig, console: Console) -> None:
+    """Explain a configuration that was checked.
+
+    Raises:
+        UsageError: it does not train, or cannot.
+    """
     logging.getLogger("lit_optim").setLevel(logging.ERROR)  # warnings are printed at the end
     plain = to_plain(cfg)
     if plain["trainer"].get("fast_dev_run"):

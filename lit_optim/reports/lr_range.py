@@ -20,7 +20,7 @@ from rich.console import Console
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.callbacks.parameter_table import ParameterTable
-from lit_optim.command_line.combinations import compose_combinations
+from lit_optim.command_line.combinations import compose_one
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
 from lit_optim.programs import train_command
@@ -141,10 +141,7 @@ def lr_range(
     Raises:
         UsageError: a mistake, or no curve to read.
     """
-    runs = list(compose_combinations(lines))
-    if len(runs) > 1:
-        raise UsageError(f"lr-range tests one run, and these are {len(runs)}")
-    [(_, cfg)] = runs
+    cfg = compose_one(lines)
     if steps < LEAST:
         raise UsageError(f"--steps must be at least {LEAST}, got {steps}: no curve to read")
     own, choice = cfg.optimizer.get("lr"), cfg.hydra.runtime.choices.optimizer

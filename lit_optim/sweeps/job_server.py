@@ -31,7 +31,7 @@ from typing import Any, NoReturn
 
 from lit_optim.runs.locks import HANDED_OVER
 from lit_optim.system import fork, start_session
-from lit_optim.threads import limit_spinning
+from lit_optim.threads import prepare_threads
 
 #: The environment variable with the number of the server's socket.
 SERVER = "LIT_OPTIM_JOB_SERVER"
@@ -57,7 +57,7 @@ def serve_jobs(main: Callable[[], object]) -> None:
     number = os.environ.pop(SERVER, "")
     if not number.isdecimal():
         return
-    limit_spinning()
+    prepare_threads()
     with socket.socket(fileno=int(number)) as connection, contextlib.suppress(OSError):
         connection.set_inheritable(False)
         import_all()

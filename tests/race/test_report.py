@@ -97,7 +97,7 @@ def test_mistakes(run, tmp_path, monkeypatch):
         run("optimizer=sgd", to=tmp_path / "race.mp4")
     with pytest.raises(UsageError, match="there is no directory"):
         run("optimizer=sgd", to=tmp_path / "nowhere" / "race.gif")
-    monkeypatch.setattr("lit_optim.race.paths.MOST", 2)
+    monkeypatch.setattr("lit_optim.race.lines.MOST", 2)
     with pytest.raises(UsageError, match="at most 2 combinations"):
         run("optimizer.lr=1e-1,1e-2,1e-3")
     monkeypatch.setattr(picture, "find_spec", lambda name: None)
