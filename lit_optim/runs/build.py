@@ -54,7 +54,12 @@ from lit_optim.runs.classes import check_step_method, locate_class, locate_confi
 from lit_optim.runs.model import attach_optimizer, build_model, has_lr, try_optimizer
 from lit_optim.runs.monitor import declare_run_monitor, make_monitor_check
 from lit_optim.signatures import inspect_signature
-from lit_optim.training.overrides import choose_cards, skip_noop_hooks, tolerate_io_errors
+from lit_optim.training.overrides import (
+    choose_cards,
+    shorten_epoch_loop,
+    skip_noop_hooks,
+    tolerate_io_errors,
+)
 from lit_optim.training.profiler import NoProfiler
 from lit_optim.training.sharded import ShardedStrategy
 
@@ -248,4 +253,4 @@ def _build_trainer(
     whole = SingleDeviceStrategy | DDPStrategy | ShardedStrategy
     if isinstance(trainer.strategy, whole):  # others write in parts
         trainer.strategy.checkpoint_io = CheckpointFiles()
-    return skip_noop_hooks(trainer)
+    return shorten_epoch_loop(skip_noop_hooks(trainer))

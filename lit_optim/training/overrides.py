@@ -142,6 +142,19 @@ def skip_noop_hooks(trainer: Trainer) -> Trainer:
     return trainer
 
 
+def shorten_epoch_loop(trainer: Trainer) -> Trainer:
+    """Do for each batch only what something in the run asks for.
+
+    Why: what Lightning's loop does for nobody takes longer than a step of a tiny model. It takes a
+    loop of one's own in this place.
+    """
+    from lit_optim.training.epoch_loop import EpochLoop  # it needs lightning.pytorch
+
+    loop = trainer.fit_loop.epoch_loop
+    trainer.fit_loop.epoch_loop = EpochLoop(trainer, loop.min_steps, loop.max_steps)
+    return trainer
+
+
 def choose_cards(logger: Logger) -> None:
     """Let the cards of TensorBoard begin with curves: no `epoch`, and metrics of tests come last.
 

@@ -1,0 +1,316 @@
+"""The shorter loop over batches does what Lightning's does, to the bit and in the same order."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import lightning.pytorch
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import StochasticWeightAveraging as SWA
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_optim.training import epoch_loop
+from lit_optim.training.epoch_loop import COMPARED_VERSIONS, HOOKS, EpochLoop
+from lit_optim.training.overrides import shorten_epoch_loop
+from tests.lightning.modules import trainer
+
+
+class Lines(Logger):
+    """Keeps what it is given."""
+
+    name, version = "lines", 0
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def log_metrics(self, metrics, step=None):
+        self.lines.append((step, dict(metrics)))
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+
+def describe(value):
+    """What can be compared of an argument of a hook."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: describe(one) for key, one in value.items()}
+    if isinstance(value, tuple | list):
+        return [describe(one) for one in value]
+    return value if isinstance(value, int | float | None) else type(value).__name__
+
+
+class Recorder(Callback):
+    """Notes every hook of a batch, with what can be seen of the run in it."""
+
+    def __init__(self, hooks=HOOKS):
+        self.seen = []
+        for hook in hooks:
+            setattr(self, hook, partial(self.note, hook))
+
+    def note(self, hook, trainer, module, *args):
+        progress = trainer.fit_loop.epoch_loop.batch_progress.current
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        place = trainer.global_step, trainer.current_epoch, vars(progress).copy()
+        self.seen.append((hook, module._current_fx_name, place, metrics, describe(args)))
+
+
+class Net(LightningModule):
+    """Two layers on three numbers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+    def training_step(self, batch, batch_idx):
+        loss = self.net(batch[0]).square().mean()
+        self.log("loss", loss, on_step=True, on_epoch=True, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("loss", self.net(batch[0]).abs().mean())  # a name of training as well
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.9)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+class Silent(Net):
+    """Logs nothing, and returns more than the loss; its step takes no number."""
+
+    def training_step(self, batch):
+        loss = self.net(batch[0]).square().mean()
+        return {"loss": loss, "more": loss.detach() + 1}
+
+
+class Now(Silent):
+    """Logs when a batch has ended, not at each."""
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        if batch_idx % 2:
+            self.log("late", outputs["more"], prog_bar=True)
+
+
+class NoLoss(Net):
+    """Has no loss for some batches."""
+
+    def training_step(self, batch, batch_idx):
+        return None if batch_idx % 3 == 1 else super().training_step(batch, batch_idx)
+
+
+class Leaves(Net):
+    """Leaves out the rest of an epoch."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        return -1 if batch_idx == 3 else None
+
+
+class Twice(Net):
+    """An optimizer that evaluates the loss several times."""
+
+    def configure_optimizers(self):
+        return torch.optim.LBFGS(self.parameters(), lr=0.1, max_iter=3)
+
+
+class Follows(Net):
+    """Schedulers of epochs and of a metric."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+        first = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        second = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        third = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.99)
+        plateau = {"scheduler": second, "interval": "step", "monitor": "loss", "strict": False}
+        third = {"scheduler": third, "interval": "step", "frequency": 2}
+        return [optimizer], [first, plateau, third]
+
+
+class Own(Net):
+    """Overrides what a batch goes through."""
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        if batch_idx % 2:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        else:
+            optimizer_closure()
+
+
+class Hand(Net):
+    """Each method that is overridden leaves a mark in the weights."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return [batch[0] + 0.1]
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return [batch[0] * 1.5]
+
+    def on_before_zero_grad(self, optimizer):
+        self.log("zeroed", self.global_step)
+
+    def on_after_backward(self):
+        for p in self.parameters():
+            p.grad += 0.01
+
+    def on_before_optimizer_step(self, optimizer):
+        optimizer.param_groups[0]["lr"] *= 0.99
+
+    def lr_scheduler_step(self, scheduler, metric):
+        scheduler.step()
+        scheduler.step()
+
+
+class Part(Net):
+    """Overrides a part of the optimization; the rest is Lightning's."""
+
+    def backward(self, loss):
+        (2 * loss).backward()
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val, gradient_clip_algorithm):
+        self.clip_gradients(optimizer, 0.01, "value")
+
+
+class Zero(Net):
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
+        for p in self.parameters():
+            p.grad = None if p.grad is None else p.grad * 0.5
+
+
+class Manual(Net):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.net(batch[0]).square().mean())
+        optimizer.step()
+
+
+class Stops(Callback):
+    def on_train_batch_end(self, trainer, *args):
+        trainer.should_stop = trainer.global_step == 6
+
+
+class Comes(Callback):
+    """Brings another callback in the middle of an epoch, and gives the module a hook."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 2:
+            trainer.callbacks.append(Doubles())
+            module.on_after_backward = partial(halve, module)
+
+
+class Doubles(Callback):
+    def on_after_backward(self, trainer, module):
+        module.net[0].weight.grad *= 2
+
+
+def halve(module):
+    module.net[2].weight.grad /= 2
+
+
+#: A module, arguments of the trainer, and callbacks.
+CASES = {
+    "logs": (Net, {}, ()),
+    "accumulates": (Net, {"accumulate_grad_batches": 2}, ()),
+    "accumulates by epoch": (Net, {}, lambda: GradientAccumulationScheduler({0: 1, 1: 3})),
+    "clips": (Net, {"gradient_clip_val": 0.1}, ()),
+    "clips by value": (
+        Silent,
+        {"gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"},
+        (),
+    ),
+    "mixed": (Net, {"precision": "bf16-mixed"}, ()),
+    "double": (Net, {"precision": "64-true"}, ()),
+    "validates within epochs": (Net, {"val_check_interval": 2}, ()),
+    "validates across epochs": (
+        Now,
+        {"val_check_interval": 4, "check_val_every_n_epoch": None},
+        (),
+    ),
+    "all steps logged": (Now, {"log_every_n_steps": 1}, ()),
+    "no steps logged": (Net, {"log_every_n_steps": 0}, ()),
+    "profiler": (Net, {"profiler": "simple"}, ()),
+    "stops": (Net, {}, Stops),
+    "comes later": (Net, {}, Comes),
+    "averages": (Silent, {}, lambda: SWA(swa_lrs=0.1, swa_epoch_start=1)),
+    "full batch": (Silent, {"limit_train_batches": 3}, ()),
+    **{kind.__name__: (kind, {}, ()) for kind in (
+        Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Manual)},
+}  # fmt: skip
+
+
+def run(tmp_path, kind, arguments, callbacks, prepare):
+    """Train; return everything that can be compared."""
+    lines, module = Lines(), kind()
+    recorder = Recorder(() if kind is Silent else HOOKS)
+    more = [callbacks()] if callbacks else []
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(14, 3, generator=generator)
+    batches = DataLoader(TensorDataset(x), 2), DataLoader(TensorDataset(x[:6]), 2)
+    fits = {"max_epochs": 3, "num_sanity_val_steps": 1, "log_every_n_steps": 3} | arguments
+    made = prepare(trainer(tmp_path, logger=lines, callbacks=[recorder, *more], **fits))
+    made.fit(module, *batches)
+    loops = made.fit_loop.state_dict()
+    weights = [p.detach().clone() for p in module.parameters()]
+    state = [describe(one.state_dict()) for one in made.optimizers]
+    metrics = describe(dict(made.callback_metrics)), describe(made.progress_bar_metrics)
+    return made, weights, (recorder.seen, lines.lines, loops, metrics, state)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_is_the_same(tmp_path, case):
+    usual, weights, seen = run(tmp_path, *CASES[case], prepare=lambda made: made)
+    shorter, same_weights, same_seen = run(tmp_path, *CASES[case], prepare=shorten_epoch_loop)
+    assert isinstance(shorter.fit_loop.epoch_loop, EpochLoop)
+    assert usual.global_step
+    assert all(torch.equal(a, b) for a, b in zip(weights, same_weights, strict=True))
+    for expected, found in zip(seen, same_seen, strict=True):
+        assert found == expected
+
+
+SHORT = set(CASES) - {"double", "profiler", "Manual"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", ["logs", "mixed", "Hand", "double", "profiler", "Manual"])
+def test_the_shorter_path_is_taken_where_it_can_be(tmp_path, monkeypatch, case):
+    lightnings = []
+    advance = epoch_loop._TrainingEpochLoop.advance
+
+    def count(self, fetcher):
+        lightnings.append(self.trainer.global_step)
+        advance(self, fetcher)
+
+    monkeypatch.setattr(epoch_loop._TrainingEpochLoop, "advance", count)
+    made, *_ = run(tmp_path, *CASES[case], prepare=shorten_epoch_loop)
+    batches = made.fit_loop.epoch_loop.batch_progress.total.completed
+    assert len(lightnings) == (0 if case in SHORT else batches)
+
+
+def test_an_optimizer_that_never_calls_its_closure_is_told(tmp_path):
+    class Deaf(Net):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()[0][0]
+            optimizer.step = lambda closure=None: None
+            return optimizer
+
+    with pytest.raises(lightning.pytorch.utilities.exceptions.MisconfigurationException) as error:
+        run(tmp_path, Deaf, {}, (), shorten_epoch_loop)
+    assert "The closure hasn't been executed" in str(error.value)
+
+
+def test_this_version_of_lightning_has_been_compared():
+    """For another version: read what its loop does for a batch, then add it."""
+    assert lightning.pytorch.__version__.startswith(COMPARED_VERSIONS)
