@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import lightning.pytorch
+import lightning
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import do_nothing_closure
@@ -85,12 +85,12 @@ class EpochLoop(_TrainingEpochLoop):
 
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
-        self._results = _Results(training=True)
+        self._results = self._logged = _Results(training=True)
         self._plan: _Plan | None = None
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
-        self._results.is_new = True
+        self._logged.is_new = True
         self._plan = None
         if is_plain(self.trainer) and not isinstance(data_fetcher, _DataLoaderIterDataFetcher):
             self._plan = _Plan(self.trainer)
@@ -98,7 +98,7 @@ class EpochLoop(_TrainingEpochLoop):
     def advance(self, data_fetcher: _DataFetcher) -> None:
         plan = self._plan
         if plan is None or self.restarting:
-            self._results.is_new = True
+            self._logged.is_new = True
             super().advance(data_fetcher)
             return
         plan.refresh()
@@ -140,7 +140,7 @@ class EpochLoop(_TrainingEpochLoop):
         usual = self._plan is None or self.restarting or self._skip_next_val
         if usual or self.trainer.should_stop or self._should_check_val_fx(data_fetcher):
             super().on_advance_end(data_fetcher)
-            self._results.is_new = True  # a validation may have logged the same names
+            self._logged.is_new = True  # a validation may have logged the same names
             return
         if any(config.reduce_on_plateau for config in self.trainer.lr_scheduler_configs):
             self.update_lr_schedulers("step", update_plateau_schedulers=True)
@@ -151,8 +151,8 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _collect_metrics(self) -> None:
         """Update what callbacks and the progress bar read, if the batch has logged anything."""
-        if self._results.is_new:
-            self._results.is_new = False
+        if self._logged.is_new:
+            self._logged.is_new = False
             self.trainer._logger_connector.on_batch_end()
         else:
             self._results.batch = self._results.batch_size = None
@@ -375,19 +375,16 @@ def _as_result(output: Any, batches: int) -> ClosureResult:
 
 def is_plain(trainer: Trainer) -> bool:
     """Whether Lightning does nothing for a batch but what `EpochLoop` does."""
-    strategy, precision, module = (
-        trainer.strategy,
-        trainer.precision_plugin,
-        trainer.lightning_module,
-    )
+    strategy, precision = trainer.strategy, trainer.precision_plugin
+    module = trainer.lightning_module
     wrapped = strategy._lightning_optimizers
     return (
-        lightning.pytorch.__version__.startswith(COMPARED_VERSIONS)
+        lightning.__version__.startswith(COMPARED_VERSIONS)
         and isinstance(module, LightningModule)
         and module.automatic_optimization
         and type(strategy) is SingleDeviceStrategy
         and strategy.model is module
-        and type(trainer.profiler) in (NoProfiler, PassThroughProfiler)
+        and type(trainer.profiler) in (NoProfiler, PassThroughProfiler)  # type: ignore[attr-defined]
         and (
             type(precision) is Precision
             or (type(precision) is MixedPrecision and precision.scaler is None)
