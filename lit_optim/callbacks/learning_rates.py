@@ -120,14 +120,20 @@ class LearningRates(Callback):
         used = self._used.get(place)
         if used is not None and used.step == step:
             return
-        used = self._used[place] = _Used(step, _lrs(tracked, ahead))
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step == 0 or (every and (step + 1) % every == 0):
+        is_due = step == 0 or (every and (step + 1) % every == 0)
+        lrs = None if is_due else _plain_lrs(tracked)
+        values = _lrs(tracked, ahead) if lrs is None else {}
+        used = self._used[place] = _Used(step, values, lrs=lrs)
+        if is_due:
             self._log(trainer, used)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for used in self._used.values():
+        for place, used in self._used.items():
             if not used.logged:
+                if used.lrs is not None:
+                    groups = zip(self._tracked[place].groups(), used.lrs, strict=True)
+                    used.values = {f"lr/{tag}": lr for (tag, _), lr in groups}
                 self._log(trainer, used)
         self._trainer, self._tracked, self._used = None, [], {}
 
@@ -139,11 +145,35 @@ class LearningRates(Callback):
 
 @dataclass
 class _Used:
-    """The lrs and the scheduled hyperparameters that an update used, by tag."""
+    """The lrs and the scheduled hyperparameters that an update used.
+
+    Args:
+        step: the number of the update.
+        values: by tag.
+        logged: whether they have been logged.
+        lrs: of the nonempty groups, where nothing else is logged; the tags are not known yet.
+    """
 
     step: int
     values: dict[str, float]
     logged: bool = False
+    lrs: list[float] | None = None
+
+
+def _plain_lrs(tracked: TrackedOptimizer) -> list[float] | None:
+    """The lrs of the nonempty groups; None where more than the lrs is logged.
+
+    Few updates are logged, and their tags take longer than a step of a small model.
+    """
+    optimizer, schedule = unwrap(tracked.optimizer), tracked.schedule
+    if schedule is not None and schedule.hyperparameters:
+        return None
+    groups = [group for group in tracked.optimizer.param_groups if group["params"]]
+    if isinstance(optimizer, OptimizerBase):
+        owners = [type(optimizer.owner(group)) for group in groups]
+        if any(owner.effective_lr is not OptimizerBase.effective_lr for owner in owners):
+            return None
+    return [float(group["lr"]) for group in groups]
 
 
 def _lrs(tracked: TrackedOptimizer, ahead: int) -> dict[str, float]:

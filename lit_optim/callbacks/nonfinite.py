@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Literal
@@ -86,7 +87,9 @@ class NonFinite(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if has_loss_scaler(trainer) or (self.policy != "skip" and pl_module.automatic_optimization):
+        if self.policy != "skip" and pl_module.automatic_optimization:  # the loss is checked
+            return
+        if has_loss_scaler(trainer):
             return
         params = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
@@ -126,6 +129,10 @@ class NonFinite(Callback):
             return
         self._none = 0
         if self.policy == "skip":
+            return
+        is_alone = self._bad is None and trainer.world_size == 1
+        if is_alone and pl_module.device.type == "cpu" and _is_finite_number(loss):
+            self._since = self._in_a_row = 0  # in a tenth of the time of what follows
             return
         self._note_bad([~torch.isfinite(loss.detach())])
         self._check_if_due(trainer, pl_module)
@@ -292,6 +299,12 @@ def _copy_state(state: dict[str, Any]) -> dict[str, Any]:
             value = value.clone()
         copy[name] = list(value) if isinstance(value, list) else value
     return copy
+
+
+def _is_finite_number(loss: Tensor) -> bool:
+    """Whether a loss is a single number in the memory of the CPU, and finite."""
+    is_number = type(loss) is Tensor and loss.numel() == 1 and loss.device.type == "cpu"
+    return is_number and math.isfinite(abs(loss.item()))
 
 
 def _evaluates_again(optimizer: Optimizer) -> bool:

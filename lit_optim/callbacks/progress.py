@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -27,6 +28,8 @@ from lit_optim.training.lengths import total_updates
 MIN_BAR, MAX_BAR = 8, 40
 #: The columns of the counter, of one time, and of everything beside the bar with two metrics.
 COUNT_WIDTH, TIME_WIDTH, BESIDE_BAR = 5, 7, 64
+#: How often the bar changes.
+UPDATES_PER_SECOND = 4
 
 
 class RunProgress(ProgressBar):
@@ -40,6 +43,7 @@ class RunProgress(ProgressBar):
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._enabled = True
+        self._step, self._next = 0, 0.0  # the updates so far, and when they are shown again
         self._redirected = ExitStack()
 
     def enable(self) -> None:
@@ -63,7 +67,7 @@ class RunProgress(ProgressBar):
             TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=TIME_WIDTH)),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             console=console,
-            refresh_per_second=4,  # a redraw costs the training a millisecond
+            refresh_per_second=UPDATES_PER_SECOND,  # a redraw costs the training a millisecond
             redirect_stdout=sys.stdout.isatty(),  # output to a file is not redirected
         )
         self._task = self._progress.add_task("", total=total_updates(trainer))
@@ -75,8 +79,11 @@ class RunProgress(ProgressBar):
     ) -> None:
         if self._progress is None:
             return
-        step = trainer.global_step
-        self._progress.update(self._task, completed=step)
+        self._step = step = trainer.global_step
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 1 / UPDATES_PER_SECOND
+            self._progress.update(self._task, completed=step)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         # one step later: the module's hook, which may log, comes after the callbacks'
         if every and step > 1 and (step - 1) % every == 0:
@@ -102,6 +109,7 @@ class RunProgress(ProgressBar):
     def _stop(self) -> None:
         self._redirected.close()
         if self._progress is not None:
+            self._progress.update(self._task, completed=self._step)
             self._progress.stop()
             self._progress = None
 

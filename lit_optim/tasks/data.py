@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
+from torch.utils.data._utils.collate import default_convert
 
 from lit_optim.errors import UsageError
 
@@ -81,6 +82,26 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         return full + (rest > (self.num_replicas - 1 if self.shares == "equal" else self.rank))
 
 
+class TensorLoader(DataLoader[Any]):
+    """Batches by indexing, in this process: what DataLoader does around it takes longer.
+
+    Args:
+        dataset: takes a list of indices and returns the batch.
+        sampler: yields lists of indices.
+    """
+
+    def __init__(self, dataset: Any, sampler: Any) -> None:
+        # its own generator: a loader that starts draws a number, from the model's otherwise
+        super().__init__(dataset, None, sampler=sampler, generator=torch.Generator())
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        take = self.dataset.__getitem__
+        for indices in self.sampler:
+            batch = take(indices)
+            is_plain = type(batch) is tuple and all(type(part) is Tensor for part in batch)
+            yield list(batch) if is_plain else default_convert(batch)
+
+
 class TensorTask(LightningDataModule):
     """A task whose data are tensors; batches are slices of them, loaded without workers.
 
@@ -147,8 +168,7 @@ class TensorTask(LightningDataModule):
         if 0 < len(dataset) < world_size:
             raise UsageError(f"{len(dataset)} samples are too few for {world_size} devices")
         sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, shares)
-        # its own generator: a loader that starts draws a number, from the model's otherwise
-        return DataLoader(dataset, None, sampler=sampler, generator=torch.Generator())
+        return TensorLoader(dataset, sampler)
 
 
 class Pairs:

@@ -149,6 +149,15 @@ class EpochLoop(_TrainingEpochLoop):
         if self.trainer.received_sigterm and not self._is_training_done:
             raise SIGTERMException
 
+    def _should_check_val_fx(self, data_fetcher: _DataFetcher) -> bool:
+        trainer, every = self.trainer, self.trainer.val_check_batch
+        is_counted = isinstance(every, int) and every > 0 and not self.batch_progress.is_last_batch
+        if is_counted and not trainer.should_stop and trainer._val_check_time_interval is None:
+            across = trainer.check_val_every_n_epoch is None
+            if ((self.total_batch_idx if across else self.batch_idx) + 1) % every:
+                return False  # without a look at what could be validated
+        return super()._should_check_val_fx(data_fetcher)
+
     def _collect_metrics(self) -> None:
         """Update what callbacks and the progress bar read, if the batch has logged anything."""
         if self._logged.is_new:
