@@ -117,7 +117,7 @@ class Checkpoint(ModelCheckpoint):
         # a checkpoint has no accumulated gradients: wait for the end of the update
         self._is_pending = trainer.fit_loop.epoch_loop._should_accumulate()
         if not self._is_pending and self._keeps_newest(trainer):
-            self._save_newest(trainer)
+            self._save_newest(trainer, is_finite=True)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -150,8 +150,8 @@ class Checkpoint(ModelCheckpoint):
         """The directory of the checkpoints."""
         return Path(str(self.dirpath))
 
-    def _save_newest(self, trainer: Trainer) -> None:
-        if not self._is_finite(trainer):
+    def _save_newest(self, trainer: Trainer, is_finite: bool = False) -> None:
+        if not is_finite and not self._is_finite(trainer):
             return  # keep the previous one
         self._is_pending, self._newest_at = False, trainer.global_step
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

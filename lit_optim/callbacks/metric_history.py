@@ -30,6 +30,7 @@ class MetricHistory(Callback):
         self.mode = mode
         self.final: dict[str, float] = {}
         self.best: dict[str, float] = {}
+        self._directions: dict[str, Direction] = {}  # those that are known
         #: The finite values of `monitor`, that of the untrained model included.
         self._least, self._greatest = math.inf, -math.inf
 
@@ -65,10 +66,11 @@ class MetricHistory(Callback):
             if name.startswith("val") or name == self.monitor:
                 self.final[name] = new = float(metric)
                 mode = self.mode if name == self.monitor else None
-                mode = mode or find_direction(trainer, name)
+                mode = mode or self._directions.get(name) or find_direction(trainer, name)
                 if name == self.monitor:
                     self.mode = mode
                 if mode is None:
                     continue
+                self._directions[name] = mode
                 old = self.best.get(name, math.nan)
                 self.best[name] = best_value((old, new), mode)

@@ -16,6 +16,8 @@ from torch import Tensor
 #: The types that `torch.load(weights_only=True)` loads unchanged.
 PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype,
          torch.device, torch.Size)  # fmt: skip
+#: Those of which every value is loaded unchanged.
+UNCHANGED = frozenset(PLAIN) - {bytes}
 #: The types to which instances of subclasses are converted.
 BASIC: tuple[Callable[[Any], Any], ...] = (int, float, complex, str, bytes)
 
@@ -75,6 +77,8 @@ def to_plain_values(value: Any, path: tuple[Any, ...] = ()) -> Any:
             return to_plain_values(basic(value))
     if isinstance(value, Set):
         return {to_plain_values(item, (*path, "{}")) for item in value}
+    if kind in (list, tuple) and UNCHANGED.issuperset(map(type, value)):
+        return value  # such as the thousand numbers of a random state
     if isinstance(value, Sequence):
         items = [to_plain_values(item, (*path, k)) for k, item in enumerate(value)]
         if kind in (list, tuple) and all(a is b for a, b in zip(items, value, strict=True)):

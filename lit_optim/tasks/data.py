@@ -99,7 +99,7 @@ class TensorLoader(DataLoader[Any]):
         for indices in self.sampler:
             batch = take(indices)
             is_plain = type(batch) is tuple and all(type(part) is Tensor for part in batch)
-            yield list(batch) if is_plain else default_convert(batch)
+            yield list(batch) if is_plain else default_convert(batch)  # type: ignore[no-untyped-call]
 
 
 class TensorTask(LightningDataModule):

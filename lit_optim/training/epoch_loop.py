@@ -16,49 +16,23 @@ module that overrides a part of it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.core.optimizer import do_nothing_closure
+from lightning.pytorch import Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
-from lightning.pytorch.plugins import MixedPrecision, Precision
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.training.profiler import NoProfiler
+from lit_optim.training.batch_plan import BatchPlan, has_plain_step, is_plain
 
-#: The versions of Lightning whose loop does what this one leaves out or repeats.
-COMPARED_VERSIONS = ("2.6.",)
-#: The hooks of a batch that callbacks and the module may have, in their order.
-HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
-#: Methods of a module, or of its data, that move a batch.
-TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-#: Methods of a module that are a part of its optimization.
-OPTIMIZATION = (
-    "optimizer_step",
-    "optimizer_zero_grad",
-    "backward",
-    "configure_gradient_clipping",
-    "clip_gradients",
-)
 NO_LOSS = "`training_step` returned `None`. If this was on purpose, ignore this warning..."
 NO_BATCH = "train_dataloader yielded None. If this was on purpose, ignore this warning..."
 
@@ -86,14 +60,17 @@ class EpochLoop(_TrainingEpochLoop):
     def __init__(self, trainer: Trainer, min_steps: int | None = None, max_steps: int = -1) -> None:
         super().__init__(trainer, min_steps, max_steps)
         self._results = self._logged = _Results(training=True)
-        self._plan: _Plan | None = None
+        self._plan: BatchPlan | None = None
+        self.val_loop = ValidationLoop(
+            trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
+        )
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
         self._logged.is_new = True
-        self._plan = None
-        if is_plain(self.trainer) and not isinstance(data_fetcher, _DataLoaderIterDataFetcher):
-            self._plan = _Plan(self.trainer)
+        is_usual = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
+        is_usual |= not (is_plain(self.trainer) and has_plain_step(self.trainer))
+        self._plan = None if is_usual else BatchPlan(self.trainer)
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         plan = self._plan
@@ -166,7 +143,7 @@ class EpochLoop(_TrainingEpochLoop):
         else:
             self._results.batch = self._results.batch_size = None
 
-    def _step_schedulers(self, plan: _Plan) -> None:
+    def _step_schedulers(self, plan: BatchPlan) -> None:
         """Step the schedulers that follow updates, but those of a metric."""
         if self._should_accumulate():
             return
@@ -177,7 +154,7 @@ class EpochLoop(_TrainingEpochLoop):
                 plan.step_scheduler(config.scheduler)
                 self.scheduler_progress.increment_completed()
 
-    def _optimize(self, plan: _Plan, batch: Any, batch_idx: int) -> Mapping[str, Any]:
+    def _optimize(self, plan: BatchPlan, batch: Any, batch_idx: int) -> Mapping[str, Any]:
         """Compute the loss and its gradient, and make a step unless gradients are accumulated."""
         automatic, optimizer = self.automatic_optimization, self.trainer.optimizers[0]
         if not plan.optimizes or automatic._skip_backward:
@@ -195,117 +172,53 @@ class EpochLoop(_TrainingEpochLoop):
         return {} if result.loss is None else {"loss": result.loss, **result.extra}
 
 
-class _Plan:
-    """What a run does for a batch: looked up at the beginning of an epoch, and where it changes.
+class ValidationLoop(_EvaluationLoop):
+    """Lightning's loop over the batches of a validation of a fit, with the same shorter path."""
 
-    Args:
-        trainer: one that `is_plain`.
-    """
+    _plan: BatchPlan | None = None
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.module = trainer.lightning_module
-        self._attributes = self.module.__dict__
-        precision = trainer.precision_plugin
-        is_mixed = isinstance(precision, MixedPrecision)
-        self._context = precision.train_step_context if is_mixed else nullcontext
-        self._look_up()
+    def on_run_start(self) -> None:
+        super().on_run_start()
+        self._plan = None
+        has_one_loader = not (self._is_sequential and self.num_dataloaders > 1)
+        if is_plain(self.trainer) and has_one_loader:
+            self._plan = BatchPlan(self.trainer)
 
-    def _look_up(self) -> None:
-        trainer, module = self.trainer, self.module
-        self._callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
-        self._count = len(self._attributes)
-        self._hooks = {hook: self._find(hook) for hook in HOOKS}
-        data = getattr(trainer, "datamodule", None)
-        is_on_cpu = trainer.strategy.root_device.type == "cpu"
-        self._moves = not is_on_cpu or _has_own(module, TRANSFER) or _has_own(data, TRANSFER)
-        self._steps_schedulers = _has_own(module, ("lr_scheduler_step",))
-        self.optimizes = not _has_own(module, OPTIMIZATION)
-        self._takes_index = is_param_in_hook_signature(
-            module.training_step, "batch_idx", min_args=2
-        )
-
-    def refresh(self) -> None:
-        """Look for new callbacks, and for methods that somebody has given the module."""
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        if callbacks != self._callbacks or len(self._attributes) != self._count:
-            self._look_up()
-
-    def _find(self, hook: str) -> tuple[list[Callable[..., Any]], Callable[..., Any] | None]:
-        """The functions of callbacks that do something, and that of the module."""
-        functions = [getattr(callback, hook) for callback in self._callbacks]
-        empty = getattr(Callback, hook)
-        functions = [f for f in functions if callable(f) and getattr(f, "__func__", f) != empty]
-        own = getattr(self.module, hook)
-        return functions, own if _has_own(self.module, (hook,)) and callable(own) else None
-
-    def call(self, hook: str, *args: Any) -> Any:
-        """Call a hook of all callbacks, then that of the module, and return what that returns."""
-        self.refresh()
-        functions, own = self._hooks[hook]
-        if not functions and own is None:
-            return None
-        attributes, trainer, module = self._attributes, self.trainer, self.module
-        before = attributes["_current_fx_name"]  # by which the module's `log` knows where it is
-        attributes["_current_fx_name"] = hook
-        for function in functions:
-            function(trainer, module, *args)
-        output = None if own is None else own(*args)
-        attributes["_current_fx_name"] = before
-        return output
-
-    def transfer(self, batch: Any) -> Any:
-        """Return the batch on the device of the module."""
-        if (
-            not self._moves
-            and type(batch) in (tuple, list)
-            and all(type(part) is Tensor and part.device.type == "cpu" for part in batch)
-        ):
-            return batch
-        trainer = self.trainer
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = self.module._on_before_batch_transfer(batch, dataloader_idx=0)
-        before = self._attributes["_current_fx_name"]
-        self._attributes["_current_fx_name"] = "batch_to_device"
-        batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        self._attributes["_current_fx_name"] = before
-        return batch
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """Return what the module's `training_step` does."""
-        before = self._attributes["_current_fx_name"]
-        self._attributes["_current_fx_name"] = "training_step"
-        with self._context():
-            step = self.module.training_step
-            output = step(batch, batch_idx) if self._takes_index else step(batch)
-        self._attributes["_current_fx_name"] = before
-        return output
-
-    def backward(self, loss: Tensor) -> None:
-        """Compute the gradient of a loss."""
-        before = self._attributes["_current_fx_name"]
-        self._attributes["_current_fx_name"] = "backward"
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._attributes["_current_fx_name"] = before
-
-    def step_scheduler(self, scheduler: Any) -> None:
-        """Step a scheduler as the module does."""
-        before = self._attributes["_current_fx_name"]
-        self._attributes["_current_fx_name"] = "lr_scheduler_step"
-        if self._steps_schedulers:
-            self.module.lr_scheduler_step(scheduler, None)
+    def _evaluation_step(
+        self,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+        dataloader_iter: Iterator[Any] | None,
+    ) -> None:
+        plan, trainer = self._plan, self.trainer
+        if plan is None or dataloader_iter is not None:
+            super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
+            return
+        plan.refresh()
+        batch = plan.transfer(batch)
+        progress, connector = self.batch_progress, trainer._logger_connector
+        progress.increment_ready()
+        connector.on_batch_start(batch)
+        plan.call("on_validation_batch_start", batch, batch_idx)
+        progress.increment_started()
+        output = plan.validation_step(batch, batch_idx)
+        progress.increment_processed()
+        plan.call("on_validation_batch_end", output, batch, batch_idx)
+        has_logged = not all(result.has_reset for result in self._results.values())
+        if has_logged:
+            connector.on_batch_end()
         else:
-            scheduler.step()
-        self._attributes["_current_fx_name"] = before
-
-    def clip(self, optimizer: Optimizer) -> None:
-        """Clip the gradients, if the trainer does."""
-        trainer = self.trainer
-        if trainer.gradient_clip_val:
-            trainer.precision_plugin._clip_gradients(
-                self.module, optimizer, trainer.gradient_clip_val,
-                gradient_clip_algorithm=trainer.gradient_clip_algorithm,
-            )  # fmt: skip
+            self._results.batch = self._results.batch_size = None
+        progress.increment_completed()
+        if not trainer.sanity_checking:
+            self._has_run = True
+            if has_logged:
+                seen = self._seen_batches_per_dataloader[dataloader_idx]
+                connector.update_eval_step_metrics(seen)
+            self._seen_batches_per_dataloader[dataloader_idx] += 1
+        if not progress.is_last_batch and trainer.received_sigterm:
+            raise SIGTERMException
 
 
 class _Closure(Closure):
@@ -320,7 +233,7 @@ class _Closure(Closure):
     """
 
     def __init__(
-        self, plan: _Plan, progress: Any, optimizer: Optimizer, batch: Any, batch_idx: int
+        self, plan: BatchPlan, progress: Any, optimizer: Optimizer, batch: Any, batch_idx: int
     ) -> None:
         self._result: ClosureResult | None = None
         self._plan, self._progress, self._optimizer = plan, progress, optimizer
@@ -365,13 +278,6 @@ class _Closure(Closure):
         progress.increment_completed()
 
 
-def _has_own(owner: LightningModule | LightningDataModule | None, names: Iterable[str]) -> bool:
-    """Whether a module or its data has one of these methods not from Lightning's class."""
-    kind = LightningModule if isinstance(owner, LightningModule) else LightningDataModule
-    methods = () if owner is None else [(getattr(owner, n), getattr(kind, n)) for n in names]
-    return any(getattr(method, "__func__", method) is not empty for method, empty in methods)
-
-
 def _as_result(output: Any, batches: int) -> ClosureResult:
     """What `training_step` has returned; the loss is divided by the batches of an update."""
     if batches == 1 and type(output) is dict and output.get("loss") is not None:
@@ -380,28 +286,3 @@ def _as_result(output: Any, batches: int) -> ClosureResult:
     if batches == 1 and isinstance(output, Tensor):
         return ClosureResult(output)
     return ClosureResult.from_training_step_output(output, batches)
-
-
-def is_plain(trainer: Trainer) -> bool:
-    """Whether Lightning does nothing for a batch but what `EpochLoop` does."""
-    strategy, precision = trainer.strategy, trainer.precision_plugin
-    module = trainer.lightning_module
-    wrapped = strategy._lightning_optimizers
-    return (
-        lightning.__version__.startswith(COMPARED_VERSIONS)
-        and isinstance(module, LightningModule)
-        and module.automatic_optimization
-        and type(strategy) is SingleDeviceStrategy
-        and strategy.model is module
-        and type(trainer.profiler) in (NoProfiler, PassThroughProfiler)  # type: ignore[attr-defined]
-        and (
-            type(precision) is Precision
-            or (type(precision) is MixedPrecision and precision.scaler is None)
-        )
-        and len(wrapped) == 1
-        and all(
-            step is do_nothing_closure
-            for one in wrapped
-            for step in (one._on_before_step, one._on_after_step)
-        )
-    )

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_optim.training import epoch_loop
-from lit_optim.training.epoch_loop import COMPARED_VERSIONS, HOOKS, EpochLoop
+from lit_optim.training.batch_plan import COMPARED_VERSIONS, HOOKS
+from lit_optim.training.epoch_loop import EpochLoop
 from lit_optim.training.overrides import shorten_epoch_loop
 from tests.lightning.modules import trainer
 
@@ -184,6 +185,26 @@ class Zero(Net):
             p.grad = None if p.grad is None else p.grad * 0.5
 
 
+class Two(Net):
+    """Validates on two sets."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx):
+        self.log("val", self.net(batch[0]).abs().mean())
+
+
+class Steps(Net):
+    """Logs each batch of a validation, and takes no number of it."""
+
+    def validation_step(self, batch):
+        loss = self.net(batch[0]).abs().mean()
+        self.log("val", loss, on_step=True, on_epoch=True, prog_bar=True)
+        return loss
+
+    def on_validation_batch_end(self, outputs, batch, batch_idx):
+        if batch_idx == 1:
+            self.log("odd", outputs * 2, on_step=True, on_epoch=False)
+
+
 class Manual(Net):
     def __init__(self):
         super().__init__()
@@ -246,7 +267,8 @@ CASES = {
     "averages": (Silent, {}, lambda: SWA(swa_lrs=0.1, swa_epoch_start=1)),
     "full batch": (Silent, {"limit_train_batches": 3}, ()),
     **{kind.__name__: (kind, {}, ()) for kind in (
-        Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Manual)},
+        Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Two, Steps,
+        Manual)},
 }  # fmt: skip
 
 
@@ -257,7 +279,8 @@ def run(tmp_path, kind, arguments, callbacks, prepare):
     more = [callbacks()] if callbacks else []
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(14, 3, generator=generator)
-    batches = DataLoader(TensorDataset(x), 2), DataLoader(TensorDataset(x[:6]), 2)
+    held_out = [DataLoader(TensorDataset(x[:6]), 2)] * (2 if kind is Two else 1)
+    batches = DataLoader(TensorDataset(x), 2), held_out
     fits = {"max_epochs": 3, "num_sanity_val_steps": 1, "log_every_n_steps": 3} | arguments
     made = prepare(trainer(tmp_path, logger=lines, callbacks=[recorder, *more], **fits))
     made.fit(module, *batches)
