@@ -235,7 +235,7 @@ def _random_states() -> dict[str, Any]:
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(numbers), gauss],
-        "numpy": [str(name), keys.tolist(), *rest],
+        "numpy": [str(name), numpy.asarray(keys).tolist(), *rest],
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
