@@ -72,11 +72,12 @@ class CheckpointFiles(TorchCheckpointIO):
             self._check(temporary, target)
             _write_sums(target, [*read_sums(target), digest])
             if target.name == LAST_CHECKPOINT and target.exists():
-                _write_sums(target.with_name(PREVIOUS_CHECKPOINT), read_sums(target))
+                previous = target.with_name(PREVIOUS_CHECKPOINT)
+                _write_sums(previous, read_sums(target), durable=False)
                 os.replace(target, target.with_name(PREVIOUS_CHECKPOINT))
             os.replace(temporary, target)
             _sync(lambda: sync_directory(target.parent))
-            _write_sums(target, [digest])
+            _write_sums(target, [digest], durable=False)
             self.written += 1
         except OSError as error:
             self.failure = str(error.strerror or error)
@@ -162,13 +163,22 @@ def _sums_path(target: Path) -> Path:
     return target.with_name(target.name + CHECKSUM_SUFFIX)
 
 
-def _write_sums(target: Path, sums: list[str]) -> None:
+def _write_sums(target: Path, sums: list[str], durable: bool = True) -> None:
+    """Write the checksums of a checkpoint.
+
+    Args:
+        target: the checkpoint.
+        sums: those of every content that it may have.
+        durable: whether they must be on the disk before what follows: those before them would
+            refuse the new content. Else a machine that goes down may lose them, no more.
+    """
     sums_path = _sums_path(target)
     temporary = temporary_beside(sums_path)
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(sums, file)
         file.flush()
-        _sync(lambda: os.fsync(file.fileno()))
+        if durable:
+            _sync(lambda: os.fsync(file.fileno()))
     os.replace(temporary, sums_path)
 
 
