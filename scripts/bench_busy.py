@@ -6,7 +6,7 @@
 
 A run is alone, beside 2 and beside 8 processes that compute without pause, or has a quota of one
 core (a control group; where none can be made, the affinity, which is said). Each is a new process,
-which has started while the others ran; the clock runs from step 20 for some seconds.
+which has started while the others ran; the clock runs from step 5 for some seconds.
 
 - `ours` is `python train.py ...`.
 - `torch's defaults` is the same with the threads of torch, which spin as libgomp's do by default.
@@ -30,7 +30,7 @@ from pathlib import Path
 from lit_optim.system import usable_cpus
 
 ROOT = Path(__file__).parent.parent
-WARM = 20  # steps before the clock runs
+WARM = 5  # steps before the clock runs
 CALLBACK = f"""
 import json, os, sys, time
 import torch

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.compile import from_compiled
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -22,6 +25,7 @@ from lit_optim.runs.build import build_run
 from lit_optim.tasks.classifiers import CNN
 from lit_optim.threads import Cpus, choose_threads, limit_threads, prepare_threads, read_quota
 
+PACKAGE = Path(threads.__file__).parent
 POLICIES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 SHORT = (
     "trainer.max_steps=2",
@@ -226,6 +230,14 @@ def test_as_many_as_torch_takes_at_most(machine):
     assert choose_threads(None, at_most=9).count == 4
 
 
+class Wrapped(LightningModule):
+    """A module of Lightning's."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.inner = module
+
+
 LAYERS = {
     "linear": (lambda: nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 2)), (3, 7)),
     "tokens": (lambda: nn.Linear(7, 5, bias=False), (3, 11, 7)),
@@ -249,11 +261,29 @@ def test_the_work_is_the_multiplications_of_layers(name):
     assert counter.work == counter.products / len(layers)
 
 
-def test_the_work_of_a_compiled_model_is_not_counted():
-    module = nn.Sequential(nn.Linear(2, 2))
+def compile_in_place(module):
     module.compile(backend="eager")
+    return module
+
+
+WITHOUT_HOOKS = {
+    "compiled in place": compile_in_place,
+    "compiled": lambda module: nn.Sequential(torch.compile(module, backend="eager")),
+    "compiled by Lightning": lambda module: from_compiled(
+        torch.compile(Wrapped(module), backend="eager")
+    ),
+    "scripted": torch.jit.script,  # takes no hooks
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("name", WITHOUT_HOOKS)
+def test_the_work_of_a_compiled_model_is_not_counted(name):
+    layer = nn.Linear(2, 2)
+    module = WITHOUT_HOOKS[name](nn.Sequential(layer))
     counter = WorkCounter(module)
-    assert not module[0]._forward_hooks
+    assert not any(one._forward_hooks for one in (layer, *module.modules()))
+    counter.end()
     assert counter.work is None
 
 
@@ -349,3 +379,17 @@ def test_the_doctor_says_how_many(is_set, machine, monkeypatch):
     assert line.startswith("4 CPUs, 2.0 busy")
     expected = "as OMP_NUM_THREADS" if is_set else "small work gets 1 thread, larger work 2"
     assert expected in line
+
+
+def test_only_our_programs_set_threads_and_their_waiting():
+    """Who imports an optimizer, or trains with transformers, has what torch does."""
+    found = {"torch.set_num_threads(": set(), "prepare_threads()": set()}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text("utf-8").replace("def prepare_threads()", "")
+        for call, places in found.items():
+            if call in text:
+                places.add(path.relative_to(PACKAGE).as_posix())
+    assert found == {
+        "torch.set_num_threads(": {"callbacks/threads.py"},
+        "prepare_threads()": {"app.py", "cli.py", "sweeps/job_server.py"},
+    }

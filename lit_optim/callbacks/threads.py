@@ -106,10 +106,12 @@ class WorkCounter:
     def __init__(self, module: nn.Module) -> None:
         self.products = self.operations = 0
         hooks: list[RemovableHandle] = []
-        modules = list(module.modules())
-        if not any(hasattr(one, "_orig_mod") or one._compiled_call_impl for one in modules):
-            # what torch.compile has traced would be traced once more
-            hooks += [one.register_forward_hook(self._count) for one in modules if one._parameters]
+        if not any(map(_is_compiled, module.modules())):  # it would be compiled once more
+            hooks += [
+                one.register_forward_hook(self._count)
+                for one in module.modules()
+                if one._parameters and not isinstance(one, torch.jit.ScriptModule)
+            ]
         self._hooks = hooks
 
     @property
@@ -132,6 +134,12 @@ class WorkCounter:
                 channels = out.shape[1 if p.ndim > 2 else -1]
                 self.products += p.numel() * (out.numel() // channels)
                 self.operations += 1
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """By torch.compile, which wraps a module, or of Lightning's calls its steps."""
+    names = ("_orig_mod", "_compiled_call_impl", "_compiler_ctx")
+    return any(getattr(module, name, None) is not None for name in names)
 
 
 def _batch_ratio(trainer: Trainer) -> float:
