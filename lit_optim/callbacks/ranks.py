@@ -17,6 +17,11 @@ from lit_optim.training.overrides import stop_child_observer
 POLL_SECONDS = 0.5
 #: How long the other ranks have to notice it themselves, which gives a better message.
 GRACE_SECONDS = 4.0
+#: How long a rank may take to end that has broken a connection; on a busy machine its traceback
+#: alone takes seconds.
+SECONDS_TO_DIE = 30.0
+#: Whether the line that names the dead rank is printed by whoever noticed first.
+_is_told = threading.Event()
 PARENT = os.getppid()
 #: Parts of the errors of gloo and NCCL when a connection is broken.
 BROKEN_CONNECTION = ("by peer", "Broken pipe", "remote process")
@@ -57,10 +62,11 @@ def describe_death(trainer: Trainer, error: BaseException) -> str | None:
     others = find_started(trainer)
     if not (others and is_broken_connection(error)):
         return None
-    until = time.monotonic() + GRACE_SECONDS
+    until = time.monotonic() + SECONDS_TO_DIE
     while time.monotonic() < until:
         report = _describe_first_death(others)
         if report:
+            _is_told.set()
             return report
         time.sleep(0.1)
     return None
@@ -125,7 +131,10 @@ def _watch(others: list[subprocess.Popen[bytes]]) -> None:
             return
         report = _describe_first_death(others)
     time.sleep(GRACE_SECONDS)  # this thread ends with the process, if the process notices
-    print(f"lit_optim: {report}", file=sys.stderr, flush=True)
+    if _is_told.is_set():
+        time.sleep(SECONDS_TO_DIE)
+    else:
+        print(f"lit_optim: {report}", file=sys.stderr, flush=True)
     _kill(others)
     os._exit(1)
 

@@ -25,7 +25,7 @@ SETTINGS = "lit_optim.config.settings.Settings"
 #: Where the settings of a whole sweep have their types.
 SWEEP_SETTINGS = {
     "search": "lit_optim.search.data.Settings",
-    "tournament": "lit_optim.tournament.data.TournamentSettings",
+    "tournament": "lit_optim.results.tournament_record.TournamentSettings",
 }
 HF_ARGUMENTS = "lit_optim.compat.transformers_tables.Arguments"
 #: Settings, and arguments of data, that are paths.

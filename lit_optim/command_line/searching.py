@@ -20,7 +20,7 @@ from lit_optim.config.sweep_settings import is_of_sweep
 from lit_optim.errors import UsageError, show
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.runs.layout import SEARCH
-from lit_optim.search.checking import check_resumed, check_search
+from lit_optim.search.checking import check_fixed, check_resumed, check_search
 from lit_optim.search.data import Search
 from lit_optim.search.settings import read_settings, settings_of
 from lit_optim.search.space import LR, is_auto, is_searched, plain_line
@@ -75,6 +75,9 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     check_processes(cfg)
     if not is_tournament(cfg):  # which has its own number of trials
         read_settings(cfg)
+    where = cfg.resume["from"]
+    if where not in (None, NONE):
+        check_fixed(overrides, Path(where))
     search = plan(cfg, [str(one.input_line) for one in overrides])
     if not accepts(cfg.n_jobs, N_JOBS):
         raise UsageError(f"n_jobs must be {describe(N_JOBS)}, got {show(cfg.n_jobs)}")
@@ -84,7 +87,6 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     metric, never = search.settings.metric, never_validates(to_plain(cfg)["trainer"])
     if never and metric.startswith("val"):
         raise UsageError(f"a search compares runs by {metric}, and with {never} there is none")
-    where = cfg.resume["from"]
     if where not in (None, NONE):
         check_resumed(search, Path(where))
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lit_optim.command_line.command import Argument, Command, Completion, Section
+from lit_optim.runs.layout import TOURNAMENT
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -17,6 +18,8 @@ def run(args: argparse.Namespace) -> int | None:
     directory = Path(words[0]) if len(words) == 1 and "=" not in words[0] else None
     if directory is None:
         directory = _typed_directory(words)
+        if args.write_preset:
+            _check_tasks(words, directory)
         code = _run_tournament(words, directory)
         if code or not args.write_preset:
             return code
@@ -46,9 +49,7 @@ def _run_tournament(words: Sequence[str], directory: Path) -> int:
             "optimizer=adamw,muon,sgd data=digits"
         )
     keys = {word.lstrip("+").partition("=")[0] for word in words}
-    lines = list(words)
-    if not keys & {"tournament", "resume", "resume.from"}:
-        lines.append("tournament=default")
+    lines = _with_group(words)
     if not keys & {"resume", "resume.from", "hydra.sweep.dir"}:
         lines.append(f"hydra.sweep.dir={directory}")
     try:
@@ -60,6 +61,34 @@ def _run_tournament(words: Sequence[str], directory: Path) -> int:
     return 0
 
 
+def _check_tasks(words: Sequence[str], directory: Path) -> None:
+    """Refuse what no preset could be written of, before anything runs.
+
+    Raises:
+        UsageError: the tasks of the tournament.
+    """
+    from lit_optim.errors import UsageError
+    from lit_optim.results.tournament_record import read_tournament
+    from lit_optim.tournament.lines import plan_tournament
+    from lit_optim.tournament.presets import check_tasks
+
+    try:
+        if (directory / TOURNAMENT).is_file():  # it is resumed
+            planned = read_tournament(directory)
+        else:
+            planned = plan_tournament(_with_group(words))[1]
+    except UsageError:  # any other mistake is told where the tournament is begun
+        return
+    check_tasks(planned, "--write-preset")
+
+
+def _with_group(words: Sequence[str]) -> list[str]:
+    """The overrides, which choose a group `tournament` at least."""
+    keys = {word.lstrip("+").partition("=")[0] for word in words}
+    is_chosen = keys & {"tournament", "resume", "resume.from"}
+    return [*words] if is_chosen else [*words, "tournament=default"]
+
+
 def _show(directory: Path) -> None:
     """Print the report of a tournament that has been run.
 
@@ -69,7 +98,7 @@ def _show(directory: Path) -> None:
     from rich.console import Console
 
     from lit_optim.results.showing import show_results
-    from lit_optim.tournament.data import read_tournament
+    from lit_optim.results.tournament_record import read_tournament
 
     read_tournament(directory)
     show_results(directory, Console())

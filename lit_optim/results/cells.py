@@ -12,6 +12,7 @@ from lit_optim.results.statistics import interval, median
 from lit_optim.runs.status import Status
 
 NONE = "-"
+INTERVAL = "95 % confidence interval"
 #: The columns of how runs ended; one without any run is left out.
 ENDINGS = {
     "diverged": "runs that diverged, whose value is the worst of all",
@@ -99,7 +100,7 @@ def choice_table(report: Report) -> Table:
             meaning = f"{key} of the best setting"
             columns.add(Heading(f"best {key}", meaning), [_best(row, key) for row in rows])
     which = "best" if report.at == "best" else "last"
-    meaning = f"the mean of the {which} values and its 95 % confidence interval; (so far)"
+    meaning = f"the mean of the {which} values; of three or more with its {INTERVAL}; (so far)"
     columns.add(Heading(report.metric, meaning, True), [_value_cell(row.best) for row in rows])
     counts = [_number(row.best.value.count, f"{row.best.value.count}") for row in rows]
     columns.add(Heading("n", "runs of the best setting that have ended", True), counts)
@@ -111,7 +112,7 @@ def choice_table(report: Report) -> Table:
         cells = [_value_cell(row.untuned) if row.untuned else Cell(NONE) for row in rows]
         columns.add(Heading("untuned", meaning, True), cells)
     for name in _tests(report):
-        meaning = "the mean of the tests and its 95 % confidence interval"
+        meaning = f"the mean of the tests; of three or more with its {INTERVAL}"
         columns.add(Heading(name, meaning, True), [_test_cell(row.best, name) for row in rows])
     if math.isfinite(report.target):
         sign = "≤" if report.mode == "min" else "≥"

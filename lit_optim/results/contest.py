@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lit_optim.errors import UsageError, printable
@@ -18,96 +18,17 @@ from lit_optim.results.comparing import (
 )
 from lit_optim.results.data import Report, Row, Run, Tournament
 from lit_optim.results.grouping import setting_of
-from lit_optim.results.places import TRIAL_ROLE, list_of_mappings
+from lit_optim.results.places import TRIAL_ROLE
 from lit_optim.results.profile import make_profile
 from lit_optim.results.rows import find_edge, make_row, make_setting, order, ranked
 from lit_optim.results.target import AUTO, STEP, choose_target
-from lit_optim.runs.job import is_text_list, is_text_mapping
+from lit_optim.results.tournament_record import Task, read_tournament
+from lit_optim.results.tournament_record import Tournament as TournamentRecord
 from lit_optim.runs.layout import FINAL, TOURNAMENT, UNTUNED
-from lit_optim.untrusted import Unreadable, read_json_mapping
+from lit_optim.untrusted import Unreadable
 
 #: What is equal for all, and the column of a history that measures it.
 BUDGETS = {"steps": STEP, "evaluations": "evaluations", "seconds": "seconds"}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A contestant at a task.
-
-    Args:
-        study: where its runs are.
-        contestant: its name.
-        notes: on how it was treated otherwise than the rest.
-    """
-
-    study: str
-    contestant: str
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """What contestants are compared at.
-
-    Args:
-        label: what was typed with commas besides the contestants, by key; may be empty.
-        entries: of the contestants.
-    """
-
-    label: Mapping[str, str]
-    entries: Sequence[Entry]
-
-    @property
-    def name(self) -> str:
-        """A few words: `data=digits trainer.max_steps=500`."""
-        return " ".join(f"{key}={value}" for key, value in self.label.items())
-
-
-@dataclass(frozen=True)
-class TournamentRecord:
-    """What `tournament.json` says, as far as a report needs it.
-
-    Args:
-        by: the key that tells contestants apart.
-        tasks: at least one.
-        left_out: why others do not take part, by their names.
-        measure: of what all have the same budget, as a column of a history.
-    """
-
-    by: str
-    tasks: Sequence[Task]
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    measure: str = STEP
-
-
-def read_tournament(root: Path) -> TournamentRecord:
-    """Read the `tournament.json` of a tournament.
-
-    Raises:
-        Unreadable: it is missing, or has no tasks.
-    """
-    path = root / TOURNAMENT
-    record = read_json_mapping(path)
-    by, tasks = record.get("by"), []
-    for task in list_of_mappings(record.get("tasks")):
-        label = task.get("label")
-        entries = []
-        for one in list_of_mappings(task.get("entries")):
-            study, name, notes = one.get("study"), one.get("contestant"), one.get("notes")
-            if isinstance(study, str) and isinstance(name, str):
-                entries.append(Entry(study, name, notes if is_text_list(notes) else ()))
-        if entries:
-            tasks.append(Task(label if is_text_mapping(label) else {}, entries))
-    if not isinstance(by, str) or not tasks:
-        raise Unreadable(f"{path}: must say by which key contestants differ, and have tasks")
-    settings, left_out = record.get("settings"), record.get("left_out")
-    budget = settings.get("budget") if isinstance(settings, dict) else None
-    return TournamentRecord(
-        by,
-        tasks,
-        left_out if is_text_mapping(left_out) else {},
-        BUDGETS.get(budget, STEP) if isinstance(budget, str) else STEP,
-    )
 
 
 def compare_tournaments(
@@ -165,7 +86,7 @@ def compare_tournaments(
         _compare_task(record, task, own, f"{title} · {name}", metric, target)
         for record, task, own, name in found
     ]
-    measures = {record.measure for record in records.values()}
+    measures = {BUDGETS[record.settings.budget] for record in records.values()}
     profile, told = make_profile(tasks, by.pop(), measures.pop() if len(measures) == 1 else STEP)
     told += dict.fromkeys(note for record in records.values() for note in _left_out(record))
     return Tournament(

@@ -127,7 +127,7 @@ class Interval:
 
     Args:
         mean: NaN without values.
-        half: by Student's t; NaN of fewer than two values.
+        half: by Student's t; NaN of fewer than three values.
         count: of the values.
     """
 

@@ -14,20 +14,22 @@ from collections.abc import Sequence
 
 from lit_optim.results.data import Interval
 
+#: Of two values the interval is 13 times as wide as their standard error, and says nothing.
+FEWEST = 3
 LEVEL = 0.05  # of an interval, and of all pairs together
 
 
 def interval(values: Sequence[float]) -> Interval:
     """The mean of values, with its 95 % confidence interval by Student's t.
 
-    A value that is not finite makes the mean NaN.
+    A value that is not finite makes the mean NaN. Fewer than three values have no interval.
     """
     count = len(values)
     if not count or not all(map(math.isfinite, values)):
         return Interval(math.nan, math.nan, count)
     exponent, scaled = _scale(values)
     mean = math.ldexp(math.fsum(scaled) / count, exponent)
-    if count < 2:
+    if count < FEWEST:
         return Interval(mean, math.nan, count)
     error = statistics.stdev(scaled) / math.sqrt(count)
     half = _t_quantile(count - 1) * error

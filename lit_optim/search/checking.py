@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lit_optim.config.check import check_config, to_plain
@@ -20,7 +21,7 @@ from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search, Space, Span, Study
 from lit_optim.search.grids import share_out
 from lit_optim.search.settings import GROUP
-from lit_optim.search.space import LR, edge_texts, edges
+from lit_optim.search.space import LR, edge_texts, edges, is_searched, plain_line
 from lit_optim.search.storage_urls import check_storage
 from lit_optim.search.studies import lines_of_group
 from lit_optim.signatures import read_signature
@@ -195,15 +196,39 @@ def check_resumed(search: Search, sweep_dir: Path) -> None:
         )
 
 
+def check_fixed(overrides: Sequence[Override], sweep_dir: Path) -> None:
+    """Refuse a single value for what a search samples, when it is resumed.
+
+    Args:
+        overrides: of the line, with those of the record that it does not replace.
+        sweep_dir: to resume.
+
+    Raises:
+        UsageError: naming the override.
+    """
+    spaces = [one.get("space") for one in _recorded(sweep_dir)]
+    sampled = {key for space in spaces if isinstance(space, dict) for key in space}
+    for one in overrides:
+        if one.key_or_group in sampled and not is_searched(one):
+            raise UsageError(
+                f"{plain_line(one)}: the search in {sweep_dir} samples {one.key_or_group}, which "
+                "cannot be fixed when it is resumed; leave it out, or begin another search"
+            )
+
+
 def _recorded_studies(sweep_dir: Path) -> Sequence[str]:
     """The names of the studies that the record of a search lists."""
+    names = [one.get("name") for one in _recorded(sweep_dir)]
+    return [name for name in names if isinstance(name, str)]
+
+
+def _recorded(sweep_dir: Path) -> list[dict[str, Any]]:
+    """The studies that the record of a search lists, as its file says."""
     try:
         found = read_json_mapping(sweep_dir / SEARCH).get("studies")
     except Unreadable:  # damaged: the storage knows as well
         return []
-    listed = found if isinstance(found, list) else []
-    names = [one.get("name") for one in listed if isinstance(one, dict)]
-    return [name for name in names if isinstance(name, str)]
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def count_begun(sweep_dir: Path, studies: Sequence[str]) -> int:

@@ -28,13 +28,15 @@ from lit_optim.errors import UsageError, escape, first_line
 from lit_optim.interrupts import interruptible
 from lit_optim.runs.failures import FAILURE, USAGE_ERROR
 from lit_optim.runs.layout import LOG, RESULT, SEARCH
-from lit_optim.search.sweeper import SearchRun
+from lit_optim.search.running import SearchRun
 from lit_optim.sweeps.ending import last_line
 from lit_optim.sweeps.other_launchers import share_of_cpus, wait_for_others
 from lit_optim.sweeps.pool import end_with_line, ending_in_a_line
 
 #: In the directory of a search, with a directory for each worker.
 WORKERS = ".workers"
+#: Of runs, in the directory of a search.
+PLACES = ("*/*", "*/*/*")
 SECONDS_BETWEEN_LOOKS = 2.0
 #: Our own launcher, which runs the trials itself.
 OWN = "hydra_plugins.lit_optim_launcher."
@@ -89,7 +91,7 @@ class WorkerLaunches:
     def __init__(
         self, run: SearchRun, hydra_context: HydraContext, launcher: DictConfig, n_workers: int
     ) -> None:
-        self.search, self.n_workers = run, n_workers
+        self._run, self.n_workers = run, n_workers
         self._context, self._launcher = hydra_context, launcher
         self._places: list[Path] = []  # of the workers of the last launch
         self._problem = ""
@@ -103,7 +105,7 @@ class WorkerLaunches:
         Raises:
             SystemExit: with a line, where nothing can be begun, or no worker gets anywhere.
         """
-        run, timeout = self.search, self.search.search.settings.timeout
+        run, timeout = self._run, self._run.search.settings.timeout
         start = time.monotonic()
         with ending_in_a_line(run.console, run.sweep_dir, lambda: f"{self._count_done()} runs"):
             try:
@@ -134,7 +136,7 @@ class WorkerLaunches:
     @contextmanager
     def _telling(self, before: int) -> Iterator[None]:
         """Tell, while workers run, how many runs are done."""
-        run, is_over = self.search, threading.Event()
+        run, is_over = self._run, threading.Event()
 
         def tell() -> None:
             told = before
@@ -155,12 +157,14 @@ class WorkerLaunches:
 
     def _count_done(self) -> int:
         """How many runs have a result: of trials, and of a tournament those that are compared."""
-        places = (f"*/*/{RESULT}", f"*/*/*/{RESULT}")
-        return sum(1 for place in places for _ in self.search.sweep_dir.glob(place))
+        root = self._run.sweep_dir
+        found = (path for place in PLACES for path in root.glob(f"{place}/{RESULT}"))
+        # hidden ones are timed runs, and those of before
+        return sum(not is_hidden(path.relative_to(root)) for path in found)
 
     def _launch(self, count: int) -> list[Any]:
         """Let workers run until they end; return their exit codes, None of one that was lost."""
-        run = self.search
+        run = self._run
         first = len([*(run.sweep_dir / WORKERS).glob("*")])
         self._places = [run.sweep_dir / WORKERS / str(first + place) for place in range(count)]
         lines = []
@@ -186,13 +190,18 @@ class WorkerLaunches:
 
     def _words(self) -> tuple[str, ...]:
         """The command line of a worker, after `python -m lit_optim`."""
-        typed = [line for line in self.search.search.line if is_typed_again(line)]
-        return (*conf_dir_option(), "worker", str(self.search.sweep_dir), *typed)
+        typed = [line for line in self._run.search.line if is_typed_again(line)]
+        return (*conf_dir_option(), "worker", str(self._run.sweep_dir), *typed)
 
     def _give_up(self) -> NoReturn:
         logs = [place / LOG for place in self._places if (place / LOG).is_file()]
         why = f"{last_line(logs[0])}; {logs[0]}" if logs else self._problem or "none was started"
-        end_with_line(self.search.console, f"no worker has ended a run: {why}", FAILURE)
+        end_with_line(self._run.console, f"no worker has ended a run: {why}", FAILURE)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a part of a path begins with a dot, which the reports leave out."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def is_typed_again(line: str) -> bool:

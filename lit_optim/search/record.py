@@ -6,6 +6,7 @@ search is planned anew from it. Where the studies are kept must be typed, if it 
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -27,22 +28,25 @@ from lit_optim.sweeps.records import write_json
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
 NAME = re.compile(r"[0-9a-f]{8}")
-#: The key that says whether workers may join.
-BEGUN = "begun"
+#: The keys that say whether workers may join, and when the search was begun or resumed.
+BEGUN, STARTED = "begun", "started"
 
 
-def write_search(search: Search, sweep_dir: Path, has_begun: bool = True) -> None:
+def write_search(
+    search: Search, sweep_dir: Path, has_begun: bool = True, started: float = 0.0
+) -> None:
     """Write what a search is.
 
     Args:
         search: to write.
         sweep_dir: its directory.
         has_begun: whether its trials have their numbers, so that workers may join.
+        started: when it was begun or resumed, in seconds since 1970.
 
     Raises:
         OSError: the directory is not writable.
     """
-    content = asdict(search) | {BEGUN: has_begun}
+    content = asdict(search) | {BEGUN: has_begun, STARTED: started}
     if search.settings.storage is not None:  # what the line looks up stays out of the file
         content["settings"]["storage"] = hide_password(search.settings.storage)
     write_json(sweep_dir / SEARCH, content)
@@ -54,6 +58,15 @@ def has_begun(sweep_dir: Path) -> bool:
         return read_json_mapping(sweep_dir / SEARCH).get(BEGUN) is True
     except Unreadable:
         return False
+
+
+def read_start(sweep_dir: Path) -> float:
+    """When a search was begun or resumed, in seconds since 1970; 0 if that is not known."""
+    with suppress(Unreadable):
+        found = read_json_mapping(sweep_dir / SEARCH).get(STARTED)
+        if isinstance(found, int | float) and 0 < found < math.inf:
+            return float(found)
+    return 0.0
 
 
 def name_search(search: Search, sweep_dir: Path) -> Search:

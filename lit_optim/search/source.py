@@ -29,8 +29,8 @@ SECONDS_BETWEEN_LOOKS = 1.0
 MOST_FAILURES = 3
 #: What a run or its launcher says where a disk is full.
 FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), UNWRITTEN)
-#: How many times as long as a look takes the next one is away.
-MOST_LOOKING = 50
+#: The pause between two reads of the storage, as a multiple of the time that a read takes.
+PAUSE_PER_READ = 50
 
 
 class TrialsFailed(UsageError):
@@ -62,7 +62,8 @@ class SearchSource:
         search: to run.
         store: of its trials.
         plan: for the jobs.
-        clock: returns seconds, for the timeout, which counts from now.
+        clock: returns seconds, for the timeout.
+        elapsed: the seconds since the search was begun or resumed, by whichever process.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class SearchSource:
         store: TrialStore,
         plan: JobPlan,
         clock: Callable[[], float] = time.monotonic,
+        elapsed: float = 0.0,
     ) -> None:
         self.search, self._store, self._plan, self._clock = search, store, plan, clock
         timeout = search.settings.timeout
-        self._deadline = None if timeout is None else clock() + timeout
+        self._deadline = None if timeout is None else clock() + timeout - elapsed
         self._open: list[OpenTrial] = []
         self._has_worked = False
         self._untold: list[tuple[OpenTrial, TrialEnd]] = []  # failures, while no run has worked
@@ -91,14 +93,16 @@ class SearchSource:
         if self._open or self._untold:
             return False
         self._look()
-        return self._is_over() or not any(self._unfinished.values())
+        return self.is_late or not any(self._unfinished.values())
 
     def has_ended(self, study: Study) -> bool:
         """Whether all trials of a study have ended."""
         self._look()
         return not self._unfinished[study.name]
 
-    def _is_over(self) -> bool:
+    @property
+    def is_late(self) -> bool:
+        """Whether the time of the search is over, so that no trial begins any more."""
         return self._deadline is not None and self._clock() >= self._deadline
 
     def _look(self) -> None:
@@ -109,7 +113,7 @@ class SearchSource:
         for study in self.search.studies:
             self._read(study)
         ended = self._clock()
-        self._next_look = ended + max(SECONDS_BETWEEN_LOOKS, MOST_LOOKING * (ended - began))
+        self._next_look = ended + max(SECONDS_BETWEEN_LOOKS, PAUSE_PER_READ * (ended - began))
 
     def _read(self, study: Study) -> None:
         self._unfinished[study.name] = self._store.unfinished(study)
@@ -131,7 +135,7 @@ class SearchSource:
 
     def _try_next(self) -> OpenTrial | None:
         """Open another trial; None: there is none, or that was found out a moment ago."""
-        if self._is_over() or self._clock() < self._next_try:
+        if self.is_late or self._clock() < self._next_try:
             return None
         opened = self._open_next()
         if opened is None:  # others have them, and may end or die

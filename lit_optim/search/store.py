@@ -2,6 +2,7 @@
 
 Trials get their numbers once, before any of them runs, so workers cannot start one too many. The
 values of a trial are written whole before it is run, so whoever takes it over has the same.
+A trial that has failed is tried again when its search is resumed, with the same number and values.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lit_optim.errors import UsageError, printable, show
 from lit_optim.metric_names import worst_value
+from lit_optim.search.attempts import FIXED, group_attempts, last_attempts, try_again
 from lit_optim.search.data import Search, Study, Trial, TrialEnd
 from lit_optim.search.grids import make_grid
 from lit_optim.search.opening import open_storage
@@ -26,8 +28,6 @@ from lit_optim.search.samplers import make_distribution, propose
 from lit_optim.search.storages import OpenStorage, StorageFailed
 from lit_optim.search.values import check_values, encode_space
 
-#: The attribute of a trial with which Optuna itself fixes values before it is run.
-FIXED = "fixed_params"
 #: Attributes of a study: what it was begun with, and by which version.
 ASKED, VERSION = "asked", "optuna"
 #: What is compared of a study where its runs' fingerprint is not known.
@@ -42,8 +42,10 @@ STATES = {
 }
 #: Of a value in a message.
 MOST_CHARACTERS = 100
-#: Of a diverged trial where nothing finite is known.
-UNKNOWN_WORST = 1e6
+#: The attribute of a trial that has `NO_WORST` for its value.
+IS_UNKNOWN = "worst_is_unknown"
+#: The value of a diverged trial where nothing finite is known; no other trial is compared to it.
+NO_WORST = 1e6
 
 
 def open_store(search: Search, sweep_dir: Path) -> Store:
@@ -69,9 +71,12 @@ class Store:
     def __init__(self, search: Search, opened: OpenStorage, sweep_dir: Path) -> None:
         self.search, self._opened, self._sweep_dir = search, opened, sweep_dir
         self._loaded: dict[str, OptunaStudy] = {}
+        self._attempts: dict[tuple[str, int], int] = {}  # at trials, as Optuna numbers them
 
     def begin(self, fingerprints: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         """Create or check each study, and give numbers to the trials up to `settings.trials`.
+
+        Those that have failed are to be tried again.
 
         Args:
             fingerprints: what is the same in all runs of a study, by the study's name.
@@ -103,6 +108,7 @@ class Store:
             UsageError: the storage has values that are not in the space.
         """
         with self._opened.use() as storage:
+            self._attempts[study.name, number] = self._find_attempt(study, number)
             trial_id = self._trial_id(study, number)
             if storage.get_trial(trial_id).state.is_finished():
                 return None
@@ -164,9 +170,13 @@ class Store:
             state = STATES[kind]
             if kind == "pruned" and self._learns_nothing_from_pruned(trial.study):
                 state = TrialState.COMPLETE
+            attributes = {**end.attributes, KIND: kind}
             if kind == "diverged" or (state is TrialState.COMPLETE and value is None):
                 value = self._worst(self._load(trial.study).get_trials(deepcopy=False), value)
-            for name, attribute in {**end.attributes, KIND: kind}.items():
+                if value is None:
+                    value = NO_WORST if self.search.settings.mode == "min" else -NO_WORST
+                    attributes[IS_UNKNOWN] = True
+            for name, attribute in attributes.items():
                 storage.set_trial_user_attr(trial_id, name, attribute)
             values = None if kind == "failed" or value is None else [float(value)]
             storage.set_trial_state_values(trial_id, state, values)
@@ -186,14 +196,23 @@ class Store:
         return min(ended, key=lambda pair: sign * (pair[1].value or 0.0), default=None)
 
     def _trials(self, study: Study) -> list[FrozenTrial]:
+        """The trials by number, of each the last attempt."""
         with self._opened.use():
-            return self._load(study).get_trials(deepcopy=False)
+            return last_attempts(self._load(study).get_trials(deepcopy=False))
+
+    def _find_attempt(self, study: Study, number: int) -> int:
+        """Optuna's number of the last attempt at a trial; the trial's own, where there is none."""
+        groups = group_attempts(self._load(study).get_trials(deepcopy=False))
+        return groups[number][-1].number if number < len(groups) else number
 
     def _trial_id(self, study: Study, number: int) -> int:
         storage = self._opened.storage
+        if (study.name, number) not in self._attempts:
+            self._attempts[study.name, number] = self._find_attempt(study, number)
         try:
             study_id = storage.get_study_id_from_name(self._name(study))
-            return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+            attempt = self._attempts[study.name, number]
+            return storage.get_trial_id_from_study_id_trial_number(study_id, attempt)
         except KeyError:
             name = printable(self._name(study))
             message = f"{self._opened.name}: has no trial {number} of {name!r}"
@@ -255,10 +274,14 @@ class Store:
             loaded.set_user_attr(VERSION, optuna.__version__)
 
     def _enqueue(self, study: Study, loaded: OptunaStudy) -> None:
-        """Give numbers to the trials up to the budget; those of a grid have values at once."""
+        """Give numbers to the trials up to the budget; those of a grid have values at once.
+
+        A trial that has failed is added again, with its values.
+        """
         settings = self.search.settings
-        trials = loaded.get_trials(deepcopy=False)
-        done = max((trial.number + 1 for trial in trials if trial.state.is_finished()), default=0)
+        attempts = group_attempts(loaded.get_trials(deepcopy=False))
+        trials = [one[-1] for one in attempts]
+        done = max((n for n, one in enumerate(trials, 1) if one.state.is_finished()), default=0)
         if done > settings.trials:
             raise UsageError(
                 f"search.trials={settings.trials}: {done} trials of this search are done already; "
@@ -270,27 +293,31 @@ class Store:
             points = list(make_grid(study.space, settings.trials, known))
         for point in points:
             attributes = None if point is None else {FIXED: point}
-            waiting = create_trial(state=TrialState.WAITING, system_attrs=attributes)
-            loaded.add_trial(waiting)
+            loaded.add_trial(create_trial(state=TrialState.WAITING, system_attrs=attributes))
+        for one in attempts:
+            if one[-1].state is TrialState.FAIL:
+                loaded.add_trial(try_again(one))
 
     def _learns_nothing_from_pruned(self, study: Study) -> bool:
         return self.search.settings.sampler_of(study.space) == "gp"
 
     def _known_trials(self, study: Study) -> list[FrozenTrial]:
         """The trials, with what is the worst value by now for those that diverged."""
-        trials = self._load(study).get_trials(deepcopy=False)
+        trials = last_attempts(self._load(study).get_trials(deepcopy=False))
         worst = self._worst(trials)
+        if worst is None:
+            return trials
         return [_with_value(one, worst) if _has_diverged(one) else one for one in trials]
 
-    def _worst(self, trials: Sequence[FrozenTrial], value: float | None = None) -> float:
-        """The worst finite value of trials, and of a value if there is one."""
-        mode = self.search.settings.mode
-        known = [one.values[0] for one in trials if one.values]
-        known = [x for x in known if abs(x) != UNKNOWN_WORST]
-        worst = worst_value(known if value is None else [*known, value], mode)
-        if math.isnan(worst):
-            return UNKNOWN_WORST if mode == "min" else -UNKNOWN_WORST
-        return worst
+    def _worst(self, trials: Sequence[FrozenTrial], value: float | None = None) -> float | None:
+        """The worst finite value of trials, and of a value if there is one; None: none is known."""
+        known = [one.values[0] for one in trials if one.values and not _is_unknown(one)]
+        worst = worst_value(known if value is None else [*known, value], self.search.settings.mode)
+        return None if math.isnan(worst) else worst
+
+
+def _is_unknown(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get(IS_UNKNOWN))
 
 
 def _has_diverged(trial: FrozenTrial) -> bool:

@@ -21,7 +21,7 @@ from lit_optim.config.composing import as_hydra_override, own_choices
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir
 from lit_optim.search.record import read_overrides
-from lit_optim.search.sweeper import SearchRun
+from lit_optim.search.running import SearchRun
 from lit_optim.sweeps.options import find_options
 
 Compose = Callable[[DictConfig, list[str]], DictConfig]

@@ -18,7 +18,7 @@ from lit_optim.runs.locks import Held, read_holder
 from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end, start_job
 from lit_optim.sweeps.plan import Done, JobPlan, PlannedJob
 from lit_optim.sweeps.returns import Outcome
-from lit_optim.sweeps.signals import Signals
+from lit_optim.sweeps.signals import Signals, Terminated
 from lit_optim.sweeps.source import JobSource
 from lit_optim.sweeps.starters import JobStarter
 
@@ -48,6 +48,15 @@ class Progress(Protocol):
         self, job: PlannedJob, name: str, record: JobRecord, result: Mapping[str, Any] | None
     ) -> None:
         """Called for a job that has ended, with the name of its directory."""
+
+
+class NoProgress:
+    """Progress that is not shown."""
+
+    def _ignore(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing."""
+
+    __enter__ = __exit__ = stop = set_running = add_known = add_ended = _ignore
 
 
 class JobPool:
@@ -83,7 +92,7 @@ class JobPool:
 
         Raises:
             KeyboardInterrupt: after Ctrl-C; the jobs have ended, with their checkpoints.
-            SystemExit: after SIGTERM, in the same way.
+            Terminated: after SIGTERM, in the same way.
             OSError: no run can be started in the directory of a job; the others are interrupted.
         """
         try:
@@ -169,7 +178,7 @@ class JobPool:
 
 @contextmanager
 def ending_in_a_line(console: Console, sweep_dir: Path, count: Callable[[], str]) -> Iterator[None]:
-    """Turn Ctrl-C, and a directory in which no run can be started, into a line and an exit code.
+    """Turn a signal, and a directory in which no run can be started, into a line and an exit code.
 
     Args:
         console: for the line.
@@ -181,13 +190,14 @@ def ending_in_a_line(console: Console, sweep_dir: Path, count: Callable[[], str]
     """
     try:
         yield
-    except KeyboardInterrupt:
-        end_with_line(console, f"interrupted with {count()} done: {sweep_dir}", INTERRUPTED)
+    except (KeyboardInterrupt, Terminated) as error:
+        code = error.code if isinstance(error, Terminated) else INTERRUPTED
+        end_with_line(console, f"interrupted with {count()} done: {sweep_dir}", code)
     except OSError as error:  # the directory or the log of a job
         end_with_line(console, f"{sweep_dir}: no run can be started there: {error.strerror}", 1)
 
 
-def end_with_line(console: Console, message: str, code: int) -> NoReturn:
+def end_with_line(console: Console, message: str, code: Any) -> NoReturn:
     """Print a line, which may be one of another process of ours, and end with a code.
 
     Raises:

@@ -10,6 +10,10 @@ from types import FrameType
 from lit_optim.interrupts import interruptible
 
 
+class Terminated(SystemExit):
+    """Raised after SIGTERM; has the exit code."""
+
+
 class Signals:
     """The signals that this process has got."""
 
@@ -31,9 +35,9 @@ class Signals:
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            SystemExit: SIGTERM.
+            Terminated: SIGTERM.
         """
         if signal.SIGINT in self.numbers:
             raise KeyboardInterrupt
         if self.numbers:
-            raise SystemExit(128 + self.numbers[0])
+            raise Terminated(128 + self.numbers[0])

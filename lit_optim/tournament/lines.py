@@ -13,12 +13,12 @@ from lit_optim.config.composing import as_hydra_override
 from lit_optim.config.reading import parse_overrides
 from lit_optim.config.resume_settings import NONE
 from lit_optim.errors import UsageError
+from lit_optim.results.tournament_record import Tournament
 from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search
 from lit_optim.search.settings import settings_of
 from lit_optim.search.space import flatten_space, is_searched, plain_line
 from lit_optim.search.studies import BY_OPTIMIZER, plan_search
-from lit_optim.tournament.data import Tournament
 from lit_optim.tournament.planning import arrange, key_of
 from lit_optim.tournament.settings import GROUP, check_seeds, read_settings
 from lit_optim.tournament.treatment import LR

@@ -10,8 +10,8 @@ from lit_optim.config.places import groups
 from lit_optim.config.targets import TARGET
 from lit_optim.config.trainer import run_length
 from lit_optim.errors import UsageError
+from lit_optim.results.tournament_record import Budget, Entry, Task, Tournament, TournamentSettings
 from lit_optim.search.data import Search, Study
-from lit_optim.tournament.data import Budget, Entry, Task, Tournament, TournamentSettings
 from lit_optim.tournament.treatment import LR, Treatment, steady_keys, treat
 
 STEPS = "trainer.max_steps"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError
+from lit_optim.results.tournament_record import Entry, Task, Tournament, read_tournament
 from lit_optim.runs.job import JobRecord, read_job
 from lit_optim.runs.layout import FINAL
 from lit_optim.runs.status import Status
 from lit_optim.search.composing import compose_study
 from lit_optim.temporary import write_whole
-from lit_optim.tournament.data import Entry, Task, read_tournament
 from lit_optim.tournament.lines import compose_parts
 from lit_optim.tournament.planning import key_of
 from lit_optim.tournament.treatment import LR, treat
@@ -66,20 +67,41 @@ def find_tuned(sweep_dir: Path) -> list[Tuned]:
             same data.
     """
     tournament = read_tournament(sweep_dir)
-    if tournament.by != "optimizer":
-        raise UsageError(
-            f"{sweep_dir}: compares {tournament.by}, and a preset has an lr for each optimizer"
-        )
+    check_tasks(tournament, str(sweep_dir))
     found: list[Tuned] = []
     for task in tournament.tasks:
         one = _tuned_on(sweep_dir, task)
         if one.preset in [other.preset for other in found]:
-            raise UsageError(
-                f"{sweep_dir}: has several tasks with data={one.preset}, and a preset has one lr "
-                "for each optimizer"
-            )
+            raise _ambiguous(str(sweep_dir), one.preset)
         found.append(one)
     return found
+
+
+def check_tasks(tournament: Tournament, source: str) -> None:
+    """Refuse a tournament whose tasks cannot give the lrs of presets, before it is run.
+
+    Args:
+        tournament: as it is planned.
+        source: of what the message tells.
+
+    Raises:
+        UsageError: it is not between optimizers, or has several tasks on the same data.
+    """
+    if tournament.by != "optimizer":
+        raise UsageError(
+            f"{source}: compares {tournament.by}, and a preset has an lr for each optimizer"
+        )
+    counts = Counter(task.label.get("data", "") for task in tournament.tasks)
+    data, count = counts.most_common(1)[0]
+    if count > 1:
+        raise _ambiguous(source, data)
+
+
+def _ambiguous(source: str, data: str) -> UsageError:
+    on = f"with data={data}" if data else "on the same data"
+    return UsageError(
+        f"{source}: has several tasks {on}, and a preset has one lr for each optimizer"
+    )
 
 
 def _tuned_on(sweep_dir: Path, task: Task) -> Tuned:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from omegaconf import DictConfig
 
-from lit_optim.runs.job import JobRecord
+from lit_optim.results.tournament_record import read_tournament, write_tournament
 from lit_optim.runs.layout import TOURNAMENT
 from lit_optim.runs.resume import check_links
 from lit_optim.search.record import name_search
+from lit_optim.search.running import SearchRun, composing_by_itself
 from lit_optim.search.source import SearchSource
 from lit_optim.search.studies import job_lines, plan_search
-from lit_optim.search.sweeper import SearchRun, composing_by_itself
-from lit_optim.sweeps.plan import PlannedJob
-from lit_optim.sweeps.pool import JobPool, Progress
+from lit_optim.sweeps.pool import JobPool, NoProgress, Progress
 from lit_optim.sweeps.source import JobSource
-from lit_optim.tournament.data import read_tournament, write_tournament
+from lit_optim.tournament.crashes import SharedCrashes
 from lit_optim.tournament.lines import is_tournament, plan_tournament
 from lit_optim.tournament.measuring import TimingSource
 from lit_optim.tournament.progress import TournamentProgress
@@ -86,7 +84,7 @@ class TournamentRun(SearchRun):
         if not source.is_exhausted:
             self.console.print("timing a few updates of each contestant, one after another")
             JobPool(
-                self.plan, self.starter, source, 1, _Silence(), self.signals, self.console
+                self.plan, self.starter, source, 1, NoProgress(), self.signals, self.console
             ).run()
         self._plan_with(source.seconds)
         self.sweep_dir.mkdir(parents=True, exist_ok=True)
@@ -96,37 +94,14 @@ class TournamentRun(SearchRun):
     def _add_final_runs(self, trials: SearchSource, run: SearchRun) -> JobSource:
         best = partial(find_best, self.store)
         self._source = TournamentSource(
-            trials, self.tournament, self.search.studies, best, job_lines, self.plan.add
-        )
+            trials, self.tournament, self.search.studies, best, job_lines, self.plan.add,
+            SharedCrashes(self.plan.run_dir, self.started),
+        )  # fmt: skip
         return self._source
 
     def make_progress(self, trials: SearchSource) -> Progress:
         """What shows how far the tournament is."""
         return TournamentProgress(self._source, len(self.tournament.tasks), trials, self.console)
-
-
-class _Silence:
-    """Progress that is not shown."""
-
-    def __enter__(self) -> _Silence:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def set_running(self, running: Sequence[PlannedJob]) -> None: ...
-
-    def add_known(self, job: PlannedJob, result: Mapping[str, Any] | None) -> None: ...
-
-    def add_ended(
-        self, job: PlannedJob, name: str, record: JobRecord, result: Mapping[str, Any] | None
-    ) -> None: ...
 
 
 def known_seconds(sweep_dir: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from lit_optim.config.places import groups, mapping_of
 from lit_optim.config.sweep_settings import SWEEP_GROUPS, explain_unknown
 from lit_optim.errors import UsageError, show, suggest
 from lit_optim.hyperparameters import accepts, describe
-from lit_optim.tournament.data import Budget, TournamentSettings
+from lit_optim.results.tournament_record import Budget, TournamentSettings
 
 GROUP = "tournament"
 #: What the values may be; the defaults are those of `conf/tournament/default.yaml`.

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from lit_optim.results.tournament_record import Entry, Tournament
 from lit_optim.runs.layout import FINAL, UNTUNED
 from lit_optim.search.data import Study, Trial, TrialEnd
 from lit_optim.search.open_trials import MOST_STARTS
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.returns import Outcome
 from lit_optim.sweeps.source import JobSource
-from lit_optim.tournament.data import Entry, Tournament
+from lit_optim.tournament.crashes import Crashes
 
 
 class Ends(Protocol):
@@ -60,6 +61,7 @@ class TournamentSource:
         best: the best trial of a study that has ended; None: all have failed.
         lines: the overrides of a trial's run with a seed.
         add: makes a job of overrides and a directory.
+        crashes: of the runs that are compared.
     """
 
     def __init__(
@@ -70,15 +72,17 @@ class TournamentSource:
         best: Callable[[Study], Trial | None],
         lines: Callable[[Trial, int], Sequence[str]],
         add: Callable[[Sequence[str], str], PlannedJob],
+        crashes: Crashes,
     ) -> None:
         self._trials, self._settings = trials, tournament.settings
+        self._crashes = crashes
         self._best, self._lines, self._add = best, lines, add
         entries = {entry.study: entry for entry in tournament.entries}
         self._searched = [(study, entries[study.name]) for study in studies]
         # final runs and those that crashed, then untuned ones and those that are held elsewhere
         self._first: deque[PlannedJob] = deque()
         self._last: deque[PlannedJob] = deque()
-        self._starts: dict[PlannedJob, int] = {}
+        self._own: set[PlannedJob] = set()
         self._running: set[PlannedJob] = set()
         #: How many of the runs that are compared have ended, and how many there may be.
         self.ended = 0
@@ -100,12 +104,13 @@ class TournamentSource:
             if self._trials.has_ended(study):
                 self._searched.remove((study, entry))
                 self._enter(study, entry)
-        waiting = self._first or self._last
-        if not waiting:
-            return None
-        job = waiting.popleft()
-        self._running.add(job)
-        return job
+        while waiting := self._first or self._last:
+            job = waiting.popleft()
+            if self._crashes.count(job) < MOST_STARTS:
+                self._running.add(job)
+                return job
+            self.ended += 1
+        return None
 
     def _enter(self, study: Study, entry: Entry) -> None:
         """Add the runs that are compared, of a study that has ended."""
@@ -126,12 +131,12 @@ class TournamentSource:
         seed: int,
     ) -> None:
         job = self._add(lines, str(Path(study.name) / role / f"seed={seed}"))
-        self._starts[job] = 0
+        self._own.add(job)
         waiting.append(job)
 
     def put_back(self, job: PlannedJob) -> None:
         """Called for a job that could not start, as a process still runs in its directory."""
-        if job not in self._starts:
+        if job not in self._own:
             self._trials.put_back(job)
             return
         self._running.discard(job)
@@ -139,17 +144,17 @@ class TournamentSource:
 
     def watch(self, job: PlannedJob, run_dir: Path) -> None:
         """Called now and then while a job runs."""
-        if job not in self._starts:
+        if job not in self._own:
             self._trials.watch(job, run_dir)
 
     def end(self, job: PlannedJob, outcome: Outcome) -> None:
         """Called when a job has ended, or was found done."""
-        if job not in self._starts:
+        if job not in self._own:
             self._trials.end(job, outcome)
             return
         self._running.discard(job)
-        self._starts[job] += 1
-        if not outcome.is_done and self._starts[job] < MOST_STARTS:
-            self._first.append(job)
+        if not outcome.is_done:
+            self._crashes.add(job)
+            self._first.append(job)  # given again, or counted as ended
         else:
             self.ended += 1

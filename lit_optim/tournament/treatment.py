@@ -12,8 +12,8 @@ from typing import Any
 from lit_optim.config.places import groups, mapping_of
 from lit_optim.config.targets import TARGET
 from lit_optim.requirements import REQUIREMENTS
+from lit_optim.results.tournament_record import Budget
 from lit_optim.signatures import read_attribute
-from lit_optim.tournament.data import Budget
 
 LR = "optimizer.lr"
 #: The schedule of those that want a steady lr.

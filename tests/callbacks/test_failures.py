@@ -9,11 +9,13 @@ import sys
 import textwrap
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lit_optim.callbacks.ranks import is_timeout
+from lit_optim.callbacks import ranks
+from lit_optim.callbacks.ranks import describe_death, is_timeout
 from tests.conftest import ROOT
 
 YOURS = """
@@ -178,6 +180,50 @@ def test_a_dead_rank_is_named_and_ends_the_other_ranks(train, how, line):
     assert ("my own mistake" in done.stderr) == (how == "raises")
     assert "gloo" not in done.stderr
     assert done.stderr.count("Traceback") == (how == "raises")
+
+
+class Clock:
+    """Seconds that pass only while somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("dies_after", "is_named"), [(0.0, True), (20.0, True), (1e9, False)])
+def test_a_rank_that_takes_long_to_die_is_awaited(monkeypatch, dies_after, is_named):
+    """On a busy machine it still prints its traceback when the others notice."""
+    clock = Clock()
+    monkeypatch.setattr(ranks, "time", clock)
+    monkeypatch.setattr(ranks, "_is_told", threading.Event())
+    dying = SimpleNamespace(poll=lambda: 1 if clock.now >= dies_after else None)
+    launcher = SimpleNamespace(procs=[dying])
+    trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
+    said = describe_death(trainer, RuntimeError("Connection closed by peer [127.0.0.1]:1"))
+    line = "rank 1 ended with code 1, see above; all ranks are ended"
+    assert said == (line if is_named else None)
+    assert ranks._is_told.is_set() == is_named
+    assert describe_death(trainer, RuntimeError("my own")) is None
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_death_is_told_by_one_of_those_who_notice(monkeypatch, capsys, is_told):
+    clock, killed = Clock(), []
+    monkeypatch.setattr(ranks, "time", clock)
+    monkeypatch.setattr(ranks, "_is_told", threading.Event())
+    monkeypatch.setattr(ranks.os, "_exit", killed.append)
+    dead = SimpleNamespace(poll=lambda: 1)
+    hanging = SimpleNamespace(poll=lambda: None, kill=lambda: killed.append("2"))
+    if is_told:
+        ranks._is_told.set()
+    ranks._watch([dead, hanging])
+    line = "lit_optim: rank 1 ended with code 1, see above; all ranks are ended\n"
+    assert capsys.readouterr().err == ("" if is_told else line)
+    assert killed == ["2", 1]
 
 
 def test_giving_up_is_gloos_not_anybodys():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lit_optim.results.tournament_record import TournamentSettings
 from tests.results.directories import write_history, write_run
 
 RANGE = {"low": 1e-4, "high": 1e-1, "is_log": True, "is_whole": False}
@@ -65,6 +67,7 @@ def write_tournament(root: Path, tasks: Sequence[str], contestants: Sequence[str
     names = {(task, one): f"data={task},optimizer={one}" for task in tasks for one in contestants}
     write_search(root, {name: ["optimizer.lr"] for name in names.values()})
     notes = more.pop("notes", {})
+    settings = asdict(TournamentSettings(trials=3, seeds=(10, 11, 12))) | more.pop("settings", {})
     record = {
         "by": "optimizer",
         "tasks": [
@@ -74,14 +77,16 @@ def write_tournament(root: Path, tasks: Sequence[str], contestants: Sequence[str
                     {
                         "study": names[task, one],
                         "contestant": one,
+                        "updates": 500,
                         "notes": list(notes.get(one, [])),
+                        "untuned": [f"optimizer={one}"],
                     }
                     for one in contestants
                 ],
             }
             for task in tasks
         ],
-        "settings": {"budget": "steps"},
+        "settings": settings,
     }
     (root / "tournament.json").write_text(json.dumps(record | more))
     return root

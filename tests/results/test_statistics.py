@@ -24,7 +24,7 @@ def samples(seed, groups, least=2, most=8):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_an_interval_is_that_of_student(seed):
-    [values] = samples(seed, 1)
+    [values] = samples(seed, 1, least=3)
     found = interval(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
@@ -37,13 +37,15 @@ def test_intervals_scale_with_their_values(power):
     plain, scaled = interval(values), interval([math.ldexp(value, power) for value in values])
     assert scaled.mean == math.ldexp(plain.mean, power)
     assert scaled.half == math.ldexp(plain.half, power)
-    assert interval([1.7e308, -1.7e308]).half == math.inf
+    assert interval([1.7e308, -1.7e308, 0.0]).half == math.inf
 
 
 def test_intervals_without_an_error_or_a_mean():
     assert interval([3.0]).mean == 3.0
     assert math.isnan(interval([3.0]).half)
-    assert interval([3.0, 3.0]).half == 0
+    assert (interval([3.0, 4.0]).mean, interval([3.0, 4.0]).count) == (3.5, 2)
+    assert math.isnan(interval([3.0, 4.0]).half)  # 13 standard errors would say nothing
+    assert interval([3.0, 3.0, 3.0]).half == 0
     for values in ([], [1.0, math.nan], [1.0, math.inf]):
         found = interval(values)
         assert math.isnan(found.mean)

@@ -158,15 +158,17 @@ def run(
     runs=None,
     signals=None,
     wrap=None,
+    elapsed=0.0,
 ):
     """Run a search; returns its store, the runs in the order of their starts, and what it told.
 
-    `wrap` makes the source of that of the trials, of the store and of the plan.
+    `wrap` makes the source of that of the trials, of the store and of the plan; `elapsed` is the
+    time since the search was begun elsewhere.
     """
     store, runs = store or Memory(searched), runs or Runs(act)
     plan, console = Plan(sweep_dir), Console(file=io.StringIO(), width=200)
     given = {} if clock is None else {"clock": clock}
-    source = SearchSource(searched, store, plan, **given)
+    source = SearchSource(searched, store, plan, **given, elapsed=elapsed)
     progress = SearchProgress(source, console)
     whole = source if wrap is None else wrap(source, store, plan)
     try:

@@ -212,6 +212,13 @@ def resumable(tmp_path):
     ("which", "line", "said"),
     [
         (0, "search.trials=2", "search.trials=2 is fewer than the 3 trials that"),
+        (
+            0,
+            "optimizer.lr=0.1 search.trials=5",
+            "optimizer.lr=0.1: the search in {} samples optimizer.lr, which cannot be fixed when "
+            "it is resumed; leave it out, or begin another search.",
+        ),
+        (0, "optimizer.lr=1e-3,1e-2 search.trials=5", "optimizer.lr=1e-3,1e-2: the search in"),
         (0, "search.trials=null", "is the directory of a search; say search.trials=..."),
         (0, "optimizer=adamw optimizer.lr=auto", "has optimizer=adamw, which this line has not"),
         (0, "optimizer=adamw,lion optimizer.lr=auto", "has optimizer=sgd, which this line has not"),
@@ -219,7 +226,8 @@ def resumable(tmp_path):
     ],
 )
 def test_a_search_goes_on_as_what_it_was(resumable, which, line, said):
-    assert said in answer(f"-m resume={resumable[which]} {line}")
+    said = said.format(resumable[which])
+    assert said in answer(f"-m resume={resumable[which]} {line}") + "."
 
 
 def test_a_search_may_grow(resumable):

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import ROOT
+from tests.search.killing import check_kills, draw_points, starting
 
 SETTINGS = {"trials": 6, "sampler": "tpe", "seeds": [0], "seed": 3}
 
 
 @pytest.fixture(scope="module")
 def search_killed_at():
-    """Run a search in a directory until it is killed at a write; None: to its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.search.killed"],
-        cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-
-    def start(directory, point=None, **settings):
-        asked = {"directory": str(directory), "kill_at": point, "settings": SETTINGS | settings}
-        print(json.dumps(asked), file=process.stdin, flush=True)
-        return json.loads(process.stdout.readline())
-
-    yield start
-    process.communicate(timeout=60)
+    with starting(settings=SETTINGS) as start:
+        yield start
 
 
 def read(directory):
@@ -55,25 +42,17 @@ def whole(search_killed_at, tmp_path_factory):
     return trials, writes
 
 
-def check_killed_at(points, search_killed_at, whole, tmp_path):
-    for point in points:
-        directory = tmp_path / str(point)
-        assert search_killed_at(directory, point) is None
-        assert search_killed_at(directory) is not None
-        assert read(directory) == whole[0], point
-
-
-def test_a_search_that_is_killed_at_a_write(search_killed_at, whole, tmp_path):
-    points = random.Random(0).sample(range(1, whole[1] + 1), 3)
-    check_killed_at(points, search_killed_at, whole, tmp_path)
+def test_a_search_that_is_killed_at_a_write_loses_nothing(search_killed_at, whole, tmp_path):
+    points = draw_points(whole[1], 3)
+    check_kills(points, search_killed_at, read, whole[0], tmp_path)
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_at_each_write(search_killed_at, whole, tmp_path):
-    check_killed_at(range(1, whole[1] + 1), search_killed_at, whole, tmp_path)
+def test_a_search_that_is_killed_at_each_write_loses_nothing(search_killed_at, whole, tmp_path):
+    check_kills(range(1, whole[1] + 1), search_killed_at, read, whole[0], tmp_path)
 
 
-def test_a_search_that_is_killed_again_and_again(search_killed_at, whole, tmp_path):
+def test_a_search_that_is_killed_again_and_again_loses_nothing(search_killed_at, whole, tmp_path):
     draw, kills = random.Random(1), 0
     while search_killed_at(tmp_path, draw.randint(1, whole[1] // 3)) is None:
         kills += 1
@@ -83,7 +62,7 @@ def test_a_search_that_is_killed_again_and_again(search_killed_at, whole, tmp_pa
 
 
 def test_more_trials_are_those_of_a_longer_search(search_killed_at, whole, tmp_path):
-    search_killed_at(tmp_path, trials=3)
+    search_killed_at(tmp_path, settings={"trials": 3})
     assert len(read(tmp_path)) == 3
     search_killed_at(tmp_path)
     assert read(tmp_path) == whole[0]

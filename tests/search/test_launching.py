@@ -107,6 +107,21 @@ def test_workers_are_started_again_as_long_as_something_is_done(launches):
     ]
 
 
+def test_timed_runs_and_those_of_before_are_no_runs_that_are_done(tmp_path):
+    places = {
+        "trial=000/seed=0": True, "a/trial=000/seed=0": True, "a/final/seed=1": True,
+        ".timing/a": False, ".timing/a/b": False, "a/.before/trial=000": False,
+        "a/trial=000/.before/seed=0": False,
+    }  # fmt: skip
+    for place in places:
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / RESULT).touch()
+    config = OmegaConf.create({"hydra": {"launcher": {}}})
+    run = SimpleNamespace(sweep_dir=tmp_path, config=config)
+    launches = WorkerLaunches(run, None, config.hydra.launcher, 1)
+    assert launches._count_done() == sum(places.values())
+
+
 def test_a_search_is_given_up_when_no_worker_gets_anywhere(launches, tmp_path):
     (tmp_path / ".workers/0").mkdir(parents=True)  # of an earlier start
     (tmp_path / ".workers/1").mkdir()

@@ -283,3 +283,18 @@ def test_the_worst_value_is_that_of_all_trials_whenever_they_ended():
     assert [trial.values for trial in store._known_trials(study)[:6]] == [
         [4.0], [4.0], [0.5], [4.0], [4.0], [4.0],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_metric_may_have_the_value_that_stands_for_an_unknown_worst(mode):
+    study, worst = Study("", (), {"lr": LR}), 1e6 if mode == "min" else -1e6
+    store = memory_store(study, trials=4, sampler="tpe", mode=mode)
+    store.begin()
+    for number, end in enumerate(
+        [TrialEnd("diverged", None), TrialEnd("completed", worst), TrialEnd("completed", 0.5)]
+    ):
+        store.tell(store.propose(study, number), end)
+    assert [trial.values for trial in store._known_trials(study)[:3]] == [[worst], [worst], [0.5]]
+    far = 2e6 if mode == "min" else -2e6
+    store.tell(store.propose(study, 3), TrialEnd("completed", far))
+    assert store._known_trials(study)[0].values == [far]

@@ -75,13 +75,14 @@ def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train):
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_a_search(tmp_path, train):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_search_with_one_line_and_it_is_resumed(tmp_path, train, number, code):
     first, second = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(2))
     process = start(tmp_path, STEPS, "search.trials=2")
     wait_for(lambda: is_saved(second), 120)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "lit_optim: interrupted with 1 of 2 trials done: " in err
     assert read_run(second)["status"] == "interrupted"
     assert torch.load(second / "checkpoints" / "last.ckpt")["global_step"] > 0

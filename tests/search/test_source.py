@@ -75,7 +75,7 @@ def test_with_a_pruner_the_other_seeds_wait_for_the_first(tmp_path):
     assert sorted(started[2:]) == ["trial=000/seed=1", "trial=001/seed=1"]
 
 
-def test_a_trial_that_the_pruner_stops(tmp_path):
+def test_a_trial_that_the_pruner_stops_ends_with_its_first_run(tmp_path):
     """Its first run ends at its own next validation; the other seeds never start."""
     looks = iter(range(1, 99))
 
@@ -259,10 +259,27 @@ def test_after_the_time_no_trial_begins_and_those_that_have_begun_end(tmp_path):
     ran = run(searched, tmp_path, act, clock=lambda: now[0])
     assert ran.started == [f"trial=00{n}/seed={seed}" for n in (0, 1) for seed in (0, 1)]
     assert [*ran.store.told] == [("", 0), ("", 1)]
-    now[0] = 0.0  # the time of another start is counted anew
+    now[0] = 0.0  # the search is resumed, so its time is counted anew
     again = run(searched, tmp_path, act, clock=lambda: now[0], store=ran.store)
     assert [*again.store.told] == [("", number) for number in range(4)]
     assert "3/4 trial=002/seed=1: completed" in again.out
+
+
+@pytest.mark.parametrize(("elapsed", "started"), [(0.0, 3), (15.0, 1), (25.0, 0), (1e9, 0)])
+def test_the_time_counts_from_the_start_of_the_search_and_not_of_a_worker(
+    tmp_path, elapsed, started
+):
+    now = [0.0]
+
+    def act(run_dir, values, count):
+        now[0] += 10
+        return by_loss(run_dir, values, count)
+
+    searched = search(trials=4, timeout=25.0)
+    ran = run(searched, tmp_path, act, clock=lambda: now[0], elapsed=elapsed)
+    assert len(ran.started) == started
+    assert ran.source.is_exhausted
+    assert ran.source.is_late
 
 
 def test_a_trial_that_another_process_runs_is_left_to_it_and_taken_over_when_that_dies(tmp_path):
@@ -338,7 +355,7 @@ def test_a_run_that_outlived_its_search_is_awaited_and_no_trial_begins_meanwhile
     assert asked == [(0, False), (1, True)]
 
 
-def test_a_file_where_a_trial_is_to_be(tmp_path):
+def test_a_file_at_the_place_of_a_trial_stays_and_ends_the_search(tmp_path):
     (tmp_path / "trial=001").write_text("mine")
     with pytest.raises(FileExistsError):  # which the sweeper makes a line of
         run(search(), tmp_path)
@@ -388,9 +405,7 @@ def test_a_signal_ends_the_runs_and_the_trial_goes_on_with_the_next_start(tmp_pa
     assert [end.kind for end in first.told.values()] == ["completed"] * 3
 
 
-def test_a_disk_that_is_full_when_a_run_is_to_be_stopped(tmp_path, monkeypatch):
-    """The run goes on to its end; nothing else happens."""
-
+def test_a_run_that_a_full_disk_keeps_from_being_stopped_runs_to_its_end(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 

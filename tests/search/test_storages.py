@@ -17,9 +17,10 @@ from sqlalchemy import event
 
 from lit_optim.errors import UsageError
 from lit_optim.search import storages
+from lit_optim.search.attempts import FIXED
 from lit_optim.search.data import Choice, Search, Settings, Span, Study, TrialEnd
 from lit_optim.search.storages import StorageFailed, hold_lock, lock_of, open_sqlite_url
-from lit_optim.search.store import FIXED, open_store
+from lit_optim.search.store import open_store
 from tests.search.killed_writer import run_search
 
 ROOT = Path(__file__).parents[2]

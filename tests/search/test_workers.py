@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from lit_optim.config.composing import as_hydra_override
+from lit_optim.config.reading import parse_overrides
 from lit_optim.errors import UsageError
 from lit_optim.runs.layout import SEARCH
 from lit_optim.runs.locks import take_lock
-from lit_optim.search.record import has_begun
-from lit_optim.search.worker import work
+from lit_optim.search.record import has_begun, read_start
+from lit_optim.search.worker import composed, work
 from lit_optim.tournament.running import make_run
 from tests.user_code import CUSTOM
 
@@ -158,8 +160,7 @@ STORAGES = ("sqlite", "journal", "grpc", "postgresql")
 @pytest.mark.slow
 @pytest.mark.usefixtures("user_code")
 @pytest.mark.parametrize("kind", STORAGES)
-def test_four_workers_and_six_kills(workers, tmp_path, request, kind):
-    """40 trials end COMPLETE, each once, whichever storage."""
+def test_four_workers_survive_six_kills_and_each_trial_runs_once(workers, tmp_path, request, kind):
     typed = ["allow=[user_code]"]
     storage = None
     if kind == "journal":
@@ -214,7 +215,7 @@ def test_workers_go_on_when_their_storage_is_killed(workers, tmp_path, request, 
     assert f"lit_optim: search.storage={server.url} is back after " in said
 
 
-def test_a_worker_needs_a_search(tmp_path):
+def test_a_worker_is_refused_where_there_is_no_search(tmp_path):
     with pytest.raises(UsageError, match=r"search.json: No such file .*is no directory of a sear"):
         work(tmp_path, 1, [], make_run)
 
@@ -252,6 +253,26 @@ def test_a_worker_waits_for_a_search_that_is_about_to_begin(tmp_path, capsys):
     assert "this search has no trials yet" in capsys.readouterr().err
     assert not (tmp_path / "study.db").exists()
     end.join()
+
+
+def test_a_worker_begins_no_trial_when_the_time_of_the_search_is_over(tmp_path, capsys):
+    lines = ["data=digits", "model=linear", "optimizer=adamw", "optimizer.lr=auto"]
+    lines += ["search.trials=3", "search.timeout=50"]
+    typed = [as_hydra_override(one) for one in parse_overrides(lines)]
+    with composed(typed, tmp_path) as (config, compose):
+        make_run(typed, config, compose).begin()
+    content = json.loads((tmp_path / SEARCH).read_text())
+    assert 0 <= time.time() - content["started"] < 50
+    (tmp_path / SEARCH).write_text(json.dumps(content | {"started": content["started"] - 100}))
+    work(tmp_path, 1, [], make_run)
+    assert "search.timeout=50 is over with 0 of 3 trials done" in capsys.readouterr().err
+    assert not [*tmp_path.glob("trial=*")]
+
+
+@pytest.mark.parametrize("started", ["1", None, True, -5, 1e999, [3]])
+def test_a_start_that_is_no_time_is_not_known(tmp_path, started):
+    (tmp_path / SEARCH).write_text(json.dumps({"started": started}))
+    assert read_start(tmp_path) == (1.0 if started is True else 0.0)
 
 
 def test_a_worker_of_a_search_whose_storage_has_gone_says_so(tmp_path, capsys):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+
+import pytest
+from rich.console import Console
 
 from lit_optim.runs.job import JobRecord, status_of_exit
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.ending import end_sweep
+from lit_optim.sweeps.pool import ending_in_a_line
+from lit_optim.sweeps.signals import Terminated
 from tests.results.directories import write_run
 from tests.results.searches import write_place, write_search
 
@@ -44,6 +50,25 @@ def test_a_run_whose_end_could_not_be_written_counts_as_failed(tmp_path, capsys)
     )
     assert "\n  last line of its log: No space left on device\n" in out
     assert "c:" not in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(143), 143)], ids=["INT", "TERM"]
+)
+def test_a_signal_ends_a_sweep_with_a_line(tmp_path, error, code):
+    console = Console(file=io.StringIO(), width=40)
+    with pytest.raises(SystemExit) as end, ending_in_a_line(console, tmp_path, lambda: "1 of 2"):
+        raise error
+    assert end.value.code == code
+    said = console.file.getvalue()
+    assert said == f"lit_optim: interrupted with 1 of 2 done: {tmp_path}\n"
+
+
+def test_what_ends_with_a_line_of_its_own_says_no_more(tmp_path):
+    console = Console(file=io.StringIO())
+    with pytest.raises(SystemExit) as end, ending_in_a_line(console, tmp_path, lambda: "1 of 2"):
+        raise SystemExit(2)
+    assert (end.value.code, console.file.getvalue()) == (2, "")
 
 
 def test_the_path_of_a_log_can_be_copied(tmp_path, monkeypatch, capsys):

@@ -77,6 +77,35 @@ def test_it_writes_the_preset_of_what_it_has_run(started, monkeypatch, tmp_path,
     assert err == "not written: lion has no run at a best lr\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["data=digits", "trainer.max_steps=5,10"],
+            "--write-preset: has several tasks on the same data, and a preset has one lr for each "
+            "optimizer",
+        ),
+        (["data=digits,mnist1d", "seed=0", "batch=mini,full"], "has several tasks with data="),
+        (["tournament.by=[wrapper]", "wrapper=none,ema"], "--write-preset: compares wrapper"),
+    ],
+)
+def test_what_no_preset_can_be_written_of_is_not_run(started, monkeypatch, capsys, words, said):
+    monkeypatch.setattr(sys, "argv", ["lit-optim"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["tournament", "optimizer=adamw,lion", *words, "--write-preset"])
+    assert (caught.value.code, started[0]) == (2, [])
+    assert said in capsys.readouterr().err
+
+
+def test_one_that_is_resumed_is_known_by_its_directory(started, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["lit-optim"])
+    tournament_of(tmp_path, "adamw", "lion", tasks=2)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["tournament", f"resume={tmp_path}", "--write-preset"])
+    assert (caught.value.code, started[0]) == (2, [])
+    assert "has several tasks on the same data" in capsys.readouterr().err
+
+
 def test_nothing_is_written_of_one_that_has_failed(started, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["lit-optim"])
 

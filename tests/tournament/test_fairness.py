@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import binom
 
 from lit_optim.results.statistics import interval, rank
+from lit_optim.results.tournament_record import Entry, Task, Tournament, TournamentSettings
 from lit_optim.search.data import Span, Study, Trial, TrialEnd
 from lit_optim.sweeps.plan import PlannedJob
-from lit_optim.tournament.data import Entry, Task, Tournament, TournamentSettings
+from lit_optim.tournament.crashes import Crashes
 from lit_optim.tournament.source import FINAL, TournamentSource, find_best
 
 LRS = [10 ** (-4 + 3 * k / 5) for k in range(6)]
@@ -70,7 +71,7 @@ def play(seed, names, n=5, same_search=True):
     source = TournamentSource(
         trials, Tournament("optimizer", [Task({}, entries)], settings), studies,
         lambda study: find_best(trials, study), lambda trial, seed: [repr(trial.values), str(seed)],
-        lambda lines, place: PlannedJob(tuple(lines), place),
+        lambda lines, place: PlannedJob(tuple(lines), place), Crashes(),
     )  # fmt: skip
     lrs = {s.name: trials.best(s)[0].values["optimizer.lr"] for s in studies}
     values = {name: [] for name in names}

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-import random
-import subprocess
-import sys
 
 import pytest
 
 from lit_optim.runs.job import read_job
-from tests.conftest import ROOT
+from tests.search.killing import check_kills, draw_points, starting
 from tests.search.made_up import loss
 from tests.tournament.made_up import NAMES, SEEDS, run_tournament
 
 
 @pytest.fixture(scope="module")
 def killed_at():
-    """Run a tournament in a directory until it is killed at a write; None: to its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.search.killed"],
-        cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-
-    def start(directory, point=None):
-        asked = {"directory": str(directory), "kill_at": point, "is_tournament": True}
-        print(json.dumps(asked), file=process.stdin, flush=True)
-        return json.loads(process.stdout.readline())
-
-    yield start
-    process.communicate(timeout=60)
+    with starting(is_tournament=True) as start:
+        yield start
 
 
 def read(directory):
@@ -64,31 +50,57 @@ def test_the_best_trial_of_each_is_compared(whole):
             assert found[f"{name}/untuned/seed={seed}"][1] == pytest.approx(loss(1e-3, seed))
 
 
-def check_killed_at(points, killed_at, whole, tmp_path):
-    for point in points:
-        directory = tmp_path / str(point)
-        assert killed_at(directory, point) is None
-        assert killed_at(directory) is not None
-        assert read(directory) == whole[0], point
-
-
-def test_a_tournament_that_is_killed_at_a_write(killed_at, whole, tmp_path):
+def test_a_tournament_that_is_killed_at_a_write_loses_nothing(killed_at, whole, tmp_path):
     last = whole[1] - 20  # of the runs that are compared
-    points = [random.Random(0).randint(1, last), last, whole[1] - 3]
-    check_killed_at(points, killed_at, whole, tmp_path)
+    points = [*draw_points(last, 1), last, whole[1] - 3]
+    check_kills(points, killed_at, read, whole[0], tmp_path)
 
 
 @pytest.mark.slow
-def test_a_tournament_that_is_killed_at_each_write(killed_at, whole, tmp_path):
-    check_killed_at(range(1, whole[1] + 1), killed_at, whole, tmp_path)
+def test_a_tournament_that_is_killed_at_each_write_loses_nothing(killed_at, whole, tmp_path):
+    check_kills(range(1, whole[1] + 1), killed_at, read, whole[0], tmp_path)
+
+
+def crash(run_dir, values, count):
+    """One of the final runs crashes whenever it is started."""
+    if run_dir.parts[-3:] == ("sgd", "final", "seed=7"):
+        return -9
+    return loss(float(values["optimizer.lr"]), int(values["seed"]))
 
 
 def test_a_final_run_that_crashes_runs_once_again_and_others_go_on(tmp_path):
-    def act(run_dir, values, count):
-        if run_dir.parts[-3:] == ("sgd", "final", "seed=7"):
-            return -9
-        return loss(float(values["optimizer.lr"]), int(values["seed"]))
-
-    done = run_tournament(tmp_path, act=act, n_jobs=2)
+    done = run_tournament(tmp_path, act=crash, n_jobs=2)
     assert done.started.count("final/seed=7") == 3  # once of the other one
     assert len(read(tmp_path)) == len(NAMES) * (3 + 2 * len(SEEDS)) - 1
+
+
+def test_the_crashes_of_a_final_run_are_counted_over_all_workers_until_it_is_resumed(tmp_path):
+    run_tournament(tmp_path, act=crash)
+    assert run_tournament(tmp_path, act=crash).started == []
+    crashed = [*tmp_path.glob("*/final/.crashed/*")]
+    assert [path.relative_to(tmp_path).parts[0] for path in crashed] == ["sgd"]
+    for text in ("[]", "no JSON", '{"crashes": "2", "started": 1.0}', '{"crashes": 1e999}'):
+        crashed[0].write_text(text)  # by a stranger, or another version
+        assert run_tournament(tmp_path, act=crash).started == ["final/seed=7"] * 2
+    resumed = run_tournament(tmp_path, started=2.0)
+    assert resumed.started == ["final/seed=7"]
+    assert len(read(tmp_path)) == len(NAMES) * (3 + 2 * len(SEEDS))
+
+
+def test_a_trial_that_had_failed_may_be_the_best_of_a_resumed_tournament(tmp_path):
+    def fail_best(run_dir, values, count):
+        value = loss(float(values["optimizer.lr"]), int(values["seed"]))
+        return -9 if run_dir.parts[-2].startswith("trial") and value == best else value
+
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    first = run_tournament(tmp_path / "whole")
+    found = read(tmp_path / "whole")
+    trials = {k: value for k, (_, value) in found.items() if k.startswith("sgd/trial")}
+    best = min(trials.values())
+    run_tournament(tmp_path / "cut", act=fail_best)
+    cut = read(tmp_path / "cut")
+    assert cut["sgd/final/seed=7"] != found["sgd/final/seed=7"]
+    again = run_tournament(tmp_path / "cut", started=2.0)
+    assert read(tmp_path / "cut") == found
+    assert len(again.started) < len(first.started)

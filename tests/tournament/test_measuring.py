@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
+from lit_optim.results.tournament_record import write_tournament
 from lit_optim.search.data import Choice, Span, Study
-from lit_optim.search.sweeper import SearchRun
+from lit_optim.search.running import SearchRun
 from lit_optim.sweeps.plan import PlannedJob
-from lit_optim.tournament.data import write_tournament
 from lit_optim.tournament.lines import plan_tournament
 from lit_optim.tournament.measuring import TimingSource, read_seconds, timing_lines
 from lit_optim.tournament.running import TournamentRun

@@ -9,8 +9,7 @@ import pytest
 
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
-from lit_optim.search.data import Search, Settings, Span, Study
-from lit_optim.tournament.data import (
+from lit_optim.results.tournament_record import (
     Entry,
     Task,
     Tournament,
@@ -18,6 +17,7 @@ from lit_optim.tournament.data import (
     read_tournament,
     write_tournament,
 )
+from lit_optim.search.data import Search, Settings, Span, Study
 from lit_optim.tournament.lines import compose_parts, plan_tournament
 from lit_optim.tournament.planning import arrange, split_label
 from lit_optim.untrusted import Unreadable
@@ -82,7 +82,7 @@ def test_those_that_average_keep_a_steady_lr_and_it_is_noted():
     assert "++scheduler.min_lr_ratio=0.1" in study(search, "optimizer=adamw").fixed
 
 
-def test_a_typed_schedule_wins():
+def test_a_typed_schedule_wins_over_that_of_a_steady_lr():
     search, tournament = planned("optimizer=adamw,schedule_free_sgd scheduler=linear")
     assert "scheduler=linear" in study(search, "optimizer=schedule_free_sgd").fixed
     (note,) = entry(tournament, "schedule_free_sgd").notes
@@ -106,7 +106,7 @@ def test_those_that_cannot_take_part_are_named_with_the_reason():
     assert "step size itself" in entry(tournament, "prodigy").notes[0]
 
 
-def test_what_evaluates_again_does_not_meet_where_gradients_are_accumulated():
+def test_what_evaluates_again_is_left_out_where_gradients_are_accumulated():
     line = "optimizer=adamw,sgd wrapper=none,sam trainer.accumulate_grad_batches=2"
     _, tournament = planned(f"{line} tournament.by=[optimizer,wrapper]")
     assert [e.contestant for e in tournament.entries] == ["adamw,none", "sgd,none"]

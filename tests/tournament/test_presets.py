@@ -12,8 +12,7 @@ import yaml
 
 from lit_optim.config.places import conf_dir, use_conf_dir
 from lit_optim.errors import UsageError
-from lit_optim.tournament import presets
-from lit_optim.tournament.data import (
+from lit_optim.results.tournament_record import (
     Entry,
     Task,
     Tournament,
@@ -21,6 +20,7 @@ from lit_optim.tournament.data import (
     read_tournament,
     write_tournament,
 )
+from lit_optim.tournament import presets
 from lit_optim.tournament.presets import edit_preset, find_tuned, lr_text, write_preset
 
 TEXT = """\
@@ -167,6 +167,11 @@ def test_what_has_no_lr_for_each_optimizer_is_refused(tmp_path):
         find_tuned(tmp_path)
     tournament_of(tmp_path, "adamw", tasks=2)
     final(tmp_path, "adamw", 1, 0.1)
+    with pytest.raises(UsageError, match="several tasks on the same data"):
+        find_tuned(tmp_path)
+    made = read_tournament(tmp_path)
+    tasks = [replace(task, label={"data": name}) for task, name in zip(made.tasks, "ab")]  # noqa: B905
+    write_tournament(tmp_path, replace(made, tasks=tasks))  # whose runs say otherwise
     with pytest.raises(UsageError, match="several tasks with data=mine"):
         find_tuned(tmp_path)
 

@@ -9,9 +9,9 @@ import pytest
 
 from lit_optim.results.reading import read_runs
 from lit_optim.results.showing import make_report
+from lit_optim.results.tournament_record import read_tournament
 from lit_optim.runs.job import read_job
 from lit_optim.runs.status import Status
-from lit_optim.tournament.data import read_tournament
 from tests.conftest import ROOT
 
 SMALL = (

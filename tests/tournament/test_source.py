@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from lit_optim.results.tournament_record import Entry, Task, Tournament, TournamentSettings
 from lit_optim.search.data import Search, Settings, Span, Study, Trial, TrialEnd
 from lit_optim.sweeps.plan import PlannedJob
-from lit_optim.tournament.data import Entry, Task, Tournament, TournamentSettings
+from lit_optim.tournament.crashes import Crashes
 from lit_optim.tournament.progress import TournamentProgress
 from lit_optim.tournament.source import TournamentSource, find_best
 
@@ -60,7 +61,7 @@ def source_of(best=lambda study: Trial(study, 1, {"optimizer.lr": 1.5}), **setti
     def add(overrides, place):
         return PlannedJob(tuple(overrides), place)
 
-    return TournamentSource(trials, tournament, STUDIES, best, lines, add), trials
+    return TournamentSource(trials, tournament, STUDIES, best, lines, add, Crashes()), trials
 
 
 def outcome(is_done=True):
@@ -164,7 +165,7 @@ def test_a_single_study_has_no_folder_of_its_own():
     trials.waiting, trials.left = [], {}
     source = TournamentSource(
         trials, tournament, [study], lambda one: Trial(one, 0, {}), lambda t, seed: [str(seed)],
-        lambda lines, place: PlannedJob(tuple(lines), place),
+        lambda lines, place: PlannedJob(tuple(lines), place), Crashes(),
     )  # fmt: skip
     assert places(source) == [f"final/seed={seed}" for seed in range(1, 6)]
 

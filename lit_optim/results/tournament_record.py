@@ -1,14 +1,15 @@
-"""What a tournament is: the contestants and their tasks. Nothing here needs Optuna."""
+"""What a tournament is, which its directory says: the contestants and their tasks."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from lit_optim.runs.layout import TOURNAMENT
-from lit_optim.sweeps.records import write_json
+from lit_optim.temporary import write_whole
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
 Budget: TypeAlias = Literal["steps", "evaluations", "seconds"]
@@ -63,12 +64,17 @@ class Task:
     """What contestants compete on.
 
     Args:
-        label: the values that tell it from other tasks, by key.
+        label: the values that tell it from other tasks, by key; may be empty.
         entries: one for each contestant.
     """
 
     label: Mapping[str, str]
     entries: Sequence[Entry]
+
+    @property
+    def name(self) -> str:
+        """A few words: `data=digits trainer.max_steps=500`."""
+        return " ".join(f"{key}={value}" for key, value in self.label.items())
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def write_tournament(sweep_dir: Path, tournament: Tournament) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_json(sweep_dir / TOURNAMENT, asdict(tournament))
+    write_whole(sweep_dir / TOURNAMENT, json.dumps(asdict(tournament), indent=1))
 
 
 def read_tournament(sweep_dir: Path) -> Tournament:

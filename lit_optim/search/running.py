@@ -21,7 +21,7 @@ from lit_optim.runs.locks import is_held
 from lit_optim.runs.resume import check_links
 from lit_optim.search.data import Search
 from lit_optim.search.progress import SearchProgress
-from lit_optim.search.record import has_begun, name_search, write_search
+from lit_optim.search.record import has_begun, name_search, read_start, write_search
 from lit_optim.search.source import SearchSource, TrialsFailed
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import JobPlan
@@ -69,6 +69,8 @@ class SearchRun:
         make_source: Callable[[SearchSource, SearchRun], JobSource] | None = None,
     ) -> None:
         self.search, self.config, self.n_jobs = search, config, n_jobs
+        #: When it was begun or resumed, by whichever process, in seconds since 1970.
+        self.started = time.time()
         self._make_source = make_source
         self.plan = JobPlan(config, compose)
         self.signals, self.console = Signals(), Console(stderr=True)
@@ -99,7 +101,7 @@ class SearchRun:
 
     def _record(self, has_begun: bool) -> None:
         record_sweep(self.sweep_dir, typed_lines(self.config.hydra), {})
-        write_search(self.search, self.sweep_dir, has_begun)
+        write_search(self.search, self.sweep_dir, has_begun, self.started)
 
     def join(self) -> None:
         """Open a search that another process has begun, or is about to begin.
@@ -118,6 +120,7 @@ class SearchRun:
             self.signals.check()
             time.sleep(SECONDS_BETWEEN_LOOKS)
         self.search = name_search(self.search, self.sweep_dir)
+        self.started = read_start(self.sweep_dir)
         self.store = self._open_store()
 
     def _open_store(self) -> Any:
@@ -153,7 +156,9 @@ class SearchRun:
                     self.begin()
                 else:
                     self.join()
-                trials = SearchSource(self.search, self.store, self.plan)
+                trials = SearchSource(
+                    self.search, self.store, self.plan, elapsed=self._count_seconds()
+                )
                 self._tell_known(trials)
                 make = self._make_source
                 source = trials if make is None else make(trials, self)
@@ -161,6 +166,9 @@ class SearchRun:
                     self.plan, self.starter, source, self.n_jobs, self.make_progress(trials),
                     self.signals, self.console,
                 ).run()  # fmt: skip
+                if trials.is_late and not all(map(trials.has_ended, self.search.studies)):
+                    limit = f"search.timeout={self.search.settings.timeout:g}"
+                    self.console.print(f"{limit} is over with {count()} done", highlight=False)
         except TrialsFailed as error:
             end_with_line(self.console, first_line(error), error.code)
         except UsageError as error:
@@ -169,6 +177,10 @@ class SearchRun:
             self.starter.close()
             if trials is not None:
                 trials.close()
+
+    def _count_seconds(self) -> float:
+        """The seconds since the search was begun or resumed; another machine has another clock."""
+        return max(0.0, time.time() - self.started) if self.started else 0.0
 
     def make_progress(self, trials: SearchSource) -> Progress:
         """What shows how far the search is."""
