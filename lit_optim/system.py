@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -20,6 +21,8 @@ OWN_GROUP: dict[str, Any] = (
     if hasattr(os, "killpg")
     else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
 )
+#: How often, and after which pauses, Windows is asked to replace a file that is open.
+TRIES, SECONDS_BETWEEN = 20, 0.05
 
 
 class Process(Protocol):
@@ -138,6 +141,49 @@ def is_private(path: Path) -> bool:
         return True
     status = os.stat(path)
     return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename a file, over one that may be there.
+
+    Windows refuses that while any process has the other file open, such as one that reads it or a
+    virus scanner, so there it is tried again for a second.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for _ in range(TRIES if os.name == "nt" else 0):
+        try:
+            os.replace(source, target)
+        except PermissionError:
+            time.sleep(SECONDS_BETWEEN)
+        else:
+            return
+    os.replace(source, target)
+
+
+def move_directory(source: Path, empty: Path) -> None:
+    """Move a directory to where an empty one is, which Windows replaces by none.
+
+    Raises:
+        OSError: it cannot be done; on Windows also if a file in it is open.
+    """
+    if os.name == "nt":
+        empty.rmdir()
+    os.rename(source, empty)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process with this number exists; assumed if the system cannot say."""
+    if os.name == "nt":  # where signal 0 is Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 def interrupt_group(process: Process) -> None:

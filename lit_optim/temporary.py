@@ -8,6 +8,8 @@ import re
 import time
 from pathlib import Path
 
+from lit_optim.system import is_running, replace_file
+
 #: `.best.ckpt.4711.tmp`, with a thread's number if several threads write. The other two are names
 #: that earlier versions left in the caches.
 NAME = re.compile(r"\..+?\.(?P<pid>\d{1,10})(\.\d+)?\.tmp|[0-9a-f]{32}\.so\.(?P<old>\d+)\.\d+")
@@ -38,7 +40,7 @@ def write_whole(target: Path, text: str) -> None:
     temporary = temporary_beside(target)
     try:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, target)
+        replace_file(temporary, target)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -64,16 +66,3 @@ def _is_leftover(entry: os.DirEntry[str]) -> bool:
     if match is not None and not is_running(int(match["pid"] or match["old"])):
         return True
     return time.time() - entry.stat(follow_symlinks=False).st_mtime > OLD_SECONDS
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process with this number exists; assumed if the system cannot say."""
-    if os.name == "nt":  # where signal 0 is Ctrl-C
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it belongs to another user
-        return True
-    return True

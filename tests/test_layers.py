@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a package imports only from the layers below it, never from its own layer.
 LAYERS = (
+    ("system",),
     (
         "environment",
         "errors",
@@ -19,7 +20,6 @@ LAYERS = (
         "missing",
         "moved_names",
         "runs.layout",
-        "system",
         "temporary",
     ),
     (

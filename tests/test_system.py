@@ -47,6 +47,8 @@ POSIX_ONLY = {
     },
     "time": {"tzset", "clock_gettime", "pthread_getcpuclockid"},
 }
+#: What does something else on Windows: signal 0 is Ctrl-C there, and no open file is replaced.
+DIFFERENT = {"os": {"kill", "replace"}}
 POSIX_MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty", "syslog")
 
 
@@ -54,7 +56,9 @@ def strays(path):
     """Where a module uses what only POSIX has."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.attr in POSIX_ONLY.get(node.value.id, ()):
+            if node.attr in POSIX_ONLY.get(node.value.id, set()) | DIFFERENT.get(
+                node.value.id, set()
+            ):
                 yield f"{node.value.id}.{node.attr}"
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in POSIX_MODULES)

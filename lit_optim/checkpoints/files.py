@@ -19,7 +19,7 @@ from lit_optim.checkpoints.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.lightning_classes import LightningDataModule, LightningModule, TorchCheckpointIO
 from lit_optim.runs.layout import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
-from lit_optim.system import sync_directory
+from lit_optim.system import replace_file, sync_directory
 from lit_optim.temporary import remove_leftovers, temporary_beside
 from lit_optim.untrusted import Unreadable, read_json
 
@@ -74,8 +74,8 @@ class CheckpointFiles(TorchCheckpointIO):
             if target.name == LAST_CHECKPOINT and target.exists():
                 previous = target.with_name(PREVIOUS_CHECKPOINT)
                 _write_sums(previous, read_sums(target), durable=False)
-                os.replace(target, target.with_name(PREVIOUS_CHECKPOINT))
-            os.replace(temporary, target)
+                replace_file(target, previous)
+            replace_file(temporary, target)
             _sync(lambda: sync_directory(target.parent))
             _write_sums(target, [digest], durable=False)
             self.written += 1
@@ -179,7 +179,7 @@ def _write_sums(target: Path, sums: list[str], durable: bool = True) -> None:
         file.flush()
         if durable:
             _sync(lambda: os.fsync(file.fileno()))
-    os.replace(temporary, sums_path)
+    replace_file(temporary, sums_path)
 
 
 def sha256(path: Path) -> str:

@@ -84,6 +84,7 @@ def _as_read(value: str) -> str:
     """One path, quoted unless Hydra reads it as typed anyway."""
     path, read = expand_home(strip_quotes(value)), _read(value)
     is_hydras = value == "" or read is None or isinstance(read, str)  # null, or with escapes
+    is_hydras = is_hydras and not (os.name == "nt" and "\\" in value)  # there it separates names
     if read == path or (is_hydras and path == value and not os.path.exists(path)):
         return value
     return quote(path)

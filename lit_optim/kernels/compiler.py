@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 import threading
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lit_optim.system import is_private
+from lit_optim.system import is_private, replace_file
 from lit_optim.temporary import remove_leftovers, temporary_beside
 
 #: No -ffast-math: NaN and infinities have to work. Errno and traps would only prevent vectorized
@@ -29,6 +30,8 @@ FLAGS = (
 )  # fmt: skip
 #: Tried first: threads of the OpenMP runtime that torch has already loaded.
 THREADED = ("-fopenmp",)
+#: Another name of a flag: Apple's clang for Apple's processors did not know the first for years.
+OF_APPLE = {"-march=native": "-mcpu=native"}
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -140,13 +143,15 @@ def _compile(source: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="lit_optim_") as folder:
         text, library = Path(folder) / "kernel.c", Path(folder) / "kernel.so"
         text.write_text(source, "utf-8")
-        for threads in (THREADED, ()):
-            command = [*find_compiler(), *FLAGS, *threads, "-o", str(library), str(text), "-lm"]
-            done = _run(command)
+        failures = []
+        for renamed, threads in product(({}, OF_APPLE), (THREADED, ())):
+            flags = [renamed.get(flag, flag) for flag in (*FLAGS, *threads)]
+            done = _run([*find_compiler(), *flags, "-o", str(library), str(text), "-lm"])
             if done.returncode == 0 and library.exists():
                 return library.read_bytes()
-    message = (done.stderr.strip() or f"code {done.returncode}").splitlines()[0]
-    raise CannotCompile(f"{find_compiler()[0]} fails: {message}")
+            failures.append(done.stderr.strip() or f"code {done.returncode}")
+    # with the fewest flags that a compiler may not know
+    raise CannotCompile(f"{find_compiler()[0]} fails: {failures[1].splitlines()[0]}")
 
 
 def store_in_cache(content: bytes, name: str) -> Path:
@@ -158,7 +163,7 @@ def store_in_cache(content: bytes, name: str) -> Path:
             part = temporary_beside(place / name, threading.get_ident())
             try:
                 part.write_bytes(content)
-                os.replace(part, place / name)
+                replace_file(part, place / name)
             finally:
                 part.unlink(missing_ok=True)
         except OSError:

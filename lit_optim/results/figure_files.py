@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from lit_optim.errors import UsageError
 from lit_optim.results.data import Report, Tournament
 from lit_optim.results.overview import task_words
+from lit_optim.system import replace_file
 from lit_optim.temporary import temporary_beside
 
 #: Each figure is written as these into a directory.
@@ -147,6 +147,6 @@ def _save(draw: Callable[[], Any], path: Path) -> None:
         with drawing(PAPER):
             figure = draw()
             figure.savefig(temporary, format=ending, metadata=dates[ending])
-        os.replace(temporary, path)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -67,9 +67,10 @@ def _mean_rank(rows: Mapping[int, Row], last: int) -> float:
 def task_words(tournament: Tournament) -> list[str]:
     """A word for each task that a file can be named after: `data=digits`."""
     words = [UNFIT.sub("_", name)[:100] for name in tournament.names]
+    folded = [word.casefold().rstrip(". ") for word in words]  # as some file systems see them
     return [
-        word if word.strip(".") and words.count(word) == 1 else f"{word or 'task'}-{place}"
-        for place, word in enumerate(words)
+        word if same and folded.count(same) == 1 else f"{word or 'task'}-{place}"
+        for place, (word, same) in enumerate(zip(words, folded, strict=True))
     ]
 
 

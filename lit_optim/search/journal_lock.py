@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from lit_optim.system import is_running
+
 #: For a lock of another machine, or of a program that does not sign it: a write takes milliseconds.
 SECONDS_TO_WRITE = 5.0
 #: For a process of this machine that lives: it may be stopped, or its disk be slow.
@@ -142,7 +144,7 @@ class JournalLock:
             who = f"process {seen.owner[0]}" if seen.owner else "a program"
             self.tell(f"{self.path}: cleared the lock of {who} that has ended")
         else:  # put it back
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NotImplementedError):  # the latter on Windows
                 os.link(aside, self.path, follow_symlinks=False)
         aside.unlink()
 
@@ -190,10 +192,4 @@ def _start_of(pid: int) -> str:
         pass
     if Path("/proc/self/stat").exists():
         return ""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return ""
-    except OSError:  # another user's
-        return "-"
-    return "-"
+    return "-" if is_running(pid) else ""

@@ -19,7 +19,7 @@ from sqlalchemy.pool import StaticPool
 
 from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.search.file_systems import find_network
-from lit_optim.system import lock_file, open_lock
+from lit_optim.system import lock_file, open_lock, replace_file
 from lit_optim.temporary import temporary_beside
 
 #: How long a storage that another process writes to is waited for.
@@ -190,7 +190,7 @@ def _create_sqlite(file: Path) -> None:
             with contextlib.closing(sqlite3.connect(fresh)) as connection:
                 connection.execute("PRAGMA journal_mode = OFF")  # it would be left beside
                 memory.backup(connection)
-            os.replace(fresh, file)
+            replace_file(fresh, file)
         finally:
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,11 @@ from hydra.errors import HydraException
 
 from lit_optim.runs.job import WHOLE_SWEEP
 
-#: Bytes of the readable part, so that a hash, ".before" and a counter fit into 255 bytes.
-MAX_NAME_BYTES = 150
+#: Bytes of the readable part, so that a hash, ".before" and a counter fit into 255 bytes; a path of
+#: Windows, with the checkpoints in it, has at most 260 characters.
+MAX_NAME_BYTES = 80 if os.name == "nt" else 150
+#: Names of devices on Windows, whatever follows after a dot.
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 #: The least number of digits of a hash.
 HASH_DIGITS = 8
 
@@ -100,7 +104,8 @@ def _readable(overrides: Sequence[str]) -> str:
 def _sanitize(overrides: Sequence[str]) -> str:
     kept = [line.lstrip("+~") for line in filter_overrides(overrides)]
     name = ",".join(kept).replace("'", "").replace('"', "") or "job"
-    return re.sub(r"[^\w=,.+\-\[\]%]+", "-", name)
+    name = re.sub(r"[^\w=,.+\-\[\]%]+", "-", name)
+    return f"_{name}" if DEVICE.match(name) else name
 
 
 def _cut(name: str) -> str:

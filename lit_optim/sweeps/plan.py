@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lit_optim.runs.locks import take_lock
 from lit_optim.runs.resume import read_fingerprint, run_fingerprint
 from lit_optim.sweeps.names import job_key, name_jobs
 from lit_optim.sweeps.records import existing_jobs, record_sweep, write_json
+from lit_optim.system import move_directory
 
 #: Where a sweep keeps runs whose configuration differs from that of the job of the same name.
 BEFORE = ".before"
@@ -231,7 +233,10 @@ def _clear_directory(
     before = read_fingerprint(run_dir)
     if before and before != fingerprint:  # the YAML files have changed
         with lock:
-            run_dir.replace(unique_dir(run_dir.parent / BEFORE, run_dir.name))
+            aside = unique_dir(run_dir.parent / BEFORE, run_dir.name)
+            if os.name == "nt":  # a directory with an open file is not moved there
+                lock.close()
+            move_directory(run_dir, aside)
             run_dir.mkdir()
             return run_dir, take_lock(run_dir)
     if (run_dir / LOG).exists() and not any((run_dir / CHECKPOINTS).glob("*.ckpt")):

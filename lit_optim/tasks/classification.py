@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from lit_optim.system import replace_file
 from lit_optim.tasks.data import Pairs, TensorTask
 from lit_optim.temporary import remove_leftovers, temporary_beside
 
@@ -92,7 +93,7 @@ class Mnist1d(Classification):
             try:
                 with temporary.open("wb") as file:
                     np.savez(file, **arrays)  # type: ignore[arg-type]
-                os.replace(temporary, path)
+                replace_file(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError:  # without a cache they are generated again

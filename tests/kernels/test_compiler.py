@@ -223,3 +223,19 @@ def test_without_a_home_directory(cache, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(compiler.Path, "home", nobody)
     assert answer() == ANSWER
+
+
+@pytest.mark.parametrize(
+    "unknown", [("-fopenmp",), ("-march=native",), ("-fopenmp", "-march=native")]
+)
+def test_a_compiler_of_a_mac_lacks_some_flags(unknown, cache, tmp_path, monkeypatch):
+    tests = " ".join(f"{flag}) exit 1 ;;" for flag in unknown)
+    script = tmp_path / "clang"
+    compiler_here = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))))
+    # it knows -mcpu=native, which that of this machine may not
+    known = '-mcpu=native) ;; *) words+=("$word") ;;'
+    loop = f'for word in "$@"; do case "$word" in {tests} {known} esac; done'
+    script.write_text(f'#!/bin/bash\n{loop}\nexec {compiler_here} "${{words[@]}}"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    assert str(answer()) == ANSWER

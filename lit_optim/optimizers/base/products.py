@@ -20,6 +20,7 @@ import torch
 
 from lit_optim.errors import UsageError, show
 from lit_optim.kernels import compiler
+from lit_optim.system import replace_file
 from lit_optim.temporary import temporary_beside
 from lit_optim.untrusted import Unreadable, read_json_mapping
 
@@ -137,9 +138,9 @@ def _keep(path: Path, seconds: Seconds) -> Seconds | None:
             os.link(temporary, path)
         except FileExistsError:
             if _read(path) is None:  # it is broken
-                os.replace(temporary, path)
+                replace_file(temporary, path)
         except OSError:  # a file system without links
-            os.replace(temporary, path)
+            replace_file(temporary, path)
     except OSError:
         return None
     finally:
