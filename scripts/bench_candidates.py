@@ -22,6 +22,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from lit_optim.config.places import listed_choices
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hyperparameters import hints_of
+from lit_optim.optimizers.base import State
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.types import Group, Scalars, Update, Value
@@ -318,7 +319,7 @@ def limit(make: Callable[[list[Parameter]], Elementwise], params: list[Parameter
     for p in params:
         for name, tensor in like.new_state(p, group).items():
             if name in declared and tensor.dtype.itemsize >= 4:
-                plain[name] = declared[name]
+                plain[name] = State()  # whatever hyperparameter the rule's depends on
             else:
                 coded += tensor.nbytes
     if coded:  # as one parameter more, which has the same states as the others

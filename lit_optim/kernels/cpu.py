@@ -82,7 +82,7 @@ def step(
     Returns:
         None, or why no kernel can be compiled; then nothing was changed.
     """
-    kernel, numbers = _prepare(key, rule, table, states, h)
+    kernel, numbers = _prepare(key, rule, table, states, h, by_pass=False)
     if isinstance(kernel, str):
         return kernel
     kernel.function(address_of(table.call), address_of(numbers), t, count_threads(table.size))
@@ -103,7 +103,7 @@ def step_by_pass(
     Returns:
         What makes the step, pass by pass; or why no kernel can be compiled.
     """
-    kernel, numbers = _prepare(key, rule, table, states, h)
+    kernel, numbers = _prepare(key, rule, table, states, h, by_pass=True)
     return kernel if isinstance(kernel, str) else _make_passes(kernel, table, numbers, t)
 
 
@@ -126,7 +126,12 @@ def _make_passes(
 
 
 def _prepare(
-    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace
+    key: Any,
+    rule: Rule,
+    table: PointerTable,
+    states: Sequence[str],
+    h: SimpleNamespace,
+    by_pass: bool,
 ) -> tuple[CompiledKernel | str, array[float]]:
     """The kernel, or why there is none, and the numbers that it is called with."""
     scalars: list[float] = []
@@ -137,10 +142,10 @@ def _prepare(
         else:
             switches.append((name, None))
             scalars.append(value)
-    kernel_key = (key, *switches, table.formats)
+    kernel_key = (key, *switches, table.formats, by_pass)
     kernel = _kernels.get(kernel_key)
     if kernel is None:
-        kernel = None if _failure else _compile_rule(rule, table.formats, states, h)
+        kernel = None if _failure else _compile_rule(rule, table.formats, states, h, by_pass)
         if kernel is None:
             return str(_failure), array("d")
         _kernels[kernel_key] = kernel
@@ -149,13 +154,13 @@ def _prepare(
 
 
 def _compile_rule(
-    rule: Rule, formats: Sequence[str], states: Sequence[str], h: SimpleNamespace
+    rule: Rule, formats: Sequence[str], states: Sequence[str], h: SimpleNamespace, by_pass: bool
 ) -> CompiledKernel | None:
     global _failure
     program = trace_rule(rule, states, vars(h))
     sums = sum(map(len, program.sums_by_pass))
     try:
-        function = load_kernel(generate_c(program, formats))
+        function = load_kernel(generate_c(program, formats, by_pass))
     except CannotCompile as error:
         _failure = error
         return None

@@ -111,7 +111,7 @@ def step(
     """Update many tensors once, in place; arguments and result are those of `cpu.step`."""
     if not table.chunks:
         return None
-    kernel = _find_kernel(key, rule, table, states, h, t)
+    kernel = _find_kernel(key, rule, table, states, h, t, by_pass=False)
     if isinstance(kernel, str):
         return kernel
     for _ in kernel.run(table, vars(h), t):
@@ -123,7 +123,7 @@ def step_by_pass(
     key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
 ) -> Passes | str:
     """The same for shards; arguments and result are those of `cpu.step_by_pass`."""
-    kernel = _find_kernel(key, rule, table, states, h, t)
+    kernel = _find_kernel(key, rule, table, states, h, t, by_pass=True)
     return kernel if isinstance(kernel, str) else _make_passes(kernel, table, vars(h), t)
 
 
@@ -133,21 +133,32 @@ def _make_passes(kernel: Kernel, table: PointerTable, h: Mapping[str, Any], t: i
 
 
 def _find_kernel(
-    key: Any, rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
+    key: Any,
+    rule: Rule,
+    table: PointerTable,
+    states: Sequence[str],
+    h: SimpleNamespace,
+    t: int,
+    by_pass: bool,
 ) -> Kernel | str:
     switches = [(n, value if isinstance(value, bool) else None) for n, value in vars(h).items()]
-    kernel_key = (key, *switches, table.formats, table.device)
+    kernel_key = (key, *switches, table.formats, table.device, by_pass)
     if kernel_key not in _kernels:
-        _kernels[kernel_key] = _compile(rule, table, states, h, t)
+        _kernels[kernel_key] = _compile(rule, table, states, h, t, by_pass)
     return _kernels[kernel_key]
 
 
 def _compile(
-    rule: Rule, table: PointerTable, states: Sequence[str], h: SimpleNamespace, t: int
+    rule: Rule,
+    table: PointerTable,
+    states: Sequence[str],
+    h: SimpleNamespace,
+    t: int,
+    by_pass: bool,
 ) -> Kernel | str:
     """Return the kernel, or its error; Triton compiles at a call, which here has no chunks."""
     program = trace_rule(rule, states, vars(h))
-    text = generate_triton(program, table.formats)
+    text = generate_triton(program, table.formats, by_pass)
     try:
         kernel = Kernel(program, _load_module(text))
         for _ in kernel.run(table, vars(h), t, is_trial=True):

@@ -7,6 +7,7 @@ small tensors cost little more than one large one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -104,7 +105,9 @@ class DispatchTable:
                 params = [params[i] for i in members]
                 grads = [grads[i] for i in members]
                 states = [states[i] for i in members]
-            if not table.refresh(grads, [params, *([s[key] for s in states] for key in keys)]):
+            if not table.refresh(
+                grads, [params, *(list(map(itemgetter(key), states)) for key in keys)]
+            ):
                 return False
         return all(self._unsupported_reason(batch, i) is not None for i in self.fallback)
 

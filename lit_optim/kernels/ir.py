@@ -7,7 +7,7 @@ tensor, both in double precision; only the rest is computed for each element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
@@ -203,10 +203,10 @@ class Program:
         kept = ([i for i in sums if i not in returned] for sums in self.sums_by_pass)
         return [sums for sums in kept if sums]
 
-    def dependencies(self, targets: Sequence[int]) -> list[int]:
+    def dependencies(self, targets: Sequence[int], known: Container[int] = ()) -> list[int]:
         """The indices of all nodes that `targets` are computed from, themselves included, in order.
 
-        A sum counts as known: its summands are left out.
+        Sums count as known, and those in `known`: what they are computed from is left out.
         """
         found: set[int] = set()
         pending = list(targets)
@@ -215,7 +215,7 @@ class Program:
             if index not in found:
                 found.add(index)
                 node = self.nodes[index]
-                pending += () if node.op == "sum" else node.operands
+                pending += () if node.op == "sum" or index in known else node.operands
         return sorted(found)
 
 

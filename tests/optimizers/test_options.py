@@ -188,7 +188,7 @@ def test_defaults_cost_nothing(monkeypatch):
     for p in adamw.param_groups[0]["params"]:
         p.grad = torch.ones_like(p)
     adamw.step()
-    [(program, _)] = found
+    [(program, *_)] = found
 
     def alone(g, p, s, h):
         return h.a, h.b, *adamw.rule(g, p, s, h)

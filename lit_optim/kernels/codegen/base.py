@@ -6,7 +6,7 @@ precision, `v7` its value in the precision that is computed in, `r7` its recipro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lit_optim.kernels.ir import Node, Program
 
@@ -37,6 +37,50 @@ class KernelWriter:
         names += ["low"] if self.has_low_bits else []
         #: the format of every tensor of a row
         self.stored = dict(zip(names, formats, strict=True))
+        #: the new states, by index, that the first pass stores
+        self.early_states: dict[int, str] = {}
+        #: the nodes whose values a tensor holds
+        self.loaded: Mapping[int, str] = {}
+
+    def targets_of_update(self) -> list[int]:
+        """The indices of what the last pass computes, without the reductions."""
+        program = self.program
+        return [program.a, program.b, program.u, *(index for _, index in program.new_states)]
+
+    def choose_early_states(self, passes: Iterable[list[int]]) -> None:
+        """Let the first pass store new states if later ones then load fewer tensors in all.
+
+        A direction of averages needs no gradient any more once these are stored. They are if none
+        depends on a sum, the old ones are not needed later, and storing them loses no bits.
+
+        Args:
+            passes: the indices of what each pass before the last adds up.
+        """
+        program, nodes = self.program, self.program.nodes
+        exact = "float64" if self.format["p"] == "float64" else "float32"
+        found = {
+            index: f"s_{name}"
+            for name, index in program.new_states
+            if self.format[f"s_{name}"] == exact
+            and not nodes[index].passes_before
+            and nodes[index].scope == "element"
+            and nodes[index].op != "arg"
+        }
+        first, *later = [*passes, self.targets_of_update()]
+        if not later or not found or self.in_8_bits or program.reductions:
+            return
+
+        def loads(targets: Sequence[int], known: Mapping[int, str]) -> set[str]:
+            needed = program.dependencies(targets, known)
+            read = [k for k in needed if nodes[k].scope == "element" and nodes[k].op == "arg"]
+            stored = [known[k].replace("s_", "s.", 1) + "'" for k in needed if k in known]
+            return {*stored, *(str(nodes[k].value) for k in read)}
+
+        plain = sum(len(loads(targets, {})) for targets in (first, *later))
+        reads = [loads([*first, *found], {}), *(loads(targets, found) for targets in later)]
+        old = {name.replace("s_", "s.", 1) for name in found.values()}
+        if sum(map(len, reads)) < plain and not old.intersection(*[set().union(*reads[1:])]):
+            self.early_states = found
 
     def write_expression(self, node: Node, operands: Sequence[str], real: str) -> str:
         """Write a primitive of these operands, computed in the type `real`."""
@@ -59,11 +103,13 @@ class KernelWriter:
             The index of each node, the node and its expression.
         """
         nodes = self.program.nodes
-        for index in self.program.dependencies(targets):
+        for index in self.program.dependencies(targets, self.loaded):
             node = nodes[index]
             if node.scope != "element":
                 continue
-            if node.op == "arg":
+            if index in self.loaded:
+                value = self.write_load(self.loaded[index])
+            elif node.op == "arg":
                 name = str(node.value).replace(".", "_")
                 value = (name == "p" and parameter) or self.write_load(name)
             elif node.op == "div" and nodes[node.operands[1]].scope != "element":

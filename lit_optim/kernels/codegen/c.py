@@ -12,7 +12,24 @@ from lit_optim.kernels.codegen.base import (
     indent,
 )
 from lit_optim.kernels.codegen.c_prelude import PRELUDE
+from lit_optim.kernels.codegen.c_templates import (
+    ADD_UP,
+    BACKWARD,
+    BARRIER,
+    BLOCK_LOOP,
+    COMBINE,
+    FORWARD,
+    LOOP,
+    PASS,
+    RUNS_OF_CHUNK,
+    SHARE,
+    STEP,
+    SUM_LOOP,
+    WAVES,
+    WHOLE_CHUNK,
+)
 from lit_optim.kernels.ir import Node, Program, Scope
+from lit_optim.kernels.pointer_table import CHUNK
 from lit_optim.kernels.primitives import PRIMITIVES
 
 #: The C type that stores a format.
@@ -26,188 +43,134 @@ C_TYPES = {
     "int16": "int16_t",
 }
 
-#: One pass over the chunks from `begin` to `end`.
-PASS = """
-static void {name}(const Call *call, const double *h, uint32_t t, int64_t begin, int64_t end) {{
-{per_call}
-    int64_t least = 0, most = call->count;  /* the tensor of chunk `begin` */
-    while (least < most) {{
-        const int64_t middle = (least + most) / 2;
-        if (call->ends[middle] <= begin) least = middle + 1; else most = middle;
-    }}
-    for (int64_t k = least; k < call->count && begin < end; ++k) {{
-        const int64_t first = k ? call->ends[k - 1] : 0;
-        const int64_t last = call->ends[k] < end ? call->ends[k] : end;
-        void *const *row = call->tensors + k * {width};
-        double *totals = call->scratch + k * {sums};
-        const double numel = (double)call->wholes[k];
-{per_tensor}
-        for (int64_t chunk = begin; chunk < last; ++chunk) {{
-{chunk}
-{per_chunk}
-{close}
-        }}
-        begin = last;
-    }}
-}}
-"""
-
-WHOLE_CHUNK = """\
-            const int64_t start = (chunk - first) * CHUNK;
-            const int64_t left = call->sizes[k] - start;
-            const int count = left < CHUNK ? (int)left : CHUNK;"""
-
-#: A part of a chunk is in one run, so that its positions in the whole tensor are consecutive.
-RUNS_OF_CHUNK = """\
-            const int64_t left = call->sizes[k] - (chunk - first) * CHUNK;
-            const int64_t stop = (chunk - first) * CHUNK + (left < CHUNK ? left : CHUNK);
-            const int64_t run = call->runs[k], gap = run % {unit} ? 0 : call->gaps[k];
-            int count;
-            for (int64_t start = (chunk - first) * CHUNK; start < stop; start += count) {{
-            const int64_t part = gap && run - start % run < stop - start ? run - start % run
-                                                                         : stop - start;
-            const int64_t place = call->firsts[k] + start + (gap ? start / run * gap : 0);
-            count = (int)part;"""
-
-LOOP = """\
-#pragma GCC ivdep
-            for (int i = 0; i < count; ++i) {{
-{body}
-            }}"""
-
-SUM_LOOP = """\
-            double {zero};
-{blocks}
-#pragma omp simd reduction(+:{names})
-            for (int i = {begin}; i < {end}; ++i) {{
-{body}
-            }}
-{close}
-            double *parts = call->scratch + (call->count + chunk) * {sums};
-{store}"""
-
-BLOCK_LOOP = """\
-            for (int from = 0; from < count; from += BLOCK) {
-                const int to = from + BLOCK < count ? from + BLOCK : count;
-"""
-
-#: Divides the chunks of a call among the threads of a team. One thread runs without OpenMP: a team
-#: of one would only disturb the team that torch keeps.
-STEP = """
-static void run_part(const Call *call, const double *h, uint32_t t, int64_t thread, int64_t team) {{
-    const int64_t all = call->end - call->begin;
-    const int64_t begin = call->begin + all * thread / team;
-    const int64_t end = call->begin + all * (thread + 1) / team;
-{passes}
-    if (call->pass && call->pass != {last}) return;
-    update(call, h, t, begin, end);
-{reductions}}}
-
-void step(const Call *call, const double *h, int64_t t, int threads) {{
-#ifdef _OPENMP
-    if (threads > 1) {{
-#pragma omp parallel num_threads(threads)
-        run_part(call, h, (uint32_t)t, omp_get_thread_num(), omp_get_num_threads());
-        return;
-    }}
-#endif
-    run_part(call, h, (uint32_t)t, 0, 1);
-}}
-"""
-
-BARRIER = """\
-#ifdef _OPENMP
-    if (team > 1) {
-#pragma omp barrier
-    }
-#endif
-"""
-
-#: Adds up the sums of a tensor from those of its chunks, in the order of the chunks.
-COMBINE = """\
-    for (int64_t k = thread; k < call->count; k += team) {{
-        const int64_t first = k ? call->ends[k - 1] : 0;
-        for (int j = {first}; j < {last}; ++j) {{
-            double total = 0;
-            for (int64_t chunk = first; chunk < call->ends[k]; ++chunk)
-                total += call->scratch[(call->count + chunk) * {sums} + j];
-            call->scratch[k * {sums} + j] = total;
-        }}
-    }}
-"""
+#: The size in bytes of a format.
+SIZES = {
+    "float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "uint8": 1, "int16": 2,
+}  # fmt: skip
+#: What a wave of small tensors occupies at most, for each thread: a part of its own cache.
+BYTES_OF_WAVE = 1 << 20
 
 
-def generate_c(program: Program, formats: Sequence[str]) -> str:
+def generate_c(program: Program, formats: Sequence[str], by_pass: bool = False) -> str:
     """Write a program as C with the entry point `step`.
 
     Args:
         program: the traced rule.
         formats: of the tensors of a row; see `KernelWriter`.
+        by_pass: whether the caller completes the sums between two passes, as shards need it, and
+            calls for each pass.
 
     Raises:
         TypeError: the rule returns reductions and has states in 8 bits.
     """
-    return _CWriter(program, formats).write()
+    return _CWriter(program, formats, by_pass).write()
 
 
 class _CWriter(KernelWriter):
-    def __init__(self, program: Program, formats: Sequence[str]) -> None:
+    def __init__(self, program: Program, formats: Sequence[str], by_pass: bool) -> None:
         super().__init__(program, formats, "double" if formats[0] == "float64" else "float")
         #: computed in the last pass, together with p and the states: the rule does not use them
         self.reductions = list(program.reductions.values())
         if self.reductions and self.in_8_bits:
             raise TypeError("a rule with states in 8 bits cannot return reductions")
-        self.sums_by_pass = program.passes
+        self.by_pass, self.sums_by_pass = by_pass, program.passes
         in_order = [*(index for sums in self.sums_by_pass for index in sums), *self.reductions]
         #: where a sum is in the scratch memory
         self.slot = {index: k for k, index in enumerate(in_order)}
+        if not by_pass:
+            self.choose_early_states(map(self.summands, self.sums_by_pass))
 
     def write(self) -> str:
         """Write every pass, and the function that calls them."""
-        passes, calls, first = [], [], 0
+        text, calls, known = [], [], 0
+        if self.sums_by_pass and not self.by_pass:
+            text.append(ADD_UP.format(sums=len(self.slot)))
         for number, sums in enumerate(self.sums_by_pass):
-            name = f"sums{number}"
-            loop = self._write_sum_loop(sums, self._write_elements(self.summands(sums)))
-            passes.append(self._write_pass(name, sums, loop))
-            last = first + len(sums)
-            combine = BARRIER + self._write_combine(first, last) + BARRIER
-            condition = f"    if (!call->pass || call->pass == {number + 1}) {{\n"
-            calls.append(f"{condition}    {name}(call, h, t, begin, end);\n{combine}    }}\n")
-            first = last
-        targets = [self.program.a, self.program.b, self.program.u]
-        states = self.program.states
-        targets += [index for name, index in self.program.outputs if name in states]
-        targets += self.summands(self.reductions)
+            name, stored = f"sums{number}", {} if number else self.early_states
+            targets = [*self._terms_of(sums), *stored]
+            lines = self._write_elements(targets)
+            stores = [f"{state}_[i] = v{index};" for index, state in stored.items()]
+            loop = self._write_sum_loop(sums, [*lines, *stores])
+            text.append(self._write_pass(name, targets, loop, known, number % 2 == 1))
+            self.loaded = self.early_states
+            calls.append(self._write_call(number, known, known + len(sums)))
+            known += len(sums)
+        targets = [*self.targets_of_update(), *self._terms_of(self.reductions)]
         has_runs = bool(self.random_words(STOCHASTIC_FORMATS)) and not self.reductions
-        passes.append(self._write_pass("update", targets, self._write_update(targets), has_runs))
-        reductions = ""
+        backward, loop = len(calls) % 2 == 1, self._write_update(targets)
+        text.append(self._write_pass("update", targets, loop, known, backward, has_runs))
+        return PRELUDE + "".join([*text, STEP.format(passes=self._write_passes(calls, known))])
+
+    def _write_call(self, number: int, first: int, last: int) -> str:
+        """Write the call of a pass that computes the sums of these slots."""
+        call = f"    sums{number}(call, h, t, begin, end);\n{BARRIER}"
+        if not self.by_pass:
+            return call
+        return (
+            f"    if (call->pass == {number + 1}) {{\n{call}{self._write_combine(first, last)}"
+            "    return;\n    }\n"
+        )
+
+    def _write_passes(self, calls: Sequence[str], known: int) -> str:
+        """Write how a thread runs all passes over its share."""
+        if calls and not self.by_pass:
+            bytes_of_chunk = CHUNK * sum(SIZES[format_] for format_ in self.stored.values())
+            wave = max(1, BYTES_OF_WAVE // bytes_of_chunk)
+            share = SHARE.format(begin="from", to="to")
+            text = WAVES.format(wave=wave, share=share, passes="".join(calls))
+        else:
+            share = SHARE.format(begin="call->begin", to="call->end")
+            text = share + "".join(calls) + "    update(call, h, t, begin, end);\n"
         if self.reductions:
-            reductions = BARRIER + self._write_combine(first, len(self.slot))
-        step = STEP.format(passes="".join(calls), last=len(calls) + 1, reductions=reductions)
-        return PRELUDE + "".join(passes) + step
+            text += BARRIER + self._write_combine(known, len(self.slot))
+        return text
 
     def _write_combine(self, first: int, last: int) -> str:
         return COMBINE.format(first=first, last=last, sums=len(self.slot))
 
     def _write_pass(
-        self, name: str, targets: list[int], per_chunk: str, has_runs: bool = False
-    ) -> str:
-        inputs = [i for index in targets for i in (index, *self._summand_of(index))]
+        self, name: str, targets: list[int], per_chunk: str, known: int, backward: bool,
+        has_runs: bool = False,
+    ) -> str:  # fmt: skip
         unit = "BLOCK" if self.in_8_bits else "1"  # no part begins within a block
+        per_tensor = [*self._write_totals(known), *self._write_once(targets, "tensor")]
         return PASS.format(
             name=name,
             width=len(self.stored),
-            sums=len(self.slot),
-            per_call=indent(1, self._write_once(inputs, "call")),
-            per_tensor=indent(2, self._write_once(inputs, "tensor")),
+            per_call=indent(1, self._write_once(targets, "call")),
+            per_tensor=indent(2, per_tensor),
             chunk=RUNS_OF_CHUNK.format(unit=unit) if has_runs else WHOLE_CHUNK,
             close="            }" if has_runs else "",
             per_chunk=indent(3, self._write_pointers()) + "\n" + per_chunk,
+            **(BACKWARD if backward and not self.by_pass else FORWARD),
         )
 
-    def _summand_of(self, index: int) -> tuple[int, ...]:
-        node = self.program.nodes[index]
-        return node.operands if node.op == "sum" else ()
+    def _write_totals(self, known: int) -> Iterable[str]:
+        """Find the first sums of a tensor: so many are known."""
+        if known and self.by_pass:
+            yield f"const double *totals = call->scratch + k * {len(self.slot)};"
+        elif known:
+            yield f"double totals[{known}];"
+            yield f"add_up(call, k, {known}, totals);"
+
+    def _terms_of(self, sums: Iterable[int]) -> list[int]:
+        """The indices of what a loop computes for each element to add up these sums."""
+        nodes = self.program.nodes
+        return [
+            k
+            for index in self.summands(sums)
+            for k in (nodes[index].operands if self._is_fused(index) else (index,))
+        ]
+
+    def _is_fused(self, summand: int) -> bool:
+        """Whether it is added up by fma: the product of two floats is exact in double precision."""
+        return self.real == "float" and self.program.nodes[summand].op == "double_product"
+
+    def _write_addition(self, total: str, summand: int) -> str:
+        if not self._is_fused(summand):
+            return f"{total} += v{summand};"
+        x, y = self.program.nodes[summand].operands
+        return f"{total} = fma((double)v{x}, (double)v{y}, {total});"
 
     def _write_pointers(self) -> Iterable[str]:
         """Point to the tensors of a row, at the first element of a chunk."""
@@ -218,7 +181,7 @@ class _CWriter(KernelWriter):
 
     def _write_once(self, targets: Sequence[int], scope: Scope) -> Iterable[str]:
         """Compute what a call or a tensor needs once: in double, then in the type of elements."""
-        for index in self.program.dependencies(targets):
+        for index in self.program.dependencies(targets, self.loaded):
             node = self.program.nodes[index]
             if node.scope == scope:
                 types = _type_of(node, "double"), _type_of(node, self.real)
@@ -259,7 +222,7 @@ class _CWriter(KernelWriter):
         """Write a loop over a chunk that executes `lines` and adds up these sums."""
         names = [f"t{j}" for j in range(len(sums))]
         pairs = zip(names, self.summands(sums), strict=True)
-        body = [*lines, *(f"{name} += v{index};" for name, index in pairs)]
+        body = [*lines, *(self._write_addition(name, index) for name, index in pairs)]
         slots = [self.slot[index] for index in sums]
         is_blocked = bool(self.in_8_bits)
         return SUM_LOOP.format(
@@ -285,7 +248,8 @@ class _CWriter(KernelWriter):
         if self.format["p"] in ("bfloat16", "float16"):
             new_p = f"{a} * p0 - {b} * {u}"
         for number, (name, index) in enumerate(self.program.new_states):
-            body.append(self._write_store(f"s_{name}", f"v{index}", number))
+            if f"s_{name}" not in self.loaded.values():
+                body.append(self._write_store(f"s_{name}", f"v{index}", number))
         body += [] if self.program.keeps_parameter else self._write_store_of_p(new_p)
         if self.reductions:
             return indent(3, keys) + "\n" + self._write_sum_loop(self.reductions, body)

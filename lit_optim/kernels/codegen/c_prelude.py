@@ -10,9 +10,40 @@ PRELUDE = """\
 #include <string.h>
 #ifdef _OPENMP
 #include <omp.h>
+#include <time.h>
 #endif
 
-enum { CHUNK = 4096, BLOCK = 256 };
+enum { CHUNK = 4096, BLOCK = 256, STRETCH = 16, SPINS = 2000 };
+
+/* Where the threads of a call wait for each other: at first they spin, for some 0.1 ms, then they
+   sleep. OpenMP's barrier spins for milliseconds by default, and where other processes run, the
+   thread that is waited for does not get the processor meanwhile. */
+typedef struct {
+    int arrived, round;
+} Meeting;
+
+static __thread Meeting *meeting;
+
+static inline void wait_for(int64_t team) {
+#ifdef _OPENMP
+    if (team == 1) return;
+    const int round = __atomic_load_n(&meeting->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&meeting->arrived, 1, __ATOMIC_ACQ_REL) == team) {
+        __atomic_store_n(&meeting->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&meeting->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    const struct timespec nap = {0, 20000};
+    for (int tries = 0; __atomic_load_n(&meeting->round, __ATOMIC_ACQUIRE) == round; ++tries) {
+        if (tries >= SPINS) nanosleep(&nap, NULL);
+#ifdef __x86_64__
+        else __builtin_ia32_pause();
+#endif
+    }
+#else
+    (void)team;
+#endif
+}
 
 /* The tensors of a call. They are processed in chunks, which no two threads share: `ends` counts
    the chunks up to and including each tensor, `begin` and `end` are the chunks to process. A tensor
@@ -22,8 +53,18 @@ typedef struct {
     const int64_t *ends, *sizes, *numbers, *firsts, *wholes, *runs, *gaps;
     void *const *tensors;
     double *scratch;  /* the sums of each tensor, then of each chunk */
-    int64_t pass;     /* the pass to make, from 1; 0: all of them */
+    int64_t pass;     /* the pass to make, from 1, if the caller completes the sums between them */
 } Call;
+
+/* The tensor that this chunk is of. */
+static inline int64_t find_tensor(const Call *call, int64_t chunk) {
+    int64_t least = 0, most = call->count - 1;
+    while (least < most) {
+        const int64_t middle = (least + most) / 2;
+        if (call->ends[middle] <= chunk) least = middle + 1; else most = middle;
+    }
+    return least;
+}
 
 static inline float from_bfloat16(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;

@@ -136,14 +136,6 @@ static void move_matrices(const Item *x, const double *h, int64_t from, int64_t 
     else for (int64_t k = from; k < to; ++k) move_matrix(x, h, k, part, by);
 }}
 
-static inline void wait_for(int64_t team) {{
-#ifdef _OPENMP
-    if (team > 1) {{
-#pragma omp barrier
-    }}
-#endif
-}}
-
 /* Updates a tensor by `team` threads, of which this is number `thread`. */
 static void update_tensor(const Item *x, const double *h, double *scratch, int64_t thread,
                           int64_t team) {{
@@ -211,8 +203,12 @@ void step(const Shapes *call, const double *h, int64_t t, int threads) {{
     (void)t;
 #ifdef _OPENMP
     if (threads > 1) {{
+        Meeting here = {{0, 0}};
 #pragma omp parallel num_threads(threads)
-        update_all(call, h, omp_get_thread_num(), omp_get_num_threads());
+        {{
+            meeting = &here;
+            update_all(call, h, omp_get_thread_num(), omp_get_num_threads());
+        }}
         return;
     }}
 #endif

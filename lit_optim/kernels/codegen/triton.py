@@ -10,7 +10,7 @@ sums of each chunk.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lit_optim.kernels.codegen.base import (
     EIGHT_BIT_FORMATS,
@@ -85,28 +85,33 @@ def kernel_arguments(program: Program) -> list[int]:
     return [k for k, node in nodes if k in used and node.scope == "call" and node.op != "const"]
 
 
-def generate_triton(program: Program, formats: Sequence[str]) -> str:
+def generate_triton(program: Program, formats: Sequence[str], by_pass: bool = False) -> str:
     """Write a program as Triton: `sums0`, `sums1`, ... if it has sums, `combine` and `update`.
 
     Args:
         program: the traced rule.
         formats: of the tensors of a row; see `KernelWriter`.
+        by_pass: whether the caller completes the sums between two passes, as shards need it.
     """
-    return _TritonWriter(program, formats).write()
+    return _TritonWriter(program, formats, by_pass).write()
 
 
 class _TritonWriter(KernelWriter):
-    def __init__(self, program: Program, formats: Sequence[str]) -> None:
+    def __init__(self, program: Program, formats: Sequence[str], by_pass: bool) -> None:
         super().__init__(program, formats, "float64" if formats[0] == "float64" else "float32")
         in_order = [index for sums in program.sums_by_pass for index in sums]
         #: where a sum is in the scratch memory
         self.slot = {index: k for k, index in enumerate(in_order)}
         self.arguments = kernel_arguments(program)
+        if not by_pass:
+            self.choose_early_states(map(self.summands, program.sums_by_pass))
 
     def write(self) -> str:
         """Write every pass."""
-        sums = enumerate(self.program.sums_by_pass)
-        passes = [self._write_sums(f"sums{k}", indices) for k, indices in sums]
+        passes = []
+        for k, sums in enumerate(self.program.sums_by_pass):
+            passes.append(self._write_sums(f"sums{k}", sums, {} if k else self.early_states))
+            self.loaded = self.early_states
         passes.append(self._write_update())
         return PRELUDE + "".join(passes)
 
@@ -159,14 +164,16 @@ class _TritonWriter(KernelWriter):
 
     def _operands_in(self, targets: Sequence[int], scope: Scope) -> set[int]:
         """The targets, and the operands of what is computed in this scope on the way to them."""
-        nodes = [self.program.nodes[index] for index in self.program.dependencies(targets)]
+        nodes = [
+            self.program.nodes[index] for index in self.program.dependencies(targets, self.loaded)
+        ]
         return set(targets).union(*(node.operands for node in nodes if node.scope == scope))
 
     def _coarse_nodes(self, targets: Sequence[int]) -> list[int]:
         """The indices of what a program computes once; of a call's values only the arguments."""
         needed = self._operands_in(targets, "tensor") | self._operands_in(targets, "element")
         scopes = [node.scope for node in self.program.nodes]
-        known = self.program.dependencies(targets)
+        known = self.program.dependencies(targets, self.loaded)
         known = [k for k in known if scopes[k] == "tensor" or k in needed]
         return [k for k in known if scopes[k] != "element"]
 
@@ -216,12 +223,13 @@ class _TritonWriter(KernelWriter):
         for index, _, value in self.write_element_values(targets, parameter):
             yield f"v{index} = {value}"
 
-    def _write_sums(self, name: str, sums: list[int]) -> str:
+    def _write_sums(self, name: str, sums: list[int], stored: Mapping[int, str]) -> str:
         summands = dict(zip((self.slot[k] for k in sums), self.summands(sums), strict=True))
         shape = "TILE // BLOCK, BLOCK" if self.in_8_bits else "TILE,"
         before = [f"t{j} = tl.zeros(({shape}), tl.float64)" for j in summands]
-        targets = list(summands.values())
+        targets = [*summands.values(), *stored]
         body = list(self._write_elements(targets))
+        body += [f"tl.store({state}_ + i, v{index}, inside)" for index, state in stored.items()]
         for j, index in summands.items():
             body.append(f"t{j} = t{j} + tl.where(inside, v{index}, 0).to(tl.float64)")
         parts = f"scratch + {len(self.slot)} * count"
@@ -238,6 +246,8 @@ class _TritonWriter(KernelWriter):
             body += ["    spot = (i + (rest + i) // run * gap).to(tl.uint32)"]
         body += [f"word{w} = hash_bits(key{w} + spot * 0x9E3779B1)" for w in words]
         for number, (name, index) in enumerate(program.new_states):
+            if f"s_{name}" in self.loaded.values():
+                continue
             body += self._write_store(f"s_{name}", f"v{index}", number)
         if program.keeps_parameter:
             return self._write_pass("update", targets, body)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import check, hints_of
+from lit_optim.kernels.pointer_table import PLAIN_TENSORS
 from lit_optim.kernels.precision import compute_dtype
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.declared import (
@@ -223,7 +224,9 @@ class OptimizerBase(Options, StateSaving, StateLoading):
         kept = list(self.initial_scalars(group))
         pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
         params, grads = [p for p, _ in pairs], [g for _, g in pairs]
-        states = [self._get_state(p, group) for p in params]
+        states = list(map(self.state.__getitem__, params))
+        if not all([state.get("step") for state in states]):
+            states = [self._get_state(p, group) for p in params]
         for batch in self._split_by_step(group, Batch(params, grads, states), kept):
             yield self._step_batch(group, batch, kept)
 
@@ -237,7 +240,9 @@ class OptimizerBase(Options, StateSaving, StateLoading):
     def _split_by_step(self, group: Group, batch: Batch, kept: list[str]) -> list[Batch]:
         """Batches within which all scalars and shardings are equal; most often there is one."""
         keys = [state["step"] for state in batch.states]
-        shardings = [Sharding.of(p) for p in batch.params]
+        shardings: list[Sharding | None] = [None] * len(batch.params)
+        if not set(map(type, batch.params)).issubset(PLAIN_TENSORS):
+            shardings = [Sharding.of(p) for p in batch.params]
         by_shape = group["hyperball"] or self.vector_hyperparameters(group) is not group
         if kept or by_shape or any(shardings):
             keys = [
