@@ -178,6 +178,22 @@ def test_what_grows_in_a_long_run_is_told(what, more, monkeypatch):
     assert [line.partition(":")[0] for line in long_run.growth(tuple(seen))] == [what] * bool(what)
 
 
+def test_what_is_measured_on_a_gpu_is_written_with_what_is_missing(script, tmp_path):
+    """Rehearsed: for a GPU that is lent for minutes there is no second try."""
+    page = tmp_path / "kernels.md"
+    page.write_text("before\n<!-- gpu -->\nold\n<!-- /gpu -->\nafter\n")
+    command = [ROOT / "scripts" / "bench_cuda.py", "--all", "--rehearse", "--minutes", "0"]
+    assert script(*command, "--page", str(page))[1] == 0
+    text = page.read_text()
+    assert text.startswith("before\n<!-- gpu -->\n\n`python scripts/bench_cuda.py --all ")
+    assert text.endswith("\n\n<!-- /gpu -->\nafter\n")
+    assert "old" not in text
+    assert "Not measured, for want of time: momentum, muon." in text
+    assert text.count("\n| adamw | ") == 2  # of either shape
+    page.write_text("no marks")
+    assert "has no <!-- gpu -->" in script(*command, "--page", str(page))[1]
+
+
 def test_the_tables_of_tournaments_are_written_with_their_pages(script, tmp_path):
     notes = {"notes": {"lion": ["why"]}}
     root = write_contest(tmp_path / "contest", ["digits", "mnist1d"], **notes)
