@@ -225,7 +225,7 @@ class OptimizerBase(Options, StateSaving, StateLoading):
         pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
         params, grads = [p for p, _ in pairs], [g for _, g in pairs]
         states = list(map(self.state.__getitem__, params))
-        if not all([state.get("step") for state in states]):
+        if not all(state.get("step") for state in states):
             states = [self._get_state(p, group) for p in params]
         for batch in self._split_by_step(group, Batch(params, grads, states), kept):
             yield self._step_batch(group, batch, kept)
