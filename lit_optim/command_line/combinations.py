@@ -22,7 +22,7 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
         UsageError: the first mistake.
     """
     overrides, _, _ = read_overrides(lines, is_multirun=True)
-    if any(override.key_or_group == "resume.from" for override in overrides):
+    if any(override.key_or_group in ("resume", "resume.from") for override in overrides):
         raise UsageError("resume is for lit-optim train; say what the run was started with")
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:

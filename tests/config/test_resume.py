@@ -137,10 +137,11 @@ def test_a_branch_is_not_gone_on_with(place):
         prepare_command_line(["resume=runs/branch"])
 
 
-def test_other_commands_are_about_what_is_typed(place):
+@pytest.mark.parametrize("line", ["resume.from=runs/same", "resume=runs/same", "resume=auto"])
+def test_other_commands_are_about_what_is_typed(line, place):
     a_run(place, "same")
     with pytest.raises(UsageError, match=r"resume is for lit-optim train"):
-        list(compose_combinations(["resume.from=runs/same"]))
+        list(compose_combinations([line]))
 
 
 def test_what_may_change(place):
