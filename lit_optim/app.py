@@ -38,7 +38,6 @@ from lit_optim.runs.failures import (
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import find_own
 from lit_optim.runs.status import Status
-from lit_optim.sweeps.ending import end_sweep
 from lit_optim.sweeps.job_server import serve_jobs
 from lit_optim.system import accept_interrupts, allow_any_text
 from lit_optim.threads import prepare_threads
@@ -89,6 +88,8 @@ def _run_sweep(run: Callable[[], object], sweep_dir: Path) -> None:
     Raises:
         SystemExit: with code 1 if a job has failed, or Hydra says so.
     """
+    from lit_optim.sweeps.ending import end_sweep  # a table: a mistake is told without
+
     has_failed = False
     try:
         run()
