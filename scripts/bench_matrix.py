@@ -8,11 +8,15 @@ Every candidate steps the same matrices in one process, in turn, with gradients 
 for each step and not timed. A step's time is the mean over --steps steps, so that a change of basis
 every ten steps is in it; the first step, which makes states and, for SOAP, the first bases, is
 told apart. Ratios are within one round, their median is shown.
+
+The limit of Muon, NorMuon and Scion is their products of matrices at the rate of one large product
+in the same dtype, measured in each round; of a symmetric one the part that is computed counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import warnings
@@ -26,6 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import lit_optim
+from lit_optim.optimizers.base.newton_schulz import orthogonalize_flops
 
 #: One layer of GPT-2 small: queries, keys and values, their projection, and the MLP.
 LAYER = [(2304, 768), (768, 768), (3072, 768), (768, 3072)]
@@ -56,6 +61,8 @@ CLASSES = {
     "soap": "SOAP",
     "shampoo": "Shampoo",
 }
+#: Those whose limit is known: their products are those of the Newton-Schulz iteration.
+ITERATED = ("muon", "normuon", "scion")
 PEERS: dict[str, dict[str, Callable[[Any], Make]]] = {
     "muon": {
         "pytorch_optimizer": lambda m: lambda p: m.Muon([{"params": p, "use_muon": True}]),
@@ -101,9 +108,41 @@ class Runner:
             took += time.perf_counter() - start
         return took / steps
 
+    def limit(self, rate: float) -> float:
+        """The time of a step's products at this many floating-point operations per second."""
+        return sum(count_flops(group) for group in self.optimizer.param_groups) / rate
+
+    def dtype(self) -> torch.dtype:
+        """In which it multiplies."""
+        return ns_dtype(self.optimizer.param_groups[0])
+
     def _wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+def ns_dtype(group: dict[str, Any]) -> torch.dtype:
+    """In what an optimizer multiplies the float32 matrices of a group."""
+    return torch.bfloat16 if group.get("ns_dtype") == "bfloat16" else torch.float32
+
+
+def count_flops(group: dict[str, Any]) -> float:
+    """The floating-point operations of the Newton-Schulz iterations of a group."""
+    how = group["ns_coefficients"], group["ns_steps"], ns_dtype(group)
+    return sum(orthogonalize_flops(*p.shape, *how) for p in group["params"])
+
+
+def measure_rate(dtype: torch.dtype, device: str) -> float:
+    """The floating-point operations per second of a large product, the best of several."""
+    size = 1536 if device == "cpu" else 8192
+    x, best = torch.randn(size, size, device=device).to(dtype), math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        _ = x @ x
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
 
 
 def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[list[str]]:
@@ -122,20 +161,25 @@ def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[
             print(f"{method}: {name} fails: {str(error).splitlines()[0]}", file=sys.stderr)
             del runners[name]
         progress.advance(task)
-    rounds = []
+    rounds, limits = [], []
+    own = "lit_optim"
     for _ in range(args.rounds):
         times = {}
+        if method in ITERATED:
+            ours = runners[own]
+            limits.append(ours.limit(measure_rate(ours.dtype(), args.device)))
         for name, runner in runners.items():
             times[name] = runner.seconds(args.steps)
             progress.advance(task)
         rounds.append(times)
-    own = "lit_optim"
     rows = []
     for name in runners:
         ratio = median(times[name] / times[own] for times in rounds)
         label = method if name == own else f"  {name}"
         mean = median(times[name] for times in rounds)
-        rows.append([label, f"{mean:.3g}", f"{1 / ratio:.2f}", f"{first[name]:.3g}"])
+        of_limit = [times[name] / limit for times, limit in zip(rounds, limits, strict=False)]
+        of_limit = f"{median(of_limit):.2f}" if of_limit else ""
+        rows.append([label, f"{mean:.3g}", f"{1 / ratio:.2f}", of_limit, f"{first[name]:.3g}"])
     return rows
 
 
@@ -163,9 +207,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         rows = [row for method in methods for row in measured(args, method, progress)]
-    header = ["optimizer", "a step, s", "ours / it", "first step, s"]
+    header = ["optimizer", "a step, s", "ours / it", "x our limit", "first step, s"]
     if args.markdown:
-        print(f"| {' | '.join(header)} |\n|---|--:|--:|--:|")
+        print(f"| {' | '.join(header)} |\n|---|--:|--:|--:|--:|")
         for row in rows:
             print(f"| {' | '.join(row)} |")
         return

@@ -3,17 +3,15 @@
 from math import sqrt
 from typing import Literal
 
-from lit_optim.kernels.arithmetic import lerp
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
-from lit_optim.optimizers.base.linalg import orthogonalize_flops
-from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, Iterations, NonNegative
+from lit_optim.optimizers.base.orthogonal import Orthogonal
+from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 
 #: How the step of an orthogonal matrix [m, n] is scaled for its shape.
 AdjustLr = Literal["original", "match_rms_adamw", "spectral"]
 
 
-class Muon(Matrixwise):
+class Muon(Orthogonal):
     """Orthogonalized momentum for hidden matrices, AdamW for the rest.
 
     Jordan et al. 2024, Muon: An optimizer for hidden layers in neural networks,
@@ -64,15 +62,12 @@ class Muon(Matrixwise):
     adamw_share = 0.1
 
     def prepare(self, g: Value, p: Value, s: Value, h: Value) -> Update:
-        b = lerp(s.momentum_buffer, g, 1 - h.momentum)
-        return lerp(b, g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
+        b = s.momentum_buffer.lerp_(g, 1 - h.momentum)
+        return b.lerp(g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
 
     def direction(self, x: Value, s: Value, h: Value) -> Update:
-        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps)
-        return scale_for_shape(h.adjust_lr_fn, *u.shape[-2:]) * u, {}
-
-    def flops(self, m: int, n: int, group: Group) -> float:
-        return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])
+        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps, h.ns_dtype)
+        return u.mul_(scale_for_shape(h.adjust_lr_fn, *u.shape[-2:])), {}
 
 
 def scale_for_shape(adjust: AdjustLr, m: int, n: int) -> float:

@@ -1,17 +1,16 @@
 """NorMuon."""
 
 from lit_optim.kernels.arithmetic import lerp, square
-from lit_optim.optimizers.base import Coefficients, State, Update, Value, frobenius, orthogonalize
-from lit_optim.optimizers.base.linalg import orthogonalize_flops
-from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, Iterations, NonNegative
+from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
+from lit_optim.optimizers.base.orthogonal import Orthogonal
+from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 from lit_optim.optimizers.muon import AdjustLr, scale_for_shape
 
 #: Added to denominators; the authors' constant.
 TINY = 1e-10
 
 
-class NorMuon(Matrixwise):
+class NorMuon(Orthogonal):
     """Muon with normalized rows, so that all neurons move alike.
 
     Li et al. 2025, NorMuon: Making Muon more efficient and scalable, arXiv:2510.05491; as in the
@@ -62,16 +61,16 @@ class NorMuon(Matrixwise):
     adamw_share = 0.1
 
     def prepare(self, g: Value, p: Value, s: Value, h: Value) -> Update:
-        b = lerp(s.momentum_buffer, g, 1 - h.momentum)
-        return lerp(b, g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
+        b = s.momentum_buffer.lerp_(g, 1 - h.momentum)
+        return b.lerp(g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
 
     def direction(self, x: Value, s: Value, h: Value) -> Update:
-        o = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps)
-        v = lerp(s.row_var, square(o).mean(-1, keepdim=True), 1 - h.beta2)
-        u = o / (v.sqrt() + TINY)
-        u = u * frobenius(o) / (frobenius(u) + TINY)
-        u = scale_for_shape(h.adjust_lr_fn, *u.shape[-2:]) * u
-        return u, {"row_var": v}
-
-    def flops(self, m: int, n: int, group: Group) -> float:
-        return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])
+        o = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps, h.ns_dtype)
+        squares = square(o).mean(-1, keepdim=True)
+        v = lerp(s.row_var, squares, 1 - h.beta2)
+        scale = 1 / (v.sqrt() + TINY)
+        # |o|, and |u| for u = scale o, from the squares of their rows
+        rows = o.shape[-1] * squares, o.shape[-1] * squares * scale * scale
+        of_o, of_u = (x.sum(-2, keepdim=True).sqrt() for x in rows)
+        scale *= scale_for_shape(h.adjust_lr_fn, *o.shape[-2:]) * of_o / (of_u + TINY)
+        return o.mul_(scale), {"row_var": v}

@@ -1,14 +1,12 @@
 """Scion."""
 
-from lit_optim.kernels.arithmetic import lerp
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
-from lit_optim.optimizers.base.linalg import orthogonalize_flops
-from lit_optim.optimizers.base.matrixwise import Matrixwise
-from lit_optim.optimizers.base.types import Beta, Group, Iterations, NonNegative, Positive
+from lit_optim.optimizers.base.orthogonal import Orthogonal
+from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative, Positive
 from lit_optim.optimizers.muon import scale_for_shape
 
 
-class Scion(Matrixwise):
+class Scion(Orthogonal):
     """Conditional gradients for hidden matrices: each step goes to the edge of a spectral ball.
 
     Pethick et al. 2025, Training Deep Learning Models with Norm-Constrained LMOs,
@@ -52,12 +50,9 @@ class Scion(Matrixwise):
     adamw_share = 2.0
 
     def prepare(self, g: Value, p: Value, s: Value, h: Value) -> Update:
-        d = lerp(s.momentum_buffer, g, 1 - h.momentum)
+        d = s.momentum_buffer.lerp_(g, 1 - h.momentum)
         return d, {"momentum_buffer": d}
 
     def direction(self, x: Value, s: Value, h: Value) -> Update:
-        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps)
-        return h.rho * scale_for_shape("spectral", *u.shape[-2:]) * u, {}
-
-    def flops(self, m: int, n: int, group: Group) -> float:
-        return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])
+        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps, h.ns_dtype)
+        return u.mul_(h.rho * scale_for_shape("spectral", *u.shape[-2:])), {}

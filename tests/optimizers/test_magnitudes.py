@@ -15,7 +15,7 @@ import torch
 from lit_optim.errors import UsageError
 from lit_optim.hyperparameters import RANGE, accepts, hints_of
 from lit_optim.kernels.arithmetic import average_squares, clip, dot, lerp, norm, rms
-from lit_optim.optimizers.base import linalg
+from lit_optim.optimizers.base import orthogonal
 from tests.kernels import requirements
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import WALKS, class_of, made_by
@@ -36,7 +36,7 @@ IN_COMMON = {"adafactor": {"eps": (1e-7, 1e-3)}}
 @pytest.fixture(autouse=True)
 def products_in_float32(monkeypatch):
     """Where products of bfloat16 are faster, matrices would be those of bfloat16."""
-    monkeypatch.setattr(linalg, "prefers_bfloat16", lambda device: False)
+    monkeypatch.setattr(orthogonal, "prefers_bfloat16", lambda device: False)
 
 
 def executors(name):

@@ -17,6 +17,7 @@ from lit_optim import SOAP, AdamW, Muon, NorMuon, Shampoo
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base import linalg
 from lit_optim.optimizers.base.matrixwise import Matrixwise
+from lit_optim.optimizers.base.newton_schulz import POLYNOMIALS, orthogonalize
 from tests.optimizers.cases_matrix import MATRIX
 from tests.optimizers.running import class_of, difference
 
@@ -259,10 +260,10 @@ def test_only_the_matrix_that_failed_keeps_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40), (32, 32)])
-@pytest.mark.parametrize("coefficients", sorted(linalg.POLYNOMIALS))
+@pytest.mark.parametrize("coefficients", sorted(POLYNOMIALS))
 def test_singular_values_come_near_one(coefficients, shape):
     x = drawn(3, *shape, seed=5).detach()
-    out = linalg.orthogonalize(x, coefficients, None, 1e-7)
+    out = orthogonalize(x, coefficients, None, 1e-7)
     spectrum = torch.linalg.svdvals(out)
     low, high = {
         "original": (0.6, 1.25),

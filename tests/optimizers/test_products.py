@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels import compiler
-from lit_optim.optimizers.base import linalg, products
+from lit_optim import Muon
+from lit_optim.optimizers.base import products
 from lit_optim.optimizers.base.products import OVERRIDE, Seconds, known_seconds, prefers_bfloat16
 
 
@@ -86,6 +88,14 @@ def test_a_broken_file_is_made_anew(text, cache, measured):
     assert made == ["cpu"] * 2
 
 
+def test_each_number_of_threads_has_a_measurement_of_its_own(cache, measured, monkeypatch):
+    measured[0].append(Seconds(2.0, 1.0))
+    for threads in (1, 2, 1):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        known_seconds("cpu")
+    assert len([*cache.iterdir()]) == len(measured[1]) == 2
+
+
 def test_where_nothing_can_be_kept_the_flag_of_the_cpu_decides(tmp_path, measured, monkeypatch):
     """Else every process would measure, and decide, for itself."""
     measured[0].append(Seconds(1.0, 2.0))
@@ -104,11 +114,63 @@ def test_the_environment_decides(kind, cache, measured, monkeypatch):
     monkeypatch.setenv(OVERRIDE, kind)
     assert prefers_bfloat16("cpu") is (kind == "bfloat16")
     assert not measured[1]
-    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     seen = []
     monkeypatch.setattr(torch, "addmm", lambda a, *_, **__: seen.append(a.dtype) or a)
-    linalg.orthogonalize(x, "original", 1, 1e-7)
+    step(make())
     assert {str(dtype).removeprefix("torch.") for dtype in seen} == {kind}
+
+
+def make(**settings):
+    p = torch.nn.Parameter(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
+    return Muon([{"params": [p], "role": "hidden"}], **settings)
+
+
+def step(optimizer):
+    [p] = optimizer.param_groups[0]["params"]
+    p.grad = p.detach().clone()
+    optimizer.step()
+    return p.detach().clone()
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_a_run_goes_on_in_the_dtype_that_it_began_with(kind, monkeypatch):
+    """Also on a machine, or by a variable, that chooses the other one."""
+    monkeypatch.setenv(OVERRIDE, kind)
+    first, other = make(), {"float32": "bfloat16", "bfloat16": "float32"}[kind]
+    assert first.param_groups[0]["ns_dtype"] == "auto"
+    step(first)
+    saved = copy.deepcopy(first.state_dict())
+    assert saved["param_groups"][0]["ns_dtype"] == kind
+    monkeypatch.setenv(OVERRIDE, other)
+    prefers_bfloat16.cache_clear()
+    resumed, fresh = make(), make()
+    with torch.no_grad():
+        for optimizer in (resumed, fresh):
+            optimizer.param_groups[0]["params"][0].copy_(first.param_groups[0]["params"][0])
+    resumed.load_state_dict(saved)
+    expected = step(first)
+    assert torch.equal(step(resumed), expected)
+    del saved["param_groups"][0]["ns_dtype"]  # as before there was a choice: that of the machine
+    fresh.load_state_dict(saved)
+    assert not torch.equal(step(fresh), expected)
+    assert fresh.param_groups[0]["ns_dtype"] == other
+
+
+def test_a_step_of_some_parameters_settles_the_dtype_of_all(monkeypatch):
+    monkeypatch.setenv(OVERRIDE, "bfloat16")
+    optimizer = make()
+    [group] = optimizer.param_groups
+    group["params"][0].grad = torch.ones(6, 4)
+    optimizer.step_parameters(group, group["params"])
+    assert group["ns_dtype"] == "bfloat16"
+
+
+def test_what_is_chosen_is_not_measured(measured):
+    measured[0].append(Seconds(2.0, 1.0))
+    step(make(ns_dtype="float32"))
+    assert not measured[1]
+    step(make())
+    assert measured[1] == ["cpu"]
 
 
 def test_another_word_is_refused(monkeypatch):

@@ -9,7 +9,8 @@ from lit_optim.optimizers.base.declared import option, setting
 from lit_optim.optimizers.base.elementwise import Elementwise
 from lit_optim.optimizers.base.factored import Factored, mean_rows, mean_squares
 from lit_optim.optimizers.base.groups import require
-from lit_optim.optimizers.base.linalg import Coefficients, frobenius, orthogonalize
+from lit_optim.optimizers.base.linalg import frobenius
+from lit_optim.optimizers.base.newton_schulz import Coefficients, orthogonalize
 from lit_optim.optimizers.base.optimizer import zeros_for
 from lit_optim.optimizers.base.scalars import bias_corrections, peak_lr, power
 from lit_optim.optimizers.base.schedule_free import ScheduleFree

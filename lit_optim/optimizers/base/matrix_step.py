@@ -214,6 +214,7 @@ def _move(p: Tensor, x: Tensor, g: Tensor, u: Tensor, h: SimpleNamespace) -> Non
     """Move a parameter, whose value is x, by a direction u."""
     a, b, step = apply_update_options(u, g, x, h)
     if x is p and isinstance(b, float):
-        p.mul_(a).sub_(step, alpha=clamp_to_dtype(b, p.dtype))
+        p = p if a == 1 else p.mul_(a)
+        p.sub_(step, alpha=clamp_to_dtype(b, p.dtype))
     else:
         p.copy_(a * x - b * step)

@@ -114,7 +114,8 @@ def _seconds_of_product(x: torch.Tensor) -> float:
 def _machine(device: str) -> str:
     """A hash of what a measurement depends on."""
     unit = torch.cuda.get_device_name() if device == "cuda" else compiler.describe_cpu()
-    text = "\n".join((torch.__version__, platform.machine(), unit))
+    threads = torch.get_num_threads() if device == "cpu" else 1
+    text = "\n".join((torch.__version__, platform.machine(), unit, str(threads)))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
