@@ -128,8 +128,9 @@ def ns_dtype(group: dict[str, Any]) -> torch.dtype:
 
 def count_flops(group: dict[str, Any]) -> float:
     """The floating-point operations of the Newton-Schulz iterations of a group."""
-    how = group["ns_coefficients"], group["ns_steps"], ns_dtype(group)
-    return sum(orthogonalize_flops(*p.shape, *how) for p in group["params"])
+    name, steps, dtype = group["ns_coefficients"], group["ns_steps"], ns_dtype(group)
+    shapes = [p.shape for p in group["params"]]
+    return sum(orthogonalize_flops(m, n, name, steps, dtype) for m, n in shapes)
 
 
 def measure_rate(dtype: torch.dtype, device: str) -> float:
@@ -177,8 +178,8 @@ def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[
         ratio = median(times[name] / times[own] for times in rounds)
         label = method if name == own else f"  {name}"
         mean = median(times[name] for times in rounds)
-        of_limit = [times[name] / limit for times, limit in zip(rounds, limits, strict=False)]
-        of_limit = f"{median(of_limit):.2f}" if of_limit else ""
+        shares = [times[name] / limit for times, limit in zip(rounds, limits, strict=False)]
+        of_limit = f"{median(shares):.2f}" if shares else ""
         rows.append([label, f"{mean:.3g}", f"{1 / ratio:.2f}", of_limit, f"{first[name]:.3g}"])
     return rows
 

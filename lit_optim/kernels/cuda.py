@@ -160,7 +160,7 @@ def _compile(
     program = trace_rule(rule, states, vars(h))
     text = generate_triton(program, table.formats, by_pass)
     try:
-        kernel = Kernel(program, _load_module(text))
+        kernel = Kernel(program, load_module(text))
         for _ in kernel.run(table, vars(h), t, is_trial=True):
             pass
     except torch.OutOfMemoryError:
@@ -177,7 +177,7 @@ def _summarize(error: Exception) -> str:
     return f"{type(error).__name__}: {message.strip()[:200]}"
 
 
-def _load_module(text: str) -> ModuleType:
+def load_module(text: str) -> ModuleType:
     """Execute the text as a module. Triton reads it again from a file, so it is stored in one."""
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.py"
     cached = compiler.cache_dir()

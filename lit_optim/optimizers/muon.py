@@ -4,7 +4,7 @@ from math import sqrt
 from typing import Literal
 
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
-from lit_optim.optimizers.base.orthogonal import Orthogonal
+from lit_optim.optimizers.base.orthogonal import Orthogonal, ProductDtype
 from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 
 #: How the step of an orthogonal matrix [m, n] is scaled for its shape.
@@ -29,7 +29,8 @@ class Muon(Orthogonal):
 
     Differs: from torch's Muon, which always orthogonalizes in bfloat16: here float64 is kept, and
     so is float32 where its products are faster; from the authors' code for convolutions, whose s is
-    1 there.
+    1 there. Matrices that are not square are iterated in another order of the same products, on
+    their Gram matrix, anew before its rounding has grown (Zhang et al. 2026, Gram Newton-Schulz).
 
     State: `momentum_buffer` (b), of the parameter's shape; AdamW's for other parameters.
 
@@ -45,6 +46,8 @@ class Muon(Orthogonal):
         ns_steps: the number of iterations; null: as many as the series has, or 5.
         eps: the smallest norm that a matrix is divided by.
         adjust_lr_fn: the factor s.
+        ns_dtype: in which the iteration multiplies float32 matrices: float32, bfloat16, or auto,
+            the faster of them as measured once on this machine; a run keeps what it began with.
     """
 
     lr: NonNegative = 0.02
@@ -55,6 +58,7 @@ class Muon(Orthogonal):
     ns_steps: Iterations | None = None
     eps: NonNegative = 1e-7
     adjust_lr_fn: AdjustLr = "original"
+    ns_dtype: ProductDtype = "auto"
 
     lr_range = (3e-3, 1.0)
     states = {"momentum_buffer": State()}

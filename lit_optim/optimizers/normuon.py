@@ -2,7 +2,7 @@
 
 from lit_optim.kernels.arithmetic import lerp, square
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
-from lit_optim.optimizers.base.orthogonal import Orthogonal
+from lit_optim.optimizers.base.orthogonal import Orthogonal, ProductDtype
 from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 from lit_optim.optimizers.muon import AdjustLr, scale_for_shape
 
@@ -42,6 +42,7 @@ class NorMuon(Orthogonal):
         ns_steps: as in Muon.
         eps: the smallest norm that a matrix is divided by.
         adjust_lr_fn: the factor s.
+        ns_dtype: as in Muon.
     """
 
     lr: NonNegative = 0.02
@@ -53,6 +54,7 @@ class NorMuon(Orthogonal):
     ns_steps: Iterations | None = None
     eps: NonNegative = 1e-7
     adjust_lr_fn: AdjustLr = "original"
+    ns_dtype: ProductDtype = "auto"
 
     lr_range = (3e-3, 1.0)
     states = {"momentum_buffer": State()}

@@ -1,7 +1,7 @@
 """Scion."""
 
 from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
-from lit_optim.optimizers.base.orthogonal import Orthogonal
+from lit_optim.optimizers.base.orthogonal import Orthogonal, ProductDtype
 from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative, Positive
 from lit_optim.optimizers.muon import scale_for_shape
 
@@ -34,6 +34,7 @@ class Scion(Orthogonal):
         ns_coefficients: as in Muon.
         ns_steps: as in Muon.
         eps: the smallest norm that a matrix is divided by.
+        ns_dtype: as in Muon.
     """
 
     lr: NonNegative = 5e-4
@@ -43,6 +44,7 @@ class Scion(Orthogonal):
     ns_coefficients: Coefficients | tuple[float, float, float] = "original"
     ns_steps: Iterations | None = None
     eps: NonNegative = 1e-7
+    ns_dtype: ProductDtype = "auto"
 
     lr_range = (1e-5, 1e-2)
     states = {"momentum_buffer": State()}

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_optim.kernels import compiler, cuda
+from lit_optim.kernels import compiler, cuda, symmetric_cuda
 from lit_optim.kernels.arithmetic import where
 from lit_optim.kernels.codegen.triton import generate_triton
 from lit_optim.kernels.codegen.triton_prelude import PRELUDE
@@ -117,7 +117,7 @@ def test_the_text_equals_the_reviewed_text(file, name, settings):
 
 def kernels_of(program, formats):
     """Return the kernels of a rule by name, not compiled."""
-    module = cuda._load_module(generate_triton(program, formats))
+    module = cuda.load_module(generate_triton(program, formats))
     sums = [f"sums{k}" for k in range(len(program.sums_by_pass))]
     return {name: getattr(module, name) for name in [*sums, *["combine"] * bool(sums), "update"]}
 
@@ -170,6 +170,33 @@ def test_a_real_compiler_accepts_the_kernels(
         # a chunk is read in steps of 16 bytes a thread, and nothing small is taken for 0
         assert kernel == "combine" or re.search(r"ld\.global\.(v4\.b32|v2\.b64)", asm["ptx"])
         assert not re.search(r"\.ftz", asm["ptx"])
+
+
+@with_triton
+@not_interpreted
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
+def test_a_real_compiler_accepts_the_symmetric_product(capability, tmp_path, monkeypatch):
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    kernel = symmetric_cuda.load_kernel.__wrapped__()
+    known = {"HAS_ADDEND": True, "TILE": symmetric_cuda.TILE, "DEPTH": symmetric_cuda.DEPTH}
+    kinds = dict.fromkeys(("a", "b", "add", "out"), "*bf16") | dict.fromkeys(
+        ("alpha", "beta"), "fp32"
+    )
+    kinds |= dict.fromkeys(known, "constexpr")
+    signature = {name: kinds.get(name, "i32") for name in kernel.arg_names}
+    made = compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=known),
+        target=GPUTarget("cuda", capability, 32),
+        options=symmetric_cuda.LAUNCH,
+    )
+    assert made.asm["cubin"]
+    assert re.search(r"w?g?mma\S*\.f32\.bf16\.bf16", made.asm["ptx"])  # by the units of bfloat16
+    assert made.metadata.shared <= 100 << 10
 
 
 @with_triton
@@ -292,7 +319,7 @@ def test_a_failed_build_is_reported_in_one_line_and_not_repeated(error, line, mo
         raise error
 
     monkeypatch.setattr(cuda, "_kernels", {})
-    monkeypatch.setattr(cuda, "_load_module", broken)
+    monkeypatch.setattr(cuda, "load_module", broken)
     told, p = adamw_step()
     assert told == f"triton fails: {line}"
     assert torch.equal(p, torch.ones(3))  # for the next executor
@@ -302,17 +329,17 @@ def test_a_failed_build_is_reported_in_one_line_and_not_repeated(error, line, mo
 def test_the_text_is_stored_atomically_and_a_damaged_file_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = "seen = __file__\n"
-    path = Path(cuda._load_module(text).seen)
+    path = Path(cuda.load_module(text).seen)
     assert path.parent == compiler.cache_dir()
     assert path.read_text("utf-8") == text
     path.write_text("seen = 'another'\n", "utf-8")
-    assert cuda._load_module(text).seen == str(path)
+    assert cuda.load_module(text).seen == str(path)
     assert path.read_text("utf-8") == text
     assert [*path.parent.iterdir()] == [path]  # nothing left over
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # cannot be a folder
-    assert Path(cuda._load_module(text).seen).read_text("utf-8") == text
+    assert Path(cuda.load_module(text).seen).read_text("utf-8") == text
 
 
 def test_call_values_equal_torch_scalars():

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_optim.kernels import cuda, torch_executor
+from lit_optim.kernels import cuda, symmetric_cuda, torch_executor
 from lit_optim.kernels.arithmetic import total, where
 from lit_optim.kernels.precision import LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
@@ -371,3 +371,20 @@ def test_scratch_memory_grows_with_the_sums():
             o.step()
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "m", "n"), [(2, 150, 70), (1, 260, 130), (3, 16, 200)])
+@pytest.mark.parametrize("has_addend", [False, True])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_half_of_a_symmetric_product_is_all_of_it(batch, m, n, has_addend, is_turned):
+    """Tiles on the diagonal, below it and cut off; in float16: the interpreter takes the bits of
+    bfloat16 for integers."""
+    x = random((batch, n, m) if is_turned else (batch, m, n), torch.float16, 1)
+    x = x.mT if is_turned else x
+    exact = x.double() @ x.double().mT
+    more = exact.half() if has_addend else None
+    found = symmetric_cuda.multiply_symmetric(x, x.mT, 0.5, more, -0.25)
+    expected = 0.5 * exact - (0.25 * more.double() if has_addend else 0.0)
+    torch.testing.assert_close(found.double(), expected, rtol=2**-9, atol=2**-9)
+    tile = symmetric_cuda.TILE
+    assert torch.equal(found[:, :tile, tile:], found[:, tile:, :tile].mT)  # stored twice

@@ -35,8 +35,9 @@ COMPARED = [(name, settings) for name, settings in SETTINGS if CASES[name].count
 MATRICES = [(4, 5), (5, 4), (3, 2, 2, 1)]
 #: largest difference after 100 updates of parameters of order 1
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-6}
-#: arguments that change no parameter here: they need names, or are about ASGD's average
-APART = {"include_in_weight_decay", "exclude_from_weight_decay", "t0"}
+#: arguments that change no parameter here: they need names, are about ASGD's average, or about the
+#: dtype of products of float32 (test_products)
+APART = {"include_in_weight_decay", "exclude_from_weight_decay", "t0", "ns_dtype"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from lit_optim.errors import UsageError
-from lit_optim.kernels import compiler
 from lit_optim import Muon
+from lit_optim.errors import UsageError
+from lit_optim.kernels import compiler, symmetric_cuda
 from lit_optim.optimizers.base import products
 from lit_optim.optimizers.base.products import OVERRIDE, Seconds, known_seconds, prefers_bfloat16
 
@@ -194,6 +195,31 @@ def test_noise_is_waited_out(monkeypatch):
     seconds = iter([1.0, 1.1, 1.0, 1.05, 1.0, 0.95, *[1.0, 0.5] * 20])
     monkeypatch.setattr(products, "_seconds_of_product", lambda x: next(seconds))
     assert products.measure("cpu").speedup == 2.0
+
+
+@pytest.mark.parametrize(("symmetric", "expected"), [(0.5, True), (0.95, False), (math.inf, False)])
+def test_half_a_product_is_computed_where_that_is_faster(
+    symmetric, expected, cache, measured, monkeypatch
+):
+    measured[0].append(Seconds(2.0, 1.0, symmetric))
+    monkeypatch.setattr(products, "_machine", str)  # there is no card to ask for its name
+    for _ in range(2):  # measured, and read
+        assert products.prefers_symmetric_kernel.__wrapped__("cuda") is expected
+    assert measured[1] == ["cuda"]
+    assert not products.prefers_symmetric_kernel("cpu")
+
+
+@pytest.mark.parametrize("found", [lambda x: x @ x.mT, lambda x: 2 * (x @ x.mT), None])
+def test_a_kernel_that_computes_something_else_is_not_used(found, monkeypatch):
+    def multiply(a, b, *_):
+        assert found is not None, "cannot compile"
+        return found(a)
+
+    monkeypatch.setattr(symmetric_cuda, "multiply_symmetric", multiply)
+    x = torch.linspace(-1, 1, 64 * 64).reshape(64, 64).bfloat16()
+    seconds = products._time_symmetric(x)
+    is_right = found is not None and torch.equal(found(x), x @ x.mT)
+    assert (seconds < math.inf) is is_right
 
 
 def test_other_devices_have_none():

@@ -79,7 +79,7 @@ def orthogonalize(
     y = x.reshape(-1, *x.shape[-2:])
     y = y / clip(_norms(y) * safety, eps, inf)
     y = y.bfloat16() if dtype == "bfloat16" and y.dtype == torch.float32 else y
-    segments = divide_steps(coefficients, steps, *y.shape[-2:], y.dtype)
+    segments = divide_steps(coefficients, steps, y.shape[-2], y.shape[-1], y.dtype)
     together = y.device.type != "cpu" or min(y.shape[-2:]) < APART
     results = [_iterate(part, segments) for part in ([y] if together and len(y) > 1 else y)]
     found = results[0] if len(results) == 1 else torch.stack(results)
@@ -166,7 +166,8 @@ def orthogonalize_flops(
 ) -> float:
     """The floating-point operations of `orthogonalize` in this dtype for a matrix [m, n]."""
     segments = divide_steps(coefficients, steps, m, n, dtype)
-    return sum(_cost_of_segment(*sorted((m, n)), len(segment)) for segment in segments)
+    short, long = sorted((m, n))
+    return sum(_cost_of_segment(short, long, len(segment)) for segment in segments)
 
 
 def _iterate(y: Tensor, segments: Sequence[Sequence[Polynomial]]) -> Tensor:

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from lit_optim.optimizers.base.declared import option
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.newton_schulz import orthogonalize_flops
 from lit_optim.optimizers.base.products import prefers_bfloat16
 from lit_optim.optimizers.base.types import Group
 from lit_optim.sharding import Steps
 
+#: The dtype of products of float32 matrices; auto: the faster on this machine.
+ProductDtype = Literal["auto", "float32", "bfloat16"]
+
 
 class Orthogonal(Matrixwise):
     """An optimizer whose direction is the orthogonalized momentum.
 
-    Args:
-        ns_dtype: in which the iteration multiplies float32 matrices: float32, bfloat16, or auto,
-            the faster of them, as measured once on this machine. The first step writes what auto
-            is into the param group, so that a resumed run goes on in the same.
+    A subclass declares `ns_coefficients`, `ns_steps` and `ns_dtype`. The first step writes what
+    the dtype "auto" is into the param group, so that a resumed run goes on in the same.
     """
-
-    ns_dtype: Literal["auto", "float32", "bfloat16"] = option(default="auto", kw_only=True)
 
     def begin_step(self, group: Group) -> Iterator[Steps]:
         if group["ns_dtype"] == "auto":

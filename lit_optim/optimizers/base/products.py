@@ -1,20 +1,24 @@
-"""Whether matrix products are faster in bfloat16 than in float32, measured on this machine.
+"""How matrix products are fastest on this machine, measured: bfloat16 or float32, whole or half.
 
 The flags of a CPU do not tell: with AMX bfloat16 is many times faster, with AVX512-BF16 twice, and
 without either many times slower. Both are measured once per machine, and the result is kept beside
-the compiled kernels, so that all processes of a machine decide alike.
+the compiled kernels, so that all processes of a machine decide alike. So is, on a GPU, the kernel
+that computes half of a symmetric product.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,10 +45,12 @@ class Seconds:
     Args:
         float32: in seconds, the shortest of several.
         bfloat16: in seconds, the shortest of several.
+        symmetric: of a symmetric product in bfloat16, by our kernel; infinite where there is none.
     """
 
     float32: float
     bfloat16: float
+    symmetric: float = math.inf
 
     @property
     def speedup(self) -> float:
@@ -70,6 +76,13 @@ def prefers_bfloat16(device: str) -> bool:
     if seconds is None:  # nothing can be kept, so processes might decide otherwise
         return device == "cuda" or has_tiles()
     return seconds.speedup > 1 / FASTER
+
+
+@cache
+def prefers_symmetric_kernel(device: str) -> bool:
+    """Whether our kernel of symmetric products in bfloat16 is faster than whole products."""
+    seconds = known_seconds(device) if device == "cuda" else None
+    return seconds is not None and seconds.symmetric < FASTER * seconds.bfloat16
 
 
 def has_tiles() -> bool:
@@ -98,14 +111,38 @@ def measure(device: str) -> Seconds:
             least[k] = min(least[k], _seconds_of_product(matrix))
         if rounds >= ROUNDS and not 1 / CLOSE < least[0] / least[1] < CLOSE:
             break
-    return Seconds(*least)
+    symmetric = _time_symmetric(kinds[1]) if device == "cuda" else math.inf
+    return Seconds(least[0], least[1], symmetric)
+
+
+def _time_symmetric(x: torch.Tensor) -> float:
+    """The time of our kernel; infinite where it fails or its result is not the product."""
+    try:
+        from lit_optim.kernels.symmetric_cuda import multiply_symmetric
+
+        pair, expected = (x[None], x.mT[None]), x @ x.mT
+        found = multiply_symmetric(*pair, 1.0, None, 0.0)[0]
+        if not torch.allclose(
+            found.float(), expected.float(), rtol=0.02, atol=0.01 * len(x) ** 0.5
+        ):
+            return math.inf
+        rounds = range(ROUNDS)
+        return min(_seconds(lambda: multiply_symmetric(*pair, 1.0, None, 0.0), x) for _ in rounds)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # of any class: Triton is not there, or cannot compile for this GPU
+        return math.inf
 
 
 def _seconds_of_product(x: torch.Tensor) -> float:
+    return _seconds(lambda: x @ x, x)
+
+
+def _seconds(multiply: Callable[[], Any], x: torch.Tensor) -> float:
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     start = time.perf_counter()
-    _ = x @ x
+    multiply()
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return max(time.perf_counter() - start, 1e-9)
@@ -124,17 +161,20 @@ def _read(path: Path) -> Seconds | None:
         kept = read_json_mapping(path)
     except (Unreadable, OSError):
         return None
-    values = [kept.get(name) for name in ("float32", "bfloat16")]
-    numbers = [float(v) for v in values if isinstance(v, int | float) and 0 < v < 1e6]
-    return Seconds(*numbers) if len(numbers) == len(values) else None
+    kept.setdefault("symmetric", math.inf)  # of earlier versions
+    values = [kept.get(name) for name in ("float32", "bfloat16", "symmetric")]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and v > 0]
+    valid = len(numbers) == len(values) and max(numbers[:2]) < 1e6
+    return Seconds(*numbers) if valid else None
 
 
 def _keep(path: Path, seconds: Seconds) -> Seconds | None:
     """Store a measurement, unless another process stored one first, which then counts."""
     temporary = temporary_beside(path)
+    kept = {name: value for name, value in vars(seconds).items() if value < math.inf}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(vars(seconds)), "utf-8")
+        temporary.write_text(json.dumps(kept), "utf-8")
         try:
             os.link(temporary, path)
         except FileExistsError:

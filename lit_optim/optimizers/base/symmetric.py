@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_optim.optimizers.base.products import prefers_symmetric_kernel
+
 #: On a CPU, the least side of a product that is computed in strips, the least height of a strip,
 #: and the number of strips of a larger one.
 SIDE, STRIP, STRIPS = 512, 128, 6
@@ -24,6 +26,13 @@ def multiply_symmetric(
     """
     if a.ndim == 2 and a.device.type == "cpu" and len(a) >= SIDE:
         return _multiply_in_strips(a, b, alpha, add, beta)
+    if a.dtype == torch.bfloat16 and prefers_symmetric_kernel(a.device.type):
+        from lit_optim.kernels.symmetric_cuda import multiply_symmetric as multiply_on_gpu
+
+        x, y = (z.reshape(-1, *z.shape[-2:]) for z in (a, b))
+        more = None if add is None else add.reshape(-1, *add.shape[-2:])
+        found = multiply_on_gpu(x, y, alpha, more, beta)
+        return found if a.ndim == 3 else found[0]
     if add is None:
         return a @ b if alpha == 1 else alpha * (a @ b)
     product = torch.addmm if a.ndim == 2 else torch.baddbmm
