@@ -86,7 +86,9 @@ def test_at_any_moment(tmp_path):
 def hooks(module=None):
     """Signals, installed in a trainer that accumulates three batches."""
     signals = Signals()
-    trainer = SimpleNamespace(accumulate_grad_batches=3, callbacks=[signals])
+    trainer = SimpleNamespace(
+        accumulate_grad_batches=3, callbacks=[signals], received_sigterm=False, world_size=1
+    )
     return signals, trainer
 
 

@@ -39,6 +39,7 @@ SMALL = {
         "| muon | 2 |",
     ),
     "long_run": (["--steps", "20", "--validations", "2", "model=linear"], "nothing grows"),
+    "chaos": (["--cycles", "0"], "equal to the bit"),  # tests/test_chaos.py runs some
     "check_profile": (["scores"], "5 of 5 are the same to 1e-09 with 100 points"),
     "counterparts": (["--check"], ""),
     "memory": (["--check"], ""),

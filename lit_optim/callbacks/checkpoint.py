@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from lit_optim.callbacks.averaged_weights import AveragedWeights
+from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.kernels.precision import as_real
 from lit_optim.lightning_classes import (
@@ -31,6 +33,16 @@ from lit_optim.training.monitor import (
     require_logged,
     set_direction,
 )
+
+#: What Lightning has noted of the best checkpoint before it is written.
+OF_THE_BEST = (
+    *("best_k_models", "best_model_path", "best_model_score"),
+    *("kth_best_model_path", "kth_value", "current_score"),
+)
+
+
+class NotWritten(Exception):
+    """The best checkpoint could not be written, of which the log tells."""
 
 
 class Checkpoint(ModelCheckpoint):
@@ -125,6 +137,25 @@ class Checkpoint(ModelCheckpoint):
         between = batch_idx % trainer.accumulate_grad_batches == 0
         if self._is_pending and between and self._keeps_newest(trainer):
             self._save_newest(trainer)
+
+    def _update_best_and_save(
+        self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]
+    ) -> None:
+        before = {name: copy(self.__dict__[name]) for name in OF_THE_BEST}
+        try:
+            super()._update_best_and_save(current, trainer, monitor_candidates)
+        except NotWritten:  # what is there is still the best that there is
+            self.__dict__.update(before)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        files = trainer.strategy.checkpoint_io
+        written = files.written if isinstance(files, CheckpointFiles) else -1
+        super()._save_checkpoint(trainer, filepath)
+        is_missing = trainer.is_global_zero and getattr(files, "written", None) == written
+        if trainer.world_size > 1:
+            is_missing = trainer.strategy.reduce_boolean_decision(is_missing, all=False)
+        if is_missing and filepath in self.best_k_models:
+            raise NotWritten
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._validates and self._keeps_newest(trainer):

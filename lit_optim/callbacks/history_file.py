@@ -50,6 +50,7 @@ class HistoryFile(Callback):
         self._passes: BackwardPasses | None = None
         self._loaded: Mapping[str, float] | None = None
         self._is_writing = False
+        self._unwritten: list[Mapping[str, str]] | None = None  # all lines, where the disk is full
 
     @property
     def seconds(self) -> float:
@@ -63,7 +64,8 @@ class HistoryFile(Callback):
         return self._evaluations + (self._passes.count if self._passes is not None else 0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "evaluations": self.evaluations}
+        lr = None if self._lr is None else float(self._lr)
+        return {"seconds": self.seconds, "evaluations": self.evaluations, "lr": lr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = state_dict  # used if a training begins: tests load states too
@@ -73,6 +75,7 @@ class HistoryFile(Callback):
         loaded, self._loaded = self._loaded or {}, None
         self._seconds = float(loaded.get("seconds", unknown))
         self._evaluations = float(loaded.get("evaluations", unknown))
+        self._lr = loaded.get("lr")  # a validation may come before the next update
         self._passes = BackwardPasses(pl_module)
         self._is_writing = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if self._is_writing:
@@ -139,28 +142,29 @@ class HistoryFile(Callback):
         rows = read_rows(self.path) if step else []
         kept = [row for row in rows if _is_before(row, step, evaluations)]
         self._metrics = [name for name in (rows or [{}])[0] if name not in HISTORY_COLUMNS]
-        self._write(kept)
+        self._write([*kept])
 
     def _add(self, row: Mapping[str, str]) -> None:
         new = [name for name in row if name not in (*HISTORY_COLUMNS, *self._metrics)]
-        if new:
-            rows = read_rows(self.path)
-            self._metrics += new
-            self._write([*rows, row])
+        self._metrics += new
+        if new or self._unwritten is not None:
+            before = read_rows(self.path) if self._unwritten is None else self._unwritten
+            self._write([*before, row])
             return
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._format([row]))
         except OSError as error:
-            self._give_up(error)
+            self._keep([*read_rows(self.path), row], error)
 
-    def _write(self, rows: Iterable[Mapping[str, str]]) -> None:
+    def _write(self, rows: list[Mapping[str, str]]) -> None:
         header = {name: name for name in (*HISTORY_COLUMNS, *self._metrics)}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, self._format([header, *rows]))
+            self._unwritten = None
         except OSError as error:
-            self._give_up(error)
+            self._keep(rows, error)
 
     def _format(self, rows: Iterable[Mapping[str, str]]) -> str:
         text = io.StringIO()
@@ -168,9 +172,11 @@ class HistoryFile(Callback):
         csv.DictWriter(text, columns, restval="nan", lineterminator="\n").writerows(rows)
         return text.getvalue()
 
-    def _give_up(self, error: OSError) -> None:
-        self._is_writing = False
-        LOG.warning(f"{self.path}: cannot be written ({error.strerror}); training continues")
+    def _keep(self, rows: list[Mapping[str, str]], error: OSError) -> None:
+        """Keep all lines until the file can be written again."""
+        if self._unwritten is None:
+            LOG.warning(f"{self.path}: cannot be written ({error.strerror}); training continues")
+        self._unwritten = rows
 
 
 class _Restart(Callback):
@@ -221,10 +227,11 @@ class BackwardPasses:
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Read the lines of a history as text by column; none where it is not a history.
 
-    A line that was cut off when the process was killed is left out.
+    A line that was cut off, by a kill or a full disk, is left out.
     """
     try:
-        lines = [*csv.reader(io.StringIO(read_text(path), newline=""))]
+        whole, end, _ = read_text(path).rpartition("\n")
+        lines = [*csv.reader(io.StringIO(whole + end, newline=""))]
     except (Unreadable, csv.Error):
         return []
     header, *rows = lines or [[]]

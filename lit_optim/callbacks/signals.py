@@ -68,6 +68,9 @@ class Signals(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._end(batch_idx % trainer.accumulate_grad_batches == 0)
+        if trainer.received_sigterm and trainer.world_size == 1:
+            # Lightning would train on this batch first, and lose its gradients
+            raise variant_for(trainer, "utilities.exceptions.SIGTERMException")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

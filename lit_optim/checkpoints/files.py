@@ -78,7 +78,7 @@ class CheckpointFiles(TorchCheckpointIO):
             replace_file(temporary, target)
             _sync(lambda: sync_directory(target.parent))
             _write_sums(target, [digest], durable=False)
-            self.written += 1
+            self.written, self.failure = self.written + 1, None
         except OSError as error:
             self.failure = str(error.strerror or error)
             LOG.warning(f"checkpoint {target} is not written: {self.failure}")

@@ -50,13 +50,18 @@ from lit_optim.config.check import check_config, to_plain, unusual_lr_warning
 from lit_optim.config.composing import as_hydra_override, compose_each_value
 from lit_optim.config.paths import quote
 from lit_optim.config.places import groups
-from lit_optim.config.resume_settings import NONE
+from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.sweep_settings import is_of_sweep
 from lit_optim.config.targets import TARGET
 from lit_optim.environment import forget_machines, is_first, is_one_of_several, passing_directory
 from lit_optim.errors import UsageError, escape, printable
 from lit_optim.runs.layout import CONFIG, JOB
-from lit_optim.runs.resume import ResumableRun, check_links, find_resumable
+from lit_optim.runs.resume import (
+    ResumableRun,
+    check_links,
+    find_resumable,
+    has_nothing_to_resume,
+)
 
 #: What must fit into the directory of a run or a sweep.
 PROBE_BYTES = 4096
@@ -170,7 +175,7 @@ def find_run(cfg: DictConfig, is_multirun: bool) -> ResumableRun | None:
         check_links(Path(where))
         run = ResumableRun(Path(where), f"resuming {where}")
     elif where not in (None, NONE):
-        run = find_resumable(to_plain(cfg))
+        run = find_resumable(to_plain(cfg), own=Path(cfg.hydra.run.dir))
     if (run is None or run.run_dir is None) and is_first():
         _check_directory(cfg, is_multirun)
     return run
@@ -182,7 +187,8 @@ def _check_directory(cfg: DictConfig, is_multirun: bool) -> None:
     path = Path(cfg.hydra[place].dir)
     existing = path
     try:
-        if any(path.glob(left)):
+        begins_anew = cfg.resume["from"] == AUTO and has_nothing_to_resume(path)
+        if any(path.glob(left)) and not begins_anew:
             raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
         parents = (path, *path.absolute().parents)
         existing = next(one for one in parents if os.path.exists(one))
@@ -215,9 +221,9 @@ def hand_over(
             lines.append(f"hydra/sweeper={SWEEPER}")
         lines.append(f"hydra.sweep.dir={quote(sweep_dir)}")
     elif run is not None:
-        replaced = ("++resume.from=", "hydra.run.dir=")
-        lines = [line for line in lines if not line.startswith(replaced)]
+        lines = [line for line in lines if not line.startswith("++resume.from=")]
         if run.run_dir is not None:
+            lines = [line for line in lines if not line.startswith("hydra.run.dir=")]
             where = quote(run.run_dir)
             lines += [f"++resume.from={where}", f"hydra.run.dir={where}"]
     if not is_first():

@@ -143,8 +143,15 @@ def run_dir_of(where: Path) -> Path:
     return where.parent.parent if os.path.isfile(where) else where
 
 
-def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> ResumableRun:
+def find_resumable(
+    plain: Mapping[str, Any], runs: Path = Path("runs"), own: Path | None = None
+) -> ResumableRun:
     """Find the run that `resume.from` names or, for auto, the newest with this configuration.
+
+    Args:
+        plain: the configuration.
+        runs: where auto looks.
+        own: where a new run would be; auto looks there first.
 
     Raises:
         UsageError: there is no such run, it has no checkpoint, its configuration differs, or a
@@ -153,7 +160,7 @@ def find_resumable(plain: Mapping[str, Any], runs: Path = Path("runs")) -> Resum
     settings, now = plain["resume"], run_fingerprint(plain)
     where = settings["from"]
     if where == AUTO:
-        newest = _find_newest(now, settings, runs)
+        newest = _find_newest(now, settings, runs, own)
         if newest is None:
             return ResumableRun(None, "resume=auto: no run has this configuration; starting one")
         run_dir = newest
@@ -200,10 +207,17 @@ def is_finished(run_dir: Path) -> bool:
         return True
 
 
-def _find_newest(now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path) -> Path | None:
+def has_nothing_to_resume(run_dir: Path) -> bool:
+    """Whether a run was cut off in a directory before its first checkpoint and its result."""
+    return not (run_dir / RESULT).exists() and not any((run_dir / CHECKPOINTS).glob("*.ckpt"))
+
+
+def _find_newest(
+    now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path, own: Path | None
+) -> Path | None:
     """The newest run with this fingerprint; else, if `horizon` says how, one of another length.
 
-    Keys in `override` may differ.
+    Keys in `override` may differ. A run in `own` counts as the newest.
     """
     horizon, allowed = settings["horizon"], tuple(settings["override"])
 
@@ -215,6 +229,8 @@ def _find_newest(now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path
         }
 
     files = sorted(runs.glob(f"**/{FINGERPRINT}"), key=lambda path: -path.stat().st_mtime)
+    if own is not None and (own / FINGERPRINT).is_file():
+        files.insert(0, own / FINGERPRINT)
     fingerprints = {path.parent: read_fingerprint(path.parent) for path in files}
     same = [run_dir for run_dir, before in fingerprints.items() if kept(before) == kept(now)]
     if same:

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,8 @@ def run(
         if isinstance(error, Diverged):
             error.value, result.stopped = result.value, first_line(error)
             if writes:
-                _write_result(run_dir, result)
+                with suppress(TrainingFailed):  # that it diverged is told anyway
+                    _write_result(run_dir, result)
         raise
     _add_value(result, history, costs)
     log.end(_metrics(result), result.steps, not result.diverged)
@@ -145,10 +146,10 @@ def run(
     if parts.lr_rule and result.steps and (batch := global_batch(trainer)):  # on every rank
         lr_factor = parts.lr_rule.factor(batch)
     if trainer.is_global_zero:
+        _print(result, trainer, cfg, lr_factor, lr_origin)
+        check_saved(trainer)  # before the result says that there is nothing left to do
         if writes:
             _write_result(run_dir, result)
-        _print(result, trainer, cfg, lr_factor, lr_origin)
-        check_saved(trainer)
     return result
 
 
@@ -164,7 +165,12 @@ def _add_value(result: Result, history: MetricHistory, costs: HistoryFile) -> No
 
 
 def _write_result(run_dir: Path, result: Result) -> None:
-    write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+    try:
+        write_whole(run_dir / RESULT, json.dumps(asdict(result), indent=1))
+    except OSError as error:
+        raise TrainingFailed(
+            f"{run_dir / RESULT} could not be written: {error.strerror}; resume the run for it"
+        ) from error
 
 
 def _train_and_test(
@@ -193,14 +199,18 @@ def _has_test(parts: RunParts) -> bool:
 
 
 def check_saved(trainer: Trainer) -> None:
-    """Fail if a run should have been saved and no checkpoint could be written.
+    """Fail if the last checkpoint of a run could not be written.
 
     Raises:
         TrainingFailed: naming the reason.
     """
     files = trainer.strategy.checkpoint_io
-    if isinstance(files, CheckpointFiles) and files.failure is not None and not files.written:
-        raise TrainingFailed(f"no checkpoint of this run could be written: {files.failure}")
+    if isinstance(files, CheckpointFiles) and files.failure is not None:
+        if not files.written:
+            raise TrainingFailed(f"no checkpoint of this run could be written: {files.failure}")
+        raise TrainingFailed(
+            f"the last checkpoint of this run could not be written: {files.failure}; resume it"
+        )
 
 
 def _fit(

@@ -243,6 +243,20 @@ def test_many_random_runs_go_on(seed, tmp_path):
     assert_goes_on_to_the_bit(tmp_path, draw(seed))
 
 
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_zero_grad"])
+def test_no_batch_of_an_update_is_lost(how, hook, tmp_path):
+    """Wherever the signal comes among the batches of an update."""
+    drawn = draw(0) | {
+        "optimizer": "adamw", "wrapper": "none", "scheduler": "cosine_warmup", "bad": {},
+        "batches": 6, "run": {"accumulate_grad_batches": 3, "max_epochs": 2},
+    }  # fmt: skip
+    for number in (4, 5, 6):
+        where = tmp_path / str(number)
+        where.mkdir()
+        assert_goes_on_to_the_bit(where, drawn | {"cuts": [(how, hook, number)]})
+
+
 class Validated(Callback):
     """Notes what was validated, and with which weights."""
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import resource
+from contextlib import suppress
 from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 import lit_optim
@@ -17,6 +19,7 @@ from lit_optim.callbacks import history_file
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.history_file import HistoryFile
 from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.resumable import Resumable
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Sam, Wrapped
 from tests.lightning.modules import SineData, trainer
@@ -223,6 +226,43 @@ def test_what_is_no_history_ends_no_training(tmp_path, kind, caplog):
         assert str(path) in told
     else:
         assert [row["step"] for row in rows(path)] == ["9", "12"]
+
+
+class InValidation(Callback):
+    """Ends the run in its second validation."""
+
+    def on_validation_batch_start(self, trainer, pl_module, *others):
+        if trainer.global_step == 6:
+            raise KeyboardInterrupt
+
+
+def test_the_lr_of_a_validation_with_which_a_run_resumes_is_known(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(whole, Net(), more=[Resumable()])
+    with suppress(SystemExit, KeyboardInterrupt):
+        fit(parts, Net(), more=[Resumable(), InValidation()])
+    fit(parts, Net(), ckpt_path=parts / "last.ckpt", more=[Resumable()])
+    lrs = [[(row["step"], row["lr"]) for row in rows(p / "history.csv")] for p in (whole, parts)]
+    assert lrs[0] == lrs[1]
+
+
+def test_lines_that_a_full_disk_did_not_take_are_written_later(tmp_path, monkeypatch, caplog):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(whole, Net())
+    add = HistoryFile._add
+
+    def add_to_full_disk(history, row):
+        if row["step"] in ("6", "9"):  # it takes a part of the line
+            resource.setrlimit(resource.RLIMIT_FSIZE, (history.path.stat().st_size + 3, -1))
+        add(history, row)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+
+    monkeypatch.setattr(HistoryFile, "_add", add_to_full_disk)
+    fit(parts, Net())
+    known = ("step", "evaluations", "lr", "val/loss")
+    found = [[[row[k] for k in known] for row in rows(p / "history.csv")] for p in (whole, parts)]
+    assert found[0] == found[1]
+    assert len([r for r in caplog.records if "history.csv: cannot be written" in r.message]) == 1
 
 
 def test_a_dry_run_leaves_no_file(tmp_path):

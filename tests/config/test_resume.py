@@ -60,6 +60,26 @@ def test_auto_without_one_begins_anew(place, capsys):
     assert "no run has this configuration" in capsys.readouterr().out
 
 
+def test_auto_resumes_a_run_in_the_directory_that_is_named(place, capsys):
+    """The same line starts it, starts it anew after an early kill, resumes it, and ends."""
+    line = ["optimizer=adamw", "hydra.run.dir=it", "resume=auto"]
+    a_run(place, "elsewhere", "optimizer=adamw")
+    assert "++resume.from='runs/elsewhere'" in prepare_command_line(line).argv
+    run_dir = a_run(place, "../it", "optimizer=adamw", checkpoint=False)
+    (run_dir / "config.yaml").touch()
+    begun = prepare_command_line(line).argv
+    assert "has no checkpoint; starting anew" in capsys.readouterr().out
+    assert [x for x in begun if x.startswith(("hydra.run.dir", "++resume"))] == ["hydra.run.dir=it"]
+    (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
+    assert "++resume.from='it'" in prepare_command_line(line).argv
+    (run_dir / "result.json").write_text("{}")
+    assert "it is finished" in prepare_command_line(line).text
+    other = ["optimizer=sgd", *line[1:]]
+    for again in (other, line[:-1]):
+        with pytest.raises(UsageError, match=r"hydra\.run\.dir=it has been used"):
+            prepare_command_line(again)
+
+
 def test_a_finished_run_is_told(place):
     a_run(place, "same", "optimizer=adamw", finished=True)
     assert "is finished" in prepare_command_line(["optimizer=adamw", "resume=auto"]).text

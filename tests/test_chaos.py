@@ -1,0 +1,18 @@
+"""Whole runs and sweeps, interrupted in every way: twenty cycles of `scripts/chaos.py`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no signals")
+def test_cycles_end_equal_to_the_bit(tmp_path, forks):
+    script = str(ROOT / "scripts" / "chaos.py")
+    argv = [script, "--cycles", os.environ.get("CYCLES", "20"), "--small", "--jobs", "2"]
+    done = forks.run(argv, tmp_path, dict(os.environ), timeout=550)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "stuck                                        0" in done.stdout
