@@ -13,21 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from lit_optim import app, cli
 from lit_optim.callbacks import resumable as resume
-from lit_optim.callbacks.health import _norm
-from lit_optim.callbacks.observer import MetricObserver
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.commands import load_commands
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
-from lit_optim.kernels import precision
 from lit_optim.reports import installation as doctor
 from lit_optim.system import allow_any_text, can_show, signal_name
-from tests.optimizers.running import NAMES, WALKS, made_by
 
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -227,75 +221,6 @@ def test_a_choice_of_the_user_for_errors_is_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     allow_any_text()
     assert stream.errors == "backslashreplace"
-
-
-class WithoutFloat64(TorchDispatchMode):
-    """A device that has no float64: the CPU as if it were an Apple GPU."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
-            if isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64:
-                raise TypeError(f"{func}: this device has no float64")
-        return made
-
-
-@pytest.fixture
-def without_float64(monkeypatch):
-    monkeypatch.setattr(precision, "DEVICES_WITHOUT_FLOAT64", ("cpu", "mps"))
-    with WithoutFloat64():
-        with pytest.raises(TypeError, match="no float64"):
-            torch.zeros(1).double()
-        yield
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_optimizer_steps_without_float64(name, without_float64):
-    matrix, vector = torch.nn.Parameter(torch.randn(6, 4)), torch.nn.Parameter(torch.randn(4))
-    params = [matrix] if name == "muon_torch" else [matrix, vector]
-    options = {"executor": "torch"} if name in WALKS else {}
-    optimizer = made_by(name)(params, **options)
-    before = [p.detach().clone() for p in params]
-
-    def closure():
-        optimizer.zero_grad()
-        loss = sum(((p - 1) ** 2).sum() for p in params)
-        loss.backward()
-        return loss
-
-    for _ in range(3):
-        closure()
-        optimizer.step(closure)
-    assert all(not torch.equal(p, old) for p, old in zip(params, before, strict=True))
-
-
-def test_sums_of_health_are_made_without_float64(without_float64):
-    tensors = [torch.full((3,), 2.0), torch.full((4,), 2.0)]
-    assert float(_norm(tensors)) == pytest.approx(28**0.5)
-
-
-def test_a_followed_metric_is_read_without_float64(without_float64):
-    class Told:
-        curve = type(
-            "Curve",
-            (),
-            {"metric": type("F", (), {"monitor": "x", "mode": "min"}), "observe_every": 1},
-        )
-        seen = None
-
-        def observe(self, value):
-            self.seen = value
-
-    class Alone:
-        class strategy:
-            root_device = torch.device("cpu")
-            reduce = staticmethod(lambda value, reduce_op: value)
-
-        callback_metrics = {"x": torch.tensor(0.5)}  # noqa: RUF012
-
-    scheduler = Told()
-    MetricObserver(scheduler)._observe(Alone)
-    assert scheduler.seen == 0.5
 
 
 def test_the_chance_of_mps_is_kept(monkeypatch):
