@@ -14,6 +14,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.runs.locks import lock_run_dir
+from lit_optim.runs.resume import run_fingerprint
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["data=digits", "model=mlp", "trainer.val_check_interval=20"]
@@ -149,3 +150,10 @@ def test_a_branch_from_where_the_lr_is_gone_is_refused(
         run_here(*branch, "optimizer=sgd", run_dir="second")
     assert better in str(refused.value)
     assert not (tmp_path / "second" / "checkpoints").exists()
+
+
+def test_a_key_that_was_added_with_its_old_behavior_makes_no_other_run():
+    """Nor is a run from before, whose fingerprint lacks it, another run than the same one now."""
+    assert run_fingerprint({"optimizer": {"lr": 1, "ns_dtype": "auto"}}) == {"optimizer.lr": 1}
+    told = run_fingerprint({"optimizer": {"ns_dtype": "float32"}, "weights": None})
+    assert told == {"optimizer.ns_dtype": "float32"}

@@ -36,6 +36,9 @@ IGNORED_KEYS = (
 LENGTH = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_time")
 #: If one of these changes, no saved state fits.
 FIXED = ("optimizer._target_", "wrapper._target_", "model", "param_groups")
+#: Keys that runs of earlier versions do not have, and the value of each with which a run is as it
+#: was before: it is left out.
+ADDED = (("weights", None), ("optimizer.ns_dtype", "auto"))
 #: Characters of a value in a message.
 MAX_VALUE_CHARS = 60
 
@@ -61,8 +64,7 @@ def run_fingerprint(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _current_value(key, value)
         for key, value in flat.items()
-        # runs of earlier versions have no such key
-        if key not in IGNORED_KEYS and (key, value) != ("weights", None)
+        if key not in IGNORED_KEYS and (key, value) not in ADDED
     }
 
 

@@ -159,3 +159,12 @@ def test_zeros_stay_zeros_beside_others():
         found = orthogonalize(x, "original", None, 1e-7, dtype)
         assert found[0].norm() > 1
         assert not found[1].any()
+
+
+def test_a_large_matrix_is_divided_and_rounded_in_pieces(monkeypatch):
+    x = drawn(3, 30, 40).float()
+    expected = orthogonalize(x, "original", None, 1e-7, "bfloat16")
+    monkeypatch.setattr(newton_schulz, "PIECE", 90)
+    assert torch.equal(orthogonalize(x, "original", None, 1e-7, "bfloat16"), expected)
+    found = newton_schulz._divide(x, x.new_tensor([[[2.0]], [[3.0]], [[5.0]]]), torch.bfloat16)
+    assert torch.equal(found, (x / torch.tensor([[[2.0]], [[3.0]], [[5.0]]])).bfloat16())

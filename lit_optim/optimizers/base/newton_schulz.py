@@ -77,13 +77,29 @@ def orthogonalize(
     """
     safety = SAFETY.get(coefficients, 1.0) if isinstance(coefficients, str) else 1.0
     y = x.reshape(-1, *x.shape[-2:])
-    y = y / clip(_norms(y) * safety, eps, inf)
-    y = y.bfloat16() if dtype == "bfloat16" and y.dtype == torch.float32 else y
+    is_rounded = dtype == "bfloat16" and y.dtype == torch.float32
+    y = _divide(y, clip(_norms(y) * safety, eps, inf), torch.bfloat16 if is_rounded else y.dtype)
     segments = divide_steps(coefficients, steps, y.shape[-2], y.shape[-1], y.dtype)
     together = y.device.type != "cpu" or min(y.shape[-2:]) < APART
     results = [_iterate(part, segments) for part in ([y] if together and len(y) > 1 else y)]
     found = results[0] if len(results) == 1 else torch.stack(results)
     return found.reshape(x.shape).to(x.dtype)
+
+
+#: How many elements are divided and rounded at a time on a CPU: what stays in the cache of a core.
+PIECE = 1 << 17
+
+
+def _divide(x: Tensor, norms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Divide matrices [batch, m, n] by numbers [batch, 1, 1], and round them to another dtype."""
+    if x.dtype == dtype or x.device.type != "cpu" or x.numel() <= PIECE:
+        return (x / norms).to(dtype)
+    found = x.new_empty(x.shape, dtype=dtype)
+    rows = max(1, PIECE // x.shape[-1])
+    for of_x, norm, to in zip(x, norms, found, strict=True):
+        for place, part in zip(to.split(rows), of_x.split(rows), strict=True):
+            place.copy_(part / norm)
+    return found
 
 
 #: Norms between these can be computed in float32, without squares that overflow or vanish.

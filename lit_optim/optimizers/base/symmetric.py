@@ -9,7 +9,7 @@ from lit_optim.optimizers.base.products import prefers_symmetric_kernel
 
 #: On a CPU, the least side of a product that is computed in strips, the least height of a strip,
 #: and the number of strips of a larger one.
-SIDE, STRIP, STRIPS = 512, 128, 6
+SIDE, STRIP, STRIPS = 512, 128, 4
 
 
 def multiply_symmetric(
