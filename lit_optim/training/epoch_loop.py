@@ -38,13 +38,38 @@ NO_BATCH = "train_dataloader yielded None. If this was on purpose, ignore this w
 
 
 class _Results(_ResultCollection):
-    """Lightning's logged metrics, which note whether there are new ones."""
+    """Lightning's logged metrics, which note whether there are new ones.
 
-    is_new = True
+    What is logged again with the same arguments is only added to its metric: Lightning makes and
+    compares a description of it each time.
+    """
 
-    def log(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, training: bool) -> None:
+        super().__init__(training)
         self.is_new = True
-        super().log(*args, **kwargs)
+        self._known: dict[str, dict[str, Any]] = {}
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # as Lightning's
+    def log(self, fx: str, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        self.is_new = True
+        key = f"{fx}.{name}"
+        metric = self.get(key)
+        fixed = {k: argument for k, argument in kwargs.items() if k != "batch_size"}
+        if (
+            metric is not None
+            and self.dataloader_idx is None
+            and type(value) is Tensor
+            and metric.is_tensor
+            and metric.value.device == value.device
+            and not args
+            and fixed == self._known.get(key)
+            and not fixed.get("enable_graph")
+        ):
+            batch_size = self._extract_batch_size(metric, kwargs.get("batch_size"), metric.meta)
+            self.update_metrics(key, value.detach(), batch_size)
+            return
+        super().log(fx, name, value, *args, **kwargs)
+        self._known[key] = fixed
 
     def reset(self, *args: Any, **kwargs: Any) -> None:
         self.is_new = True
@@ -176,6 +201,10 @@ class ValidationLoop(_EvaluationLoop):
     """Lightning's loop over the batches of a validation of a fit, with the same shorter path."""
 
     _plan: BatchPlan | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._results = _Results(training=False)
 
     def on_run_start(self) -> None:
         super().on_run_start()

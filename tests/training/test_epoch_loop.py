@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-import lightning.pytorch
+import lightning
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.callbacks import StochasticWeightAveraging as SWA
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -205,6 +206,22 @@ class Steps(Net):
             self.log("odd", outputs * 2, on_step=True, on_epoch=False)
 
 
+class Sums(Net):
+    """Logs in many ways; one name changes its kind, another its value in place."""
+
+    def training_step(self, batch, batch_idx):
+        loss = self.net(batch[0]).square().mean()
+        counter = loss.detach().clone()
+        self.log("sum", loss, on_step=True, on_epoch=True, reduce_fx="sum")
+        self.log("most", counter, on_step=False, on_epoch=True, reduce_fx="max")
+        self.log("mean", counter.double(), on_epoch=True, batch_size=batch_idx + 1)
+        self.log("number", batch_idx / 2, on_epoch=True)
+        self.log("whole", torch.tensor(batch_idx), on_epoch=True)
+        self.log_dict({"one": loss, "two": loss * 2}, prog_bar=True, logger=False)
+        counter += 1
+        return loss
+
+
 class Manual(Net):
     def __init__(self):
         super().__init__()
@@ -268,7 +285,7 @@ CASES = {
     "full batch": (Silent, {"limit_train_batches": 3}, ()),
     **{kind.__name__: (kind, {}, ()) for kind in (
         Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Two, Steps,
-        Manual)},
+        Sums, Manual)},
 }  # fmt: skip
 
 
@@ -322,6 +339,16 @@ def test_the_shorter_path_is_taken_where_it_can_be(tmp_path, monkeypatch, case):
     assert len(lightnings) == (0 if case in SHORT else batches)
 
 
+def test_a_name_is_not_logged_in_two_ways(tmp_path):
+    class Changes(Net):
+        def training_step(self, batch, batch_idx):
+            self.log("twice", 1.0 * batch_idx, prog_bar=batch_idx > 1)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(MisconfigurationException, match="twice"):
+        run(tmp_path, Changes, {}, (), shorten_epoch_loop)
+
+
 def test_an_optimizer_that_never_calls_its_closure_is_told(tmp_path):
     class Deaf(Net):
         def configure_optimizers(self):
@@ -329,11 +356,10 @@ def test_an_optimizer_that_never_calls_its_closure_is_told(tmp_path):
             optimizer.step = lambda closure=None: None
             return optimizer
 
-    with pytest.raises(lightning.pytorch.utilities.exceptions.MisconfigurationException) as error:
+    with pytest.raises(MisconfigurationException, match="The closure hasn't been executed"):
         run(tmp_path, Deaf, {}, (), shorten_epoch_loop)
-    assert "The closure hasn't been executed" in str(error.value)
 
 
 def test_this_version_of_lightning_has_been_compared():
     """For another version: read what its loop does for a batch, then add it."""
-    assert lightning.pytorch.__version__.startswith(COMPARED_VERSIONS)
+    assert lightning.__version__.startswith(COMPARED_VERSIONS)
