@@ -1,11 +1,15 @@
 """SOAP."""
 
+from typing import Any
+
 import torch
 
-from lit_optim.kernels.arithmetic import average_squares, lerp, sqrt
 from lit_optim.optimizers.base import State, Update, Value, bias_corrections, linalg
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.types import AtLeastOne, Betas, Group, NonNegative, Scalars
+
+#: The sides of a matrix that have a basis, and their dimensions.
+SIDES = {"left": -2, "right": -1}
 
 
 class SOAP(Matrixwise):
@@ -18,15 +22,17 @@ class SOAP(Matrixwise):
         u = ql (m / (sqrt(v) + eps)) qrᵀ sqrt(1 - b2^k) / (1 - b1^k),   k = t - 1
         p = p - lr (u + weight_decay p)
         l = b2 l + (1 - b2) g gᵀ;   r likewise of gᵀ g
-        every precondition_frequency updates: ql, qr = QR(l ql), QR(r qr); m and v are rotated
+        every precondition_frequency updates: ql = QR(l ql), likewise qr; m and v are rotated
 
     As in the authors' code the first update only sets ql and qr, to the eigenvectors of l and r,
-    and eps is not debiased. A convolution is the matrix [out, in * height * width]. A side longer
-    than max_precondition_dim has no basis. AdamW updates the parameters whose role is not
-    hidden.
+    and eps is not debiased. Each side of each matrix has its turn within precondition_frequency
+    updates, so that all steps take about as long. A convolution is the matrix
+    [out, in * height * width]. A side longer than max_precondition_dim has no basis. AdamW updates
+    the parameters whose role is not hidden.
 
-    Differs: the authors' code decays after the step, p = (1 - lr weight_decay) (p - lr u), and
-    rotates m back and forth in every update; here it is rotated only when the basis changes.
+    Differs: the authors' code decays after the step, p = (1 - lr weight_decay) (p - lr u), changes
+    all bases in the same update, and rotates m back and forth in every update; here it is rotated
+    only when the basis changes.
 
     State: `exp_avg` (m) and `exp_avg_sq` (v), of the parameter's shape, in the eigenbasis; `left`
     (l), `left_basis` (ql), `right` (r) and `right_basis` (qr), square; AdamW's for other
@@ -60,8 +66,10 @@ class SOAP(Matrixwise):
     def scalars(self, group: Group, t: int) -> Scalars:
         k, of_k = t - 1, bias_corrections(group, t - 1)
         debias = of_k["sqrt_debias2"] / of_k["debias1"] if k else 0.0
-        renews = k > 0 and k % group["precondition_frequency"] == 0
-        return {"debias": debias, "is_first": k == 0, "renews_basis": renews}
+        return {"debias": debias, "is_first": k == 0}
+
+    def is_due(self, turn: int, t: int, group: Group) -> bool:
+        return t > 1 and super().is_due(turn, t - 1, group)
 
     def flops(self, m: int, n: int, group: Group) -> float:
         every, most = group["precondition_frequency"], group["max_precondition_dim"]
@@ -70,34 +78,45 @@ class SOAP(Matrixwise):
         return float(sum(5.0 * m * n * k + (5.0 * k**3 + 4.0 * m * n * k) / every for k in sides))
 
     def direction(self, x: Value, s: Value, h: Value) -> Update:
-        g, new, m, v, u = x, dict[str, Value](), s.exp_avg, s.exp_avg_sq, torch.zeros_like(x)
-        if not h.is_first:
-            r = rotate(g, s)
-            m, v = lerp(m, r, 1 - h.b1), average_squares(v, r, h.b2)
-            u = h.debias * rotate_back(m / (sqrt(v) + h.eps), s)
-        for side, x in (("left", g), ("right", g.mT)):
-            if hasattr(s, side):
-                new[side] = linalg.update_factor_(getattr(s, side), x, 1 - h.b2)
-        if h.is_first or h.renews_basis:
-            m = rotate_back(m, s)
-            for side, dim in (("left", -2), ("right", -1)):
-                if hasattr(s, side):
-                    v = self._renew_basis(side, dim, v, s, new, h)
-            m = rotate(m, s)
+        m, v, new = s.exp_avg, s.exp_avg_sq, dict[str, Value]()
+        sides = [side for side in SIDES if hasattr(s, side)]
+        if h.is_first:
+            u = torch.zeros_like(x)
+        else:  # in place: on a CPU fresh memory costs more than the arithmetic
+            r = rotate(x, s) if sides else x.clone()
+            m.lerp_(r, 1 - h.b1)
+            v.mul_(h.b2).addcmul_(r, r, value=1 - h.b2)
+            u = rotate_back(torch.div(m, torch.sqrt(v, out=r).add_(h.eps), out=r), s).mul_(h.debias)
+        for side in sides:
+            g = x if side == "left" else x.mT
+            new[side] = linalg.update_factor_(getattr(s, side), g, 1 - h.b2)
+        if h.is_first and sides:
+            bases = linalg.compute_eigenbases(x, "left" in sides, "right" in sides)
+            for side, basis in bases.items():
+                name = f"{side}_basis"
+                new[name] = self.keep_if_failed("an eigenbasis", basis, getattr(s, name))[0]
+        for side in sides:
+            if h.due[side]:
+                self._refresh_basis(side, h.due[side], s, m, v)
+                new[f"{side}_basis"] = getattr(s, f"{side}_basis")
         return u, new | {"exp_avg": m, "exp_avg_sq": v}
 
-    def _renew_basis(
-        self, side: str, dim: int, v: Value, s: Value, new: Scalars, h: Value
-    ) -> Value:
-        """Renew the basis of a side, in s and in the new states; returns v in its order."""
-        name = f"{side}_basis"
-        compute = linalg.compute_eigenbasis if h.is_first else linalg.refresh_eigenbasis
-        basis, order = compute(linalg.fill_symmetric_(new[side]), getattr(s, name))
-        basis, ok = self.keep_if_failed("an eigenbasis", basis, getattr(s, name))
-        new[name] = basis
-        setattr(s, name, basis)
+    def _refresh_basis(self, side: str, due: list[int], s: Value, m: Value, v: Value) -> None:
+        """Refresh the bases of a side of some matrices, and m and v with them, in place."""
+        bases, dim = getattr(s, f"{side}_basis"), SIDES[side]
+        which: Any = slice(None) if len(due) == len(m) else due
+        basis, a = bases[which], linalg.fill_symmetric_(getattr(s, side)[which])
+        refreshed, order, _ = linalg.refresh_eigenbasis(a, basis)
+        refreshed, ok = self.keep_if_failed("an eigenbasis", refreshed, basis)
         order = torch.where(ok[:, None], order, torch.arange(order.shape[-1]).to(order))
-        return v.gather(dim, order.unsqueeze(-1 if dim == -2 else -2).expand_as(v))
+        order = order.unsqueeze(-1 if dim == -2 else -2)
+        part = m[which]
+        if side == "left":
+            m[which] = refreshed.mT @ (basis @ part)
+        else:
+            m[which] = (part @ basis.mT) @ refreshed
+        v[which] = v[which].gather(dim, order.expand_as(part))
+        bases[which] = refreshed
 
 
 def rotate(x: Value, s: Value) -> Value:

@@ -49,6 +49,8 @@ MATRIX = {
         [
             {},
             {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-2, "weight_decay": 0.3},
+            {"precondition_frequency": 4, "block_size": 2},
+            {"precondition_frequency": 3, "block_size": None, "matrix_eps": 1e-3},
             {"precondition_frequency": 3, "max_precondition_dim": 4, "matrix_eps": 1e-2},
         ],
     ),

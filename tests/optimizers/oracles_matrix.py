@@ -93,6 +93,12 @@ def scion(
         yield x.reshape(p.shape)
 
 
+def turns_of(m, n, period, longest):
+    """When the sides of a matrix that is alone are refreshed: the longer one, then the other."""
+    sides = [(-size, side) for size, side in ((m, "left"), (n, "right")) if size <= longest]
+    return {side: i % period for i, (_, side) in enumerate(sorted(sides))}
+
+
 def soap(
     p,
     gradients,
@@ -109,6 +115,7 @@ def soap(
     first, second = np.zeros_like(x), np.zeros_like(x)  # the first one not in the eigenbasis
     ql, qr = np.eye(m), np.eye(n)
     b1, b2 = betas
+    turns = turns_of(m, n, precondition_frequency, max_precondition_dim)
     for k, gradient in enumerate(gradients):
         g = gradient.reshape(x.shape)
         if k:
@@ -125,13 +132,12 @@ def soap(
                 ql = np.linalg.eigh(left)[1][:, ::-1]
             if n <= max_precondition_dim:
                 qr = np.linalg.eigh(right)[1][:, ::-1]
-        elif k % precondition_frequency == 0:
-            if m <= max_precondition_dim:
-                order = np.argsort(-np.diag(ql.T @ left @ ql))
-                ql, second = np.linalg.qr(left @ ql[:, order])[0], second[order]
-            if n <= max_precondition_dim:
-                order = np.argsort(-np.diag(qr.T @ right @ qr))
-                qr, second = np.linalg.qr(right @ qr[:, order])[0], second[:, order]
+        if k and "left" in turns and k % precondition_frequency == turns["left"]:
+            order = np.argsort(-np.diag(ql.T @ left @ ql))
+            ql, second = np.linalg.qr(left @ ql[:, order])[0], second[order]
+        if k and "right" in turns and k % precondition_frequency == turns["right"]:
+            order = np.argsort(-np.diag(qr.T @ right @ qr))
+            qr, second = np.linalg.qr(right @ qr[:, order])[0], second[:, order]
         yield x.reshape(p.shape)
 
 
@@ -145,30 +151,53 @@ def shampoo(
     precondition_frequency=10,
     max_precondition_dim=4096,
     matrix_eps=1e-12,
+    block_size=512,
 ):
     x = p.reshape(len(p), -1)
     b1, b2 = betas
-    sizes = [size for size in x.shape if size <= max_precondition_dim]
-    left, right = np.zeros((len(x),) * 2), np.zeros((x.shape[1],) * 2)
+    every, (m, n) = precondition_frequency, x.shape
+    lengths = {"left": m, "right": n}
+    sides = [side for side, size in lengths.items() if size <= max_precondition_dim]
+    for side in sides:
+        most = min(lengths[side], block_size or lengths[side])
+        lengths[side] = max(k for k in range(1, most + 1) if lengths[side] % k == 0)
+    a, b = lengths.values()
+    blocks = [(slice(i, i + a), slice(j, j + b)) for i in range(0, m, a) for j in range(0, n, b)]
+    order = sorted(sides, key=lambda side: -lengths[side])
+    turns = {side: i % every for i, side in enumerate(order)}
+    factors = {side: [np.zeros((lengths[side],) * 2) for _ in blocks] for side in sides}
+    vectors, roots = {}, {}
     first, second = np.zeros_like(x), np.zeros_like(x)
-
-    def root(factor):
-        if len(factor) > max_precondition_dim:
-            return np.eye(len(factor))
-        values, vectors = np.linalg.eigh(factor)
-        values = np.maximum(values, 0) + matrix_eps
-        return vectors @ np.diag(values ** (-1 / (2 * len(sizes)))) @ vectors.T
-
     for t, gradient in enumerate(gradients, 1):
         g = gradient.reshape(x.shape)
         first, second = b1 * first + (1 - b1) * g, b2 * second + (1 - b2) * g * g
-        left, right = b2 * left + (1 - b2) * g @ g.T, b2 * right + (1 - b2) * g.T @ g
         adam = first / (1 - b1**t) / (np.sqrt(second / (1 - b2**t)) + eps)
-        if t % precondition_frequency == 0:
-            wl, wr = root(left / (1 - b2**t)), root(right / (1 - b2**t))
-        u = adam
-        if t >= precondition_frequency and sizes:
-            u = wl @ first @ wr
+        u = np.zeros_like(x)
+        for place, block in enumerate(blocks):
+            part, products = g[block], first[block]
+            for side in sides:
+                square = part @ part.T if side == "left" else part.T @ part
+                factor = b2 * factors[side][place] + (1 - b2) * square
+                factors[side][place], key = factor, (side, place)
+                if t >= every and t % every == turns[side]:
+                    if key not in vectors:
+                        values, vectors[key] = np.linalg.eigh(factor)
+                    else:
+                        q = vectors[key]
+                        q = q[:, np.argsort(-np.diag(q.T @ factor @ q))]
+                        vectors[key], triangle = np.linalg.qr(factor @ q)
+                        values = np.abs(np.diag(triangle))
+                    values = np.maximum(values / (1 - b2**t), 0) + matrix_eps
+                    scaled = vectors[key] * values ** (-1 / (2 * len(sides)))
+                    roots[key] = scaled @ vectors[key].T
+            if all((side, place) in roots for side in sides):
+                for side in sides:
+                    root = roots[side, place]
+                    products = root @ products if side == "left" else products @ root
+                u[block] = products
+        if (u**2).sum() == 0 or not sides:
+            u = adam
+        else:
             u = u * np.sqrt((adam**2).sum() / (u**2).sum())
         x = x - lr * (u + weight_decay * x)
         yield x.reshape(p.shape)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 #: torch's own classes, which take other parameters or a closure.
 OTHERS = {"lbfgs", "sparse_adam", "muon_torch"}
 #: Of a convolution's long side few directions are known at first; the others are any basis.
-NOT_UNIQUE = {"soap": 3}
+NOT_UNIQUE = {"soap": 3, "shampoo": 3}
 OURS = [name for name in NAMES if name not in OTHERS]
 SETTINGS = [(name, settings) for name in OURS for settings in CASES[name].settings]
 

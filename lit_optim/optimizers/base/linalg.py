@@ -68,13 +68,33 @@ def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full_like(a[0], torch.nan), torch.full_like(a, torch.nan)
 
 
-def compute_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvectors of symmetric matrices, as `refresh_eigenbasis` returns them."""
-    vectors = eigen(a)[1].flip(-1)
-    return vectors, torch.arange(a.shape[-1], device=a.device).expand(a.shape[:-1])
+def compute_eigenbases(x: Tensor, has_left: bool, has_right: bool) -> dict[str, Tensor]:
+    """The eigenvectors of x xᵀ and xᵀ x as columns, largest eigenvalue first.
+
+    Only the product of the shorter side is decomposed, x xᵀ = q diag(a) qᵀ, say. The columns of
+    xᵀ q are then orthogonal, so that QR is enough: it divides them by their norms, and completes
+    those of norm 0 to a basis.
+
+    Args:
+        x: matrices, [batch, m, n].
+        has_left: whether to return the vectors of x xᵀ, [batch, m, m], as `left`.
+        has_right: whether to return those of xᵀ x, [batch, n, n], as `right`.
+
+    Returns:
+        NaN for a matrix whose decomposition fails.
+    """
+    is_wide = x.shape[-2] <= x.shape[-1]
+    short, long = ("left", "right") if is_wide else ("right", "left")
+    x = x if is_wide else x.mT
+    largest = x.abs().amax((-2, -1), keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1)
+    bases = {short: eigen(x @ x.mT)[1].flip(-1)}
+    if has_right if is_wide else has_left:
+        bases[long] = torch.linalg.qr(x.mT @ bases[short], mode="complete")[0]
+    return {side: bases[side] for side in bases if (has_left if side == "left" else has_right)}
 
 
-def refresh_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+def refresh_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Move a basis towards the eigenvectors of symmetric matrices: one power iteration and QR.
 
     Args:
@@ -82,16 +102,47 @@ def refresh_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
         basis: of the same shape, its columns near the eigenvectors.
 
     Returns:
-        the new basis, largest eigenvalue first and NaN where a is not finite, and the places of its
-        columns in the old basis, [batch, m].
+        the new basis, largest eigenvalue first and NaN where a is not finite; the places of its
+        columns in the old basis, [batch, m]; and an estimate of the eigenvalues, [batch, m].
     """
     product = a @ basis
     order = (basis * product).sum(-2).argsort(-1, descending=True)
-    return torch.linalg.qr(product.gather(-1, order.unsqueeze(-2).expand_as(product)))[0], order
+    # torch.linalg.qr computes the same, and copies more
+    packed, tau = torch.geqrf(product.gather(-1, order.unsqueeze(-2).expand_as(product)))
+    values = packed.diagonal(dim1=-2, dim2=-1).abs()
+    return torch.linalg.householder_product(packed, tau), order, values
 
 
-def inverse_root(a: Tensor, root: float, eps: float) -> Tensor:
-    """(a + eps)^(-1/root) of symmetric positive matrices [batch, m, m], NaN where it fails."""
+def follow_eigenvectors(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvectors, as columns, and eigenvalues of symmetric matrices, from those of earlier ones.
+
+    Args:
+        a: symmetric matrices, [batch, m, m].
+        basis: of the same shape: the vectors of last time, from which `refresh_eigenbasis` goes on;
+            0 for a matrix that has none, which is decomposed.
+
+    Returns:
+        vectors and values, NaN where it fails.
+    """
+    is_known = basis.flatten(1).any(1)
+    if is_known.all():
+        vectors, _, values = refresh_eigenbasis(a, basis)
+        return vectors, values
     values, vectors = eigen(a)
-    scaled = (values.clamp(min=0) + eps) ** (-1 / root)
+    if is_known.any():
+        places = is_known.nonzero().squeeze(-1)
+        vectors[places], _, values[places] = refresh_eigenbasis(a[places], basis[places])
+    return vectors, values
+
+
+def power(vectors: Tensor, values: Tensor, exponent: float, eps: float) -> Tensor:
+    """(a + eps)^exponent of symmetric matrices by their eigenvectors and eigenvalues >= 0.
+
+    Args:
+        vectors: as columns, [batch, m, m].
+        values: [batch, m].
+        exponent: of the power.
+        eps: added to the eigenvalues.
+    """
+    scaled = (values.clamp(min=0) + eps) ** exponent
     return (vectors * scaled.unsqueeze(-2)) @ vectors.mT

@@ -15,12 +15,16 @@ from torch import Tensor
 from lit_optim.kernels.precision import State, compute_dtype
 from lit_optim.optimizers.base.layout import Layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
+from lit_optim.optimizers.base.refreshes import Refresh, take_turns
 from lit_optim.optimizers.base.types import Group, Params
 from lit_optim.sharding import is_sharded, local_tensor
 from lit_optim.sharding.boxes import Box
 from lit_optim.sharding.exchange import scatter
 from lit_optim.sharding.owners import Owners, Part, held_by_rank
 from lit_optim.sharding.saved import gather
+
+#: The hyperparameters that the turns of refreshes depend on.
+PLANNED = ("precondition_frequency", "max_precondition_dim", "block_size", "split", "transposed")
 
 
 class MatrixStates(OptimizerBase):
@@ -37,6 +41,7 @@ class MatrixStates(OptimizerBase):
     row_states: ClassVar[tuple[str, ...]] = ()
     #: The square states of each side that is at most max_precondition_dim long, [matrices, m, m] of
     #: `left` and [matrices, n, n] of `right`: their suffixes, and the numbers on their diagonals.
+    #: Each side is refreshed every precondition_frequency updates, in a turn of its own.
     side_states: ClassVar[dict[str, float]] = {}
 
     def set_up(self, params: Params, values: dict[str, Any]) -> None:
@@ -73,13 +78,67 @@ class MatrixStates(OptimizerBase):
         """The states of some matrices that do not have their shape."""
         (rows, columns), dtype = Layout.of(group).shape(p), compute_dtype(p)
         state = {name: like.new_zeros((count, rows, 1), dtype=dtype) for name in self.row_states}
-        for side, size in (("left", rows), ("right", columns)) if self.side_states else ():
-            if size > group["max_precondition_dim"]:
-                continue  # too long for a factor
+        for side, (height, size) in self.side_shapes(rows, columns, group).items():
             for suffix, diagonal in self.side_states.items():
-                square = state[side + suffix] = like.new_zeros((count, size, size), dtype=dtype)
-                square.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
+                square = state[side + suffix] = like.new_zeros((count, height, size), dtype=dtype)
+                if diagonal:
+                    square.diagonal(dim1=-2, dim2=-1).fill_(diagonal)
         return state
+
+    def side_shapes(self, m: int, n: int, group: Group) -> dict[str, tuple[int, int]]:
+        """The shape of the square states of each side of a matrix [m, n] that has them.
+
+        Where a side has several, they are below each other.
+        """
+        if not self.side_states:
+            return {}
+        sides = {"left": m, "right": n}
+        return {s: (k, k) for s, k in sides.items() if k <= group["max_precondition_dim"]}
+
+    def is_due(self, turn: int, t: int, group: Group) -> bool:
+        """Whether a side with this turn is refreshed in the t-th update."""
+        return (t - turn) % group["precondition_frequency"] == 0  # type: ignore[no-any-return]
+
+    def find_due(
+        self, params: list[Tensor], each: int, t: int, group: Group
+    ) -> dict[str, list[int]]:
+        """Which matrices of some parameters are refreshed now, by side.
+
+        Args:
+            params: of the group, at the same update.
+            each: how many matrices each of them has.
+            t: the number of the update.
+            group: the group.
+        """
+        due: dict[str, list[int]] = {"left": [], "right": []}
+        turns = self._find_turns(params)
+        for k, p in enumerate(params):
+            for side, turn in turns[p].items():
+                if self.is_due(turn, t, group):
+                    due[side] += range(k * each, (k + 1) * each)
+        return due
+
+    def _find_turns(self, params: list[Tensor]) -> dict[Tensor, dict[str, int]]:
+        """The turns of each side of all matrices, among which those of these parameters are."""
+        groups = self.__dict__.get("whole_optimizer", self).param_groups
+        groups = [group for group in groups if self.owner(group) is self]
+        key = [[len(group["params"]), *(group.get(name) for name in PLANNED)] for group in groups]
+        known, turns = self.__dict__.get("_turns", (None, {}))
+        if key == known and all(p in turns for p in params):
+            return turns  # type: ignore[no-any-return]
+        turns, places, refreshes = {}, [], []
+        for group in groups:
+            layout = Layout.of(group)
+            for p in group["params"] if self.side_states else ():
+                turns[p] = {}
+                for side, (height, size) in self.side_shapes(*layout.shape(p), group).items():
+                    places.append((p, side))
+                    cost = float(layout.split) * height * size**2
+                    refreshes.append(Refresh(cost, group["precondition_frequency"]))
+        for (p, side), turn in zip(places, take_turns(refreshes), strict=True):
+            turns[p][side] = turn
+        self.__dict__["_turns"] = key, turns
+        return turns
 
     def whole_shapes(self, p: Tensor, group: Group) -> dict[str, tuple[int, ...]]:
         """The shapes of the states of a parameter that no process shares with others."""

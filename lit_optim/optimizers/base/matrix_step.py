@@ -57,7 +57,8 @@ class MatrixStep(MatrixStates):
         Args:
             x: what `prepare` returns, [batch, m, n], at least float32.
             s: the other tensors of `new_state` by name, stacked along the first dimension.
-            h: the hyperparameters, and what `scalars` derives from them, by name.
+            h: the hyperparameters, and what `scalars` derives from them, by name; with side
+                states also `due`: the places of the matrices that are refreshed now, by side.
         """
         raise NotImplementedError
 
@@ -79,7 +80,7 @@ class MatrixStep(MatrixStates):
             us = self._find_directions(
                 [layout.to_matrices(x.to(p.dtype)) for x, p in zip(xs, values, strict=True)],
                 [self._states_of_matrices(state) for state in part.states],
-                h,
+                self._with_due(h, part.params, layout.split, t, group),
                 layout,
             )
             for p, x, g, u in zip(part.params, values, grads, us, strict=True):
@@ -107,6 +108,14 @@ class MatrixStep(MatrixStates):
             for name, value in new.items():
                 state[name].copy_(value)
         return values, grads, xs
+
+    def _with_due(
+        self, h: SimpleNamespace, params: list[Tensor], each: int, t: int, group: Group
+    ) -> SimpleNamespace:
+        """The scalars, with what is refreshed now as `due`, where anything ever is."""
+        if not self.side_states:
+            return h
+        return SimpleNamespace(**vars(h), due=self.find_due(params, each, t, group))
 
     def _find_directions(
         self,
@@ -159,8 +168,11 @@ class MatrixStep(MatrixStates):
             pairs = zip(wholes, dtypes, strict=True)
             for stack in _divide([(layout.shape(x), dtype, x.device) for x, dtype in pairs]):
                 matrices = [layout.to_matrices(wholes[k].to(dtypes[k])) for k in stack]
+                owners = [batch.params[places[numbers[k]][0]] for k in stack]
                 found = self._find_directions(
-                    matrices, [self._states_at(batch, *places[numbers[k]]) for k in stack], h
+                    matrices,
+                    [self._states_at(batch, *places[numbers[k]]) for k in stack],
+                    self._with_due(h, owners, 1, t, group),
                 )
                 us |= {
                     k: layout.to_parameter(u, wholes[k]) for k, u in zip(stack, found, strict=True)
