@@ -5,9 +5,11 @@
     python scripts/bench_matrix.py --device cuda --peers torch,pytorch_optimizer
 
 Every candidate steps the same matrices in one process, in turn, with gradients that are drawn anew
-for each step and not timed. A step's time is the mean over --steps steps, so that a change of basis
-every ten steps is in it; the first step, which makes states and, for SOAP, the first bases, is
-told apart. Ratios are within one round, their median is shown.
+for each step and not timed. A step's time is the mean over --steps steps, so that what is done
+every ten steps is in it; the median and the worst of all steps tell how it is spread. The first
+step, which makes states and, for SOAP, the first bases, is told apart, and the steps before Shampoo
+has all roots are not counted. Ratios are within one round, their median is shown. ScalableShampoo
+computes its roots every ten steps, as Shampoo does, not every thousand, its default.
 
 The limit of Muon, NorMuon and Scion is their products of matrices at the rate of one large product
 in the same dtype, measured in each round; of a symmetric one the part that is computed counts.
@@ -21,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -32,8 +34,8 @@ from rich.table import Table
 import lit_optim
 from lit_optim.optimizers.base.newton_schulz import orthogonalize_flops
 
-#: One layer of GPT-2 small: queries, keys and values, their projection, and the MLP.
-LAYER = [(2304, 768), (768, 768), (3072, 768), (768, 3072)]
+#: A layer of GPT-2, in units of its width: queries, keys and values, their projection, and the MLP.
+LAYER = [(3, 1), (1, 1), (4, 1), (1, 4)]
 
 Make = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
 
@@ -76,19 +78,31 @@ PEERS: dict[str, dict[str, Callable[[Any], Make]]] = {
         "pytorch_optimizer": lambda m: m.SOAP,
         "heavyball": lambda m: lambda p: m.SOAP(p, precondition_frequency=10),
     },
-    "shampoo": {"pytorch_optimizer": lambda m: m.ScalableShampoo},
+    "shampoo": {
+        "pytorch_optimizer": lambda m: (
+            lambda p: m.ScalableShampoo(p, preconditioning_compute_steps=10)
+        )
+    },
 }
+
+
+#: How many steps each method is warmed up for, if not one.
+WARMUP = {"shampoo": 2 * 10}
 
 
 class Runner:
     """A candidate and matrices of its own."""
 
-    def __init__(self, make: Make, layers: int, device: str) -> None:
+    def __init__(self, make: Make, layers: int, width: int, device: str) -> None:
         self.device = device
         self.generator = torch.Generator(device).manual_seed(0)
         self.params = [
-            torch.nn.Parameter(self.random(shape) * 0.02) for _ in range(layers) for shape in LAYER
+            torch.nn.Parameter(self.random((m * width, n * width)) * 0.02)
+            for _ in range(layers)
+            for m, n in LAYER
         ]
+        #: The time of each step.
+        self.took: list[float] = []
         self.optimizer = make(self.params)
 
     def random(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -97,7 +111,6 @@ class Runner:
 
     def seconds(self, steps: int) -> float:
         """The mean time of a step."""
-        took = 0.0
         for _ in range(steps):
             for p in self.params:
                 p.grad = self.random(p.shape) * 1e-3
@@ -105,8 +118,8 @@ class Runner:
             start = time.perf_counter()
             self.optimizer.step()
             self._wait()
-            took += time.perf_counter() - start
-        return took / steps
+            self.took.append(time.perf_counter() - start)
+        return fmean(self.took[-steps:])
 
     def limit(self, rate: float) -> float:
         """The time of a step's products at this many floating-point operations per second."""
@@ -149,7 +162,7 @@ def measure_rate(dtype: torch.dtype, device: str) -> float:
 def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[list[str]]:
     """The rows of one method."""
     runners = {
-        name: Runner(make, args.layers, args.device)
+        name: Runner(make, args.layers, args.width, args.device)
         for name, make in candidates(method, args.peers).items()
     }
     task = progress.add_task(method, total=(args.rounds + 1) * len(runners))
@@ -157,7 +170,8 @@ def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[
     for name, runner in [*runners.items()]:
         try:
             first[name] = runner.seconds(1)
-            runner.seconds(1)
+            runner.seconds(WARMUP.get(method, 1))
+            runner.took.clear()
         except Exception as error:  # a peer that cannot take these: said, and left out
             print(f"{method}: {name} fails: {str(error).splitlines()[0]}", file=sys.stderr)
             del runners[name]
@@ -175,12 +189,14 @@ def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[
         rounds.append(times)
     rows = []
     for name in runners:
-        ratio = median(times[name] / times[own] for times in rounds)
+        ratio = median(times[own] / times[name] for times in rounds)
         label = method if name == own else f"  {name}"
         mean = median(times[name] for times in rounds)
         shares = [times[name] / limit for times, limit in zip(rounds, limits, strict=False)]
         of_limit = f"{median(shares):.2f}" if shares else ""
-        rows.append([label, f"{mean:.3g}", f"{1 / ratio:.2f}", of_limit, f"{first[name]:.3g}"])
+        spread = [f"{of(runners[name].took):.3g}" for of in (median, max)]
+        numbers = [f"{mean:.3g}", f"{ratio:.2f}", of_limit, *spread, f"{first[name]:.3g}"]
+        rows.append([label, *numbers])
     return rows
 
 
@@ -196,6 +212,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=768, help="of a layer (%(default)s)")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true")
@@ -208,13 +225,14 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         rows = [row for method in methods for row in measured(args, method, progress)]
-    header = ["optimizer", "a step, s", "ours / it", "x our limit", "first step, s"]
+    header = ["optimizer", "a step, s", "ours / it", "x our limit", "median, s", "worst, s"]
+    header.append("first step, s")
     if args.markdown:
-        print(f"| {' | '.join(header)} |\n|---|--:|--:|--:|--:|")
+        print(f"| {' | '.join(header)} |\n|---|{'--:|' * (len(header) - 1)}")
         for row in rows:
             print(f"| {' | '.join(row)} |")
         return
-    table = Table(*header, title=f"{args.layers} layers of GPT-2 small, float32, {args.device}")
+    table = Table(*header, title=f"{args.layers} layers of GPT-2, float32, {args.device}")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -87,8 +87,8 @@ IN_MINUTES = {
         "| cnn | quota of one core |",
     ),
     "bench_matrix": (
-        ["--methods", "muon", "--peers", "none", "--layers", "1", "--steps", "1", "--rounds", "1"],
-        "1 layers of GPT-2 small",
+        ["--methods", "muon,shampoo", "--peers", "none", "--width", "64", "--steps", "2"],
+        "2 layers of GPT-2",
     ),
     "bench_search": (
         ["--runs", "2", "--rounds", "1", "data=digits", "trainer.max_steps=2"],
