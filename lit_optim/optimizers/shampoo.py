@@ -147,9 +147,12 @@ class Shampoo(Matrixwise):
         return dict(zip(names, (bases, roots), strict=True))
 
     def _load(self, state_dict: dict[str, Any]) -> None:
-        # matrices were not divided in earlier versions
-        old = [{"block_size": None} | group for group in state_dict["param_groups"]]
-        super()._load(state_dict | {"param_groups": old})
+        # matrices were not divided in earlier versions; AdamW's groups have no matrix_eps
+        groups = [
+            {"block_size": None} | group if "matrix_eps" in group else group
+            for group in state_dict["param_groups"]
+        ]
+        super()._load(state_dict | {"param_groups": groups})
 
     def load_tensors(
         self, p: Tensor, group: Group, saved: dict[str, Tensor], label: str

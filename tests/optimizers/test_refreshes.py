@@ -196,6 +196,11 @@ def test_a_shampoo_from_before_goes_on_without_blocks():
     now = Shampoo([{"params": copies, "role": "hidden"}], block_size=2)
     now.load_state_dict(saved)
     assert now.param_groups[0]["block_size"] is None
+    rest = [{"params": [drawn(3)], "role": "vector"}]
+    both = Shampoo([{"params": [drawn(3, 4)], "role": "hidden"}, *rest])
+    keys = [set(group) for group in both.param_groups]
+    both.load_state_dict(both.state_dict())
+    assert [set(group) for group in both.param_groups] == keys
     calls, real = [], linalg.eigen
 
     def eigen(a):
