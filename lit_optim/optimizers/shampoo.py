@@ -81,7 +81,7 @@ class Shampoo(Matrixwise):
     def side_shapes(self, m: int, n: int, group: Group) -> dict[str, tuple[int, int]]:
         sides, most = super().side_shapes(m, n, group), group["block_size"]
         size = {side: find_block(k, most) for side, (k, _) in sides.items()}
-        blocks = math.prod(k // size[side] for side, (k, _) in sides.items())
+        blocks = math.prod(k // max(1, size[side]) for side, (k, _) in sides.items())
         return {side: (blocks * k, k) for side, k in size.items()}
 
     def flops(self, m: int, n: int, group: Group) -> float:
