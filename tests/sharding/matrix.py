@@ -18,11 +18,12 @@ from tests.sharding.processes import processes
 
 NAMES = sorted(listed_choices("optimizer"))
 #: Settings of an optimizer that would otherwise enlarge the last digit of a gradient to any size:
-#: SOAP takes any eigenbasis where the first gradient has a lower rank than the longer side. Prodigy
-#: would begin with steps that are too small to tell.
+#: SOAP and Shampoo take any eigenbasis where the first gradients have a lower rank than the longer
+#: side. Prodigy would begin with steps that are too small to tell.
 STABLE = {
     "lbfgs": {"lr": 0.1, "max_iter": 2},
     "prodigy": {"d0": 1e-3},
+    "shampoo": {"max_precondition_dim": 6},
     "soap": {"max_precondition_dim": 6},
 }
 #: What some weight must move by in one process: more than a difference that is found.
