@@ -1,8 +1,9 @@
-"""What our own programs do not import, of what Lightning imports: a third of the time.
+"""What our own programs do not import, of what Lightning imports: half of the time.
 
 Lightning needs one class and a container of torchmetrics, whose package imports 200 metrics, and
-with them scipy and transformers where these are installed. And `pytorch_lightning` is there for the
-trainers of others: that of train.py is of `lightning.pytorch`.
+with them scipy and transformers where these are installed. The class can plot itself, for which it
+imports matplotlib. And `pytorch_lightning` is there for the trainers of others: that of train.py is
+of `lightning.pytorch`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
-from importlib.util import find_spec, module_from_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,11 +35,47 @@ class _Later(ModuleType):
             return getattr(import_module(f"{PACKAGE}.{TAKEN[name]}"), name)
         if name.startswith("__"):  # asked of any module
             raise AttributeError(name)
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        assert self.__spec__ is not None
-        assert self.__spec__.loader is not None
-        self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
+        return getattr(_execute(self), name)
+
+
+PLOT = f"{PACKAGE}.utilities.plot"
+
+
+class _Drawable(type):
+    """Stands for the type of matplotlib's axes in annotations, and knows them when asked."""
+
+    def __instancecheck__(cls, one: object) -> bool:
+        axes = sys.modules.get("matplotlib.axes")  # of a drawing there are none before that
+        return axes is not None and isinstance(one, axes.Axes)
+
+
+class _PlotLater(ModuleType):
+    """What plots metrics, and the types of its arguments; the module is read when it is called."""
+
+    _AX_TYPE = _Drawable("Axes", (), {})
+    _PLOT_OUT_TYPE = tuple[Any, Any]
+    _CMAP_TYPE = Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked of any module
+            raise AttributeError(name)
+        if not name.startswith("plot_"):
+            return getattr(_execute(self), name)
+
+        def plot(*args: Any, **kwargs: Any) -> Any:
+            return getattr(_execute(self), name)(*args, **kwargs)
+
+        return plot
+
+
+def _execute(module: ModuleType) -> ModuleType:
+    """Make the real module of one that has waited."""
+    if type(module) is not ModuleType:
+        module.__class__ = ModuleType
+        assert module.__spec__ is not None
+        assert module.__spec__.loader is not None
+        module.__spec__.loader.exec_module(module)
+    return module
 
 
 _is_lean = False
@@ -54,6 +92,12 @@ def start_lean() -> None:
     module = module_from_spec(spec)
     module.__class__ = _Later
     sys.modules[PACKAGE] = module
+    for folder in spec.submodule_search_locations or ():
+        plot = spec_from_file_location(PLOT, Path(folder, "utilities", "plot.py"))
+        if plot is not None and Path(folder, "utilities", "plot.py").exists():
+            later = module_from_spec(plot)
+            later.__class__ = _PlotLater
+            sys.modules[PLOT] = later
     _is_lean = True
 
 

@@ -12,7 +12,7 @@ from lit_optim.tasks.classification import Mnist1d
 ROOT = Path(__file__).parent.parent
 #: Packages, and parts of packages, that a run of the defaults has no use for.
 NOT_NEEDED = (
-    "accelerate", "huggingface_hub", "IPython", "jsonargparse", "mnist1d", "pandas",
+    "accelerate", "huggingface_hub", "IPython", "jsonargparse", "matplotlib", "mnist1d", "pandas",
     "pytorch_lightning", "scipy", "sklearn", "tensorboard.backend", "torchmetrics.functional",
     "torchvision", "transformers",
 )  # fmt: skip
@@ -28,6 +28,19 @@ before = {"scipy", "torchmetrics.functional"} & {*sys.modules}
 assert not before, before
 assert torchmetrics.__version__.count(".") >= 2
 assert torchmetrics.Metric is Metric
+assert "matplotlib" not in sys.modules
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics.utilities import plot
+import matplotlib
+matplotlib.use("agg")
+mean = MeanMetric()
+mean.update(3.0)
+figure, axes = mean.plot()
+assert isinstance(axes, matplotlib.axes.Axes)
+assert mean.plot(ax=axes)[1] is axes
+assert plot.plot_curve.__doc__ and plot._AX_TYPE is matplotlib.axes.Axes
+together = torchmetrics.MetricCollection([mean]).plot(ax=axes, together=True)
+assert together[1] is axes
 for first in ("from torchmetrics import Accuracy", "import torchmetrics.text"):
     child = os.fork()
     if child == 0:
