@@ -116,7 +116,7 @@ def same(one: Any, other: Any) -> bool:
             isinstance(other, torch.Tensor) and one.dtype == other.dtype and _are_same(one, other)
         )
     if isinstance(one, dict):
-        return all(same(one.get(key), other.get(key)) for key in {*one, *other})
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other or (one != one and other != other))

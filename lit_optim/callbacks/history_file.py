@@ -71,16 +71,24 @@ class HistoryFile(Callback):
         self._loaded = state_dict  # used if a training begins: tests load states too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        unknown = math.nan if trainer.global_step else 0.0
-        loaded, self._loaded = self._loaded or {}, None
-        self._seconds = float(loaded.get("seconds", unknown))
-        self._evaluations = float(loaded.get("evaluations", unknown))
-        self._lr = loaded.get("lr")  # a validation may come before the next update
+        self._go_on(trainer.global_step)
         self._passes = BackwardPasses(pl_module)
         self._is_writing = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if self._is_writing:
             self._begin_file(trainer.global_step)
         self._since = time.perf_counter()
+
+    def _go_on(self, step: int) -> None:
+        """Count from what the checkpoint says."""
+        unknown = math.nan if step else 0.0
+        loaded, self._loaded = self._loaded or {}, None
+        self._seconds = float(loaded.get("seconds", unknown))
+        self._evaluations = float(loaded.get("evaluations", unknown))
+        self._lr = loaded.get("lr")  # a validation may come before the next update
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._loaded is not None:  # nothing was left to train
+            self._go_on(trainer.global_step)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._passes is not None:

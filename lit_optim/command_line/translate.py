@@ -117,6 +117,8 @@ def check_override(override: Override) -> None:
     if override.is_delete():
         if key in known:
             raise UsageError(f"{key} is required; choose one with {key}=...")
+        if override.is_sweep_override():  # Hydra would list all values
+            raise UsageError(f"{override.input_line}: a removal has one value")
         return
     if "/" in key and not key.startswith("hydra/"):
         raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")

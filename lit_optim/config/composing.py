@@ -151,8 +151,9 @@ def override_values(override: Override) -> list[object]:
         raise UsageError(f"{line} is for a search; write its values out, with commas between")
     try:
         values = [str(value) for value in islice(override.sweep_string_iterator(), MOST_RUNS + 1)]
-    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise UsageError(f"{line} cannot be swept over: {error}") from None
+    except (ValueError, TypeError, ArithmeticError) as error:  # also of decimal: range(0,nan)
+        why = str(error) if isinstance(error, ValueError | TypeError) else "no such range"
+        raise UsageError(f"{line} cannot be swept over: {why}") from None
     if not values:
         raise UsageError(f"{line}: there is nothing to sweep over")
     if len(values) > MOST_RUNS:

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
+
+
+class OwnState(dict[str, Any]):
+    """The wrapper's own state of a parameter, which keeps what is written into it."""
+
+    keep: Callable[[Mapping[str, Any]], None]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self.keep({name: value})
+
+
+class StateOfParameter(ChainMap[str, Any]):
+    """The state of a parameter; what is written is where it was, as Lightning moves to a device."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.maps[-1 if name in self.maps[-1] else 0][name] = value
 
 
 class WrapperStates(MutableMapping[Tensor, Any]):
@@ -23,7 +41,9 @@ class WrapperStates(MutableMapping[Tensor, Any]):
         self.wrapper = wrapper
 
     def __getitem__(self, p: Tensor) -> ChainMap[str, Any]:
-        return ChainMap(self.wrapper.base.state[p], self.wrapper.own_state(p))
+        own = OwnState(self.wrapper.own_state(p))
+        own.keep = partial(self.wrapper.set_own_state, p)
+        return StateOfParameter(self.wrapper.base.state[p], own)
 
     def __setitem__(self, p: Tensor, state: Mapping[str, Any]) -> None:
         own = self.wrapper.own_state(p).keys()

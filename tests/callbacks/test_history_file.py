@@ -197,6 +197,12 @@ def test_a_resumed_run_goes_on_as_one_that_was_never_interrupted(tmp_path, tail)
     assert seconds == sorted(seconds)
 
 
+def test_a_resumed_run_with_nothing_left_to_train_has_its_counts(tmp_path):
+    before = fit(tmp_path, Net())
+    after = fit(tmp_path, Net(), ckpt_path=tmp_path / "last.ckpt")
+    assert after.evaluations == before.evaluations == 12
+
+
 def test_what_an_earlier_version_spent_is_unknown(tmp_path):
     fit(tmp_path, Net(), max_epochs=1)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)

@@ -49,7 +49,15 @@ LARGE = [
         "range(0," + "9" * 400 + ")",
         "choice(" + "1" * 5000 + ")",
     ),
-    *("9**9**9**9", "{weeks: 1e300}", "[{shape: linear, to: " + "1" * 400 + "}]", "a," * 5000),
+    *(
+        "range(0,nan)",
+        "range(0,1,1e-300)",
+        "range(0,1e308)",
+        "9**9**9**9",
+        "{weeks: 1e300}",
+        "[{shape: linear, to: " + "1" * 400 + "}]",
+        "a," * 5000,
+    ),
 ]
 MORE = (
     *("schedules.weight_decay", "scheduler.expr", "scheduler.phases", "scheduler.milestones"),

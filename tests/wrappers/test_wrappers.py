@@ -8,6 +8,8 @@ import pickle
 
 import pytest
 import torch
+from lightning.fabric.utilities.optimizer import _optimizer_to_device
+from torch import nn
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.adamw import AdamW
@@ -504,3 +506,22 @@ def test_what_is_no_optimizer_is_refused_in_one_line(wrap, given, words):
     assert f"{wrap.__name__} wraps an optimizer, as in {wrap.__name__}(AdamW(model)), got" in line
     assert words in line.split("got")[1]
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wraps", [[Ema], [Lookahead], [Lookahead, Ema], [Sam, Ema]])
+def test_what_lightning_moves_to_a_device_stays_the_wrappers(wraps, dtype):
+    """It writes into the state of each parameter after a resume; nothing may be kept twice."""
+    p = nn.Parameter(torch.ones(3, dtype=dtype))
+    optimizer = AdamW([p], lr=0.1)
+    for wrap in wraps:
+        optimizer = wrap(optimizer)
+    p.grad = torch.ones_like(p)
+    optimizer.step(lambda: p.square().sum())
+    for switch in ("eval", "train"):
+        getattr(optimizer, switch, lambda: None)()
+        before = optimizer.state_dict()
+        _optimizer_to_device(optimizer, torch.device("cpu"))
+        after = optimizer.state_dict()
+        assert after["state"][0].keys() == before["state"][0].keys()
+        assert not any("." in name for name in unwrap(optimizer).state[p])
