@@ -15,7 +15,7 @@ from lit_optim import __version__
 from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
 from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
 from lit_optim.checkpoints.saved_paths import keep_own_paths
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, first_line
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.overrides import restart_validation, restore_loop
@@ -245,6 +245,20 @@ def _random_states() -> dict[str, Any]:
 
 
 def _restore_random_states(saved: Mapping[str, Any]) -> None:
+    """Restore the states of all random number generators.
+
+    Raises:
+        UsageError: they are no such states.
+    """
+    try:
+        _set_random_states(saved)
+    except Exception as error:  # generators raise whatever the value at hand leads to
+        raise UsageError(
+            f"the checkpoint has other random states than this program saves: {first_line(error)}"
+        ) from error
+
+
+def _set_random_states(saved: Mapping[str, Any]) -> None:
     torch.set_rng_state(saved["torch"].cpu())
     version, numbers, gauss = saved["python"]
     random.setstate((version, tuple(numbers), gauss))

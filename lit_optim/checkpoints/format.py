@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from lit_optim import __version__
 from lit_optim.errors import UsageError
 
@@ -31,6 +33,12 @@ def check_written(saved: Mapping[str, Any]) -> None:
     for part, kind in PARTS.items():
         if not isinstance(saved, Mapping) or not isinstance(saved.get(part), kind):
             raise UsageError(f"the checkpoint has no {part}: training cannot resume from it")
+    if not isinstance(saved.get("callbacks", {}), Mapping):
+        raise UsageError("the checkpoint has no states of callbacks by their names")
+    for state in saved["optimizer_states"]:
+        groups = state.get("param_groups") if isinstance(state, Mapping) else None
+        if not all(map(_has_number, groups if isinstance(groups, list) else ())):
+            raise UsageError("the checkpoint has an optimizer whose lr is no number")
     by = saved.get(WRITTEN_BY, {"format": 1})  # older checkpoints have no entry
     by = by if isinstance(by, Mapping) else {}
     if by.get("format") != FORMAT:
@@ -39,3 +47,8 @@ def check_written(saved: Mapping[str, Any]) -> None:
             f"{by.get('torch')} in format {by.get('format')}, and lit_optim {__version__} reads "
             f"format {FORMAT}: resume with the version that wrote it"
         )
+
+
+def _has_number(group: Any) -> bool:
+    lr = group.get("lr", 0.0) if isinstance(group, Mapping) else 0.0
+    return isinstance(lr, int | float | Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
@@ -140,9 +141,12 @@ def _lr_of(entry: Entry, records: list[JobRecord]) -> tuple[float | None, str]:
     if other:
         return None, f"has its lr with {other}={values[other]}, which a preset does not set"
     try:
-        return float(values[LR]), ""
+        lr = float(values[LR])
     except (KeyError, ValueError):
+        lr = math.nan
+    if not 0 < lr < math.inf:  # a record may say anything
         return None, "was not searched for its lr"
+    return lr, ""
 
 
 def _find_other(values: Mapping[str, str], optimizer: str, data: str) -> str | None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim import SGD, AdamW
+from lit_optim.callbacks import resumable
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.full_batch import FullBatch
 from lit_optim.callbacks.resumable import Resumable
@@ -301,6 +302,30 @@ def test_a_checkpoint_without_a_needed_part_is_refused(part, value):
 def test_what_is_no_checkpoint_of_a_run(saved):
     with pytest.raises(UsageError, match="the checkpoint has no"):
         check_written(saved)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"callbacks": "x"}, "no states of callbacks"),
+        ({"optimizer_states": [{"param_groups": [{"lr": "x"}]}]}, "whose lr is no number"),
+    ],
+    ids=["callbacks", "lr"],
+)
+def test_parts_of_another_kind(part, told):
+    with pytest.raises(UsageError, match=told):
+        check_written(PARTS | part)
+
+
+HUGE = torch.zeros(1).expand(10**12)
+
+
+@pytest.mark.parametrize("part", ["torch", "python", "numpy"])
+@pytest.mark.parametrize("value", [None, "x", [], [3, [1], None], HUGE], ids=type)
+def test_random_states_of_another_kind(part, value):
+    states = resumable._random_states()
+    with pytest.raises(UsageError, match="other random states"):
+        resumable._restore_random_states(states | {part: value})
 
 
 @pytest.mark.parametrize("by", [None, 1, [], {}, {"format": "1"}, {"format": 2}], ids=str)

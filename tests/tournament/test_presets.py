@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -20,6 +21,8 @@ from lit_optim.results.tournament_record import (
     read_tournament,
     write_tournament,
 )
+from lit_optim.runs.job import JobRecord
+from lit_optim.runs.status import Status
 from lit_optim.tournament import presets
 from lit_optim.tournament.presets import edit_preset, find_tuned, lr_text, write_preset
 
@@ -227,3 +230,10 @@ def test_a_full_disk_leaves_the_preset_as_it_was(own, monkeypatch):
     with pytest.raises(UsageError, match="cannot be written: No space left"):
         write_preset(presets.Tuned("mine", {"adamw": 0.2}, {}))
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("lr", ["nan", "inf", "-inf", "1e999", "-1", "0", "x", ""])
+def test_an_lr_that_is_none_is_not_taken_over(lr):
+    record = JobRecord([f"optimizer.lr={lr}"], 0, {}, Status.COMPLETED)
+    entry = SimpleNamespace(contestant="adamw")
+    assert presets._lr_of(entry, [record]) == (None, "was not searched for its lr")
