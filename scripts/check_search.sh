@@ -256,7 +256,7 @@ check_10() {  # a tournament: equal trials, fresh seeds, the untuned; one optimi
     "30 untuned")' || return 1
   "$PYTHON" - log <<'PYTHON' || fail "the ranks are wrong" || return 1
 import re, sys
-found = re.findall(r"^ (adamw|twin|sgd) .*?±\S+ +5 +(\d=?) .*of 4", open(sys.argv[1]).read(), re.M)
+found = re.findall(r"^ (adamw|twin|sgd) .*?±\S+ +5 +(\d=?) .* 4 *$", open(sys.argv[1]).read(), re.M)
 tasks = [dict(found[:3]), dict(found[3:])]
 print("ranks " + ", ".join(" ".join(f"{k} {v}" for k, v in task.items()) for task in tasks))
 sys.exit(not all(len(task) == 3 and task["adamw"] == task["twin"] for task in tasks))

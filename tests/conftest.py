@@ -81,6 +81,32 @@ def train(tmp_path, forks):
 
 
 @pytest.fixture
+def begin(tmp_path, forks):
+    """Start train.py as `train` does, in a session of its own; returns what is like a Popen."""
+    started = []
+
+    def start(*argv: str):
+        command, environment = [str(ROOT / "train.py"), *argv], dict(os.environ)
+        if forks.can_run(environment):
+            process = forks.start(command, tmp_path, environment)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
 def user_code(tmp_path):
     """`user_code.py` where train.py is started, read anew: other tests ask for a missing one."""
     from lit_optim import signatures

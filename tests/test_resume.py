@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -40,12 +38,9 @@ def weights(run_dir):
     return saved["global_step"], saved["state_dict"]
 
 
-def killed(argv, where):
+def kill_started(begin, argv, where):
     """Start it, and SIGKILL it after its third checkpoint."""
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *argv],
-        cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    process = begin(*argv)
     seen, deadline = set(), time.monotonic() + 120
     while len(seen) < 3:
         assert process.poll() is None, "it has ended before it could be killed"
@@ -61,13 +56,13 @@ def killed(argv, where):
     [PAIRS[0], *[pytest.param(*one, marks=pytest.mark.slow) for one in (*PAIRS[1:], *MORE)]],
     ids=lambda x: x if isinstance(x, str) else "-".join(x),
 )
-def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train):
+def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train, begin):
     argv = [*QUICK, f"optimizer={optimizer}", f"scheduler={scheduler}", *more, "test=false"]
-    argv.append("trainer.max_steps=1500")
-    killed(argv, tmp_path)
+    argv.append("trainer.max_steps=800")
+    kill_started(begin, argv, tmp_path)
     [run_dir] = tmp_path.glob("runs/*/*")
     step, _ = weights(run_dir)
-    assert step < 1500
+    assert step < 800
     with lock_run_dir(run_dir), pytest.raises(UsageError, match="another process is running there"):
         lock_run_dir(run_dir)
     done = train(*argv, "resume=auto")
@@ -105,17 +100,14 @@ def test_a_branch_is_the_run_that_would_have_cooled_down(tmp_path, train):
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
-def test_sigterm_leaves_a_checkpoint(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *QUICK, "trainer.max_steps=1000000"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def test_sigterm_leaves_a_checkpoint(tmp_path, begin):
+    process = begin(*QUICK, "trainer.max_steps=1000000")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/checkpoints/last.ckpt")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     [line] = [line for line in err.splitlines() if line.startswith("lit_optim:")]

@@ -257,16 +257,8 @@ def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
 
 
 @pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
-def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer, train):
-    command = [sys.executable, str(ROOT / "train.py"), "data=digits", "trainer.max_steps=1000000"]
-    process = subprocess.Popen(
-        [*command, f"trainer={trainer}"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer, train, begin):
+    process = begin("data=digits", "trainer.max_steps=1000000", f"trainer={trainer}")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):
         assert process.poll() is None, process.communicate()

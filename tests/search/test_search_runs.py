@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import ROOT
 from tests.search.test_kills import read
 from tests.sweeps.waiting import wait_for
 
@@ -21,13 +18,6 @@ LINE = [
     "search.metric=val/loss", "data=digits", "model=mlp", "trainer.val_check_interval=20",
     "logger=none", "hydra.sweep.dir=s",
 ]  # fmt: skip
-
-
-def start(tmp_path, *line):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *LINE, *line],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def read_run(place: Path, name="job.json"):
@@ -56,14 +46,14 @@ def check_whole(tmp_path, places):
         assert f"++optimizer.lr={params['optimizer.lr']}" in read_run(place)["overrides"]
 
 
-def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train):
+def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train, begin):
     """The run is started again from its checkpoint; one that outlives the search is awaited."""
     first, second = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(2))
-    process = start(tmp_path, STEPS, "search.trials=2")
+    process = begin(*LINE, STEPS, "search.trials=2")
     wait_for(lambda: is_saved(first), 120)
     os.kill(read_run(first)["pid"], signal.SIGKILL)
     wait_for(lambda: is_saved(second), 120)
-    process.kill()
+    process.send_signal(signal.SIGKILL)  # and nothing that it has started
     _, err = process.communicate()
     assert "trial=000/seed=0: killed by SIGKILL" in err
     assert len(read_run(first, "run.json")["resumed"]) == 1  # from its checkpoint
@@ -76,9 +66,11 @@ def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_search_with_one_line_and_it_is_resumed(tmp_path, train, number, code):
+def test_a_signal_ends_a_search_with_one_line_and_it_is_resumed(
+    tmp_path, train, begin, number, code
+):
     first, second = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(2))
-    process = start(tmp_path, STEPS, "search.trials=2")
+    process = begin(*LINE, STEPS, "search.trials=2")
     wait_for(lambda: is_saved(second), 120)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)

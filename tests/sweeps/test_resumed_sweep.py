@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import torch
-
-from tests.conftest import ROOT
 
 LINE = [
     "-m", "optimizer=adamw,sgd", "data=digits", "model=mlp", "trainer.max_steps=400",
@@ -23,11 +19,8 @@ def is_done(path):
     return json.loads(path.read_text())["status"] == "completed"
 
 
-def test_a_sweep_that_was_killed(tmp_path, train):
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *LINE],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+def test_a_sweep_that_was_killed(tmp_path, train, begin):
+    process = begin(*LINE)
     deadline = time.monotonic() + 120
     while not any(is_done(path) for path in tmp_path.glob("runs/*/*/optimizer=adamw/job.json")):
         assert process.poll() is None
@@ -68,11 +61,8 @@ def test_a_job_whose_configuration_has_changed_runs_again(tmp_path, train):
     assert (before / "result.json").exists()
 
 
-def test_ctrl_c_in_a_sweep_reaches_its_jobs(tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "data=digits", "seed=0,1", "n_jobs=1"]
-    process = subprocess.Popen(
-        [*command, "trainer.max_steps=1000000"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+def test_ctrl_c_in_a_sweep_reaches_its_jobs(tmp_path, begin):
+    process = begin("-m", "data=digits", "seed=0,1", "n_jobs=1", "trainer.max_steps=1000000")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/seed=0/checkpoints/best.ckpt")):
         assert process.poll() is None, process.communicate()
