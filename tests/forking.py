@@ -47,9 +47,14 @@ MESSAGE_BYTES = 1 << 18
 
 
 class Forks:
-    """A server that runs scripts in forks of itself; started when it is first needed."""
+    """A server that runs scripts in forks of itself; started when it is first needed.
 
-    def __init__(self) -> None:
+    Args:
+        root: of the copy of the project whose modules it imports.
+    """
+
+    def __init__(self, root: Path = Path(ROOT)) -> None:
+        self._root = root
         self._process: subprocess.Popen[str] | None = None
         self._environment: dict[str, str] = {}
 
@@ -76,7 +81,8 @@ class Forks:
         if self._process is None:
             self._environment = dict(os.environ)
             self._process = subprocess.Popen(
-                [sys.executable, __file__],
+                [sys.executable, str(self._root / "tests" / "forking.py")],
+                env=self._environment,
                 text=True,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -301,11 +307,24 @@ def become(request: dict[str, Any]) -> None:
     run_script(request["argv"], request["environment"])
 
 
+def set_rank(environment: dict[str, str]) -> None:
+    """Tell Lightning its rank, which it reads when it is imported, once train.py has checked it."""
+    module = sys.modules.get("lightning_utilities.core.rank_zero")
+    if module is None:
+        return
+    names = ["SLURM_PROCID", "JSM_NAMESPACE_RANK"]
+    if {"LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
+        names = ["RANK", "LOCAL_RANK", *names]
+    known = [int(environment[name]) for name in names if name in environment]
+    module.rank_zero_only.rank = known[0] if known else 0
+
+
 def run_script(argv: list[str], environment: dict[str, str]) -> None:
     """Run a script as Python does."""
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # the TMPDIR of this environment
+    set_rank(environment)
     sys.argv, sys.orig_argv = argv, [sys.executable, *argv]
     sys.path.insert(0, str(Path(argv[0]).parent))
     runpy.run_path(argv[0], run_name="__main__")

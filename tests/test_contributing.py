@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.documents import Block, read_blocks
+from tests.forking import Forks
 
 PAGE = (ROOT / "docs/contributing.md").read_text("utf-8")
 COPIED = (
@@ -41,6 +42,15 @@ def blocks_of(heading: str, language: str) -> list[Block]:
     return [block for block in read_blocks(text, heading) if block.language == language]
 
 
+#: Runs what `python -m` does.
+AS_MODULE = """\
+import runpy, sys
+sys.path.pop(0)
+sys.argv.pop(0)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """A copy of the repository."""
@@ -53,6 +63,24 @@ def tree(tmp_path_factory):
     return copy
 
 
+@pytest.fixture
+def forks_in(tree, monkeypatch):
+    """Runs modules and scripts of the copy in forks, as it is when the first of them is run."""
+    (tree / "as_module.py").write_text(AS_MODULE)
+    monkeypatch.setenv("PYTHONPATH", str(tree))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    forks = Forks(tree)
+
+    def run(*arguments):
+        argv = [str(tree / arguments[0]), *arguments[1:]]
+        done = forks.run(argv, tree, dict(os.environ), 240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    yield run
+    forks.stop()
+
+
 def run_in(tree, *arguments, **variables):
     """The output of a Python command in the copy."""
     env = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"} | variables
@@ -62,7 +90,7 @@ def run_in(tree, *arguments, **variables):
     return done.stdout + done.stderr
 
 
-def test_an_optimizer_is_two_files_and_an_oracle(tree):
+def test_an_optimizer_is_two_files_and_an_oracle(tree, forks_in):
     algorithm, oracle = (block.code for block in blocks_of("Add an optimizer", "python"))
     [choice] = (block.code for block in blocks_of("Add an optimizer", "yaml"))
     (tree / "lit_optim/optimizers/signmix.py").write_text(algorithm, "utf-8")
@@ -73,14 +101,14 @@ def test_an_optimizer_is_two_files_and_an_oracle(tree):
     listed = run_in(tree, "-m", "lit_optim", "optimizers", "signmix")
     assert "The sign of the momentum, mixed with the momentum itself." in listed
     small = ("model=linear", "data=digits", "trainer=cpu", "optimizer=signmix")
-    assert "SignMix" in run_in(tree, "-m", "lit_optim", "explain", *small)
-    trained = run_in(tree, "train.py", *small, "trainer.max_steps=20")
+    assert "SignMix" in forks_in("as_module.py", "lit_optim", "explain", *small)
+    trained = forks_in("train.py", *small, "trainer.max_steps=20")
     assert "signmix" in trained
-    run_in(tree, "scripts/tables.py")
+    forks_in("scripts/tables.py")
     files = ["tests/optimizers/test_optimizers.py", "tests/optimizers/test_options.py"]
     files += ["tests/config/test_conf.py", "tests/test_tables.py"]  # its row has a source
     options = ["-p", "no:cacheprovider", "-n", "0", "-k", "signmix", "-vv"]
-    tested = run_in(tree, "-m", "pytest", *options, *files)
+    tested = forks_in("as_module.py", "pytest", *options, *files)
     for file in files:
         assert re.search(rf"^{file}::.*signmix.* PASSED", tested, re.M), file  # not deselected
     run_in(tree, "scripts/stubs.py")

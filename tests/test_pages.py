@@ -39,6 +39,20 @@ def test_pages_are_up_to_date(texts):
     assert stale == [], "run python scripts/pages.py"
 
 
+def test_the_script_says_what_is_stale(texts, pages, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(pages, "write_pages", lambda: texts)
+    for docs, code in ((DOCS, 0), (tmp_path, 1)):
+        monkeypatch.setattr(sys, "argv", ["pages.py", str(docs), "--check"])
+        with pytest.raises(SystemExit) as end:
+            pages.main()
+        assert end.value.code == code
+        told = capsys.readouterr().out.splitlines()
+        assert len(told) == code * (len(texts) + len(pages.pictures()))
+        assert not told or told[0].endswith(
+            "is out of date or missing; run python scripts/pages.py"
+        )
+
+
 def test_every_choice_has_a_page(texts):
     for name in set(listed_choices("optimizer")) - {"custom"}:
         assert f"# {name}\n" in texts[f"optimizers/{name}.md"]

@@ -43,7 +43,6 @@ SMALL = {
     "check_profile": (["scores"], "5 of 5 are the same to 1e-09 with 100 points"),
     "counterparts": (["--check"], ""),
     "memory": (["--check"], ""),
-    "pages": (["--check"], ""),
     "measure_optimizers": ([], "adamw"),
     "optimizer_results": (["contest"], "| `adamw` | 0.01 |"),
     "plot_packages": (["packages.svg"], ""),
@@ -82,6 +81,7 @@ PREPARE = {
 }
 #: Some start processes of their own.
 IN_MINUTES = {
+    "pages": (["--check"], ""),  # tests/test_pages.py asks what it writes
     "bench_busy": (
         ["--models", "cnn", "--situations", "2 busy,quota of one core", "--seconds", "0.1"],
         "| cnn | quota of one core |",
