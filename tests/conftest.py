@@ -16,7 +16,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 
-from lit_optim.environment import RANK_VARIABLES
 from tests.forking import Forks
 from tests.user_code import USER_CODE
 
@@ -67,7 +66,7 @@ def train(tmp_path, forks):
 
     def start(*argv: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         script, environment = str(ROOT / "train.py"), os.environ | env
-        if all(map(RANK_VARIABLES.fullmatch, env)) and forks.can_run(environment):
+        if not env and forks.can_run(environment):
             return forks.run([script, *argv], tmp_path, environment, timeout)
         return subprocess.run(
             [sys.executable, script, *argv],

@@ -2,7 +2,7 @@
 
 Importing takes 5 s of a run of 6 s. A server, one for each process of pytest, imports what a run
 imports, and forks for each run, in the directory, with the arguments, the environment and the files
-of that run. A run that will start train.py itself, as a sweep or a rank, has a spare: a child that
+of that run. A sweep, which will start train.py itself, has a spare: a child that
 was forked before it did anything, and becomes the first such process.
 """
 
@@ -41,8 +41,8 @@ READ_AT_START = ("PYTHON", "OMP", "MKL", "KMP", "TORCH", "CUDA", "HYDRA", "PL_")
 SET_BY_RUNS = (
     "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
 )  # fmt: skip
-#: What a command line says that will start train.py again.
-STARTS_MORE = ("-m", "trainer=ddp", "trainer=fsdp", "trainer.devices=2", "trainer.strategy=ddp")
+#: What a command line begins with that will start train.py again, as the server of its jobs.
+STARTS_MORE = ("-m",)
 MESSAGE_BYTES = 1 << 18
 
 
@@ -307,24 +307,11 @@ def become(request: dict[str, Any]) -> None:
     run_script(request["argv"], request["environment"])
 
 
-def set_rank(environment: dict[str, str]) -> None:
-    """Tell Lightning its rank, which it reads when it is imported, once train.py has checked it."""
-    module = sys.modules.get("lightning_utilities.core.rank_zero")
-    if module is None:
-        return
-    names = ["SLURM_PROCID", "JSM_NAMESPACE_RANK"]
-    if {"LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
-        names = ["RANK", "LOCAL_RANK", *names]
-    known = [int(environment[name]) for name in names if name in environment]
-    module.rank_zero_only.rank = known[0] if known else 0
-
-
 def run_script(argv: list[str], environment: dict[str, str]) -> None:
     """Run a script as Python does."""
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # the TMPDIR of this environment
-    set_rank(environment)
     sys.argv, sys.orig_argv = argv, [sys.executable, *argv]
     sys.path.insert(0, str(Path(argv[0]).parent))
     runpy.run_path(argv[0], run_name="__main__")
