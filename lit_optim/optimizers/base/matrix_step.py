@@ -6,6 +6,8 @@ direction; see `matrix_states`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,11 +65,39 @@ class MatrixStep(MatrixStates):
         raise NotImplementedError
 
     def stacks(self, group: Group) -> list[list[Tensor]]:
-        return [[group["params"][i] for i in places] for places in _stacks(group)]
+        return [[group["params"][i] for i in places] for places in self._stacks(group)]
+
+    def _stacks(self, group: Group) -> list[list[int]]:
+        """The places of the parameters of a group that are updated together, with or without grads.
+
+        They have one shape, and are at most so many that they have AT_ONCE elements.
+        """
+        layout = Layout.of(group)
+        return self._divide(
+            [((layout.split, *layout.shape(p)), p.dtype, p.device) for p in group["params"]], group
+        )
+
+    def _divide(
+        self, keys: Sequence[tuple[tuple[int, ...], torch.dtype, torch.device]], group: Group
+    ) -> list[list[int]]:
+        """The places of equal shapes, at most so many together that they have AT_ONCE elements.
+
+        Square states count as well: they are copied, and may be much larger than the matrix.
+        """
+        alike: dict[Any, list[int]] = {}
+        for i, key in enumerate(keys):
+            alike.setdefault(key, []).append(i)
+        stacks = []
+        for ((*many, m, n), _, device), members in alike.items():
+            sides = self.side_shapes(m, n, group).values() if m * n else ()
+            each = m * n + len(self.side_states) * sum(height * k for height, k in sides)
+            size = max(1, AT_ONCE[device.type == "cpu"] // max(1, math.prod(many) * each))
+            stacks += [members[first : first + size] for first in range(0, len(members), size)]
+        return stacks
 
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
         layout, numbers = Layout.of(group), dict[int, int]()
-        for number, places in enumerate(_stacks(group)):
+        for number, places in enumerate(self._stacks(group)):
             numbers |= {id(group["params"][i]): number for i in places}
         stacks: dict[int, list[int]] = {}
         for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
@@ -166,7 +196,8 @@ class MatrixStep(MatrixStates):
             us: dict[int, Tensor] = {}
             dtypes = [values[places[number][0]].dtype for number in numbers]
             pairs = zip(wholes, dtypes, strict=True)
-            for stack in _divide([(layout.shape(x), dtype, x.device) for x, dtype in pairs]):
+            shapes = [(layout.shape(x), dtype, x.device) for x, dtype in pairs]
+            for stack in self._divide(shapes, group):
                 matrices = [layout.to_matrices(wholes[k].to(dtypes[k])) for k in stack]
                 owners = [batch.params[places[numbers[k]][0]] for k in stack]
                 found = self._find_directions(
@@ -190,27 +221,6 @@ class MatrixStep(MatrixStates):
         """The states of the k-th matrix, of those owned here, of a parameter."""
         states = self._states_of_matrices(batch.states[i])
         return {name: x[k : k + 1] for name, x in states.items()}
-
-
-def _stacks(group: Group) -> list[list[int]]:
-    """The places of the parameters of a group that are updated together, whatever has a gradient.
-
-    They have one shape, and are at most so many that they have AT_ONCE elements.
-    """
-    layout = Layout.of(group)
-    return _divide([((layout.split, *layout.shape(p)), p.dtype, p.device) for p in group["params"]])
-
-
-def _divide(keys: list[tuple[tuple[int, ...], torch.dtype, torch.device]]) -> list[list[int]]:
-    """The places of equal shapes, at most so many together that they have AT_ONCE elements."""
-    alike: dict[Any, list[int]] = {}
-    for i, key in enumerate(keys):
-        alike.setdefault(key, []).append(i)
-    stacks = []
-    for (shape, _, device), members in alike.items():
-        size = max(1, AT_ONCE[device.type == "cpu"] // max(1, torch.Size(shape).numel()))
-        stacks += [members[first : first + size] for first in range(0, len(members), size)]
-    return stacks
 
 
 def _stack(xs: list[Tensor]) -> Tensor:
