@@ -206,6 +206,19 @@ class Steps(Net):
             self.log("odd", outputs * 2, on_step=True, on_epoch=False)
 
 
+class Rare(Net):
+    """Logs once an epoch what validations log as well: the last value that is read is its own."""
+
+    def training_step(self, batch, batch_idx):
+        loss = self.net(batch[0]).square().mean()
+        if batch_idx == 0:
+            self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("loss", self.net(batch[0]).abs().mean(), prog_bar=True)
+
+
 class Sums(Net):
     """Logs in many ways; one name changes its kind, another its value in place."""
 
@@ -282,6 +295,7 @@ CASES = {
     "stops": (Net, {}, Stops),
     "comes later": (Net, {}, Comes),
     "averages": (Silent, {}, lambda: SWA(swa_lrs=0.1, swa_epoch_start=1)),
+    "logs rarely": (Rare, {"val_check_interval": 2}, ()),
     "full batch": (Silent, {"limit_train_batches": 3}, ()),
     **{kind.__name__: (kind, {}, ()) for kind in (
         Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Two, Steps,
@@ -292,7 +306,7 @@ CASES = {
 def run(tmp_path, kind, arguments, callbacks, prepare):
     """Train; return everything that can be compared."""
     lines, module = Lines(), kind()
-    recorder = Recorder(() if kind is Silent else HOOKS)
+    recorder = Recorder(() if kind in (Silent, Rare) else HOOKS)
     more = [callbacks()] if callbacks else []
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(14, 3, generator=generator)
