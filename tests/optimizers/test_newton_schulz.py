@@ -145,7 +145,7 @@ def test_it_never_costs_more_than_the_published_iteration(coefficients, shape):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("size", [1e-38, 1e-30, 3e-23, 1e-16, 1e18, 1e30])
+@pytest.mark.parametrize("size", [1e-38, 1e-30, 1e-23, 1e-16, 1e18, 1e30])
 def test_the_size_of_a_matrix_does_not_matter(size, dtype):
     x = drawn(2, 16, 40).float()
     expected = orthogonalize(x, "original", None, 0.0, dtype)
