@@ -41,7 +41,7 @@ PROGRAM = """
     print("imported")
 
     def main():
-        job_server.limit_spinning()
+        job_server.prepare_threads()
         exec(sys.argv[-1], {"__name__": "__main__"})
 
     job_server.serve_jobs(main)
