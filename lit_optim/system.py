@@ -249,3 +249,13 @@ def load_average() -> float:
         return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     except OSError:
         return 0.0
+
+
+def seconds_of_others(path: Path = Path("/proc/stat")) -> float | None:
+    """The seconds that all CPUs have computed for other processes; None if unknown."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = path.read_text("utf-8").partition("\n")[0].split()
+        user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, fields[1:9])
+        used = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return used - sum(os.times()[:4])
+    return None

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lit_optim.system import load_average, usable_cpus
+from lit_optim.system import load_average, seconds_of_others, usable_cpus
 
 #: Environment variables that set the threads of torch.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -74,7 +74,7 @@ def prepare_threads() -> None:
     for name, value in (("GOMP_SPINCOUNT", SPINS), ("KMP_BLOCKTIME", BLOCK_TIME)):
         if not {name, "OMP_WAIT_POLICY"} & os.environ.keys():
             os.environ[name] = value
-    _begin[:] = [(time.monotonic(), _used_by_others())]
+    _begin[:] = [(time.monotonic(), seconds_of_others())]
 
 
 def read_cpus() -> Cpus:
@@ -87,7 +87,7 @@ def read_cpus() -> Cpus:
 
 def _count_busy() -> float:
     """The CPUs that others used while this program has been starting; else the load."""
-    used = _used_by_others()
+    used = seconds_of_others()
     for begin, used_before in _begin:
         seconds = time.monotonic() - begin
         if used is not None and used_before is not None and seconds >= WATCHED:
@@ -95,16 +95,6 @@ def _count_busy() -> float:
     load, running = load_average(), _running()
     # both: the average includes ended processes, and the present count may be a spike
     return load if running is None else min(load, running)
-
-
-def _used_by_others(path: Path = Path("/proc/stat")) -> float | None:
-    """The seconds that all CPUs have computed for other processes; None if unknown."""
-    with suppress(OSError, ValueError, IndexError):
-        fields = path.read_text("utf-8").partition("\n")[0].split()
-        user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, fields[1:9])
-        used = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return used - sum(os.times()[:4])
-    return None
 
 
 def has_requested_threads(environment: Mapping[str, str] = os.environ) -> bool:

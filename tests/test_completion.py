@@ -45,7 +45,10 @@ CASES = {
     "lit-optim doctor x": [],
     "python train.py optimizer=mu": ["optimizer=muon", "optimizer=muon_torch"],
     "python train.py optimizer=muon optimizer.n": [
-        *("optimizer.nesterov=", "optimizer.ns_coefficients=", "optimizer.ns_steps="),
+        "optimizer.nesterov=",
+        "optimizer.ns_coefficients=",
+        "optimizer.ns_steps=",
+        "optimizer.ns_dtype=",
     ],
     "python train.py optimizer=sgd optimizer.n": ["optimizer.nesterov="],
     ".venv/bin/python some/train.py optimizer=mu": ["optimizer=muon", "optimizer=muon_torch"],
@@ -209,7 +212,7 @@ SHELL_LINES = {
     "lit-optim plot scheduler=ws": ["scheduler=wsd"],
     "lit-optim schedules ws": ["wsd"],
     "python train.py optimizer=muon optimizer.ns_": [
-        "optimizer.ns_coefficients=", "optimizer.ns_steps=",
+        "optimizer.ns_coefficients=", "optimizer.ns_steps=", "optimizer.ns_dtype=",
     ],
     "python train.py trainer.max_st": ["trainer.max_steps="],
     "python3 -m lit_optim scheduler=one_": ["scheduler=one_cycle"],

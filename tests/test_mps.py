@@ -6,6 +6,7 @@ import platform
 
 import pytest
 import torch
+from lightning.fabric.accelerators import MPSAccelerator as FabricAccelerator
 from lightning.pytorch.accelerators import MPSAccelerator
 
 from lit_optim.kernels import precision
@@ -88,7 +89,8 @@ def apple(device, monkeypatch):
     states = []
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+    for accelerator in (MPSAccelerator, FabricAccelerator):  # each caches what it has found
+        monkeypatch.setattr(accelerator, "is_available", staticmethod(lambda: True))
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor([7], dtype=torch.uint8))
     monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: states.append(state.tolist()))
     monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: None)

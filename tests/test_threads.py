@@ -184,8 +184,8 @@ def test_spinning_is_bounded_unless_the_user_has_a_policy(monkeypatch, variable)
 def test_the_load_is_that_of_others_while_the_program_starts(tmp_path, monkeypatch):
     """Two CPUs compute for them, whatever the load of the last minute was."""
     stat, times, now = tmp_path / "stat", [0.0], [100.0]
-    used = threads._used_by_others
-    monkeypatch.setattr(threads, "_used_by_others", lambda: used(stat))
+    used = threads.seconds_of_others
+    monkeypatch.setattr(threads, "seconds_of_others", lambda: used(stat))
     monkeypatch.setattr(threads, "load_average", lambda: 0.0)
     monkeypatch.setattr(threads, "_begin", [])
     monkeypatch.setattr(os, "times", lambda: (*times, 0.0, 0.0, 0.0, 0.0))

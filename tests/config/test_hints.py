@@ -10,6 +10,7 @@ from lit_optim.config.composing import compose_config
 from lit_optim.config.hints import ALIASES, KEY_BY_ALIAS, dotted_keys, suggest_other_group
 from lit_optim.config.places import groups
 from lit_optim.errors import UsageError
+from lit_optim.moved_names import MOVED_KEYS
 from lit_optim.search.settings import default_settings
 
 #: What people try, and what they mean.
@@ -69,8 +70,8 @@ LEAVES = [
 @pytest.mark.parametrize("key", LEAVES)
 def test_any_key_is_found_by_its_last_part(key):
     last = key.rpartition(".")[2]
-    if last in PLAIN:
-        return  # it is a key at the top as well
+    if last in PLAIN or last in MOVED_KEYS:
+        return  # it is a key at the top as well, or was one
     with pytest.raises(UsageError) as refused:
         prepare_command_line([f"+{last}=5"])
     others = [k for k in KEYS if k.rpartition(".")[2] == last]

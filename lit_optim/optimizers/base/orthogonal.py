@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.newton_schulz import orthogonalize_flops
@@ -24,14 +24,18 @@ class Orthogonal(Matrixwise):
 
     def begin_step(self, group: Group) -> Iterator[Steps]:
         if group["ns_dtype"] == "auto":
-            for own in (group, *self.param_groups):  # the group may be a copy
-                if own.get("ns_dtype") == "auto" and own["params"]:
-                    own["ns_dtype"] = _choose_dtype(own)
+            groups = (group, *self.param_groups)  # the group may be a copy
+            # a process that has a part of the parameters may have none of this group
+            p = next((p for own in groups for p in own["params"]), None)
+            dtype = "auto" if p is None else _faster_dtype(p.device.type)
+            for own in groups:
+                if own.get("ns_dtype") == "auto":
+                    own["ns_dtype"] = dtype
         return super().begin_step(group)
 
     def flops(self, m: int, n: int, group: Group) -> float:
         return orthogonalize_flops(m, n, group["ns_coefficients"], group["ns_steps"])
 
 
-def _choose_dtype(group: dict[str, Any]) -> str:
-    return "bfloat16" if prefers_bfloat16(group["params"][0].device.type) else "float32"
+def _faster_dtype(device: str) -> str:
+    return "bfloat16" if prefers_bfloat16(device) else "float32"
