@@ -236,3 +236,13 @@ def test_processes_of_a_machine_agree(cache):
     assert len(answers) == 1
     assert answers <= {"True\n", "False\n"}
     assert compiler.cache_dir() == cache
+
+
+def test_a_group_that_is_empty_in_a_process_has_its_dtype_too(monkeypatch):
+    monkeypatch.setenv(OVERRIDE, "bfloat16")  # as under ZeRO, which gives each process some
+    optimizer = Muon([{"params": [torch.nn.Parameter(torch.eye(3))]} for _ in range(2)])
+    own = optimizer.param_groups[1]["params"][0]
+    optimizer.param_groups[0]["params"] = []
+    own.grad = torch.ones(3, 3)
+    optimizer.step()
+    assert [group["ns_dtype"] for group in optimizer.param_groups] == ["bfloat16"] * 2

@@ -61,6 +61,8 @@ def train(
     values = {"lr": make.fields["lr"].default or 0.01, **arguments}
     if name == "adafactor_hf":
         values["relative_step"] = False
+    if "ns_dtype" in make.fields:
+        values["ns_dtype"] = "float32"  # a busy machine measures another one in each process
     if with_zero:
         optimizer = ZeroRedundancyOptimizer(groups, optimizer_class=make, **values)
     else:
