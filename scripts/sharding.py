@@ -1,6 +1,6 @@
 """Train every optimizer and wrapper sharded, and write the table of docs/sharding.md.
 
-    python scripts/sharding.py                      all of it: hours on two cores
+    python scripts/sharding.py                      all of it: an hour on two cores
     python scripts/sharding.py --sample 3           3 scenarios for each optimizer and layout
     python scripts/sharding.py --optimizer adamw    the rows of some optimizers
     python scripts/sharding.py --list               what is trained, by name
