@@ -165,10 +165,20 @@ def least_bytes(p: Tensor, split: int) -> float:
     return 2.0 * lacked * p.shape[1] * p.element_size()
 
 
+def _flops_of_products(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> int:
+    """Of a batch, added in place: torch counts what is not in place only."""
+    return int(2 * torch.Size(a).numel() * b[-1])
+
+
 def _flops_of_qr(shape: Any, *_: Any, **__: Any) -> int:
     """Householder's reflections, and then Q of them."""
     *batch, m, n = shape
     return int(torch.Size(batch).numel() * (4 * m * n * n - 4 * n**3 / 3))
+
+
+def _flops_of_half_qr(shape: Any, *_: Any, **__: Any) -> int:
+    """Either part of it, where they are called one by one."""
+    return _flops_of_qr(shape) // 2
 
 
 def _flops_of_eigenvalues(shape: Any, *_: Any, **__: Any) -> int:
@@ -178,7 +188,10 @@ def _flops_of_eigenvalues(shape: Any, *_: Any, **__: Any) -> int:
 
 
 COUNTED: dict[Any, Any] = {
+    torch.ops.aten.baddbmm_: _flops_of_products,
     torch.ops.aten.linalg_qr: _flops_of_qr,
+    torch.ops.aten.geqrf: _flops_of_half_qr,
+    torch.ops.aten.linalg_householder_product: _flops_of_half_qr,
     torch.ops.aten._linalg_eigh: _flops_of_eigenvalues,
 }
 
