@@ -24,15 +24,20 @@ def git(where, *argv):
     return done.stdout.strip()
 
 
-@pytest.fixture
-def repository(tmp_path):
-    """A repository with a changed file, and the command that leaves a mark."""
-    where = tmp_path / "repository"
+def create_repository(where):
+    """A repository with one file, committed."""
     where.mkdir()
     git(where, "init", "-q")
     (where / "a").write_text("1")
     git(where, "add", "a")
     git(where, "commit", "-qm", "one")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with a changed file, and the command that leaves a mark."""
+    where = tmp_path / "repository"
+    create_repository(where)
     (where / "a").write_text("2")  # of the same size: git has to look into it
     return where, f"touch {tmp_path / 'mark'}; exit 1"
 
@@ -80,11 +85,7 @@ def missing_objects(where, command):
 
 def submodule(where, command):
     inner = where / "inner"
-    inner.mkdir()
-    git(inner, "init", "-q")
-    (inner / "a").write_text("1")
-    git(inner, "add", "a")
-    git(inner, "commit", "-qm", "one")
+    create_repository(inner)
     git(where, "add", "inner")
     attributes(inner, command, "filter.x.clean")
 
