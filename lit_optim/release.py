@@ -12,11 +12,12 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
-from typing import Annotated, Any, NoReturn
-from weakref import ref
+from typing import Annotated, Any, NoReturn, TypeVar
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError, describe_value
@@ -29,6 +30,8 @@ from lit_optim.wrappers import Wrapper
 
 #: Where an optimizer keeps its release.
 ATTRIBUTE = "_release"
+
+T = TypeVar("T")
 
 
 def release_gradients(
@@ -160,6 +163,7 @@ class Release:
         #: The ids of the parameters whose gradients of this update were ready.
         self._ready: set[int] = set()
         self._has_begun = False
+        self._other_scalers = WeakSet(filter(_has_updated, _existing(GradScaler)))
         self._attach(optimizer)
         self._step_hook = optimizer.register_step_post_hook(_make_step_hook(ref(self)))
 
@@ -220,7 +224,7 @@ class Release:
     def _begin(self, p: Tensor) -> None:
         """Begin an update, whose first gradient is that of p."""
         if not self._has_begun:
-            _reject_others(p)
+            self._reject_others(p)
         self._has_begun = True
         for wrapper in self._wrappers:
             if (alive := wrapper()) is not None:
@@ -237,6 +241,33 @@ class Release:
         self._ready.clear()
         if any(p.requires_grad and id(p) not in self._handles for p in params):
             self._attach(optimizer)
+
+    def _reject_others(self, p: Tensor) -> None:
+        """Refuse what would change the gradients later, and was made after the release or unused.
+
+        A loss scaler that had been through updates before the release is that of another model: a
+        gradient does not tell whether its loss was scaled.
+
+        Raises:
+            UsageError: DistributedDataParallel averages p, or a loss scaler is in use.
+        """
+        if self._find_other(p) is None:
+            return
+        gc.collect()  # what nothing uses any more, such as a trainer of before
+        found = self._find_other(p)
+        if isinstance(found, nn.Module):
+            _refuse_averaging(found)
+        if found is not None:
+            _refuse_scaler()
+
+    def _find_other(self, p: Tensor) -> nn.Module | GradScaler | None:
+        for module in _existing(nn.parallel.DistributedDataParallel):
+            if any(p is q for q in module.parameters()):
+                return module
+        for scaler in _existing(GradScaler):
+            if _scales(scaler) and scaler not in self._other_scalers:
+                return scaler
+        return None
 
     def _refuse_second(self, p: Tensor) -> None:
         model = self._model()
@@ -255,19 +286,19 @@ def _refuse_averaging(module: nn.Module) -> NoReturn:
     )
 
 
-def _reject_others(p: Tensor) -> None:
-    """Refuse what has been made after gradients were released, and changes that of p later.
+def _existing(kind: type[T]) -> list[T]:
+    return [x for x in gc.get_objects() if issubclass(type(x), kind)]
 
-    Raises:
-        UsageError: DistributedDataParallel averages it, or a loss scaler is in use.
-    """
-    kinds = (nn.parallel.DistributedDataParallel, torch.amp.GradScaler)
-    for found in [x for x in gc.get_objects() if issubclass(type(x), kinds)]:
-        if isinstance(found, nn.Module):
-            if any(p is q for q in found.parameters()):
-                _refuse_averaging(found)
-        elif found.is_enabled() and found._scale is not None:
-            _refuse_scaler()
+
+def _scales(scaler: GradScaler) -> bool:
+    """Whether it has scaled a loss, at any time."""
+    return scaler.is_enabled() and scaler._scale is not None
+
+
+def _has_updated(scaler: GradScaler) -> bool:
+    """Whether it has been through an update: its scale or its count of steps has moved."""
+    now = (scaler.get_scale(), scaler._get_growth_tracker())
+    return _scales(scaler) and now != (scaler._init_scale, scaler._init_growth_tracker)
 
 
 def _refuse_scaler() -> NoReturn:

@@ -366,3 +366,34 @@ def test_a_loss_scaler_is_refused_before_anything_changes():
     with pytest.raises(UsageError, match="a loss scaler looks at all gradients"):
         loss.backward()
     assert all(map(torch.equal, model.parameters(), before))
+
+
+def _used_scaler():
+    """A loss scaler that another model has trained with."""
+    scaler = torch.amp.GradScaler("cpu")
+    other = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    scaler.scale(other(torch.ones(2, 2)).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    return scaler
+
+
+def _unreachable_scaler():
+    """A loss scaler that nothing uses any more, in a cycle that waits for its collection."""
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    scaler.itself = scaler
+
+
+@pytest.mark.parametrize("make", [_used_scaler, _unreachable_scaler])
+def test_the_loss_scaler_of_another_model_is_none_of_ours(make):
+    kept = make()
+    model = Net()
+    optimizer = AdamW(model)
+    release_gradients(model, optimizer)
+    before = [p.detach().clone() for p in model.parameters()]
+    model(torch.ones(2, 5), 1).sum().backward()
+    optimizer.step()
+    assert not all(map(torch.equal, model.parameters(), before))
+    del kept
