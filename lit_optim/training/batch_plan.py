@@ -1,4 +1,4 @@
-"""What a run does for a batch: the hooks that somebody has, looked up once."""
+"""What a run does for a batch, as Lightning does it where nothing is overridden."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import lightning
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import do_nothing_closure
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -20,17 +20,6 @@ from lit_optim.training.profiler import NoProfiler
 
 #: The versions of Lightning whose loop does what this one leaves out or repeats.
 COMPARED_VERSIONS = ("2.6.",)
-#: The hooks of a batch that callbacks and the module may have, in their order.
-HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-    "on_validation_batch_start",
-    "on_validation_batch_end",
-)
 #: Methods of a module, or of its data, that move a batch.
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 #: Methods of a module that are a part of its optimization.
@@ -44,7 +33,10 @@ OPTIMIZATION = (
 
 
 class BatchPlan:
-    """What a run does for a batch: looked up at the beginning of an epoch, and where it changes.
+    """What a run does for a batch.
+
+    Hooks, and the methods that a module may override, are looked up each time: they may come, go
+    or be replaced at any moment, and looking takes little.
 
     Args:
         trainer: one that `is_plain`.
@@ -58,57 +50,47 @@ class BatchPlan:
         is_mixed = isinstance(precision, MixedPrecision)
         self._context = precision.train_step_context if is_mixed else nullcontext
         self._validation_context = precision.val_step_context if is_mixed else nullcontext
-        self._look_up()
+        self._is_on_cpu = trainer.strategy.root_device.type == "cpu"
+        self._data = getattr(trainer, "datamodule", None)
+        #: Of each step: the function, and whether it takes the number of the batch.
+        self._known_steps: dict[str, tuple[Any, bool]] = {}
 
-    def _look_up(self) -> None:
-        trainer, module = self.trainer, self.module
-        self._callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
-        self._count = len(self._attributes)
-        self._hooks = {hook: self._find(hook) for hook in HOOKS}
-        data = getattr(trainer, "datamodule", None)
-        is_on_cpu = trainer.strategy.root_device.type == "cpu"
-        self._moves = not is_on_cpu or _has_own(module, TRANSFER) or _has_own(data, TRANSFER)
-        self._steps_schedulers = _has_own(module, ("lr_scheduler_step",))
-        self.optimizes = not _has_own(module, OPTIMIZATION)
-        self._takes_index: dict[str, bool] = {}
-
-    def refresh(self) -> None:
-        """Look for new callbacks, and for methods that somebody has given the module."""
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        if callbacks != self._callbacks or len(self._attributes) != self._count:
-            self._look_up()
-
-    def _find(self, hook: str) -> tuple[list[Callable[..., Any]], Callable[..., Any] | None]:
-        """The functions of callbacks that do something, and that of the module."""
-        functions = [getattr(callback, hook) for callback in self._callbacks]
-        empty = getattr(Callback, hook)
-        functions = [f for f in functions if callable(f) and getattr(f, "__func__", f) != empty]
-        own = getattr(self.module, hook)
-        return functions, own if _has_own(self.module, (hook,)) and callable(own) else None
+    @property
+    def optimizes(self) -> bool:
+        """Whether the optimizer's step is all there is, as nobody overrides a part of it."""
+        wrapped = self.trainer.strategy._lightning_optimizers
+        return (
+            len(wrapped) == 1
+            and wrapped[0]._on_before_step is do_nothing_closure
+            and wrapped[0]._on_after_step is do_nothing_closure
+            and not _has_own(self.module, OPTIMIZATION)
+        )
 
     def call(self, hook: str, *args: Any) -> Any:
         """Call a hook of all callbacks, then that of the module, and return what that returns."""
-        self.refresh()
-        functions, own = self._hooks[hook]
-        if not functions and own is None:
-            return None
         attributes, trainer, module = self._attributes, self.trainer, self.module
         before = attributes["_current_fx_name"]  # by which the module's `log` knows where it is
         attributes["_current_fx_name"] = hook
-        for function in functions:
-            function(trainer, module, *args)
-        output = None if own is None else own(*args)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            function = getattr(callback, hook)
+            if function is not None and callable(function):
+                function(trainer, module, *args)
+        own = getattr(module, hook)
+        output = own(*args) if callable(own) else None
         attributes["_current_fx_name"] = before
         return output
 
     def transfer(self, batch: Any) -> Any:
         """Return the batch on the device of the module."""
         if (
-            not self._moves
+            self._is_on_cpu
             and type(batch) in (tuple, list)
             and all(type(part) is Tensor and part.device.type == "cpu" for part in batch)
+            and not _has_own(self.module, TRANSFER)
+            and not _has_own(self._data, TRANSFER)
         ):
-            return batch
+            # Lightning makes another list, so that the loader's own is not changed by the module
+            return batch if type(batch) is tuple else list(batch)
         trainer = self.trainer
         batch = trainer.precision_plugin.convert_input(batch)
         batch = self.module._on_before_batch_transfer(batch, dataloader_idx=0)
@@ -128,12 +110,15 @@ class BatchPlan:
 
     def _step(self, name: str, context: Callable[[], Any], batch: Any, batch_idx: int) -> Any:
         step = getattr(self.module, name)
-        if name not in self._takes_index:
-            self._takes_index[name] = is_param_in_hook_signature(step, "batch_idx", min_args=2)
+        function = getattr(step, "__func__", step)
+        known, takes_index = self._known_steps.get(name, (None, False))
+        if function is not known:
+            takes_index = is_param_in_hook_signature(step, "batch_idx", min_args=2)
+            self._known_steps[name] = function, takes_index
         before = self._attributes["_current_fx_name"]
         self._attributes["_current_fx_name"] = name
         with context():
-            output = step(batch, batch_idx) if self._takes_index[name] else step(batch)
+            output = step(batch, batch_idx) if takes_index else step(batch)
         self._attributes["_current_fx_name"] = before
         return output
 
@@ -148,10 +133,7 @@ class BatchPlan:
         """Step a scheduler as the module does."""
         before = self._attributes["_current_fx_name"]
         self._attributes["_current_fx_name"] = "lr_scheduler_step"
-        if self._steps_schedulers:
-            self.module.lr_scheduler_step(scheduler, None)
-        else:
-            scheduler.step()
+        self.module.lr_scheduler_step(scheduler, None)
         self._attributes["_current_fx_name"] = before
 
     def clip(self, optimizer: Optimizer) -> None:
@@ -166,9 +148,14 @@ class BatchPlan:
 
 def _has_own(owner: LightningModule | LightningDataModule | None, names: Iterable[str]) -> bool:
     """Whether a module or its data has one of these methods not from Lightning's class."""
+    if owner is None:
+        return False
     kind = LightningModule if isinstance(owner, LightningModule) else LightningDataModule
-    methods = () if owner is None else [(getattr(owner, n), getattr(kind, n)) for n in names]
-    return any(getattr(method, "__func__", method) is not empty for method, empty in methods)
+    for name in names:
+        method = getattr(owner, name)
+        if getattr(method, "__func__", method) is not getattr(kind, name):
+            return True
+    return False
 
 
 def is_plain(trainer: Trainer) -> bool:
@@ -184,19 +171,5 @@ def is_plain(trainer: Trainer) -> bool:
         and (
             type(precision) is Precision
             or (type(precision) is MixedPrecision and precision.scaler is None)
-        )
-    )
-
-
-def has_plain_step(trainer: Trainer) -> bool:
-    """Whether Lightning makes a step of one optimizer, and nothing beside it."""
-    wrapped = trainer.strategy._lightning_optimizers
-    return (
-        trainer.lightning_module.automatic_optimization
-        and len(wrapped) == 1
-        and all(
-            function is do_nothing_closure
-            for one in wrapped
-            for function in (one._on_before_step, one._on_after_step)
         )
     )

@@ -1,16 +1,16 @@
 """The loop over the batches of an epoch: Lightning's, without what nothing in a run asks for.
 
-For every batch Lightning looks up some twenty hooks on each callback and on the module, names the
-one that runs (an assignment that `nn.Module` intercepts), enters a context of the profiler, reads
-the signature of `training_step`, divides the loss by 1, and collects metrics that nobody has
-logged. That takes as long as a step of a small network. Here the hooks are looked up once, and only
-those that somebody has overridden are called. What is called is called in the same order and with
-the same values, so results are equal to the bit.
+For every batch Lightning calls some twenty hooks. Around each it writes to a log, sets an attribute
+that `nn.Module` intercepts and enters a context of the profiler. It also reads the signature of
+`training_step`, divides the loss by 1, and collects metrics that nobody has logged. All this takes
+as long as a step of a small network. Here the same hooks are called in the same order with the same
+values, so results are equal to the bit. One difference can be seen: the loss is not divided by 1,
+so a hook that changes it in place changes the tensor that `training_step` has returned.
 
 Whatever is not known to be as Lightning has it takes Lightning's own path: another strategy than
-that of one device, a loss scaler, a profiler, manual optimization, a restart in the middle of an
-epoch, a version of Lightning that has not been compared. So does the optimization alone, of a
-module that overrides a part of it.
+that of one device, a loss scaler, a profiler, a restart in the middle of an epoch, a version of
+Lightning that has not been compared. So does the optimization alone, of a module that overrides a
+part of it or optimizes manually.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.training.batch_plan import BatchPlan, has_plain_step, is_plain
+from lit_optim.training.batch_plan import BatchPlan, is_plain
 
 NO_LOSS = "`training_step` returned `None`. If this was on purpose, ignore this warning..."
 NO_BATCH = "train_dataloader yielded None. If this was on purpose, ignore this warning..."
@@ -94,7 +94,7 @@ class EpochLoop(_TrainingEpochLoop):
         super().on_run_start(data_fetcher)
         self._logged.is_new = True
         is_usual = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
-        is_usual |= not (is_plain(self.trainer) and has_plain_step(self.trainer))
+        is_usual |= not is_plain(self.trainer)
         self._plan = None if is_usual else BatchPlan(self.trainer)
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
@@ -103,7 +103,6 @@ class EpochLoop(_TrainingEpochLoop):
             self._logged.is_new = True
             super().advance(data_fetcher)
             return
-        plan.refresh()
         trainer, progress = self.trainer, self.batch_progress
         if self.val_loop.restarting:
             self.val_loop.restarting = False
@@ -170,7 +169,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _step_schedulers(self, plan: BatchPlan) -> None:
         """Step the schedulers that follow updates, but those of a metric."""
-        if self._should_accumulate():
+        if self._should_accumulate() or not plan.module.automatic_optimization:
             return
         for config in self.trainer.lr_scheduler_configs:
             is_due = config.interval == "step" and (self.batch_idx + 1) % config.frequency == 0
@@ -181,7 +180,10 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _optimize(self, plan: BatchPlan, batch: Any, batch_idx: int) -> Mapping[str, Any]:
         """Compute the loss and its gradient, and make a step unless gradients are accumulated."""
-        automatic, optimizer = self.automatic_optimization, self.trainer.optimizers[0]
+        automatic = self.automatic_optimization
+        if not plan.module.automatic_optimization:
+            return self.manual_optimization.run(self._build_kwargs(OrderedDict(), batch, batch_idx))
+        optimizer = self.trainer.optimizers[0]
         if not plan.optimizes or automatic._skip_backward:
             kwargs = self._build_kwargs(OrderedDict(), batch, batch_idx)
             return automatic.run(optimizer, batch_idx, kwargs)
@@ -224,7 +226,6 @@ class ValidationLoop(_EvaluationLoop):
         if plan is None or dataloader_iter is not None:
             super()._evaluation_step(batch, batch_idx, dataloader_idx, dataloader_iter)
             return
-        plan.refresh()
         batch = plan.transfer(batch)
         progress, connector = self.batch_progress, trainer._logger_connector
         progress.increment_ready()

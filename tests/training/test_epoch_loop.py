@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_optim.training import epoch_loop
-from lit_optim.training.batch_plan import COMPARED_VERSIONS, HOOKS
+from lit_optim.training.batch_plan import COMPARED_VERSIONS
 from lit_optim.training.epoch_loop import EpochLoop
+from lit_optim.training.overrides import BATCH_HOOKS as HOOKS
 from lit_optim.training.overrides import shorten_epoch_loop
 from tests.lightning.modules import trainer
 
@@ -84,6 +85,24 @@ class Net(LightningModule):
         optimizer = torch.optim.Adam(self.parameters(), lr=0.05)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.9)
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    @staticmethod
+    def load(x):
+        return DataLoader(TensorDataset(x), 2)
+
+
+class Keeps(Net):
+    """Changes its batches, lists that the loader keeps."""
+
+    def training_step(self, batch, batch_idx):
+        batch[0] = batch[0] * 1.5
+        batch.append(batch_idx)
+        assert len(batch) == 2
+        return super().training_step(batch, batch_idx)
+
+    @staticmethod
+    def load(x):
+        return DataLoader([[part] for part in x.split(2)], None)
 
 
 class Silent(Net):
@@ -262,12 +281,47 @@ class Comes(Callback):
 
 
 class Doubles(Callback):
+    def on_train_batch_start(self, trainer, module, *args):
+        module.net[0].weight.data *= 1.1
+
     def on_after_backward(self, trainer, module):
         module.net[0].weight.grad *= 2
 
 
-def halve(module):
-    module.net[2].weight.grad /= 2
+class Replaces(Callback):
+    """Replaces in the middle of epochs what it has given the module, its class and itself."""
+
+    def on_train_batch_start(self, trainer, module, *args):
+        step, own = trainer.global_step, type(module)
+        if step in (2, 4):
+            module.on_after_backward = partial(halve, module, part=step)
+        if step == 5:
+            module.on_after_backward = lambda: None
+            own.on_before_optimizer_step = lambda module, optimizer: halve(module)
+            module.training_step = lambda batch: module.net(batch[0]).abs().mean()
+        if step == 6:
+            module.training_step = lambda batch, batch_idx: module.net(batch[0]).mean() * batch_idx
+        if step in (8, 9):
+            self.on_before_zero_grad = lambda trainer, *args: halve(module, trainer.global_step)
+        if step == 10:
+            self.on_before_zero_grad = None
+            own.backward = lambda module, loss: (loss * 3).backward()
+        if step == 11:
+            trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, Doubles)]
+
+
+class Turns(Callback):
+    """Optimizes an epoch's second half by hand."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        module.automatic_optimization = batch_idx < 4
+        module.training_step = (Net if batch_idx < 4 else Manual).training_step.__get__(module)
+
+
+def halve(module, part=2):
+    for p in module.net[2].parameters():
+        if p.grad is not None:
+            p.grad /= part
 
 
 #: A module, arguments of the trainer, and callbacks.
@@ -294,12 +348,14 @@ CASES = {
     "profiler": (Net, {"profiler": "simple"}, ()),
     "stops": (Net, {}, Stops),
     "comes later": (Net, {}, Comes),
+    "replaces": (lambda: type("Patched", (Net,), {})(), {}, lambda: [Replaces(), Doubles()]),
+    "turns": (Net, {}, Turns),
     "averages": (Silent, {}, lambda: SWA(swa_lrs=0.1, swa_epoch_start=1)),
     "logs rarely": (Rare, {"val_check_interval": 2}, ()),
     "full batch": (Silent, {"limit_train_batches": 3}, ()),
     **{kind.__name__: (kind, {}, ()) for kind in (
         Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Two, Steps,
-        Sums, Manual)},
+        Sums, Manual, Keeps)},
 }  # fmt: skip
 
 
@@ -307,11 +363,12 @@ def run(tmp_path, kind, arguments, callbacks, prepare):
     """Train; return everything that can be compared."""
     lines, module = Lines(), kind()
     recorder = Recorder(() if kind in (Silent, Rare) else HOOKS)
-    more = [callbacks()] if callbacks else []
+    more = callbacks() if callbacks else []
+    more = more if isinstance(more, list) else [more]
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(14, 3, generator=generator)
     held_out = [DataLoader(TensorDataset(x[:6]), 2)] * (2 if kind is Two else 1)
-    batches = DataLoader(TensorDataset(x), 2), held_out
+    batches = getattr(kind, "load", Net.load)(x), held_out
     fits = {"max_epochs": 3, "num_sanity_val_steps": 1, "log_every_n_steps": 3} | arguments
     made = prepare(trainer(tmp_path, logger=lines, callbacks=[recorder, *more], **fits))
     made.fit(module, *batches)
@@ -334,7 +391,7 @@ def test_a_run_is_the_same(tmp_path, case):
         assert found == expected
 
 
-SHORT = set(CASES) - {"double", "profiler", "Manual"}
+SHORT = set(CASES) - {"double", "profiler"}
 
 
 @pytest.mark.filterwarnings("ignore")
