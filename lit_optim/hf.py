@@ -125,7 +125,7 @@ class TrainerMixin:
             ("optimizer", "schedule"), (optimizer, schedule), given, strict=True
         ):
             if ours is not None and theirs is not None:
-                raise UsageError(f"{name} and optimizers: give one of them")
+                raise UsageError(f"{name} and optimizers: give only one of them")
         self._param_groups, self._horizon = _read_groups(param_groups), horizon
         self._steps_per_epoch: int | None = None
         super().__init__(*args, **kwargs)
@@ -290,7 +290,7 @@ def _read_optim_args(text: str | None) -> dict[str, Any]:
             words = {"true": True, "false": False, "null": None, "none": None}
             values[key] = words.get(value.lower(), value)
     if text and not values:
-        raise UsageError(f"optim_args must be such as momentum=0.9,nesterov=True, got {show(text)}")
+        raise UsageError(f"optim_args must look like momentum=0.9,nesterov=True, got {show(text)}")
     return values
 
 

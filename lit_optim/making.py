@@ -159,7 +159,7 @@ def _make_with_roles(
         name = type(innermost_optimizer(made)).__name__
         first = (others[0].get("param_names") or ["a parameter"])[0]
         raise UsageError(
-            f"{name} takes hidden matrices, and {first} is none: the function that makes it was "
+            f"{name} takes hidden matrices, but {first} is not one: the function that makes it was "
             "given groups with roles and must pass them on as they are"
         )
     return made

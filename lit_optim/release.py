@@ -106,8 +106,8 @@ def check_release(model: nn.Module, optimizer: Optimizer) -> None:
     name = type(inner).__name__
     if not isinstance(inner, OptimizerBase | TorchOptimizer):
         raise UsageError(
-            f"gradients are released by the optimizers of lit_optim, and {name} is of "
-            f"{type(inner).__module__.split('.')[0]}; lit_optim.AdamW and others take its place"
+            f"only the optimizers of lit_optim can release gradients, and {name} is from "
+            f"{type(inner).__module__.split('.')[0]}; use lit_optim.AdamW or another one"
         )
     if inner.needs_all_gradients:
         raise UsageError(

@@ -28,7 +28,7 @@ FAULTS = [
     (4, ["scheduler=cosine_warmpu"], "'cosine_warmpu'; did you mean cosine_warmup?"),
     (5, ["optimizer.lrr=1"], "unknown key optimizer.lrr; did you mean lr?"),
     (5, ["+optimizer.lrr=1"], "unknown key optimizer.lrr; did you mean lr?"),
-    (6, ["optimizer=[adamw,sgd]"], "optimizer must be one choice per run; to run several, say -m"),
+    (6, ["optimizer=[adamw,sgd]"], "optimizer must be one choice per run; to run several, use -m"),
     (7, ["optimizer=adamw,sgd"], "=adamw,sgd: several values; to run each of them, add -m"),
     (8, ["optimizer="], "optimizer is required; one of ada"),
     (8, ["optimizer=null"], "optimizer is required; one of ada"),

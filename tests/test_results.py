@@ -147,7 +147,7 @@ def test_a_run_again(tmp_path, trained):
 
 
 def test_what_cannot_be_run_again(tmp_path):
-    with pytest.raises(UsageError, match="is no directory of a run or a sweep"):
+    with pytest.raises(UsageError, match="is not the directory of a run or a sweep"):
         rerun_arguments(tmp_path, [])
     a_run(tmp_path / "run", ["model=mlp", "++branch_from='x/last.ckpt'"])
     with pytest.raises(UsageError, match=r"is a branch; type branch_from='x/last.ckpt' with it"):

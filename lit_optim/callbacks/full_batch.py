@@ -96,7 +96,7 @@ class FullBatch(Callback):
         except variants("utilities.exceptions.MisconfigurationException"):
             raise UsageError(
                 f"cannot count the samples of a batch without tensors, a {type(batch).__name__}; "
-                "a full batch weighs by them"
+                "a full batch is weighted by them"
             ) from None
         if not self._unit:
             self._unit = max(1, trainer.strategy.broadcast(self._samples))  # the same on all ranks

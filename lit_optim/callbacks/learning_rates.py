@@ -69,7 +69,7 @@ class LearningRates(Callback):
             ):  # made for this run
                 LOG.warning(
                     f"an epoch has {self._batches} batches now, and had {batches}: the run has "
-                    f"{self._length} updates, and its schedule was made for {before}"
+                    f"{self._length} updates, but its schedule was made for {before}"
                 )
                 return
 

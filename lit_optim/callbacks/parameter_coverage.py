@@ -33,7 +33,7 @@ class ParameterCoverage(FitCallback):
         left = [name for name, p in trainable if p not in owners]
         shared = [name for name, p in trainable if owners.get(p, 0) > 1]
         if left:
-            LOG.warning("no optimizer has %s: not trained", _enumerate(left))
+            LOG.warning("no optimizer updates %s: not trained", _enumerate(left))
         if shared:
             LOG.warning("several optimizers have %s: each of them updates it", _enumerate(shared))
 

@@ -254,7 +254,8 @@ def _restore_random_states(saved: Mapping[str, Any]) -> None:
         _set_random_states(saved)
     except Exception as error:  # generators raise whatever the value at hand leads to
         raise UsageError(
-            f"the checkpoint has other random states than this program saves: {first_line(error)}"
+            "the checkpoint has different random states from those that this program saves: "
+            f"{first_line(error)}"
         ) from error
 
 

@@ -140,7 +140,7 @@ class ScheduleLengths(FitCallback):
                 self._has_warned = True
                 LOG.warning(
                     f"accumulate_grad_batches is {now} now, and was {expected}: the run will make "
-                    f"{updates:g} updates, and the schedule of {planned.name} was made for "
+                    f"{updates:g} updates, but the schedule of {planned.name} was made for "
                     f"{planned.scheduler.curve.total}; {planned.setting} sets its length"
                 )
 
@@ -172,7 +172,7 @@ class ScheduleLengths(FitCallback):
             if planned.misses(updates, EARLY_TOLERANCE, batches / EARLY_BATCHES):
                 LOG.warning(
                     f"{planned.name} has made {made} updates in {EARLY_BATCHES} batches, so the "
-                    f"run will make about {updates:.0f}, and its schedule was made for "
+                    f"run will make about {updates:.0f}, but its schedule was made for "
                     f"{planned.scheduler.curve.total}: updates_per_batch or steps, arguments of "
                     "configure_optimizers, set its length"
                 )

@@ -81,7 +81,7 @@ class CheckpointFiles(TorchCheckpointIO):
             self.written, self.failure = self.written + 1, None
         except OSError as error:
             self.failure = str(error.strerror or error)
-            LOG.warning(f"checkpoint {target} is not written: {self.failure}")
+            LOG.warning(f"checkpoint {target} was not written: {self.failure}")
         except NotPlain as error:
             raise TrainingFailed(
                 f"checkpoint {target.name} could not be read back: {error}; keep plain values and "

@@ -32,13 +32,13 @@ def check_written(saved: Mapping[str, Any]) -> None:
     """
     for part, kind in PARTS.items():
         if not isinstance(saved, Mapping) or not isinstance(saved.get(part), kind):
-            raise UsageError(f"the checkpoint has no {part}: training cannot resume from it")
+            raise UsageError(f"the checkpoint has no {part}, so training cannot resume from it")
     if not isinstance(saved.get("callbacks", {}), Mapping):
         raise UsageError("the checkpoint has no states of callbacks by their names")
     for state in saved["optimizer_states"]:
         groups = state.get("param_groups") if isinstance(state, Mapping) else None
         if not all(map(_has_number, groups if isinstance(groups, list) else ())):
-            raise UsageError("the checkpoint has an optimizer whose lr is no number")
+            raise UsageError("the checkpoint has an optimizer whose lr is not a number")
     by = saved.get(WRITTEN_BY, {"format": 1})  # older checkpoints have no entry
     by = by if isinstance(by, Mapping) else {}
     if by.get("format") != FORMAT:

@@ -81,12 +81,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for option in ("config_path", "config_name"):
         if getattr(args, option):
             raise UsageError(
-                f"--{option.replace('_', '-')}: the defaults are always ours; choices of your own "
-                f"are added by {OPTION} DIR"
+                f"--{option.replace('_', '-')}: the defaults always come from lit-optim; add your "
+                f"own choices with {OPTION} DIR"
             )
     use_conf_dir(args.config_dir)
     if args.experimental_rerun:  # it unpickles what a directory holds, which can run anything
-        raise UsageError("--experimental-rerun is not used here; say resume=DIR")
+        raise UsageError("--experimental-rerun is not used here; use resume=DIR")
     unknown = [argument for argument in args.overrides if argument.startswith("--")]
     if unknown:
         name = unknown[0].lstrip("-")

@@ -23,14 +23,14 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     """
     overrides, _, _ = read_overrides(lines, is_multirun=True)
     if any(override.key_or_group in ("resume", "resume.from") for override in overrides):
-        raise UsageError("resume is for lit-optim train; say what the run was started with")
+        raise UsageError("resume is for lit-optim train; type the original arguments instead")
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():
-            raise UsageError(f"{override.input_line}: write its values out, with commas between")
+            raise UsageError(f"{override.input_line}: list its values, separated by commas")
     for override in overrides:
         if is_auto(override):
-            raise UsageError(f"{override.input_line} is for a search; say an lr")
+            raise UsageError(f"{override.input_line} is only for a search; give an lr")
         if is_of_sweep(override.key_or_group):
             raise UsageError(f"{override.input_line} is for lit-optim train -m; leave it out")
     fixed = [as_hydra_override(override) for override in overrides if override not in swept]
@@ -57,6 +57,6 @@ def compose_one(lines: list[str]) -> DictConfig:
     """
     runs = list(compose_combinations(lines))
     if len(runs) > 1:
-        raise UsageError(f"this command takes one run, and these are {len(runs)}")
+        raise UsageError(f"this command takes a single run, but these are {len(runs)}")
     [(_, cfg)] = runs
     return cfg

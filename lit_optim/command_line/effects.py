@@ -78,7 +78,7 @@ def _check_effect(override: Override, cfg: DictConfig) -> None:
     if is_empty and OmegaConf.select(cfg, override.key_or_group, throw_on_missing=False):
         raise UsageError(
             f"{override.input_line}: a mapping is merged into the present one, so an empty one "
-            f"changes nothing; to remove it, say ~{override.key_or_group}"
+            f"changes nothing; to remove it, use ~{override.key_or_group}"
         )
 
 
@@ -133,7 +133,7 @@ def check_best_is_known(plain: Mapping[str, Any]) -> None:
         UsageError: naming the setting.
     """
     if plain["ckpt"] == BEST and plain["train"] and (never := never_validates(plain["trainer"])):
-        raise UsageError(f"ckpt=best needs a validation, and with {never} there is none")
+        raise UsageError(f"ckpt=best needs a validation, but with {never} there is none")
 
 
 def never_validates(trainer: Mapping[str, Any]) -> str:

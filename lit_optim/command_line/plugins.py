@@ -58,7 +58,7 @@ def _check_known(override: Override, node: Any, choice: str) -> None:
         names.append("")  # of what is in it
     for depth, name in enumerate(names):
         if node is None:
-            raise UsageError(f"{walked} is null in {plugin}: its keys can be given in a file only")
+            raise UsageError(f"{walked} is null in {plugin}: its keys can be given only in a file")
         if not OmegaConf.is_dict(node):
             raise UsageError(f"{walked} of {plugin} has no keys")
         known = [str(key) for key in node if key != TARGET]
@@ -88,15 +88,15 @@ def check_plugins(cfg: DictConfig, overrides: Sequence[Override]) -> None:
         for override in overrides:
             if is_search(override):
                 raise UsageError(
-                    f"{override.input_line} is for a search; say search.trials=12 with it, or "
-                    "write its values out, with commas between"
+                    f"{override.input_line} is only for a search; add search.trials=12, or "
+                    "list its values, separated by commas"
                 )
         check_run_count(list(overrides))
     is_told = any(one.key_or_group == "hydra.sweeper.direction" for one in overrides)
     if "direction" in cfg.hydra.sweeper and not is_told and find_direction(cfg) is None:
         raise UsageError(
             f"hydra/sweeper={choices['hydra/sweeper']} must know whether a higher {cfg.monitor} is "
-            "better; say mode=max or mode=min"
+            "better; set mode=max or mode=min"
         )
     check_launcher(cfg)
     line = next((str(one.input_line) for one in overrides if one.key_or_group == "n_jobs"), None)
@@ -138,7 +138,7 @@ def check_processes(cfg: DictConfig) -> None:
     if not is_one and (str(devices) != "auto" or str(strategy).startswith(DISTRIBUTED)):
         raise UsageError(
             f"trainer.devices={devices} with hydra/launcher={name}, whose jobs cannot start more "
-            "processes; leave the launcher out, or on SLURM say hydra/launcher=submitit_slurm "
+            "processes; leave the launcher out, or on SLURM use hydra/launcher=submitit_slurm "
             "hydra.launcher.tasks_per_node=..."
         )
 

@@ -141,7 +141,9 @@ def compose_and_check(translation: Translation, is_multirun: bool) -> DictConfig
     if not is_multirun:
         check_single(overrides)
     if is_multirun and is_one_of_several():
-        raise UsageError("-m starts its runs itself: not under torchrun or as several tasks")
+        raise UsageError(
+            "-m starts its runs itself; it cannot be used under torchrun or with several tasks"
+        )
     check_plugin_keys(overrides)
     for number, cfg in enumerate(compose_each_value(overrides)):
         if is_multirun and number == 0:

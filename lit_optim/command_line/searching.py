@@ -32,7 +32,7 @@ SWEEPER = "search"
 #: So many studies that checking them takes seconds.
 MANY = 10
 N_JOBS = get_type_hints(Settings, include_extras=True)["n_jobs"]
-HINT = "is for a search; say search.trials=12 with it"
+HINT = "is only for a search; add search.trials=12"
 
 
 def is_search(cfg: DictConfig) -> bool:
@@ -68,7 +68,7 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     for one in overrides:
         if one.key_or_group == "hydra/sweeper":
             raise UsageError(
-                f"{plain_line(one)}: a search has a sweeper of its own; leave it out, or leave out "
+                f"{plain_line(one)}: a search uses its own sweeper; leave it out, or leave out "
                 "search.trials"
             )
     check_launcher(cfg)
@@ -86,7 +86,7 @@ def check_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     check_search(search)
     metric, never = search.settings.metric, never_validates(to_plain(cfg)["trainer"])
     if never and metric.startswith("val"):
-        raise UsageError(f"a search compares runs by {metric}, and with {never} there is none")
+        raise UsageError(f"a search compares runs by {metric}, but with {never} there is none")
     if where not in (None, NONE):
         check_resumed(search, Path(where))
 
@@ -99,7 +99,7 @@ def check_single(overrides: Sequence[Override]) -> None:
     """
     for one in overrides:
         if is_searched(one) and not one.is_discrete_sweep():
-            raise UsageError(f"{plain_line(one)} {HINT.replace('say', 'say -m')}")
+            raise UsageError(f"{plain_line(one)} {HINT.replace('add', 'add -m')}")
         check_multirun(one, multirun=False)
 
 
@@ -111,7 +111,7 @@ def check_not_searching(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     """
     where = cfg.resume["from"]
     if where not in (None, NONE) and (Path(where) / SEARCH).is_file():
-        raise UsageError(f"resume={where} is the directory of a search; say search.trials=...")
+        raise UsageError(f"resume={where} is the directory of a search; add search.trials=...")
     for one in overrides:
         line, key = plain_line(one), one.key_or_group
         if is_auto(one):

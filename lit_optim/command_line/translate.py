@@ -112,13 +112,13 @@ def check_override(override: Override) -> None:
     check_hydra_key(override)
     if override.is_sweep_override() and NOT_SWEPT.fullmatch(key):
         as_list = key == "search.seeds" and override.is_discrete_sweep()
-        hint = f"; say {key}=[{str(override.input_line).partition('=')[2]}]" if as_list else ""
-        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept{hint}")
+        hint = f"; use {key}=[{str(override.input_line).partition('=')[2]}]" if as_list else ""
+        raise UsageError(f"{override.input_line} applies to all runs, so it cannot be swept{hint}")
     if override.is_delete():
         if key in known:
             raise UsageError(f"{key} is required; choose one with {key}=...")
         if override.is_sweep_override():  # Hydra would list all values
-            raise UsageError(f"{override.input_line}: a removal has one value")
+            raise UsageError(f"{override.input_line}: only one value can be removed")
         return
     if "/" in key and not key.startswith("hydra/"):
         raise UsageError(f"unknown group {key}{suggest(key.replace('/', '.'), known)}")
@@ -127,7 +127,7 @@ def check_override(override: Override) -> None:
     values = override_values(override)
     for value in values if key in known else ():
         if isinstance(value, list | dict):
-            raise UsageError(f"{key} must be one choice per run; to run several, say -m {key}=a,b")
+            raise UsageError(f"{key} must be one choice per run; to run several, use -m {key}=a,b")
         if value in (None, "", "null"):
             raise UsageError(f"{key} is required; one of {', '.join(known[key])}")
         name = str(value)
@@ -217,7 +217,7 @@ def rerun_arguments(directory: Path, lines: list[str]) -> list[str]:
     """
     is_multirun = is_sweep(directory)
     if not is_multirun and not (directory / FINGERPRINT).is_file():
-        raise UsageError(f"rerun: {directory} is no directory of a run or a sweep")
+        raise UsageError(f"rerun: {directory} is not the directory of a run or a sweep")
     recorded, file = (
         recorded_sweep_overrides(directory) if is_multirun else recorded_overrides(directory)
     )
@@ -235,5 +235,7 @@ def rerun_arguments(directory: Path, lines: list[str]) -> list[str]:
             read.type,
             read.value(),
         ):
-            raise UsageError(f"rerun: {file} has {one.input_line}, which says two things; type it")
+            raise UsageError(
+                f"rerun: {file} has {one.input_line}, which is ambiguous; type it yourself"
+            )
     return [*(["-m"] if is_multirun else []), *again, *lines]

@@ -43,7 +43,7 @@ def parse_keys(text: str) -> list[str]:
     """Keys with commas between them."""
     keys = text.split(",")
     if not all(keys):
-        raise argparse.ArgumentTypeError(f"must be keys with commas between, got {text}")
+        raise argparse.ArgumentTypeError(f"must be keys separated by commas, got {text}")
     return keys
 
 

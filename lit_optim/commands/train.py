@@ -17,7 +17,9 @@ def run(args: argparse.Namespace) -> None:
 
     words = [word for word in args.argv if not word.startswith("-")]
     if words and words[0] in command_names():
-        raise UsageError(f"{words[0]} is a command itself: lit-optim {words[0]}, without train")
+        raise UsageError(
+            f"{words[0]} is a command of its own: use lit-optim {words[0]}, without train"
+        )
     sys.argv[1:] = [*conf_dir_option(), *args.argv]
     runpy.run_module("lit_optim", run_name="__main__", alter_sys=True)
 

@@ -61,7 +61,8 @@ def read(path: str) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or list(found.values()) == [None]:  # a lone word is no key
         raise UsageError(
-            f"hf={path} is no YAML or JSON of keys and values, as to_json_string() writes it{why}"
+            f"hf={path} is not YAML or JSON with keys and values, as to_json_string() writes "
+            f"it{why}"
         )
     given = {str(key): value for key, value in found.items()}
     for key in given:
@@ -90,7 +91,7 @@ def merge(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
         elif key in ("lr_scheduler_kwargs", "optim_args"):
             given[key] = _mapping(key, given.get(key)) | {inner: value}
         else:
-            raise UsageError(f"unknown key hf.{path}; hf.{key} is one value")
+            raise UsageError(f"unknown key hf.{path}; hf.{key} is a single value")
     return given
 
 
@@ -139,7 +140,7 @@ def describe_untranslated(arguments: Mapping[str, Any]) -> str:
 
 
 def _say(key: str) -> str:
-    return f"say {HERE[key]}" if key in HERE else ""
+    return f"use {HERE[key]}" if key in HERE else ""
 
 
 def _check_arguments(arguments: Mapping[str, Any]) -> Arguments:
@@ -155,7 +156,7 @@ def _optim(given: Arguments) -> str:
         same = VARIANT.sub("", name)
         ours = same in groups()["optimizer"] and same not in OPTIMS.values()
         more = f", or optimizer={same}" if ours else ""
-        raise UsageError(f"hf.optim={name} is not here; use hf.optim={nearest}, {how}{more}")
+        raise UsageError(f"hf.optim={name} is not available; use hf.optim={nearest}, {how}{more}")
     if name not in OPTIMS:
         near = suggest(name, [*OPTIMS, *NEAREST]) or f"; it is one of {', '.join(OPTIMS)}"
         raise UsageError(f"unknown hf.optim {name!r}{near}")
@@ -166,7 +167,9 @@ def _optimizer(given: Arguments) -> dict[str, Any]:
     name = _optim(given)
     ours, passed = OPTIMS[name], _mapping("optim_args", given.optim_args)
     if passed and name == "adamw_anyprecision":
-        raise UsageError("hf.optim_args of adamw_anyprecision are not here: its state is float32")
+        raise UsageError(
+            "hf.optim_args of adamw_anyprecision are not available: its state is float32"
+        )
     made: dict[str, Any] = {"lr": given.learning_rate}
     if "adam" in ours:
         made |= {"betas": [given.adam_beta1, given.adam_beta2], "eps": given.adam_epsilon}
@@ -198,7 +201,7 @@ def _schedule(given: Arguments) -> dict[str, Any]:
         if key not in row.arguments:
             takes = ", ".join(row.arguments) or "none"
             near = suggest(key, row.arguments) or f" (it takes {takes})"
-            raise UsageError(f"hf.lr_scheduler_kwargs.{key} is no argument of {name}{near}")
+            raise UsageError(f"hf.lr_scheduler_kwargs.{key} is not an argument of {name}{near}")
     if row.one_of and len(passed.keys() & set(row.one_of)) != 1:
         raise UsageError(
             f"hf.lr_scheduler_type={name} needs {' or '.join(row.one_of)} in hf.lr_scheduler_kwargs"
@@ -235,7 +238,7 @@ def _warmup(given: Arguments, row: Row) -> int | float | str:
 
 def _run(given: Arguments, keys: Iterable[str]) -> dict[str, Any]:
     if given.bf16 and given.fp16:
-        raise UsageError("hf.bf16 and hf.fp16: give one of them")
+        raise UsageError("hf.bf16 and hf.fp16: give only one of them")
     made: dict[str, Any] = {
         "param_groups": "transformers",
         "trainer.gradient_clip_val": given.max_grad_norm or None,
@@ -245,7 +248,9 @@ def _run(given: Arguments, keys: Iterable[str]) -> dict[str, Any]:
     elif "num_train_epochs" in keys:
         if given.num_train_epochs != int(given.num_train_epochs):
             epochs = f"{given.num_train_epochs:g}"
-            raise UsageError(f"hf.num_train_epochs={epochs} is no whole number; say hf.max_steps")
+            raise UsageError(
+                f"hf.num_train_epochs={epochs} is not a whole number; use hf.max_steps"
+            )
         made["trainer.max_epochs"] = int(given.num_train_epochs)
     if (
         "gradient_accumulation_steps" in keys
@@ -269,7 +274,7 @@ def _mapping(key: str, value: str | Mapping[str, Any] | None) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         form = "momentum=0.9,nesterov=true" if key == "optim_args" else "{num_cycles: 2}"
-        raise UsageError(f"hf.{key} must be such as {form}, got {show(value)}")
+        raise UsageError(f"hf.{key} must look like {form}, got {show(value)}")
     return found
 
 

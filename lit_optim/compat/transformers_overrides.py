@@ -36,7 +36,9 @@ def translate_overrides(
             line = here[group].input_line
             raise UsageError(f"{line} and {', '.join(both)}: both choose the {group}; give one")
     if "experiment" in here and override_values(here["experiment"]) != ["none"]:
-        raise UsageError(f"{here['experiment'].input_line} and hf both choose; give one of them")
+        raise UsageError(
+            f"{here['experiment'].input_line} and hf both choose; give only one of them"
+        )
     first = _lines(given, here)
     lines = dict(first)
     for key, values in swept.items():

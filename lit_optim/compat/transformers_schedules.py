@@ -43,7 +43,9 @@ def floor_level(min_lr: float | None, min_lr_rate: float | None) -> Level:
         ValueError: both are given.
     """
     if min_lr is not None and min_lr_rate is not None:
-        raise UsageError(f"min_lr={min_lr:g} and min_lr_rate={min_lr_rate:g}: give one of them")
+        raise UsageError(
+            f"min_lr={min_lr:g} and min_lr_rate={min_lr_rate:g}: give only one of them"
+        )
     if min_lr is not None:
         return AbsoluteLevel(min_lr)
     return 0.1 if min_lr_rate is None else min_lr_rate

@@ -85,7 +85,7 @@ def check_config(cfg: DictConfig) -> None:
         if not all(part.isidentifier() for part in package.split(".")):
             raise UsageError(f"allow={package!r} is not the name of a package")
         if not may_be_allowed(package):
-            raise UsageError(f"allow={package} is refused: it is no package of yours")
+            raise UsageError(f"allow={package} is refused: it is not your own package")
     for name in (*SINGLE_GROUPS, *MULTI_GROUPS):
         for path, node in find_targets(name, plain[name]):
             known = KINDS.get(name) or _shipped_targets(name) if _is_choice(path, name) else ()
@@ -127,7 +127,7 @@ def _check_branch(plain: Mapping[str, Any]) -> None:
     if where is None:
         return
     if not os.path.isfile(where):
-        raise UsageError(f"branch_from={where} is no file; give runs/.../checkpoints/last.ckpt")
+        raise UsageError(f"branch_from={where} is not a file; give runs/.../checkpoints/last.ckpt")
     if plain["weights"] is not None:
         raise UsageError("branch_from continues from the weights of a run; leave out weights")
     if plain["resume"]["from"] not in (None, NONE) or not plain["train"]:
@@ -151,9 +151,9 @@ def _check_job(plain: Mapping[str, Any]) -> None:
         )
     begins = plain["resume"]["from"] in (None, NONE)  # else its checkpoint has them
     if plain["weights"] is not None and begins and not os.path.isfile(plain["weights"]):
-        raise UsageError(f"weights={plain['weights']} is no file")
+        raise UsageError(f"weights={plain['weights']} is not a file")
     if train and ckpt not in (None, BEST):
-        raise UsageError(f"ckpt={ckpt} is to be tested, not trained on; say train=false with it")
+        raise UsageError(f"ckpt={ckpt} is only tested, not trained on; add train=false")
     if not train and (ckpt is None or not os.path.isfile(ckpt)):
         given = "" if ckpt is None else f"; {ckpt} is no file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
@@ -224,7 +224,7 @@ def _choices(name: str) -> str:
 
 def _check_node(path: str, node: Any, plain: Mapping[str, Any]) -> None:
     if node is None:
-        raise UsageError(f"{path} cannot be null; to leave it out, say ~{path}")
+        raise UsageError(f"{path} cannot be null; to leave it out, use ~{path}")
     if not isinstance(node, Mapping):
         raise UsageError(
             f"{path} must be one of its choices by name, got {show(node)}{_choices(path)}"
@@ -254,7 +254,8 @@ def _check_schedule(plain: dict[str, Any]) -> None:
     node, trainer = plain["scheduler"], plain["trainer"]
     if not current_name(node[TARGET]).startswith(KINDS["scheduler"]):
         raise UsageError(
-            f"scheduler.{TARGET}={node[TARGET]}: {class_name(node)} is none of lit_optim.schedules"
+            f"scheduler.{TARGET}={node[TARGET]}: {class_name(node)} is not one of "
+            "lit_optim.schedules"
         )
     for path, dotted in _functions("scheduler", node):
         check_function(path, dotted, allowed_packages(plain))
@@ -308,7 +309,7 @@ def make_schedule(node: Mapping[str, Any]) -> Schedule | None:
     """
     make = locate("scheduler", node[TARGET])
     if not is_schedule(make):
-        raise UsageError(f"{TARGET}={node[TARGET]} is no schedule")
+        raise UsageError(f"{TARGET}={node[TARGET]} is not a schedule")
     schedule = make(**{key: value for key, value in node.items() if key != TARGET})
     assert schedule is None or isinstance(schedule, Schedule)
     return schedule

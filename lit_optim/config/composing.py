@@ -45,7 +45,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
         if OwnFiles.last is None:
             raise
         # each file is read once, so the last one closes the circle
-        raise UsageError(f"{OwnFiles.last}: its defaults lead back to itself") from None
+        raise UsageError(f"{OwnFiles.last}: its defaults lead back to the file itself") from None
     except MarkedYAMLError as error:
         where = error.problem_mark
         place = f"{where.name}:{where.line + 1}: " if where else ""
@@ -134,7 +134,8 @@ def check_run_count(overrides: list[Override]) -> None:
     runs = math.prod(len(override_values(override)) for override in overrides)
     if runs > MOST_RUNS:
         raise UsageError(
-            f"-m asks for {runs:,} runs, and {MOST_RUNS:,} is the most; sweep over fewer values"
+            f"-m asks for {runs:,} runs, but at most {MOST_RUNS:,} are allowed; sweep over fewer "
+            "values"
         )
 
 
@@ -148,7 +149,7 @@ def override_values(override: Override) -> list[object]:
         return [override.value()]
     line = override.input_line
     if not override.is_discrete_sweep():
-        raise UsageError(f"{line} is for a search; write its values out, with commas between")
+        raise UsageError(f"{line} is only for a search; list its values, separated by commas")
     try:
         values = [str(value) for value in islice(override.sweep_string_iterator(), MOST_RUNS + 1)]
     except (ValueError, TypeError, ArithmeticError) as error:  # also of decimal: range(0,nan)

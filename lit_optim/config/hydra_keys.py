@@ -61,24 +61,24 @@ def check_hydra_key(override: Override) -> None:
     """
     key, value = override.key_or_group, override.value()
     if override.package is not None:
-        raise UsageError(f"{override.input_line}: a group stays where it is; say {key}=...")
+        raise UsageError(f"{override.input_line}: a group cannot be moved; use {key}=...")
     if key.startswith("hydra/"):
         _check_group(override)
     if key != "hydra" and not key.startswith("hydra."):
         return
     if key == "hydra.searchpath":
         raise UsageError(
-            "hydra.searchpath is not for the command line; a directory of your own choices is "
-            "added by --config-dir DIR"
+            "hydra.searchpath cannot be set on the command line; a directory with your own choices "
+            "is added by --config-dir DIR"
         )
     code = [*find_targets(key, value)] if isinstance(value, dict | list) else []
     if not KEYS.fullmatch(key) or override.is_delete() or key.endswith(TARGET) or code:
         raise UsageError(
-            f"{key} is not for the command line; of Hydra's own keys it takes hydra.run.dir, "
-            "hydra.sweep.dir, hydra.launcher.* and hydra.sweeper.*"
+            f"{key} cannot be set on the command line; of Hydra's own keys, it takes only "
+            "hydra.run.dir, hydra.sweep.dir, hydra.launcher.* and hydra.sweeper.*"
         )
     if override.is_sweep_override():
-        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
+        raise UsageError(f"{override.input_line} applies to all runs, so it cannot be swept")
     if key in LITERAL and str(value) not in LITERAL[key]:
         allowed = " or ".join(LITERAL[key]).replace("None", "null")
         raise UsageError(f"{key} must be {allowed}, got {show(value)}")
@@ -95,10 +95,10 @@ def _check_group(override: Override) -> None:
     if (name not in GROUPS and not is_plugins) or override.is_delete():
         takes = ", ".join(f"hydra/{group}" for group in GROUPS)
         raise UsageError(
-            f"{key} is not for the command line; of Hydra's own groups it takes {takes}"
+            f"{key} cannot be set on the command line; of Hydra's own groups, it takes only {takes}"
         )
     if override.is_sweep_override():
-        raise UsageError(f"{override.input_line} is not of a single run; it cannot be swept")
+        raise UsageError(f"{override.input_line} applies to all runs, so it cannot be swept")
     known = _installed_choices(key, own_conf_dir())
     if not isinstance(value, str) or value not in known:
         if (package := PACKAGES.get(key, {}).get(str(value))) is not None:

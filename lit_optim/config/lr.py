@@ -125,7 +125,7 @@ def _check_preset(path: Path, hydra: DictConfig) -> None:
         values += [one.value for one in files if one.file.startswith("preset/")]
     if values:
         raise UsageError(
-            f"{path}: {KEY} would be one lr for all optimizers; write "
+            f"{path}: {KEY} would set one lr for all optimizers; write "
             f"`{TUNED}: {{adamw: {values[0]}}}`, or put it into an experiment"
         )
 

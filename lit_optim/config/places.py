@@ -72,7 +72,7 @@ def use_conf_dir(directory: str | None) -> None:
         for name in choices:
             if name in ours.get(group, ()):
                 raise UsageError(
-                    f"{OPTION} {directory}: {group}/{name}.yaml has the name of a choice of ours; "
+                    f"{OPTION} {directory}: {group}/{name}.yaml has the name of a built-in choice; "
                     "rename it"
                 )
     if not set(theirs) & {*ours, "hydra"}:

@@ -44,7 +44,7 @@ def parse_overrides(lines: list[str]) -> list[Override]:
         key = line.partition("=")[0]
         if len(line) > MOST_CHARACTERS:
             raise UsageError(
-                f"{key}: has {len(line):,} characters; {MOST_CHARACTERS:,} is the most"
+                f"{key}: has {len(line):,} characters, but at most {MOST_CHARACTERS:,} are allowed"
             )
         if len(key.encode(errors="replace")) > MOST_OF_KEY:
             raise UsageError(f"unknown key {key}")

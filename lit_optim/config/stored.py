@@ -113,7 +113,7 @@ def stored_overrides(
         if why_not is not None:
             raise UsageError(
                 f"{source} has {override.input_line}: {why_not}, which a directory cannot decide; "
-                "type it if it is meant, or delete that line"
+                "type it if you want it, or delete that line"
             )
         taken.append(override)
     return taken

@@ -89,7 +89,7 @@ def check_function(path: str, dotted: str, allow: list[str]) -> None:
 
 def _how_to_allow(dotted: str) -> str:
     package = dotted.split(".")[0]
-    own = f"; if {package} is your own package, say allow=[{package}]"
+    own = f"; if {package} is your own package, add allow=[{package}]"
     return own if may_be_allowed(package) else ""
 
 

@@ -196,7 +196,7 @@ def read_share(
     if steps is not None and getattr(scheduler, "total", None) is not None:
         raise UsageError(
             f"steps={steps} and total={scheduler.total} of the schedule are both its length: give "
-            "one of them"
+            "only one of them"
         )
     if rate is None:
         return Share(steps)
@@ -205,7 +205,7 @@ def read_share(
     if module.automatic_optimization:
         raise UsageError(
             f"updates_per_batch={rate:g} is for manual optimization; in automatic optimization "
-            "the trainer's accumulate_grad_batches says it"
+            "the trainer's accumulate_grad_batches sets it"
         )
     return Share(steps, Fraction(rate).limit_denominator(10**6))
 

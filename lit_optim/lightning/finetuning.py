@@ -26,7 +26,7 @@ def remove_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     kept = [_without_frozen(group) for group in groups]
     if not any(group["params"] for group in kept):
-        raise UsageError("the model has 0 trainable parameters")
+        raise UsageError("the model has no trainable parameters")
     hidden = [group for group in kept if group.get("role") == "hidden"]
     expected = [] if any(group["params"] for group in hidden) else hidden[:1]
     return [group for group in kept if group["params"] or any(group is one for one in expected)]

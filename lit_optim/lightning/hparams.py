@@ -135,4 +135,4 @@ def _tolerate_errors(logger: Logger) -> Iterator[None]:
         yield
     except Exception as error:
         name = type(logger).__name__
-        LOG.warning(f"{name} has not taken the hyperparameters or metrics: {first_line(error)}")
+        LOG.warning(f"{name} did not accept the hyperparameters or metrics: {first_line(error)}")

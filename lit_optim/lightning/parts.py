@@ -60,7 +60,7 @@ def read_part(module: nn.Module, of: Any) -> Part:
             f"{type(module).__name__}'s: assign its module to an attribute of self"
         )
     if not any(p.requires_grad for p in params):
-        raise UsageError("of has 0 trainable parameters")
+        raise UsageError("of has no trainable parameters")
     return Part(list(params), tuple(network for network in networks if network is not module))
 
 

@@ -124,4 +124,4 @@ def _by_name(
 
 def _require_trainable(params: Iterable[nn.Parameter]) -> None:
     if not any(p.requires_grad for p in params):
-        raise UsageError("the model has 0 trainable parameters")
+        raise UsageError("the model has no trainable parameters")

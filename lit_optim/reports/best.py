@@ -52,7 +52,7 @@ def show_best(
         )
     run = find_best(report.rows[0], report.mode) if report.rows else None
     if run is None:
-        raise UsageError(f"{report.title}: no run has come to its end with a {report.metric}")
+        raise UsageError(f"{report.title}: no run has finished with a {report.metric}")
     pairs = [("run", format_path(run.directory)), ("command", run.command)]
     pairs.append((report.metric, _describe_value(report, run)))
     for name, what in KINDS.items():
@@ -103,7 +103,7 @@ def export_experiment(run: Run, headline: str) -> str:
         if override.is_delete():
             raise UsageError(
                 f"--export: {run.directory} was started with {override.input_line}, which a file "
-                "cannot say; see lit-optim rerun"
+                "cannot express; see lit-optim rerun"
             )
         if key not in groups():
             _put(values, key.split("."), override.value())

@@ -22,7 +22,7 @@ from lit_optim.threads import choose_threads, has_requested_threads, read_cpus
 State = Literal["ok", "warning", "bad"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 SHOWN = ("torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "tensorboard", "triton")
-CHOOSE_GPU = "runs are on the CPU unless you say trainer=gpu"
+CHOOSE_GPU = "runs are on the CPU unless you set trainer=gpu"
 #: Releases that were published by attackers.
 MALWARE = {"lightning": ("2.6.2", "2.6.3")}
 

@@ -82,8 +82,8 @@ def _note_origin(cfg: DictConfig, optimizer: Mapping[str, Any]) -> str:
 
 
 EPOCHS = "{} in epochs, and the data, which define their length, are not read here: "
-RUN = EPOCHS.format("the run is") + "say --steps-per-epoch=N, or trainer.max_steps"
-SCHEDULE = EPOCHS.format("the schedule is") + "say --steps-per-epoch=N"
+RUN = EPOCHS.format("the run is") + "use --steps-per-epoch=N, or trainer.max_steps"
+SCHEDULE = EPOCHS.format("the schedule is") + "use --steps-per-epoch=N"
 
 
 def _steps(trainer: Mapping[str, Any], steps_per_epoch: int | None) -> int | None:

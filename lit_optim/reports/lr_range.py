@@ -143,7 +143,7 @@ def lr_range(
     """
     cfg = compose_one(lines)
     if steps < LEAST:
-        raise UsageError(f"--steps must be at least {LEAST}, got {steps}: no curve to read")
+        raise UsageError(f"--steps must be at least {LEAST}, got {steps}: too few for a curve")
     own, choice = cfg.optimizer.get("lr"), cfg.hydra.runtime.choices.optimizer
     if own is None:
         raise UsageError(f"optimizer={choice} has no lr")

@@ -109,7 +109,7 @@ def _count_processes(devices: Any, accelerator: str) -> int:
     found = 1 if accelerator == "cpu" else torch.cuda.device_count()
     if not found:
         raise UsageError(
-            f"trainer.devices={devices}: this machine has no GPU to count; say trainer.devices=8 "
+            f"trainer.devices={devices}: this machine has no GPU to count; set trainer.devices=8 "
             "to explain a run on 8"
         )
     return found

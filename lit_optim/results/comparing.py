@@ -150,8 +150,8 @@ def choose_metric(runs: Sequence[Run], metric: str | None) -> tuple[str, str]:
     mode, *others = _directions(runs, metric)
     if others:
         raise UsageError(
-            f"the runs disagree whether {printable(metric)} shall be low or high (mode=min, "
-            "mode=max); compare them apart"
+            f"the runs disagree on whether {printable(metric)} should be low or high (mode=min, "
+            "mode=max); compare them separately"
         )
     return metric, mode
 
@@ -163,7 +163,7 @@ def _check_metric(runs: Sequence[Run], metric: str | None) -> str:
             counts = Counter(run.monitor for run in runs)
             named = ", ".join(f"{printable(name)} ({counts[name]})" for name in metrics)
             raise UsageError(
-                f"the runs are judged by different metrics: {named}; say --metric, "
+                f"the runs are judged by different metrics: {named}; choose one with --metric, "
                 "or see lit-optim results"
             )
         return metrics[0]

@@ -67,7 +67,9 @@ def compare_tournaments(
     by = {record.by for record in records.values()}
     if len(by) > 1:
         named = ", ".join(map(printable, sorted(by)))
-        raise UsageError(f"these are tournaments of different keys: {named}; report them apart")
+        raise UsageError(
+            f"these are tournaments of different keys: {named}; report them separately"
+        )
     found = []
     for root, record in records.items():
         for task in record.tasks:

@@ -247,7 +247,7 @@ def _build_trainer(
     launched = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if launched != trainer.world_size:
         raise UsageError(
-            f"{launched} processes were launched, but the trainer has {trainer.world_size}: say "
+            f"{launched} processes were launched, but the trainer has {trainer.world_size}: set "
             f"trainer=ddp trainer.devices={launched}, or launch one"
         )
     whole = SingleDeviceStrategy | DDPStrategy | ShardedStrategy

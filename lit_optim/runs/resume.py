@@ -135,9 +135,7 @@ def _read_overrides(file: Path) -> list[str]:
             if isinstance(lines, list) and all(isinstance(line, str) for line in lines):
                 return lines
         time.sleep(SECONDS_BETWEEN)
-    raise UsageError(
-        f"resume: {file} cannot be read; delete it, and type what the run was started with"
-    )
+    raise UsageError(f"resume: {file} cannot be read; delete it, and type the original arguments")
 
 
 def run_dir_of(where: Path) -> Path:
@@ -259,7 +257,7 @@ def _check_named(
     if not os.path.isfile(run_dir / FINGERPRINT):
         if is_sweep(run_dir):
             raise UsageError(f"resume={where} is the directory of a sweep: add -m")
-        raise UsageError(f"resume={where}: there is no run, its {FINGERPRINT} is missing")
+        raise UsageError(f"resume={where}: not a run: its {FINGERPRINT} is missing")
     before = read_fingerprint(run_dir)
     if (origin := before.get("branch_from")) is not None:
         raise UsageError(
@@ -348,19 +346,19 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key) and key.startswith(FIXED):
             raise UsageError(
-                f"resume: {_describe_changes(before, now, [key])}: this is another run, and the "
-                "saved state does not fit it"
+                f"resume: {_describe_changes(before, now, [key])}: this is a different run, and "
+                "the saved state does not fit it"
             )
     length = [key for key in changed if key in LENGTH]
     others = [key for key in changed if key not in LENGTH]
     if others:
         keys = ",".join(others)
         raise UsageError(
-            f"resume: this is another run: {_describe_changes(before, now, others)}; type it as it "
-            f"was, or say resume.override=[{keys}]"
+            f"resume: this is a different run: {_describe_changes(before, now, others)}; restore "
+            f"the original values, or use resume.override=[{keys}]"
         )
     if length and settings["horizon"] == "error":
         raise UsageError(
-            f"resume: {_describe_changes(before, now, length)}; say resume.horizon=keep for the "
+            f"resume: {_describe_changes(before, now, length)}; use resume.horizon=keep for the "
             "schedule as it was, or extend for one over the new length"
         )

@@ -278,7 +278,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
             raise _make_interrupted(trainer, by_user=True) from None
         if (text := str(error)).startswith(MISFIT):
             raise UsageError(
-                f"the checkpoint is not of this model: {text.splitlines()[1].strip()}"
+                f"the checkpoint does not belong to this model: {text.splitlines()[1].strip()}"
             ) from error
         message = explain_failure(error, trainer)
         end_ranks(trainer)

@@ -76,7 +76,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 def _schedule_total(schedule: Any) -> int | None:
     total = schedule.get("total") if isinstance(schedule, Mapping) else None
     if not isinstance(total, int | None):
-        raise UsageError("the checkpoint has no length of a schedule to keep")
+        raise UsageError("the checkpoint has no schedule length to keep")
     return total
 
 

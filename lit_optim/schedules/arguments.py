@@ -41,5 +41,7 @@ def floor_level(min_lr_ratio: float | None, min_lr: float | None) -> Level:
     if min_lr is None:
         return min_lr_ratio or 0.0
     if min_lr_ratio:
-        raise UsageError(f"min_lr={min_lr:g} and min_lr_ratio={min_lr_ratio:g}: give one of them")
+        raise UsageError(
+            f"min_lr={min_lr:g} and min_lr_ratio={min_lr_ratio:g}: give only one of them"
+        )
     return AbsoluteLevel(min_lr)

@@ -133,7 +133,9 @@ class Repeat:
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count * math.log(self.growth) > MAX_LOG_GROWTH:
-            raise UsageError(f"{self.count} rounds that grow by {self.growth:g} fit no run")
+            raise UsageError(
+                f"{self.count} rounds that grow by {self.growth:g} do not fit into any run"
+            )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
         }
         if len(given) < len(kwargs):
             old, new = next(pair for pair in OLD_ARGUMENTS.items() if pair[0] in kwargs)
-            raise UsageError(f"{old} and {new} are the same argument: give one of them")
+            raise UsageError(f"{old} and {new} are the same argument: give only one of them")
         for key in given:
             if key == "optimizer":
                 name = schedule_name(function)

@@ -104,7 +104,9 @@ class ScheduledHyperparameter:
     def _check(self, base: Any, owner: Any, group: Mapping[str, Any]) -> float:
         """Return the base value once every value of the curve is in the constructor's range."""
         if not _is_number(base):
-            raise UsageError(f"{self.path}: {self.key} is {base!r}; only a number has a schedule")
+            raise UsageError(
+                f"{self.path}: {self.key} is {base!r}; only a number can have a schedule"
+            )
         name = self.key.split(".")[0] if self._wrapper is None else self._wrapper[1]
         hint = hints_of(type(owner).__init__).get(name)
         if self.curve is not None and hint is not None:

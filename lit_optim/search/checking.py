@@ -119,7 +119,7 @@ def _explain(study: Study, message: str) -> str:
         return f", one of choice({','.join(edge_texts(key, one))}){where}"
     text = f"interval({one.low:g},{one.high:g})"
     if "whole number" in message and not one.is_whole:
-        return f", an end of {text}; say int({text}){where}"
+        return f", an end of {text}; use int({text}){where}"
     return f", an end of {text}{where}"
 
 
@@ -139,7 +139,7 @@ def _check_whole(space: Space, cfg: DictConfig) -> None:
         parameter = None if signature is None else signature.parameters.get(name)
         if parameter is not None and _kinds(parameter.annotation) == {float}:
             raise UsageError(
-                f"{key}=int(interval({one.low},{one.high})): {key} is no whole number; say "
+                f"{key}=int(interval({one.low},{one.high})): {key} is not a whole number; use "
                 f"interval({one.low},{one.high}), or choice() for a few values"
             )
 

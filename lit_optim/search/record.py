@@ -91,7 +91,7 @@ def read_line(sweep_dir: Path) -> list[str]:
     try:
         line = read_json_mapping(file).get("line")
     except Unreadable as error:
-        raise UsageError(f"{error}; {sweep_dir} is no directory of a search") from None
+        raise UsageError(f"{error}; {sweep_dir} is not the directory of a search") from None
     if not is_text_list(line):
         raise UsageError(f"{file}: has no line of overrides")
     return list(line)

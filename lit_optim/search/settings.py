@@ -84,6 +84,6 @@ def _judge(cfg: DictConfig, given: str | None) -> tuple[str, Direction]:
     mode = find_direction(cfg) if metric == usual else (infer_direction(metric) or cfg.mode)
     if mode is None:
         raise UsageError(
-            f"a search must know whether a higher {metric} is better; say mode=max or mode=min"
+            f"a search must know whether a higher {metric} is better; set mode=max or mode=min"
         )
     return metric, mode

@@ -54,7 +54,7 @@ def read_typed(override: Override) -> Span | Choice | None:
     line, value = plain_line(override), override.value()
     if isinstance(value, IntervalSweep):
         if override.key_or_group in groups():
-            raise UsageError(f"{line}: a choice has a name; say choice(a,b)")
+            raise UsageError(f"{line}: choices are names; use choice(a,b)")
         return make_span(line, value.start, value.end, value.tags)
     if isinstance(value, ChoiceSweep):
         for tag in value.tags:
@@ -175,7 +175,7 @@ def read_listed(path: str, key: str, said: Any) -> Span | Choice | None:
     """
     if isinstance(said, str):
         if said == AUTO and key != LR:
-            raise UsageError(f"{path}: {AUTO} is for {LR}; of another key say its interval")
+            raise UsageError(f"{path}: {AUTO} is for {LR}; for another key, give an interval")
         (override,) = parse_overrides([f"{key}={said}"])
         if is_searched(override):
             return read_typed(override)
@@ -201,7 +201,7 @@ def _check_names(path: str, key: str, values: list[Any]) -> None:
 
 def _read_interval(path: str, key: str, ends: list[Any], is_log: bool, is_whole: bool) -> Span:
     if key in groups():
-        raise UsageError(f"{path}: a choice has a name; say choice: [a, b]")
+        raise UsageError(f"{path}: choices are names; use choice: [a, b]")
     for end in ends:
         if not isinstance(end, int | float) or isinstance(end, bool) or not math.isfinite(end):
             raise UsageError(f"{path}: both ends must be finite numbers, got {show(end)}")

@@ -91,7 +91,7 @@ def _check_file(shown: str, scheme: str, rest: str) -> None:
         raise UsageError(f"{shown}: must name a file, as in journal:/DIR/study.log")
     if not path.startswith("/"):
         raise UsageError(
-            f"{shown}: each process may be in another directory; say "
+            f"{shown}: each process may be in another directory; use "
             f"{scheme}:{slashes}{Path(path).absolute()}"
         )
     folder = Path(path).parent

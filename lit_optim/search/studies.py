@@ -137,10 +137,10 @@ def _check_swept(override: Override) -> None:
     if key == SEED:
         values = line.partition("=")[2] if not is_searched(override) else "0,1,2"
         raise UsageError(
-            f"{line}: the seeds of a trial are one setting; say search.seeds=[{values}]"
+            f"{line}: the seeds of a trial are one setting; use search.seeds=[{values}]"
         )
     if key == LR and not is_searched(override) and AUTO in override_values(override):
-        raise UsageError(f"{line}: {AUTO} is a range and stands alone")
+        raise UsageError(f"{line}: {AUTO} is a range and cannot be combined with other values")
     if not is_searched(override):
         refuse_twice(line, values_of(override))
     if NOT_SEARCHED.fullmatch(key):
@@ -235,14 +235,14 @@ def find_range(cfg: DictConfig, space: Space) -> Span:
     line = f"{LR}={AUTO}"
     if "optimizer" in space:
         raise UsageError(
-            f"{line}: each optimizer has a range of its own; a study for each is "
-            "optimizer=a,b, without choice()"
+            f"{line}: each optimizer has its own range; optimizer=a,b, without choice(), makes a "
+            "study for each"
         )
     ends = read_attribute(cfg.optimizer[TARGET], "lr_range")
     if ends is None:
         name = class_name(cfg.optimizer)
         raise UsageError(
-            f"{line}: {name} declares no lr_range; say {LR}=tag(log,interval(1e-4,1e-1))"
+            f"{line}: {name} declares no lr_range; use {LR}=tag(log,interval(1e-4,1e-1))"
         )
     low, high = ends
     return Span(float(low), float(high), is_log=True)
@@ -272,7 +272,7 @@ def _check_judge(one: Settings, first: Settings) -> None:
     if (one.metric, one.mode) != (first.metric, first.mode):
         raise UsageError(
             f"the studies are judged by {first.metric} ({first.mode}) and {one.metric} "
-            f"({one.mode}); say which by search.metric=..."
+            f"({one.mode}); choose one with search.metric=..."
         )
 
 
@@ -288,7 +288,7 @@ def _check_space(space: Space, study: str, rest: Sequence[Override]) -> None:
     line = next((plain_line(one) for one in rest if one.key_or_group == LR), None)
     why = f"{line} is fixed, and " if line and "," not in line else ""
     raise UsageError(
-        f"{why}nothing{where} is searched; say {LR}={AUTO}, KEY=interval(low,high) or "
+        f"{why}nothing{where} is searched; use {LR}={AUTO}, KEY=interval(low,high) or "
         "KEY=choice(a,b)"
     )
 
@@ -357,5 +357,5 @@ def _check_auto(rest: Sequence[Override], cfg: DictConfig) -> None:
         parameter = signature.parameters.get(name)
         if parameter is not None and not accepts(AUTO, parameter.annotation):
             raise UsageError(
-                f"{one.input_line}: {AUTO} is for {LR}; of another key say its interval"
+                f"{one.input_line}: {AUTO} is for {LR}; for another key, give an interval"
             )

@@ -95,8 +95,8 @@ def check_form(owner: str, state_dict: Any) -> dict[str, Any]:
     )
     if not (has_states and has_groups):
         raise UsageError(
-            f"{owner}: what is loaded is no state dict of an optimizer, which has the states of "
-            "parameters and the param_groups"
+            f"{owner}: what is loaded is not the state dict of an optimizer, which has the states "
+            "of parameters and the param_groups"
         )
     return given
 

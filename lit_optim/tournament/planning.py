@@ -113,7 +113,8 @@ def _check_space(study: Study, by: Sequence[str]) -> None:
         if is_choice or key in LENGTH or key.endswith(f".{TARGET}"):
             raise UsageError(
                 f"{key}: a tournament does not let the sampler decide it, as it tells who "
-                f"competes, on what, or for how long; say {key}=VALUE, or values with commas"
+                f"competes, on what, or for how long; use {key}=VALUE, or several values with "
+                "commas"
             )
 
 
@@ -140,8 +141,8 @@ def _check_count(able: Sequence[str], left_out: Mapping[str, str], by: Sequence[
         return
     who = f"only {able[0]}" if able else "nobody"
     told = "; ".join(f"{name} {why}" for name, why in left_out.items())
-    say = f"say which compete, with commas: {by[0]}=" + ",".join([*groups()[by[0]]][:2])
-    raise UsageError(f"tournament: {who} can take part{f': {told}' if told else f'; {say}'}")
+    choose = f"choose contestants, with commas: {by[0]}=" + ",".join([*groups()[by[0]]][:2])
+    raise UsageError(f"tournament: {who} can take part{f': {told}' if told else f'; {choose}'}")
 
 
 @dataclass(frozen=True)

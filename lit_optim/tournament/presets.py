@@ -118,7 +118,7 @@ def _tuned_on(sweep_dir: Path, task: Task) -> Tuned:
         else:
             lrs[entry.contestant] = lr
     if not data or not lrs:
-        raise UsageError(f"{sweep_dir}: has no runs at a best lr yet; let the tournament end first")
+        raise UsageError(f"{sweep_dir}: has no final runs yet; let the tournament finish first")
     return Tuned(data, lrs, left_out)
 
 
@@ -215,7 +215,7 @@ def find_preset(data: str) -> Path:
         beside = known["data"].get(data)
         if beside is None or data == "custom":
             raise UsageError(
-                f"data={data}: its preset has no place; give the data a name of its own"
+                f"data={data}: no preset can be written for it; give the data its own name"
             )
         path = beside.parent.parent / PRESET / f"{data}.yaml"
     is_own = own is not None and path.is_relative_to(own)

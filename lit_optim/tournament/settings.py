@@ -44,7 +44,7 @@ def read_settings(said: Mapping[str, Any]) -> TournamentSettings:
             raise UsageError(f"{GROUP}.{key} must be {what}, got {show(value)}")
     seeds = values["seeds"]
     if not seeds:
-        raise UsageError(f"{GROUP}.seeds must have one seed or more, got []")
+        raise UsageError(f"{GROUP}.seeds needs at least one seed, got []")
     for place, seed in enumerate(seeds):
         if seed in seeds[:place]:
             raise UsageError(f"{GROUP}.seeds={show(seeds)} has {seed} twice")
@@ -52,9 +52,9 @@ def read_settings(said: Mapping[str, Any]) -> TournamentSettings:
     for group in values["by"]:
         if group not in competing:
             near = suggest(group, competing) or f"; it is one of {', '.join(competing)}"
-            raise UsageError(f"{GROUP}.by={show(values['by'])}: {group} is no group{near}")
+            raise UsageError(f"{GROUP}.by={show(values['by'])}: {group} is not a group{near}")
     if not values["by"]:
-        raise UsageError(f"{GROUP}.by must name a group or more, such as [optimizer]")
+        raise UsageError(f"{GROUP}.by must name at least one group, such as [optimizer]")
     made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return TournamentSettings(**made)
 
@@ -73,6 +73,6 @@ def check_seeds(settings: TournamentSettings, search_seeds: Sequence[int]) -> No
         if seed in search_seeds:
             raise UsageError(
                 f"{GROUP}.seeds={show([*settings.seeds])} has {seed}, which is one of "
-                f"search.seeds={show([*search_seeds])}: the best trial was chosen by it, so "
-                "others must compare"
+                f"search.seeds={show([*search_seeds])}: the best trial was chosen with that seed, "
+                "so the comparison needs other seeds"
             )

@@ -99,7 +99,7 @@ def run_length(
     updates = count_updates_of_run(steps, epochs, per_epoch)
     if updates is None:
         raise UsageError(
-            "cannot tell how long this run is (a loader without length, or a limit in time): "
+            "cannot tell how long this run is (a loader without a length, or a time limit): "
             "set max_steps of the trainer or total of the schedule"
         )
     return max(1, updates)

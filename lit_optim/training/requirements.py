@@ -42,7 +42,7 @@ def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Cur
     if "dense" in needs and (layer := _sparse_layer(module)):
         raise UsageError(
             f"{name} takes no sparse gradients, and the layer {layer} has them: set sparse=False "
-            "there, or take optimizer=sparse_adam"
+            "there, or use optimizer=sparse_adam"
         )
     _allow_clipping(inner, trainer)
     if not trainer.is_global_zero:
@@ -65,8 +65,8 @@ def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
     if "closure" in needs:
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(
-                f"{name} evaluates the loss again within a step, and would see the last of "
-                f"{trainer.accumulate_grad_batches} accumulated batches only: set "
+                f"{name} evaluates the loss again within a step, and would see only the last "
+                f"of {trainer.accumulate_grad_batches} accumulated batches: set "
                 "trainer.accumulate_grad_batches=1 and a larger batch"
             )
         precision = trainer.precision_plugin
@@ -101,8 +101,8 @@ def _allow_clipping(optimizer: Optimizer, trainer: Trainer) -> None:
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     if trainer.is_global_zero:
         LOG.info(
-            f"{type(optimizer).__name__}: fused=true unscales gradients by itself, so that they "
-            "could not be clipped; foreach=true steps instead"
+            f"{type(optimizer).__name__}: fused=true unscales the gradients itself, so they cannot "
+            "be clipped; use foreach=true instead"
         )
 
 

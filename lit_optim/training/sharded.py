@@ -63,7 +63,7 @@ class ShardedStrategy(ModelParallelStrategy):
         if getattr(self.precision_plugin, "scaler", None) is not None:
             raise UsageError(
                 f"trainer.precision={trainer.precision}: each process would scale its loss by "
-                "another factor; use bf16-mixed, or trainer=ddp"
+                "a different factor; use bf16-mixed, or trainer=ddp"
             )
         self.accelerator.setup(trainer)
         if not is_sharded_module(self._module):

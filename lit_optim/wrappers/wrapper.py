@@ -214,7 +214,7 @@ class Wrapper(Imitated, Optimizer):
                 if value.shape != p.shape:
                     raise UsageError(
                         f"the saved {name} of parameter {label} has shape {list(value.shape)} and "
-                        f"not {list(p.shape)}: it is of another model"
+                        f"not {list(p.shape)}: it belongs to a different model"
                     )
                 state[name] = copy_like(value, p)
             self.set_own_state(p, state)

@@ -308,7 +308,7 @@ def test_what_is_no_checkpoint_of_a_run(saved):
     ("part", "told"),
     [
         ({"callbacks": "x"}, "no states of callbacks"),
-        ({"optimizer_states": [{"param_groups": [{"lr": "x"}]}]}, "whose lr is no number"),
+        ({"optimizer_states": [{"param_groups": [{"lr": "x"}]}]}, "whose lr is not a number"),
     ],
     ids=["callbacks", "lr"],
 )

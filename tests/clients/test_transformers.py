@@ -440,7 +440,7 @@ def _saved(args, path):
         ({"optimizer": "sgd", "schedule": "plateau"}, "nothing is evaluated: set eval_strategy"),
         ({"optimizer": "lbfgs"}, "evaluates the loss again within a step, which transformers'"),
         ({"optimizer": "adamw", "given": {"optim_args": "betos=3"}}, "did you mean betas"),
-        ({"optimizer": "adamw", "given": {"optim_args": "betas"}}, "optim_args must be such as"),
+        ({"optimizer": "adamw", "given": {"optim_args": "betas"}}, "optim_args must look like"),
         ({"optimizer": "adamw", "optimizers": ("x", None)}, "optimizer and optimizers: give one"),
     ],
 )

@@ -64,7 +64,9 @@ def test_every_optimizer_is_here_or_refused(name):
         hf.translate({"optim": name})
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"hf.optim={name} is not here; use hf.optim={NEAREST[name][0]}, ")
+    assert message.startswith(
+        f"hf.optim={name} is not available; use hf.optim={NEAREST[name][0]}, "
+    )
     assert NEAREST[name][0] in OPTIMS
 
 
@@ -133,7 +135,7 @@ def test_every_argument_of_a_schedule_is_known(name):
         assert hf.translate(given) == hf.translate(given | {"lr_scheduler_kwargs": None})
         assert "lr_scheduler_kwargs (without effect" in hf.describe_untranslated(given)
     else:
-        with pytest.raises(UsageError, match=f"no_such is no argument of {name}"):
+        with pytest.raises(UsageError, match=f"no_such is not an argument of {name}"):
             hf.translate(given)
 
 

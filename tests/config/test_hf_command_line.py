@@ -27,9 +27,9 @@ MISTAKES = {
     "hf.learning_rat=1": "unknown key hf.learning_rat; did you mean learning_rate?",
     "++hf.warmup_step=1": "unknown key hf.warmup_step; did you mean warmup_steps",
     "hf.xyz=1": "unknown key hf.xyz; it takes optim, ",
-    "hf.optim.lr=1": "unknown key hf.optim.lr; hf.optim is one value",
-    "hf.logging_steps=10": "hf.logging_steps is not translated; say trainer.log_every_n_steps",
-    "hf.per_device_train_batch_size=8": "is not translated; say data.batch_size",
+    "hf.optim.lr=1": "unknown key hf.optim.lr; hf.optim is a single value",
+    "hf.logging_steps=10": "hf.logging_steps is not translated; use trainer.log_every_n_steps",
+    "hf.per_device_train_batch_size=8": "is not translated; use data.batch_size",
     "hf.report_to=none": "hf.report_to is not translated; leave it out",
     "hf.learning_rate=-1": "hf.learning_rate must be a number > 0, got -1",
     "hf.learning_rate=abc": "hf.learning_rate must be a number > 0, got 'abc'",
@@ -37,7 +37,7 @@ MISTAKES = {
     "hf.adam_beta2=1": "hf.adam_beta2 must be a number in [0, 1), got 1",
     "hf.warmup_steps=-1": "hf.warmup_steps must be a number >= 0, got -1",
     "hf.max_steps=1.5": "hf.max_steps must be a whole number, got 1.5",
-    "hf.num_train_epochs=2.5": "hf.num_train_epochs=2.5 is no whole number; say hf.max_steps",
+    "hf.num_train_epochs=2.5": "hf.num_train_epochs=2.5 is not a whole number; use hf.max_steps",
     "hf.optim=adamw": "unknown hf.optim 'adamw'; did you mean ",
     "hf.optim=xyz": "unknown hf.optim 'xyz'; it is one of adamw_torch, ",
     "hf.optim=lion_32bit": "use hf.optim=adamw_torch, with 3 to 10 times the lr",
@@ -45,7 +45,7 @@ MISTAKES = {
     "hf.lr_scheduler_kwargs={num_cycles: 2}": "hf.lr_scheduler_kwargs.num_cycles is no argument",
     "hf.lr_scheduler_kwargs=2": "hf.lr_scheduler_kwargs must be text or a mapping or null, got 2",
     "hf.lr_scheduler_kwargs=abc": "hf.lr_scheduler_kwargs must be such as {num_cycles: 2}, got",
-    "hf.optim_args=abc": "hf.optim_args must be such as momentum=0.9,nesterov=true, got 'abc'",
+    "hf.optim_args=abc": "hf.optim_args must look like momentum=0.9,nesterov=true, got 'abc'",
     "hf.learning_rate=1e-4,3e-4": "hf.learning_rate=1e-4,3e-4: several values; to run each of",
     "hf.learning_rate=[1": "cannot read 'hf.learning_rate=[1'",
 }
@@ -70,7 +70,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["hf.optim=sgd", "experiment=mnist1d_paper"], "experiment=mnist1d_paper and hf both"),
         (["hf.optim=sgd", "optimizer.betas=[.9,.9]"], "unknown key optimizer.betas (SGD takes lr"),
         (["hf.warmup_steps=50", "trainer.max_steps=20"], "50 steps, but the run has 20"),
-        (["hf.bf16=true", "hf.fp16=true"], "hf.bf16 and hf.fp16: give one of them"),
+        (["hf.bf16=true", "hf.fp16=true"], "hf.bf16 and hf.fp16: give only one of them"),
         (["hf.optim=sgd", "hf.optim_args=momentum=x"], "hf.optim_args.momentum must be a number"),
         (
             ["hf.optim=adamw_anyprecision", "hf.optim_args=momentum_dtype=bfloat16"],
@@ -110,12 +110,12 @@ def test_several_arguments(argv, message):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.yaml", "- 1\n- 2\n", "is no YAML or JSON of keys and values"),
-        ("a.yaml", "a: [", "is no YAML or JSON of keys and values"),
-        ("a.yaml", "hello", "is no YAML or JSON of keys and values"),
-        ("a.json", "{", "is no YAML or JSON of keys and values"),
-        ("a.json", "[]", "is no YAML or JSON of keys and values"),
-        ("a.bin", b"\x80\x02\xff", "is no YAML or JSON of keys and values"),
+        ("a.yaml", "- 1\n- 2\n", "is not YAML or JSON with keys and values"),
+        ("a.yaml", "a: [", "is not YAML or JSON with keys and values"),
+        ("a.yaml", "hello", "is not YAML or JSON with keys and values"),
+        ("a.json", "{", "is not YAML or JSON with keys and values"),
+        ("a.json", "[]", "is not YAML or JSON with keys and values"),
+        ("a.bin", b"\x80\x02\xff", "is not YAML or JSON with keys and values"),
         ("a.yaml", "learning_rates: 1", "unknown key learning_rates; did you mean learning_rate?"),
         ("a.yaml", "learning_rate: fast", "hf.learning_rate must be a number > 0, got 'fast'"),
     ],
@@ -187,7 +187,7 @@ def test_a_whole_file_is_taken_and_what_is_left_out_is_told(tmp_path, written, c
         first, second = capsys.readouterr().out.splitlines()
         assert first.startswith("hf: optimizer=adamw optimizer.lr=5e-05 'optimizer.betas=[0.9,0.9")
         counted = len([key for key in theirs.to_dict() if HARMLESS.fullmatch(key)])
-        told = f"per_device_train_batch_size=8 (say data.batch_size), {counted} of files"
+        told = f"per_device_train_batch_size=8 (use data.batch_size), {counted} of files"
         assert second == f"hf: left out: {told}, logs and devices"
 
 

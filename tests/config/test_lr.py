@@ -105,12 +105,13 @@ def test_tuned_lrs_are_not_for_the_command_line(line):
         ("tuned_lr: [1e-3]", "tuned_lr must hold optimizers and numbers, as in `lion: 1e-4`"),
         (
             "optimizer: {lr: 1}\n",
-            "optimizer.lr would be one lr for all optimizers; write `tuned_lr: {adamw: 1}`, or put "
+            "optimizer.lr would set one lr for all optimizers; write `tuned_lr: {adamw: 1}`, or "
+            "put "
             "it into an experiment",
         ),
         (
             "optimizer:\n  lr: 0.5\n",
-            "optimizer.lr would be one lr for all optimizers; write `tuned_lr: {adamw: 0.5}`, or "
+            "optimizer.lr would set one lr for all optimizers; write `tuned_lr: {adamw: 0.5}`, or "
             "put it into an experiment",
         ),
         ("defaults: [base]\n", "write `tuned_lr: {adamw: 0.25}`"),

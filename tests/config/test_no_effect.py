@@ -135,7 +135,7 @@ def test_what_an_experiment_sets_is_not_named(capsys, tmp_path):
 
 
 def test_the_best_checkpoint_of_a_run_that_never_validates_is_refused_before_training():
-    message = f"ckpt=best needs a validation, and with {NEVER} there is none"
+    message = f"ckpt=best needs a validation, but with {NEVER} there is none"
     with pytest.raises(UsageError, match=message):
         prepare_command_line(["ckpt=best", NEVER])
     assert prepare_command_line(["ckpt=best"]).argv

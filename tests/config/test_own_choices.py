@@ -90,10 +90,10 @@ def test_its_keys_are_checked_like_ours(own):
         with pytest.raises(UsageError, match=told):
             prepare_command_line([f"--config-dir={own}", "optimizer=mine", line])
     write(own, "optimizer/mine.yaml", MINE.replace("lit_optim.optimizers.sgd", "evil"))
-    with pytest.raises(UsageError, match=r"say allow=\[evil\]"):
+    with pytest.raises(UsageError, match=r"add allow=\[evil\]"):
         prepare_command_line([f"--config-dir={own}", "optimizer=mine"])
     write(own, "wrapper/mine.yaml", "_target_: evil.W\n")
-    with pytest.raises(UsageError, match=r"say allow=\[evil\]"):
+    with pytest.raises(UsageError, match=r"add allow=\[evil\]"):
         prepare_command_line([f"--config-dir={own}", "wrapper=mine"])
 
 

@@ -114,7 +114,7 @@ def test_defaults_that_lead_back_to_themselves(own, tmp_path, length):
         own(f"defaults: [sgd, own{(i + 1) % length}]\n", f"own{i}")
     own("defaults: [own0]\n")
     line = refusal(tmp_path, "optimizer=mine")
-    assert f"own{length - 1}.yaml: its defaults lead back to itself" in line
+    assert f"own{length - 1}.yaml: its defaults lead back to the file itself" in line
     use_conf_dir(str(tmp_path / "cd"))
     _node(tmp_path / "cd/optimizer/own0.yaml")  # of completion, ends as well
 

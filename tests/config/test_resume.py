@@ -109,9 +109,9 @@ def test_what_changes_no_result_may_differ(place):
         (["trainer.devices=2", "trainer.strategy=ddp"], "trainer.devices was"),
         (
             ["model=mlp", "resume.override=[model]"],
-            "this is another run, and the saved state does not fit",
+            "this is a different run, and the saved state does not fit",
         ),
-        (["trainer.max_steps=99"], "trainer.max_steps was 4000, now 99; say resume.horizon=keep"),
+        (["trainer.max_steps=99"], "trainer.max_steps was 4000, now 99; use resume.horizon=keep"),
     ],
     ids=["lr", "how", "optimizer", "scheduler", "batch", "devices", "fixed", "horizon"],
 )
@@ -177,7 +177,7 @@ def test_what_may_change(place):
 @pytest.mark.parametrize(
     ("lines", "line"),
     [
-        (["resume=runs/none"], "there is no run, its asked.json is missing"),
+        (["resume=runs/none"], "not a run: its asked.json is missing"),
         (["resume=runs/empty"], "it has no checkpoint"),
         (["resume.horizon=never"], "resume.horizon must be one of error, keep, extend"),
         (["resume.override=lr"], "resume.override must be a list of keys"),

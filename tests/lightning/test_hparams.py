@@ -195,7 +195,7 @@ def test_other_loggers(tmp_path, caplog):
 
 def test_one_that_cannot_take_them_ends_nothing(tmp_path, caplog):
     assert start(tmp_path, *logging_to(Broken)).steps == 4
-    assert "Broken has not taken the hyperparameters or metrics: no server" in caplog.text
+    assert "Broken did not accept the hyperparameters or metrics: no server" in caplog.text
 
 
 def test_which_argument_names_a_run():

@@ -114,8 +114,8 @@ def test_refusals():
         assert "\n" not in str(error.value)
     for key in ("include_in_weight_decay", "exclude_from_weight_decay"):
         for bad, message in [
-            (["bias", "("], r": '\(' is no regular expression: "),
-            (["a{9999999999999999999}"], ": 'a.*' is no regular expression: "),
+            (["bias", "("], r": '\(' is not a regular expression: "),
+            (["a{9999999999999999999}"], ": 'a.*' is not a regular expression: "),
             ("bias", " must be a list or null, got 'bias'"),
             ([1], r" must be a list or null, got \[1\]"),
         ]:

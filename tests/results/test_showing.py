@@ -91,12 +91,12 @@ WRONG = {
     "report {}/sweep --watch 0.1": "argument --watch: must be seconds in [1, 86400], got 0.1",
     "report {}/sweep --metric val/ac": "--metric=val/ac: no run has it; did you mean val/acc?",
     "report {}/sweep --by optimiser": "--by=optimiser: no run has that key; did you mean optimizer",
-    "report {}/sweep --by optimizer,": "must be keys with commas between, got optimizer,",
-    "report {}": "metrics: val/acc (8), val/loss (1); say --metric, or see lit-optim results",
+    "report {}/sweep --by optimizer,": "must be keys separated by commas, got optimizer,",
+    "report {}": "choose one with --metric, or see lit-optim results",
     "report": "the following arguments are required: directory",
     "best {}/empty": "empty: contains no run",
     "best {}/sweep --export best.txt": "--export=best.txt: must end in .yaml",
-    "best {}/failed": "failed: no run has come to its end with a val/loss",
+    "best {}/failed": "failed: no run has finished with a val/loss",
 }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_a_report_is_made_again_until_it_is_interrupted(tmp_path, monkeypatch, c
     code, out, err = run(capsys, "report", sweep, "--to", page, "--watch", "5")
     assert (code, err) == (130, "")
     assert ["lion" in text for text in rounds] == [False, True, True]
-    assert "say --metric" in out
+    assert "choose one with --metric" in out
 
 
 def test_a_sweep_that_has_just_started_is_waited_for(tmp_path, monkeypatch, capsys):

@@ -170,7 +170,7 @@ def test_a_skipped_step_changes_nothing_and_saving_keeps_the_position():
         ({"lr": "cosine"}, "schedules.lr: the lr has a schedule of its own, scheduler="),
         ({"betas": "cosine"}, "name one, such as schedules.betas.0"),
         ({"betas.2": "cosine"}, "which has no part '2'"),
-        ({"amsgrad": "cosine"}, "amsgrad is False; only a number has a schedule"),
+        ({"amsgrad": "cosine"}, "amsgrad is False; only a number can have a schedule"),
         ({"weight_decay": "cosin"}, "did you mean cosine"),
         ({"weight_decay": 0.1}, "schedules.weight_decay must be a schedule such as"),
         ({"weight_decay": "plateau"}, "responds to a metric"),

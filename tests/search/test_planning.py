@@ -171,7 +171,7 @@ def test_a_space_in_a_file_and_what_is_typed_wins(own):
 
 def test_studies_that_are_judged_differently_need_a_metric():
     line = ("model=cnn,gpt", f"{LR}=auto")
-    with pytest.raises(UsageError, match=r"by val/acc \(max\) and val/loss \(min\); say which"):
+    with pytest.raises(UsageError, match=r"by val/acc \(max\) and val/loss \(min\); choose one"):
         plan(*line)
     assert plan(*line, "search.metric=val/loss").settings.mode == "min"
 

@@ -123,16 +123,16 @@ MISTAKES = [
     (["hydra.sweeper.n_trials=3"], "hydra/sweeper=basic has no key hydra.sweeper.n_trials; it has"),
     (["hydra.sweeper.params.x=1"], "hydra.sweeper.params is null in hydra/sweeper=basic: its keys"),
     (["hydra.sweeper.params={x: 1}"], "hydra.sweeper.params is null in hydra/sweeper=basic: its"),
-    ([SEARCH, "monitor=val/odd"], "must know whether a higher val/odd is better; say mode=max or"),
+    ([SEARCH, "monitor=val/odd"], "must know whether a higher val/odd is better; set mode=max or"),
     ([SEARCH, "hydra.sweeper.sampler.sed=1"], "hydra.sweeper.sampler.sed; did you mean seed?"),
     ([SEARCH, "hydra.sweeper.sampler._target_=os.abort"], "is not for the command line"),
     ([SEARCH, "hydra.sweeper.more={a: {_target_: os.abort}}"], "is not for the command line"),
     ([SEARCH, "~hydra.sweeper.sampler.seed"], "is not for the command line"),
-    ([SEARCH, "hydra.sweeper.n_trials=1,2"], "is not of a single run; it cannot be swept"),
+    ([SEARCH, "hydra.sweeper.n_trials=1,2"], "applies to all runs, so it cannot be swept"),
     ([SEARCH, "optimizer.lr=interval(-1,1)"], "optimizer.lr must be a number > 0, got -1"),
     ([SEARCH, "optimizer=interval(0,1)"], "is for a search; write its values out"),
-    (["optimizer.lr=interval(0.1,1)"], "or write its values out, with commas between"),
-    (["optimizer.lr=tag(log,choice(0.1,1))"], "is for a search; say search.trials=12 with it"),
+    (["optimizer.lr=interval(0.1,1)"], "or list its values, separated by commas"),
+    (["optimizer.lr=tag(log,choice(0.1,1))"], "is only for a search; add search.trials=12"),
 ]  # fmt: skip
 
 

@@ -126,8 +126,8 @@ def test_a_tournament_of_nobody_is_refused():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("optimizer=lion", "only lion can take part; say which compete, with commas: optimizer="),
-        ("data=digits,mnist1d", "only adamw can take part; say which"),
+        ("optimizer=lion", "only lion can take part; choose contestants, with commas: optimizer="),
+        ("data=digits,mnist1d", "only adamw can take part; choose"),
         ("optimizer=adamw,sparse_adam", "only adamw can take part: sparse_adam "),
     ],
 )
@@ -261,7 +261,7 @@ def test_an_optimizer_that_looks_at_whole_tensors_does_not_meet_where_they_are_f
             r"tournament.seeds=\[0, 1\] has 0, .* one of search.seeds",
         ),
         ("tournament.seeds=[1,1]", r"tournament.seeds=\[1, 1\] has 1 twice"),
-        ("tournament.seeds=[]", "tournament.seeds must have one seed or more"),
+        ("tournament.seeds=[]", "tournament.seeds needs at least one seed"),
         ("tournament.seeds=5", "tournament.seeds must be a list of whole numbers, .*got 5"),
         ("tournament.seeds=[-1]", "tournament.seeds must be a list of whole numbers"),
         ("tournament.trials=0", "tournament.trials must be a whole number in .1, 10000., got 0"),

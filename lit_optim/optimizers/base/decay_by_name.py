@@ -56,7 +56,7 @@ def compile_patterns(key: str, patterns: Iterable[str] | None) -> list[re.Patter
         try:
             compiled.append(re.compile(pattern))
         except (re.error, OverflowError) as error:
-            raise UsageError(f"{key}: {pattern!r} is no regular expression: {error}") from None
+            raise UsageError(f"{key}: {pattern!r} is not a regular expression: {error}") from None
     return compiled
 
 

@@ -153,12 +153,12 @@ def check_parameters(optimizer: Optimizer, group: dict[str, Any]) -> None:
         if is_sharded(p) and not getattr(optimizer, "takes_shards", True):
             raise UsageError(
                 f"{owner}, which is torch's own, takes no DTensors, and parameter {label} is one: "
-                "AdamW (optimizer=adamw), for one, steps the shards of a tensor"
+                "AdamW (optimizer=adamw), for example, updates the shards of a tensor"
             )
         if getattr(optimizer, "needs_shapes", False) and is_lazy(p):
             raise UsageError(
-                f"{owner} asks for the shapes of parameters, and parameter {label} has none before "
-                "its first batch: run one through the model before"
+                f"{owner} needs the shapes of its parameters, but parameter {label} has none until "
+                "the first batch: run one batch through the model first"
             )
         device = everything[0].device
         if getattr(optimizer, "joins_parameters", False) and p.device != device:

@@ -161,7 +161,7 @@ class StateLoading(torch.optim.Optimizer):
     def _reject_shape(self, what: str, value: Tensor, shape: Sequence[int]) -> NoReturn:
         raise UsageError(
             f"{type(self).__name__}: the saved {what} has shape {list(value.shape)} and not "
-            f"{list(shape)}: it is of another model"
+            f"{list(shape)}: it belongs to a different model"
         )
 
     def _read_number(
@@ -204,7 +204,7 @@ class StateLoading(torch.optim.Optimizer):
     def _reject_state(self, missing: str) -> NoReturn:
         raise UsageError(
             f"{type(self).__name__} keeps {missing} of each parameter, which the state does not "
-            "have: it is of another optimizer"
+            "have: it belongs to a different optimizer"
         )
 
     def _check_hyperparameters(self, group: Group) -> None:

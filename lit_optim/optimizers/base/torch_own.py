@@ -61,7 +61,7 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
         """Load a state dict of this class.
 
         Raises:
-            UsageError: a group lacks a hyperparameter, because it is of another optimizer.
+            UsageError: a group lacks a hyperparameter, because it belongs to a different optimizer.
         """
         super().load_state_dict(check_form(type(self).__name__, state_dict))
         for p, state in self.state.items():
@@ -72,7 +72,7 @@ class TorchOptimizer(TakesTorchsArguments, torch.optim.Optimizer):
             if missing := self.defaults.keys() - group.keys() - set(TORCHS_EXECUTION):
                 raise UsageError(
                     f"{type(self).__name__} has {', '.join(sorted(missing))}, which the state does "
-                    "not have: it is of another optimizer"
+                    "not have: it belongs to a different optimizer"
                 )
 
     @torch.no_grad()
