@@ -88,6 +88,8 @@ class Checkpoint(ModelCheckpoint):
     _validates = True
     #: The number of updates when the newest was saved.
     _newest_at = 0
+    #: Whether the run resumed from the newest and has done nothing since.
+    _is_as_loaded = False
 
     #: The names of the buffers that must be finite.
     _finite_buffers: Collection[str] = ()
@@ -102,8 +104,13 @@ class Checkpoint(ModelCheckpoint):
         if not has_validation(trainer):
             self.monitor, self.save_top_k, self._validates = None, 0, False
         super().on_train_start(trainer, pl_module)
+        # a run that resumes at its end completes the epoch, from which a longer run would not
+        # continue: what it would save is not what the undisturbed run has saved
+        newest = Path(self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST))
+        self._is_as_loaded = Path(str(trainer.ckpt_path)).absolute() == newest.absolute()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_as_loaded &= trainer.sanity_checking
         metrics = trainer.callback_metrics
         if trainer.state.fn == TrainerFn.FITTING and self.monitor:
             require_logged(trainer, self.monitor)
@@ -134,6 +141,7 @@ class Checkpoint(ModelCheckpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._is_as_loaded = False
         between = batch_idx % trainer.accumulate_grad_batches == 0
         if self._is_pending and between and self._keeps_newest(trainer):
             self._save_newest(trainer)
@@ -202,7 +210,9 @@ class Checkpoint(ModelCheckpoint):
             self.last_model_path = name
 
     def _keeps_newest(self, trainer: Trainer) -> bool:
-        return bool(self.save_last and trainer.global_step and not trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if self._is_as_loaded or not trainer.global_step:
+            return False
+        return bool(self.save_last and not trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def finite_buffers(module: LightningModule) -> set[str]:

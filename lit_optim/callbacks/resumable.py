@@ -78,10 +78,12 @@ class Resumable(Callback):
             self._stepped += 1  # Lightning counts after the validation
         if self._loaded is not None:  # no batch has begun since the resume
             self._stepped = self._loaded.get("stepped", self._stepped)
+        self._place = trainer.current_epoch, int(done % count) if count else 0
         if "loops" in checkpoint:
-            correct_progress(checkpoint["loops"]["fit_loop"], count, is_in_validation(trainer))
-        within = count and not self._ended  # at the end of the run the epoch is complete
-        self._place = trainer.current_epoch, int(done % count) if within else 0
+            loops = checkpoint["loops"]["fit_loop"]
+            correct_progress(loops, count, is_in_validation(trainer))
+            checkpoint["epoch"] = loops["epoch_progress"]["current"]["completed"]
+            self._place = checkpoint["epoch"], self._place[1]
         self._toggled = {
             name: p.requires_grad
             for name, p in pl_module.named_parameters()
@@ -159,7 +161,8 @@ def correct_progress(loops: dict[str, Any], batches: float, in_validation: bool)
 
     Lightning can resume from checkpoints that it writes itself: after a batch, a validation or an
     epoch. In between its counters are ahead of the weights: it would validate at other batches,
-    consider the epoch complete, or skip a batch, a validation or an epoch.
+    consider the epoch complete, or skip a batch, a validation or an epoch. It also considers the
+    epoch complete in which a run has ended, where a longer run has batches left.
 
     Args:
         loops: the state of the fit loop in a checkpoint.
@@ -172,9 +175,13 @@ def correct_progress(loops: dict[str, Any], batches: float, in_validation: bool)
         for count in (total, current):  # a batch that was fetched but not begun
             count["ready"] -= 1
         batch["is_last_batch"] = 0 < current["completed"] == batches
-    if 0 < epoch["ready"] == epoch["completed"]:  # between two epochs
-        current.update(dict.fromkeys(current, 0))
-        batch["is_last_batch"] = False
+    if 0 < epoch["ready"] == epoch["processed"]:
+        is_cut_short = current["completed"] and not batch["is_last_batch"]
+        for count in loops["epoch_progress"].values():
+            count["processed"] = count["completed"] = count["ready"] - int(is_cut_short)
+        if not is_cut_short:  # between two epochs
+            current.update(dict.fromkeys(current, 0))
+            batch["is_last_batch"] = False
     if in_validation:
         done = loops["epoch_loop.val_loop.batch_progress"]["total"]
         done["processed"] = done["completed"]

@@ -72,7 +72,7 @@ def check_ready_made(
     if own.isdisjoint(params):
         raise UsageError(
             f"this instance of {name} has no parameter of {type(module).__name__}: {advice}, or "
-            f"create it from self.parameters()"
+            "create it from self.parameters()"
         )
     if has_finetuning(module.trainer) and any(not p.requires_grad for p in params):
         raise UsageError(

@@ -243,7 +243,7 @@ def _find_newest(
     if similar and horizon == "error":
         changes = _describe_changes(fingerprints[similar[0]], now, LENGTH)
         raise UsageError(
-            f"resume=auto: {similar[0]} differs only in its length: {changes}; say "
+            f"resume=auto: {similar[0]} differs only in its length: {changes}; use "
             "resume.horizon=keep to resume it with its schedule as it was, extend for one over the "
             "new length, or resume=none for a new run"
         )
@@ -257,7 +257,9 @@ def _check_named(
     if not os.path.isfile(run_dir / FINGERPRINT):
         if is_sweep(run_dir):
             raise UsageError(f"resume={where} is the directory of a sweep: add -m")
-        raise UsageError(f"resume={where}: not a run: its {FINGERPRINT} is missing")
+        raise UsageError(
+            f"resume={where} is not the directory of a run: its {FINGERPRINT} is missing"
+        )
     before = read_fingerprint(run_dir)
     if (origin := before.get("branch_from")) is not None:
         raise UsageError(

@@ -189,7 +189,9 @@ def tolerate_io_errors(logger: Logger) -> None:
                 return None
             try:
                 return write(*args, **kwargs)
-            except OSError as error:
+            except Exception as raised:
+                if (error := _find_io_error(raised)) is None:
+                    raise
                 errors.append(error)
                 reason = error.strerror or error
                 LOG.warning(f"{type(logger).__name__} stops logging: {reason}; training continues")
@@ -200,6 +202,13 @@ def tolerate_io_errors(logger: Logger) -> None:
     threading.excepthook = _skip_writer_errors
     for name in WRITES:
         setattr(logger, name, tolerate(getattr(logger, name)))
+
+
+def _find_io_error(error: BaseException | None) -> OSError | None:
+    """The OSError that led to an error; Lightning's TensorBoardLogger makes a ValueError of it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error
 
 
 _default_excepthook = threading.excepthook

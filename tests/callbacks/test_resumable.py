@@ -181,6 +181,20 @@ def test_a_run_killed_at_any_step_resumes_exactly(killed_at, accumulated, tmp_pa
     assert_goes_on(tmp_path, make, cosine_warmup(), killed_at, accumulate_grad_batches=accumulated)
 
 
+@pytest.mark.parametrize("val_batches", [1.0, 0], ids=["validated", "unvalidated"])
+@pytest.mark.parametrize("steps", [8, 9, 12], ids=str)
+def test_a_run_that_resumes_at_its_end_leaves_the_newest_as_it_was(steps, val_batches, tmp_path):
+    make, run = partial(AdamW, lr=0.05), {"limit_val_batches": val_batches, "max_epochs": -1}
+    whole = fit(tmp_path / "whole", make, None, max_steps=15, **run)
+    seen = fit(tmp_path / "parts", make, None, max_steps=steps, **run).seen
+    last = str(tmp_path / "parts" / "last.ckpt")
+    for more in (0, 0, 15 - steps):
+        rest = fit(tmp_path / "parts", make, None, ckpt=last, max_steps=steps + more, **run)
+        seen += rest.seen
+    assert seen == whole.seen
+    assert same(whole.state_dict(), rest.state_dict())
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -307,7 +307,7 @@ MISTAKES = {
     f"[{{repeat: [{COSINE}], times: 0}}]": "phases.0.times must be a whole number > 0, got 0",
     f"[{{repeat: [{COSINE}], times: 2, growth: 0.5}}]": "phases.0.growth must be a number >= 1",
     f"[{{repeat: [{COSINE}], times: 2, decay: 2}}]": "phases.0.decay must be a number in (0, 1]",
-    f"[{{repeat: [{COSINE}], times: 99, growth: 3}}]": "99 rounds that grow by 3 do not fit into any",
+    f"[{{repeat: [{COSINE}], times: 99, growth: 3}}]": "99 rounds that grow by 3 do not fit",
     f"[{{repeat: [{{repeat: [{COSINE}]}}]}}]": "phases.0.repeat.0: a repeat cannot contain",
     "[{repeat: [{shape: cosine, to: 0, for: 9}], times: 2}]": "phases.0.repeat.0.for must be a %",
     "[{repeat: [{shape: cosine, to: 0, for: 9%}], times: 2}]": "a round must add up to 100%",

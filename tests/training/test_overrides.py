@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import errno
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import loggers
+
+from lit_optim.training.overrides import tolerate_io_errors
 
 PACKAGE = Path(__file__).parents[2] / "lit_optim"
 OVERRIDES = PACKAGE / "training" / "overrides.py"
@@ -45,3 +49,29 @@ def test_every_override_has_its_reason():
     assert len(functions) >= 8
     for function in functions:
         assert "Why: " in (ast.get_docstring(function) or ""), function.name
+
+
+@pytest.mark.parametrize("kind", ["TensorBoardLogger", "CSVLogger"])
+def test_a_logger_falls_silent_whatever_its_io_error_was_made_into(kind, tmp_path, caplog):
+    logger = getattr(loggers, kind)(tmp_path)
+    writer = logger.experiment
+    name = "add_scalar" if kind == "TensorBoardLogger" else "log_metrics"
+    calls = []
+
+    def fail(*args, **kwargs):
+        calls.append(args)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    setattr(writer, name, fail)
+    tolerate_io_errors(logger)
+    for step in range(3):
+        logger.log_metrics({"loss": 1.0}, step)
+    assert len(calls) == 1
+    assert caplog.messages == [f"{kind} stops logging: Permission denied; training continues"]
+
+
+def test_a_mistake_in_what_is_logged_is_raised(tmp_path):
+    logger = loggers.TensorBoardLogger(tmp_path)
+    tolerate_io_errors(logger)
+    with pytest.raises(ValueError, match="not supported"):
+        logger.log_metrics({"loss": object()}, 0)
