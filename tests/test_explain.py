@@ -117,7 +117,7 @@ def test_mistakes_of_the_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(UsageError, match=r"leave out trainer\.fast_dev_run"):
         told("debug=fast", capsys=capsys)
-    with pytest.raises(UsageError, match="one run, and these are 2"):
+    with pytest.raises(UsageError, match="single run, but these are 2"):
         explain(["optimizer=adamw,sgd"], Console())
 
 

@@ -165,7 +165,7 @@ def test_a_changed_epoch_length_is_warned_of_once(tmp_path, caplog):
     assert len(lrs) == 50
     assert lrs[29:] == [lrs[29]] * 21  # held beyond the end
     assert [line for line in caplog.messages if "batches" in line] == [
-        "an epoch has 20 batches now, and had 10: the run has 60 updates, and its schedule was "
+        "an epoch has 20 batches now, and had 10: the run has 60 updates, but its schedule was "
         "made for 30"
     ]
 

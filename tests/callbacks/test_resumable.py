@@ -338,7 +338,7 @@ HUGE = torch.zeros(1).expand(10**12)
 @pytest.mark.parametrize("value", [None, "x", [], [3, [1], None], HUGE], ids=type)
 def test_random_states_of_another_kind(part, value):
     states = resumable._random_states()
-    with pytest.raises(UsageError, match="other random states"):
+    with pytest.raises(UsageError, match="different random states"):
         resumable._restore_random_states(states | {part: value})
 
 

@@ -82,7 +82,7 @@ def test_a_disk_that_takes_only_a_part_loses_nothing(tmp_path, caplog):
             saved(tmp_path, 2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "last.ckpt is not written: the disk took only a part of it" in caplog.text
+    assert "last.ckpt was not written: the disk took only a part of it" in caplog.text
     assert number_in(find_newest_intact(tmp_path)) == 1
     assert not list(tmp_path.glob(".*tmp"))
 
@@ -216,4 +216,4 @@ def test_a_directory_that_cannot_be_created_is_a_failure(tmp_path, caplog):
     writer = CheckpointFiles()
     writer.save_checkpoint({}, tmp_path / "checkpoints" / "last.ckpt")
     assert writer.failure
-    assert "is not written" in caplog.text
+    assert "was not written" in caplog.text

@@ -441,7 +441,10 @@ def _saved(args, path):
         ({"optimizer": "lbfgs"}, "evaluates the loss again within a step, which transformers'"),
         ({"optimizer": "adamw", "given": {"optim_args": "betos=3"}}, "did you mean betas"),
         ({"optimizer": "adamw", "given": {"optim_args": "betas"}}, "optim_args must look like"),
-        ({"optimizer": "adamw", "optimizers": ("x", None)}, "optimizer and optimizers: give one"),
+        (
+            {"optimizer": "adamw", "optimizers": ("x", None)},
+            "optimizer and optimizers: give only one",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(kwargs, message, tmp_path):

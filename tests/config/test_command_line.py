@@ -64,7 +64,7 @@ MISTAKES = {
     "param_groups._target_=lit_optim.param_groups.snapshot_groups": "is not allowed",
     "lr_rule._target_=lit_optim.lightning.lr_rule.check": "lr_rule.check is not allowed",
     "allow=[os.path]": "allow=os.path is refused",
-    "--config-name=other": "--config-name: the defaults are always ours",
+    "--config-name=other": "--config-name: the defaults always come from lit-optim",
     "n_jobs=0": "n_jobs must be a whole number > 0, got 0",
     "data.batch_size=0": "data.batch_size must be a whole number > 0, got 0",
     "data.val_share=1.5": "data.val_share must be a number in [0, 1), got 1.5",
@@ -184,7 +184,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
                 "scheduler._target_=lit_optim.schedules.formula_schedules.FormulaSchedule",
                 "scheduler.text=evil.f",
             ],
-            "lit_optim.schedules.formula_schedules.FormulaSchedule is no schedule",
+            "lit_optim.schedules.formula_schedules.FormulaSchedule is not a schedule",
         ),
         (
             ["scheduler._target_=lit_optim.schedules.formula_schedules.import_module"],
@@ -198,9 +198,12 @@ def test_a_mistake_is_answered_in_one_line(argument):
             ["scheduler=lambda", "scheduler.expr=torch.optim.lr_scheduler.partial"],
             "scheduler.expr=torch.optim.lr_scheduler.partial is not allowed",
         ),
-        (["hydra.callbacks.report._target_=evil.f"], "hydra.callbacks.report._target_ is not for"),
-        (["hydra.searchpath=[x]"], "hydra.searchpath is not for the command line"),
-        (["hydra.launcher={_target_: evil.f}"], "hydra.launcher is not for the command line"),
+        (
+            ["hydra.callbacks.report._target_=evil.f"],
+            "hydra.callbacks.report._target_ cannot be set on",
+        ),
+        (["hydra.searchpath=[x]"], "hydra.searchpath cannot be set on the command line"),
+        (["hydra.launcher={_target_: evil.f}"], "hydra.launcher cannot be set on the command line"),
         # nor from within what is allowed
         (
             [
@@ -223,7 +226,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
         ),
         (
             ["-m", "optimizer.lr=interval(0,1)"],
-            "is only for a search; add search.trials=12, or write its",
+            "is only for a search; add search.trials=12, or list its",
         ),
         (["-m", "hydra.run.dir=a,b"], "hydra.run.dir=a,b is not of a single run"),
         (["-m", "n_jobs=1,2"], "n_jobs=1,2 is not of a single run"),

@@ -101,7 +101,7 @@ def test_what_changes_no_result_may_differ(place):
 @pytest.mark.parametrize(
     ("lines", "line"),
     [
-        (["optimizer.lr=0.2"], "optimizer.lr was 0.1, now 0.2; type it as it was, or say"),
+        (["optimizer.lr=0.2"], "optimizer.lr was 0.1, now 0.2; restore the original values, or"),
         (["optimizer.lr=0.2"], "resume.override=[optimizer.lr]"),
         (["optimizer=sgd"], "optimizer._target_ was"),
         (["scheduler=wsd"], "scheduler._target_ was"),
@@ -135,7 +135,9 @@ def test_its_directory_alone_is_the_command_it_was_started_with(place, capsys):
     line = prepare_command_line(["resume=runs/same"])
     assert line.argv == [*lines, "++resume.from='runs/same'", "hydra.run.dir='runs/same'"]
     assert "optimizer=momentum optimizer.lr=0.1" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=r"optimizer.lr was 0.1, now 0.2; type it as it was"):
+    with pytest.raises(
+        UsageError, match=r"optimizer.lr was 0.1, now 0.2; restore the original values"
+    ):
         prepare_command_line(["resume=runs/same", "optimizer.lr=0.2"])
     lr = tuned_lrs("mnist1d")["momentum"]  # which it has by default
     changed = rf"lr was 0.1, now {lr:g}, optimizer.momentum was 0.8, now 0.9"

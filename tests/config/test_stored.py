@@ -473,5 +473,5 @@ def test_as_a_user_sees_it(tmp_path, foreign):
         )  # fmt: skip
         assert done.returncode == 2
         [told] = done.stderr.splitlines()
-        assert "type it if it is meant" in told
+        assert "type it if you want it" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d"]

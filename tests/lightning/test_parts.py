@@ -210,7 +210,7 @@ def test_parameters_of_no_optimizer_and_of_two_are_told(tmp_path, messages):
 
     fit(tmp_path, Gan(configure), max_epochs=1)
     assert messages() == [
-        "no optimizer has the parameters generator.1.weight, generator.1.bias, "
+        "no optimizer updates the parameters generator.1.weight, generator.1.bias, "
         "generator.3.weight, generator.3.bias: not trained",
         "several optimizers have the parameter generator.0.bias: each of them updates it",
     ]
@@ -401,7 +401,7 @@ def test_a_callback_that_changes_it_on_the_way_is_warned_of(tmp_path, messages):
     fit(tmp_path, module, [Sets("on_train_epoch_start")], max_epochs=3)
     first, end = messages()
     assert first == (
-        "accumulate_grad_batches is 5 now, and was 1: the run will make 6 updates, and the "
+        "accumulate_grad_batches is 5 now, and was 1: the run will make 6 updates, but the "
         "schedule of AdamW was made for 30; total sets its length"
     )
     assert "was made for 30 updates, but the run made 6: total=6" in end

@@ -108,7 +108,7 @@ def test_a_parameter_without_elements_does_no_harm(name, shape):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_parameters_are_refused(name):
     for nothing in ([], iter(()), nn.ReLU(), nn.ReLU().parameters()):
-        with pytest.raises(ValueError, match=r"empty parameter list|0 trainable parameters"):
+        with pytest.raises(ValueError, match=r"empty parameter list|no trainable parameters"):
             class_of(name)(nothing)
 
 

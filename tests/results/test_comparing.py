@@ -164,7 +164,7 @@ def test_different_metrics_are_not_compared():
 
 def test_different_directions_are_not_compared():
     runs = [*seeds([0.3, 0.3]), a_run(0.9, "sgd", mode="max"), a_run(0.5, "lion", monitor="")]
-    with pytest.raises(UsageError, match="disagree whether val/loss shall be low or high"):
+    with pytest.raises(UsageError, match="disagree on whether val/loss should be low or high"):
         compare(runs, "t")
     first, second = compare_all(runs, "t")
     assert (first.mode, len(first.runs), second.mode, len(second.runs)) == ("min", 3, "max", 1)

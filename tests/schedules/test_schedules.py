@@ -179,7 +179,7 @@ def test_milestones_must_increase_and_fit():
 def test_a_floor_given_twice_is_an_error():
     with pytest.raises(UsageError, match=r"min_lr=0.1 and min_lr_ratio=0.2: give only one of them"):
         library.cosine_min_lr(min_lr=0.1, min_lr_ratio=0.2)
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="give only one of them"):
         transformers_schedules.cosine_with_min_lr(min_lr=0.1, min_lr_rate=0.1)
 
 

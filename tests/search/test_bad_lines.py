@@ -38,12 +38,12 @@ TABLE = {
     "search.trials=3": "search.trials=3 does nothing without -m.",
     "search=default": "search=default does nothing without -m.",
     f"-m {LR}": f"{LR} is only for a search; add search.trials=12.",
-    f"-m {INTERVAL}": f"{INTERVAL} is only for a search; add search.trials=12, or write its",
+    f"-m {INTERVAL}": f"{INTERVAL} is only for a search; add search.trials=12, or list its",
     "-m search=default optimizer=adamw,sgd": "search=default does nothing without search.trials=",
     "-m search.sampler=tpe seed=1,2": "search.sampler=tpe does nothing without search.trials=",
     "-m hydra/sweeper=search seed=1,2": "hydra/sweeper=search does nothing without search.trials=",
-    f"{OK} hydra/sweeper=basic": "hydra/sweeper=basic: a search has a sweeper of its own; leave it",
-    f"{OK} hydra/sweeper=search": "hydra/sweeper=search: a search has a sweeper of its own",
+    f"{OK} hydra/sweeper=basic": "hydra/sweeper=basic: a search uses its own sweeper; leave it",
+    f"{OK} hydra/sweeper=search": "hydra/sweeper=search: a search uses its own sweeper",
     # keys
     f"-m search.trial=3 {LR}": "unknown key search.trial; did you mean search.trials?.",
     f"-m searh.trials=3 {LR}": "unknown key searh; did you mean search?.",
@@ -78,7 +78,7 @@ TABLE = {
     f"{OK} 'n_jobs=choice(1,2)'": "n_jobs=choice(1,2) is not of a single run",
     # ranges
     "-m search.trials=3": "nothing is searched; use optimizer.lr=auto, KEY=interval",
-    "-m search.trials=3 optimizer=adamw,sgd": "nothing of optimizer=adamw is searched; say",
+    "-m search.trials=3 optimizer=adamw,sgd": "nothing of optimizer=adamw is searched; use",
     "-m 'optimizer.lr=interval(1,0.1)' search.trials=3": "the first end must be below the second.",
     "-m 'optimizer.lr=interval(1,1)' search.trials=3": "both ends are 1, so there is nothing to",
     "-m 'optimizer.lr=tag(log,interval(0,1))' search.trials=3": "both ends must be > 0.",
@@ -86,7 +86,7 @@ TABLE = {
     "-m 'optimizer.lr=tag(log,choice(1,2))' search.trials=3": "unknown tag log; a choice",
     "-m 'optimizer.lr=interval(-1,1)' search.trials=3": "got -1.0, an end of interval(-1,1).",
     "-m 'optimizer.lr=interval(1e400,1)' search.trials=3": "both ends must be finite numbers.",
-    "-m 'optimizer.lr=int(interval(1,8))' search.trials=3": "optimizer.lr is no whole number; say",
+    "-m 'optimizer.lr=int(interval(1,8))' search.trials=3": "optimizer.lr is not a whole number",
     "-m 'optimizer.lr=int(interval(1e-4,1e-1))' search.trials=3": "both ends are 0, so there is",
     "-m 'data.batch_size=interval(8,16)' search.trials=3": "use int(interval(8,16)).",
     "-m 'optimizer.lr=choice(0.1)' search.trials=3": "a choice needs two values or more.",
@@ -109,8 +109,8 @@ TABLE = {
     "-m tournament=default optimizer=adamw,sgd tournament.seed=[1]": "you mean tournament.seeds",
     "-m tournament=default optimizer=adamw,sgd optimizer.lr=1e-3,1e-2": "a tournament searches",
     # auto
-    "-m optimizer.weight_decay=auto search.trials=3": "auto is for optimizer.lr; of another key",
-    f"-m optimizer=choice(adamw,sgd) {LR} search.trials=3": "each optimizer has a range of its own",
+    "-m optimizer.weight_decay=auto search.trials=3": "auto is for optimizer.lr; for another key",
+    f"-m optimizer=choice(adamw,sgd) {LR} search.trials=3": "each optimizer has its own range",
     f"{OK} optimizer=custom optimizer._target_=torch.optim.SGD": (
         "SGD declares no lr_range; use optimizer.lr=tag(log,interval(1e-4,1e-1))."
     ),

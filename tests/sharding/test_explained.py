@@ -76,5 +76,5 @@ def test_layers_are_gathered_one_by_one(capsys, tmp_path):
 
 def test_devices_that_cannot_be_counted(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(UsageError, match="this machine has no GPU to count; say"):
+    with pytest.raises(UsageError, match="this machine has no GPU to count; set"):
         told("trainer=fsdp", capsys=capsys)

@@ -269,7 +269,7 @@ def test_an_optimizer_that_looks_at_whole_tensors_does_not_meet_where_they_are_f
         ("tournament.budget=hours", "tournament.budget must be one of steps, evaluations, seconds"),
         ("tournament.by=[optimiser]", "tournament.by=.*: optimiser is no group.*optimizer"),
         ("tournament.by=[search]", "tournament.by=.*: search is no group"),
-        ("tournament.by=[]", "tournament.by must name a group"),
+        ("tournament.by=[]", "tournament.by must name at least one group"),
         ("tournament.sedes=[1]", "unknown key tournament.sedes.*seeds"),
         ("search.timeout=60", "search.timeout=60: a tournament gives each contestant the same"),
     ],

@@ -163,7 +163,7 @@ def test_the_model_that_the_data_brings_along_is_no_other_setting(tmp_path):
 
 def test_what_has_no_lr_for_each_optimizer_is_refused(tmp_path):
     tournament_of(tmp_path, "adamw")
-    with pytest.raises(UsageError, match="let the tournament end first"):
+    with pytest.raises(UsageError, match="let the tournament finish first"):
         find_tuned(tmp_path)
     tournament_of(tmp_path, "adamw", by="wrapper")
     with pytest.raises(UsageError, match="compares wrapper"):
@@ -207,7 +207,7 @@ def test_a_preset_of_a_checkout_is_found_and_that_of_an_installed_package_refuse
     monkeypatch.setattr(presets, "INSTALLED", path.parts[1])
     with pytest.raises(UsageError, match="is installed; take a checkout"):
         presets.find_preset("mnist1d")
-    with pytest.raises(UsageError, match="its preset has no place"):
+    with pytest.raises(UsageError, match="no preset can be written for it"):
         presets.find_preset("custom")
 
 

@@ -73,7 +73,7 @@ def test_lrs_that_mean_something_else_are_warned_of():
 
 def test_a_closure_is_refused_with_gradient_accumulation(tmp_path):
     whole = partial(LBFGS, max_iter=2)
-    with pytest.raises(UsageError, match="would see the last of 4 accumulated batches only"):
+    with pytest.raises(UsageError, match="would see only the last of 4 accumulated batches"):
         trainer(tmp_path, max_steps=2, accumulate_grad_batches=4).fit(
             attach(Plain(), whole, None, _together), Data()
         )
@@ -128,4 +128,4 @@ def test_torchs_fused_steps_let_gradients_be_clipped(tmp_path, caplog):
         made.append(module.state_dict())
     assert all(torch.equal(made[0][name], made[1][name]) for name in first)
     [told] = [line for line in caplog.messages if "could not be clipped" in line]
-    assert told.startswith("AdamW: fused=true unscales gradients by itself")
+    assert told.startswith("AdamW: fused=true unscales the gradients itself")
