@@ -7,11 +7,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.hydra import Hydra
+from hydra.core import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -39,7 +41,7 @@ from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import find_own
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.job_server import serve_jobs
-from lit_optim.system import accept_interrupts, allow_any_text
+from lit_optim.system import accept_interrupts, allow_any_text, print_without_fail
 from lit_optim.threads import prepare_threads
 
 #: The process of the command line; a launcher may run jobs in others.
@@ -56,6 +58,7 @@ def main() -> None:
     sys.path.append(os.getcwd())  # where the user's own packages are
     forget_ranks()
     allow_any_text()
+    print_without_fail()
     accept_interrupts()
     exit_on_interrupt()
     prepare_threads()
@@ -68,6 +71,7 @@ def main() -> None:
         if not any(word.startswith("hydra.mode=") for word in line.argv):
             # Hydra would compose the configuration once more to learn what -m says already
             Hydra.get_mode = lambda *args, **kwargs: None  # type: ignore[method-assign]
+        hydra_utils._save_config = _explain(hydra_utils._save_config)
         run = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(_job)
         if line.sweep_dir is None:
             run()
@@ -80,6 +84,20 @@ def main() -> None:
         _end(error, USAGE_ERROR)
     except KeyboardInterrupt:
         _end(KeyboardInterrupt("interrupted"), INTERRUPTED)
+
+
+def _explain(save: Callable[[DictConfig, str, Path], None]) -> Callable[..., None]:
+    """Let Hydra's writer of the files in .hydra tell in one line that it could not write them."""
+
+    @wraps(save)
+    def call(cfg: DictConfig, filename: str, output_dir: Path) -> None:
+        try:
+            save(cfg, filename, output_dir)
+        except OSError as error:
+            where = Path(output_dir) / filename
+            _end(UsageError(f"{where} cannot be written: {error.strerror}"), FAILURE)
+
+    return call
 
 
 def _run_sweep(run: Callable[[], object], sweep_dir: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import io
 import os
 import subprocess
@@ -21,7 +22,7 @@ from lit_optim.commands import load_commands
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.reports import installation as doctor
-from lit_optim.system import allow_any_text, can_show, signal_name
+from lit_optim.system import Output, allow_any_text, can_show, signal_name
 
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -256,3 +257,39 @@ def test_os_has_what_was_taken_away():
     """The lists above name what there is."""
     if os.name == "posix":
         assert {"killpg", "register_at_fork"} <= set(dir(os))
+
+
+class Failing(io.RawIOBase):
+    """A file that takes nothing."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EPIPE])
+@pytest.mark.parametrize("size", [1, 100])
+def test_what_cannot_be_printed_ends_nothing_unless_nobody_reads_it(number, size):
+    out = Output(io.BufferedWriter(Failing(number), buffer_size=16), line_buffering=True)
+    with pytest.raises(BrokenPipeError) if number == errno.EPIPE else contextlib.nullcontext():
+        print("x" * size, file=out, flush=True)
+    with contextlib.suppress(OSError):
+        out.detach()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EROFS])
+def test_a_line_says_that_hydra_could_not_write_its_files(number, capsys):
+    def save(cfg, filename, output_dir):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(SystemExit) as end:
+        app._explain(save)({}, "config.yaml", "here/.hydra")
+    assert end.value.code == 1
+    path = Path("here", ".hydra", "config.yaml")
+    told = f"lit_optim: {path} cannot be written: {os.strerror(number)}\n"
+    assert capsys.readouterr().err == told

@@ -223,8 +223,9 @@ def run_to_exit(main: Callable[[], object]) -> NoReturn:
     except SystemExit as end:
         code = _exit_code(end)
     except BaseException:
-        traceback.print_exc()
         code = 1
+        with contextlib.suppress(OSError):  # else this process would go on as the server
+            traceback.print_exc()
     try:
         threading._shutdown()  # type: ignore[attr-defined] # waits for threads that are no daemons
         atexit._run_exitfuncs()
@@ -235,6 +236,7 @@ def run_to_exit(main: Callable[[], object]) -> NoReturn:
                     thing.flush()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+            getattr(stream, "buffer", stream).flush()
     except OSError:
         code = code or FLUSH_FAILED
     finally:
@@ -244,5 +246,6 @@ def run_to_exit(main: Callable[[], object]) -> NoReturn:
 def _exit_code(end: SystemExit) -> int:
     if end.code is None or isinstance(end.code, int):
         return (end.code or 0) & 0xFF
-    print(end.code, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(end.code, file=sys.stderr)
     return 1

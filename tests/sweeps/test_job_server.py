@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from lit_optim.runs.status import Status
 from lit_optim.sweeps import forked_jobs, processes, starters
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
+from lit_optim.sweeps.job_server import run_to_exit
 from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.processes import Order, start_anew
@@ -431,3 +433,22 @@ def test_rank_variables_are_not_inherited(monkeypatch):
         monkeypatch.setenv(name, "1")
     assert not {*ranks} & processes.job_environment(1).keys()
     assert {"PATH", "PLATFORM"} <= processes.job_environment(1).keys()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bad"), SystemExit("a text")], ids=str)
+def test_a_job_whose_output_takes_nothing_ends_all_the_same(error):
+    def fail():
+        raise error
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    child = os.fork()
+    if child == 0:
+        try:
+            sys.stderr = Full()
+            run_to_exit(fail)
+        finally:
+            os._exit(77)  # it went on as the server
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
