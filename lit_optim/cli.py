@@ -50,11 +50,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    except UsageError as error:
+    except Exception as error:
+        if not _is_mistake(error):
+            raise
         print(f"{PROGRAM}: {first_line(error)}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
     if code:
         sys.exit(code)
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Whether one line is enough: a mistake found here, or a setting that Lightning refuses."""
+    if isinstance(error, UsageError):
+        return True
+    if "lightning" not in sys.modules:  # which takes a second to import
+        return False
+    from lit_optim.runs.failures import is_lightnings_complaint
+
+    return is_lightnings_complaint(error)
 
 
 def _dispatch(argv: Sequence[str]) -> int | None:

@@ -22,6 +22,8 @@ OWN_GROUP: dict[str, Any] = (
     if hasattr(os, "killpg")
     else {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
 )
+#: The most bytes of a name in a directory, and of a path that leaves room for the files below it.
+LONGEST_NAME, LONGEST_PATH = 255, 3500
 #: How often, and after which pauses, Windows is asked to replace a file that is open.
 TRIES, SECONDS_BETWEEN = 20, 0.05
 
@@ -32,6 +34,15 @@ class Process(Protocol):
     @property
     def pid(self) -> int:
         """Its number."""
+
+
+def find_excess(path: str) -> str | None:
+    """Why a path is too long, at which the system raises even when asked whether it exists."""
+    if any(len(name.encode(errors="replace")) > LONGEST_NAME for name in path.split("/")):
+        return f"no file has a name of more than {LONGEST_NAME} bytes"
+    if len(path.encode(errors="replace")) > LONGEST_PATH:
+        return f"a path has at most {LONGEST_PATH:,} bytes"
+    return None
 
 
 def call_after_fork(function: Callable[[], None]) -> None:

@@ -116,6 +116,41 @@ def test_mistakes_are_answered_in_one_line(capsys, argv, line):
     assert err.count("\n") == 1
 
 
+#: What takes a path: the subcommand, and the option, if it is one.
+PATHS = [
+    (command.name, argument.name)
+    for command in load_commands()
+    for argument in command.arguments
+    if argument.completion is Completion.PATHS
+]
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a/" * 3000, "é" * 200])
+@pytest.mark.parametrize(("command", "argument"), [*PATHS, ("explain", "--config-dir")])
+def test_a_path_that_no_file_can_have_is_one_line(capsys, command, argument, path):
+    named = [f"{argument}={path}"] if argument.startswith("-") else [path]
+    with pytest.raises(SystemExit) as end:
+        main([command, *named])
+    assert end.value.code == 2
+    assert re.search("255 bytes|3,500 bytes", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        ("explain", "trainer.strategy=deepspeed", "you must have DeepSpeed installed"),
+        ("lr-range", "trainer.accelerator=tpu", "'torch_xla"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(capsys, command, given, said):
+    with pytest.raises(SystemExit) as end:
+        main([command, given])
+    assert end.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("lit-optim: ")
+    assert said in line
+
+
 @pytest.mark.parametrize(
     ("argv", "shown"),
     [

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.errors import UsageError
+from lit_optim.system import find_excess
 
 MAX_DIGITS = 18  # of a number of updates
 
@@ -154,6 +155,8 @@ def path(text: str) -> Path:
     """A path; a shell expands `~` only where it is not quoted."""
     if not text:
         raise argparse.ArgumentTypeError("must be a path, got nothing")
+    if excess := find_excess(text):
+        raise argparse.ArgumentTypeError(f"{text}: {excess}")
     return Path(os.path.expanduser(text))
 
 

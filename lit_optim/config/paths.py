@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
 from lit_optim.errors import UsageError
+from lit_optim.system import find_excess
 
 #: Keys whose value is a path, by their whole name or, in any group, by their last part.
 PATH_KEYS = (
@@ -32,7 +33,6 @@ OF_A_PLACE = re.compile(
     r"(.*_)?(path|file|root|folder|directory|dir|(dir|log|sub)_?(path|name|dir))"
 )
 LAST_PARTS = ("path", "dir", "root", "file", "save_dir", "dirpath", "data_dir", "root_dir")
-MOST_OF_NAME = 255
 MOST_PATHS = 100  # with commas between; each comma may also be part of a path
 SWEEP = re.compile(r"(choice|glob|sort|shuffle|tag)\(")
 
@@ -56,7 +56,7 @@ def quote_path_value(line: str, multirun: bool) -> str:
             comma is part of a path if that exists.
 
     Raises:
-        UsageError: a name in the path is too long for any file system.
+        UsageError: the path, or a name in it, is too long for any file system.
     """
     key, equals, value = line.partition("=")
     name = key.lstrip("+")
@@ -74,9 +74,8 @@ def quote_path_value(line: str, multirun: bool) -> str:
     else:
         paths = [value]
     for path in paths:
-        parts = [] if "${" in path else path.split("/")
-        if any(len(part.encode(errors="replace")) > MOST_OF_NAME for part in parts):
-            raise UsageError(f"{name}={path}: no file has a name of more than {MOST_OF_NAME} bytes")
+        if "${" not in path and (excess := find_excess(path)):
+            raise UsageError(f"{name}={path}: {excess}")
     return f"{key}={','.join(map(_as_read, paths))}"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_optim.errors import UsageError, suggest
+from lit_optim.system import find_excess
 from lit_optim.untrusted import Unreadable, read_text, read_yaml
 
 #: The choice of a group that is a class of the user's own.
@@ -52,6 +53,8 @@ def use_conf_dir(directory: str | None) -> None:
     _own.clear()
     if directory is None:
         return
+    if excess := find_excess(directory):
+        raise UsageError(f"{OPTION} {directory}: {excess}")
     path = Path(os.path.abspath(os.path.expanduser(directory)))
     if not path.is_dir():
         raise UsageError(f"{OPTION} {directory}: there is no such directory")

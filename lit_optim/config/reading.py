@@ -42,6 +42,8 @@ def parse_overrides(lines: list[str]) -> list[Override]:
     overrides = []
     for line in map(rename_override, lines):
         key = line.partition("=")[0]
+        if not key.strip("+~"):
+            raise UsageError(f"{line!r} has no key; write key=value")
         if len(line) > MOST_CHARACTERS:
             raise UsageError(
                 f"{key}: has {len(line):,} characters, but at most {MOST_CHARACTERS:,} are allowed"

@@ -102,7 +102,7 @@ def is_lightnings_complaint(error: Exception) -> bool:
     ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
     only_ours = all(name.split(".")[0] in ours for name in frames)
     kinds = MisconfigurationException | ValueError | TypeError | RuntimeError
-    # one that was raised on purpose names no attribute that was looked up
-    says_so = isinstance(error, AttributeError) and error.name is None
+    # one that was raised on purpose names no attribute or module that was looked up
+    says_so = isinstance(error, AttributeError | ImportError) and error.name is None
     refusal = isinstance(error, kinds) or says_so
     return refusal and only_ours and bool(frames) and frames[-1].startswith("lightning.")
