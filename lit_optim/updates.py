@@ -204,27 +204,21 @@ class Updates:
             self.end_step(True)
 
     def _watch_closure(self, closure: Callable[..., Any]) -> Callable[..., Any]:
-        self._has_closure, called = True, False
+        self._has_closure = True
+        return _WatchedClosure(self, closure)
 
-        @wraps(closure, updated=())
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            nonlocal called
-            result = closure(*args, **kwargs)
-            # gradients from before the first call belong to the previous update
-            self._had_gradient = self._has_usable_gradient() or (called and self._had_gradient)
-            called = True
-            self._announce()
-            return result
-
-        watched._is_watched = True  # type: ignore[attr-defined]
-        return watched
+    def note_closure(self, was_called: bool) -> None:
+        """Note that a closure has returned; `was_called`: not for the first time in this step."""
+        # gradients from before the first call belong to the previous update
+        self._had_gradient = self._has_usable_gradient() or (was_called and self._had_gradient)
+        self._announce()
 
     def _has_usable_gradient(self) -> bool:
         """Whether there is a gradient that the optimizer will use, or has used for this update."""
         optimizer = self._optimizer()
         if self._released:
             return True
-        if optimizer is None or all(p.grad is None for p in _params(optimizer)):
+        if optimizer is None or not _has_gradient(optimizer):
             return False
         if hasattr(optimizer, "is_initializing") and optimizer.is_initializing():
             return False
@@ -270,6 +264,29 @@ class Updates:
             params = list(_params(optimizer))
             if any(map(_has_hooks, params)):
                 self._backward = _BackwardWatcher(params)
+
+
+class _WatchedClosure:
+    """A closure that tells the counter of the updates when it returns.
+
+    Args:
+        updates: the counter.
+        closure: of a call of `step`; in all else this is like it.
+    """
+
+    _is_watched = True
+
+    def __init__(self, updates: Updates, closure: Callable[..., Any]) -> None:
+        self._updates, self.__wrapped__, self._was_called = updates, closure, False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.__wrapped__(*args, **kwargs)
+        self._updates.note_closure(self._was_called)
+        self._was_called = True
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["__wrapped__"], name)
 
 
 class _BackwardWatcher:
@@ -378,6 +395,14 @@ def _wrap_step(optimizer: Optimizer, updates: Updates) -> None:
 def _params(optimizer: Optimizer) -> Iterator[Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def _has_gradient(optimizer: Optimizer) -> bool:
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if p.grad is not None:
+                return True
+    return False
 
 
 def _alive(references: list[ref[Any]]) -> Iterator[Any]:

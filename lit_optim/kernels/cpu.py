@@ -134,15 +134,10 @@ def _prepare(
     by_pass: bool,
 ) -> tuple[CompiledKernel | str, array[float]]:
     """The kernel, or why there is none, and the numbers that it is called with."""
-    scalars: list[float] = []
-    switches: list[tuple[str, Any]] = []
-    for name, value in vars(h).items():
-        if isinstance(value, bool):
-            switches.append((name, value))
-        else:
-            switches.append((name, None))
-            scalars.append(value)
-    kernel_key = (key, *switches, table.formats, by_pass)
+    values = vars(h)
+    scalars = [value for value in values.values() if not isinstance(value, bool)]
+    switches = tuple([value if isinstance(value, bool) else None for value in values.values()])
+    kernel_key = key, tuple(values), switches, table.formats, by_pass
     kernel = _kernels.get(kernel_key)
     if kernel is None:
         kernel = None if _failure else _compile_rule(rule, table.formats, states, h, by_pass)

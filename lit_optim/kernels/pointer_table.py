@@ -110,17 +110,15 @@ class PointerTable:
         Returns:
             Whether everything else is unchanged; if not, a new table has to be built.
         """
+        if {*map(type, gradients)} != {Tensor}:
+            return False
         for now, before, addresses in zip(kept, self.kept, self.addresses, strict=True):
             if len(now) != len(before) or not all(map(is_, now, before)):
                 return False
             if list(map(Tensor.data_ptr, now)) != addresses:
                 return False
-        kinds = (
-            set(map(get_dtype, gradients)),
-            set(map(get_layout, gradients)),
-            set(map(type, gradients)),
-        )
-        if kinds != ({self.gradient_dtype}, {torch.strided}, {Tensor}):
+        kinds = {*map(get_dtype, gradients)}, {*map(get_layout, gradients)}
+        if kinds != ({self.gradient_dtype}, {torch.strided}):
             return False
         if self.gradient_strides is None:
             if not all(map(Tensor.is_contiguous, gradients)):

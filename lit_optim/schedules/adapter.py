@@ -215,6 +215,9 @@ class ScheduledLR(SharedLrs, LRScheduler):
         self._notice_others()
         if self._is_moved_by_others or self.is_replaced:
             return
+        is_steady = self._was_stepped and self._predecessor is None
+        if is_steady and self._updates.count == self._seen:
+            return  # as after each update of a loop that calls `step`
         self._forget_predecessor()
         if not self._has_begun:
             self._leave_to_others()

@@ -67,8 +67,9 @@ class CurveSetter:
     def _record_lrs(self) -> None:
         """Record the current lrs, to notice later if other code changes them."""
         lrs = [group["lr"] for group in self.optimizer.param_groups]
-        self._last_lr = list(map(copy_lr, lrs))
-        self._set_lrs = self._read_lrs()
+        are_numbers = {*map(type, lrs)} == {float}
+        self._last_lr = list(lrs) if are_numbers else list(map(copy_lr, lrs))
+        self._set_lrs = lrs if are_numbers else self._read_lrs()
 
     def _read_lrs(self) -> list[float | None]:
         return [read_lr(group["lr"]) for group in self.optimizer.param_groups]

@@ -133,13 +133,11 @@ class PhasesCurve(Curve):
         """The value at update t = 0, 1, ...; after the end it stays constant."""
         t //= self.every
         owner = min(t, self.length - 1)
-        # a boundary may lie between two updates; at whole steps both comparisons agree
-        candidates = (
-            (segment for segment in self.segments if owner + 1 <= segment.end)
-            if self.lead
-            else (segment for segment in self.segments if owner < segment.end)
-        )
-        segment = next(candidates, self.segments[-1])
+        for segment in self.segments:
+            end = segment.begin + segment.length
+            # a boundary may lie between two updates; at whole steps both comparisons agree
+            if owner + 1 <= end if self.lead else owner < end:
+                break
         return segment.value_at(min(t + self.lead, self.length), owner, lr)
 
     def milestones(self) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from operator import is_
+from typing import Any, NamedTuple
 from weakref import ref
 
 from lit_optim.group_fields import initial_lr
@@ -14,8 +14,7 @@ from lit_optim.schedules.group_lrs import read_lr
 from lit_optim.updates import Updates, innermost_optimizer
 
 
-@dataclass(frozen=True)
-class LastSchedule:
+class LastSchedule(NamedTuple):
     """The schedule that set the lrs of an optimizer last.
 
     Args:
@@ -27,6 +26,10 @@ class LastSchedule:
     scheduler: ref[Any]
     lrs: list[float | None]
     factors: dict[int, float]
+
+
+def _lrs(groups: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [group["lr"] for group in groups]
 
 
 class SharedLrs(CurveSetter):
@@ -53,8 +56,9 @@ class SharedLrs(CurveSetter):
         self._factors = self._current_factors()
 
     def _current_factors(self) -> dict[int, float]:
-        factors = dict(self._factors)
-        groups = self.optimizer.param_groups
+        factors, groups = dict(self._factors), self.optimizer.param_groups
+        if len(groups) == len(self._set_lrs) and all(map(is_, _lrs(groups), self._set_lrs)):
+            return factors
         for index, (before, group) in enumerate(zip(self._set_lrs, groups, strict=False)):
             now = read_lr(group["lr"])
             if before is None or now is None or now == before:

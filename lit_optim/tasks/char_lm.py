@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from torchmetrics.aggregation import MeanMetric
 
 from lit_optim.errors import UsageError, show
-from lit_optim.tasks.data import TensorTask
+from lit_optim.tasks.data import TensorTask, of_lists_or_tensors
 from lit_optim.tasks.logged import is_logged
 from lit_optim.tasks.sizes import check_sizes
 
@@ -42,8 +42,9 @@ class Windows:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        at = torch.tensor(indices).unsqueeze(1) * self.stride + self.offsets
+    @of_lists_or_tensors
+    def __getitem__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        at = torch.as_tensor(indices).unsqueeze(1) * self.stride + self.offsets
         return self.x[at], self.y[at + 1]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -56,6 +56,11 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         self._skipped = count
 
     def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
+        for indices in self.tensors():
+            yield indices.tolist()
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the same batches as tensors."""
         count = len(self.dataset)  # type: ignore[arg-type]
         if self.shuffle:
             generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
@@ -72,7 +77,7 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
                 batch = batch[: len(batch) // self.num_replicas * self.num_replicas]
             share = batch[self.rank :: self.num_replicas]
             if len(share):
-                yield share.tolist()
+                yield share
 
     def __len__(self) -> int:
         count = len(self.dataset)  # type: ignore[arg-type]
@@ -80,6 +85,17 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         if self.shares == "nonempty":
             return int(min(full + (rest > 0), count // self.num_replicas))
         return full + (rest > (self.num_replicas - 1 if self.shares == "equal" else self.rank))
+
+
+def of_lists_or_tensors(take: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a `__getitem__` that takes a list of indices or a tensor of them."""
+    take.takes_tensors = True  # type: ignore[attr-defined]
+    return take
+
+
+def takes_tensors(dataset: Any) -> bool:
+    """Whether the `__getitem__` of a dataset is marked so; one that replaces it is not."""
+    return hasattr(getattr(type(dataset), "__getitem__", None), "takes_tensors")
 
 
 class TensorLoader(DataLoader[Any]):
@@ -95,8 +111,10 @@ class TensorLoader(DataLoader[Any]):
         super().__init__(dataset, None, sampler=sampler, generator=torch.Generator())
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        take = self.dataset.__getitem__
-        for indices in self.sampler:
+        take, sampler = self.dataset.__getitem__, self.sampler
+        is_ours = isinstance(sampler, Batches) and type(sampler).__iter__ is Batches.__iter__
+        batches = sampler.tensors() if is_ours and takes_tensors(self.dataset) else sampler  # type: ignore[attr-defined]
+        for indices in batches:
             batch = take(indices)
             is_plain = type(batch) is tuple and all(type(part) is Tensor for part in batch)
             yield list(batch) if is_plain else default_convert(batch)  # type: ignore[no-untyped-call]
@@ -181,6 +199,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        at = torch.tensor(indices)  # once for both
+    @of_lists_or_tensors
+    def __getitem__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        at = torch.as_tensor(indices)  # once for both
         return self.x[at], self.y[at]

@@ -97,6 +97,19 @@ class EpochLoop(_TrainingEpochLoop):
         is_usual |= not is_plain(self.trainer)
         self._plan = None if is_usual else BatchPlan(self.trainer)
 
+    def teardown(self) -> None:
+        super().teardown()
+        self._plan = None
+
+    @property
+    def global_step(self) -> int:
+        if self._plan is None:
+            return super().global_step
+        return self.automatic_optimization.optim_progress.optimizer.step.total.completed
+
+    def _should_accumulate(self) -> bool:
+        return self.trainer.accumulate_grad_batches != 1 and super()._should_accumulate()
+
     def advance(self, data_fetcher: _DataFetcher) -> None:
         plan = self._plan
         if plan is None or self.restarting:
@@ -111,7 +124,11 @@ class EpochLoop(_TrainingEpochLoop):
         progress.is_last_batch = data_fetcher.done
         batch = plan.transfer(batch)
         progress.increment_ready()
-        trainer._logger_connector.on_batch_start(batch)
+        if trainer._logger_connector._first_loop_iter is False:
+            results = self._results
+            results.batch, results.batch_size, results.dataloader_idx = batch, None, None
+        else:
+            trainer._logger_connector.on_batch_start(batch)
         output: Mapping[str, Any] | None = None
         skips_rest = False
         if batch is None:

@@ -15,8 +15,9 @@ from lit_optim.kernels.ir import Passes, Program, Rule
 from lit_optim.kernels.precision import LOW_BITS, State, as_real
 from lit_optim.optimizers.base.batch import Batch
 from lit_optim.optimizers.base.elementwise_states import ElementwiseStates
-from lit_optim.optimizers.base.optimizer import BETAS
+from lit_optim.optimizers.base.optimizer import BETAS, OptimizerBase
 from lit_optim.optimizers.base.options import apply_update_options, chosen_options
+from lit_optim.optimizers.base.repeats import Repeat, is_plain
 from lit_optim.optimizers.base.shards import (
     as_real_view,
     complete_sums,
@@ -105,13 +106,49 @@ class Elementwise(ElementwiseStates):
         if self.takes_sparse:
             batch = self._without_sparse(group, batch, names, h, t)
         if batch.params and group["executor"] != "torch":
-            batch = self.run_native(group, batch, self._traced_update, names, h, t)
+            given = batch
+            batch = self.run_native(group, given, self._traced_update, names, h, t)
+            if batch is EMPTY:
+                self._prepare_repeat(group, given, names, h, t)
         if batch.params and not self._try_fused_torch(group, batch, h, t):
             whole = "whole" in self.requirements
             in_parts = not (whole or h.cautious or h.clipped or h.trusting or h.on_ball)
             for g in batch.grads:
                 self.reject_sparse(g)
             self.run_torch(batch, self._traced_update, names, h, t, in_parts)
+
+    def repeat_step(self, group: Group) -> bool:
+        repeat: Repeat | None = self.__dict__.get("_repeats", {}).get(id(group))
+        return repeat is not None and repeat.group is group and repeat.run(self)
+
+    def _prepare_repeat(
+        self, group: Group, batch: Batch, names: tuple[str, ...], h: SimpleNamespace, t: int
+    ) -> None:
+        """Have the next step of a group repeat this one, if nothing else is a part of it."""
+        repeats: dict[int, Repeat] = self.__dict__.setdefault("_repeats", {})
+        own, kind, params = {id(one): one for one in self.param_groups}, type(self), group["params"]
+        for stale in repeats.keys() - own.keys():
+            del repeats[stale]
+        calls = self._plan(names, batch).calls
+        if (
+            own.get(id(group)) is group  # not a copy, of some of its parameters
+            and len(calls) == 1
+            and batch.sharding is None
+            and len(batch.params) == len(params)
+            and not group["hyperball"]
+            and not self.initial_scalars(group)
+            and all(getattr(kind, name) is usual for name, usual in USUAL.items())
+            and is_plain(group)
+        ):
+            repeats[id(group)] = Repeat(self, group, calls[0], names, vars(h), t)
+
+    def run_update(
+        self, call: NativeCall, names: tuple[str, ...], h: SimpleNamespace, t: int
+    ) -> str | None:
+        """Make the t-th update of the parameters of a call, or return why that is impossible."""
+        key, update = (type(self), names), self._traced_update
+        refusal: str | None = call.engine.step(key, update, call.table, names, h, t)
+        return refusal
 
     def _without_sparse(
         self,
@@ -315,3 +352,14 @@ class Elementwise(ElementwiseStates):
         if more or dtype not in (torch.float32, torch.float64):  # in 16 bits torch rounds midway
             return False
         return device.type in ("cpu", "cuda") and self.fused_torch_step(group, batch, t)
+
+
+#: The methods by which a step is one update of all parameters; another one may do more.
+USUAL = {
+    "begin_step": OptimizerBase.begin_step,
+    "hyperparameters_for": OptimizerBase.hyperparameters_for,
+    "vector_hyperparameters": OptimizerBase.vector_hyperparameters,
+    "rule_scalars": Elementwise.rule_scalars,
+    "update": Elementwise.update,
+    "run_native": Elementwise.run_native,
+}

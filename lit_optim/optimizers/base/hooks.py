@@ -1,13 +1,16 @@
-"""torch's hooks around state dicts, for a class that does more than torch's methods."""
+"""torch's hooks around steps and state dicts, for a class that does more than torch's methods."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
+import torch
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 #: torch's own names for the hooks.
 BEFORE, AFTER = "_optimizer_load_state_dict_pre_hooks", "_optimizer_load_state_dict_post_hooks"
@@ -53,3 +56,43 @@ def without_hooks(optimizer: Optimizer) -> Iterator[None]:
         yield
     finally:
         vars(optimizer).update(kept)
+
+
+def with_step_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a step call torch's hooks, as torch has it.
+
+    torch also opens a range of its profiler around each step. That takes longer than the hooks,
+    and is left out where nothing is profiled.
+    """
+    profiled = Optimizer.profile_hook_step(step)
+
+    @wraps(step)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch._C._autograd._profiler_enabled():
+            return profiled(*args, **kwargs)
+        optimizer = args[0]
+        before = (
+            *_global_optimizer_pre_hooks.values(),
+            *optimizer._optimizer_step_pre_hooks.values(),
+        )
+        for hook in before:
+            changed = hook(optimizer, args, kwargs)
+            if changed is None:
+                continue
+            if not (isinstance(changed, tuple) and len(changed) == 2):
+                raise RuntimeError(
+                    f"{step} must return None or a tuple of (new_args, new_kwargs), but got "
+                    f"{changed}."
+                )
+            args, kwargs = changed
+        result = step(*args, **kwargs)
+        optimizer._optimizer_step_code()  # where Python's tracers look for it
+        after = (
+            *optimizer._optimizer_step_post_hooks.values(),
+            *_global_optimizer_post_hooks.values(),
+        )
+        for hook in after:
+            hook(optimizer, args, kwargs)
+        return result
+
+    return call

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
@@ -25,6 +26,7 @@ from lit_optim.optimizers.base.declared import (
     plain_arguments,
 )
 from lit_optim.optimizers.base.groups import check_group
+from lit_optim.optimizers.base.hooks import with_step_hooks
 from lit_optim.optimizers.base.options import (
     OPTIONS,
     Options,
@@ -63,6 +65,8 @@ class OptimizerBase(Options, StateSaving, StateLoading):
     collects_first: ClassVar[bool] = False
     #: Whether parameters must have a shape when the optimizer is made.
     needs_shapes: ClassVar[bool] = False
+    #: torch's hooks of a step, without the range of its profiler where nothing is profiled.
+    profile_hook_step = staticmethod(with_step_hooks)  # type: ignore[assignment]
     #: Whether an update of one parameter depends on the gradients of others.
     needs_all_gradients: ClassVar[bool] = False
     #: Whether processes exchange sharded matrices, all of a step together.
@@ -181,22 +185,32 @@ class OptimizerBase(Options, StateSaving, StateLoading):
         """
         raise NotImplementedError
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; the gradients are not written."""
         check_first_step(self)
-        if closure is None and self.is_initializing():
+        loss = None
+        if closure is not None:
+            with nullcontext() if torch.is_grad_enabled() else torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            if closure is not None or not self.is_initializing():
+                run_together(self._begin_groups())
+                return loss
             for group in self.param_groups:
                 for p in group["params"]:
                     if p.grad is not None:
                         self._ensure_state(p, group)
-            return None
-        with torch.enable_grad():
-            loss = None if closure is None else closure()
-        run_together(
-            part for group in self.param_groups for part in self.owner(group).begin_step(group)
-        )
-        return loss
+        return None
+
+    def _begin_groups(self) -> Iterator[Steps]:
+        for group in self.param_groups:
+            owner = self.owner(group)
+            if not owner.repeat_step(group):
+                yield from owner.begin_step(group)
+
+    def repeat_step(self, group: Group) -> bool:
+        """Make the step of a group as the one before, if it can be; see `repeats`."""
+        return False
 
     @torch.no_grad()
     def step_parameters(self, group: Group, params: list[Tensor]) -> None:
