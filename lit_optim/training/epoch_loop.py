@@ -103,7 +103,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     @property
     def global_step(self) -> int:
-        if self._plan is None:
+        if self._plan is None or not self._plan.module.automatic_optimization:
             return super().global_step
         return self.automatic_optimization.optim_progress.optimizer.step.total.completed
 
