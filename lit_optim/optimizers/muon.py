@@ -3,7 +3,7 @@
 from math import sqrt
 from typing import Literal
 
-from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
+from lit_optim.optimizers.base import Coefficients, State, Update, Value
 from lit_optim.optimizers.base.orthogonal import Orthogonal, ProductDtype
 from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 
@@ -69,9 +69,8 @@ class Muon(Orthogonal):
         b = s.momentum_buffer.lerp_(g, 1 - h.momentum)
         return b.lerp(g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
 
-    def direction(self, x: Value, s: Value, h: Value) -> Update:
-        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps, h.ns_dtype)
-        return u.mul_(scale_for_shape(h.adjust_lr_fn, *u.shape[-2:])), {}
+    def scale(self, o: Value, s: Value, h: Value) -> tuple[float, dict[str, Value]]:
+        return scale_for_shape(h.adjust_lr_fn, *o.shape[-2:]), {}
 
 
 def scale_for_shape(adjust: AdjustLr, m: int, n: int) -> float:

@@ -1,8 +1,9 @@
 """NorMuon."""
 
-from lit_optim.kernels.arithmetic import lerp, square
-from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
+from lit_optim.kernels.arithmetic import lerp
+from lit_optim.optimizers.base import Coefficients, State, Update, Value
 from lit_optim.optimizers.base.orthogonal import Orthogonal, ProductDtype
+from lit_optim.optimizers.base.pieces import find_squares
 from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative
 from lit_optim.optimizers.muon import AdjustLr, scale_for_shape
 
@@ -66,13 +67,12 @@ class NorMuon(Orthogonal):
         b = s.momentum_buffer.lerp_(g, 1 - h.momentum)
         return b.lerp(g, 1 - h.momentum) if h.nesterov else b, {"momentum_buffer": b}
 
-    def direction(self, x: Value, s: Value, h: Value) -> Update:
-        o = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps, h.ns_dtype)
-        squares = square(o).mean(-1, keepdim=True)
+    def scale(self, o: Value, s: Value, h: Value) -> tuple[Value, dict[str, Value]]:
+        squares = find_squares(o)
         v = lerp(s.row_var, squares, 1 - h.beta2)
         scale = 1 / (v.sqrt() + TINY)
         # |o|, and |u| for u = scale o, from the squares of their rows
         rows = o.shape[-1] * squares, o.shape[-1] * squares * scale * scale
         of_o, of_u = (x.sum(-2, keepdim=True).sqrt() for x in rows)
         scale *= scale_for_shape(h.adjust_lr_fn, *o.shape[-2:]) * of_o / (of_u + TINY)
-        return o.mul_(scale), {"row_var": v}
+        return scale, {"row_var": v}

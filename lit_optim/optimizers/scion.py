@@ -1,6 +1,6 @@
 """Scion."""
 
-from lit_optim.optimizers.base import Coefficients, State, Update, Value, orthogonalize
+from lit_optim.optimizers.base import Coefficients, State, Update, Value
 from lit_optim.optimizers.base.orthogonal import Orthogonal, ProductDtype
 from lit_optim.optimizers.base.types import Beta, Iterations, NonNegative, Positive
 from lit_optim.optimizers.muon import scale_for_shape
@@ -55,6 +55,5 @@ class Scion(Orthogonal):
         d = s.momentum_buffer.lerp_(g, 1 - h.momentum)
         return d, {"momentum_buffer": d}
 
-    def direction(self, x: Value, s: Value, h: Value) -> Update:
-        u = orthogonalize(x, h.ns_coefficients, h.ns_steps, h.eps, h.ns_dtype)
-        return u.mul_(h.rho * scale_for_shape("spectral", *u.shape[-2:])), {}
+    def scale(self, o: Value, s: Value, h: Value) -> tuple[float, dict[str, Value]]:
+        return h.rho * scale_for_shape("spectral", *o.shape[-2:]), {}

@@ -48,6 +48,11 @@ class Batch:
         wholes = self.wholes and [self.wholes[i] for i in places]
         return Batch(params, grads, states, self.sharding, wholes)  # type: ignore[arg-type]
 
+    def rows(self, rows: slice) -> Batch:
+        """The same rows of all tensors."""
+        states = [{name: x[rows] for name, x in state.items()} for state in self.states]
+        return Batch([p[rows] for p in self.params], [g[rows] for g in self.grads], states)
+
     def local(self) -> Batch:
         """The shards of this process, with the tensors of their states."""
         if self.wholes is not None:

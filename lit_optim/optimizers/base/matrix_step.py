@@ -114,7 +114,7 @@ class MatrixStep(MatrixStates):
                 layout,
             )
             for p, x, g, u in zip(part.params, values, grads, us, strict=True):
-                _move(p, x, g, layout.to_parameter(u, p), h)
+                move(p, x, g, layout.to_parameter(u, p), h)
 
     def _prepare(
         self, batch: Batch, h: SimpleNamespace
@@ -232,7 +232,7 @@ def _move_by_option(g: Value, p: Value, s: Value, h: Value) -> tuple[Value, Valu
     return *apply_update_options(s.u, g, p, h), {}
 
 
-def _move(p: Tensor, x: Tensor, g: Tensor, u: Tensor, h: SimpleNamespace) -> None:
+def move(p: Tensor, x: Tensor, g: Tensor, u: Tensor, h: SimpleNamespace) -> None:
     """Move a parameter, whose value is x, by a direction u."""
     a, b, step = apply_update_options(u, g, x, h)
     if x is p and isinstance(b, float):

@@ -7,14 +7,14 @@ itself is multiplied once for all of them (Zhang, Amsel, Chen & Dao 2026, Gram N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import frexp, inf, isfinite, nan, sqrt
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from lit_optim.kernels.arithmetic import clip
-from lit_optim.optimizers.base.linalg import frobenius
+from lit_optim.optimizers.base.pieces import copy_in_pieces, find_norms
 from lit_optim.optimizers.base.symmetric import cost_of_symmetric, multiply_symmetric
 
 Coefficients = Literal["original", "quintic", "polar_express", "precise"]
@@ -48,10 +48,16 @@ SAFETY = {"polar_express": 1.02}
 #: The steps before which bfloat16 begins another Gram matrix, beside those that `divide_steps`
 #: finds: with these the result is as near to float64 as with one for each step.
 RESTARTS = {"quintic": (4,), "polar_express": (1, 3)}
-#: How large, of the largest, eigenvalues that rounding has made may become in a segment.
-TOLERATED = {torch.bfloat16: 2.0}
+#: How large, of the largest, eigenvalues that rounding has made may become in a segment: of a
+#: matrix with a shorter side of k, sqrt(k) times the first, and at most the second. Errors of
+#: rounding are not alike, so their largest eigenvalue is about eps / sqrt(k).
+TOLERATED = {torch.bfloat16: (0.05, 2.0)}
 #: On a CPU, matrices whose shorter side is at least this are multiplied one by one.
-APART = 256
+ALONE = 256
+#: Norms between these are divided by as part of the first product, which is by their square.
+SAFE_NORMS = 1e-12, 1e15
+#: The largest power of two that matrices with other norms are multiplied by.
+MOST_EXPONENT = 120
 
 
 def orthogonalize(
@@ -75,44 +81,58 @@ def orthogonalize(
     Returns:
         a new tensor of the shape and dtype of x.
     """
-    safety = SAFETY.get(coefficients, 1.0) if isinstance(coefficients, str) else 1.0
-    y = x.reshape(-1, *x.shape[-2:])
-    is_rounded = dtype == "bfloat16" and y.dtype == torch.float32
-    y = _divide(y, clip(_norms(y) * safety, eps, inf), torch.bfloat16 if is_rounded else y.dtype)
-    segments = divide_steps(coefficients, steps, y.shape[-2], y.shape[-1], y.dtype)
-    together = y.device.type != "cpu" or min(y.shape[-2:]) < APART
-    results = [_iterate(part, segments) for part in ([y] if together and len(y) > 1 else y)]
-    found = results[0] if len(results) == 1 else torch.stack(results)
+    y, to = x.reshape(-1, *x.shape[-2:]), dtype_of_products(x.dtype, dtype)
+    m, n = y.shape[-2:]
+    if is_alone(m, n, y.device):
+        results = []
+        for one in y:
+            copy, norm = copy_in_pieces(one.__getitem__, (m, n), to)
+            results.append(orthogonalize_alone_(copy, norm, coefficients, steps, eps))
+        found = results[0] if len(results) == 1 else torch.stack(results)
+        return found.reshape(x.shape).to(x.dtype)
+    norms = clip(find_norms(y) * _safety(coefficients), eps, inf)
+    y = (y / torch.where(norms == 0, 1.0, norms)).to(to)
+    segments = divide_steps(coefficients, steps, m, n, to)
+    found = _iterate(y if len(y) > 1 else y[0], segments)
     return found.reshape(x.shape).to(x.dtype)
 
 
-#: How many elements are divided and rounded at a time on a CPU: what stays in the cache of a core.
-PIECE = 1 << 17
+def is_alone(m: int, n: int, device: torch.device) -> bool:
+    """Whether matrices [m, n] are iterated one by one, not in batches."""
+    return device.type == "cpu" and min(m, n) >= ALONE
 
 
-def _divide(x: Tensor, norms: Tensor, dtype: torch.dtype) -> Tensor:
-    """Divide matrices [batch, m, n] by numbers [batch, 1, 1], and round them to another dtype."""
-    if x.dtype == dtype or x.device.type != "cpu" or x.numel() <= PIECE:
-        return (x / norms).to(dtype)
-    found = x.new_empty(x.shape, dtype=dtype)
-    rows = max(1, PIECE // x.shape[-1])
-    for of_x, norm, to in zip(x, norms, found, strict=True):
-        for place, part in zip(to.split(rows), of_x.split(rows), strict=True):
-            place.copy_(part / norm)
-    return found
+def orthogonalize_alone_(
+    x: Tensor, norm: float, coefficients: Coefficients | Polynomial, steps: int | None, eps: float
+) -> Tensor:
+    """The same of one matrix that is rounded already, whose memory is used.
+
+    It is divided by its norm as part of the first product.
+
+    Args:
+        x: [m, n], in the dtype of the products.
+        norm: its Frobenius norm, before it was rounded.
+        coefficients: as for `orthogonalize`.
+        steps: as for `orthogonalize`.
+        eps: as for `orthogonalize`.
+    """
+    norm = max(norm * _safety(coefficients), eps) if isfinite(norm) else nan
+    if not SAFE_NORMS[0] < norm < SAFE_NORMS[1] and isfinite(norm) and norm:
+        # its square would overflow or vanish; powers of two are exact
+        factor = 2.0 ** -max(-MOST_EXPONENT, min(frexp(norm)[1], MOST_EXPONENT))
+        x, norm = x.mul_(factor), norm * factor
+    segments = divide_steps(coefficients, steps, len(x), x.shape[1], x.dtype)
+    return _iterate(x, segments, 1 / norm if norm else 0.0)
 
 
-#: Norms between these can be computed in float32, without squares that overflow or vanish.
-SAFE_NORMS = 1e-15, 1e18
+def _safety(coefficients: Coefficients | Polynomial) -> float:
+    return SAFETY.get(coefficients, 1.0) if isinstance(coefficients, str) else 1.0
 
 
-def _norms(x: Tensor) -> Tensor:
-    """The Frobenius norms of matrices [..., m, n] as [..., 1, 1]."""
-    if x.device.type == "cpu" and x.dtype == torch.float32:  # which copies x to sum in float64
-        norms: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-        if bool(((norms > SAFE_NORMS[0]) & (norms < SAFE_NORMS[1])).all()):
-            return norms
-    return frobenius(x)
+def dtype_of_products(dtype: torch.dtype, chosen: str) -> torch.dtype:
+    """In which matrices of this dtype are multiplied, if bfloat16 or float32 is chosen."""
+    is_rounded = chosen == "bfloat16" and dtype == torch.float32
+    return torch.bfloat16 if is_rounded else dtype
 
 
 def list_polynomials(
@@ -136,8 +156,9 @@ def divide_steps(
 ) -> list[list[Polynomial]]:
     """The polynomials as segments: the steps of one segment are made on one Gram matrix.
 
-    The rounding of a Gram matrix may make its smallest eigenvalues negative, and a step with the
-    coefficient a multiplies these by a². A segment ends before they are as large as the others.
+    The rounding of a Gram matrix changes its smallest eigenvalues and may make them negative, and a
+    step with the coefficient a multiplies these by a². A segment ends before they are as large as
+    the others.
 
     Args:
         coefficients: as for `orthogonalize`.
@@ -148,14 +169,15 @@ def divide_steps(
     """
     restarts = RESTARTS.get(str(coefficients), ()) if dtype == torch.bfloat16 else ()
     segments: list[list[Polynomial]] = []
-    growth, bound = 1.0, TOLERATED.get(dtype, 0.03) / torch.finfo(dtype).eps
+    short, long = sorted((m, n))
+    of_root, most = TOLERATED.get(dtype, (inf, 0.03))
+    growth, bound = 1.0, min(of_root * sqrt(short), most) / torch.finfo(dtype).eps
     for k, polynomial in enumerate(list_polynomials(coefficients, steps)):
         if not segments or k in restarts or growth > bound:
             segments.append([])
             growth = 1.0
         segments[-1].append(polynomial)
         growth *= polynomial[0] ** 2
-    short, long = sorted((m, n))
     alone, divided = _cost_of_segment(short, long, 1), []
     for segment in segments:
         pays = _cost_of_segment(short, long, len(segment)) < len(segment) * alone
@@ -186,15 +208,25 @@ def orthogonalize_flops(
     return sum(_cost_of_segment(short, long, len(segment)) for segment in segments)
 
 
-def _iterate(y: Tensor, segments: Sequence[Sequence[Polynomial]]) -> Tensor:
-    """All steps for a matrix [m, n], or for a batch of them."""
+def _iterate(y: Tensor, segments: Sequence[Sequence[Polynomial]], factor: float = 1.0) -> Tensor:
+    """All steps for a matrix [m, n], or for a batch of them.
+
+    Args:
+        y: the matrix, whose memory is used.
+        segments: the steps.
+        factor: what y is multiplied by at first.
+    """
     tall = y.shape[-2] > y.shape[-1]
     product = torch.addmm if y.ndim == 2 else torch.baddbmm
+    spare: Tensor | None = None
     for segment in segments:
-        gram = multiply_symmetric(y.mT, y) if tall else multiply_symmetric(y, y.mT)
-        scale, factor = _combine(gram, segment)
-        left, right = (y, factor) if tall else (factor, y)
-        y = product(y, left, right, beta=scale) if scale else left @ right
+        pair = (y.mT, y) if tall else (y, y.mT)
+        scale, q = _combine(multiply_symmetric(*pair, factor * factor), segment)
+        left, right = (y, q) if tall else (q, y)
+        to = torch.empty_like(y) if spare is None else spare
+        # what is added does not matter if it is multiplied by 0
+        product(y if scale else to, left, right, beta=scale * factor, alpha=factor, out=to)
+        spare, y, factor = y, to, 1.0
     return y
 
 

@@ -126,6 +126,11 @@ OF_UPDATE = (
 )  # fmt: skip
 
 
+def has_plain_update(h: Any) -> bool:
+    """Whether `apply_update_options` leaves a, b and u as they are."""
+    return not (h.cautious or h.clipped or h.cautious_decay or h.trusting or h.on_ball)
+
+
 def apply_update_options(u: Any, g: Any, p: Any, h: Any) -> tuple[Any, Any, Any]:
     """Change an update p = a p − b u as the options say; returns the new a, b and u.
 

@@ -10,6 +10,8 @@ from lit_optim.optimizers.base.products import prefers_symmetric_kernel
 #: On a CPU, the least side of a product that is computed in strips, the least height of a strip,
 #: and the number of strips of a larger one.
 SIDE, STRIP, STRIPS = 512, 128, 4
+#: How many columns are copied to above the diagonal at a time: their rows stay in the cache.
+MIRRORED = 96
 
 
 def multiply_symmetric(
@@ -54,8 +56,9 @@ def _multiply_in_strips(
             beta=0.0 if add is None else beta, alpha=alpha, out=place,
         )  # fmt: skip
     for start in range(height, m, height):
-        end = start + height
-        out[:start, start:end].copy_(out[start:end, :start].mT)
+        for left in range(start, min(start + height, m), MIRRORED):
+            right = min(left + MIRRORED, start + height)
+            out[:start, left:right].copy_(out[left:right, :start].mT)
     return out
 
 
