@@ -231,7 +231,7 @@ def _check_joined(made: Any, groups: Groups, bare: Groups, name: str) -> Any:
     if own - {"weight_decay"} or decays - {0.0}:
         raise UsageError(
             f"{name} takes one param group, but param_groups gives {len(groups)} that differ in "
-            f"{', '.join(sorted(own))}: param_groups=single would do"
+            f"{', '.join(sorted(own))}: use param_groups=single"
         )
     if len(groups) > 1 and all("name" in group for group in groups):  # otherwise it is only a trial
         LOG.info(

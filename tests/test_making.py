@@ -71,7 +71,7 @@ def test_several_groups_become_one_if_nothing_is_lost(make, caplog):
     "groups", [layer_decay, partial(by_rules, rules=[{"ndim": 2, "weight_decay": 0.3}])]
 )
 def test_groups_that_cannot_become_one_are_refused(make, groups):
-    with pytest.raises(UsageError, match=r"takes one param group, .* would do"):
+    with pytest.raises(UsageError, match=r"takes one param group, .* use param_groups=single"):
         make_optimizer(make, groups(net()))
 
 

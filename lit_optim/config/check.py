@@ -155,7 +155,7 @@ def _check_job(plain: Mapping[str, Any]) -> None:
     if train and ckpt not in (None, BEST):
         raise UsageError(f"ckpt={ckpt} is only tested, not trained on; add train=false")
     if not train and (ckpt is None or not os.path.isfile(ckpt)):
-        given = "" if ckpt is None else f"; {ckpt} is no file"
+        given = "" if ckpt is None else f"; {ckpt} is not a file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")
     keepers = [node for node in plain["callbacks"].values() if "Checkpoint" in class_name(node)]
     off = plain["trainer"].get("enable_checkpointing") is False

@@ -123,7 +123,7 @@ def _objection(override: Override, multirun: bool) -> str | None:
     """Why a file may not make an override; None if it may."""
     key = override.key_or_group
     if override.package is not None or not _is_known(key):
-        return f"{key} is no key of a run"
+        return f"{key} is not a key of a run"
     if override.is_delete():
         return None
     if override.is_sweep_override() and not multirun:
@@ -223,7 +223,7 @@ def _objection_to_value(root: str, key: str, value: Any, known: Collection[str])
     if isinstance(value, Mapping):
         for inner in value:
             if "${" in str(inner) or (root in TEXT and not INNER_KEY.fullmatch(str(inner))):
-                return f"{inner!r} is no name of a key"
+                return f"{inner!r} is not the name of a key"
     if isinstance(value, str):
         return _objection_to_text(root, key, value, known)
     if value is not None and root in TEXT and OF_A_PLACE.fullmatch(key):

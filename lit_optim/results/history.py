@@ -40,7 +40,9 @@ def read_history(path: Path, notes: list[str]) -> History:
     for number, line in enumerate(lines, 2):
         row = _numbers(line, len(header))
         if row is None:
-            notes.append(f"{path}:{number}: is no line of numbers; what is above it is used")
+            notes.append(
+                f"{path}:{number}: is not a line of numbers; only the lines above it are used"
+            )
             break
         rows.append(row)
     if not rows:

@@ -120,7 +120,7 @@ def read_tournament(sweep_dir: Path) -> Tournament:
     try:
         found = read_json_mapping(path)
     except Unreadable as error:
-        raise Unreadable(f"{error}; {sweep_dir} is no directory of a tournament") from None
+        raise Unreadable(f"{error}; {sweep_dir} is not the directory of a tournament") from None
     try:
         return Tournament(
             by=_text(found["by"]),

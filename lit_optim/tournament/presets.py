@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
 from lit_optim.errors import UsageError
+from lit_optim.results.reading import read_run
 from lit_optim.results.tournament_record import Entry, Task, Tournament, read_tournament
 from lit_optim.runs.job import JobRecord, read_job
-from lit_optim.runs.layout import FINAL
+from lit_optim.runs.layout import FINAL, UNTUNED
 from lit_optim.runs.status import Status
 from lit_optim.search.composing import compose_study
 from lit_optim.temporary import write_whole
@@ -53,11 +54,13 @@ class Tuned:
         preset: its name, that of the data.
         lrs: by optimizer.
         left_out: why, of each optimizer whose lr is not taken over.
+        usual: the optimizers that are better at their own default lr, which they keep.
     """
 
     preset: str
     lrs: Mapping[str, float]
     left_out: Mapping[str, str]
+    usual: Collection[str] = ()
 
 
 def find_tuned(sweep_dir: Path) -> list[Tuned]:
@@ -108,6 +111,7 @@ def _ambiguous(source: str, data: str) -> UsageError:
 def _tuned_on(sweep_dir: Path, task: Task) -> Tuned:
     lrs: dict[str, float] = {}
     left_out: dict[str, str] = {}
+    usual: list[str] = []
     data = ""
     for entry in task.entries:
         records = _finals(sweep_dir, entry)
@@ -115,11 +119,26 @@ def _tuned_on(sweep_dir: Path, task: Task) -> Tuned:
         lr, why = _lr_of(entry, records)
         if lr is None:
             left_out[entry.contestant] = why
+        elif _is_better_untuned(sweep_dir / entry.study):
+            usual.append(entry.contestant)
+            left_out[entry.contestant] = "is better at its own default lr"
         else:
             lrs[entry.contestant] = lr
-    if not data or not lrs:
+    if not data or not (lrs or usual):
         raise UsageError(f"{sweep_dir}: has no final runs yet; let the tournament finish first")
-    return Tuned(data, lrs, left_out)
+    return Tuned(data, lrs, left_out, usual)
+
+
+def _is_better_untuned(study: Path) -> bool:
+    """Whether the runs at the default lr have the better mean: few trials can miss a good lr."""
+    means = []
+    for role in (FINAL, UNTUNED):
+        runs = [read_run(path, []) for path in sorted((study / role).glob("seed=*"))]
+        signs = [1 if run.mode == "max" else -1 for run in runs]
+        values = [sign * run.value for sign, run in zip(signs, runs, strict=True)]
+        means.append(sum(values) / len(values) if values else math.nan)
+    tuned, untuned = means
+    return untuned > tuned or (math.isnan(tuned) and not math.isnan(untuned))
 
 
 def _finals(sweep_dir: Path, entry: Entry) -> list[JobRecord]:
@@ -135,7 +154,7 @@ def _lr_of(entry: Entry, records: list[JobRecord]) -> tuple[float | None, str]:
     if all(record.status is Status.DIVERGED for record in records):
         return None, "diverged at its best lr"
     if entry.contestant not in groups()["optimizer"]:
-        return None, "is no choice of optimizer"
+        return None, "is not a choice of optimizer"
     values = {key_of(line): line.partition("=")[2] for line in records[0].overrides}
     other = _find_other(values, entry.contestant, records[0].choices.get("data", ""))
     if other:
@@ -194,7 +213,8 @@ def write_preset(tuned: Tuned) -> Path:
     """
     path = find_preset(tuned.preset)
     before = text_of(path) if path.exists() else f"{HEAD}# Settings for data={tuned.preset}\n"
-    after = edit_preset(before, {name: lr_text(lr) for name, lr in tuned.lrs.items()}, path)
+    lrs = {name: lr_text(lr) for name, lr in tuned.lrs.items()}
+    after = edit_preset(before, lrs, path, tuned.usual)
     try:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, after)
@@ -235,13 +255,14 @@ def lr_text(lr: float) -> str:
     return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
 
 
-def edit_preset(text: str, lrs: Mapping[str, str], path: Path) -> str:
+def edit_preset(text: str, lrs: Mapping[str, str], path: Path, usual: Collection[str] = ()) -> str:
     """Put lrs into the text of a preset: known names are replaced, new ones added in their order.
 
     Args:
         text: YAML.
         lrs: by optimizer.
         path: of the file, for messages.
+        usual: optimizers whose lr is removed.
 
     Raises:
         UsageError: the text is not written in a way that can be edited by lines.
@@ -261,6 +282,8 @@ def edit_preset(text: str, lrs: Mapping[str, str], path: Path) -> str:
     kept = []
     for line in items:
         match = ITEM.match(line)
+        if match and match["name"] in usual:
+            continue
         if match and match["name"] in new:
             value = new.pop(match["name"])
             line = f"{match['indent']}{match['name']}: {value}{match['comment'].rstrip()}"
@@ -269,7 +292,7 @@ def edit_preset(text: str, lrs: Mapping[str, str], path: Path) -> str:
     for name, value in new.items():
         kept.insert(_place(kept, name), f"{indent}{name}: {value}")
     after = "\n".join([*lines[:at], head, *kept, *lines[end:]]) + "\n"
-    _check_edit(text, after, lrs, path)
+    _check_edit(text, after, lrs, path, usual)
     return after
 
 
@@ -291,11 +314,13 @@ def _place(items: list[str], name: str) -> int:
     return len(items)
 
 
-def _check_edit(before: str, after: str, lrs: Mapping[str, str], path: Path) -> None:
+def _check_edit(
+    before: str, after: str, lrs: Mapping[str, str], path: Path, usual: Collection[str]
+) -> None:
     """Refuse an edit after which the file says anything else than it should."""
     try:
         old, new = _load(before), _load(after)
-        known = old.get(TUNED) or {}
+        known = {name: lr for name, lr in (old.get(TUNED) or {}).items() if name not in usual}
         expected = old | {TUNED: known | {name: float(value) for name, value in lrs.items()}}
         said = new.get(TUNED) or {}
         new[TUNED] = {name: _number(value) for name, value in said.items()}

@@ -245,7 +245,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["ckpt=best", "~callbacks.checkpoint"], "ckpt=best needs a checkpoint callback"),
         (["ckpt=best", "trainer.enable_checkpointing=false"], "ckpt=best needs a checkpoint callb"),
         (["-m", "experiment=null,none"], "experiment is required"),
-        (["train=false", "ckpt=nowhere.ckpt"], "nowhere.ckpt is no file"),
+        (["train=false", "ckpt=nowhere.ckpt"], "nowhere.ckpt is not a file"),
         (["trainer.max_epochs=0"], "nothing to train"),
     ],
     ids=str,

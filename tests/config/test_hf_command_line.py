@@ -74,7 +74,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["hf.optim=sgd", "hf.optim_args=momentum=x"], "hf.optim_args.momentum must be a number"),
         (
             ["hf.optim=adamw_anyprecision", "hf.optim_args=momentum_dtype=bfloat16"],
-            "hf.optim_args of adamw_anyprecision are not here",
+            "hf.optim_args of adamw_anyprecision are not available",
         ),
         (
             ["hf.lr_scheduler_type=polynomial", "hf.lr_scheduler_kwargs.lr_end=1e-3"],

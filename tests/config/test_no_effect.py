@@ -80,7 +80,7 @@ def test_what_is_for_a_run_is_refused_with_a_sweep(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["weights=none.pt"], "weights=none.pt is no file"),
+        (["weights=none.pt"], "weights=none.pt is not a file"),
         (["weights=a.pt", "train=false", "ckpt=a.pt"], "begins a training; with train=false, give"),
         (["weights=a.pt", "branch_from=a.pt"], "branch_from continues from the weights of a run"),
     ],

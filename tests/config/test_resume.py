@@ -179,13 +179,13 @@ def test_what_may_change(place):
 @pytest.mark.parametrize(
     ("lines", "line"),
     [
-        (["resume=runs/none"], "not a run: its asked.json is missing"),
+        (["resume=runs/none"], "is not the directory of a run: its asked.json is missing"),
         (["resume=runs/empty"], "it has no checkpoint"),
         (["resume.horizon=never"], "resume.horizon must be one of error, keep, extend"),
         (["resume.override=lr"], "resume.override must be a list of keys"),
         (["resume.form=auto"], "unknown key resume.form"),
         (["-m", "optimizer=adamw,sgd", "resume=auto"], "must be the directory of a sweep"),
-        (["branch_from=none.ckpt"], "branch_from=none.ckpt is no file"),
+        (["branch_from=none.ckpt"], "branch_from=none.ckpt is not a file"),
     ],
     ids=["path", "empty", "horizon", "override", "key", "multirun", "branch"],
 )

@@ -325,7 +325,7 @@ def test_several_values_are_for_sweeps():
     with pytest.raises(UsageError, match="several values"):
         stored_overrides(["optimizer=adamw,sgd"], "x")
     assert len(stored_overrides(["optimizer=adamw,sgd"], "x", multirun=True)) == 1
-    with pytest.raises(UsageError, match="no choice of optimizer"):
+    with pytest.raises(UsageError, match="not a choice of optimizer"):
         stored_overrides(["optimizer=adamw,../x"], "x", multirun=True)
 
 

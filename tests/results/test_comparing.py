@@ -155,7 +155,8 @@ def test_where_only_the_lr_was_swept_its_values_are_the_rows():
 
 def test_different_metrics_are_not_compared():
     runs = [*seeds([0.3, 0.3]), a_run(0.9, "sgd", monitor="val/acc", mode="max")]
-    with pytest.raises(UsageError, match=r"different metrics: val/loss \(2\), val/acc \(1\); say"):
+    told = r"different metrics: val/loss \(2\), val/acc \(1\); choose"
+    with pytest.raises(UsageError, match=told):
         compare(runs, "t")
     first, second = compare_all(runs, "t")
     assert (first.metric, len(first.runs)) == ("val/loss", 2)

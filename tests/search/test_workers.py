@@ -216,7 +216,7 @@ def test_workers_go_on_when_their_storage_is_killed(workers, tmp_path, request, 
 
 
 def test_a_worker_is_refused_where_there_is_no_search(tmp_path):
-    with pytest.raises(UsageError, match=r"search.json: No such file .*is no directory of a sear"):
+    with pytest.raises(UsageError, match=r"search.json: No such file .*is not the directory"):
         work(tmp_path, 1, [], make_run)
 
 
@@ -227,8 +227,8 @@ def test_a_worker_is_refused_where_there_is_no_search(tmp_path):
             "search.storage=journal:/x",
             "a place to keep studies in, which a directory cannot decide",
         ),
-        ("hydra/launcher=submitit_local", "hydra/launcher is no key of a run"),
-        ("hydra.sweep.dir=/", "hydra.sweep.dir is no key of a run"),
+        ("hydra/launcher=submitit_local", "hydra/launcher is not a key of a run"),
+        ("hydra.sweep.dir=/", "hydra.sweep.dir is not a key of a run"),
     ],
 )
 def test_the_directory_of_a_search_is_that_of_a_stranger(tmp_path, line, said):

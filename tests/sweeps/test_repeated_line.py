@@ -59,7 +59,7 @@ def test_what_is_typed_beside_it_wins(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [(None, "cannot be read; type it again"), (3, "cannot be read"), ([1], "cannot be read"),
-     (["optimzer=sgd,adam"], "optimzer is no key of a run")],
+     (["optimzer=sgd,adam"], "optimzer is not a key of a run")],
     ids=str,
 )  # fmt: skip
 def test_an_unreadable_line_of_a_sweep_is_refused(tmp_path, line, message):

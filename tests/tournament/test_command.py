@@ -137,7 +137,7 @@ def test_a_directory_is_shown_and_its_lrs_are_written(tmp_path, capsys):
         ([], "between which optimizers"),
         (
             ["nowhere"],
-            "tournament.json: No such file or directory; nowhere is no directory of a tournament",
+            "No such file or directory; nowhere is not the directory of a tournament",
         ),
         (["a=b", "--write-presets"], "unrecognized arguments: --write-presets"),
     ],

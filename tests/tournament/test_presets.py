@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from dataclasses import replace
@@ -116,6 +117,36 @@ def test_the_lrs_are_those_of_the_final_runs(tmp_path):
         "muon": "has its lr with optimizer.momentum=0.9, which a preset does not set",
         "lars": "has no run at a best lr",
     }
+
+
+def ended(run_dir, mode, value):
+    """A run's result."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    result = {"monitor": "val/x", "mode": mode, "steps": 10, "seconds": 1.0, "choices": {}}
+    result |= {"final": {"val/x": value}, "best": {"val/x": value}, "test": {}}
+    (run_dir / "result.json").write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_an_optimizer_that_is_better_at_its_default_lr_keeps_it(mode, tmp_path):
+    sign = 1 if mode == "max" else -1
+    tuned = {"adamw": (1, 2), "lion": (1, 2), "sgd": (1, 2), "muon": (1, math.nan)}
+    untuned = {"adamw": (1, 1.5), "lion": (1.4, 1.9), "sgd": (9, math.nan), "muon": (1, 1)}
+    tournament_of(tmp_path, *tuned, "soap")
+    final(tmp_path, "soap", 1, 0.03)
+    for name in tuned:
+        for seed in (1, 2):
+            final(tmp_path, name, seed, 0.01)
+            for role, values in (("final", tuned), ("untuned", untuned)):
+                place = tmp_path / name / role / f"seed={seed}"
+                ended(place, mode, sign * values[name][seed - 1])
+    (found,) = find_tuned(tmp_path)
+    assert found.lrs == {"adamw": 0.01, "sgd": 0.01, "soap": 0.03}
+    assert found.usual == ["lion", "muon"]
+    assert set(found.left_out.values()) == {"is better at its own default lr"}
+    after = edit_preset(TEXT, {"adamw": "1e-2"}, tmp_path, found.usual)
+    assert "lion" not in after
+    assert after.splitlines()[3] == "  adamw: 1e-2 # by hand"
 
 
 @pytest.mark.parametrize(
