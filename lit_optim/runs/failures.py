@@ -11,6 +11,13 @@ from lit_optim.errors import Diverged, TrainingFailed, UsageError, first_line, p
 from lit_optim.interrupts import INTERRUPTED
 from lit_optim.runs.status import Status
 
+#: Packages that hold no code of the user.
+OURS = (
+    *("lit_optim", "lightning", "torch", "torchmetrics", "hydra", "omegaconf", "packaging"),
+    *("contextlib", "copy", "collections"),
+)
+#: Where Lightning hands out what a checkpoint holds.
+RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 USAGE_ERROR = 2
 FAILURE = 1
 
@@ -85,10 +92,13 @@ def classify_error(error: BaseException) -> End:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
             said = f": {printable(error.code)}" if isinstance(error.code, str) else ""
             return End(Status.FAILED, code, f"the run called sys.exit({code}){said}")
-    if isinstance(error, Exception) and is_lightnings_complaint(error):
-        return End(Status.FAILED, USAGE_ERROR, line)
     name = type(error).__name__
     message = line if line == name else printable(f"{name}: {line}")
+    if is_checkpoints_fault(error):
+        line = f"cannot load the checkpoint: damaged, or from another model or program ({message})"
+        return End(Status.FAILED, USAGE_ERROR, line)
+    if isinstance(error, Exception) and is_lightnings_complaint(error):
+        return End(Status.FAILED, USAGE_ERROR, line)
     return End(Status.FAILED, FAILURE, message, is_explained=False)
 
 
@@ -96,13 +106,26 @@ def is_lightnings_complaint(error: Exception) -> bool:
     """Whether Lightning refused a setting: it raised, without the user's code on the stack."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    frames = [
-        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    ours = ("lit_optim", "lightning", "torch", "hydra", "omegaconf", "contextlib")
-    only_ours = all(name.split(".")[0] in ours for name in frames)
+    modules = _modules_of(error)
     kinds = MisconfigurationException | ValueError | TypeError | RuntimeError
     # one that was raised on purpose names no attribute or module that was looked up
     says_so = isinstance(error, AttributeError | ImportError) and error.name is None
     refusal = isinstance(error, kinds) or says_so
-    return refusal and only_ours and bool(frames) and frames[-1].startswith("lightning.")
+    is_lightnings = bool(modules) and modules[-1].startswith("lightning.")
+    return refusal and is_lightnings and _has_only_ours(modules)
+
+
+def is_checkpoints_fault(error: BaseException) -> bool:
+    """Whether a checkpoint could not be restored, without the user's code on the stack."""
+    modules = _modules_of(error)
+    return RESTORING in modules and _has_only_ours(modules)
+
+
+def _modules_of(error: BaseException) -> list[str]:
+    """The modules of the functions that were running, the innermost last."""
+    stack = traceback.walk_tb(error.__traceback__)
+    return [frame.f_globals.get("__name__", "") for frame, _ in stack]
+
+
+def _has_only_ours(modules: list[str]) -> bool:
+    return all(name.split(".")[0] in OURS for name in modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 from functools import partial
@@ -25,11 +26,13 @@ from lit_optim.checkpoints.files import CheckpointFiles, find_newest_intact
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.places import groups, listed_choices
 from lit_optim.errors import UsageError
+from lit_optim.runs.failures import classify_error
 from lit_optim.runs.start import lr_fraction
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 from tests.lightning.modules import SineData
+from tests.lightning.modules import trainer as quiet_trainer
 
 OPTIMIZERS = sorted(listed_choices("optimizer"))
 SCHEDULERS = sorted(groups()["scheduler"])
@@ -329,6 +332,55 @@ def test_what_is_no_checkpoint_of_a_run(saved):
 def test_parts_of_another_kind(part, told):
     with pytest.raises(UsageError, match=told):
         check_written(PARTS | part)
+
+
+#: A place in a checkpoint, and what somebody has put there.
+DEEP = [
+    ("loops.fit_loop", "epoch_loop.batch_progress", {"a": 1}),
+    ("loops.fit_loop", "epoch_progress", []),
+    ("loops", "fit_loop", 3),
+    ("optimizer_states.0", "state", None),
+    ("optimizer_states.0", "param_groups", 1),
+    ("lr_schedulers", 0, "x"),
+    ("state_dict", "weight", 1.5),
+    (None, "pytorch-lightning_version", -math.inf),
+]
+
+
+class Line(nn.Linear, LightningModule):
+    def training_step(self, batch):
+        return self(batch).mean()
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+
+class Strict(Line):
+    def on_load_checkpoint(self, checkpoint):
+        raise KeyError("mine")
+
+
+@pytest.mark.parametrize(("where", "name", "value"), [*DEEP, ("", "mine", 1)], ids=str)
+def test_what_cannot_be_restored_is_explained_but_where_it_is_the_users_code(
+    tmp_path, where, name, value
+):
+    path = tmp_path / "other.ckpt"
+    before = quiet_trainer(tmp_path, max_steps=2)
+    before.fit(Line(2, 1), torch.zeros(4, 1, 2))
+    before.save_checkpoint(path)
+    saved = at = torch.load(path, weights_only=True)
+    for key in where.split(".") if where else ():
+        at = at[int(key) if key.isdecimal() else key]
+    at[name] = value
+    torch.save(saved, path)
+    kind, run = Strict if name == "mine" else Line, quiet_trainer(tmp_path, max_steps=4)
+    with pytest.raises(Exception, match="") as found:  # noqa: PT011  # of any kind
+        run.fit(kind(2, 1), torch.zeros(4, 1, 2), ckpt_path=path, weights_only=True)
+    error = found.value.with_traceback(found.value.__traceback__.tb_next)  # without this function
+    end = classify_error(error)
+    assert end.is_explained == (kind is Line)
+    assert end.message.startswith("cannot load the checkpoint") == (kind is Line)
 
 
 HUGE = torch.zeros(1).expand(10**12)
