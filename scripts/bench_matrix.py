@@ -3,6 +3,7 @@
     python scripts/bench_matrix.py                  every method, matrices of two GPT-2 layers
     python scripts/bench_matrix.py --methods soap --layers 1 --steps 20 --markdown
     python scripts/bench_matrix.py --device cuda --peers torch,pytorch_optimizer
+    OMP_NUM_THREADS=1 python scripts/bench_matrix.py --processor-time      beside other work
 
 Every candidate steps the same matrices in one process, in turn, with gradients that are drawn anew
 for each step and not timed. A step's time is the mean over --steps steps, so that what is done
@@ -93,8 +94,10 @@ WARMUP = {"shampoo": 2 * 10}
 class Runner:
     """A candidate and matrices of its own."""
 
-    def __init__(self, make: Make, layers: int, width: int, device: str) -> None:
-        self.device = device
+    def __init__(
+        self, make: Make, layers: int, width: int, device: str, clock: Callable[[], float]
+    ) -> None:
+        self.device, self.clock = device, clock
         self.generator = torch.Generator(device).manual_seed(0)
         self.params = [
             torch.nn.Parameter(self.random((m * width, n * width)) * 0.02)
@@ -115,10 +118,10 @@ class Runner:
             for p in self.params:
                 p.grad = self.random(p.shape) * 1e-3
             self._wait()
-            start = time.perf_counter()
+            start = self.clock()
             self.optimizer.step()
             self._wait()
-            self.took.append(time.perf_counter() - start)
+            self.took.append(self.clock() - start)
         return fmean(self.took[-steps:])
 
     def limit(self, rate: float) -> float:
@@ -146,23 +149,23 @@ def count_flops(group: dict[str, Any]) -> float:
     return sum(orthogonalize_flops(m, n, name, steps, dtype) for m, n in shapes)
 
 
-def measure_rate(dtype: torch.dtype, device: str) -> float:
+def measure_rate(dtype: torch.dtype, device: str, clock: Callable[[], float]) -> float:
     """The floating-point operations per second of a large product, the best of several."""
     size = 1536 if device == "cpu" else 8192
     x, best = torch.randn(size, size, device=device).to(dtype), math.inf
     for _ in range(5):
-        start = time.perf_counter()
+        start = clock()
         _ = x @ x
         if device == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return 2.0 * size**3 / best
 
 
 def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[list[str]]:
     """The rows of one method."""
     runners = {
-        name: Runner(make, args.layers, args.width, args.device)
+        name: Runner(make, args.layers, args.width, args.device, args.clock)
         for name, make in candidates(method, args.peers).items()
     }
     task = progress.add_task(method, total=(args.rounds + 1) * len(runners))
@@ -182,7 +185,7 @@ def measured(args: argparse.Namespace, method: str, progress: Progress) -> list[
         times = {}
         if method in ITERATED:
             ours = runners[own]
-            limits.append(ours.limit(measure_rate(ours.dtype(), args.device)))
+            limits.append(ours.limit(measure_rate(ours.dtype(), args.device, args.clock)))
         for name, runner in runners.items():
             times[name] = runner.seconds(args.steps)
             progress.advance(task)
@@ -215,8 +218,12 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768, help="of a layer (%(default)s)")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="of all threads, not the time on the clock"
+    )
     parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
+    args.clock = time.process_time if args.processor_time else time.perf_counter
     methods = args.methods.replace(",", " ").split()
     args.peers = args.peers.replace(",", " ").split()
     for method in methods:

@@ -172,6 +172,11 @@ def _flops_of_products(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> int:
     return int(2 * torch.Size(a).numel() * b[-1])
 
 
+def _flops_by_onednn(a: Any, transposed: Any, *_: Any, **__: Any) -> int:
+    """Of a float32 product on a CPU."""
+    return int(2 * torch.Size(a).numel() * transposed[0])
+
+
 def _flops_of_qr(shape: Any, *_: Any, **__: Any) -> int:
     """Householder's reflections, and then Q of them."""
     *batch, m, n = shape
@@ -191,6 +196,7 @@ def _flops_of_eigenvalues(shape: Any, *_: Any, **__: Any) -> int:
 
 COUNTED: dict[Any, Any] = {
     torch.ops.aten.baddbmm_: _flops_of_products,
+    torch.ops.mkldnn._linear_pointwise: _flops_by_onednn,
     torch.ops.aten.linalg_qr: _flops_of_qr,
     torch.ops.aten.geqrf: _flops_of_half_qr,
     torch.ops.aten.linalg_householder_product: _flops_of_half_qr,

@@ -120,7 +120,7 @@ class Shampoo(Matrixwise):
         for side in sides:
             roots = getattr(s, f"{side}_root")
             root = roots.reshape(-1, *roots.shape[-1:] * 2)
-            u = root @ u if side == "left" else u @ root
+            u = linalg.multiply(root, u) if side == "left" else linalg.multiply(u, root)
         u = join(u, x.shape)
         norm = linalg.frobenius(u)
         # a root that was never computed is 0, and Adam's direction is used

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from lit_optim.optimizers.base import State, Update, Value, bias_corrections, linalg
+from lit_optim.optimizers.base.linalg import multiply
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.types import AtLeastOne, Betas, Group, NonNegative, Scalars
 
@@ -112,20 +113,20 @@ class SOAP(Matrixwise):
         order = order.unsqueeze(-1 if dim == -2 else -2)
         part = m[which]
         if side == "left":
-            m[which] = refreshed.mT @ (basis @ part)
+            m[which] = multiply(refreshed.mT, multiply(basis, part))
         else:
-            m[which] = (part @ basis.mT) @ refreshed
+            m[which] = multiply(multiply(part, basis.mT), refreshed)
         v[which] = v[which].gather(dim, order.expand_as(part))
         bases[which] = refreshed
 
 
 def rotate(x: Value, s: Value) -> Value:
     """Rotate x into the eigenbasis: qlᵀ x qr; a side without a basis is not changed."""
-    x = s.left_basis.mT @ x if hasattr(s, "left") else x
-    return x @ s.right_basis if hasattr(s, "right") else x
+    x = multiply(s.left_basis.mT, x) if hasattr(s, "left") else x
+    return multiply(x, s.right_basis) if hasattr(s, "right") else x
 
 
 def rotate_back(x: Value, s: Value) -> Value:
     """Rotate x out of the eigenbasis: ql x qrᵀ."""
-    x = s.left_basis @ x if hasattr(s, "left") else x
-    return x @ s.right_basis.mT if hasattr(s, "right") else x
+    x = multiply(s.left_basis, x) if hasattr(s, "left") else x
+    return multiply(x, s.right_basis.mT) if hasattr(s, "right") else x

@@ -14,7 +14,7 @@ import torch
 from lit_optim import Muon
 from lit_optim.errors import UsageError
 from lit_optim.kernels import compiler, symmetric_cuda
-from lit_optim.optimizers.base import products
+from lit_optim.optimizers.base import linalg, products
 from lit_optim.optimizers.base.products import OVERRIDE, Seconds, known_seconds, prefers_bfloat16
 
 
@@ -220,6 +220,44 @@ def test_a_kernel_that_computes_something_else_is_not_used(found, monkeypatch):
     seconds = products._time_symmetric(x)
     is_right = found is not None and torch.equal(found(x), x @ x.mT)
     assert (seconds < math.inf) is is_right
+
+
+@pytest.mark.parametrize(("onednn", "expected"), [(1.0, True), (1.9, False), (math.inf, False)])
+def test_float32_is_multiplied_by_onednn_where_that_is_faster(onednn, expected, cache, measured):
+    measured[0].append(Seconds(2.0, 1.0, onednn=onednn))
+    for _ in range(2):  # measured, and read
+        assert products.prefers_onednn.__wrapped__() is expected
+    assert measured[1] == ["cpu"]
+
+
+@pytest.mark.parametrize("found", [torch.matmul, lambda a, b: a @ b + 1, lambda a, b: a[:1], None])
+def test_onednn_is_not_called_where_it_fails(found, monkeypatch):
+    def multiply(a, b):
+        assert found is not None, "other arguments"
+        return found(a, b)
+
+    monkeypatch.setattr(products, "multiply_by_onednn", multiply)
+    seconds = products._time_onednn(torch.linspace(-1, 1, 64 * 64).reshape(64, 64))
+    assert (seconds < math.inf) is (found is torch.matmul)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_products_by_onednn_are_those_of_torch(count, monkeypatch):
+    """Of what is stored by rows, by columns, and of slices of either."""
+    monkeypatch.setattr(linalg, "LEAST", 2)
+    monkeypatch.setattr(linalg, "prefers_onednn", lambda: True)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 12, 30, generator=generator)
+    y = torch.randn(count, 30, 12, generator=generator)
+    for a in (x, y.mT, x[:, 2:9], y.mT[:, 2:9], x.transpose(0, 1).contiguous().transpose(0, 1)):
+        for b in (y, x.mT, y[:, :, 3:7], x.mT[:, :, 3:7]):
+            found = linalg.multiply(a, b)
+            torch.testing.assert_close(found, a @ b, rtol=1e-5, atol=1e-5)
+            assert torch.equal(linalg.multiply(a.double(), b.double()), a.double() @ b.double())
+    factor, expected = torch.ones(count, 12, 12), torch.ones(count, 12, 12)
+    linalg.update_factor_(factor, x, 0.25)
+    expected = 0.75 * expected + 0.25 * x @ x.mT
+    torch.testing.assert_close(factor.tril(), expected.tril(), rtol=1e-5, atol=1e-5)
 
 
 def test_other_devices_have_none():

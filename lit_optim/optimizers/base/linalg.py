@@ -6,6 +6,24 @@ import torch
 from torch import Tensor
 
 from lit_optim.kernels.precision import accumulation_dtype
+from lit_optim.optimizers.base.products import multiply_by_onednn, prefers_onednn
+
+#: The least side of a product for which calling oneDNN pays.
+LEAST = 128
+
+
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """The products of matrices [batch, m, k] and [batch, k, n]."""
+    if not _suits_onednn(a, b):
+        return a @ b
+    products = [multiply_by_onednn(x, y) for x, y in zip(a, b, strict=True)]
+    return products[0].unsqueeze(0) if len(products) == 1 else torch.stack(products)
+
+
+def _suits_onednn(a: Tensor, b: Tensor) -> bool:
+    sides = *a.shape[-2:], b.shape[-1]
+    is_on_cpu = a.device.type == "cpu" and a.dtype == torch.float32
+    return is_on_cpu and min(sides) >= LEAST and prefers_onednn()
 
 
 def frobenius(x: Tensor) -> Tensor:
@@ -17,7 +35,7 @@ def frobenius(x: Tensor) -> Tensor:
 
 
 #: How many rows of a factor are computed at a time.
-STRIP = 512
+STRIP = 256
 
 
 def update_factor_(factor: Tensor, x: Tensor, weight: float) -> Tensor:
@@ -32,8 +50,11 @@ def update_factor_(factor: Tensor, x: Tensor, weight: float) -> Tensor:
     """
     for start in range(0, x.shape[-2], STRIP):
         end = start + STRIP
-        strip = factor[:, start:end, :end]
-        strip.baddbmm_(x[:, start:end], x[:, :end].mT, beta=1 - weight, alpha=weight)
+        strip, rows, columns = factor[:, start:end, :end], x[:, start:end], x[:, :end].mT
+        if _suits_onednn(rows, columns):
+            strip.lerp_(multiply(rows, columns), weight)
+        else:
+            strip.baddbmm_(rows, columns, beta=1 - weight, alpha=weight)
     return factor
 
 
@@ -88,9 +109,9 @@ def compute_eigenbases(x: Tensor, has_left: bool, has_right: bool) -> dict[str, 
     x = x if is_wide else x.mT
     largest = x.abs().amax((-2, -1), keepdim=True)
     x = x / torch.where(largest > 0, largest, 1)
-    bases = {short: eigen(x @ x.mT)[1].flip(-1)}
+    bases = {short: eigen(multiply(x, x.mT))[1].flip(-1)}
     if has_right if is_wide else has_left:
-        bases[long] = torch.linalg.qr(x.mT @ bases[short], mode="complete")[0]
+        bases[long] = torch.linalg.qr(multiply(x.mT, bases[short]), mode="complete")[0]
     return {side: bases[side] for side in bases if (has_left if side == "left" else has_right)}
 
 
@@ -105,7 +126,7 @@ def refresh_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor
         the new basis, largest eigenvalue first and NaN where a is not finite; the places of its
         columns in the old basis, [batch, m]; and an estimate of the eigenvalues, [batch, m].
     """
-    product = a @ basis
+    product = multiply(a, basis)
     order = (basis * product).sum(-2).argsort(-1, descending=True)
     # torch.linalg.qr computes the same, and copies more
     packed, tau = torch.geqrf(product.gather(-1, order.unsqueeze(-2).expand_as(product)))
@@ -145,4 +166,4 @@ def power(vectors: Tensor, values: Tensor, exponent: float, eps: float) -> Tenso
         eps: added to the eigenvalues.
     """
     scaled = (values.clamp(min=0) + eps) ** exponent
-    return (vectors * scaled.unsqueeze(-2)) @ vectors.mT
+    return multiply(vectors * scaled.unsqueeze(-2), vectors.mT)

@@ -3,7 +3,8 @@
 The flags of a CPU do not tell: with AMX bfloat16 is many times faster, with AVX512-BF16 twice, and
 without either many times slower. Both are measured once per machine, and the result is kept beside
 the compiled kernels, so that all processes of a machine decide alike. So is, on a GPU, the kernel
-that computes half of a symmetric product.
+that computes half of a symmetric product, and on a CPU, float32 by oneDNN in place of MKL, which
+uses half of what some processors of others than Intel can do.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from lit_optim.untrusted import Unreadable, read_json_mapping
 OVERRIDE = "LIT_OPTIM_PRODUCTS"
 #: The size of the measured square matrices, by device type.
 SIZES = {"cpu": 512, "cuda": 2048}
+#: What a measurement has; earlier ones had less.
+MEASURED = ("float32", "bfloat16", "symmetric", "onednn")
 #: bfloat16 must take less than this share of the time, because it is less precise.
 FASTER = 0.9
 #: The least and the most rounds of a measurement; more are made if the two are close.
@@ -46,11 +49,13 @@ class Seconds:
         float32: in seconds, the shortest of several.
         bfloat16: in seconds, the shortest of several.
         symmetric: of a symmetric product in bfloat16, by our kernel; infinite where there is none.
+        onednn: of a product in float32 by oneDNN; infinite where that cannot be called.
     """
 
     float32: float
     bfloat16: float
     symmetric: float = math.inf
+    onednn: float = math.inf
 
     @property
     def speedup(self) -> float:
@@ -85,6 +90,22 @@ def prefers_symmetric_kernel(device: str) -> bool:
     return seconds is not None and seconds.symmetric < FASTER * seconds.bfloat16
 
 
+@cache
+def prefers_onednn() -> bool:
+    """Whether a CPU multiplies float32 matrices faster by oneDNN than by torch's own choice."""
+    seconds = known_seconds("cpu")
+    return seconds is not None and seconds.onednn < FASTER * seconds.float32
+
+
+def multiply_by_onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The product of two float32 matrices on a CPU, without gradients."""
+    # slices of columns would be multiplied without vectors
+    a, b = (x if x.is_contiguous() or x.mT.is_contiguous() else x.contiguous() for x in (a, b))
+    # torch has it for its compiler: a bᵀ, with a bias and an activation that are not asked for
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")
+    return product
+
+
 def has_tiles() -> bool:
     """Whether the CPU reports AMX tiles for products in bfloat16."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
@@ -112,7 +133,19 @@ def measure(device: str) -> Seconds:
         if rounds >= ROUNDS and not 1 / CLOSE < least[0] / least[1] < CLOSE:
             break
     symmetric = _time_symmetric(kinds[1]) if device == "cuda" else math.inf
-    return Seconds(least[0], least[1], symmetric)
+    onednn = _time_onednn(x) if device == "cpu" else math.inf
+    return Seconds(least[0], least[1], symmetric, onednn)
+
+
+def _time_onednn(x: torch.Tensor) -> float:
+    """The time of a float32 product by oneDNN; infinite where it fails or has another result."""
+    try:
+        found = multiply_by_onednn(x, x)
+        if found.dtype != x.dtype or not torch.allclose(found, x @ x, rtol=1e-4, atol=1e-3):
+            return math.inf
+        return min(_seconds(lambda: multiply_by_onednn(x, x), x) for _ in range(ROUNDS))
+    except Exception:  # of any class: this torch has no such function, or other arguments
+        return math.inf
 
 
 def _time_symmetric(x: torch.Tensor) -> float:
@@ -152,7 +185,7 @@ def _machine(device: str) -> str:
     """A hash of what a measurement depends on."""
     unit = torch.cuda.get_device_name() if device == "cuda" else compiler.describe_cpu()
     threads = torch.get_num_threads() if device == "cpu" else 1
-    text = "\n".join((torch.__version__, platform.machine(), unit, str(threads)))
+    text = "\n".join((torch.__version__, platform.machine(), unit, str(threads), *MEASURED))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -161,8 +194,7 @@ def _read(path: Path) -> Seconds | None:
         kept = read_json_mapping(path)
     except (Unreadable, OSError):
         return None
-    kept.setdefault("symmetric", math.inf)  # of earlier versions
-    values = [kept.get(name) for name in ("float32", "bfloat16", "symmetric")]
+    values = [kept.get(name, math.inf) for name in MEASURED]
     numbers = [float(v) for v in values if isinstance(v, int | float) and v > 0]
     valid = len(numbers) == len(values) and max(numbers[:2]) < 1e6
     return Seconds(*numbers) if valid else None
