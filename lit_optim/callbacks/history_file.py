@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_optim.checkpoints.format import check_state, is_number
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
 from lit_optim.runs.layout import HISTORY_COLUMNS
 from lit_optim.temporary import write_whole
@@ -68,6 +69,8 @@ class HistoryFile(Callback):
         return {"seconds": self.seconds, "evaluations": self.evaluations, "lr": lr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        kinds = {"seconds": is_number, "evaluations": is_number}
+        check_state(state_dict, kinds | {"lr": lambda lr: lr is None or is_number(lr)})
         self._loaded = state_dict  # used if a training begins: tests load states too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lit_optim.checkpoints.format import are_numbers, check_state, is_number
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
 from lit_optim.metric_names import Direction, best_value
 from lit_optim.training.lengths import has_reached_max_steps
@@ -44,6 +45,8 @@ class MetricHistory(Callback):
         return {"final": dict(self.final), "best": dict(self.best), "range": values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        kinds = {"final": are_numbers, "best": are_numbers, "range": _is_pair}
+        check_state(state_dict, kinds)
         self.final, self.best = dict(state_dict["final"]), dict(state_dict["best"])
         self._least, self._greatest = state_dict.get("range", (math.inf, -math.inf))
 
@@ -74,3 +77,7 @@ class MetricHistory(Callback):
                 self._directions[name] = mode
                 old = self.best.get(name, math.nan)
                 self.best[name] = best_value((old, new), mode)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))

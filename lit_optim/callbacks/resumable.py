@@ -12,16 +12,28 @@ import numpy
 import torch
 
 from lit_optim import __version__
-from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY
+from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY, check_state, is_count
 from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
 from lit_optim.checkpoints.saved_paths import keep_own_paths
 from lit_optim.errors import UsageError, first_line
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.training.overrides import restart_validation, restore_loop
+from lit_optim.training.overrides import (
+    fetch_again,
+    restart_validation,
+    restore_loaders,
+    restore_loop,
+)
 from lit_optim.training.protocols import SkipsBatches
 
 LOG = logging.getLogger("lit_optim")
+#: What a checkpoint holds for a run that resumes.
+STATE: dict[str, Callable[[Any], bool]] = {
+    "batches": is_count,
+    "stepped": lambda count: count is None or is_count(count),
+    "turned": lambda turned: isinstance(turned, Mapping),
+    "chance": lambda states: isinstance(states, Mapping),
+}
 
 
 class Resumable(Callback):
@@ -63,6 +75,7 @@ class Resumable(Callback):
         return loaded or _random_states()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        check_state(state_dict, STATE)
         self._loaded = state_dict
 
     def on_save_checkpoint(
@@ -130,11 +143,16 @@ class Resumable(Callback):
                 config.scheduler.refresh()
         restart_validation(trainer)
         batches = self._loaded["batches"]
-        sampler = getattr(trainer.train_dataloader, "sampler", None)
+        loader = trainer.train_dataloader
+        sampler = getattr(loader, "sampler", None)
         if isinstance(sampler, SkipsBatches):
             sampler.skip_batches(batches)
+            if getattr(loader, "num_workers", 0):
+                fetch_again(trainer)
         elif hasattr(sampler, "skip"):  # a user's, for an earlier version
             sampler.skip = batches  # type: ignore[union-attr]
+        elif hasattr(loader, "load_state_dict"):
+            restore_loaders(trainer)
         elif batches and trainer.is_global_zero:
             LOG.warning(
                 f"resume: this loader cannot begin at batch {batches}; the epoch starts again, "

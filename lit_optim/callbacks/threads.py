@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
+from lit_optim.checkpoints.format import check_state, is_count
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer
 from lit_optim.threads import Threads, choose_threads, has_requested_threads, read_cpus
 
@@ -42,6 +43,7 @@ class CpuThreads(Callback):
         return {} if self._chosen is None else {"threads": self._chosen.count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        check_state(state_dict, {"threads": lambda count: is_count(count) and count > 0})
         self._resumed = state_dict.get("threads")
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

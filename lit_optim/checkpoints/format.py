@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from lit_optim import __version__
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, show
 
 #: The version of the content of a checkpoint; it changes if older ones cannot be resumed.
 FORMAT = 1
@@ -41,7 +41,7 @@ def check_written(saved: Mapping[str, Any]) -> None:
             raise UsageError("the checkpoint has an optimizer whose lr is not a number")
     by = saved.get(WRITTEN_BY, {"format": 1})  # older checkpoints have no entry
     by = by if isinstance(by, Mapping) else {}
-    if by.get("format") != FORMAT:
+    if type(by.get("format")) is not int or by["format"] != FORMAT:
         raise UsageError(
             f"the checkpoint was written by lit_optim {by.get('lit_optim')} with torch "
             f"{by.get('torch')} in format {by.get('format')}, and lit_optim {__version__} reads "
@@ -52,3 +52,37 @@ def check_written(saved: Mapping[str, Any]) -> None:
 def _has_number(group: Any) -> bool:
     lr = group.get("lr", 0.0) if isinstance(group, Mapping) else 0.0
     return isinstance(lr, int | float | Tensor)
+
+
+def check_state(state: Any, kinds: Mapping[str, Callable[[Any], bool]]) -> None:
+    """Check what a checkpoint, of anybody, holds for a callback.
+
+    Args:
+        state: of the callback.
+        kinds: of each entry that it may have, whether a value fits.
+
+    Raises:
+        UsageError: an entry is of another kind.
+    """
+    for name, fits in kinds.items():
+        if not isinstance(state, Mapping) or (name in state and not fits(state[name])):
+            value = state[name] if isinstance(state, Mapping) else state
+            raise UsageError(f"the checkpoint cannot be resumed: {name} is {show(value)}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that a float holds."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, float) or (is_whole and abs(value) < 1 << 63)
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number of batches or the like."""
+    return is_number(value) and isinstance(value, int) and value >= 0
+
+
+def are_numbers(value: Any) -> bool:
+    """Whether it has a number for each name."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and is_number(one) for name, one in value.items()
+    )

@@ -240,6 +240,31 @@ def restore_loop(trainer: Trainer, batches_that_stepped: int | None) -> None:
         trainer.fit_loop.epoch_loop._batches_that_stepped = batches_that_stepped
 
 
+def fetch_again(trainer: Trainer) -> None:
+    """Begin to fetch batches of training anew, before the first is taken.
+
+    Why: the workers of a loader ask its sampler for batches as soon as Lightning has the loader,
+    before it tells the sampler the epoch, and before any hook can say where that is resumed.
+    """
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(trainer.current_epoch)  # type: ignore[union-attr]
+    iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def restore_loaders(trainer: Trainer) -> None:
+    """Restore the place of loaders with a state, such as torchdata's, where that is still to do.
+
+    Why: Lightning does it when it sets up the data, which happens before it reads the checkpoint
+    if `configure_optimizers` asks for the length of the run.
+    """
+    loop = trainer.fit_loop
+    if loop._combined_loader is not None and loop._combined_loader_states_to_load:
+        loop._combined_loader._load_state_dicts(loop._combined_loader_states_to_load)
+        loop._combined_loader_states_to_load = []
+        iter(loop._data_fetcher)  # type: ignore[arg-type]
+
+
 def restart_validation(trainer: Trainer) -> None:
     """Begin a validation that was interrupted again with its first batch.
 

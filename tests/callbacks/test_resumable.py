@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,10 @@ from lit_optim import SGD, AdamW
 from lit_optim.callbacks import resumable
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.callbacks.full_batch import FullBatch
+from lit_optim.callbacks.history_file import HistoryFile
+from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.resumable import Resumable
+from lit_optim.callbacks.threads import CpuThreads
 from lit_optim.checkpoints.files import CheckpointFiles, find_newest_intact
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.places import groups, listed_choices
@@ -30,6 +34,7 @@ from lit_optim.runs.failures import classify_error
 from lit_optim.runs.start import lr_fraction
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
+from lit_optim.tasks.data import Batches
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 from tests.lightning.modules import SineData
 from tests.lightning.modules import trainer as quiet_trainer
@@ -250,6 +255,51 @@ def test_what_this_command_freezes_stays_frozen(tmp_path):
     assert not torch.equal(after["net.3.weight"], before["net.3.weight"])
 
 
+class Workers(Data):
+    """A loader that asks its sampler for batches before any hook is called."""
+
+    def train_dataloader(self):
+        sampler = Batches(self.pairs, self.batch_size, True, seed=1)
+        return DataLoader(self.pairs, None, sampler=sampler, num_workers=1)
+
+
+class Stateful:
+    """A loader that keeps its place itself."""
+
+    def __init__(self, pairs):
+        self.pairs, self.place, self.epoch = pairs, 0, 0
+
+    def __len__(self):
+        return BATCHES
+
+    def __iter__(self):
+        if self.place == BATCHES:
+            self.place, self.epoch = 0, self.epoch + 1
+        generator = torch.Generator().manual_seed(self.epoch)
+        order = torch.randperm(len(self.pairs), generator=generator).split(4)
+        while self.place < BATCHES:
+            self.place += 1
+            yield list(self.pairs[order[self.place - 1].tolist()])
+
+    def state_dict(self):
+        return {"place": self.place, "epoch": self.epoch}
+
+    def load_state_dict(self, state):
+        self.place, self.epoch = state["place"], state["epoch"]
+
+
+class OfStateful(Data):
+    def train_dataloader(self):
+        return Stateful(self.pairs)
+
+
+@pytest.mark.parametrize("data", [Workers, OfStateful])
+def test_loaders_of_others_begin_where_they_were(data, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "lit_optim"):
+        assert_goes_on(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), data=data())
+    assert "this loader cannot" not in caplog.text
+
+
 class Foreign(Data):
     """A loader that cannot skip batches."""
 
@@ -381,6 +431,31 @@ def test_what_cannot_be_restored_is_explained_but_where_it_is_the_users_code(
     end = classify_error(error)
     assert end.is_explained == (kind is Line)
     assert end.message.startswith("cannot load the checkpoint") == (kind is Line)
+
+
+#: Of callbacks with a state of numbers: an entry, and what fits.
+STATES = [
+    (HistoryFile, "seconds", 1.5),
+    (HistoryFile, "lr", None),
+    (MetricHistory, "best", {"val/loss": 1.0}),
+    (MetricHistory, "range", (1.0, 2.0)),
+    (CpuThreads, "threads", 2),
+    (Resumable, "batches", 3),
+    (Resumable, "stepped", None),
+    (Resumable, "turned", {"weight": True}),
+]
+
+
+@pytest.mark.parametrize("value", ["x", [[]], {"a": []}, 10**400, True, {1: 2.0}, -1j], ids=str)
+@pytest.mark.parametrize(("kind", "name", "fits"), STATES, ids=str)
+def test_a_state_of_another_kind_is_one_line(kind, name, fits, value):
+    callback = HistoryFile(Path("x")) if kind is HistoryFile else kind()
+    state = {**callback.state_dict(), name: fits}
+    callback.load_state_dict(state)
+    if name == "turned" and isinstance(value, dict):
+        return  # names of parameters are looked up in it
+    with pytest.raises(UsageError, match=f"cannot be resumed: {name} is "):
+        callback.load_state_dict(state | {name: value})
 
 
 HUGE = torch.zeros(1).expand(10**12)
