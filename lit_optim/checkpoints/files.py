@@ -70,14 +70,20 @@ class CheckpointFiles(TorchCheckpointIO):
                 remove_leftovers(target.parent)
             digest = _write(temporary, content)
             self._check(temporary, target)
-            _write_sums(target, [*read_sums(target), digest])
-            if target.name == LAST_CHECKPOINT and target.exists():
-                previous = target.with_name(PREVIOUS_CHECKPOINT)
-                _write_sums(previous, read_sums(target), durable=False)
+            before = read_sums(target)  # none of a content that was copied here without them
+            _write_sums(target, [*before, digest] if before or not target.exists() else [])
+            previous = target.with_name(PREVIOUS_CHECKPOINT)
+            is_rotated = target.name == LAST_CHECKPOINT and target.exists()
+            if is_rotated:
+                kept = read_sums(previous)
+                is_known = bool(before) and (bool(kept) or not previous.exists())
+                _write_sums(previous, [*kept, *before] if is_known else [], durable=False)
                 replace_file(target, previous)
             replace_file(temporary, target)
             _sync(lambda: sync_directory(target.parent))
             _write_sums(target, [digest], durable=False)
+            if is_rotated:
+                _write_sums(previous, before, durable=False)
             self.written, self.failure = self.written + 1, None
         except OSError as error:
             self.failure = str(error.strerror or error)

@@ -112,10 +112,13 @@ def test_a_full_disk_loses_nothing(where, tmp_path, monkeypatch, caplog):
     assert number_in(find_newest_intact(tmp_path)) == 4
 
 
-@pytest.mark.parametrize("step", range(8))
-def test_killed_at_any_moment(step, tmp_path, monkeypatch):
+@pytest.mark.parametrize("sums", [True, False], ids=["with sums", "without"])
+@pytest.mark.parametrize("step", range(9))
+def test_killed_at_any_moment(step, sums, tmp_path, monkeypatch):
     """Each call that changes the directory may be the last one that is made."""
     saved(tmp_path, 1, 2)
+    if not sums:
+        (tmp_path / f"{'last' if step % 2 else 'previous'}.ckpt.sha256").unlink()
     calls = [0]
 
     class Killed(BaseException):
@@ -132,10 +135,14 @@ def test_killed_at_any_moment(step, tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, "replace", counted(os.replace))
     monkeypatch.setattr(files.os, "fsync", counted(os.fsync))
-    with suppress(Killed):
-        saved(tmp_path, 3)
+    for number in (3, 4):
+        calls[0] = 0
+        with suppress(Killed):
+            saved(tmp_path, number)
+        for name in ("last.ckpt", "previous.ckpt"):
+            assert find_damage(tmp_path / name) in (None, "is not there")
     monkeypatch.undo()
-    assert number_in(find_newest_intact(tmp_path)) in (2, 3)
+    assert number_in(find_newest_intact(tmp_path)) in (2, 3, 4)
     saved(tmp_path, 4)
     assert number_in(find_newest_intact(tmp_path)) == 4
     assert not [path for path in tmp_path.iterdir() if ".last.ckpt.1" in path.name]
