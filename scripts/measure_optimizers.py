@@ -28,7 +28,7 @@ BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->"
 #: The methods that compute a direction, its coefficients, and the scalars of both.
 RULE = {
     "rule", "direction", "scalars", "numbers", "effective_lr", "coefficients", "initial_scalars",
-    "next_scalars", "beta",
+    "next_scalars", "beta", "scale",
     "_estimate",  # of Prodigy: the lines of its algorithm that estimate d
 }  # fmt: skip
 NOT_CODE = {
