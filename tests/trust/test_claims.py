@@ -93,7 +93,7 @@ TESTS = {
     ),
     "Links within the directory": (f"{STORED}::test_a_link_within_the_directory_is_left_alone",),
     "`lit-optim board` refuses": ("test_board.py::test_what_would_be_waited_for_is_refused",),
-    "Programs that are started": (
+    "Nor do the programs that lit-optim starts": (
         "trust/test_programs.py::test_the_commit_is_read_without_a_program_of_the_repository",
         "trust/test_programs.py::test_tensorboard_is_not_taken_from_the_directory_that_is_looked_at",
         "trust/test_programs.py::test_the_tab_key_offers_no_name_that_a_shell_would_run",
@@ -109,7 +109,7 @@ TESTS = {
 #: Sentences of what is not protected, or of what the page is about.
 NO_CLAIM = (
     "What you type is yours", "What a file says without you", "These overrides in a run's",
-    "Hard links cannot be told", "Not covered",
+    "Hard links look like any", "Not covered",
 )  # fmt: skip
 
 
