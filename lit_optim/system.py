@@ -51,6 +51,12 @@ def call_after_fork(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
+def call_before_fork(function: Callable[[], None]) -> None:
+    """Call a function before every fork of this process from now on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=function)
+
+
 def can_fork() -> bool:
     """Whether a process can be forked, and open files handed over to it: on Linux.
 

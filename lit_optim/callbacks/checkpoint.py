@@ -41,6 +41,21 @@ OF_THE_BEST = (
 )
 
 
+#: The most weights of which checkpoints are kept in memory until they are written.
+MOST_WEIGHTS = 4_000_000
+#: Hooks in which somebody may look at a checkpoint that has just been saved, or count them.
+LOOKING = ("on_validation_end", "on_save_checkpoint", "on_train_epoch_end")
+#: Modules whose hooks do not, and loggers that do not send it away.
+INDIFFERENT = (
+    "lit_optim.",
+    *(
+        f"{package}.{part}"
+        for package in ("lightning.pytorch", "pytorch_lightning")
+        for part in ("core.", "callbacks.", "loggers.logger", "loggers.tensorboard", "loggers.csv")
+    ),
+)
+
+
 class NotWritten(Exception):
     """The best checkpoint could not be written, of which the log tells."""
 
@@ -91,6 +106,11 @@ class Checkpoint(ModelCheckpoint):
     #: Whether the run resumed from the newest and has done nothing since.
     _is_as_loaded = False
 
+    #: What writes the checkpoints of this fit, if it is ours.
+    _files: CheckpointFiles | None = None
+    #: What was known of the best checkpoint before the one that is being written in the background.
+    _before: dict[str, Any] | None = None
+
     #: The names of the buffers that must be finite.
     _finite_buffers: Collection[str] = ()
 
@@ -98,6 +118,8 @@ class Checkpoint(ModelCheckpoint):
     on_train_batch_end = Callback.on_train_batch_end
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        files = trainer.strategy.checkpoint_io
+        self._files = files if isinstance(files, CheckpointFiles) else None
         self._finite_buffers = finite_buffers(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,10 +128,11 @@ class Checkpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         # a run that resumes at its end completes the epoch, from which a longer run would not
         # continue: what it would save is not what the undisturbed run has saved
-        newest = Path(self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST))
+        newest = Path(self._newest_path())
         self._is_as_loaded = Path(str(trainer.ckpt_path)).absolute() == newest.absolute()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.settle()
         self._is_as_loaded &= trainer.sanity_checking
         metrics = trainer.callback_metrics
         if trainer.state.fn == TrainerFn.FITTING and self.monitor:
@@ -123,10 +146,23 @@ class Checkpoint(ModelCheckpoint):
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if fitting and not self._is_finite(trainer):
             return
+        files = self._files
+        # the newest must not be there before the best one of which it tells; and where the name of
+        # the best one changes, the one before is removed at once
+        may_be_late = "{" not in str(self.filename) and may_wait(trainer)
+        if files and fitting and may_be_late and files.has_checked(self._newest_path()):
+            with files.in_background():
+                self._save_validated(trainer, pl_module, fitting)
+        else:
+            self._save_validated(trainer, pl_module, fitting)
+
+    def _save_validated(self, trainer: Trainer, pl_module: LightningModule, fitting: bool) -> None:
         # Lightning saves the newest only if it is the best
         kept, self.save_last = self.save_last, False
         # and skips a second validation during one update of several batches
         self._last_global_step_saved = 0
+        # the newest is part of what the best one holds
+        is_known = self.last_model_path == self._newest_path()
         try:
             super().on_validation_end(trainer, pl_module)
         finally:
@@ -135,8 +171,36 @@ class Checkpoint(ModelCheckpoint):
             return
         # a checkpoint has no accumulated gradients: wait for the end of the update
         self._is_pending = trainer.fit_loop.epoch_loop._should_accumulate()
-        if not self._is_pending and self._keeps_newest(trainer):
+        if self._is_pending or not self._keeps_newest(trainer):
+            return
+        files = self._files
+        if files and is_known and files.repeat(self.best_model_path, self.last_model_path):
+            self._newest_at = trainer.global_step
+            self._last_checkpoint_saved = self.last_model_path
+        else:
             self._save_newest(trainer, is_finite=True)
+
+    def _newest_path(self) -> str:
+        return self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+
+    def settle(self) -> None:
+        """Wait for what is written in the background; the best one counts only if it is written."""
+        failed = self._files.settle() if self._files else []
+        before, self._before = self._before, None
+        if before is not None and Path(self.best_model_path) in failed:
+            self.__dict__.update(before)
+            self._newest_at = 0  # it came after the best one, and has not been tried
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._before is None or not (
+            self._files and self._files.is_waiting(self.best_model_path)
+        ):
+            self.settle()
+        return super().state_dict()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
+        self.settle()
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -154,11 +218,15 @@ class Checkpoint(ModelCheckpoint):
             super()._update_best_and_save(current, trainer, monitor_candidates)
         except NotWritten:  # what is there is still the best that there is
             self.__dict__.update(before)
+        else:
+            self._before = before
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         files = trainer.strategy.checkpoint_io
         written = files.written if isinstance(files, CheckpointFiles) else -1
         super()._save_checkpoint(trainer, filepath)
+        if isinstance(files, CheckpointFiles) and files.is_waiting(filepath):
+            return
         is_missing = trainer.is_global_zero and getattr(files, "written", None) == written
         if trainer.world_size > 1:
             is_missing = trainer.strategy.reduce_boolean_decision(is_missing, all=False)
@@ -170,6 +238,7 @@ class Checkpoint(ModelCheckpoint):
             self._save_newest(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.settle()
         # if the run ends at a validation, that has saved the newest, with the epoch counters from
         # which a longer run continues
         if self._keeps_newest(trainer) and (
@@ -198,13 +267,14 @@ class Checkpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        self.settle()
         failed = isinstance(exception, TrainingFailed)  # then the previous checkpoint is better
         if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
             return
         # the other ranks may wait elsewhere or be gone, so this must not wait for them
         whole = is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy")
         if whole and is_finite(trainer, self._finite_buffers):
-            name = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+            name = self._newest_path()
             checkpoint = trainer._checkpoint_connector.dump_checkpoint()
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, name)
             self.last_model_path = name
@@ -213,6 +283,20 @@ class Checkpoint(ModelCheckpoint):
         if self._is_as_loaded or not trainer.global_step:
             return False
         return bool(self.save_last and not trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def may_wait(trainer: Trainer) -> bool:
+    """Whether a checkpoint may be written after its validation, while the training goes on.
+
+    Nobody looks at it there: no logger that sends it away, no callback or module of the user, no
+    other process. And the weights are few, since what waits is in memory.
+    """
+    module = trainer.lightning_module
+    if trainer.world_size > 1 or sum(p.numel() for p in module.parameters()) > MOST_WEIGHTS:
+        return False
+    hooks = [getattr(x, hook, None) for x in (module, *trainer.callbacks) for hook in LOOKING]  # type: ignore[attr-defined]
+    hooks += [getattr(logger, "after_save_checkpoint", None) for logger in trainer.loggers]
+    return all((getattr(f, "__module__", None) or "").startswith(INDIFFERENT) for f in hooks if f)
 
 
 def finite_buffers(module: LightningModule) -> set[str]:

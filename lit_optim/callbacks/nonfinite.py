@@ -190,6 +190,7 @@ class NonFinite(Callback):
         try:
             if not kept:
                 raise UsageError("there are no checkpoints")
+            kept[0].settle()
             path = find_newest_intact(kept[0].directory)
         except UsageError:
             raise Diverged(

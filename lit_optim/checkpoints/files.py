@@ -9,12 +9,13 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lit_optim.checkpoints.background import Job, Writing, serialize, sync
 from lit_optim.checkpoints.plain import NotPlain, keep_plain, to_plain_values
 from lit_optim.errors import TrainingFailed, UsageError, first_line
 from lit_optim.lightning_classes import LightningDataModule, LightningModule, TorchCheckpointIO
@@ -34,8 +35,6 @@ CLASS_KEY_BY_HPARAMS_KEY = {
     kind.CHECKPOINT_HYPER_PARAMS_KEY: kind.CHECKPOINT_HYPER_PARAMS_TYPE
     for kind in (LightningModule, LightningDataModule)
 }
-#: The errors of a full disk, also from an fsync.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -48,27 +47,99 @@ class CheckpointFiles(TorchCheckpointIO):
     A checkpoint holds plain values only, numpy's numbers as Python's and paths as text, so that
     torch loads it without running code. The first checkpoint of each name is loaded as a check
     before it replaces another. If the file system cannot sync, a warning says so once.
+
+    Within `in_background` the later ones are only serialized, and then written in the same way by a
+    thread, while the training goes on: a disk takes longer to sync than a small model to train.
+    Whatever has to do with checkpoints waits for it, and so do a fork and the end of the program.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        #: The number of checkpoints written.
-        self.written = 0
-        #: Why the newest could not be written.
-        self.failure: str | None = None
+        self._written = 0
+        self._failure: str | None = None
         self._verified: set[Path] = set()
+        self._jobs: list[Job] | None = None  # within `in_background`
+        self._writing = Writing()
+
+    @property
+    def written(self) -> int:
+        """The number of checkpoints written."""
+        self._writing.wait()
+        return self._written
+
+    @property
+    def failure(self) -> str | None:
+        """Why the newest could not be written."""
+        self._writing.wait()
+        return self._failure
+
+    @contextlib.contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Let a thread write what is saved, in its order, when this context is left."""
+        self.settle()
+        self._jobs = []
+        try:
+            yield
+        finally:
+            jobs, self._jobs = self._jobs, None
+            if jobs:
+                self._writing.begin(jobs, self._put)
+
+    def has_checked(self, path: Any) -> bool:
+        """Whether a checkpoint of this name has been written and loaded, as a check."""
+        return Path(path) in self._verified
+
+    def is_waiting(self, path: Any) -> bool:
+        """Whether a checkpoint has been saved, but a thread is still to write it."""
+        return any(job.target == Path(path) for job in self._jobs or ())
+
+    def repeat(self, path: Any, as_path: Any) -> bool:
+        """Save the checkpoint of `path`, which waits, as another one; False if it does not."""
+        target = Path(as_path)
+        if not self.is_waiting(path) or not self.has_checked(target):
+            return False
+        jobs = self._jobs or []
+        jobs.append(Job(target, jobs[-1].content))
+        return True
+
+    def settle(self) -> list[Path]:
+        """Wait for the thread; returns the checkpoints of its that could not be written."""
+        return self._writing.settle()
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        self._writing.wait()
+        return super().load_checkpoint(path, *args, **kwargs)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         target = Path(path)
-        temporary = temporary_beside(target)
         try:
             content = _to_plain_checkpoint(checkpoint)
+            if self._jobs is not None and self.has_checked(target):
+                self._jobs.append(Job(target, serialize(content)))
+                return
+            self._writing.wait()
+            self._put(target, partial(_write, checkpoint=content))
+        except NotPlain as error:
+            raise TrainingFailed(
+                f"checkpoint {target.name} could not be read back: {error}; keep plain values and "
+                "tensors there"
+            ) from error
+
+    def _put(self, target: Path, write: Callable[[Path], str]) -> bool:
+        """Write a checkpoint; returns whether that was possible.
+
+        Args:
+            target: where.
+            write: writes the content into a file, syncs it and returns its checksum.
+        """
+        temporary = temporary_beside(target)
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not self._verified:
                 remove_leftovers(target.parent)
-            digest = _write(temporary, content)
+            digest = write(temporary)
             self._check(temporary, target)
             before = read_sums(target)  # none of a content that was copied here without them
             _write_sums(target, [*before, digest] if before or not target.exists() else [])
@@ -80,19 +151,16 @@ class CheckpointFiles(TorchCheckpointIO):
                 _write_sums(previous, [*kept, *before] if is_known else [], durable=False)
                 replace_file(target, previous)
             replace_file(temporary, target)
-            _sync(lambda: sync_directory(target.parent))
+            sync(lambda: sync_directory(target.parent))
             _write_sums(target, [digest], durable=False)
             if is_rotated:
                 _write_sums(previous, before, durable=False)
-            self.written, self.failure = self.written + 1, None
+            self._written, self._failure = self._written + 1, None
+            return True
         except OSError as error:
-            self.failure = str(error.strerror or error)
-            LOG.warning(f"checkpoint {target} was not written: {self.failure}")
-        except NotPlain as error:
-            raise TrainingFailed(
-                f"checkpoint {target.name} could not be read back: {error}; keep plain values and "
-                "tensors there"
-            ) from error
+            self._failure = str(error.strerror or error)
+            LOG.warning(f"checkpoint {target} was not written: {self._failure}")
+            return False
         finally:
             for left in (temporary, temporary_beside(_sums_path(target))):
                 with contextlib.suppress(OSError):
@@ -100,6 +168,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its checksums; anything but a file stays."""
+        self._writing.wait()
         for file in (Path(path), _sums_path(Path(path))):
             if file.is_file():
                 file.unlink(missing_ok=True)
@@ -139,30 +208,8 @@ def _write(path: Path, checkpoint: dict[str, Any]) -> str:
                 raise
             raise OSError(errno.ENOSPC, "the disk took only a part of it") from error
         file.flush()
-        _sync(lambda: os.fsync(file.fileno()))
+        sync(lambda: os.fsync(file.fileno()))
     return sha256(path)
-
-
-def _sync(sync: Callable[[], None]) -> None:
-    """Sync to the disk, or warn if the file system cannot.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    try:
-        sync()
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise
-        _warn_once(
-            f"checkpoints cannot be synced to the disk here ({error.strerror or error}): they are "
-            "written, but the newest may be lost if the machine goes down"
-        )
-
-
-@cache
-def _warn_once(line: str) -> None:
-    LOG.warning(line)
 
 
 def _sums_path(target: Path) -> Path:
@@ -184,7 +231,7 @@ def _write_sums(target: Path, sums: list[str], durable: bool = True) -> None:
         json.dump(sums, file)
         file.flush()
         if durable:
-            _sync(lambda: os.fsync(file.fileno()))
+            sync(lambda: os.fsync(file.fileno()))
     replace_file(temporary, sums_path)
 
 

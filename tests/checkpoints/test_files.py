@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from lit_optim.checkpoints import files
+from lit_optim.checkpoints import background, files
 from lit_optim.checkpoints.files import CheckpointFiles, find_damage, find_newest_intact
 from lit_optim.errors import UsageError
 
@@ -178,7 +178,7 @@ CANNOT = [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, 
 def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
     number, where, tmp_path, monkeypatch, caplog
 ):
-    files._warn_once.cache_clear()
+    background._warn_once.cache_clear()
     if where == "files":  # those of a directory as well
         monkeypatch.setattr(files.os, "fsync", failing(number))
     elif where == "directory":
