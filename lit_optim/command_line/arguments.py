@@ -85,6 +85,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
                 f"own choices with {OPTION} DIR"
             )
     use_conf_dir(args.config_dir)
+    if args.resolve and not (args.cfg or args.help):
+        raise UsageError("--resolve goes with --cfg job or --help")
     if args.experimental_rerun:  # it unpickles what a directory holds, which can run anything
         raise UsageError("--experimental-rerun is not used here; use resume=DIR")
     unknown = [argument for argument in args.overrides if argument.startswith("--")]

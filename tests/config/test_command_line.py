@@ -21,6 +21,7 @@ MISTAKES = {
     "resume=" + "x" * 300: "no file has a name of more than 255 bytes",
     "resume=" + "a/" * 3000: "a path has at most 3,500 bytes",
     "=": "'=' has no key",
+    "--resolve": "--resolve goes with --cfg job",
     "+=1": "'+=1' has no key",
     "~": "'~' has no key",
     "optimizer=xyz": "unknown optimizer 'xyz'; it is one of ada",
