@@ -102,7 +102,8 @@ class Keeps(Net):
 
     @staticmethod
     def load(x):
-        return DataLoader([[part] for part in x.split(2)], None)
+        # its batches are not collated anew
+        return DataLoader([[part] for part in x.split(2)], None, collate_fn=lambda batch: batch)
 
 
 class Silent(Net):
