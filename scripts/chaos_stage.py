@@ -55,13 +55,12 @@ class Stage:
     """
 
     def __init__(self, directory: Path, has_disk: bool) -> None:
-        self.directory, self.has_disk = directory, has_disk
+        self.directory = directory
         self.place = directory / "place"
         self.temporary = directory / "tmp"
         for path in (self.place, self.temporary):
             path.mkdir(parents=True, exist_ok=True)
-        if has_disk:
-            strikes.mount_small_disk(self.place, DISK_BYTES)
+        self.has_disk = has_disk and strikes.mount_small_disk(self.place, DISK_BYTES)
         self.calls = ""
         self.said = ""
 

@@ -33,6 +33,8 @@ CALLS = {"r": ("replace", "rename"), "f": ("fsync",), "u": ("unlink", "remove"),
 #: What fills up a disk.
 FILLER = "filler"
 BLOCK = 1 << 16
+#: The largest that is ever filled up, in bytes.
+LARGEST_DISK = 1 << 30
 #: Capabilities by which root may write where nobody may.
 OVERRIDE = 1 << 1 | 1 << 2
 CAPABILITY_VERSION = 0x20080522
@@ -101,7 +103,14 @@ class _Parts:
 
 
 def fill_disk(directory: Path) -> None:
-    """Fill up the file system of a directory."""
+    """Fill up the file system of a directory, which must be a small one of its own.
+
+    Raises:
+        RuntimeError: it is not: everybody else's disk would be full.
+    """
+    status = os.statvfs(directory)
+    if status.f_blocks * status.f_frsize > LARGEST_DISK:
+        raise RuntimeError(f"{directory} is not on a small disk of its own")
     file = os.open(directory / FILLER, os.O_WRONLY | os.O_CREAT)
     for size in (BLOCK, 512, 1):
         try:
