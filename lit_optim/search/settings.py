@@ -55,22 +55,22 @@ def read_settings(cfg: DictConfig) -> Settings:
     Raises:
         UsageError: naming the key, what was given and what is allowed.
     """
-    said = settings_of(cfg)
+    values = settings_of(cfg)
     hints = get_type_hints(Settings, include_extras=True)
-    names = [one.name for one in fields(Settings) if one.name in said]
+    names = [one.name for one in fields(Settings) if one.name in values]
     for key in names:
         hint = ALSO_NULL.get(key, hints[key])
-        if said[key] == "" or not accepts(said[key], hint):
+        if values[key] == "" or not accepts(values[key], hint):
             what = describe(hint)
             what = "a list of whole numbers in [0, 4294967295]" if key == "seeds" else what
-            raise UsageError(f"search.{key} must be {what}, got {show(said[key])}")
-    seeds = [cfg.seed] if said["seeds"] is None else said["seeds"]
+            raise UsageError(f"search.{key} must be {what}, got {show(values[key])}")
+    seeds = [cfg.seed] if values["seeds"] is None else values["seeds"]
     if not seeds or len(set(seeds)) < len(seeds):
         why = "has a seed twice" if seeds else "must have a seed"
         raise UsageError(f"search.seeds {why}, got {show(seeds)}")
-    metric, mode = _judge(cfg, said["metric"])
-    given = {key: said[key] for key in names}
-    return Settings(**given | {"seeds": tuple(seeds), "metric": metric}, mode=mode, seed=cfg.seed)
+    metric, mode = _judge(cfg, values["metric"])
+    chosen = {key: values[key] for key in names}
+    return Settings(**chosen | {"seeds": tuple(seeds), "metric": metric}, mode=mode, seed=cfg.seed)
 
 
 def _judge(cfg: DictConfig, given: str | None) -> tuple[str, Direction]:

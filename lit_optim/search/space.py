@@ -67,7 +67,7 @@ def make_span(line: str, low: Any, high: Any, tags: set[str]) -> Span:
     """A range, checked.
 
     Args:
-        line: where it is said, for messages.
+        line: where it is given, for messages.
         low: the smallest; whole numbers if both ends are.
         high: the largest.
         tags: `log`, or none.
@@ -93,7 +93,7 @@ def make_choice(line: str, values: Sequence[Any], texts: Sequence[str]) -> Choic
     """A choice, checked.
 
     Args:
-        line: where it is said, for messages.
+        line: where it is given, for messages.
         values: to choose from.
         texts: the same as they stand behind `key=`.
 
@@ -161,34 +161,34 @@ def value_text(key: str, value: Any) -> str:
         return quote(value)
 
 
-def read_listed(path: str, key: str, said: Any) -> Span | Choice | None:
+def read_listed(path: str, key: str, given: Any) -> Span | Choice | None:
     """A range or choice of a file; None: `auto`.
 
     Args:
-        path: where it is said, for messages.
+        path: where it is given, for messages.
         key: that is searched.
-        said: `auto`, what could be typed behind `key=`, `{interval: [low, high]}`, which may have
+        given: `auto`, what could be typed behind `key=`, `{interval: [low, high]}`, which may have
             `log: true` and `int: true`, or `{choice: [a, b]}`.
 
     Raises:
         UsageError: it is none of these.
     """
-    if isinstance(said, str):
-        if said == AUTO and key != LR:
+    if isinstance(given, str):
+        if given == AUTO and key != LR:
             raise UsageError(f"{path}: {AUTO} is for {LR}; for another key, give an interval")
-        (override,) = parse_overrides([f"{key}={said}"])
+        (override,) = parse_overrides([f"{key}={given}"])
         if is_searched(override):
             return read_typed(override)
-    elif isinstance(said, Mapping) and "choice" in said:
-        values = said["choice"]
-        if set(said) == {"choice"} and isinstance(values, list):
+    elif isinstance(given, Mapping) and "choice" in given:
+        values = given["choice"]
+        if set(given) == {"choice"} and isinstance(values, list):
             _check_names(path, key, values)
             return make_choice(path, values, [value_text(key, value) for value in values])
-    elif isinstance(said, Mapping) and set(said) <= {"interval", *FLAGS}:
-        ends, flags = said.get("interval"), [said.get(flag, False) for flag in FLAGS]
+    elif isinstance(given, Mapping) and set(given) <= {"interval", *FLAGS}:
+        ends, flags = given.get("interval"), [given.get(flag, False) for flag in FLAGS]
         if isinstance(ends, list) and len(ends) == 2 and all(isinstance(x, bool) for x in flags):
             return _read_interval(path, key, ends, *flags)
-    raise UsageError(f"{path} must be {FORMS}, got {show(said)}")
+    raise UsageError(f"{path} must be {FORMS}, got {show(given)}")
 
 
 def _check_names(path: str, key: str, values: list[Any]) -> None:
@@ -211,16 +211,16 @@ def _read_interval(path: str, key: str, ends: list[Any], is_log: bool, is_whole:
     return make_span(path, low, high, {LOG} if is_log else set())
 
 
-def flatten_space(said: Any, path: str = "search.space") -> dict[str, Any]:
+def flatten_space(given: Any, path: str = "search.space") -> dict[str, Any]:
     """What a file says about each key; keys may be nested or dotted.
 
     Raises:
         UsageError: it is no mapping.
     """
-    if not isinstance(said, Mapping):
-        raise UsageError(f"{path} must be a mapping of keys to {FORMS}, got {show(said)}")
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{path} must be a mapping of keys to {FORMS}, got {show(given)}")
     found: dict[str, Any] = {}
-    for key, value in said.items():
+    for key, value in given.items():
         if isinstance(value, Mapping) and value and not {"interval", "choice"} & set(value):
             inner = flatten_space(value, f"{path}.{key}")
             found |= {f"{key}.{name}": one for name, one in inner.items()}

@@ -81,8 +81,8 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
     for one in [*searched, *swept]:
         _check_swept(one)
     _check_twice(searched, rest)
-    said = {key: one for one in overrides if _is_of_group(one) for key in _keys_of_space(one)}
-    _check_contradictions(said, rest)
+    of_space = {key: one for one in overrides if _is_of_group(one) for key in _keys_of_space(one)}
+    _check_contradictions(of_space, rest)
     combinations = [*_combinations(rest)]
     names = name_jobs(combinations, line=[str(one.input_line) for one in of_runs])
     studies: list[Study] = []
@@ -106,7 +106,7 @@ def _plan(lines: tuple[str, ...], own: Path | None) -> Search:
         _check_space(space, name if swept else "", rest)
         studies.append(Study(name if swept else "", fixed, space, label))
     assert settings is not None
-    _check_found(said, studies)
+    _check_found(of_space, studies)
     return Search(lines, tuple(studies), settings)
 
 
@@ -191,8 +191,8 @@ def find_space(cfg: DictConfig, searched: Sequence[Override], rest: Sequence[Ove
         UsageError: nothing is, or in a way that is impossible.
     """
     name = str(cfg.hydra.runtime.choices["optimizer"])
-    said, by_optimizer = split_space(cfg)
-    listed = flatten_space(said)
+    common, by_optimizer = split_space(cfg)
+    listed = flatten_space(common)
     of_own = flatten_space(by_optimizer.get(name) or {}, f"{SPACE}.{BY_OPTIMIZER}.{name}")
     listed |= {f"optimizer.{key}": one for key, one in of_own.items()}
     taken = {one.key_or_group for one in [*searched, *rest]}
@@ -212,13 +212,13 @@ def split_space(cfg: DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
         UsageError: it is no mapping.
     """
     parts: list[dict[str, Any]] = []
-    said = settings_of(cfg)["space"]
+    space = settings_of(cfg)["space"]
     for path in (SPACE, f"{SPACE}.{BY_OPTIMIZER}"):
-        said = {} if said is None else said
-        if not isinstance(said, dict):
-            raise UsageError(f"{path} must be a mapping of keys, got {show(said)}")
-        parts.append(said)
-        said = said.get(BY_OPTIMIZER)
+        space = {} if space is None else space
+        if not isinstance(space, dict):
+            raise UsageError(f"{path} must be a mapping of keys, got {show(space)}")
+        parts.append(space)
+        space = space.get(BY_OPTIMIZER)
     return {key: one for key, one in parts[0].items() if key != BY_OPTIMIZER}, parts[1]
 
 
@@ -299,12 +299,12 @@ def _check_by_optimizer(cfg: DictConfig, searched: Sequence[Override]) -> None:
     Raises:
         UsageError: naming it.
     """
-    said, known = split_space(cfg)[1], groups()["optimizer"]
-    for name in said:
+    by_optimizer, known = split_space(cfg)[1], groups()["optimizer"]
+    for name in by_optimizer:
         if name not in known:
             near = suggest(str(name), known)
             raise UsageError(f"{SPACE}.{BY_OPTIMIZER}: unknown optimizer {name}{near}")
-    if said and any(one.key_or_group == "optimizer" for one in searched):
+    if by_optimizer and any(one.key_or_group == "optimizer" for one in searched):
         raise UsageError(
             f"{SPACE}.{BY_OPTIMIZER} with optimizer=choice(...): the space is the same in all "
             "trials of a study; optimizer=a,b makes a study for each"
@@ -321,24 +321,24 @@ def _keys_of_space(override: Override) -> list[str]:
     return [re.sub(rf"^{BY_OPTIMIZER}\.[^.]+", "optimizer", name) for name in keys]
 
 
-def _check_contradictions(said: Mapping[str, Override], rest: Sequence[Override]) -> None:
+def _check_contradictions(of_space: Mapping[str, Override], rest: Sequence[Override]) -> None:
     """Refuse a key that is typed both with values and in a space.
 
     Raises:
         UsageError: naming both.
     """
     for one in rest:
-        if (other := said.get(one.key_or_group)) is not None:
+        if (other := of_space.get(one.key_or_group)) is not None:
             raise UsageError(f"{one.input_line} and {other.input_line} contradict each other")
 
 
-def _check_found(said: Mapping[str, Override], studies: Sequence[Study]) -> None:
+def _check_found(of_space: Mapping[str, Override], studies: Sequence[Study]) -> None:
     """Refuse a typed space of which no study has anything.
 
     Raises:
         UsageError: naming it.
     """
-    for key, one in said.items():
+    for key, one in of_space.items():
         if not any(key in study.space for study in studies):
             raise UsageError(f"{one.input_line} does nothing: no study has that optimizer")
 
