@@ -252,6 +252,9 @@ class Output(io.TextIOWrapper):
     does raise, as its reader has seen enough.
     """
 
+    #: The stream that it takes the place of.
+    wrapped: IO[str]
+
     def write(self, text: str) -> int:
         """Write a text, or lose it."""
         try:
@@ -279,7 +282,10 @@ def print_without_fail() -> None:
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
             kept = {key: getattr(stream, key) for key in ("encoding", "errors", "line_buffering")}
-            setattr(sys, name, Output(stream.buffer, newline="", **kept))
+            # others may flush the stream itself, which closes what both write to once it is gone
+            output = Output(stream.buffer, newline="", write_through=True, **kept)
+            output.wrapped = stream
+            setattr(sys, name, output)
 
 
 def can_show(text: str, stream: IO[str] | None = None) -> bool:

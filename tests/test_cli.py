@@ -313,7 +313,7 @@ def test_the_module_trains_by_anything_else(monkeypatch, argv, before):
 def test_a_command_after_train_is_refused(capsys, command):
     with pytest.raises(SystemExit, match="2"):
         main(["train", command])
-    assert f"{command} is a command itself" in capsys.readouterr().err
+    assert f"{command} is a command of its own" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("group", [*groups()])

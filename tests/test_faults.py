@@ -80,7 +80,7 @@ FAULTS = [
         "cannot write into /proc: ",
     ),
     (65, ["hydra.run.dir=/dev/null/x"], "cannot write into /dev/null: Not a directory"),
-    (73, ["resume=runs/nowhere"], "resume=runs/nowhere: there is no run"),
+    (73, ["resume=runs/nowhere"], "resume=runs/nowhere is not the directory of a run"),
 ]
 #: What needs torch to be loaded, or more: a device that is not there, data, a model.
 LATER = [

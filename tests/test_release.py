@@ -266,7 +266,10 @@ class DistributedDataParallel(nn.Module):
     ("make", "message"),
     [
         (lambda m: (m, Sam(AdamW(m))), "Sam evaluates the loss again"),
-        (lambda m: (m, torch.optim.AdamW(m.parameters())), "AdamW is of torch; lit_optim.AdamW"),
+        (
+            lambda m: (m, torch.optim.AdamW(m.parameters())),
+            "AdamW is from torch; use lit_optim.AdamW",
+        ),
         (lambda m: (DistributedDataParallel(m), AdamW(m)), "averages gradients after"),
         (lambda m: (m.head, AdamW(m.norm)), "none of the model's parameters"),
         (lambda m: (AdamW(m), m), "model is an AdamW"),

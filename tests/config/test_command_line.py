@@ -227,14 +227,14 @@ def test_a_mistake_is_answered_in_one_line(argument):
         (["-m", "seed=range(0,10000000000)"], "more than 10,000 values; sweep over fewer"),
         (
             ["-m", "seed=range(0,1000)", "optimizer.lr=range(1,1000)"],
-            "-m asks for 999,000 runs, and 10,000 is the most",
+            "-m asks for 999,000 runs, but at most 10,000 are",
         ),
         (
             ["-m", "optimizer.lr=interval(0,1)"],
             "is only for a search; add search.trials=12, or list its",
         ),
-        (["-m", "hydra.run.dir=a,b"], "hydra.run.dir=a,b is not of a single run"),
-        (["-m", "n_jobs=1,2"], "n_jobs=1,2 is not of a single run"),
+        (["-m", "hydra.run.dir=a,b"], "hydra.run.dir=a,b applies to all runs"),
+        (["-m", "n_jobs=1,2"], "n_jobs=1,2 applies to all runs"),
         (
             ["trainer.min_epochs=5", "trainer.max_epochs=2"],
             "=5, but trainer.max_epochs=2",
@@ -410,5 +410,10 @@ def test_presets_suit_the_data_and_yield_to_what_is_typed():
     assert compose_config([]).optimizer.lr == tuned_lrs("mnist1d")["adamw"]
     assert compose_config(["preset=none"]).optimizer.lr == 0.001
     assert compose_config(["++optimizer.lr=0.5"]).optimizer.lr == 0.5
-    assert compose_config(["data=char_lm"]).optimizer.lr == tuned_lrs("char_lm")["adamw"]
+    assert (
+        compose_config(["data=char_lm", "optimizer=soap"]).optimizer.lr
+        == (tuned_lrs("char_lm")["soap"])
+    )
+    assert "adamw" not in tuned_lrs("char_lm")  # it is better at its own lr
+    assert compose_config(["data=char_lm"]).optimizer.lr == 0.001
     assert compose_config(["data=custom"]).optimizer.lr == 0.001

@@ -133,7 +133,7 @@ def test_it_is_planned_with(own):
         ([], "has no folder of a group"),
         (["x/y.yaml"], "has no folder of a group"),
         (["optimzer/mine.yaml"], "unknown group optimzer; did you mean optimizer?"),
-        (["optimizer/adamw.yaml"], "optimizer/adamw.yaml has the name of a choice of ours"),
+        (["optimizer/adamw.yaml"], "optimizer/adamw.yaml has the name of a built-in choice"),
         (["train.yaml", "optimizer/mine.yaml"], "rename train.yaml"),
         (None, "there is no such directory"),
     ],

@@ -108,5 +108,5 @@ def test_find_run_and_hand_over(tmp_path):
     assert run is None
     assert hand_over(args, translation, cfg, run).argv == ["optimizer=sgd", "++optimizer.lr=0.5"]
     cfg.resume["from"] = "nowhere"
-    with pytest.raises(UsageError, match="there is no run"):
+    with pytest.raises(UsageError, match="is not the directory of a run"):
         find_run(cfg, False)

@@ -269,7 +269,7 @@ def test_what_is_not_said_is_warned_of(tmp_path, messages):
     early, late = messages()
     assert early.startswith(
         f"SGD has made {EARLY_BATCHES // 5} updates in {EARLY_BATCHES} batches, so the run will "
-        f"make about {2 * EARLY_BATCHES // 5}, and its schedule was made for {2 * EARLY_BATCHES}: "
+        f"make about {2 * EARLY_BATCHES // 5}, but its schedule was made for {2 * EARLY_BATCHES}: "
         "updates_per_batch or steps"
     )
     assert late == (
