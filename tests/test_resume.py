@@ -79,6 +79,20 @@ def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train, be
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "length"),
+    [("cosine_warmup", 30), ("CosineAnnealingLR", 30), ("PolynomialLR", 40)],  # of 5 updates
+)
+def test_a_longer_run_may_keep_the_length_of_its_schedule(scheduler, length, tmp_path, train):
+    line = (*QUICK, f"scheduler={scheduler}", "trainer.max_steps=30", "test=false")
+    assert train(*line, "hydra.run.dir=it").returncode == 0
+    longer = train("resume=it", "trainer.max_steps=40", "resume.horizon=keep")
+    assert longer.returncode == 0, longer.stderr
+    saved = torch.load(tmp_path / "it" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 40
+    assert saved["lr_schedulers"][0]["total"] == length
+
+
 def test_a_branch_is_the_run_that_would_have_cooled_down(tmp_path, train):
     steady = train(*QUICK, "scheduler=constant_warmup", "trainer.max_steps=80", "test=false")
     assert steady.returncode == 0, steady.stderr

@@ -49,11 +49,14 @@ class Resumable(Callback):
         fresh: hyperparameters of groups that a resumed run takes from its configuration, not from
             the checkpoint.
         any_length: whether the schedule may have another length than before.
+        keeps_length: whether it keeps the length that it had before.
     """
 
-    def __init__(self, fresh: Sequence[str] = (), any_length: bool = False) -> None:
+    def __init__(
+        self, fresh: Sequence[str] = (), any_length: bool = False, keeps_length: bool = False
+    ) -> None:
         self.fresh = fresh
-        self.any_length = any_length
+        self.any_length, self.keeps_length = any_length, keeps_length
         self._loaded: dict[str, Any] | None = None
         self._made: list[list[dict[str, Any]]] = []
         self._place: tuple[int, int] = (0, 0)
@@ -126,6 +129,9 @@ class Resumable(Callback):
         self._ended = False
         self._trained = {name: p.requires_grad for name, p in pl_module.named_parameters()}
         self._made = [[dict(g) for g in optimizer.param_groups] for optimizer in trainer.optimizers]
+        for config in trainer.lr_scheduler_configs if self.keeps_length else ():
+            if isinstance(config.scheduler, ScheduledLR):
+                config.scheduler.horizon = "keep"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.checkpoint_callbacks:

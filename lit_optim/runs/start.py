@@ -58,12 +58,14 @@ def find_start(cfg: DictConfig, run_dir: Path) -> Start:
         return Start(None, Resumable())
     path = find_newest_intact(run_dir / CHECKPOINTS)
     saved = _read_checkpoint(path)
-    if cfg.resume.horizon == "keep" and saved["lr_schedulers"]:
-        with open_dict(cfg):
-            cfg.scheduler.total = _schedule_total(saved["lr_schedulers"][0])
+    keeps = cfg.resume.horizon == "keep" and bool(saved["lr_schedulers"])
+    if keeps:
+        total = _schedule_total(saved["lr_schedulers"][0])
+        if "total" in cfg.scheduler:  # those by torch's names have none
+            cfg.scheduler.total = total
     fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
              if key.startswith("optimizer.")]  # fmt: skip
-    return Start(path, Resumable(fresh, any_length=cfg.resume.horizon == "extend"))
+    return Start(path, Resumable(fresh, cfg.resume.horizon == "extend", keeps))
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
