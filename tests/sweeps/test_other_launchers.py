@@ -183,6 +183,7 @@ def ended(sweep_dir):
     return found
 
 
+@pytest.mark.slow  # a search by joblib is in the default sample
 @pytest.mark.usefixtures("user_code")
 def test_joblib_leaves_what_the_basic_launcher_leaves(train, tmp_path):
     """A run that is fine, one that diverges and one that fails, each in the same process."""
