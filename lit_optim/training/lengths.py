@@ -224,6 +224,7 @@ def has_reached_max_steps(trainer: Trainer) -> bool:
 
 def is_at_end(trainer: Trainer) -> bool:
     """Whether a fit trains no further: its updates or epochs are made, or it is to stop."""
-    epochs, most = trainer.fit_loop.epoch_progress.current.processed, trainer.max_epochs
-    is_last_epoch = most is not None and 0 <= most <= epochs
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    most = trainer.max_epochs
+    is_last_epoch = most is not None and 0 <= most <= progress.processed
     return has_reached_max_steps(trainer) or is_last_epoch or bool(trainer.should_stop)
