@@ -105,9 +105,7 @@ class DispatchTable:
                 params = [params[i] for i in members]
                 grads = [grads[i] for i in members]
                 states = [states[i] for i in members]
-            if not table.refresh(
-                grads, [params, *(list(map(itemgetter(key), states)) for key in keys)]
-            ):
+            if not table.refresh(grads, [params, *(map(itemgetter(key), states) for key in keys)]):
                 return False
         return all(self._unsupported_reason(batch, i) is not None for i in self.fallback)
 

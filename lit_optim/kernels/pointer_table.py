@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter, is_
 from typing import Any
 
@@ -19,7 +19,7 @@ PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 #: Faster in a loop than attribute access, which matters for many small tensors.
-get_dtype, get_layout = attrgetter("dtype"), attrgetter("layout")
+get_dtype = attrgetter("dtype")
 
 
 def unsupported_reason(row: Sequence[Tensor], device_type: str) -> str | None:
@@ -100,33 +100,30 @@ class PointerTable:
         self.reductions: dict[str, list[float]] = {}
         self.call = array("Q", [len(rows), 0, end, *map(address_of, self.arrays), 0, 0])
 
-    def refresh(self, gradients: list[Tensor], kept: Sequence[list[Tensor]]) -> bool:
+    def refresh(self, gradients: list[Tensor], kept: Sequence[Iterable[Tensor]]) -> bool:
         """Store the addresses that the gradients have now.
 
         Args:
             gradients: of each parameter.
-            kept: the parameters, and their states, column by column.
+            kept: the parameters, and their states, column by column, as many as gradients.
 
         Returns:
             Whether everything else is unchanged; if not, a new table has to be built.
         """
-        if {*map(type, gradients)} != {Tensor}:
+        if {*map(type, gradients)} != {Tensor} or len(gradients) != len(self.kept[0]):
             return False
         for now, before, addresses in zip(kept, self.kept, self.addresses, strict=True):
-            if len(now) != len(before) or not all(map(is_, now, before)):
+            if not all(map(is_, now, before)) or list(map(Tensor.data_ptr, before)) != addresses:
                 return False
-            if list(map(Tensor.data_ptr, now)) != addresses:
-                return False
-        kinds = {*map(get_dtype, gradients)}, {*map(get_layout, gradients)}
-        if kinds != ({self.gradient_dtype}, {torch.strided}):
+        if {*map(get_dtype, gradients)} != {self.gradient_dtype}:
+            return False
+        try:
+            self._point_to_gradients(gradients)
+        except RuntimeError:  # one has no memory of its own, as those that are sparse
             return False
         if self.gradient_strides is None:
-            if not all(map(Tensor.is_contiguous, gradients)):
-                return False
-        elif list(map(Tensor.stride, gradients)) != self.gradient_strides:
-            return False
-        self._point_to_gradients(gradients)
-        return True
+            return all(map(Tensor.is_contiguous, gradients))
+        return list(map(Tensor.stride, gradients)) == self.gradient_strides
 
     def _point_to_gradients(self, gradients: Sequence[Tensor]) -> None:
         self.pointers[1 :: self.width] = array("Q", map(Tensor.data_ptr, gradients))

@@ -272,6 +272,8 @@ def test_a_table_is_valid_while_only_gradients_change():
         [same[0], torch.ones(3, 2, dtype=torch.bfloat16)],
         [same[0], torch.ones(2, 3).t()],
         [same[0], torch.ones(3, 2).to_sparse()],
+        [same[0], torch.ones(3, 2).to_sparse_csr()],
+        [same[0], torch.ones(3, 2).to_mkldnn()],
         [same[0], torch.nn.Parameter(torch.ones(3, 2))],
     ):
         assert not table.refresh(others, [params, states])

@@ -66,6 +66,12 @@ CHANGES = {
     "a tensor of a state": lambda params, optimizer: optimizer.state[params[0]].update(
         {key: x.clone() for key, x in optimizer.state[params[0]].items() if hasattr(x, "clone")}
     ),
+    "the order of states": lambda params, optimizer: optimizer.state.update(
+        {params[0]: optimizer.state.pop(params[0])}
+    ),
+    "a state of another": lambda params, optimizer: optimizer.state.update(
+        {params[0]: {k: x.t() if k != "step" else x for k, x in optimizer.state[params[1]].items()}}
+    ),
     "a group": lambda params, optimizer: optimizer.add_param_group({"params": [params[4]]}),
     "fewer groups": lambda params, optimizer: optimizer.param_groups.pop(),
     "the order": lambda params, optimizer: optimizer.param_groups[0]["params"].reverse(),

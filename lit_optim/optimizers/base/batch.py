@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_optim.kernels.pointer_table import PLAIN_TENSORS
 from lit_optim.kernels.precision import Place
 from lit_optim.sharding.placement import (
     Sharding,
@@ -55,7 +56,9 @@ class Batch:
 
     def local(self) -> Batch:
         """The shards of this process, with the tensors of their states."""
-        if self.wholes is not None:
+        if self.wholes is not None or {*map(type, self.params), *map(type, self.grads)}.issubset(
+            PLAIN_TENSORS
+        ):
             return self
         pairs = zip(self.params, self.grads, strict=True)
         return Batch(

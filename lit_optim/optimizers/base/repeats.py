@@ -7,7 +7,8 @@ longer than the update itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from operator import is_, itemgetter
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,10 @@ from lit_optim.optimizers.base.types import Group, Scalars
 NOT_FIXED = ("params", "lr", "param_names")
 #: Values of which an equal one is as good, and which nobody can change where they are.
 FIXED = (bool, int, float, str, type(None))
+#: An optimizer with at most this many times the parameters of a group has its states listed.
+MOST_LISTED = 4
+
+get_step = itemgetter("step")
 
 
 class Repeat:
@@ -67,12 +72,12 @@ class Repeat:
         except KeyError:
             return False
         params: list[Tensor] = group["params"]
-        now = list(map(owner.state.get, params))
+        now = find_states(owner.state, params)
         if len(now) != len(states) or not all(map(is_, now, states)):
             return False
-        if any(state["step"] != self._t for state in states):
+        if {*map(get_step, states)} != {self._t}:
             return False
-        kept = [params, *[list(map(itemgetter(key), states)) for key in self._call.state_keys]]
+        kept = params, *[map(itemgetter(key), states) for key in self._call.state_keys]
         if not self._call.table.refresh([p.grad for p in params], kept):  # type: ignore[misc]
             return False
         t = self._t + 1
@@ -90,6 +95,24 @@ class Repeat:
         for state in states:
             state["step"] = t
         return True
+
+
+def find_states(states: Mapping[Tensor, Any], params: Sequence[Tensor]) -> list[Any]:
+    """The states of the parameters of a group; None for one that has none.
+
+    Where they are next to each other, and not few of all, they are listed: to look one up, Python
+    calls the hash of a tensor, which torch computes in Python.
+
+    Args:
+        states: of all parameters of the optimizer.
+        params: the parameters of the group.
+    """
+    if params and len(states) <= MOST_LISTED * len(params):
+        first = next((k for k, p in enumerate(states) if p is params[0]), 0)
+        end = first + len(params)
+        if end <= len(states) and all(map(is_, islice(states, first, end), params)):
+            return list(islice(states.values(), first, end))
+    return list(map(states.get, params))
 
 
 def is_plain(group: Mapping[str, Any]) -> bool:
