@@ -26,8 +26,6 @@ from lit_optim.kernels.ir import Passes, Program, Rule, trace_rule
 from lit_optim.kernels.precision import Place
 from lit_optim.kernels.primitives import PRIMITIVES
 
-WARPS = 4
-
 #: A kernel, or why there is none.
 _kernels: dict[tuple[Any, ...], Kernel | str] = {}
 
@@ -207,7 +205,7 @@ class Kernel:
         self.sums = [
             (getattr(module, f"sums{k}"), len(sums)) for k, sums in enumerate(program.sums_by_pass)
         ]
-        self.arguments = kernel_arguments(program)
+        self.arguments, self.warps = kernel_arguments(program), module.WARPS
 
     def run(
         self, table: PointerTable, h: Mapping[str, Any], t: int, is_trial: bool = False
@@ -235,14 +233,14 @@ class Kernel:
         arguments = (addresses, table.owners, scratch, *sizes, t, *bits)
         for sums, count in self.sums:
             with table.select_device():
-                sums[grid](*arguments, num_warps=WARPS)
+                sums[grid](*arguments, num_warps=self.warps)
                 self.combine[(rows, count)](
-                    addresses, scratch, *sizes, all_sums, first, num_warps=WARPS
+                    addresses, scratch, *sizes, all_sums, first, num_warps=self.warps
                 )
             yield scratch[first * table.count :][: count * table.count].view(count, -1).t()
             first += count
         with table.select_device():
-            self.update[grid](*arguments, num_warps=WARPS)
+            self.update[grid](*arguments, num_warps=self.warps)
         in_order = [index for sums in self.program.sums_by_pass for index in sums]
         for name, index in self.program.reductions.items():
             first = in_order.index(index) * table.count

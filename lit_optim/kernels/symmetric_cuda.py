@@ -47,6 +47,7 @@ def multiply_symmetric(
     with torch.cuda.device(a.device) if a.is_cuda else nullcontext():
         load_kernel()[(rows * (rows + 1) // 2, batch)](
             a, b, given, out, m, n, *a.stride(), *b.stride(), alpha, beta,
-            HAS_ADDEND=add is not None, TILE=TILE, DEPTH=DEPTH, **LAUNCH,
+            HAS_ADDEND=add is not None, IS_EVEN=not (m % TILE or n % DEPTH),
+            TILE=TILE, DEPTH=DEPTH, **LAUNCH,
         )  # fmt: skip
     return out

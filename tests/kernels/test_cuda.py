@@ -116,10 +116,11 @@ def test_the_text_equals_the_reviewed_text(file, name, settings):
 
 
 def kernels_of(program, formats):
-    """Return the kernels of a rule by name, not compiled."""
+    """Return the kernels of a rule by name, not compiled, and the number of their warps."""
     module = cuda.load_module(generate_triton(program, formats))
     sums = [f"sums{k}" for k in range(len(program.sums_by_pass))]
-    return {name: getattr(module, name) for name in [*sums, *["combine"] * bool(sums), "update"]}
+    names = [*sums, *["combine"] * bool(sums), "update"]
+    return {name: getattr(module, name) for name in names}, module.WARPS
 
 
 def built(name, dtype, capability, settings):
@@ -129,11 +130,12 @@ def built(name, dtype, capability, settings):
     from triton.compiler import ASTSource
 
     pointers, kernels = {"table": "*i64", "owners": "*i32", "scratch": "*fp64"}, {}
-    for kernel, function in kernels_of(*traced(name, dtype, **settings)).items():
+    functions, warps = kernels_of(*traced(name, dtype, **settings))
+    for kernel, function in functions.items():
         signature = {n: pointers.get(n, "i64") for n in function.arg_names}
         made = ASTSource(fn=function, signature=signature, constexprs={})
         kernels[kernel] = triton.compile(
-            made, target=GPUTarget("cuda", capability, 32), options={"num_warps": cuda.WARPS}
+            made, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps}
         ).asm
     return kernels
 
@@ -174,8 +176,9 @@ def test_a_real_compiler_accepts_the_kernels(
 
 @with_triton
 @not_interpreted
+@pytest.mark.parametrize("is_even", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-def test_a_real_compiler_accepts_the_symmetric_product(capability, tmp_path, monkeypatch):
+def test_a_real_compiler_accepts_the_symmetric_product(capability, is_even, tmp_path, monkeypatch):
     from triton import compile
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -183,7 +186,8 @@ def test_a_real_compiler_accepts_the_symmetric_product(capability, tmp_path, mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     kernel = symmetric_cuda.load_kernel.__wrapped__()
-    known = {"HAS_ADDEND": True, "TILE": symmetric_cuda.TILE, "DEPTH": symmetric_cuda.DEPTH}
+    known = {"HAS_ADDEND": True, "IS_EVEN": is_even}
+    known |= {"TILE": symmetric_cuda.TILE, "DEPTH": symmetric_cuda.DEPTH}
     kinds = dict.fromkeys(("a", "b", "add", "out"), "*bf16") | dict.fromkeys(
         ("alpha", "beta"), "fp32"
     )
@@ -211,7 +215,8 @@ def test_no_argument_value_specializes_a_kernel(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backend = make_backend(GPUTarget("cuda", 80, 32))
-    for function in kernels_of(*traced("adamw", **EVERYTHING)).values():
+    functions, _ = kernels_of(*traced("adamw", **EVERYTHING))
+    for function in functions.values():
         bind = create_function_from_signature(
             inspect.signature(function.fn), function.params, backend
         )

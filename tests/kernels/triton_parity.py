@@ -373,7 +373,9 @@ def test_scratch_memory_grows_with_the_sums():
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("batch", "m", "n"), [(2, 150, 70), (1, 260, 130), (3, 16, 200)])
+@pytest.mark.parametrize(
+    ("batch", "m", "n"), [(2, 150, 70), (1, 260, 130), (3, 16, 200), (2, 256, 64)]
+)
 @pytest.mark.parametrize("has_addend", [False, True])
 @pytest.mark.parametrize("is_turned", [False, True])
 def test_half_of_a_symmetric_product_is_all_of_it(batch, m, n, has_addend, is_turned):

@@ -24,10 +24,11 @@ def multiply_tiles(
     alpha,
     beta,
     HAS_ADDEND: tl.constexpr,
+    IS_EVEN: tl.constexpr,
     TILE: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    # one tile of alpha a b + beta add; add and out are contiguous
+    # one tile of alpha a b + beta add; add and out are contiguous; IS_EVEN: whole tiles only
     # tiles are counted row by row below the diagonal: row r begins at r (r + 1) / 2
     place = tl.program_id(0)
     row = ((tl.sqrt(8.0 * place.to(tl.float32) + 1.0) - 1.0) / 2.0).to(tl.int32)
@@ -37,23 +38,23 @@ def multiply_tiles(
     batch = tl.program_id(1).to(tl.int64)
     rows = row * TILE + tl.arange(0, TILE)
     columns = column * TILE + tl.arange(0, TILE)
-    depths = tl.arange(0, DEPTH)
+    inner = tl.arange(0, DEPTH)
     left = a + batch * a_batch + rows.to(tl.int64)[:, None] * a_row
     right = b + batch * b_batch + columns.to(tl.int64)[None, :] * b_column
+    left += inner.to(tl.int64)[None, :] * a_column
+    right += inner.to(tl.int64)[:, None] * b_row
     total = tl.zeros((TILE, TILE), dtype=tl.float32)
     for start in range(0, n, DEPTH):
-        inner = start + depths
-        x = tl.load(
-            left + inner.to(tl.int64)[None, :] * a_column,
-            mask=(rows[:, None] < m) & (inner[None, :] < n),
-            other=0.0,
-        )
-        y = tl.load(
-            right + inner.to(tl.int64)[:, None] * b_row,
-            mask=(inner[:, None] < n) & (columns[None, :] < m),
-            other=0.0,
-        )
+        if IS_EVEN:
+            x = tl.load(left)
+            y = tl.load(right)
+        else:
+            within = start + inner < n
+            x = tl.load(left, mask=(rows[:, None] < m) & within[None, :], other=0.0)
+            y = tl.load(right, mask=within[:, None] & (columns[None, :] < m), other=0.0)
         total = tl.dot(x, y, total)
+        left += DEPTH * a_column
+        right += DEPTH * b_row
     size = tl.cast(m, tl.int64)
     inside = (rows[:, None] < m) & (columns[None, :] < m)
     here = batch * size * size + rows[:, None] * size + columns[None, :]

@@ -33,6 +33,14 @@ TRITON_TYPES = {
     "int16": ("int16", 2),
 }
 
+#: How many elements of a chunk are computed at a time, and by how many warps. States in 8 bits,
+#: which take more arithmetic, are faster with fewer of both.
+TILING = """
+
+TILE = tl.constexpr({tile})
+WARPS = {warps}"""
+PLAIN, IN_8_BITS = {"tile": 1024, "warps": 4}, {"tile": 512, "warps": 2}
+
 #: Processes a chunk, a tile at a time. It is compiled twice: for full chunks that are aligned to
 #: 16 bytes, whose loads and stores are then wide, and for all others.
 CHUNK = """
@@ -113,7 +121,8 @@ class _TritonWriter(KernelWriter):
             passes.append(self._write_sums(f"sums{k}", sums, {} if k else self.early_states))
             self.loaded = self.early_states
         passes.append(self._write_update())
-        return PRELUDE + "".join(passes)
+        tiling = TILING.format(**(IN_8_BITS if self.in_8_bits else PLAIN))
+        return PRELUDE + tiling + "".join(passes)
 
     def _write_pass(
         self,

@@ -1,7 +1,8 @@
 """The Triton functions that every kernel begins with: they convert stored formats and numbers.
 
 `precision` documents the formats and is the reference for these functions. bfloat16 is read and
-written as bits, so that rounding is the same on every GPU and in Triton's interpreter.
+written as bits, so that rounding is the same on every GPU and in Triton's interpreter. TILE is
+defined after them; see `triton`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import triton
 import triton.language as tl
 
 CHUNK = tl.constexpr(4096)
-TILE = tl.constexpr(1024)
 BLOCK = tl.constexpr(256)
 
 
