@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 
+from lit_optim.kernels import graphs
+from lit_optim.optimizers.base.newton_schulz import orthogonalize
 from tests.optimizers.cases import CASES
 from tests.optimizers.running import NAMES, gradients, made_by, parameters
 
@@ -53,3 +55,47 @@ def test_goes_on_after_it_was_saved(name):
     trained(second, parts, True, range(4, 8))
     for p, q in zip(whole, parts, strict=True):
         torch.testing.assert_close(q, p, rtol=0, atol=0)
+
+
+@pytest.fixture
+def no_graphs(monkeypatch):
+    for known in ("_graphs", "_streams"):
+        monkeypatch.setattr(graphs, known, {})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_graph_computes_what_its_kernels_do(dtype, no_graphs, monkeypatch):
+    """For several shapes in turn, which share memory; results that are kept stay as they are."""
+    shapes, kept = [(2, 96, 64), (1, 64, 160), (3, 40, 40)], []
+    for _ in range(4):
+        for shape in shapes:
+            x = torch.randn(shape, device="cuda")
+            found = orthogonalize(x, "original", None, 1e-7, dtype)
+            with monkeypatch.context() as patch:
+                patch.setattr(graphs, "LARGEST", 0)
+                kept.append((found, orthogonalize(x, "original", None, 1e-7, dtype)))
+    assert [type(graph) for graph in graphs._graphs.values()] == [graphs.Graph] * 3
+    for found, expected in kept:
+        assert torch.equal(found, expected)
+
+
+def test_a_step_that_is_captured_captures_nothing_itself(no_graphs):
+    x = torch.randn(2, 96, 64, device="cuda")
+    expected = [orthogonalize(x, "original", None, 1e-7, "bfloat16") for _ in range(3)][-1]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = orthogonalize(x, "original", None, 1e-7, "bfloat16")
+    graph.replay()
+    assert torch.equal(found, expected)
+
+
+def test_what_cannot_be_captured_is_computed_all_the_same(no_graphs, caplog):
+    def read(x):
+        return x * float(x.sum())  # which waits for the GPU
+
+    x = torch.ones(2, device="cuda")
+    place = tuple(x.shape), x.dtype, x.device
+    assert [graphs.find("read", read, *place) for _ in range(3)] == [None] * 3
+    assert len(caplog.records) == 1
+    assert torch.randn(2, device="cuda").isfinite().all(), "torch draws random numbers again"
+    assert [graphs.find("add", torch.add, *place) for _ in range(2)] == [None] * 2

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_optim.kernels import graphs
 from lit_optim.kernels.arithmetic import clip
 from lit_optim.optimizers.base.pieces import copy_in_pieces, find_norms
 from lit_optim.optimizers.base.symmetric import cost_of_symmetric, multiply_symmetric
@@ -91,10 +92,18 @@ def orthogonalize(
         found = results[0] if len(results) == 1 else torch.stack(results)
         return found.reshape(x.shape).to(x.dtype)
     norms = clip(find_norms(y) * _safety(coefficients), eps, inf)
-    y = (y / torch.where(norms == 0, 1.0, norms)).to(to)
     segments = divide_steps(coefficients, steps, m, n, to)
-    found = _iterate(y if len(y) > 1 else y[0], segments)
-    return found.reshape(x.shape).to(x.dtype)
+
+    def iterate(y: Tensor) -> Tensor:
+        return _iterate(y if len(y) > 1 else y[0], segments)
+
+    key = "orthogonalize", tuple(map(tuple, segments))
+    graph = graphs.find(key, iterate, tuple(y.shape), to, y.device)
+    y = y / torch.where(norms == 0, 1.0, norms)
+    if graph:
+        graph.given.copy_(y)
+    found = graph.replay() if graph else iterate(y.to(to).contiguous())
+    return found.reshape(x.shape).to(x.dtype, copy=graph is not None)
 
 
 def is_alone(m: int, n: int, device: torch.device) -> bool:
@@ -185,13 +194,12 @@ def divide_steps(
     return divided
 
 
-def _cost_of_segment(short: int, long: int, steps: int) -> float:
+def _cost_of_segment(short: int, long: int, steps: int, is_whole: bool = False) -> float:
     """The floating-point operations of some steps on one Gram matrix."""
-    whole = 2.0 * short * short * long
     return (
-        whole
-        + cost_of_symmetric(short, long)
-        + (4 * steps - 3 if steps > 1 else 1) * cost_of_symmetric(short, short)
+        2.0 * short * short * long
+        + cost_of_symmetric(short, long, is_whole)
+        + (4 * steps - 3 if steps > 1 else 1) * cost_of_symmetric(short, short, is_whole)
     )
 
 
@@ -201,11 +209,21 @@ def orthogonalize_flops(
     coefficients: Coefficients | Polynomial,
     steps: int | None,
     dtype: torch.dtype = torch.bfloat16,
+    is_whole: bool = False,
 ) -> float:
-    """The floating-point operations of `orthogonalize` in this dtype for a matrix [m, n]."""
+    """The floating-point operations of `orthogonalize` in this dtype for a matrix [m, n].
+
+    Args:
+        m: the number of rows.
+        n: the number of columns.
+        coefficients: as for `orthogonalize`.
+        steps: as for `orthogonalize`.
+        dtype: of the products.
+        is_whole: whether symmetric products are computed whole.
+    """
     segments = divide_steps(coefficients, steps, m, n, dtype)
     short, long = sorted((m, n))
-    return sum(_cost_of_segment(short, long, len(segment)) for segment in segments)
+    return sum(_cost_of_segment(short, long, len(segment), is_whole) for segment in segments)
 
 
 def _iterate(y: Tensor, segments: Sequence[Sequence[Polynomial]], factor: float = 1.0) -> Tensor:

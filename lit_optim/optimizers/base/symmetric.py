@@ -67,9 +67,22 @@ def height_of_strip(m: int) -> int:
     return max(STRIP, -(-m // STRIPS // 64) * 64)
 
 
-def cost_of_symmetric(m: int, n: int) -> float:
-    """The floating-point operations of a symmetric product of m rows, of sums of n terms."""
-    if m < SIDE:
+def computes_half(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether half of a large symmetric product is computed on such a device, or all of it."""
+    return device_type == "cpu" or (
+        dtype == torch.bfloat16 and prefers_symmetric_kernel(device_type)
+    )
+
+
+def cost_of_symmetric(m: int, n: int, is_whole: bool = False) -> float:
+    """The floating-point operations of a symmetric product of m rows, of sums of n terms.
+
+    Args:
+        m: the number of rows.
+        n: the number of terms.
+        is_whole: whether all of it is computed.
+    """
+    if m < SIDE or is_whole:
         return 2.0 * m * m * n
     height = height_of_strip(m)
     return sum(2.0 * min(height, m - k) * min(k + height, m) * n for k in range(0, m, height))
