@@ -11,8 +11,9 @@ Each optimizer is beside torch's and a copy of as many bytes. All three step in 
 turn, round after round; a ratio is the median of the ratios within the rounds. The time is between
 two events of the GPU with nothing before them, so that what Python does is in it where the GPU
 waits for it. GB/s is what a step must at least move by the time it took: parameter and states read
-and written, gradient read. Of the copy's bytes half are read and half written. Before anything is
-measured, our AdamW is compared with torch's.
+and written, gradient read. Rules with sums over a tensor go over it twice, and move more: lamb 40
+bytes a parameter and not 28. Of the copy's bytes half are read and half written. Before anything
+is measured, our AdamW is compared with torch's.
 
 `--all` is for a GPU that is lent for a quarter of an hour: after --minutes nothing more begins, and
 the page is written after each optimizer, with the card, the versions, the date, and what is left.
@@ -47,11 +48,13 @@ PAGE = Path(__file__).parents[1] / "docs" / "kernels.md"
 #: What --all measures, the most important first.
 ELEMENTWISE = (
     "adamw momentum lion ademamix adamw,state_dtype=int8 adamw,state_dtype=bfloat16 prodigy lamb "
-    "stable_adamw mars lars schedule_free_adamw nadamw laprop adopt adan"
+    "stable_adamw mars lars schedule_free_adamw all-elementwise"
 )
-MATRIX_METHODS = ("muon", "normuon", "scion", "soap", "shampoo")
+#: Matrix methods, and the width of the layers whose matrices they step.
+MATRICES = [(name, 768) for name in ("muon", "normuon", "scion", "soap", "shampoo")]
+MATRICES += [(name, 2048) for name in ("muon", "normuon", "scion")]
 #: The seconds that are left to matrix methods.
-RESERVED = 240
+RESERVED = 100
 BASELINE = "torch fused"
 #: Parts of the copy: so much less memory it needs.
 PARTS = 8
@@ -214,10 +217,11 @@ def measured(one: Ours, sizes: list[int], args: argparse.Namespace) -> list[str]
     return cells
 
 
-def matrix_method(name: str, args: argparse.Namespace, seconds: float) -> list[str]:
+def matrix_method(name: str, width: int, args: argparse.Namespace, seconds: float) -> list[str]:
     """The lines of its table by `bench_matrix.py`; none, which is told, if it fails or is slow."""
     script = str(Path(__file__).with_name("bench_matrix.py"))
     command = [sys.executable, script, "--device", args.device, "--methods", name, "--markdown"]
+    command += ["--width", str(width)]
     command += ["--peers", "torch,pytorch_optimizer", "--rounds", "1" if args.rehearse else "3"]
     command += ["--layers", "1", "--steps", "1"] if args.rehearse else []
     try:
@@ -233,20 +237,21 @@ def matrix_method(name: str, args: argparse.Namespace, seconds: float) -> list[s
 def measure_all(args: argparse.Namespace, shapes: dict[str, list[int]]) -> None:
     """Measure what begins in time, and write the page after each part."""
     end = time.monotonic() + 60 * args.minutes
-    asked = [one for unit in ours(ELEMENTWISE, ["native"]) for one in unit if one.kind == "ours"]
-    optimizers, methods = asked[: 2 if args.rehearse else None], list(MATRIX_METHODS)
-    if args.rehearse:
-        methods = methods[:1]
-    missing = [*(one.label.removesuffix(" native") for one in optimizers), *methods]
+    units = ours(ELEMENTWISE, ["native"])
+    asked = list({one.label: one for unit in units for one in unit if one.kind == "ours"}.values())
+    optimizers = asked[: 2 if args.rehearse else None]
+    methods = MATRICES[: 1 if args.rehearse else None]
+    missing = [one.label.removesuffix(" native") for one in optimizers]
+    missing += [f"{method} of width {width}" for method, width in methods]
     tables: dict[str, list[list[str]]] = {title: [] for title in shapes}
-    matrices: list[str] = []
+    matrices: dict[int, list[str]] = {}
 
     def describe_all() -> str:
         parts = [f"`{args.command}`: {describe(args)}."]
         parts += [f"Not measured, for want of time: {', '.join(missing)}."] if missing else []
         parts += [markdown(title, rows) for title, rows in tables.items()]
-        if matrices:
-            parts.append("\n".join(["**Two layers of GPT-2 small**", "", *matrices]))
+        for width, lines in matrices.items():
+            parts.append("\n".join([f"**Two layers of GPT-2, of width {width}**", "", *lines]))
         return "\n\n".join(parts)
 
     for one in optimizers:
@@ -256,12 +261,13 @@ def measure_all(args: argparse.Namespace, shapes: dict[str, list[int]]) -> None:
         write(args.page, describe_all())
         if time.monotonic() > end - RESERVED:
             break
-    for method in methods:
+    for method, width in methods:
         remaining = end - time.monotonic()
-        lines = matrix_method(method, args, remaining) if remaining > 0 else []
+        lines = matrix_method(method, width, args, remaining) if remaining > 0 else []
         if lines:
-            matrices += lines[2 if matrices else 0 :]  # the header once
-            missing.remove(method)
+            known = matrices.setdefault(width, [])
+            known += lines[2 if known else 0 :]  # the header once
+            missing.remove(f"{method} of width {width}")
             write(args.page, describe_all())
     print(describe_all())
 

@@ -34,6 +34,7 @@ from rich.table import Table
 
 import lit_optim
 from lit_optim.optimizers.base.newton_schulz import orthogonalize_flops
+from lit_optim.optimizers.base.symmetric import computes_half
 
 #: A layer of GPT-2, in units of its width: queries, keys and values, their projection, and the MLP.
 LAYER = [(3, 1), (1, 1), (4, 1), (1, 4)]
@@ -126,7 +127,8 @@ class Runner:
 
     def limit(self, rate: float) -> float:
         """The time of a step's products at this many floating-point operations per second."""
-        return sum(count_flops(group) for group in self.optimizer.param_groups) / rate
+        groups = self.optimizer.param_groups
+        return sum(count_flops(group, self.device) for group in groups) / rate
 
     def dtype(self) -> torch.dtype:
         """In which it multiplies."""
@@ -142,11 +144,12 @@ def ns_dtype(group: dict[str, Any]) -> torch.dtype:
     return torch.bfloat16 if group.get("ns_dtype") == "bfloat16" else torch.float32
 
 
-def count_flops(group: dict[str, Any]) -> float:
+def count_flops(group: dict[str, Any], device: str) -> float:
     """The floating-point operations of the Newton-Schulz iterations of a group."""
     name, steps, dtype = group["ns_coefficients"], group["ns_steps"], ns_dtype(group)
     shapes = [p.shape for p in group["params"]]
-    return sum(orthogonalize_flops(m, n, name, steps, dtype) for m, n in shapes)
+    is_whole = not computes_half(device, dtype)
+    return sum(orthogonalize_flops(m, n, name, steps, dtype, is_whole) for m, n in shapes)
 
 
 def measure_rate(dtype: torch.dtype, device: str, clock: Callable[[], float]) -> float:

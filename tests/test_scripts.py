@@ -189,7 +189,7 @@ def test_what_is_measured_on_a_gpu_is_written_with_what_is_missing(script, tmp_p
     assert text.startswith("before\n<!-- gpu -->\n\n`python scripts/bench_cuda.py --all ")
     assert text.endswith("\n\n<!-- /gpu -->\nafter\n")
     assert "old" not in text
-    assert "Not measured, for want of time: momentum, muon." in text
+    assert "Not measured, for want of time: momentum, muon of width 768." in text
     assert text.count("\n| adamw | ") == 2  # of either shape
     page.write_text("no marks")
     assert "has no <!-- gpu -->" in script(*command, "--page", str(page))[1]
