@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.checkpoints.format import check_state, is_number
+from lit_optim.checkpoints.format import check_state, is_count, is_number
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
 from lit_optim.runs.layout import HISTORY_COLUMNS
 from lit_optim.temporary import write_whole
@@ -23,6 +23,21 @@ from lit_optim.training.monitor import validated_metrics
 from lit_optim.untrusted import Unreadable, read_text
 
 LOG = logging.getLogger("lit_optim")
+
+
+def _is_place(row: Any) -> bool:
+    """Whether it is the step and the evaluations of a line; None where there was none."""
+    is_pair = isinstance(row, list | tuple) and len(row) == 2
+    return row is None or (is_pair and is_count(row[0]) and is_number(row[1]))
+
+
+#: What a checkpoint holds for a run that resumes.
+STATE: dict[str, Callable[[Any], bool]] = {
+    "seconds": is_number,
+    "evaluations": is_number,
+    "lr": lambda lr: lr is None or is_number(lr),
+    "row": _is_place,
+}
 
 
 class HistoryFile(Callback):
@@ -49,9 +64,10 @@ class HistoryFile(Callback):
         self._since: float | None = None  # when the clock started; None: it stands
         self._lr: Any = None
         self._passes: BackwardPasses | None = None
-        self._loaded: Mapping[str, float] | None = None
+        self._loaded: Mapping[str, Any] | None = None
         self._is_writing = False
         self._unwritten: list[Mapping[str, str]] | None = None  # all lines, where the disk is full
+        self._row: tuple[int, float] | None = None  # the step and evaluations of the newest line
 
     @property
     def seconds(self) -> float:
@@ -66,11 +82,11 @@ class HistoryFile(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         lr = None if self._lr is None else float(self._lr)
-        return {"seconds": self.seconds, "evaluations": self.evaluations, "lr": lr}
+        row = None if self._row is None else [*self._row]
+        return {"seconds": self.seconds, "evaluations": self.evaluations, "lr": lr, "row": row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        kinds = {"seconds": is_number, "evaluations": is_number}
-        check_state(state_dict, kinds | {"lr": lambda lr: lr is None or is_number(lr)})
+        check_state(state_dict, STATE)
         self._loaded = state_dict  # used if a training begins: tests load states too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -88,6 +104,9 @@ class HistoryFile(Callback):
         self._seconds = float(loaded.get("seconds", unknown))
         self._evaluations = float(loaded.get("evaluations", unknown))
         self._lr = loaded.get("lr")  # a validation may come before the next update
+        # earlier versions do not say which line was the newest: then all up to here count
+        row = loaded.get("row", (step, self._evaluations) if step else None)
+        self._row = None if row is None else (row[0], row[1])
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded is not None:  # nothing was left to train
@@ -114,6 +133,7 @@ class HistoryFile(Callback):
         metrics = validated_metrics(trainer, self.monitor)
         if not self._is_writing:
             return
+        self._row = trainer.global_step, self.evaluations
         row = {
             "step": str(trainer.global_step),
             "seconds": repr(self.seconds),
@@ -149,9 +169,8 @@ class HistoryFile(Callback):
 
     def _begin_file(self, step: int) -> None:
         """Write the header and, of a run that is resumed, the lines before its checkpoint."""
-        evaluations = math.inf if math.isnan(self.evaluations) else self.evaluations
         rows = read_rows(self.path) if step else []
-        kept = [row for row in rows if _is_before(row, step, evaluations)]
+        kept = [row for row in rows if self._row is not None and _is_up_to(row, *self._row)]
         self._metrics = [name for name in (rows or [{}])[0] if name not in HISTORY_COLUMNS]
         self._write([*kept])
 
@@ -251,13 +270,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
 
 
-def _is_before(row: Mapping[str, str], step: int, evaluations: float) -> bool:
-    """Whether a line was written before a checkpoint; a step may have several lines."""
+def _is_up_to(row: Mapping[str, str], step: int, evaluations: float) -> bool:
+    """Whether a line is not newer than another; a step may have several lines."""
     try:
         at, spent = int(row["step"]), float(row["evaluations"])
     except ValueError:  # cut off
         return False
-    return at <= step and not spent > evaluations
+    return at <= step and not spent > evaluations  # either may be NaN
 
 
 def _count(value: float) -> str:

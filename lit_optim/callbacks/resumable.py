@@ -34,6 +34,9 @@ STATE: dict[str, Callable[[Any], bool]] = {
     "stepped": lambda count: count is None or is_count(count),
     "turned": lambda turned: isinstance(turned, Mapping),
     "chance": lambda states: isinstance(states, Mapping),
+    "gradients": lambda by_name: (
+        isinstance(by_name, Mapping) and all(isinstance(one, Tensor) for one in by_name.values())
+    ),
 }
 
 
@@ -44,6 +47,9 @@ class Resumable(Callback):
     numpy and Python, the number of batches of the epoch so far, and which parameters were frozen or
     unfrozen since the beginning of the run. A sampler that implements `SkipsBatches` continues the
     epoch at its next batch; any other loader begins the epoch again, with a warning.
+
+    A checkpoint that is saved in the middle of an update, as the best one may be at a validation,
+    also has the gradients so far; not with several devices, where each has its own.
 
     Args:
         fresh: hyperparameters of groups that a resumed run takes from its configuration, not from
@@ -64,13 +70,14 @@ class Resumable(Callback):
         self._ended = False
         self._trained: dict[str, bool] = {}  # whether each parameter was trainable at the beginning
         self._toggled: dict[str, bool] = {}  # those for which that has changed since
+        self._gradients: dict[str, Tensor] = {}  # of an update that is not finished
 
     def state_dict(self) -> dict[str, Any]:
         epoch, batches = self._place
         toggled = dict(self._toggled)
         return {
             "epoch": epoch, "batches": batches, "stepped": self._stepped, "turned": toggled,
-            "chance": self._next_random_states(),
+            "chance": self._next_random_states(), "gradients": self._gradients,
         }  # fmt: skip
 
     def _next_random_states(self) -> dict[str, Any]:
@@ -110,7 +117,9 @@ class Resumable(Callback):
             "format": FORMAT, "lit_optim": __version__, "torch": str(torch.__version__),
         }  # fmt: skip
         if "callbacks" in checkpoint:  # a checkpoint of the weights alone has none
+            self._gradients = _unfinished_gradients(trainer, pl_module, self._place[1])
             checkpoint["callbacks"][self.state_key] = self.state_dict()
+            self._gradients = {}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -178,6 +187,7 @@ class Resumable(Callback):
         if self._loaded is not None:
             _restore_random_states(self._loaded["chance"])
             restore_loop(trainer, self._loaded.get("stepped"))
+            _restore_gradients(pl_module, self._loaded.get("gradients", {}))
             self._loaded = None
 
 
@@ -219,6 +229,43 @@ def is_in_validation(trainer: Trainer) -> bool:
     if not trainer.validating or trainer.sanity_checking:
         return False
     return loop.batch_progress.current.completed < sum(loop.max_batches)
+
+
+def _unfinished_gradients(
+    trainer: Trainer, module: LightningModule, batches: int
+) -> dict[str, Tensor]:
+    """The gradients of the batches of an update that is not finished, by parameter.
+
+    Args:
+        trainer: while it fits.
+        module: that is trained.
+        batches: of the epoch that are done.
+    """
+    is_between = batches % trainer.accumulate_grad_batches == 0
+    # the last batches of an epoch may be fewer than those of an update
+    has_stepped = trainer.validating and not trainer.fit_loop.epoch_loop._should_accumulate()
+    if is_between or has_stepped or trainer.world_size > 1:
+        return {}
+    named = module.named_parameters()
+    return {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
+
+
+def _restore_gradients(module: LightningModule, saved: Mapping[str, Tensor]) -> None:
+    """Restore the gradients of an update that was not finished.
+
+    Raises:
+        UsageError: one has not the shape of its parameter.
+    """
+    for name, p in module.named_parameters():
+        gradient = saved.get(name)
+        if gradient is None:
+            continue
+        if gradient.shape != p.shape:
+            raise UsageError(
+                f"the checkpoint cannot be resumed: the gradient of {name} has the shape "
+                f"{[*gradient.shape]}, and the parameter {[*p.shape]}"
+            )
+        p.grad = gradient.to(device=p.device, dtype=p.dtype)
 
 
 def check_readable(trainer: Trainer, module: LightningModule) -> None:

@@ -257,6 +257,20 @@ def test_no_batch_of_an_update_is_lost(how, hook, tmp_path):
         assert_goes_on_to_the_bit(where, drawn | {"cuts": [(how, hook, number)]})
 
 
+@pytest.mark.parametrize(("accumulated", "interval"), [(2, 3), (3, 5), (4, 5)])
+def test_the_best_of_the_middle_of_an_update_is_gone_on_from(accumulated, interval, tmp_path):
+    """If the run is killed before the newest is saved, at the end of that update."""
+    drawn = draw(0) | {
+        "optimizer": "adamw", "wrapper": "ema", "scheduler": "cosine_warmup", "bad": {},
+        "batches": 7,
+        "run": {
+            "accumulate_grad_batches": accumulated, "val_check_interval": interval, "max_epochs": 2,
+        },
+        "cuts": [("SIGKILL", "on_train_batch_start", interval + 1)],
+    }  # fmt: skip
+    assert_goes_on_to_the_bit(tmp_path, drawn)
+
+
 class Validated(Callback):
     """Notes what was validated, and with which weights."""
 

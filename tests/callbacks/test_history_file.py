@@ -242,12 +242,15 @@ class InValidation(Callback):
             raise KeyboardInterrupt
 
 
-def test_the_lr_of_a_validation_with_which_a_run_resumes_is_known(tmp_path):
+@pytest.mark.parametrize("starts", [1, 2], ids=["once", "killed before the next checkpoint"])
+def test_a_run_that_resumes_with_a_validation_has_its_line_and_its_lr(starts, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(whole, Net(), more=[Resumable()])
     with suppress(SystemExit, KeyboardInterrupt):
         fit(parts, Net(), more=[Resumable(), InValidation()])
-    fit(parts, Net(), ckpt_path=parts / "last.ckpt", more=[Resumable()])
+    newest = (parts / "last.ckpt").rename(parts / "cut.ckpt")
+    for _ in range(starts):
+        fit(parts, Net(), ckpt_path=newest, more=[Resumable()])
     lrs = [[(row["step"], row["lr"]) for row in rows(p / "history.csv")] for p in (whole, parts)]
     assert lrs[0] == lrs[1]
 

@@ -385,6 +385,18 @@ def test_parts_of_another_kind(part, told):
         check_written(PARTS | part)
 
 
+def test_gradients_of_another_shape_are_refused(tmp_path):
+    make = partial(AdamW, lr=0.05)
+    name = next(iter(dict(fit(tmp_path, make, None, max_epochs=1).named_parameters())))
+    path = tmp_path / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["callbacks"]["Resumable"]["gradients"] = {name: torch.zeros(3, 1, 2)}
+    torch.save(saved, path)
+    path.with_name("last.ckpt.sha256").unlink()
+    with pytest.raises(UsageError, match=rf"gradient of {name} has the shape \[3, 1, 2\]"):
+        fit(tmp_path, make, None, ckpt=path)
+
+
 #: A place in a checkpoint, and what somebody has put there.
 DEEP = [
     ("loops.fit_loop", "epoch_loop.batch_progress", {"a": 1}),
