@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -47,6 +48,11 @@ def measured(monkeypatch):
 def test_it_is_bfloat16_where_that_is_clearly_faster(float32, bfloat16, expected, measured):
     measured[0].append(Seconds(float32, bfloat16))
     assert prefers_bfloat16("cpu") is expected
+
+
+def test_what_other_work_takes_is_not_measured():
+    waiting = products._seconds(lambda: time.sleep(0.5), torch.ones(1))
+    assert waiting < 0.25, "while it waits, as behind other processes, it multiplies nothing"
 
 
 def test_it_is_measured_once_and_then_read(cache, measured):
