@@ -37,6 +37,16 @@ def _same_chance():
 
 
 @pytest.fixture(autouse=True)
+def _same_environment():
+    """Runs in this process set variables, with which a fork would no longer be as a new process."""
+    before = dict(os.environ)
+    yield
+    for name in {*os.environ} - {*before}:
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def _no_hydra_left():
     yield
     GlobalHydra.instance().clear()
