@@ -41,8 +41,8 @@ READ_AT_START = ("PYTHON", "OMP", "MKL", "KMP", "TORCH", "CUDA", "HYDRA", "PL_")
 SET_BY_RUNS = (
     "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "PL_GLOBAL_SEED", "PL_SEED_WORKERS",
 )  # fmt: skip
-#: What a command line begins with that will start train.py again, as the server of its jobs.
-STARTS_MORE = ("-m",)
+#: Arguments of a command that will start train.py again: as the server of its jobs, as a rank.
+STARTS_MORE = ("-m", "trainer=ddp_cpu")
 MESSAGE_BYTES = 1 << 18
 
 

@@ -63,17 +63,18 @@ def tree(tmp_path_factory):
     return copy
 
 
-@pytest.fixture
-def forks_in(tree, monkeypatch):
+@pytest.fixture(scope="module")
+def forks_in(tree):
     """Runs modules and scripts of the copy in forks, as it is when the first of them is run."""
     (tree / "as_module.py").write_text(AS_MODULE)
-    monkeypatch.setenv("PYTHONPATH", str(tree))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     forks = Forks(tree)
 
     def run(*arguments):
         argv = [str(tree / arguments[0]), *arguments[1:]]
-        done = forks.run(argv, tree, dict(os.environ), 240)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(tree))
+            patch.setenv("OMP_NUM_THREADS", "1")
+            done = forks.run(argv, tree, dict(os.environ), 240)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -111,7 +112,7 @@ def test_an_optimizer_is_two_files_and_an_oracle(tree, forks_in):
     tested = forks_in("as_module.py", "pytest", *options, *files)
     for file in files:
         assert re.search(rf"^{file}::.*signmix.* PASSED", tested, re.M), file  # not deselected
-    run_in(tree, "scripts/stubs.py")
+    forks_in("scripts/stubs.py")
     stub = (tree / "lit_optim/__init__.pyi").read_text("utf-8")
     assert "from lit_optim.optimizers.signmix import SignMix as SignMix\n" in stub
 
@@ -152,14 +153,14 @@ def refuse_in(tree, *arguments):
     return done.stderr.strip()
 
 
-def test_a_callback_is_a_file_and_a_choice(tree):
+def test_a_callback_is_a_file_and_a_choice(tree, forks_in):
     [code] = (block.code for block in blocks_of("Add a callback", "python"))
     [choice] = (block.code for block in blocks_of("Add a callback", "yaml"))
     (tree / "lit_optim/callbacks/step_time.py").write_text(code, "utf-8")
     (tree / "conf/callbacks/step_time.yaml").write_text(choice, "utf-8")
     line = ("callbacks=step_time", "model=linear", "data=digits", "trainer=cpu", "logger=csv")
     run_dir = "hydra.run.dir=step_time"
-    run_in(tree, "train.py", *line, "callbacks.step_time.every=5", "trainer.max_steps=60", run_dir)
+    forks_in("train.py", *line, "callbacks.step_time.every=5", "trainer.max_steps=60", run_dir)
     [metrics] = (tree / "step_time").rglob("metrics.csv")
     rows = list(csv.DictReader(metrics.open(encoding="utf-8")))
     assert any(float(row["step_time"] or 0) > 0 for row in rows)
