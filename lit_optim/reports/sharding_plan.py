@@ -154,10 +154,15 @@ def describe_sharding(
 
 
 def matrix_owners(optimizer: Optimizer, module: nn.Module) -> Table | None:
-    """A table of who computes with which whole matrices; None if nobody does."""
+    """A table of who computes with which matrices and keeps their states; None if nobody does.
+
+    What is beside these on a process, the states that stay with the shards too, is about as much on
+    each; rank 0 has no less of it than the others.
+    """
     within, names = unwrap(optimizer), parameter_names(module)
     held: dict[int, dict[str, list[str]]] = {}
     works: list[float] = []
+    kept = [0] * dist.get_world_size()
     for group in within.param_groups:
         owner = within.owner(group) if isinstance(within, OptimizerBase) else None
         if not isinstance(owner, MatrixStates):
@@ -165,22 +170,26 @@ def matrix_owners(optimizer: Optimizer, module: nn.Module) -> Table | None:
         for p in group["params"]:
             if not (is_sharded(p) and p.requires_grad):
                 continue
-            for part in owner.parts(p, group):
+            parts = owner.parts(p, group)
+            for part in parts:
+                kept[part.owner] += owner.owned_bytes(p, group) // len(parts)
                 name = names.get(p, "?")
                 numbers = held.setdefault(part.owner, {}).setdefault(NUMBER.sub("*", name), [])
                 numbers += NUMBER.findall(name)[:1]
             [works] = owner.matrix_owners.loads.values()
     if not held:
         return None
-    table = Table("rank", "work", "matrices", box=None, padding=(0, 2, 0, 0))
-    table.columns[0].justify = table.columns[1].justify = "right"
+    table = Table("rank", "work", "state", "matrices", box=None, padding=(0, 2, 0, 0))
+    for column in table.columns[:3]:
+        column.justify = "right"
     for rank in range(dist.get_world_size()):
         share = works[rank] / sum(works)
         texts = [
             f"{pattern} ({', '.join(dict.fromkeys(numbers))})" if numbers else pattern
             for pattern, numbers in held.get(rank, {}).items()
         ]
-        table.add_row(str(rank), f"{100 * share:.1f} %", ", ".join(texts) or "-")
+        size = format_bytes(kept[rank])
+        table.add_row(str(rank), f"{100 * share:.1f} %", size, ", ".join(texts) or "-")
     return table
 
 

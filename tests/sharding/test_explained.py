@@ -7,9 +7,13 @@ import re
 import pytest
 import torch.distributed as dist
 from rich.console import Console
+from torch import nn
 
+from lit_optim.callbacks.parameter_table import format_bytes
 from lit_optim.errors import UsageError
+from lit_optim.optimizers import find_optimizer
 from lit_optim.reports.explanation import explain
+from lit_optim.reports.sharding_plan import matrix_owners
 from tests.sharding.processes import processes
 from tests.sharding.products import captured
 
@@ -38,9 +42,38 @@ def test_what_rank_0_keeps_and_who_owns_what_is_that_of_a_run(capsys, tmp_path):
     sizes = [float(x) for x in re.findall(r"([\d.]+) kB of state on rank 0", out)]
     assert sizes == [pytest.approx(ran["state"] / 1000, rel=2e-3)]
     owned = {
-        row.split()[0]: row.split()[3:] for row in out.splitlines() if "  %" in row or " % " in row
+        row.split()[0]: row.split()[5:] for row in out.splitlines() if "  %" in row or " % " in row
     }
     assert owned == {"0": ["second.weight"], "1": ["first.weight"]}
+
+
+def states_by_rank(name):
+    """The bytes of states of sharded matrices in this process, and those that owners keep."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 40), nn.Linear(40, 4))
+    optimizer = find_optimizer(name)(fully_shard(model))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    found = 0
+    for p in (model[0].weight, model[2].weight):
+        state = optimizer.state[p]
+        found += sum(
+            x.nbytes
+            for key, x in state.items()
+            if torch.is_tensor(x) and key not in optimizer.prepared
+        )
+    table = matrix_owners(optimizer, model)
+    return found, list(table.columns[2].cells)
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon", "shampoo", "soap"])
+def test_owners_keep_the_states_that_the_table_says(name):
+    ranks = processes(3).run(states_by_rank, name)
+    assert [format_bytes(found) for found, _ in ranks] == ranks[0][1]
+    assert all(cells == ranks[0][1] for _, cells in ranks)
 
 
 def test_what_a_step_sends(capsys):

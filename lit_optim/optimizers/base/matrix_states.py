@@ -6,6 +6,7 @@ owner's: each matrix has one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -147,6 +148,12 @@ class MatrixStates(OptimizerBase):
         return {name: tuple(p.shape) for name in self.states} | {
             name: tuple(x.shape) for name, x in others.items()
         }
+
+    def owned_bytes(self, p: Tensor, group: Group) -> int:
+        """The bytes of the states of a sharded parameter that the owners of its matrices keep."""
+        shapes = self.whole_shapes(p, group)
+        count = sum(math.prod(shape) for name, shape in shapes.items() if name not in self.prepared)
+        return count * compute_dtype(p).itemsize
 
     def _states_of_matrices(self, state: dict[str, Any]) -> dict[str, Tensor]:
         return {
