@@ -26,6 +26,7 @@ from lit_optim.lightning_classes import (
 )
 from lit_optim.metric_names import infer_direction
 from lit_optim.sharding import local_tensor
+from lit_optim.training.lengths import is_at_end
 from lit_optim.training.monitor import (
     has_validation,
     is_settled,
@@ -241,10 +242,11 @@ class Checkpoint(ModelCheckpoint):
         self.settle()
         # if the run ends at a validation, that has saved the newest, with the epoch counters from
         # which a longer run continues
-        if self._keeps_newest(trainer) and (
-            self._is_pending or self._newest_at != trainer.global_step
-        ):
+        if self._keeps_newest(trainer) and not self._is_newest_saved(trainer):
             self._save_newest(trainer)
+
+    def _is_newest_saved(self, trainer: Trainer) -> bool:
+        return not self._is_pending and self._newest_at == trainer.global_step
 
     def _is_finite(self, trainer: Trainer) -> bool:
         """Whether the weights are finite on all devices."""
@@ -271,6 +273,8 @@ class Checkpoint(ModelCheckpoint):
         failed = isinstance(exception, TrainingFailed)  # then the previous checkpoint is better
         if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
             return
+        if is_at_end(trainer) and self._is_newest_saved(trainer):
+            return  # as at the end that was about to come
         # the other ranks may wait elsewhere or be gone, so this must not wait for them
         whole = is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy")
         if whole and is_finite(trainer, self._finite_buffers):

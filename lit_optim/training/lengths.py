@@ -220,3 +220,11 @@ def global_batch(trainer: Trainer) -> int | None:
 def has_reached_max_steps(trainer: Trainer) -> bool:
     """Whether the run has made all the updates of `max_steps`; several optimizers may pass it."""
     return 0 < trainer.max_steps <= trainer.global_step
+
+
+def is_at_end(trainer: Trainer) -> bool:
+    """Whether a fit trains no further: its updates or epochs are made, or it is to stop."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    most = trainer.max_epochs
+    is_last_epoch = most is not None and 0 <= most <= progress.processed
+    return has_reached_max_steps(trainer) or is_last_epoch or bool(trainer.should_stop)

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
 from tests.callbacks.test_resumable import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
 from tests.lightning.modules import SineData
+from tests.sampling import sample
 
 #: Not drawn: they take other parameters, or evaluate the loss again, which cannot be accumulated.
 ALONE = {"muon_torch", "sparse_adam", "lbfgs", "custom"}
@@ -151,7 +153,7 @@ def draw(seed):
     }  # fmt: skip
 
 
-def fit(path, drawn, cut=None, ckpt=None):
+def fit(path, drawn, cut=None, ckpt=None, more=None):
     """Gives the module, and whether it has come to its end."""
     torch.manual_seed(0 if ckpt is None else 99)
     make = made("optimizer", drawn["optimizer"], _partial_=True)
@@ -164,6 +166,8 @@ def fit(path, drawn, cut=None, ckpt=None):
     ]  # fmt: skip
     if cut is not None:
         callbacks.insert(0, Cut(*cut))
+    if more is not None:
+        callbacks.insert(0, more)
     trainer = Trainer(
         callbacks=callbacks, default_root_dir=path, accelerator="cpu", logger=False,
         enable_progress_bar=False, enable_model_summary=False, **drawn["run"],
@@ -297,3 +301,72 @@ def test_the_best_is_the_best_that_was_validated(interval, accumulated, tmp_path
     trainer.fit(module, SineData(6, 4))
     best = min(validated.seen, key=lambda one: one[0])[1]
     assert same(torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"], best)
+
+
+class AtTheEnd(Callback):
+    """Strikes once the updates are made, and may have asked to stop before.
+
+    Args:
+        how: a signal, or an error.
+        hook: in which.
+        steps: the updates of the run.
+        stops: whether this callback ends it.
+    """
+
+    def __init__(self, how, hook, steps, stops):
+        self.steps, self.stops = steps, stops
+
+        def called(trainer, *args, **kwargs):
+            if trainer.global_step == steps and how == "error":
+                raise Broken
+            if trainer.global_step == steps and how:
+                os.kill(os.getpid(), getattr(signal, how))
+
+        setattr(self, hook, called)
+
+    def on_validation_start(self, trainer, pl_module):
+        trainer.should_stop |= self.stops and trainer.global_step == self.steps
+
+
+ENDS = {
+    "epochs": (12, {"max_epochs": 2}),
+    "steps of whole epochs": (12, {"max_steps": 12, "val_check_interval": 3}),
+    "steps up to a validation": (10, {"max_steps": 10, "val_check_interval": 2}),
+    "steps past a validation": (10, {"max_steps": 10, "val_check_interval": 3}),
+    "epochs without validation": (12, {"max_epochs": 2, "limit_val_batches": 0}),
+    "steps without validation": (10, {"max_steps": 10, "limit_val_batches": 0}),
+    "stopped": (8, {"max_epochs": 9, "val_check_interval": 2}),
+}
+LAST_HOOKS = ("on_validation_end", "on_train_epoch_end", "on_train_end")
+
+
+@pytest.mark.parametrize(
+    ("end", "how", "hook"),
+    sample(
+        (
+            (end, how, hook)
+            for end, how, hook in product(ENDS, ("SIGTERM", "SIGINT", "error"), LAST_HOOKS)
+            # neither a hook that is not called, nor an error before the newest is saved
+            if hook != "on_validation_end" or not (how == "error" or "without" in end)
+        ),
+        10,
+    ),
+)
+def test_after_the_last_update_the_newest_is_that_of_an_undisturbed_run(end, how, hook, tmp_path):
+    steps, run = ENDS[end]
+    drawn = draw(0) | {
+        "optimizer": "adamw", "wrapper": "none", "scheduler": "constant", "bad": {},
+        "batches": 6, "run": {"max_epochs": -1} | run,
+    }  # fmt: skip
+    whole, parts = (AtTheEnd(how, hook, steps, end == "stopped") for how in (None, how))
+    assert fit(tmp_path / "whole", drawn, more=whole)[1]
+    assert not fit(tmp_path / "parts", drawn, more=parts)[1]
+    one, other = (
+        torch.load(tmp_path / part / "last.ckpt", weights_only=True) for part in ("whole", "parts")
+    )
+    assert one["global_step"] == steps
+    for saved in (one, other):  # which name their directories
+        saved["callbacks"] = {
+            key: state for key, state in saved["callbacks"].items() if "Checkpoint" not in key
+        }
+    assert [key for key in one if not same(one[key], other[key])] == []
