@@ -24,7 +24,6 @@ from lit_optim.errors import UsageError, describe_value
 from lit_optim.hyperparameters import check
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.optimizers.base.torch_own import TorchOptimizer
-from lit_optim.sharding import is_sharded
 from lit_optim.updates import WRAPPED_ATTRIBUTES, count_updates, innermost_optimizer
 from lit_optim.wrappers import Wrapper
 
@@ -123,14 +122,6 @@ def check_release(model: nn.Module, optimizer: Optimizer) -> None:
             raise UsageError(
                 f"parameter {names.get(id(p), '?')} has a gradient already: call release_gradients "
                 "before the backward pass, or after zero_grad()"
-            )
-    for group in inner.param_groups:
-        exchanges = isinstance(inner, OptimizerBase) and inner.owner(group).exchanges_matrices
-        if exchanges and any(map(is_sharded, group["params"])):
-            raise UsageError(
-                f"{name} exchanges whole matrices between processes, all of a step together, so "
-                "gradients of sharded matrices cannot be released; those of AdamW and other "
-                "optimizers of single coordinates can"
             )
 
 

@@ -87,6 +87,8 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif namespace == "c10d" and name.startswith("allreduce_"):
             others = dist.get_world_size() - 1
             self.bytes += sum(2 * x.nbytes * others / (others + 1) for x in args[0])
+        elif namespace == "c10d" and name.startswith("_allgather_base_"):
+            self.bytes += args[1].nbytes * (dist.get_world_size() - 1)
         elif namespace == "c10d" or (namespace == "_c10d_functional" and "wait" not in name):
             raise NotImplementedError(f"say in {__file__} what {func.name()} sends")
         return func(*args, **kwargs or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_optim.callbacks.parameter_table import format_bytes, state_bytes
 from lit_optim.optimizers.base.optimizer import OptimizerBase
-from lit_optim.sharding import local_tensor
+from lit_optim.sharding import is_sharded, local_tensor
 from lit_optim.wrappers import Wrapper, unwrap
 
 
@@ -58,7 +59,7 @@ def memory_of(optimizer: Any, module: nn.Module, is_released: bool = False) -> M
         is_released: whether gradients are released.
     """
     params = list(dict.fromkeys(module.parameters()))
-    within, states, stacks = unwrap(optimizer), 0, 0
+    within, states, stacks = unwrap(optimizer), 0, list[list[Tensor]]()
     while isinstance(optimizer, Wrapper):
         for kept in (getattr(optimizer, name) for name in optimizer.tensors):
             states += sum(local_tensor(x).nbytes for x in kept.values())
@@ -68,11 +69,53 @@ def memory_of(optimizer: Any, module: nn.Module, is_released: bool = False) -> M
         together = [[p] for p in group["params"]]
         if isinstance(within, OptimizerBase):
             together = within.owner(group).stacks(group)
-        trained = [[p for p in stack if p.requires_grad] for stack in together]
-        sizes = [_bytes_of(stack) for stack in trained]
-        stacks = max([stacks, *sizes]) if is_released else stacks + sum(sizes)
+        stacks += [[p for p in stack if p.requires_grad] for stack in together]
     count = sum(p.numel() for p in params)
-    return Memory(count, _bytes_of(params), stacks, states, is_released)
+    gradients = _most_held(module, stacks) if is_released else sum(map(_bytes_of, stacks))
+    return Memory(count, _bytes_of(params), gradients, states, is_released)
+
+
+def _most_held(module: nn.Module, stacks: list[list[Tensor]]) -> int:
+    """The bytes of the gradients that are there together at most.
+
+    They come in the reverse order of the parameters, and those that FSDP2 reduces together at once:
+    these are one tensor, which is freed with the last of them.
+
+    Args:
+        module: the model.
+        stacks: the parameters that are updated together, once the last of their gradients is there.
+    """
+    stack_of = {p: stack for stack in stacks for p in stack}
+    missing = {id(stack): len(stack) for stack in stacks}
+    #: Of each tensor of gradients: its bytes, and the parameters that are not updated yet.
+    held: list[tuple[int, set[Tensor]]] = []
+    most = 0
+    for arrived in _arrivals(module, stack_of):
+        held.append((_bytes_of(arrived), set(arrived)))
+        most = max(most, sum(size for size, _ in held))
+        for p in arrived:
+            stack = stack_of[p]
+            missing[id(stack)] -= 1
+            if not missing[id(stack)]:
+                held = [(size, waiting.difference(stack)) for size, waiting in held]
+                held = [(size, waiting) for size, waiting in held if waiting]
+    return most
+
+
+def _arrivals(module: nn.Module, trained: Container[Tensor]) -> list[list[Tensor]]:
+    """The trained parameters in the order of their gradients; those that come at once together."""
+    params = [p for p in dict.fromkeys(module.parameters()) if p in trained]
+    if not any(map(is_sharded, params)):
+        return [[p] for p in reversed(params)]
+    from torch.distributed.fsdp import FSDPModule
+
+    layers = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    layer_of = {p: k for k, layer in enumerate(layers) for p in layer.parameters()}
+    together: dict[int, list[Tensor]] = {}
+    for p in reversed(params):  # those of no layer by themselves, before the root's, the first
+        together.setdefault(layer_of.get(p, -1 - len(together)), []).append(p)
+    root = together.pop(0, None)
+    return [*together.values(), *([root] if root else [])]
 
 
 def _bytes_of(params: list[Tensor] | list[nn.Parameter]) -> int:

@@ -44,12 +44,15 @@ class Exchange:
         parts: of each tensor; together they are all of it.
         compute: called on the owner, once or more. The results have the shapes of the parts.
         dtypes: of the results, for each tensor.
+        stacks: of each tensor, the number of its stack: what is computed in one call are parts of
+            one stack, whatever else is exchanged. Nothing: each tensor by itself.
     """
 
     shards: Sequence[Tensor]
     parts: Sequence[Sequence[Part]]
     compute: Compute
     dtypes: Sequence[torch.dtype]
+    stacks: Sequence[int] = ()
 
     @classmethod
     def answer(cls, requests: Sequence[Exchange]) -> list[list[Tensor]]:
@@ -59,15 +62,16 @@ class Exchange:
         for request in requests:
             answers.append([])
             numbers = count()
-            columns = request.shards, request.parts, request.dtypes
-            for shard, parts, dtype in zip(*columns, strict=True):
+            stacks = request.stacks or range(len(request.shards))
+            columns = request.shards, request.parts, request.dtypes, stacks
+            for shard, parts, dtype, stack in zip(*columns, strict=True):
                 result = torch.empty_like(shard, dtype=dtype)
                 answers[-1].append(result)
                 for part in parts:
                     kind = part.group, part.device_type
                     key = *kind, shard.dtype, dtype, shard.device
                     run = runs.setdefault(key, _Run(*key))
-                    run.jobs.append(_Job(request, next(numbers), part, shard, result))
+                    run.jobs.append(_Job(request, next(numbers), stack, part, shard, result))
         for run in runs.values():
             run.finish()
         return answers
@@ -79,6 +83,7 @@ class _Job:
 
     request: Exchange
     number: int
+    stack: int
     part: Part
     shard: Tensor
     result: Tensor
@@ -112,32 +117,46 @@ class Route:
         self.sent, self.received, self.sent_back, self.received_back = columns
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def plan_rounds(
-    parts: tuple[Part, ...], requests: tuple[int, ...], rank: int, world: int, most: int
+    parts: tuple[Part, ...], stacks: tuple[Any, ...], rank: int, world: int, most: int
 ) -> list[Route]:
     """Divide parts into rounds, the same on all processes.
 
+    The parts of a stack that an owner has are in one round, or in several by their number alone:
+    those of other stacks make no difference.
+
     Args:
         parts: all of them, in an order that is the same on all processes.
-        requests: the number of the request of each.
+        stacks: what tells the stack of each from others; it can be sorted.
         rank: of this process.
         world: the number of processes.
         most: how many elements an owner gets in a round, but at least one part.
     """
-    routes: list[Route] = []
-    now, filled = [0] * world, [0] * world
-    order = sorted(range(len(parts)), key=lambda i: (requests[i], parts[i].shape))  # to be stacked
-    for i in order:
-        part = parts[i]
-        owner = part.owner
-        size = torch.Size(part.shape).numel()
-        if filled[owner] and filled[owner] + size > most:
-            now[owner], filled[owner] = now[owner] + 1, 0
-        filled[owner] += size
-        while len(routes) <= now[owner]:
-            routes.append(Route(world))
-        _add_part(routes[now[owner]], i, part, rank)
+    sizes = [torch.Size(part.shape).numel() for part in parts]
+    pieces: dict[int, list[list[int]]] = {}  # of stacks, by owner
+    for i in sorted(range(len(parts)), key=stacks.__getitem__):
+        own = pieces.setdefault(parts[i].owner, [])
+        is_next = bool(own) and stacks[own[-1][0]] == stacks[i]
+        if not is_next or sum(sizes[k] for k in own[-1]) + sizes[i] > most:
+            own.append([])
+        own[-1].append(i)
+    rounds: list[list[int]] = [[]]
+    for own in pieces.values():
+        now, filled = 0, 0
+        for piece in own:
+            size = sum(sizes[i] for i in piece)
+            if filled and filled + size > most:
+                now, filled = now + 1, 0
+            filled += size
+            while len(rounds) <= now:
+                rounds.append([])
+            rounds[now] += piece
+    routes = []
+    for members in rounds:
+        routes.append(Route(world))
+        for i in members:
+            _add_part(routes[-1], i, parts[i], rank)
     return routes
 
 
@@ -184,10 +203,12 @@ class _Run:
     def finish(self) -> None:
         """Run the rounds."""
         numbers: dict[int, int] = {}
-        requests = tuple(numbers.setdefault(id(job.request), len(numbers)) for job in self.jobs)
+        stacks = tuple(
+            (numbers.setdefault(id(job.request), len(numbers)), job.stack) for job in self.jobs
+        )
         parts = tuple(job.part for job in self.jobs)
         rank, world = dist.get_rank(self.group), dist.get_world_size(self.group)
-        routes = plan_rounds(parts, requests, rank, world, ROUND[self.device.type == "cpu"])
+        routes = plan_rounds(parts, stacks, rank, world, ROUND[self.device.type == "cpu"])
         gathered = self._gather(routes[0])
         before: tuple[Route, Message] | None = None
         for k, route in enumerate(routes):
@@ -218,10 +239,11 @@ class _Run:
         message.wait([self.jobs[i].whole[p] for i, _, p in _all(route.received)])  # type: ignore[index]
 
     def _compute(self, route: Route) -> None:
-        by_request: dict[int, list[_Job]] = {}
+        stacks: dict[tuple[int, int], list[_Job]] = {}
         for i in route.numbers:
-            by_request.setdefault(id(self.jobs[i].request), []).append(self.jobs[i])
-        for jobs in by_request.values():
+            job = self.jobs[i]
+            stacks.setdefault((id(job.request), job.stack), []).append(job)
+        for jobs in stacks.values():
             numbers = [job.number for job in jobs]
             wholes = [job.whole for job in jobs]
             results = jobs[0].request.compute(numbers, wholes)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lit_optim.sharding.boxes import Box, Held, count_elements, held_ranges, intersect
+from lit_optim.sharding.placement import is_sharded
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -145,6 +146,11 @@ def count_held(held: Sequence[Held], box: Box) -> list[int]:
 def ranks_of(p: Tensor) -> tuple[int, ...]:
     """The sorted global ranks of the processes that have shards of a DTensor."""
     return tuple(sorted(p.device_mesh.mesh.flatten().tolist()))  # type: ignore[attr-defined]
+
+
+def count_processes(p: Tensor) -> int:
+    """How many processes have shards of a parameter; 1 where it is none."""
+    return int(p.device_mesh.size()) if is_sharded(p) else 1  # type: ignore[attr-defined]
 
 
 def held_by_rank(p: Tensor) -> tuple[Held, ...]:

@@ -189,17 +189,21 @@ def count_messages(
 ) -> tuple[list[int], list[list[Tensor]]]:
     """The sizes of the messages of the third update."""
     sizes: list[int] = []
-    send = dist.all_reduce
+    reduce, gather = dist.all_reduce, dist.all_gather_into_tensor
 
-    def counting(message: Tensor, *more: Any, **settings: Any) -> Any:
+    def counting_reduce(message: Tensor, *more: Any, **settings: Any) -> Any:
         sizes.append(message.numel())
-        return send(message, *more, **settings)
+        return reduce(message, *more, **settings)
 
-    dist.all_reduce = counting
+    def counting_gather(gathered: Tensor, message: Tensor, *more: Any, **settings: Any) -> Any:
+        sizes.append(message.numel())
+        return gather(gathered, message, *more, **settings)
+
+    dist.all_reduce, dist.all_gather_into_tensor = counting_reduce, counting_gather
     try:
         train(name, arguments, SHAPES, torch.float64, where)
     finally:
-        dist.all_reduce = send
+        dist.all_reduce, dist.all_gather_into_tensor = reduce, gather
     return sizes
 
 
@@ -223,6 +227,33 @@ def test_a_pass_is_one_message_for_all_tensors_of_all_groups(name, arguments, wh
         assert sizes == [k * first for k in sums] + [
             k * size for k, size in zip(2 * sums, later, strict=True)
         ]
+
+
+def add_up_in_parts(at_once: int) -> list[list[float]]:
+    """Sums over all processes, of one message and of one for each number."""
+    from lit_optim.sharding import sums
+    from lit_optim.sharding.placement import Sharding
+
+    sums.AT_ONCE = at_once
+    [x] = values([(17,)], dist.get_rank(), torch.float64)
+    sharding = Sharding(make_mesh((dist.get_world_size(),)), (0,))
+    together = sums.add_up([x.clone()], [sharding])
+    apart = sums.add_up(list(x.split(1)), [sharding] * 17)
+    one_by_one = [sums.add_up([part.clone()], [sharding])[0] for part in x.split(1)]
+    return [torch.cat(found).tolist() for found in (together, apart, one_by_one)]
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_a_sum_has_the_same_bits_whatever_it_is_sent_with(world):
+    found = [
+        one
+        for at_once in (1 << 16, 0, 40)
+        for results in processes(world).run(add_up_in_parts, at_once)
+        for one in results
+    ]
+    assert all(one == found[0] for one in found)
+    parts = [values([(17,)], rank, torch.float64)[0] for rank in range(world)]
+    torch.testing.assert_close(torch.tensor(found[0], dtype=torch.float64), sum(parts))
 
 
 def test_estimates_are_one_message():

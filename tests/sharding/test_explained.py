@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 import torch.distributed as dist
 from rich.console import Console
 from torch import nn
@@ -16,6 +17,7 @@ from lit_optim.reports.explanation import explain
 from lit_optim.reports.sharding_plan import matrix_owners
 from tests.sharding.processes import processes
 from tests.sharding.products import captured
+from tests.test_memory import gradients_held
 
 #: Bytes of the three matrices of the model in float64.
 MATRICES = 8 * (100 * 64 + 100 * 100)
@@ -97,6 +99,19 @@ def test_bytes_of_a_rank(capsys):
     kept = {word: float(x) for x, word in re.findall(r"([\d.]+) kB of (\w+)", line)}
     assert kept["parameters"] == kept["gradients"] == pytest.approx(params / 1000, rel=5e-3)
     assert kept["state"] == pytest.approx(params / 1000, rel=5e-3)  # two of half the width
+
+
+def gradients_held_by_layers(name):
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(0)
+    return gradients_held(name, fully_shard)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_released_gradients_of_a_layer_are_there_together(name):
+    for found, computed in processes(2).run(gradients_held_by_layers, name):
+        assert found == computed
 
 
 def test_layers_are_gathered_one_by_one(capsys, tmp_path):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import repeat
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,9 +25,13 @@ from lit_optim.optimizers.base.shards import complete_sums, find_program, step_i
 from lit_optim.optimizers.base.types import Group, Scalars, TensorUpdate, Value
 from lit_optim.sharding import Steps
 from lit_optim.sharding.exchange import Exchange
+from lit_optim.sharding.owners import count_processes
 
 #: How many elements a batch of matrices of one shape has at most, on a CPU and elsewhere.
 AT_ONCE = {True: 1 << 19, False: 1 << 26}
+
+#: The shape, dtype and device of a matrix.
+Kind: TypeAlias = tuple[tuple[int, ...], torch.dtype, torch.device]
 
 #: How directions move shards, for each set of options.
 _programs: dict[Any, Program] = {}
@@ -70,35 +75,43 @@ class MatrixStep(MatrixStates):
     def _stacks(self, group: Group) -> list[list[int]]:
         """The places of the parameters of a group that are updated together, with or without grads.
 
-        They have one shape, and are at most so many that they have AT_ONCE elements.
+        They have one shape, and are at most so many that they have AT_ONCE elements on each process
+        that they are spread over.
         """
-        layout = Layout.of(group)
-        return self._divide(
-            [((layout.split, *layout.shape(p)), p.dtype, p.device) for p in group["params"]], group
-        )
+        layout, params = Layout.of(group), group["params"]
+        kinds = [((layout.split, *layout.shape(p)), p.dtype, p.device) for p in params]
+        return self._divide(kinds, group, list(map(count_processes, params)))
+
+    def _numbers_of_stacks(self, group: Group) -> dict[int, int]:
+        """The number of the stack of each parameter of a group, by id."""
+        stacks = enumerate(self.stacks(group))
+        return {id(p): number for number, stack in stacks for p in stack}
 
     def _divide(
-        self, keys: Sequence[tuple[tuple[int, ...], torch.dtype, torch.device]], group: Group
+        self, kinds: Sequence[Kind], group: Group, processes: Sequence[int] = ()
     ) -> list[list[int]]:
-        """The places of equal shapes, at most so many together that they have AT_ONCE elements.
+        """The places of equal kinds, at most so many together that they have AT_ONCE elements.
 
         Square states count as well: they are copied, and may be much larger than the matrix.
+
+        Args:
+            kinds: of matrices, or of equally many together.
+            group: theirs.
+            processes: how many share the work on each; nothing: it is all done by this one.
         """
         alike: dict[Any, list[int]] = {}
-        for i, key in enumerate(keys):
+        for i, key in enumerate(zip(kinds, processes or repeat(1), strict=False)):
             alike.setdefault(key, []).append(i)
         stacks = []
-        for ((*many, m, n), _, device), members in alike.items():
+        for (((*many, m, n), _, device), shared), members in alike.items():
             sides = self.side_shapes(m, n, group).values() if m * n else ()
             each = m * n + len(self.side_states) * sum(height * k for height, k in sides)
-            size = max(1, AT_ONCE[device.type == "cpu"] // max(1, math.prod(many) * each))
+            size = shared * max(1, AT_ONCE[device.type == "cpu"] // max(1, math.prod(many) * each))
             stacks += [members[first : first + size] for first in range(0, len(members), size)]
         return stacks
 
     def update(self, group: Group, batch: Batch, h: SimpleNamespace, t: int) -> None:
-        layout, numbers = Layout.of(group), dict[int, int]()
-        for number, places in enumerate(self._stacks(group)):
-            numbers |= {id(group["params"][i]): number for i in places}
+        layout, numbers = Layout.of(group), self._numbers_of_stacks(group)
         stacks: dict[int, list[int]] = {}
         for i, (p, g) in enumerate(zip(batch.params, batch.grads, strict=True)):
             self.reject_sparse(g)
@@ -210,7 +223,9 @@ class MatrixStep(MatrixStates):
                 }
             return [us[k] for k in range(len(numbers))]
 
-        us = yield Exchange(xs, parts, compute, [x.dtype for x in values])
+        numbers = self._numbers_of_stacks(group)
+        stacks = [numbers[id(p)] for p in batch.params]
+        us = yield Exchange(xs, parts, compute, [x.dtype for x in values], stacks)
         moved = Batch(local.params, grads, [{"u": u} for u in us], batch.sharding, local.wholes)
         options = SimpleNamespace(**{name: getattr(h, name) for name in OF_UPDATE})
         program = find_program(_programs, _move_by_option, ("u",), options)

@@ -60,7 +60,6 @@ class Matrixwise(MatrixStep):
 
     requirements: ClassVar[tuple[Requirement, ...]] = ("dense", "roles", "whole")
     needs_shapes: ClassVar[bool] = True
-    exchanges_matrices: ClassVar[bool] = True
     #: adamw_lr in units of lr, unless it is given.
     adamw_share: ClassVar[float] = 1.0
 

@@ -69,8 +69,6 @@ class OptimizerBase(Options, StateSaving, StateLoading):
     profile_hook_step = staticmethod(with_step_hooks)  # type: ignore[assignment]
     #: Whether an update of one parameter depends on the gradients of others.
     needs_all_gradients: ClassVar[bool] = False
-    #: Whether processes exchange sharded matrices, all of a step together.
-    exchanges_matrices: ClassVar[bool] = False
     #: The lr of a group whose lr is null, in optimizers that allow it.
     lr_if_null: ClassVar[float] = 1.0
     #: The range in which to search for its lr.
