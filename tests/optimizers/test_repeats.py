@@ -126,6 +126,17 @@ def test_whatever_changes_between_two_steps_is_noticed(change, monkeypatch):
     assert sum(counts) >= 8, "the steps before the change were repeats"
 
 
+def test_a_number_of_a_state_that_changes_is_noticed(monkeypatch):
+    def halve(params, optimizer):
+        optimizer.state[params[0]]["mu_product"] *= 0.5
+
+    def make(groups, **settings):
+        return made_by("nadam")([{"params": group["params"]} for group in groups], **settings)
+
+    counts = assert_equal(make, halve, monkeypatch)
+    assert sum(counts) >= 8
+
+
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_repeated_steps_are_those_of_the_rule(name, monkeypatch):
     defaults = made_by(name)([nn.Parameter(torch.rand(3, 4))], lr=0.1).defaults

@@ -126,21 +126,22 @@ class Elementwise(ElementwiseStates):
     ) -> None:
         """Have the next step of a group repeat this one, if nothing else is a part of it."""
         repeats: dict[int, Repeat] = self.__dict__.setdefault("_repeats", {})
-        own, kind, params = {id(one): one for one in self.param_groups}, type(self), group["params"]
-        for stale in repeats.keys() - own.keys():
+        own, kind, params = self.param_groups, type(self), group["params"]
+        for stale in repeats.keys() - {*map(id, own)}:
             del repeats[stale]
+        # the group itself: this may be a copy with the numbers of the states, or a part of one
+        whole = next((one for one in own if one["params"] is params), None)
         calls = self._plan(names, batch).calls
         if (
-            own.get(id(group)) is group  # not a copy, of some of its parameters
+            whole is not None
             and len(calls) == 1
             and batch.sharding is None
             and len(batch.params) == len(params)
             and not group["hyperball"]
-            and not self.initial_scalars(group)
             and all(getattr(kind, name) is usual for name, usual in USUAL.items())
-            and is_plain(group)
+            and is_plain(whole)
         ):
-            repeats[id(group)] = Repeat(self, group, calls[0], names, vars(h), t)
+            repeats[id(whole)] = Repeat(self, whole, calls[0], names, vars(h), t)
 
     def run_update(
         self, call: NativeCall, names: tuple[str, ...], h: SimpleNamespace, t: int

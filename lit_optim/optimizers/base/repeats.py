@@ -52,13 +52,15 @@ class Repeat:
     ) -> None:
         self.group, self._call, self._names = group, call, names
         self._scalars, self._t = scalars, t
-        self._derived = owner.scalars(group, t).keys()
         self._keys = [key for key in group if key not in NOT_FIXED]
         self._read = itemgetter(*self._keys)
         values = self._read(group)
         # a list may be changed where it is, so a copy of it is compared
         self._fixed = tuple(list(one) if isinstance(one, list) else one for one in values)
         self._states = [owner.state[p] for p in group["params"]]
+        #: The names of the numbers in the states, and how each is read.
+        self._kept = {name: itemgetter(name) for name in owner.initial_scalars(group)}
+        self._derived = owner.scalars(group | self._numbers(), t).keys()
 
     def run(self, owner: Any) -> bool:
         """Make the next update; False, with nothing changed, if more than usual has changed."""
@@ -80,21 +82,30 @@ class Repeat:
         kept = params, *[map(itemgetter(key), states) for key in self._call.state_keys]
         if not self._call.table.refresh([p.grad for p in params], kept):  # type: ignore[misc]
             return False
-        t = self._t + 1
+        t, numbers, after = self._t + 1, self._numbers(), {}
+        if numbers:
+            if any({*map(read, states)} != {numbers[name]} for name, read in self._kept.items()):
+                return False
+            group = group | numbers
+            after = owner.next_scalars(group, t)
         derived = owner.scalars(group, t)
         if derived.keys() != self._derived:
             return False
         a, b = owner.coefficients(group, t)
-        scalars = self._scalars | derived | option_scalars(group, b)
+        read_anew = {"lr": lr, **numbers}
+        scalars = self._scalars | {k: read_anew[k] for k in read_anew.keys() & self._scalars}
+        scalars |= derived | option_scalars(group, b)
         scalars.update(a=a, b=b, wd=(1.0 - a) / b if b else 0.0)
-        if "lr" in scalars:
-            scalars["lr"] = lr
         if owner.run_update(self._call, self._names, SimpleNamespace(**scalars), t) is not None:
             return False
         self._t = t
         for state in states:
-            state["step"] = t
+            state.update(after, step=t)
         return True
+
+    def _numbers(self) -> dict[str, Any]:
+        """The numbers in the state of the first parameter; those of all are most often the same."""
+        return {name: read(self._states[0]) for name, read in self._kept.items()}
 
 
 def find_states(states: Mapping[Tensor, Any], params: Sequence[Tensor]) -> list[Any]:
