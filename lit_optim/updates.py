@@ -134,9 +134,11 @@ class Updates:
 
         All of them until the next step of the loop are one update.
         """
-        found = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
-        self.steps_by_parameter |= found
-        return found
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Tensor):
+                self.steps_by_parameter = True
+                return True
+        return False
 
     def begin_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Note that a call of `step` begins.
@@ -152,12 +154,12 @@ class Updates:
             hooks: Any = optimizer._optimizer_step_pre_hooks
             if self._pre_hook.id in hooks:  # so that it runs after all other hooks
                 hooks.move_to_end(self._pre_hook.id)
-        position = next((k for k, value in enumerate(args) if _is_closure(value)), None)
-        if position is not None:
-            closure = self._watch_closure(args[position])
-            args = (*args[:position], closure, *args[position + 1 :])
-        elif callable(kwargs.get("closure")):
-            kwargs = kwargs | {"closure": self._watch_closure(kwargs["closure"])}
+        positions = [k for k, value in enumerate(args) if _is_closure(value)]
+        if positions:
+            position = positions[0]
+            args = (*args[:position], self._watch_closure(args[position]), *args[position + 1 :])
+        elif callable(closure := kwargs.get("closure")):
+            kwargs = kwargs | {"closure": self._watch_closure(closure)}
         self._had_gradient = self._has_usable_gradient()
         if self._pre_hook is None and not self._has_closure:
             self._announce()

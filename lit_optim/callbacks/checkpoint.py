@@ -34,6 +34,7 @@ from lit_optim.training.monitor import (
     require_logged,
     set_direction,
 )
+from lit_optim.training.overrides import flush_loggers
 
 #: What Lightning has noted of the best checkpoint before it is written.
 OF_THE_BEST = (
@@ -225,6 +226,7 @@ class Checkpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         files = trainer.strategy.checkpoint_io
         written = files.written if isinstance(files, CheckpointFiles) else -1
+        flush_loggers(trainer)
         super()._save_checkpoint(trainer, filepath)
         if isinstance(files, CheckpointFiles) and files.is_waiting(filepath):
             return
@@ -279,6 +281,7 @@ class Checkpoint(ModelCheckpoint):
         whole = is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy")
         if whole and is_finite(trainer, self._finite_buffers):
             name = self._newest_path()
+            flush_loggers(trainer)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint()
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, name)
             self.last_model_path = name

@@ -54,7 +54,7 @@ class LearningRates(Callback):
     def __init__(self) -> None:
         self._trainer: Trainer | None = None  # during training
         self._tracked: list[TrackedOptimizer] = []
-        self._used: dict[int, _Used] = {}  # by index of the optimizer
+        self._used: dict[Updates, _Used] = {}  # the newest of each optimizer
         self._batches: float | None = None  # in an epoch
         self._length: int | None = None  # of the run, in updates
 
@@ -113,27 +113,32 @@ class LearningRates(Callback):
 
     def _note(self, updates: Updates, ahead: int) -> None:
         """Record the lrs of the groups; `ahead` is 1 before the update with them, 0 after it."""
+        used, count = self._used.get(updates), updates.count + ahead
+        if used is not None and used.count == count:
+            return
         tracked, trainer = find_tracked_optimizer(self._tracked, updates), self._trainer
         if tracked is None or trainer is None:
             return
-        place, step = self._tracked.index(tracked), tracked.update_count - 1 + ahead
-        used = self._used.get(place)
-        if used is not None and used.step == step:
-            return
+        step, groups = tracked.update_count - 1 + ahead, tracked.optimizer.param_groups
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         is_due = step == 0 or (every and (step + 1) % every == 0)
-        lrs = None if is_due else _plain_lrs(tracked)
-        values = _lrs(tracked, ahead) if lrs is None else {}
-        used = self._used[place] = _Used(step, values, lrs=lrs)
+        known = used is not None and len(used.lrs) == len(groups)
+        is_plain = used.is_plain if used is not None and known else _has_plain_lrs(tracked)
+        # few updates are logged, and their tags take longer than a step of a small model
+        values = {} if is_plain and not is_due else _lrs(tracked, ahead)
+        lrs = [float(group["lr"]) for group in groups]
+        used = self._used[updates] = _Used(step, count, is_plain, lrs, values)
         if is_due:
             self._log(trainer, used)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for place, used in self._used.items():
-            if not used.logged:
-                if used.lrs is not None:
-                    groups = zip(self._tracked[place].groups(), used.lrs, strict=True)
-                    used.values = {f"lr/{tag}": lr for (tag, _), lr in groups}
+        for tracked in self._tracked:
+            used = self._used.get(tracked.updates)
+            if used is not None and not used.logged:
+                lrs = zip(tracked.optimizer.param_groups, used.lrs, strict=False)
+                filled = [lr for group, lr in lrs if group["params"]]
+                tags = [f"lr/{tag}" for tag, _ in tracked.groups()]
+                used.values = used.values or dict(zip(tags, filled, strict=False))
                 self._log(trainer, used)
         self._trainer, self._tracked, self._used = None, [], {}
 
@@ -148,32 +153,32 @@ class _Used:
     """The lrs and the scheduled hyperparameters that an update used.
 
     Args:
-        step: the number of the update.
-        values: by tag.
+        step: the number of the update in this run.
+        count: that of its counter.
+        is_plain: whether nothing but the lrs is logged.
+        lrs: of all groups.
+        values: by tag; empty where only the lrs would be logged, and this update is not.
         logged: whether they have been logged.
-        lrs: of the nonempty groups, where nothing else is logged; the tags are not known yet.
     """
 
     step: int
+    count: int
+    is_plain: bool
+    lrs: list[float]
     values: dict[str, float]
     logged: bool = False
-    lrs: list[float] | None = None
 
 
-def _plain_lrs(tracked: TrackedOptimizer) -> list[float] | None:
-    """The lrs of the nonempty groups; None where more than the lrs is logged.
-
-    Few updates are logged, and their tags take longer than a step of a small model.
-    """
+def _has_plain_lrs(tracked: TrackedOptimizer) -> bool:
+    """Whether nothing but the lrs of an optimizer is logged."""
     optimizer, schedule = unwrap(tracked.optimizer), tracked.schedule
     if schedule is not None and schedule.hyperparameters:
-        return None
+        return False
+    if not isinstance(optimizer, OptimizerBase):
+        return True
     groups = [group for group in tracked.optimizer.param_groups if group["params"]]
-    if isinstance(optimizer, OptimizerBase):
-        owners = [type(optimizer.owner(group)) for group in groups]
-        if any(owner.effective_lr is not OptimizerBase.effective_lr for owner in owners):
-            return None
-    return [float(group["lr"]) for group in groups]
+    owners = [type(optimizer.owner(group)) for group in groups]
+    return all(owner.effective_lr is OptimizerBase.effective_lr for owner in owners)
 
 
 def _lrs(tracked: TrackedOptimizer, ahead: int) -> dict[str, float]:

@@ -205,6 +205,8 @@ class ScheduleLengths(FitCallback):
 def _is_replaced(trainer: Trainer, scheduler: ScheduledLR) -> bool:
     """Whether the trainer steps another scheduler of the same optimizer instead, such as SWA's."""
     configured: list[Any] = [config.scheduler for config in trainer.lr_scheduler_configs]
+    if scheduler in configured:
+        return False
     for container in configured:  # torch's chains and sequences, which may contain each other
         configured += getattr(container, "_schedulers", ())
     if any(one is scheduler for one in configured):

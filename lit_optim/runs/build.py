@@ -56,6 +56,7 @@ from lit_optim.runs.monitor import declare_run_monitor, make_monitor_check
 from lit_optim.signatures import inspect_signature
 from lit_optim.training.overrides import (
     choose_cards,
+    flush_in_background,
     shorten_epoch_loop,
     skip_noop_hooks,
     tolerate_io_errors,
@@ -154,6 +155,7 @@ def build_run(
     callbacks += [GradientRelease()] * bool(cfg.trainer.get("gradient_release"))
     for logger in loggers:
         choose_cards(logger)
+        flush_in_background(logger)
         tolerate_io_errors(logger)
     trainer = _build_trainer(cfg, loggers, callbacks, run_dir)
     data = build(cfg.data)

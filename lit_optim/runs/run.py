@@ -42,6 +42,7 @@ from lit_optim.runs.log_file import print_summary
 from lit_optim.runs.start import Start, find_start, record_config
 from lit_optim.temporary import write_whole
 from lit_optim.training.lengths import global_batch, total_updates
+from lit_optim.training.overrides import skip_noop_hooks
 
 LOG = logging.getLogger("lit_optim")
 MISFIT = "Error(s) in loading state_dict"  # torch's words
@@ -118,6 +119,7 @@ def run(
     trainer, history = parts.trainer, parts.history
     costs.monitor = history.monitor
     trainer.callbacks.append(costs.restart)  # type: ignore[attr-defined]
+    skip_noop_hooks(trainer)
     writes = trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
     if writes:
         record_config(cfg, run_dir, plain, overrides)

@@ -6,6 +6,7 @@ They take vectors of any length; `features` and `classes` come from the data. No
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import torch
@@ -21,7 +22,23 @@ Size = Annotated[int, "> 0"]
 Batch = tuple[Tensor, Tensor]
 
 
-class Accuracy(MeanMetric):
+class Mean(MeanMetric):
+    """torchmetrics' mean, to which a single number is added without its checks."""
+
+    def add(self, value: Tensor, weight: int) -> None:
+        """Do what `update(value, weight)` does; a NaN is left out, with a warning."""
+        if value.dtype != self.mean_value.dtype or math.isnan(value.item()):
+            self.update(value, weight)
+            return
+        self._add_sum(value.detach() * weight, weight)
+
+    def _add_sum(self, value: Tensor, weight: int) -> None:
+        self._computed, self._update_count = None, self._update_count + 1
+        self.mean_value.add_(value)
+        self.weight.add_(weight)
+
+
+class Accuracy(Mean):
     """The share of samples whose class has the largest score.
 
     As torchmetrics' MulticlassAccuracy of all samples, which imports a second of other metrics.
@@ -33,13 +50,17 @@ class Accuracy(MeanMetric):
         """Add a batch of logits of shape (batch, classes), and the classes."""
         super().update((logits.argmax(1) == y).float())
 
+    def add_batch(self, logits: Tensor, y: Tensor) -> None:
+        """Do what `update` does, in less time."""
+        self._add_sum((logits.argmax(1) == y).sum(), len(y))
+
 
 class Scores(nn.Module):
     """Mean loss and accuracy over a whole set, on all devices together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = Mean()
         self.acc = Accuracy()
 
 
@@ -90,8 +111,8 @@ class Classifier(LightningModule):
     def _evaluate(self, scores: Scores, batch: Batch) -> None:
         x, y = batch
         logits = self(x)
-        scores.loss.update(cross_entropy(logits, y), weight=len(x))
-        scores.acc.update(logits, y)
+        scores.loss.add(cross_entropy(logits, y), weight=len(x))
+        scores.acc.add_batch(logits, y)
 
     def _log_scores(self, stage: str, scores: Scores) -> None:
         self.log(f"{stage}/loss", scores.loss)

@@ -72,6 +72,9 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
         else:
             batches = torch.split(order, self.batch_size)
         skipped, self._skipped = self._skipped, 0
+        if self.num_replicas == 1 and count:
+            yield from batches[skipped:]
+            return
         for batch in batches[skipped:]:
             if self.shares == "equal":
                 batch = batch[: len(batch) // self.num_replicas * self.num_replicas]

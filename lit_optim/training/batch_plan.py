@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
+from operator import attrgetter
 from typing import Any
 
 import lightning
@@ -16,14 +17,43 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_optim.training.overrides import BATCH_HOOKS
 from lit_optim.training.profiler import NoProfiler
 
 #: The versions of Lightning whose loop does what this one leaves out or repeats.
 COMPARED_VERSIONS = ("2.6.",)
-#: Methods of a module, or of its data, that move a batch.
+#: Where hooks are that change no loss.
+HARMLESS = ("lit_optim.", "lightning.pytorch.")
+#: Reads a hook of a callback.
+OF_CALLBACK = {hook: attrgetter(hook) for hook in BATCH_HOOKS}
+IS_CPU = attrgetter("is_cpu")
+
+
+class Methods:
+    """Methods of a class of Lightning's, of which a subclass or an object may have its own.
+
+    Args:
+        kind: the class.
+        names: of the methods.
+    """
+
+    def __init__(self, kind: type, *names: str) -> None:
+        self._names, self._read = names, attrgetter(*names)
+        self._usual = self._read(kind)
+
+    def are_usual(self, owner: Any) -> bool:
+        """Whether an object has all of them from the class."""
+        is_plain = vars(owner).keys().isdisjoint(self._names)
+        return is_plain and bool(self._read(type(owner)) == self._usual)
+
+
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-#: Methods of a module that are a part of its optimization.
-OPTIMIZATION = (
+#: What moves a batch.
+OF_MODULE = Methods(LightningModule, *TRANSFER)
+OF_DATA = Methods(LightningDataModule, *TRANSFER)
+#: What is a part of the optimization.
+OPTIMIZATION = Methods(
+    LightningModule,
     "optimizer_step",
     "optimizer_zero_grad",
     "backward",
@@ -63,7 +93,7 @@ class BatchPlan:
             len(wrapped) == 1
             and wrapped[0]._on_before_step is do_nothing_closure
             and wrapped[0]._on_after_step is do_nothing_closure
-            and not _has_own(self.module, OPTIMIZATION)
+            and OPTIMIZATION.are_usual(self.module)
         )
 
     def call(self, hook: str, *args: Any) -> Any:
@@ -71,8 +101,7 @@ class BatchPlan:
         attributes, trainer, module = self._attributes, self.trainer, self.module
         before = attributes["_current_fx_name"]  # by which the module's `log` knows where it is
         attributes["_current_fx_name"] = hook
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            function = getattr(callback, hook)
+        for function in map(OF_CALLBACK[hook], trainer.callbacks):  # type: ignore[attr-defined]
             if function is not None and callable(function):
                 function(trainer, module, *args)
         own = getattr(module, hook)
@@ -80,14 +109,22 @@ class BatchPlan:
         attributes["_current_fx_name"] = before
         return output
 
+    @property
+    def shows_loss(self) -> bool:
+        """Whether somebody else's hook is given the loss, which it may change in place."""
+        hook = "on_before_backward"
+        for function in map(OF_CALLBACK[hook], self.trainer.callbacks):  # type: ignore[attr-defined]
+            if function is not None and not _is_harmless(function):
+                return True
+        return not _is_harmless(getattr(self.module, hook))
+
     def transfer(self, batch: Any) -> Any:
         """Return the batch on the device of the module."""
         if (
             self._is_on_cpu
-            and type(batch) in (tuple, list)
-            and all(type(part) is Tensor and part.device.type == "cpu" for part in batch)
-            and not _has_own(self.module, TRANSFER)
-            and not _has_own(self._data, TRANSFER)
+            and _is_on_cpu(batch)
+            and OF_MODULE.are_usual(self.module)
+            and (self._data is None or OF_DATA.are_usual(self._data))
         ):
             # Lightning makes another list, so that the loader's own is not changed by the module
             return batch if type(batch) is tuple else list(batch)
@@ -146,16 +183,15 @@ class BatchPlan:
             )  # fmt: skip
 
 
-def _has_own(owner: LightningModule | LightningDataModule | None, names: Iterable[str]) -> bool:
-    """Whether a module or its data has one of these methods not from Lightning's class."""
-    if owner is None:
-        return False
-    kind = LightningModule if isinstance(owner, LightningModule) else LightningDataModule
-    for name in names:
-        method = getattr(owner, name)
-        if getattr(method, "__func__", method) is not getattr(kind, name):
-            return True
-    return False
+def _is_harmless(function: Any) -> bool:
+    """Whether a hook is ours or Lightning's, of which none changes what it is given."""
+    return (getattr(function, "__module__", None) or "").startswith(HARMLESS)
+
+
+def _is_on_cpu(batch: Any) -> bool:
+    """Whether a batch is a list or a tuple of tensors in the memory of the CPU."""
+    is_plain = type(batch) is tuple or type(batch) is list
+    return is_plain and {*map(type, batch)} == {Tensor} and all(map(IS_CPU, batch))
 
 
 def is_plain(trainer: Trainer) -> bool:

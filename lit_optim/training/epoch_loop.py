@@ -4,8 +4,8 @@ For every batch Lightning calls some twenty hooks. Around each it writes to a lo
 that `nn.Module` intercepts and enters a context of the profiler. It also reads the signature of
 `training_step`, divides the loss by 1, and collects metrics that nobody has logged. All this takes
 as long as a step of a small network. Here the same hooks are called in the same order with the same
-values, so results are equal to the bit. One difference can be seen: the loss is not divided by 1,
-so a hook that changes it in place changes the tensor that `training_step` has returned.
+values, so results are equal to the bit. The loss is divided by 1 only where somebody else's hook is
+given it, which may change it in place.
 
 Whatever is not known to be as Lightning has it takes Lightning's own path: another strategy than
 that of one device, a loss scaler, a profiler, a restart in the middle of an epoch, a version of
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -58,15 +59,13 @@ class _Results(_ResultCollection):
         if (
             metric is not None
             and self.dataloader_idx is None
-            and type(value) is Tensor
-            and metric.is_tensor
-            and metric.value.device == value.device
+            and _is_alike(metric, value)
             and not args
             and fixed == self._known.get(key)
             and not fixed.get("enable_graph")
         ):
             batch_size = self._extract_batch_size(metric, kwargs.get("batch_size"), metric.meta)
-            self.update_metrics(key, value.detach(), batch_size)
+            self.update_metrics(key, value.detach() if metric.is_tensor else value, batch_size)
             return
         super().log(fx, name, value, *args, **kwargs)
         self._known[key] = fixed
@@ -74,6 +73,13 @@ class _Results(_ResultCollection):
     def reset(self, *args: Any, **kwargs: Any) -> None:
         self.is_new = True
         super().reset(*args, **kwargs)
+
+
+def _is_alike(metric: Any, value: Any) -> bool:
+    """Whether a value is a tensor where the one before was, or the same metric of torchmetrics."""
+    if metric.is_tensor:
+        return type(value) is Tensor and metric.value.device == value.device
+    return metric.value is value
 
 
 class EpochLoop(_TrainingEpochLoop):
@@ -297,16 +303,19 @@ class _Closure(Closure):
         """Compute the gradient; return the loss, or None if there is none."""
         plan = self._plan
         batches = plan.trainer.accumulate_grad_batches
-        with torch.enable_grad():
+        with nullcontext() if torch.is_grad_enabled() else torch.enable_grad():
             output = plan.training_step(self._batch, self._batch_idx)
             result = _as_result(output, batches)
-            if result.closure_loss is None:
+            loss = result.closure_loss
+            if loss is None:
                 self.warning_cache.warn(NO_LOSS)
             if self._batch_idx % batches == 0:
                 self._clear_gradients()
-            if result.closure_loss is not None:
-                plan.call("on_before_backward", result.closure_loss)
-                plan.backward(result.closure_loss)
+            if loss is not None:
+                if plan.shows_loss:
+                    loss = loss / 1  # Lightning's own, so that a hook may change it in place
+                plan.call("on_before_backward", loss)
+                plan.backward(loss)
                 plan.call("on_after_backward")
         self._result = result
         return result.loss

@@ -31,6 +31,8 @@ BATCH_HOOKS = (
 )
 #: The methods of a logger that write.
 WRITES = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
+#: After this many seconds the thread that writes TensorBoard's events flushes them.
+FLUSH_SECONDS = 1
 #: The name of the thread in which Lightning watches the processes that it started.
 CHILD_OBSERVER = "child-process-observer"
 
@@ -67,6 +69,7 @@ def attach_callbacks(trainer: Trainer, callbacks: Iterable[FitCallback]) -> None
     present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         callback._configured_with = id(trainer.optimizers)
+        _skip_noops(callback)
         same_kind = [c for c in present if isinstance(c, type(callback))]
         stale = [c for c in same_kind if c.is_stale(trainer)]
         present[:] = [c for c in present if c not in stale]
@@ -135,11 +138,15 @@ def skip_noop_hooks(trainer: Trainer) -> Trainer:
     It skips what is not callable, and has no other way to leave a hook out.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        for hook in BATCH_HOOKS:
-            function = getattr(getattr(callback, hook), "__func__", None)
-            if function in [getattr(kind, hook) for kind in variants("Callback")]:
-                setattr(callback, hook, None)
+        _skip_noops(callback)
     return trainer
+
+
+def _skip_noops(callback: Callback) -> None:
+    for hook in BATCH_HOOKS:
+        function = getattr(getattr(callback, hook), "__func__", None)
+        if function in [getattr(kind, hook) for kind in variants("Callback")]:
+            setattr(callback, hook, None)
 
 
 def shorten_epoch_loop(trainer: Trainer) -> Trainer:
@@ -172,6 +179,39 @@ def choose_cards(logger: Logger) -> None:
             write(kept, step)
 
     logger.log_metrics = log_metrics
+
+
+def flush_in_background(logger: Any) -> None:
+    """Let the thread that writes TensorBoard's events flush them, within a second.
+
+    Why: after each logged step Lightning flushes them and waits for that thread meanwhile, which
+    takes several steps of a tiny model. `flush_loggers` flushes at once.
+    """
+    usual = [kind.save for kind in variants("loggers.TensorBoardLogger")]
+    if type(logger).save not in usual or "flush_secs" in logger._kwargs:
+        return
+    logger._kwargs["flush_secs"] = FLUSH_SECONDS
+    save, is_first = logger.save, True
+
+    @wraps(save)
+    def save_first_or_now(now: bool = False) -> None:
+        nonlocal is_first
+        if now or is_first:  # the first time it writes hparams.yaml
+            is_first = False
+            save()
+
+    logger.save, logger.flushes_late = save_first_or_now, True
+
+
+def flush_loggers(trainer: Trainer) -> None:
+    """Flush what was logged before a checkpoint.
+
+    Why: a run that is killed goes on from the checkpoint, and does not log again what came before.
+    """
+    logger: Any
+    for logger in trainer.loggers:
+        if getattr(logger, "flushes_late", False):
+            logger.save(now=True)
 
 
 def tolerate_io_errors(logger: Logger) -> None:

@@ -8,6 +8,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
 
 from lit_optim.errors import UsageError
 from lit_optim.tasks import classifiers
@@ -163,8 +165,7 @@ def test_gpt_is_causal_tied_and_starts_near_uniform():
 
 
 def test_accuracy_is_torchmetrics_of_all_samples_to_the_bit():
-    from torchmetrics.classification import MulticlassAccuracy
-
+    
     ours, theirs = classifiers.Accuracy(), MulticlassAccuracy(7, average="micro")
     for size in (24, 24, 11):
         logits, y = torch.randn(size, 7), torch.randint(7, (size,))
@@ -173,3 +174,28 @@ def test_accuracy_is_torchmetrics_of_all_samples_to_the_bit():
     assert 0 < ours.compute() < 1
     assert torch.equal(ours.compute(), theirs.compute())
     assert ours.higher_is_better is theirs.higher_is_better
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_are_torchmetrics_to_the_bit(seed, dtype):
+    torch.manual_seed(seed)
+    loss, of_loss = classifiers.Mean(), MeanMetric()
+    acc, of_acc = classifiers.Accuracy(), classifiers.Accuracy()
+    for count in torch.randint(0, 30, (20,)).tolist():
+        logits, y = torch.randn(count, 4, dtype=dtype), torch.randint(4, (count,))
+        value = cross_entropy(logits, y)  # NaN of no samples
+        value = value if torch.rand(()) < 0.8 else value * math.inf
+        loss.add(value.requires_grad_(), count)
+        of_loss.update(value, count)
+        acc.add_batch(logits, y)
+        of_acc.update(logits, y)
+        acc.compute()  # what it keeps is not of earlier batches
+    for ours, theirs in ((loss, of_loss), (acc, of_acc)):
+        assert ours._update_count == theirs._update_count
+        assert torch.equal(ours.compute().nan_to_num(7), theirs.compute().nan_to_num(7))
+    for name in ("mean_value", "weight"):
+        assert getattr(loss, name).equal(getattr(of_loss, name))
+        assert not getattr(loss, name).requires_grad
+    loss.reset()
+    assert loss.mean_value == loss.weight == 0

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MaxMetric, MeanMetric
 
 from lit_optim.training import epoch_loop
 from lit_optim.training.batch_plan import COMPARED_VERSIONS
@@ -311,6 +312,48 @@ class Replaces(Callback):
             trainer.callbacks[:] = [c for c in trainer.callbacks if not isinstance(c, Doubles)]
 
 
+class Shown(Silent):
+    """Returns the memory of its loss a second time."""
+
+    def training_step(self, batch):
+        loss = self.net(batch[0]).square().mean()
+        return {"loss": loss, "same": loss.detach()}
+
+
+class ShownToModule(Shown):
+    def on_before_backward(self, loss):
+        with torch.no_grad():
+            loss.mul_(2)
+
+
+class Doubled(Callback):
+    """Doubles the loss in place; in the middle of an epoch it begins, and later it ends."""
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 2:
+            self.on_before_backward = lambda trainer, module, loss: loss.detach().mul_(2)
+        if trainer.global_step == 5:
+            del self.on_before_backward
+
+
+class Metrics(Net):
+    """Logs objects of torchmetrics, in training and in validations."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.most = MeanMetric(), MaxMetric()
+
+    def training_step(self, batch, batch_idx):
+        loss = self.net(batch[0]).square().mean()
+        self.most(loss)
+        self.log("most", self.most, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.mean.update(self.net(batch[0]).abs().mean())
+        self.log("val", self.mean, prog_bar=True)
+
+
 class Turns(Callback):
     """Optimizes an epoch's second half by hand."""
 
@@ -351,12 +394,13 @@ CASES = {
     "comes later": (Net, {}, Comes),
     "replaces": (lambda: type("Patched", (Net,), {})(), {}, lambda: [Replaces(), Doubles()]),
     "turns": (Net, {}, Turns),
+    "doubled": (Shown, {}, Doubled),
     "averages": (Silent, {}, lambda: SWA(swa_lrs=0.1, swa_epoch_start=1)),
     "logs rarely": (Rare, {"val_check_interval": 2}, ()),
     "full batch": (Silent, {"limit_train_batches": 3}, ()),
     **{kind.__name__: (kind, {}, ()) for kind in (
         Silent, Now, NoLoss, Leaves, Twice, Follows, Own, Hand, Part, Zero, Two, Steps,
-        Sums, Manual, Keeps)},
+        Sums, Manual, Keeps, ShownToModule, Metrics)},
 }  # fmt: skip
 
 

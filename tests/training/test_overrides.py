@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import errno
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch import loggers
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from lit_optim.training.overrides import tolerate_io_errors
+from lit_optim.training import overrides
+from lit_optim.training.overrides import flush_in_background, flush_loggers, tolerate_io_errors
 
 PACKAGE = Path(__file__).parents[2] / "lit_optim"
 OVERRIDES = PACKAGE / "training" / "overrides.py"
@@ -75,3 +79,67 @@ def test_a_mistake_in_what_is_logged_is_raised(tmp_path):
     tolerate_io_errors(logger)
     with pytest.raises(ValueError, match="not supported"):
         logger.log_metrics({"loss": object()}, 0)
+
+
+def steps_on_disk(logger):
+    """The steps of the scalars that a reader finds now."""
+    [file] = Path(logger.log_dir).glob("events.*")
+    return [event.step for event in EventFileLoader(str(file)).Load() if event.summary.value]
+
+
+def logged(tmp_path, **kwargs):
+    """A logger with five steps, each saved as Lightning does it."""
+    logger = loggers.TensorBoardLogger(tmp_path, **kwargs)
+    flush_in_background(logger)
+    tolerate_io_errors(logger)
+    logger.log_hyperparams({"lr": 0.1}, {})
+    logger.save()
+    writer = logger.experiment.file_writer.event_writer
+    flush, flushed = writer.flush, []
+    writer.flush = lambda: (flushed.append(True), flush())
+    for step in range(5):
+        logger.log_metrics({"loss": 1.0}, step)
+        logger.save()
+    return logger, flushed
+
+
+def test_a_step_does_not_wait_until_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(overrides, "FLUSH_SECONDS", 1000)
+    logger, flushed = logged(tmp_path)
+    assert not flushed
+    assert Path(logger.log_dir, "hparams.yaml").exists()
+    flush_loggers(SimpleNamespace(loggers=[logger]))
+    assert flushed == [True]
+    assert steps_on_disk(logger) == [*range(5)]
+    logger.log_metrics({"loss": 1.0}, 5)
+    logger.finalize("failed")
+    assert steps_on_disk(logger) == [*range(6)]
+
+
+def test_the_writers_thread_writes_it_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(overrides, "FLUSH_SECONDS", 0.01)
+    logger, flushed = logged(tmp_path)
+    end = time.monotonic() + 60
+    while steps_on_disk(logger) != [*range(5)] and time.monotonic() < end:
+        time.sleep(0.01)
+    assert steps_on_disk(logger) == [*range(5)]
+    assert not flushed
+
+
+class OwnSave(loggers.TensorBoardLogger):
+    """Saves somewhere else as well."""
+
+    def save(self):
+        super().save()
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [(loggers.TensorBoardLogger, {"flush_secs": 600}), (OwnSave, {}), (loggers.CSVLogger, {})],
+)
+def test_a_logger_that_is_told_how_to_save_does_so(tmp_path, kind, given):
+    logger = kind(tmp_path, **given)
+    save = logger.save
+    flush_in_background(logger)
+    flush_loggers(SimpleNamespace(loggers=[logger]))
+    assert logger.save == save
