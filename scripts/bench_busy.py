@@ -5,8 +5,8 @@
     python scripts/bench_busy.py --results busy.json --models cnn    again, and with others
 
 A run is alone, beside 2 and beside 8 processes that compute without pause, or has a quota of one
-core (a control group; where none can be made, the affinity, which is said). Each is a new process,
-which has started in that situation.
+core (a control group; where none can be made, the affinity, which is said). Each is a new process;
+ours, which chooses its threads by the load, has started beside the busy ones.
 
 - `ours` is `python train.py ...`.
 - `torch's defaults` is the same with the threads of torch, which spin as libgomp's do by default.
@@ -303,7 +303,9 @@ def main() -> None:
                         progress.update(bar, description=f"{model}, {situation}: starts")
                         busy = Others(SITUATIONS[situation])
                         stack.callback(busy.close)
-                        runs = {side: start(line, side, prefix, stack) for side in MEASURED}
+                        runs = {OURS: start(line, OURS, prefix, stack)}
+                        with busy.paused():
+                            runs[TORCH] = start(line, TORCH, prefix, stack)
                         runs |= references
                         progress.update(bar, description=f"{model}, {situation}")
                         rates: dict[str, list[float]] = {side: [] for side in runs}

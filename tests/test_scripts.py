@@ -83,7 +83,10 @@ PREPARE = {
 IN_MINUTES = {
     "pages": (["--check"], ""),  # tests/test_pages.py asks what it writes
     "bench_busy": (
-        ["--models", "cnn", "--situations", "2 busy,quota of one core", "--seconds", "0.1"],
+        [
+            *("--models", "cnn", "--situations", "2 busy,quota of one core"),
+            *("--rounds", "2", "--seconds", "0.1"),
+        ],
         "| cnn | quota of one core |",
     ),
     "bench_matrix": (

@@ -131,7 +131,7 @@ class NonFinite(Callback):
         if self.policy == "skip":
             return
         is_alone = self._bad is None and trainer.world_size == 1
-        if is_alone and pl_module.device.type == "cpu" and _is_finite_number(loss):
+        if is_alone and _is_finite_number(loss):
             self._since = self._in_a_row = 0  # in a tenth of the time of what follows
             return
         self._note_bad([~torch.isfinite(loss.detach())])
@@ -304,7 +304,7 @@ def _copy_state(state: dict[str, Any]) -> dict[str, Any]:
 
 def _is_finite_number(loss: Tensor) -> bool:
     """Whether a loss is a single number in the memory of the CPU, and finite."""
-    is_number = type(loss) is Tensor and loss.numel() == 1 and loss.device.type == "cpu"
+    is_number = type(loss) is Tensor and loss.is_cpu and loss.numel() == 1
     return is_number and math.isfinite(abs(loss.item()))
 
 

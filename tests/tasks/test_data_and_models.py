@@ -165,7 +165,8 @@ def test_gpt_is_causal_tied_and_starts_near_uniform():
 
 
 def test_accuracy_is_torchmetrics_of_all_samples_to_the_bit():
-    
+    from torchmetrics.classification import MulticlassAccuracy
+
     ours, theirs = classifiers.Accuracy(), MulticlassAccuracy(7, average="micro")
     for size in (24, 24, 11):
         logits, y = torch.randn(size, 7), torch.randint(7, (size,))

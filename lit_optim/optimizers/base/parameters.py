@@ -180,7 +180,9 @@ def check_first_step(optimizer: Any) -> None:
     Raises:
         UsageError: see `check_placement` and `check_gradient`.
     """
-    count = sum(len(group["params"]) for group in optimizer.param_groups)
+    count = 0
+    for group in optimizer.param_groups:
+        count += len(group["params"])
     if vars(optimizer).get("_checked") == count:
         return
     for group in optimizer.param_groups:
