@@ -1,6 +1,6 @@
 """How much of its fair share of a busy machine a run gets: its steps per second beside other work.
 
-    python scripts/bench_busy.py --text shakespeare.txt              all, in about eight minutes
+    python scripts/bench_busy.py --text shakespeare.txt              all, in eight minutes
     python scripts/bench_busy.py --models cnn --situations "idle,8 busy" --rounds 9
     python scripts/bench_busy.py --results busy.json --models cnn    again, and with others
 
@@ -48,7 +48,7 @@ SETTLED, FEWEST = 0.1, 3
 #: The number of the step, when it began, and the threads.
 NOTE = struct.Struct("ddd")
 CALLBACK = f"""
-import mmap, time
+import mmap, os, time
 import torch
 from lightning.pytorch import Callback
 from struct import Struct
@@ -60,8 +60,11 @@ class Steps(Callback):
     def __init__(self, path):
         with open(path, "r+b") as file:
             self.shared = mmap.mmap(file.fileno(), NOTE.size)
+        self.parent = os.getppid()
 
     def on_train_batch_start(self, trainer, *args):
+        if os.getppid() != self.parent:
+            os._exit(1)
         threads = torch.get_num_threads()
         NOTE.pack_into(self.shared, 0, trainer.global_step, time.perf_counter(), threads)
 """
@@ -275,6 +278,7 @@ def main() -> None:
     parser.add_argument("--text", help="the text file of char_lm; it is left out without one")
     parser.add_argument("--results", type=Path, help="a file with earlier results, written to")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what it has started
     chosen = {}
     for option, known in (("models", MODELS), ("situations", SITUATIONS)):
         chosen[option] = [word.strip() for word in getattr(args, option).split(",")]
