@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -17,15 +18,14 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_optim.training.overrides import BATCH_HOOKS
 from lit_optim.training.profiler import NoProfiler
 
 #: The versions of Lightning whose loop does what this one leaves out or repeats.
 COMPARED_VERSIONS = ("2.6.",)
 #: Where hooks are that change no loss.
 HARMLESS = ("lit_optim.", "lightning.pytorch.")
-#: Reads a hook of a callback.
-OF_CALLBACK = {hook: attrgetter(hook) for hook in BATCH_HOOKS}
+#: Makes what reads a hook of a callback.
+reader_of = cache(attrgetter)
 IS_CPU = attrgetter("is_cpu")
 
 
@@ -101,7 +101,7 @@ class BatchPlan:
         attributes, trainer, module = self._attributes, self.trainer, self.module
         before = attributes["_current_fx_name"]  # by which the module's `log` knows where it is
         attributes["_current_fx_name"] = hook
-        for function in map(OF_CALLBACK[hook], trainer.callbacks):  # type: ignore[attr-defined]
+        for function in map(reader_of(hook), trainer.callbacks):  # type: ignore[attr-defined]
             if function is not None and callable(function):
                 function(trainer, module, *args)
         own = getattr(module, hook)
@@ -113,7 +113,7 @@ class BatchPlan:
     def shows_loss(self) -> bool:
         """Whether somebody else's hook is given the loss, which it may change in place."""
         hook = "on_before_backward"
-        for function in map(OF_CALLBACK[hook], self.trainer.callbacks):  # type: ignore[attr-defined]
+        for function in map(reader_of(hook), self.trainer.callbacks):  # type: ignore[attr-defined]
             if function is not None and not _is_harmless(function):
                 return True
         return not _is_harmless(getattr(self.module, hook))
