@@ -70,17 +70,17 @@ class Horizon:
         amount, unit = parse_duration(name, duration)
         if str(duration).strip().endswith("+"):
             return self.resolve(name, RunFraction(amount / 100, rounds_up=True))
-        steps_per_unit: float | None = {
-            "%": self.steps / 100,
-            "step": 1,
-            "epoch": self.steps_per_epoch,
-            "sample": None if self.samples_per_step is None else 1 / self.samples_per_step,
+        steps, units = {
+            "%": (self.steps, 100),
+            "step": (1, 1),
+            "epoch": (self.steps_per_epoch, 1),
+            "sample": (1, self.samples_per_step),
         }[unit]
-        if steps_per_unit is None:
+        if steps is None or units is None:
             raise UsageError(
                 f"{name} is {duration!r}, but {unit}s have no known length here; use steps or %"
             )
-        return amount * steps_per_unit
+        return amount * steps / units  # in this order a half stays one, and is rounded up
 
 
 def parse_duration(name: str, duration: Duration) -> tuple[float, str]:

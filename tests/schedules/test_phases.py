@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lit_optim.command_line.prepare import prepare_command_line
@@ -71,6 +72,7 @@ def test_properties_of_any_list(run, t, step_alignment):
     shape=st.sampled_from([*SMOOTH, "staircase(3)"]),
     floor=st.floats(1e-4, 0.5),
 )
+@example(total=506, share=50, shape="linear", floor=0.1)
 def test_phases_join_without_jumps(total, share, shape, floor):
     """With a warmup, a stable phase and a cooldown."""
     given = [
@@ -93,6 +95,14 @@ def test_phases_join_without_jumps(total, share, shape, floor):
             # what a cooldown of the same length alone makes of its first update
             alone = library.wsd(0, cooldown, shape, floor).curve(Horizon(cooldown))
             assert first == pytest.approx(alone(0), abs=1e-9)
+
+
+def test_half_a_step_is_rounded_up():
+    for steps, half in itertools.product(range(1, 300), range(1, 200)):
+        rounded = (half * steps + 100) // 200  # by whole numbers alone
+        assert Horizon(steps).resolve("warmup", f"{half / 2}%") == rounded
+        horizon = Horizon(1000, samples_per_step=steps)
+        assert horizon.resolve("warmup", f"{half} samples") == (2 * half + steps) // (2 * steps)
 
 
 @pytest.mark.parametrize(("steps", "values"), [(1, [0.1]), (2, [1, 0.1]), (3, [1, 0.55, 0.1])])
