@@ -57,15 +57,11 @@ def find_start(cfg: DictConfig, run_dir: Path) -> Start:
     if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
         return Start(None, Resumable())
     path = find_newest_intact(run_dir / CHECKPOINTS)
-    saved = _read_checkpoint(path)
-    keeps = cfg.resume.horizon == "keep" and bool(saved["lr_schedulers"])
-    if keeps:
-        total = _schedule_total(saved["lr_schedulers"][0])
-        if "total" in cfg.scheduler:  # those by torch's names have none
-            cfg.scheduler.total = total
+    _read_checkpoint(path)  # refused before anything is built
     fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
              if key.startswith("optimizer.")]  # fmt: skip
-    return Start(path, Resumable(fresh, cfg.resume.horizon == "extend", keeps))
+    horizon = cfg.resume.horizon
+    return Start(path, Resumable(fresh, horizon == "extend", keeps_length=horizon == "keep"))
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -73,13 +69,6 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     saved: dict[str, Any] = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     check_written(saved)
     return saved
-
-
-def _schedule_total(schedule: Any) -> int | None:
-    total = schedule.get("total") if isinstance(schedule, Mapping) else None
-    if not isinstance(total, int | None):
-        raise UsageError("the checkpoint has no schedule length to keep")
-    return total
 
 
 def lr_fraction(saved: Mapping[str, Any]) -> float:
