@@ -23,7 +23,10 @@ def compose_combinations(lines: list[str]) -> Iterator[tuple[str, DictConfig]]:
     """
     overrides, _, _ = read_overrides(lines, is_multirun=True)
     if any(override.key_or_group in ("resume", "resume.from") for override in overrides):
-        raise UsageError("resume is for lit-optim train; type the original arguments instead")
+        raise UsageError(
+            "resume goes on with a run, by lit-optim train (a sweep: lit-optim train -m "
+            "resume=DIR); here, type the arguments that it was started with"
+        )
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:
         if not override.is_discrete_sweep():

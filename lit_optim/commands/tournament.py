@@ -93,15 +93,23 @@ def _show(directory: Path) -> None:
     """Print the report of a tournament that has been run.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, or no run of it has begun.
     """
     from rich.console import Console
 
+    from lit_optim.errors import UsageError
+    from lit_optim.results.reading import NoRun
     from lit_optim.results.showing import show_results
     from lit_optim.results.tournament_record import read_tournament
 
     read_tournament(directory)
-    show_results(directory, Console())
+    try:
+        show_results(directory, Console())
+    except NoRun:
+        raise UsageError(
+            f"{directory}: no run of this tournament has begun; resume it with "
+            f"lit-optim tournament resume={directory}"
+        ) from None
 
 
 def _write(directory: Path) -> None:

@@ -162,7 +162,10 @@ def test_a_branch_is_not_gone_on_with(place):
 @pytest.mark.parametrize("line", ["resume.from=runs/same", "resume=runs/same", "resume=auto"])
 def test_other_commands_are_about_what_is_typed(line, place):
     a_run(place, "same")
-    with pytest.raises(UsageError, match=r"resume is for lit-optim train"):
+    with pytest.raises(
+        UsageError,
+        match=r"lit-optim train \(a sweep: lit-optim train -m resume=DIR",
+    ):
         list(compose_combinations([line]))
 
 

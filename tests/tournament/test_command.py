@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -129,6 +130,19 @@ def test_a_directory_is_shown_and_its_lrs_are_written(tmp_path, capsys):
         use_conf_dir(None)
     assert "adamw 2.5e-2" in capsys.readouterr().out
     assert (conf / "preset" / "mine.yaml").exists()
+
+
+def test_what_goes_on_with_one_of_which_no_run_has_begun_is_told(tmp_path, capsys):
+    tournament_of(tmp_path, "adamw")
+    for run in tmp_path.iterdir():
+        if run.is_dir():
+            shutil.rmtree(run)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["tournament", str(tmp_path)])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "no run of this tournament has begun" in said
+    assert f"lit-optim tournament resume={tmp_path}" in said
 
 
 @pytest.mark.parametrize(
