@@ -135,14 +135,15 @@ def test_a_sweep_is_as_long_as_its_experiments_say(train, conf, tmp_path):
         "-m",
         "experiment=long,none",
         "data=digits",
-        "batch=full",
+        "data.batch_size=200",
         "test=false",
         "model=linear",
+        "trainer.check_val_every_n_epoch=50",
     ]
     done = train(*line)
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(p.read_text()) for p in tmp_path.glob("runs/*/*/*/result.json")]
-    assert {r["choices"]["experiment"]: r["steps"] for r in results} == {"long": 2, "none": 500}
+    assert {r["choices"]["experiment"]: r["steps"] for r in results} == {"long": 2 * 5, "none": 500}
     sweep = next(tmp_path.glob("runs/*/*"))
     again = train("--config-dir", str(conf), "-m", f"resume={sweep}")
     assert "2 of 2 runs are done already" in again.stdout + again.stderr
