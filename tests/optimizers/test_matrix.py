@@ -212,6 +212,30 @@ def test_patterns_change_who_takes_a_parameter():
     ]
 
 
+@pytest.mark.parametrize(
+    ("make", "key", "value"),
+    [
+        (SOAP, "max_precondition_dim", 4),
+        (Shampoo, "max_precondition_dim", 4),
+        (Shampoo, "block_size", 2),
+        (Shampoo, "block_size", None),
+    ],
+)
+def test_what_decides_on_the_states_does_not_change_once_they_are_there(make, key, value):
+    p = drawn(4, 6)
+    given = {"block_size": 3} if make is Shampoo else {}
+    optimizer = make([{"params": [p], "role": "hidden"}], lr=0.01, **given)
+    before = optimizer.param_groups[0][key]
+    optimizer.param_groups[0][key] = value
+    optimizer.param_groups[0][key] = before
+    train(optimizer, [p], 0, 2)
+    optimizer.param_groups[0][key] = value
+    with pytest.raises(UsageError, match=f"{key}.* has changed since the first step"):
+        train(optimizer, [p], 2, 3)
+    optimizer.param_groups[0] |= {key: before, "precondition_frequency": 3}
+    train(optimizer, [p], 2, 5)
+
+
 @pytest.mark.parametrize("make", [SOAP, Shampoo])
 def test_a_failed_decomposition_is_tried_in_float64_then_the_old_one_is_kept(
     make, monkeypatch, caplog

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import State, compute_dtype
 from lit_optim.optimizers.base.layout import Layout
 from lit_optim.optimizers.base.optimizer import OptimizerBase, zeros_for
@@ -26,6 +27,9 @@ from lit_optim.sharding.saved import gather
 
 #: The hyperparameters that the turns of refreshes depend on.
 PLANNED = ("precondition_frequency", "max_precondition_dim", "block_size", "split", "transposed")
+
+#: Those of them that the shapes of the states depend on.
+OF_SIDES = ("max_precondition_dim", "block_size")
 
 
 class MatrixStates(OptimizerBase):
@@ -132,7 +136,9 @@ class MatrixStates(OptimizerBase):
             layout = Layout.of(group)
             for p in group["params"] if self.side_states else ():
                 turns[p] = {}
-                for side, (height, size) in self.side_shapes(*layout.shape(p), group).items():
+                shapes = self.side_shapes(*layout.shape(p), group)
+                self._check_sides(p, shapes)
+                for side, (height, size) in shapes.items():
                     places.append((p, side))
                     cost = float(layout.split) * height * size**2
                     refreshes.append(Refresh(cost, group["precondition_frequency"]))
@@ -140,6 +146,22 @@ class MatrixStates(OptimizerBase):
             turns[p][side] = turn
         self.__dict__["_turns"] = key, turns
         return turns
+
+    def _check_sides(self, p: Tensor, shapes: dict[str, tuple[int, int]]) -> None:
+        """Check that the states of a parameter are still those that its group asks for.
+
+        Raises:
+            UsageError: a hyperparameter that decides on them has changed since its first update.
+        """
+        state = self.state.get(p) or {}
+        found = {side: tuple(state[side].shape[-2:]) for side in ("left", "right") if side in state}
+        if state and found != shapes:
+            keys = " or ".join(key for key in OF_SIDES if key in self.defaults)
+            raise UsageError(
+                f"{keys} has changed since the first step, but the states of a parameter "
+                f"{[*p.shape]} are for the value before: {_describe(found)}, not "
+                f"{_describe(shapes)}; set it before the first step"
+            )
 
     def whole_shapes(self, p: Tensor, group: Group) -> dict[str, tuple[int, ...]]:
         """The shapes of the states of a parameter that no process shares with others."""
@@ -229,6 +251,10 @@ class MatrixStates(OptimizerBase):
                 if is_sharded(p) and (p.requires_grad or p is needed):
                     cost = self.flops(*layout.shape(p), group)
                     yield p, layout.boxes(p), [cost] * layout.split
+
+
+def _describe(shapes: dict[str, tuple[int, int]]) -> str:
+    return " and ".join(f"{side} {[*shape]}" for side, shape in shapes.items()) or "none"
 
 
 def _zeros_by_rows(p: Tensor, shape: tuple[int, ...]) -> Tensor:
