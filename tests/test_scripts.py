@@ -38,6 +38,11 @@ SMALL = {
         ["--methods", "muon", "--processes", "2", "--width", "16", "--steps", "1", "--markdown"],
         "| muon | 2 |",
     ),
+    "bench_update": (
+        ["--text", str(ROOT / "README.md"), "--optimizers", "adamw,sgd", "--updates", "1",
+         "--rounds", "1"],
+        "x adamw",
+    ),
     "long_run": (["--steps", "20", "--validations", "2", "model=linear"], "nothing grows"),
     "chaos": (["--cycles", "0"], "equal to the bit"),  # tests/test_chaos.py runs some
     "check_profile": (["scores"], "5 of 5 are the same to 1e-09 with 100 points"),
