@@ -40,8 +40,9 @@ from lit_optim.runs.failures import (
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import find_own
 from lit_optim.runs.status import Status
+from lit_optim.streams import allow_any_text, print_without_fail
 from lit_optim.sweeps.job_server import serve_jobs
-from lit_optim.system import accept_interrupts, allow_any_text, print_without_fail
+from lit_optim.system import accept_interrupts
 from lit_optim.threads import prepare_threads
 
 #: The process of the command line; a launcher may run jobs in others.

@@ -14,7 +14,7 @@ from lit_optim.config.places import split_conf_dir, use_conf_dir
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, first_line, suggest
 from lit_optim.interrupts import exit_on_interrupt
-from lit_optim.system import allow_any_text
+from lit_optim.streams import allow_any_text
 from lit_optim.threads import prepare_threads
 
 PROGRAM = "lit-optim"

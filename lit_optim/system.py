@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import signal
 import socket
@@ -234,67 +233,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def allow_any_text() -> None:
-    """Let stdout and stderr replace characters that their encoding lacks, instead of raising."""
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        # Python chooses the latter in the locale C, where it fails for all but file names
-        if reconfigure is not None and stream.errors in (None, "strict", "surrogateescape"):
-            reconfigure(errors="replace")
-
-
-class Output(io.TextIOWrapper):
-    """A stream to print to that loses what cannot be written, instead of raising.
-
-    The disk of a log may be full, or the terminal gone, while a run still trains. A closed pipe
-    does raise, as its reader has seen enough.
-    """
-
-    #: The stream that it takes the place of.
-    wrapped: IO[str]
-
-    def write(self, text: str) -> int:
-        """Write a text, or lose it."""
-        try:
-            return super().write(text)
-        except OSError as error:
-            self._lose(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Write what is left, if it can be written."""
-        try:
-            super().flush()
-        except OSError as error:
-            self._lose(error)
-
-    @staticmethod
-    def _lose(error: OSError) -> None:
-        if error.errno == errno.EPIPE:
-            raise error
-
-
-def print_without_fail() -> None:
-    """Let stdout and stderr of this process be an `Output` each, if they are files or terminals."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if type(stream) is io.TextIOWrapper:
-            kept = {key: getattr(stream, key) for key in ("encoding", "errors", "line_buffering")}
-            # others may flush the stream itself, which closes what both write to once it is gone
-            output = Output(stream.buffer, newline="", write_through=True, **kept)
-            output.wrapped = stream
-            setattr(sys, name, output)
-
-
-def can_show(text: str, stream: IO[str] | None = None) -> bool:
-    """Whether the encoding of a stream, by default stdout, has every character of a text."""
-    try:
-        text.encode(getattr(stream or sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def usable_cpus() -> int:

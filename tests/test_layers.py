@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: Lowest first; a package imports only from the layers below it, never from its own layer.
 LAYERS = (
-    ("system",),
+    ("streams", "system"),
     (
         "environment",
         "errors",

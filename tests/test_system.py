@@ -22,7 +22,8 @@ from lit_optim.commands import load_commands
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.reports import installation as doctor
-from lit_optim.system import Output, allow_any_text, can_show, signal_name
+from lit_optim.streams import Output, allow_any_text, can_show
+from lit_optim.system import signal_name
 
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from lit_optim.errors import UsageError, suggest
 from lit_optim.reports.lr_plan import LrPlan
-from lit_optim.system import can_show
+from lit_optim.streams import can_show
 
 BARS = "▁▂▃▄▅▆▇█"
 #: The same for an encoding without these characters.

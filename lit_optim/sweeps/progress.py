@@ -19,10 +19,10 @@ from lit_optim.config.places import groups
 from lit_optim.errors import printable
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.status import Status
+from lit_optim.streams import can_show
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.returns import read_value
-from lit_optim.system import can_show
 
 SEED = re.compile(r"[+~]*seed=")
 #: The fewest columns of a truncated name.
