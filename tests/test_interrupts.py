@@ -87,7 +87,11 @@ def hooks(module=None):
     """Signals, installed in a trainer that accumulates three batches."""
     signals = Signals()
     trainer = SimpleNamespace(
-        accumulate_grad_batches=3, callbacks=[signals], received_sigterm=False, world_size=1
+        callbacks=[signals], world_size=1, accumulates=False, max_steps=-1,
+        _signal_connector=SimpleNamespace(received_sigterm=False),
+    )  # fmt: skip
+    trainer.fit_loop = SimpleNamespace(
+        epoch_loop=SimpleNamespace(_should_accumulate=lambda: trainer.accumulates)
     )
     return signals, trainer
 
@@ -101,23 +105,40 @@ def _handlers():
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_an_update_that_has_begun_is_made_first(monkeypatch):
+def test_an_update_that_has_begun_is_made_first():
     with interruptible():
         signals, trainer = hooks()
         signals.on_train_start(trainer, None)
         signal.raise_signal(signal.SIGINT)  # within a step: nothing is raised there
         assert is_interrupted(trainer)
-        for batch in (1, 2):
-            signals.on_train_batch_start(trainer, None, None, batch)
-        with pytest.raises(KeyboardInterrupt):
-            signals.on_train_batch_start(trainer, None, None, 3)
-        signals.interrupted_at -= MAX_WAIT_SECONDS + 1
-        with pytest.raises(KeyboardInterrupt):
-            signals.on_train_batch_start(trainer, None, None, 1)
+        trainer.accumulates = True
+        signals.on_train_batch_end(trainer, None, None, None, 0)
+        signals.on_validation_batch_start(trainer, None, None, 0)
+        assert not trainer._signal_connector.received_sigterm
+        trainer.accumulates = False
+        signals.on_train_batch_end(trainer, None, None, None, 1)
+        assert trainer._signal_connector.received_sigterm
         with pytest.raises(KeyboardInterrupt):
             signals.on_validation_batch_start(trainer, None, None, 0)
         with pytest.raises(KeyboardInterrupt):
             signals.on_train_end(trainer, None)
+
+
+@pytest.mark.usefixtures("_handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_too_long_an_update_is_not_waited_for(number, monkeypatch):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with interruptible():
+        signals, trainer = hooks()
+        signals.on_train_start(trainer, None)
+        signal.raise_signal(number)
+        trainer.accumulates = True
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + MAX_WAIT_SECONDS + 1)
+        signals.on_train_batch_end(trainer, None, None, None, 0)
+        assert trainer._signal_connector.received_sigterm
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            signals.on_validation_batch_start(trainer, None, None, 0)
 
 
 @pytest.mark.usefixtures("_handlers")

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from lit_optim.callbacks.averaged_weights import AveragedWeights
+from lit_optim.callbacks.signals import have_agreed
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.kernels.precision import as_real
@@ -273,10 +274,15 @@ class Checkpoint(ModelCheckpoint):
     ) -> None:
         self.settle()
         failed = isinstance(exception, TrainingFailed)  # then the previous checkpoint is better
-        if failed or not self._keeps_newest(trainer) or not trainer.is_global_zero:
+        if failed or not self._keeps_newest(trainer):
             return
         if is_at_end(trainer) and self._is_newest_saved(trainer):
             return  # as at the end that was about to come
+        if have_agreed(trainer):
+            self._save_newest(trainer)
+            return
+        if not trainer.is_global_zero:
+            return
         # the other ranks may wait elsewhere or be gone, so this must not wait for them
         whole = is_a(trainer.strategy, "strategies.SingleDeviceStrategy", "strategies.DDPStrategy")
         if whole and is_finite(trainer, self._finite_buffers):

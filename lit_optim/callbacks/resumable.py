@@ -13,6 +13,16 @@ import torch
 from torch import Tensor
 
 from lit_optim import __version__
+from lit_optim.callbacks.unfinished import (
+    are_gradients,
+    choose_gradients,
+    count_unfinished,
+    gather_from_ranks,
+    has_several,
+    is_alone,
+    restore_gradients,
+    unfinished_gradients,
+)
 from lit_optim.checkpoints.format import FORMAT, WRITTEN_BY, check_state, is_count
 from lit_optim.checkpoints.plain import first_not_plain, join_path, keep_plain
 from lit_optim.checkpoints.saved_paths import keep_own_paths
@@ -28,16 +38,24 @@ from lit_optim.training.overrides import (
 from lit_optim.training.protocols import SkipsBatches
 
 LOG = logging.getLogger("lit_optim")
+#: What a checkpoint has of an update, if it is finished.
+NOTHING: dict[str, Any] = {"gradients": {}, "ranks": [], "lost": 0}
 #: What a checkpoint holds for a run that resumes.
 STATE: dict[str, Callable[[Any], bool]] = {
     "batches": is_count,
     "stepped": lambda count: count is None or is_count(count),
     "turned": lambda turned: isinstance(turned, Mapping),
     "chance": lambda states: isinstance(states, Mapping),
-    "gradients": lambda by_name: (
-        isinstance(by_name, Mapping) and all(isinstance(one, Tensor) for one in by_name.values())
-    ),
+    "gradients": are_gradients,
+    "ranks": lambda ranks: isinstance(ranks, list) and all(map(_is_of_rank, ranks)),
+    "lost": is_count,
 }
+
+
+def _is_of_rank(state: Any) -> bool:
+    if not isinstance(state, Mapping) or not isinstance(state.get("chance"), Mapping):
+        return False
+    return are_gradients(state.get("gradients"))
 
 
 class Resumable(Callback):
@@ -49,7 +67,8 @@ class Resumable(Callback):
     epoch at its next batch; any other loader begins the epoch again, with a warning.
 
     A checkpoint that is saved in the middle of an update, as the best one may be at a validation,
-    also has the gradients so far; not with several devices, where each has its own.
+    also has the gradients so far. Of several processes it has the random states and gradients of
+    each, unless one of them saves it alone because an error has ended the others.
 
     Args:
         fresh: hyperparameters of groups that a resumed run takes from its configuration, not from
@@ -70,14 +89,14 @@ class Resumable(Callback):
         self._ended = False
         self._trained: dict[str, bool] = {}  # whether each parameter was trainable at the beginning
         self._toggled: dict[str, bool] = {}  # those for which that has changed since
-        self._gradients: dict[str, Tensor] = {}  # of an update that is not finished
+        self._unfinished: dict[str, Any] = dict(NOTHING)
 
     def state_dict(self) -> dict[str, Any]:
         epoch, batches = self._place
         toggled = dict(self._toggled)
         return {
             "epoch": epoch, "batches": batches, "stepped": self._stepped, "turned": toggled,
-            "chance": self._next_random_states(), "gradients": self._gradients,
+            "chance": self._next_random_states(), **self._unfinished,
         }  # fmt: skip
 
     def _next_random_states(self) -> dict[str, Any]:
@@ -117,9 +136,23 @@ class Resumable(Callback):
             "format": FORMAT, "lit_optim": __version__, "torch": str(torch.__version__),
         }  # fmt: skip
         if "callbacks" in checkpoint:  # a checkpoint of the weights alone has none
-            self._gradients = _unfinished_gradients(trainer, pl_module, self._place[1])
+            self._unfinished = self._find_unfinished(trainer, pl_module)
             checkpoint["callbacks"][self.state_key] = self.state_dict()
-            self._gradients = {}
+            self._unfinished = dict(NOTHING)
+
+    def _find_unfinished(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+        """Find the gradients of an update that is not finished, and what each process has."""
+        batches, several = count_unfinished(trainer, self._place[1]), has_several(trainer)
+        if several and is_alone(trainer):
+            return {**NOTHING, "lost": batches}
+        chance = gather_from_ranks(self._next_random_states()) if several else []
+        shared, by_rank = unfinished_gradients(module, several) if batches else ({}, [])
+        by_rank = by_rank or [{} for _ in chance]
+        ranks = [
+            {"chance": states, "gradients": gradients}
+            for states, gradients in zip(chance, by_rank, strict=True)
+        ]
+        return {"gradients": shared, "ranks": ranks, "lost": 0}
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -147,6 +180,11 @@ class Resumable(Callback):
             check_readable(trainer, pl_module)
         if self._loaded is None:
             return
+        if (lost := self._loaded.get("lost", 0)) and trainer.is_global_zero:
+            LOG.warning(
+                f"resume: an error ended the run within an update, and the gradients of {lost} of "
+                "its batches were lost with the other processes"
+            )
         toggled = self._loaded.get("turned", {})
         for name, p in pl_module.named_parameters():
             p.requires_grad_(toggled.get(name, p.requires_grad))
@@ -185,9 +223,14 @@ class Resumable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._loaded is not None:
-            _restore_random_states(self._loaded["chance"])
+            ranks = self._loaded.get("ranks", [])
+            is_alike = len(ranks) == trainer.world_size
+            mine = ranks[trainer.global_rank] if is_alike else self._loaded
+            _restore_random_states(mine["chance"])
             restore_loop(trainer, self._loaded.get("stepped"))
-            _restore_gradients(pl_module, self._loaded.get("gradients", {}))
+            by_rank = [of_rank["gradients"] for of_rank in ranks]
+            shared = self._loaded.get("gradients", {})
+            restore_gradients(pl_module, choose_gradients(shared, by_rank, trainer))
             self._loaded = None
 
 
@@ -229,43 +272,6 @@ def is_in_validation(trainer: Trainer) -> bool:
     if not trainer.validating or trainer.sanity_checking:
         return False
     return loop.batch_progress.current.completed < sum(loop.max_batches)
-
-
-def _unfinished_gradients(
-    trainer: Trainer, module: LightningModule, batches: int
-) -> dict[str, Tensor]:
-    """The gradients of the batches of an update that is not finished, by parameter.
-
-    Args:
-        trainer: while it fits.
-        module: that is trained.
-        batches: of the epoch that are done.
-    """
-    is_between = batches % trainer.accumulate_grad_batches == 0
-    # the last batches of an epoch may be fewer than those of an update
-    has_stepped = trainer.validating and not trainer.fit_loop.epoch_loop._should_accumulate()
-    if is_between or has_stepped or trainer.world_size > 1:
-        return {}
-    named = module.named_parameters()
-    return {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
-
-
-def _restore_gradients(module: LightningModule, saved: Mapping[str, Tensor]) -> None:
-    """Restore the gradients of an update that was not finished.
-
-    Raises:
-        UsageError: one has not the shape of its parameter.
-    """
-    for name, p in module.named_parameters():
-        gradient = saved.get(name)
-        if gradient is None:
-            continue
-        if gradient.shape != p.shape:
-            raise UsageError(
-                f"the checkpoint cannot be resumed: the gradient of {name} has the shape "
-                f"{[*gradient.shape]}, and the parameter {[*p.shape]}"
-            )
-        p.grad = gradient.to(device=p.device, dtype=p.dtype)
 
 
 def check_readable(trainer: Trainer, module: LightningModule) -> None:

@@ -13,10 +13,14 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from lit_optim.environment import is_first
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, variant_for
 from lit_optim.system import call_after_fork
 from lit_optim.training.lengths import has_reached_max_steps
+from lit_optim.training.overrides import call_other_handlers, end_after_batch
 
 Handler = Callable[[int, "FrameType | None"], Any]
 #: Modules of the handlers of a run.
@@ -29,16 +33,33 @@ class Signals(Callback):
     """Ends training between two updates after Ctrl-C or SIGTERM, and at once after a second one.
 
     The current update is finished first, so that no checkpoint has partly updated weights or lacks
-    accumulated gradients. Lightning ignores a second Ctrl-C, and treats a second SIGTERM like the
+    accumulated gradients; and the batch with all of its hooks, so that none is fetched that a
+    resumed run would miss. Lightning ignores a second Ctrl-C, and treats a second SIGTERM like the
     first. A checkpoint that is being written at the second signal stays incomplete; the previous
     one is whole.
+
+    Several processes end after the same update, whichever of them the signal reaches: after each
+    update they tell each other. Lightning's own handler sends a message from wherever the signal
+    comes, which the others may take for another one.
     """
 
     def __init__(self) -> None:
         #: The time of Ctrl-C; None before it.
         self.interrupted_at: float | None = None
-        self._terminated_at: float | None = None
-        self._terminate: Callable[[], Any] | None = None  # Lightning's SIGTERM handler, postponed
+        #: The time of SIGTERM.
+        self.terminated_at: float | None = None
+        #: Whether all processes of several end after the same update.
+        self.has_agreed = False
+        self._call_others: Callable[[], Any] | None = None  # handlers that others had set before
+
+    @property
+    def _is_given(self) -> bool:
+        return self.interrupted_at is not None or self.terminated_at is not None
+
+    @property
+    def _is_late(self) -> bool:
+        times = [at for at in (self.interrupted_at, self.terminated_at) if at is not None]
+        return any(time.monotonic() - at > MAX_WAIT_SECONDS for at in times)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -56,27 +77,43 @@ class Signals(Callback):
     def _make_sigterm_handler(self, trainer: Trainer, first: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             signal.signal(number, _exit_at_once)
-            if trainer.world_size > 1:  # all ranks must react in the same way
-                first(number, frame)
-                return
-            self._terminated_at = time.monotonic()
-            self._terminate = partial(first, number, frame)
+            self.terminated_at = time.monotonic()
+            self._call_others = partial(call_other_handlers, trainer, first, number, frame)
 
         return handle
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._end(batch_idx % trainer.accumulate_grad_batches == 0)
-        if trainer.received_sigterm and trainer.world_size == 1:
-            # Lightning would train on this batch first, and lose its gradients
-            raise variant_for(trainer, "utilities.exceptions.SIGTERMException")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._terminate is not None and not has_reached_max_steps(trainer):
-            self._end_by_lightning(not trainer.fit_loop.epoch_loop._should_accumulate())
+        if not (self._is_given or trainer.world_size > 1) or has_reached_max_steps(trainer):
+            return
+        is_between = not trainer.fit_loop.epoch_loop._should_accumulate()
+        if trainer.world_size > 1:
+            ends = is_between and self._agree(trainer)
+        else:
+            ends = is_between or self._is_late
+        if ends:
+            self._tell_others()
+            end_after_batch(trainer)
+
+    def _agree(self, trainer: Trainer) -> bool:
+        """Whether a signal has reached any of several processes."""
+        given = [self.interrupted_at is not None, self.terminated_at is not None]
+        if dist.is_available() and dist.is_initialized():
+            signals = torch.tensor(given, dtype=torch.int32, device=trainer.strategy.root_device)
+            dist.all_reduce(signals, dist.ReduceOp.MAX)
+            given = signals.tolist()
+        if given[0]:
+            self.interrupted_at = self.interrupted_at or time.monotonic()
+        if given[1]:
+            self.terminated_at = self.terminated_at or time.monotonic()
+        self.has_agreed = any(given)
+        return self.has_agreed
+
+    def _tell_others(self) -> None:
+        call, self._call_others = self._call_others, None
+        if call is not None:
+            call()
 
     def on_validation_batch_start(
         self,
@@ -86,32 +123,26 @@ class Signals(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self.interrupted_at is not None or self._terminate is not None:
-            self._end(_is_late(self.interrupted_at) or _is_between_updates(trainer))
+        # of several processes each ends for itself: their numbers of batches may differ
+        if self._is_given and (self._is_late or _is_between_updates(trainer)):
+            self._raise(trainer)
 
-    def _end(self, is_between: bool) -> None:
-        """React to the signals so far, between two updates or after too long a wait."""
-        self._end_by_lightning(is_between)
-        if self.interrupted_at is not None and (is_between or _is_late(self.interrupted_at)):
+    def _raise(self, trainer: Trainer) -> None:
+        self._tell_others()
+        if self.interrupted_at is not None:
             raise KeyboardInterrupt
-
-    def _end_by_lightning(self, is_between: bool) -> None:
-        if self._terminate is not None and (is_between or _is_late(self._terminated_at)):
-            terminate, self._terminate = self._terminate, None
-            terminate()  # Lightning raises an exception at the end of this batch
+        raise variant_for(trainer, "utilities.exceptions.SIGTERMException")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.interrupted_at is not None:  # during the last batch
-            raise KeyboardInterrupt
-        if self._terminate is not None:
-            raise variant_for(trainer, "utilities.exceptions.SIGTERMException")
+        if self._is_given:  # during the last batch
+            self._raise(trainer)
         if signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        if isinstance(exception, KeyboardInterrupt):
+        if self.interrupted_at is not None:
             signal.signal(signal.SIGINT, _exit_at_once)
 
 
@@ -120,14 +151,16 @@ def _is_between_updates(trainer: Trainer) -> bool:
     return not (has_reached_max_steps(trainer) or trainer.fit_loop.epoch_loop._should_accumulate())
 
 
-def _is_late(since: float | None) -> bool:
-    return since is not None and time.monotonic() - since > MAX_WAIT_SECONDS
-
-
 def is_interrupted(trainer: Trainer) -> bool:
     """Whether Ctrl-C was pressed during training, which explains a failure after it."""
     signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
     return any(callback.interrupted_at is not None for callback in signals)
+
+
+def have_agreed(trainer: Trainer) -> bool:
+    """Whether several processes end together, so that they can save a checkpoint together."""
+    signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
+    return any(callback.has_agreed for callback in signals)
 
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:

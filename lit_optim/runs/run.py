@@ -267,7 +267,7 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         with interruptible():
             yield
     except SystemExit as end:
-        by_user = isinstance(end.__context__, KeyboardInterrupt)
+        by_user = isinstance(end.__context__, KeyboardInterrupt) or is_interrupted(trainer)
         if not by_user and not isinstance(end, SIGTERMException):
             raise  # the user's own
         # Lightning's answer to a signal, after the callbacks have saved

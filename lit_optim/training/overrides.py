@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from types import FrameType
 from typing import Any, ClassVar, Literal
 
 from lit_optim.lightning_classes import Callback, Logger, Trainer, is_a, variants
@@ -119,6 +120,34 @@ def wrap_checkpoints(
         return wrap(lambda: dump(connector, weights_only), bool(weights_only))
 
     connector.dump_checkpoint = dump_checkpoint  # type: ignore[method-assign]
+
+
+def end_after_batch(trainer: Trainer) -> None:
+    """End a fit once the present batch is done with, as Lightning does after SIGTERM.
+
+    Why: whatever a hook raises comes before the other hooks of the batch, or after the next one is
+    fetched. Lightning's handler of the signal, among several processes, sends a message as well,
+    from wherever it is called.
+    """
+    trainer._signal_connector.received_sigterm = True
+
+
+def call_other_handlers(
+    trainer: Trainer, handler: Callable[..., Any], number: int, frame: FrameType | None
+) -> None:
+    """Call what handles a signal besides Lightning.
+
+    Why: Lightning calls them from its own handler.
+
+    Args:
+        trainer: whose handler it is.
+        handler: of the signal.
+        number: of the signal.
+        frame: in which it came.
+    """
+    for one in getattr(handler, "signal_handlers", [handler]):
+        if getattr(one, "__self__", None) is not trainer._signal_connector:
+            one(number, frame)
 
 
 def require_sanity_check(trainer: Trainer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import signal
@@ -15,7 +14,6 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import lit_optim
 from lit_optim import SGD, AdamW
@@ -34,7 +32,6 @@ from lit_optim.runs.failures import classify_error
 from lit_optim.runs.start import lr_fraction
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
-from lit_optim.tasks.data import Batches
 from lit_optim.wrappers import Ema, Lookahead, Wrapped
 from tests.lightning.modules import SineData
 from tests.lightning.modules import trainer as quiet_trainer
@@ -256,66 +253,6 @@ def test_what_this_command_freezes_stays_frozen(tmp_path):
     assert not torch.equal(after["net.3.weight"], before["net.3.weight"])
 
 
-class Workers(Data):
-    """A loader that asks its sampler for batches before any hook is called."""
-
-    def train_dataloader(self):
-        sampler = Batches(self.pairs, self.batch_size, True, seed=1)
-        return DataLoader(self.pairs, None, sampler=sampler, num_workers=1)
-
-
-class Stateful:
-    """A loader that keeps its place itself."""
-
-    def __init__(self, pairs):
-        self.pairs, self.place, self.epoch = pairs, 0, 0
-
-    def __len__(self):
-        return BATCHES
-
-    def __iter__(self):
-        if self.place == BATCHES:
-            self.place, self.epoch = 0, self.epoch + 1
-        generator = torch.Generator().manual_seed(self.epoch)
-        order = torch.randperm(len(self.pairs), generator=generator).split(4)
-        while self.place < BATCHES:
-            self.place += 1
-            yield list(self.pairs[order[self.place - 1].tolist()])
-
-    def state_dict(self):
-        return {"place": self.place, "epoch": self.epoch}
-
-    def load_state_dict(self, state):
-        self.place, self.epoch = state["place"], state["epoch"]
-
-
-class OfStateful(Data):
-    def train_dataloader(self):
-        return Stateful(self.pairs)
-
-
-@pytest.mark.parametrize("data", [Workers, OfStateful])
-def test_loaders_of_others_begin_where_they_were(data, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, "lit_optim"):
-        assert_goes_on(tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), data=data())
-    assert "this loader cannot" not in caplog.text
-
-
-class Foreign(Data):
-    """A loader that cannot skip batches."""
-
-    def train_dataloader(self):
-        return DataLoader(TensorDataset(self.pairs.x, self.pairs.y), batch_size=4)
-
-
-def test_a_loader_that_cannot_skip_batches_is_warned_of(tmp_path, caplog):
-    make = partial(AdamW, lr=0.05)
-    fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3), data=Foreign())
-    with caplog.at_level(logging.WARNING, "lit_optim"):
-        fit(tmp_path, make, cosine_warmup(), ckpt=find_newest_intact(tmp_path), data=Foreign())
-    assert [r.message for r in caplog.records if "this loader cannot begin at batch 2" in r.message]
-
-
 def test_a_resumed_run_may_have_new_hyperparameters_and_another_length(tmp_path):
     make = partial(AdamW, lr=0.05)
     fit(tmp_path, make, cosine_warmup(), killed_at=(1, 3))
@@ -456,6 +393,9 @@ STATES = [
     (Resumable, "batches", 3),
     (Resumable, "stepped", None),
     (Resumable, "turned", {"weight": True}),
+    (Resumable, "gradients", {"weight": torch.ones(2)}),
+    (Resumable, "ranks", [{"chance": {}, "gradients": {"weight": torch.ones(2)}}]),
+    (Resumable, "lost", 1),
 ]
 
 
