@@ -95,12 +95,13 @@ class Updates:
             listener: notified once per update, however often it was added.
             first: whether to notify it before the present listeners.
         """
+        self._listeners = [one for one in self._listeners if one() is not None]
         if all(reference() is not listener for reference in self._listeners):
             self._listeners.insert(0 if first else len(self._listeners), ref(listener))
 
     def add_follower(self, follower: Follower) -> None:
         """Have `follower` catch up when a call of `step` begins, as long as it is alive."""
-        self._followers.append(ref(follower))
+        self._followers = [*(one for one in self._followers if one() is not None), ref(follower)]
 
     def note_release(self, params: Iterable[Tensor] = ()) -> None:
         """Note that gradients are used now, in the backward pass: the update begins.
@@ -231,26 +232,30 @@ class Updates:
     def _announce(self) -> None:
         if self._had_gradient and not self._announced:
             self._announced = True
-            for listener in _alive(self._listeners):
-                listener.before_update(self)
+            for reference in tuple(self._listeners):
+                if (listener := reference()) is not None:
+                    listener.before_update(self)
         elif self._released and self._is_stepping and (optimizer := self._optimizer()) is not None:
             self._announce_released([p for p in _params(optimizer) if p.grad is not None])
 
     def _announce_released(self, params: list[Tensor]) -> None:
-        for listener in _alive(self._listeners) if params else ():
-            if hasattr(listener, "before_release"):
-                listener.before_release(self, params)
+        for reference in tuple(self._listeners) if params else ():
+            before_release = getattr(reference(), "before_release", None)
+            if before_release is not None:
+                before_release(self, params)
 
     def _catch_up(self) -> None:
-        for follower in _alive(self._followers):
-            follower.catch_up()
+        for reference in tuple(self._followers):
+            if (follower := reference()) is not None:
+                follower.catch_up()
 
     def _count(self) -> None:
         self.count += 1
         if self._had_gradient:
             self._stop_watching()
-        for listener in _alive(self._listeners):
-            listener.after_update(self)
+        for reference in tuple(self._listeners):
+            if (listener := reference()) is not None:
+                listener.after_update(self)
 
     def _stop_watching(self) -> None:
         """Stop watching the backward pass: the optimizer is one that has gradients."""
@@ -405,16 +410,6 @@ def _has_gradient(optimizer: Optimizer) -> bool:
             if p.grad is not None:
                 return True
     return False
-
-
-def _alive(references: list[ref[Any]]) -> Iterator[Any]:
-    """Yield the objects that are alive, and forget the others."""
-    for reference in list(references):
-        one = reference()
-        if one is None:
-            references.remove(reference)
-        else:
-            yield one
 
 
 def _is_closure(value: Any) -> bool:

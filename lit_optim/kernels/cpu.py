@@ -135,8 +135,9 @@ def _prepare(
 ) -> tuple[CompiledKernel | str, array[float]]:
     """The kernel, or why there is none, and the numbers that it is called with."""
     values = vars(h)
-    scalars = [value for value in values.values() if not isinstance(value, bool)]
-    switches = tuple([value if isinstance(value, bool) else None for value in values.values()])
+    # compared rather than asked for their type, which takes twice as long
+    scalars = [one for one in values.values() if one is not True and one is not False]
+    switches = tuple([one if one is True or one is False else None for one in values.values()])
     kernel_key = key, tuple(values), switches, table.formats, by_pass
     kernel = _kernels.get(kernel_key)
     if kernel is None:

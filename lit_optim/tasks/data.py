@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,11 @@ from lit_optim.errors import UsageError
 
 #: How many samples of a batch the ranks get: any number, equally many, or at least one each.
 Shares = Literal["any", "equal", "nonempty"]
+
+#: The bytes of the batches that are gathered together, which stay in the cache of a core.
+BLOCK_BYTES = 1 << 18
+#: Where each of them begins: at a multiple of this many bytes, as a tensor of its own does.
+ALIGNMENT = 64
 
 
 class Batches(DistributedSampler[list[int]], SequentialSampler):
@@ -91,7 +97,10 @@ class Batches(DistributedSampler[list[int]], SequentialSampler):
 
 
 def of_lists_or_tensors(take: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a `__getitem__` that takes a list of indices or a tensor of them."""
+    """Mark a `__getitem__` that takes a list of indices or a tensor of them.
+
+    It returns a row for each index, whatever the others are.
+    """
     take.takes_tensors = True  # type: ignore[attr-defined]
     return take
 
@@ -116,11 +125,47 @@ class TensorLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         take, sampler = self.dataset.__getitem__, self.sampler
         is_ours = isinstance(sampler, Batches) and type(sampler).__iter__ is Batches.__iter__
-        batches = sampler.tensors() if is_ours and takes_tensors(self.dataset) else sampler  # type: ignore[attr-defined]
-        for indices in batches:
+        if is_ours and takes_tensors(self.dataset):
+            yield from _in_blocks(take, sampler.tensors())  # type: ignore[attr-defined]
+            return
+        for indices in sampler:
             batch = take(indices)
-            is_plain = type(batch) is tuple and all(type(part) is Tensor for part in batch)
-            yield list(batch) if is_plain else default_convert(batch)  # type: ignore[no-untyped-call]
+            yield list(batch) if _is_plain(batch) else default_convert(batch)  # type: ignore[no-untyped-call]
+
+
+def _is_plain(batch: Any) -> bool:
+    return type(batch) is tuple and all(type(part) is Tensor for part in batch)
+
+
+def _in_blocks(take: Callable[[Tensor], Any], batches: Iterator[Tensor]) -> Iterator[Any]:
+    """Gather several batches together, which takes less time than each for itself.
+
+    Where a tensor begins in memory decides about the last bits of a product. So a batch that would
+    begin elsewhere than a tensor of its own is gathered for itself.
+
+    Args:
+        take: returns the rows of these indices.
+        batches: of indices.
+    """
+    most, size = 1, 0
+    while several := list(islice(batches, most)):
+        starts = [0, *accumulate(map(len, several))]
+        if len(several) > 1 and {*map(len, several[:-1])} == {size}:
+            rows = take(torch.cat(several))
+            for begin, end in pairwise(starts):
+                yield [part[begin:end].data for part in rows]  # of which none knows of the others
+            continue
+        for indices in several:
+            batch = take(indices)
+            most, size = _count_together(batch), len(indices)
+            yield list(batch) if _is_plain(batch) else default_convert(batch)  # type: ignore[no-untyped-call]
+
+
+def _count_together(batch: Sequence[Any]) -> int:
+    """Count the batches like this one that are gathered together."""
+    is_aligned = _is_plain(batch) and all(part.nbytes % ALIGNMENT == 0 for part in batch)
+    size = sum(part.nbytes for part in batch) if is_aligned else 0
+    return max(1, BLOCK_BYTES // size) if size else 1
 
 
 class TensorTask(LightningDataModule):

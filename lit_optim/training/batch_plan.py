@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
 from operator import attrgetter
 from typing import Any
@@ -73,22 +72,26 @@ class BatchPlan:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+        self.trainer, self.strategy = trainer, trainer.strategy
         self.module = trainer.lightning_module
         self._attributes = self.module.__dict__
         precision = trainer.precision_plugin
         is_mixed = isinstance(precision, MixedPrecision)
-        self._context = precision.train_step_context if is_mixed else nullcontext
-        self._validation_context = precision.val_step_context if is_mixed else nullcontext
+        self._context = precision.train_step_context if is_mixed else None
+        self._validation_context = precision.val_step_context if is_mixed else None
         self._is_on_cpu = trainer.strategy.root_device.type == "cpu"
         self._data = getattr(trainer, "datamodule", None)
         #: Of each step: the function, and whether it takes the number of the batch.
         self._known_steps: dict[str, tuple[Any, bool]] = {}
 
+    def is_automatic(self) -> bool:
+        """Whether Lightning optimizes the module, which may say so at any moment."""
+        return bool(self._attributes["_automatic_optimization"])
+
     @property
     def optimizes(self) -> bool:
         """Whether the optimizer's step is all there is, as nobody overrides a part of it."""
-        wrapped = self.trainer.strategy._lightning_optimizers
+        wrapped = self.strategy._lightning_optimizers
         return (
             len(wrapped) == 1
             and wrapped[0]._on_before_step is do_nothing_closure
@@ -145,7 +148,9 @@ class BatchPlan:
         """Return what the module's `validation_step` does."""
         return self._step("validation_step", self._validation_context, batch, batch_idx)
 
-    def _step(self, name: str, context: Callable[[], Any], batch: Any, batch_idx: int) -> Any:
+    def _step(
+        self, name: str, context: Callable[[], Any] | None, batch: Any, batch_idx: int
+    ) -> Any:
         step = getattr(self.module, name)
         function = getattr(step, "__func__", step)
         known, takes_index = self._known_steps.get(name, (None, False))
@@ -154,8 +159,12 @@ class BatchPlan:
             self._known_steps[name] = function, takes_index
         before = self._attributes["_current_fx_name"]
         self._attributes["_current_fx_name"] = name
-        with context():
-            output = step(batch, batch_idx) if takes_index else step(batch)
+        given = (batch, batch_idx) if takes_index else (batch,)
+        if context is None:
+            output = step(*given)
+        else:
+            with context():
+                output = step(*given)
         self._attributes["_current_fx_name"] = before
         return output
 

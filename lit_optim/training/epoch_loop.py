@@ -17,17 +17,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
-from lightning.pytorch.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
+from lightning.pytorch.loops.fetchers import (
+    _DataFetcher,
+    _DataLoaderIterDataFetcher,
+    _PrefetchDataFetcher,
+)
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader, _MaxSizeCycle
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim import Optimizer
@@ -92,6 +96,7 @@ class EpochLoop(_TrainingEpochLoop):
         super().__init__(trainer, min_steps, max_steps)
         self._results = self._logged = _Results(training=True)
         self._plan: BatchPlan | None = None
+        self._has_one_loader = False
         self.val_loop = ValidationLoop(
             trainer, TrainerFn.FITTING, RunningStage.VALIDATING, verbose=False, inference_mode=False
         )
@@ -102,6 +107,9 @@ class EpochLoop(_TrainingEpochLoop):
         is_usual = isinstance(data_fetcher, _DataLoaderIterDataFetcher)
         is_usual |= not is_plain(self.trainer)
         self._plan = None if is_usual else BatchPlan(self.trainer)
+        loader = data_fetcher._combined_loader
+        is_known = type(data_fetcher) is _PrefetchDataFetcher and type(loader) is CombinedLoader
+        self._has_one_loader = is_known and bool(loader._spec.is_leaf())  # type: ignore[union-attr]
 
     def teardown(self) -> None:
         super().teardown()
@@ -109,7 +117,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     @property
     def global_step(self) -> int:
-        if self._plan is None or not self._plan.module.automatic_optimization:
+        if self._plan is None or not self._plan.is_automatic():
             return super().global_step
         return self.automatic_optimization.optim_progress.optimizer.step.total.completed
 
@@ -125,7 +133,7 @@ class EpochLoop(_TrainingEpochLoop):
         trainer, progress = self.trainer, self.batch_progress
         if self.val_loop.restarting:
             self.val_loop.restarting = False
-        batch = next(data_fetcher)[0]
+        batch = self._fetch(data_fetcher)
         batch_idx = progress.current.ready
         progress.is_last_batch = data_fetcher.done
         batch = plan.transfer(batch)
@@ -160,14 +168,31 @@ class EpochLoop(_TrainingEpochLoop):
         if is_due or trainer.should_stop or trainer.fast_dev_run:
             trainer._logger_connector.update_train_step_metrics()
 
+    def _fetch(self, fetcher: _DataFetcher) -> Any:
+        """Fetch the next batch: from the loader, if there is one and its length is known."""
+        cycle = fetcher._combined_loader._iterator if self._has_one_loader else None  # type: ignore[union-attr]
+        if type(cycle) is not _MaxSizeCycle or fetcher.length is None or fetcher.done:
+            return next(fetcher)[0]
+        try:
+            batch = next(cycle.iterators[0])
+        except StopIteration:
+            cycle._consumed[0] = fetcher.done = True
+            raise
+        cycle._idx += 1
+        fetcher.fetched += 1
+        fetcher.done = fetcher.fetched >= fetcher.length
+        return batch
+
     def on_advance_end(self, data_fetcher: _DataFetcher) -> None:
         usual = self._plan is None or self.restarting or self._skip_next_val
         if usual or self.trainer.should_stop or self._should_check_val_fx(data_fetcher):
             super().on_advance_end(data_fetcher)
             self._logged.is_new = True  # a validation may have logged the same names
             return
-        if any(config.reduce_on_plateau for config in self.trainer.lr_scheduler_configs):
-            self.update_lr_schedulers("step", update_plateau_schedulers=True)
+        for config in self._plan.strategy.lr_scheduler_configs:  # type: ignore[union-attr]
+            if config.reduce_on_plateau:
+                self.update_lr_schedulers("step", update_plateau_schedulers=True)
+                break
         if not self._should_accumulate():
             self._batches_that_stepped += 1
         if self.trainer.received_sigterm and not self._is_training_done:
@@ -192,9 +217,9 @@ class EpochLoop(_TrainingEpochLoop):
 
     def _step_schedulers(self, plan: BatchPlan) -> None:
         """Step the schedulers that follow updates, but those of a metric."""
-        if self._should_accumulate() or not plan.module.automatic_optimization:
+        if self._should_accumulate() or not plan.is_automatic():
             return
-        for config in self.trainer.lr_scheduler_configs:
+        for config in plan.strategy.lr_scheduler_configs:
             is_due = config.interval == "step" and (self.batch_idx + 1) % config.frequency == 0
             if is_due and not config.reduce_on_plateau:
                 self.scheduler_progress.increment_ready()
@@ -204,9 +229,9 @@ class EpochLoop(_TrainingEpochLoop):
     def _optimize(self, plan: BatchPlan, batch: Any, batch_idx: int) -> Mapping[str, Any]:
         """Compute the loss and its gradient, and make a step unless gradients are accumulated."""
         automatic = self.automatic_optimization
-        if not plan.module.automatic_optimization:
+        if not plan.is_automatic():
             return self.manual_optimization.run(self._build_kwargs(OrderedDict(), batch, batch_idx))
-        optimizer = self.trainer.optimizers[0]
+        optimizer: Any = plan.strategy.optimizers[0]
         if not plan.optimizes or automatic._skip_backward:
             kwargs = self._build_kwargs(OrderedDict(), batch, batch_idx)
             return automatic.run(optimizer, batch_idx, kwargs)
@@ -301,23 +326,27 @@ class _Closure(Closure):
 
     def compute(self) -> Tensor | None:
         """Compute the gradient; return the loss, or None if there is none."""
+        if torch.is_grad_enabled():
+            return self._compute()
+        with torch.enable_grad():
+            return self._compute()
+
+    def _compute(self) -> Tensor | None:
         plan = self._plan
         batches = plan.trainer.accumulate_grad_batches
-        with nullcontext() if torch.is_grad_enabled() else torch.enable_grad():
-            output = plan.training_step(self._batch, self._batch_idx)
-            result = _as_result(output, batches)
-            loss = result.closure_loss
-            if loss is None:
-                self.warning_cache.warn(NO_LOSS)
-            if self._batch_idx % batches == 0:
-                self._clear_gradients()
-            if loss is not None:
-                if plan.shows_loss:
-                    loss = loss / 1  # Lightning's own, so that a hook may change it in place
-                plan.call("on_before_backward", loss)
-                plan.backward(loss)
-                plan.call("on_after_backward")
-        self._result = result
+        output = plan.training_step(self._batch, self._batch_idx)
+        self._result = result = _as_result(output, batches)
+        loss = result.closure_loss
+        if loss is None:
+            self.warning_cache.warn(NO_LOSS)
+        if self._batch_idx % batches == 0:
+            self._clear_gradients()
+        if loss is not None:
+            if plan.shows_loss:
+                loss = loss / 1  # Lightning's own, so that a hook may change it in place
+            plan.call("on_before_backward", loss)
+            plan.backward(loss)
+            plan.call("on_after_backward")
         return result.loss
 
     def _clear_gradients(self) -> None:

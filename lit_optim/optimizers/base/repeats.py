@@ -82,7 +82,8 @@ class Repeat:
         kept = params, *[map(itemgetter(key), states) for key in self._call.state_keys]
         if not self._call.table.refresh([p.grad for p in params], kept):  # type: ignore[misc]
             return False
-        t, numbers, after = self._t + 1, self._numbers(), {}
+        t, after = self._t + 1, {}
+        numbers = self._numbers() if self._kept else {}
         if numbers:
             if any({*map(read, states)} != {numbers[name]} for name, read in self._kept.items()):
                 return False
@@ -92,9 +93,12 @@ class Repeat:
         if derived.keys() != self._derived:
             return False
         a, b = owner.coefficients(group, t)
-        read_anew = {"lr": lr, **numbers}
-        scalars = self._scalars | {k: read_anew[k] for k in read_anew.keys() & self._scalars}
-        scalars |= derived | option_scalars(group, b)
+        scalars = self._scalars.copy()
+        for key, number in {"lr": lr, **numbers}.items():
+            if key in scalars:
+                scalars[key] = number
+        scalars |= derived
+        scalars |= option_scalars(group, b)
         scalars.update(a=a, b=b, wd=(1.0 - a) / b if b else 0.0)
         if owner.run_update(self._call, self._names, SimpleNamespace(**scalars), t) is not None:
             return False
