@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -320,8 +321,8 @@ def _random_states() -> dict[str, Any]:
     states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         # a checkpoint of lists of a thousand numbers takes a millisecond longer
-        "python": [version, torch.tensor(numbers), gauss],
-        "numpy": [str(name), torch.tensor(numpy.asarray(keys).tolist()), *rest],
+        "python": [version, _as_tensor(numbers), gauss],
+        "numpy": [str(name), _as_tensor(numpy.asarray(keys).tolist()), *rest],
     }
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -356,6 +357,12 @@ def _set_random_states(saved: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(saved["cuda"].cpu())
     if "mps" in saved and torch.backends.mps.is_available():
         torch.mps.set_rng_state(saved["mps"].cpu())
+
+
+def _as_tensor(numbers: Sequence[int]) -> Tensor:
+    return torch.frombuffer(
+        array("q", numbers), dtype=torch.int64
+    )  # torch.tensor takes 5 times as long
 
 
 def _as_list(numbers: Any) -> Any:
