@@ -22,6 +22,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # where the tests are
 PAGE = ROOT / "docs" / "sharding.md"
@@ -56,7 +59,8 @@ def main() -> None:
         print(*places, sep="\n")
         return
     results, faults = {}, 0
-    for optimizer, own in groupby(places, key=lambda place: place.optimizer):
+    progress = track(places, "runs", console=Console(stderr=True))
+    for optimizer, own in groupby(progress, key=lambda place: place.optimizer):
         for place in own:
             kind, value = matrix.judge(place, WORLD)
             results[place] = kind

@@ -15,6 +15,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
+from hypothesis import settings
 
 from tests.forking import Forks
 from tests.user_code import USER_CODE
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 #: Variables that a run reads when it needs them: a fork with others is as a new process.
 OF_A_RANK = {"RANK", "WORLD_SIZE", "MASTER_PORT"}
 os.environ.setdefault("MPLBACKEND", "Agg")
+# a busy machine may stop any example for a while
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 # processes of start_method="forkserver" are forks of one that has imported these
 multiprocessing.set_forkserver_preload(
     ["torch.distributed.fsdp", "torch.distributed.tensor", "lit_optim.runs.run", "pytest"]

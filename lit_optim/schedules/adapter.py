@@ -171,7 +171,8 @@ class ScheduledLR(SharedLrs, LRScheduler):
         if not is_initial and self.warns_about_order:
             self._check_order()
         self._step_count += 1
-        self._count_in_accelerates_steps(sys._getframe(1))
+        if self._steps_per_update is None and self._step_count > 1:
+            self._count_in_accelerates_steps(sys._getframe(1))
         if epoch is not None:
             warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
             if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
@@ -196,9 +197,8 @@ class ScheduledLR(SharedLrs, LRScheduler):
 
     def _count_in_accelerates_steps(self, caller: FrameType) -> None:
         """Take an update as several steps where accelerate's scheduler calls `step`."""
-        if self._steps_per_update is None and self._step_count > 1:
-            length = self.curve.total if self.curve.depends_on_length else None
-            self._steps_per_update = count_steps_per_update(self.optimizer, length, caller)
+        length = self.curve.total if self.curve.depends_on_length else None
+        self._steps_per_update = count_steps_per_update(self.optimizer, length, caller)
 
     def _reject_metric(self, value: Any) -> None:
         if self.curve.metric is None:

@@ -12,6 +12,7 @@ from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import HorizonPolicy
 from lit_optim.schedules.group_lrs import (
     copy_lr,
+    get_lr,
     lr_factor,
     read_lr,
     set_hyperparameter,
@@ -52,8 +53,8 @@ class CurveSetter:
         return lrs
 
     def _apply(self) -> None:
-        t = self.last_epoch
-        values = {name: curve(t) for name, curve in self.curve.hyperparameter_curves.items()}
+        t, curves = self.last_epoch, self.curve.hyperparameter_curves
+        values = {name: curve(t) for name, curve in curves.items()} if curves else {}
         for group, lr in zip(self.optimizer.param_groups, self.lrs_at(t), strict=True):
             set_lr(group, lr)
             for name, value in values.items():
@@ -66,7 +67,7 @@ class CurveSetter:
 
     def _record_lrs(self) -> None:
         """Record the current lrs, to notice later if other code changes them."""
-        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        lrs = list(map(get_lr, self.optimizer.param_groups))
         are_numbers = {*map(type, lrs)} == {float}
         self._last_lr = list(lrs) if are_numbers else list(map(copy_lr, lrs))
         self._set_lrs = lrs if are_numbers else self._read_lrs()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 from torch import Tensor
+
+#: The lr of a group as it is there.
+get_lr = itemgetter("lr")
 
 
 def copy_lr(lr: float | Tensor) -> float | Tensor:

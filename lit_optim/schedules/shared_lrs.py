@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import is_
 from typing import Any, NamedTuple
 from weakref import ref
 
 from lit_optim.group_fields import initial_lr
 from lit_optim.schedules.curve_setter import CurveSetter
-from lit_optim.schedules.group_lrs import read_lr
+from lit_optim.schedules.group_lrs import get_lr, read_lr
 from lit_optim.updates import Updates, innermost_optimizer
 
 
@@ -26,10 +26,6 @@ class LastSchedule(NamedTuple):
     scheduler: ref[Any]
     lrs: list[float | None]
     factors: dict[int, float]
-
-
-def _lrs(groups: Sequence[Mapping[str, Any]]) -> list[Any]:
-    return [group["lr"] for group in groups]
 
 
 class SharedLrs(CurveSetter):
@@ -53,11 +49,17 @@ class SharedLrs(CurveSetter):
 
     def _keep_changes(self) -> None:
         """Keep changes that other code made to the lrs since the last step."""
-        self._factors = self._current_factors()
+        if not self._has_set_lrs():
+            self._factors = self._current_factors()
+
+    def _has_set_lrs(self) -> bool:
+        """Whether the lrs are the objects that this schedule has set."""
+        groups, known = self.optimizer.param_groups, self._set_lrs
+        return len(groups) == len(known) and all(map(is_, map(get_lr, groups), known))
 
     def _current_factors(self) -> dict[int, float]:
         factors, groups = dict(self._factors), self.optimizer.param_groups
-        if len(groups) == len(self._set_lrs) and all(map(is_, _lrs(groups), self._set_lrs)):
+        if self._has_set_lrs():
             return factors
         for index, (before, group) in enumerate(zip(self._set_lrs, groups, strict=False)):
             now = read_lr(group["lr"])

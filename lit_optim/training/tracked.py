@@ -68,7 +68,10 @@ def find_tracked_optimizer(
     tracked_optimizers: list[TrackedOptimizer], updates: Updates
 ) -> TrackedOptimizer | None:
     """Return the tracked optimizer with this counter."""
-    return next((tracked for tracked in tracked_optimizers if tracked.updates is updates), None)
+    for tracked in tracked_optimizers:
+        if tracked.updates is updates:
+            return tracked
+    return None
 
 
 def schedules_of(trainer: Trainer) -> list[ScheduledLR]:
