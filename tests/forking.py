@@ -325,4 +325,6 @@ if __name__ == "__main__":
         except Become as other:
             asked = other.request
     if asked is not None and "new_session" in asked:
+        if (ranks := sys.modules.get("lit_optim.callbacks.ranks")) is not None:
+            ranks.PARENT = os.getppid()  # not that of the server which has imported it
         run_script(asked["argv"][1:], asked["environment"])

@@ -83,6 +83,44 @@ def test_at_any_moment(tmp_path):
     assert not bad, bad[0]
 
 
+STOP = """
+import os, signal
+from lightning.pytorch import Callback
+
+
+class Stop(Callback):
+    def __init__(self, hook, rank):
+        setattr(self, hook, lambda trainer, *_, **__: self.stop(trainer.global_rank == rank))
+
+    def stop(self, is_here):
+        if is_here:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "rank"),
+    [
+        ("on_test_batch_start", 1),
+        pytest.param("on_test_batch_start", 0, marks=pytest.mark.slow),
+        pytest.param("on_sanity_check_start", 1, marks=pytest.mark.slow),
+        pytest.param("on_sanity_check_start", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_sigterm_to_one_of_several_processes_that_do_not_train(tmp_path, train, hook, rank):
+    (tmp_path / "stopping.py").write_text(STOP)
+    done = train(
+        "data=digits", "model=mlp", "trainer=ddp_cpu", "trainer.max_steps=2", "logger=none",
+        "allow=[stopping]", "callbacks.stop._target_=stopping.Stop", f"callbacks.stop.hook={hook}",
+        f"callbacks.stop.rank={rank}",
+    )  # fmt: skip
+    assert done.returncode == 143, done.stderr
+    steps = 2 if "test" in hook else 0
+    (line,) = told(done.stderr)
+    assert line.startswith(f"lit_optim: terminated at step {steps}")
+    assert "Traceback" not in done.stderr
+
+
 def hooks(module=None):
     """Signals, installed in a trainer that accumulates three batches."""
     signals = Signals()

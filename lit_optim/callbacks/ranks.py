@@ -49,6 +49,16 @@ def find_started(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
     return list(getattr(trainer.strategy.launcher, "procs", ()))
 
 
+def end_others(trainer: Trainer, number: int) -> None:
+    """End the processes of a run that has nothing to save, once a signal has come to this one.
+
+    The one that has started the others gets the signal as well, and ends those.
+    """
+    _kill(find_started(trainer))
+    if trainer.local_rank and _by_lightning(trainer) and os.getppid() == PARENT:
+        os.kill(PARENT, number)
+
+
 def _by_lightning(trainer: Trainer) -> bool:
     """Whether Lightning started the ranks; other launchers watch their processes themselves."""
     strategy = trainer.strategy

@@ -16,7 +16,6 @@ from torch import Tensor
 from lit_optim import __version__
 from lit_optim.callbacks.unfinished import (
     are_gradients,
-    choose_gradients,
     count_unfinished,
     gather_from_ranks,
     has_several,
@@ -143,6 +142,8 @@ class Resumable(Callback):
 
     def _find_unfinished(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         """Find the gradients of an update that is not finished, and what each process has."""
+        if self._loaded is not None:  # it is restored at the next batch
+            return {key: self._loaded.get(key, nothing) for key, nothing in NOTHING.items()}
         batches, several = count_unfinished(trainer, self._place[1]), has_several(trainer)
         if several and is_alone(trainer):
             return {**NOTHING, "lost": batches}
@@ -227,11 +228,12 @@ class Resumable(Callback):
             ranks = self._loaded.get("ranks", [])
             is_alike = len(ranks) == trainer.world_size
             mine = ranks[trainer.global_rank] if is_alike else self._loaded
-            _restore_random_states(mine["chance"])
+            # those of the others first, so that all processes refuse what is none
+            for states in (*(ranks if is_alike else ()), mine):
+                _restore_random_states(states["chance"])
             restore_loop(trainer, self._loaded.get("stepped"))
             by_rank = [of_rank["gradients"] for of_rank in ranks]
-            shared = self._loaded.get("gradients", {})
-            restore_gradients(pl_module, choose_gradients(shared, by_rank, trainer))
+            restore_gradients(pl_module, self._loaded.get("gradients", {}), by_rank, trainer)
             self._loaded = None
 
 

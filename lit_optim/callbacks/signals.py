@@ -16,11 +16,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from lit_optim.callbacks.ranks import end_others
 from lit_optim.environment import is_first
-from lit_optim.lightning_classes import Callback, LightningModule, Trainer, variant_for
+from lit_optim.lightning_classes import (
+    Callback,
+    LightningModule,
+    Trainer,
+    TrainerFn,
+    variant_for,
+)
 from lit_optim.system import call_after_fork
 from lit_optim.training.lengths import has_reached_max_steps
-from lit_optim.training.overrides import call_other_handlers, end_after_batch
+from lit_optim.training.overrides import answer_sigterm, call_other_handlers, end_after_batch
 
 Handler = Callable[[int, "FrameType | None"], Any]
 #: Modules of the handlers of a run.
@@ -39,8 +46,8 @@ class Signals(Callback):
     one is whole.
 
     Several processes end after the same update, whichever of them the signal reaches: after each
-    update they tell each other. Lightning's own handler sends a message from wherever the signal
-    comes, which the others may take for another one.
+    update, and at each batch of a validation, they tell each other. Where nothing is trained, as in
+    a test, SIGTERM ends all of them at once.
     """
 
     def __init__(self) -> None:
@@ -51,6 +58,8 @@ class Signals(Callback):
         #: Whether all processes of several end after the same update.
         self.has_agreed = False
         self._call_others: Callable[[], Any] | None = None  # handlers that others had set before
+        #: At how many more batches of this validation all processes are.
+        self._common_batches = 0
 
     @property
     def _is_given(self) -> bool:
@@ -60,6 +69,16 @@ class Signals(Callback):
     def _is_late(self) -> bool:
         times = [at for at in (self.interrupted_at, self.terminated_at) if at is not None]
         return any(time.monotonic() - at > MAX_WAIT_SECONDS for at in times)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.world_size > 1:
+            answer_sigterm(trainer, partial(self._end_without_training, trainer))
+
+    def _end_without_training(self, trainer: Trainer, number: int, frame: FrameType | None) -> None:
+        signal.signal(number, _exit_at_once)
+        self.terminated_at = time.monotonic()
+        end_others(trainer, number)
+        self._raise(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -99,10 +118,7 @@ class Signals(Callback):
     def _agree(self, trainer: Trainer) -> bool:
         """Whether a signal has reached any of several processes."""
         given = [self.interrupted_at is not None, self.terminated_at is not None]
-        if dist.is_available() and dist.is_initialized():
-            signals = torch.tensor(given, dtype=torch.int32, device=trainer.strategy.root_device)
-            dist.all_reduce(signals, dist.ReduceOp.MAX)
-            given = signals.tolist()
+        given = _reduce(trainer, given, dist.ReduceOp.MAX)
         if given[0]:
             self.interrupted_at = self.interrupted_at or time.monotonic()
         if given[1]:
@@ -115,6 +131,13 @@ class Signals(Callback):
         if call is not None:
             call()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._common_batches = 0
+        if trainer.world_size > 1 and trainer.state.fn == TrainerFn.FITTING:
+            batches = sum(trainer.fit_loop.epoch_loop.val_loop.max_batches)
+            known = -1 if batches == float("inf") else int(batches)
+            (self._common_batches,) = _reduce(trainer, [known], dist.ReduceOp.MIN)
+
     def on_validation_batch_start(
         self,
         trainer: Trainer,
@@ -123,8 +146,13 @@ class Signals(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        # of several processes each ends for itself: their numbers of batches may differ
-        if self._is_given and (self._is_late or _is_between_updates(trainer)):
+        if trainer.world_size > 1:
+            self._common_batches -= 1
+            is_common = self._common_batches >= 0 and not trainer.sanity_checking
+            ends = is_common and _is_between_updates(trainer) and self._agree(trainer)
+        else:
+            ends = self._is_given and (self._is_late or _is_between_updates(trainer))
+        if ends:
             self._raise(trainer)
 
     def _raise(self, trainer: Trainer) -> None:
@@ -134,16 +162,32 @@ class Signals(Callback):
         raise variant_for(trainer, "utilities.exceptions.SIGTERMException")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._is_given:  # during the last batch
-            self._raise(trainer)
+        self._end_if_given(trainer)  # during the last batch
         if signal.getsignal(signal.SIGINT) == self._interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end_if_given(trainer)  # while the last checkpoint was written
+
+    def _end_if_given(self, trainer: Trainer) -> None:
+        """End where all processes are, and nothing is left to be trained."""
+        if self._agree(trainer) if trainer.world_size > 1 else self._is_given:
+            self._raise(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if self.interrupted_at is not None:
             signal.signal(signal.SIGINT, _exit_at_once)
+
+
+def _reduce(trainer: Trainer, values: list[Any], how: Any) -> list[Any]:
+    """Reduce the values of several processes, which call it together."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return values
+    reduced = torch.tensor(values, dtype=torch.int32, device=trainer.strategy.root_device)
+    dist.all_reduce(reduced, how)
+    return reduced.tolist()
 
 
 def _is_between_updates(trainer: Trainer) -> bool:
@@ -155,6 +199,12 @@ def is_interrupted(trainer: Trainer) -> bool:
     """Whether Ctrl-C was pressed during training, which explains a failure after it."""
     signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
     return any(callback.interrupted_at is not None for callback in signals)
+
+
+def is_terminated(trainer: Trainer) -> bool:
+    """Whether SIGTERM has come, which also explains it."""
+    signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
+    return any(callback.terminated_at is not None for callback in signals)
 
 
 def have_agreed(trainer: Trainer) -> bool:

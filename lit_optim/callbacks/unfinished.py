@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -107,19 +108,46 @@ def choose_gradients(
     return {**shared, **mean}
 
 
-def restore_gradients(module: LightningModule, saved: Gradients) -> None:
+def restore_gradients(
+    module: LightningModule, shared: Gradients, by_rank: Sequence[Gradients], trainer: Trainer
+) -> None:
     """Restore the gradients of an update that was not finished.
 
+    Args:
+        module: that is trained.
+        shared: saved gradients of all processes.
+        by_rank: those of each.
+        trainer: that resumes.
+
     Raises:
-        UsageError: one has not the shape of its parameter.
+        UsageError: one does not fit its parameter.
     """
-    for name, p in module.named_parameters():
-        gradient = saved.get(name)
-        if gradient is None:
-            continue
-        if gradient.shape != p.shape:
-            raise UsageError(
-                f"the checkpoint cannot be resumed: the gradient of {name} has the shape "
-                f"{[*gradient.shape]}, and the parameter {[*p.shape]}"
-            )
-        p.grad = shard_like(gradient.to(device=p.device, dtype=p.dtype), p)
+    parameters = dict(module.named_parameters())
+    # those of the others too, so that all processes refuse them
+    for gradients in (shared, *by_rank):
+        for name in gradients.keys() & parameters.keys():
+            _check_gradient(name, gradients[name], parameters[name])
+    for name, gradient in choose_gradients(shared, by_rank, trainer).items():
+        if (p := parameters.get(name)) is not None:
+            # a copy, since what is loaded may have one number for several elements
+            own = gradient.to(device=p.device, dtype=p.dtype, copy=True)
+            p.grad = shard_like(own, p)
+
+
+def _check_gradient(name: str, gradient: Tensor, p: Tensor) -> None:
+    dense_or_sparse = gradient.layout in (torch.strided, torch.sparse_coo)
+    hollow = gradient.is_meta or gradient.is_nested
+    kind = gradient.dtype
+    # numbers in fewer bits cannot be added
+    addable = (kind.is_floating_point or kind.is_complex) and kind.itemsize > 1
+    fits = dense_or_sparse and not hollow and addable and kind.is_complex == p.is_complex()
+    if not fits:
+        raise UsageError(
+            f"the checkpoint cannot be resumed: the gradient of {name} is no tensor that a "
+            f"backward makes for a parameter of {p.dtype}"
+        )
+    if gradient.shape != p.shape:
+        raise UsageError(
+            f"the checkpoint cannot be resumed: the gradient of {name} has the shape "
+            f"{[*gradient.shape]}, and the parameter {[*p.shape]}"
+        )

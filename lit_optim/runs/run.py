@@ -25,7 +25,7 @@ from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.nonfinite import find_divergence
 from lit_optim.callbacks.pruning import Pruning
 from lit_optim.callbacks.ranks import end_ranks
-from lit_optim.callbacks.signals import is_interrupted
+from lit_optim.callbacks.signals import is_interrupted, is_terminated
 from lit_optim.checkpoints.files import CheckpointFiles, find_damage
 from lit_optim.config.check import BEST, to_plain
 from lit_optim.errors import Diverged, TrainingFailed, UsageError, first_line
@@ -276,8 +276,9 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
         end_ranks(trainer)
         raise
     except Exception as error:
-        if is_interrupted(trainer):  # a worker or rank that the same signal ended
-            raise _make_interrupted(trainer, by_user=True) from None
+        # a worker or rank that the same signal ended
+        if (by_user := is_interrupted(trainer)) or is_terminated(trainer):
+            raise _make_interrupted(trainer, by_user) from None
         if (text := str(error)).startswith(MISFIT):
             raise UsageError(
                 f"the checkpoint does not belong to this model: {text.splitlines()[1].strip()}"

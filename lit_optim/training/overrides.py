@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
-from types import FrameType
+from types import FrameType, MethodType
 from typing import Any, ClassVar, Literal
 
 from lit_optim.lightning_classes import Callback, Logger, Trainer, is_a, variants
@@ -130,6 +130,20 @@ def end_after_batch(trainer: Trainer) -> None:
     from wherever it is called.
     """
     trainer._signal_connector.received_sigterm = True
+
+
+def answer_sigterm(trainer: Trainer, handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Let `handler` do what Lightning's own does at SIGTERM, from when that is set.
+
+    Why: Lightning's sends a message to the other processes from wherever the signal comes. Those
+    that wait for another one take it for that, and the run hangs.
+    """
+    connector = trainer._signal_connector
+
+    def answer(_: Any, number: int, frame: FrameType | None) -> None:
+        handler(number, frame)
+
+    connector._sigterm_notifier_fn = MethodType(answer, connector)  # type: ignore[method-assign]
 
 
 def call_other_handlers(

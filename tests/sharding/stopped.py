@@ -54,13 +54,15 @@ class Net(LightningModule):
 
 
 class Stop(Callback):
-    """Sends a signal to this process, or raises an error, at a batch."""
+    """Sends a signal to this process, or raises an error, at the n-th call of a hook."""
 
-    def __init__(self, batch: int, by: int | None) -> None:
-        self.batch, self.by = batch, by
+    def __init__(self, call: int, by: int | None, hook: str = "on_train_batch_end") -> None:
+        self.left, self.by = call, by
+        setattr(self, hook, self._stop)
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, at: int):
-        if at == self.batch and trainer.current_epoch == 0:
+    def _stop(self, *_: Any, **more: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
             if self.by is None:
                 raise RuntimeError("of the user")
             os.kill(os.getpid(), self.by)
@@ -99,17 +101,23 @@ class Skips(DataLoader):
 
 
 def run(
-    kind: str, place: str, at: tuple[int, int, int | None] | None, ckpt: str | None, dropout: float
+    kind: str,
+    place: str,
+    at: tuple[int, int, int | None] | tuple[int, int, int | None, str] | None,
+    ckpt: str | None,
+    dropout: float,
+    every: int = 5,
 ) -> dict[str, Any]:
     """Train on each process of the group.
 
     Args:
         kind: of the strategy: ddp or fsdp.
         place: directory of the run.
-        at: the rank (-1: all) and the batch at which the run is stopped, and the signal; None for
-            an error.
+        at: the rank (-1: all) and the call at which the run is stopped, the signal (None: an error)
+            and the hook that is called, if it is not that of the end of a batch.
         ckpt: name of the checkpoint to resume from.
         dropout: of the network.
+        every: the batches between two validations.
 
     Returns:
         how the run has ended, the batches that it has seen, and the weights.
@@ -122,7 +130,7 @@ def run(
     callbacks = [Checkpoint(place, monitor="val/loss"), Resumable(), Signals(), *more]
     fitted = trainer(
         place, max_steps=STEPS, max_epochs=-1, strategy=strategy, devices=size,
-        callbacks=callbacks, accumulate_grad_batches=ACCUMULATED, val_check_interval=5,
+        callbacks=callbacks, accumulate_grad_batches=ACCUMULATED, val_check_interval=every,
         use_distributed_sampler=False, limit_val_batches=2, num_sanity_val_steps=0,
         enable_checkpointing=True,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from tests.sharding.stopped import run
 KINDS = ["ddp", "fsdp"]
 
 
-def train(size, kind, place, at=None, ckpt=None, dropout=0.3):
-    return processes(size).run(run, kind, str(place), at, ckpt, dropout)
+def train(size, kind, place, at=None, ckpt=None, dropout=0.3, every=5):
+    return processes(size).run(run, kind, str(place), at, ckpt, dropout, every)
 
 
 def assert_continues(rest, whole, tolerance):
@@ -49,10 +49,33 @@ def test_another_number_of_processes_continues_the_update(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_signal_to_any_process_ends_all_after_the_update(kind, rank, number, tmp_path):
     whole = train(2, kind, tmp_path / "whole")
-    parts = train(2, kind, tmp_path / "parts", (rank, 5, number))
+    parts = train(2, kind, tmp_path / "parts", (rank, 6, number))
     assert [part["end"] for part in parts] == ["SIGTERMException"] * 2
     assert [part["steps"] for part in parts] == [2, 2]
     assert_continues(train(2, kind, tmp_path / "parts", ckpt="last.ckpt"), whole, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_in_a_validation_ends_it_on_all_processes(kind, rank, number, tmp_path):
+    whole = train(2, kind, tmp_path / "whole", every=4)
+    at = (rank, 3, number, "on_validation_batch_start")  # the first batch of the second one
+    parts = train(2, kind, tmp_path / "parts", at, every=4)
+    assert {part["end"] for part in parts} <= {"SIGTERMException", "SystemExit"}
+    assert [part["steps"] for part in parts] == [2, 2]
+    rest = train(2, kind, tmp_path / "parts", ckpt="last.ckpt", every=4)
+    assert_continues(rest, whole, 0)
+
+
+@pytest.mark.parametrize(
+    ("hook", "call"), [("on_train_batch_end", 4 * 6), ("on_train_end", 1)], ids=["batch", "end"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_after_the_last_update_ends_all_processes(kind, hook, call, tmp_path):
+    parts = train(2, kind, tmp_path, (1, call, signal.SIGTERM, hook))
+    assert [part["end"] for part in parts] == ["SIGTERMException"] * 2
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 6
 
 
 def warned(path):
@@ -68,7 +91,7 @@ def warned(path):
 
 @pytest.mark.parametrize("batch", [5, 7])
 def test_gradients_that_an_error_has_lost_are_told(batch, tmp_path):
-    ends = train(2, "ddp", tmp_path, (-1, batch, None))
+    ends = train(2, "ddp", tmp_path, (-1, batch + 1, None))
     assert [end["end"] for end in ends] == ["RuntimeError"] * 2
     first, second = processes(2).run(warned, str(tmp_path))
     assert first[0] == second[0] == "finished"
