@@ -13,6 +13,8 @@ ours, which chooses its threads by the load, has started beside the busy ones.
 - `one` and `all` threads, alone on the machine, say what a share of it is worth: with s of its
   cores a process is due what it reaches alone with k threads times min(1, s / k), for the better of
   k = 1 and all; beside n others s is the number of cores divided by n + 1.
+- `a loop` in one thread, which never waits, shows what the system gives to anybody: where three
+  processes share two cores it is not exactly two thirds of one to each, within a second.
 
 The machine drifts by more than what is to be found, so all runs of a model take turns: one computes
 for `--seconds` while the others, and for `one` and `all` the busy processes too, are stopped. A
@@ -87,7 +89,22 @@ MODELS = {
     "char_lm": ["experiment=char_lm_nanogpt"],
     "mlp of 10M": ["model=mlp", "model.width=3100"],
 }
+#: Counts what it has computed, from a number that is no update of a run on.
+LOOP = f"""
+import mmap, os, sys, time
+from struct import Struct
+
+NOTE = Struct({NOTE.format!r})
+with open(sys.argv[1], "r+b") as file:
+    shared = mmap.mmap(file.fileno(), NOTE.size)
+parent, count = os.getppid(), 0
+while os.getppid() == parent:
+    sum(range(10_000))
+    count += 1
+    NOTE.pack_into(shared, 0, count, time.perf_counter(), 1)
+"""
 OURS, TORCH, ONE, ALL = "ours", "torch's defaults", "one", "all"
+A_LOOP, LOOP_ALONE = "a loop", "a loop alone"
 #: What is measured in a situation, and what it is compared with, alone.
 MEASURED, REFERENCES = (OURS, TORCH), (ONE, ALL)
 #: The threads of each, None for those of all cores; and how long they spin.
@@ -107,7 +124,7 @@ class Run:
     """A training in a process of its own, which is stopped between its turns.
 
     Args:
-        line: the arguments of train.py.
+        line: the arguments of train.py; none for a loop that counts.
         variables: of its environment.
         prefix: what comes before its command.
 
@@ -125,8 +142,11 @@ class Run:
             self._shared = mmap.mmap(file.fileno(), NOTE.size)
         self._output = (folder / "output").open("w+")
         callback = ["+callbacks.steps._target_=steps.Steps", f"+callbacks.steps.path={file.name}"]
+        command = [str(ROOT / "train.py"), *line, *callback, "allow=steps"]
+        if not line:
+            command = ["-c", LOOP, file.name]
         self._process = subprocess.Popen(
-            [*prefix, sys.executable, str(ROOT / "train.py"), *line, *callback, "allow=steps"],
+            [*prefix, sys.executable, *command],
             cwd=folder,
             env=environment | variables,
             stdout=self._output,
@@ -248,11 +268,18 @@ def due(found: dict[str, tuple[int, list[float]]], situation: str, cores: int) -
     return [rate * shares[best] for rate in found[best][1]]
 
 
+def given(found: dict[str, tuple[int, list[float]]], situation: str, cores: int) -> list[float]:
+    """What a loop got of the share of a core that was due to it, in each round."""
+    share = 1.0 if situation == QUOTA else min(1.0, cores / (SITUATIONS[situation] + 1))
+    pairs = zip(found[A_LOOP][1], found[LOOP_ALONE][1], strict=True)
+    return [beside / (alone * share) for beside, alone in pairs]
+
+
 def print_table(results: Results, cores: int) -> None:
     """Print the rows that were measured, in Markdown."""
     head = ["model", "machine", "steps/s due", "ours", "threads", "of it", "range"]
-    print(f"| {' | '.join(head)} | torch's defaults | of it | range |")
-    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print(f"| {' | '.join(head)} | torch's defaults | of it | range | a loop, of its share |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for model in MODELS:
         for situation in SITUATIONS:
             found = results.get(situation, {}).get(model)
@@ -265,6 +292,7 @@ def print_table(results: Results, cores: int) -> None:
                 ratios = [rate / of for rate, of in zip(rates, fair, strict=True)]
                 row += [f"{median(rates):.0f}", *[str(threads)] * (side == OURS)]
                 row += [f"{median(ratios):.2f}", f"{min(ratios):.2f} - {max(ratios):.2f}"]
+            row.append(f"{median(given(found, situation, cores)):.2f}")
             print(f"| {' | '.join(row)} |")
 
 
@@ -291,7 +319,7 @@ def main() -> None:
     results: Results = {}
     if args.results is not None and args.results.exists():
         results = json.loads(args.results.read_text("utf-8"))
-    turns = args.rounds * len(SIDES)
+    turns = args.rounds * (len(SIDES) + 2)
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(chosen["models"]) * len(chosen["situations"]) * turns)
         for model in chosen["models"]:
@@ -300,6 +328,8 @@ def main() -> None:
             with ExitStack() as alone:
                 progress.update(bar, description=f"{model} starts")
                 references = {side: start(line, side, [], alone) for side in REFERENCES}
+                references[LOOP_ALONE] = Run([], {}, [])
+                alone.callback(references[LOOP_ALONE].close)
                 for situation in chosen["situations"]:
                     limited: AbstractContextManager[list[str]]
                     limited = one_core() if situation == QUOTA else nullcontext([])
@@ -310,12 +340,14 @@ def main() -> None:
                         runs = {OURS: start(line, OURS, prefix, stack)}
                         with busy.paused():
                             runs[TORCH] = start(line, TORCH, prefix, stack)
+                        runs[A_LOOP] = Run([], {}, prefix)
+                        stack.callback(runs[A_LOOP].close)
                         runs |= references
                         progress.update(bar, description=f"{model}, {situation}")
                         rates: dict[str, list[float]] = {side: [] for side in runs}
                         for _ in range(args.rounds):
                             for side, run in runs.items():
-                                is_alone = side in REFERENCES
+                                is_alone = side in references
                                 with busy.paused() if is_alone else nullcontext():
                                     rates[side].append(run.turn(args.seconds))
                                 progress.advance(bar)
