@@ -35,7 +35,7 @@ from lit_optim.training.monitor import (
     require_logged,
     set_direction,
 )
-from lit_optim.training.overrides import flush_loggers
+from lit_optim.training.overrides import call_after_batches, flush_loggers
 
 #: What Lightning has noted of the best checkpoint before it is written.
 OF_THE_BEST = (
@@ -124,6 +124,7 @@ class Checkpoint(ModelCheckpoint):
         files = trainer.strategy.checkpoint_io
         self._files = files if isinstance(files, CheckpointFiles) else None
         self._finite_buffers = finite_buffers(pl_module)
+        self._is_pending = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not has_validation(trainer):
@@ -172,8 +173,10 @@ class Checkpoint(ModelCheckpoint):
             self.save_last = kept
         if not fitting or not self.save_last:
             return
-        # a checkpoint has no accumulated gradients: wait for the end of the update
+        # the newest has no unfinished update, so that it is as small as the others
         self._is_pending = trainer.fit_loop.epoch_loop._should_accumulate()
+        if self._is_pending:
+            call_after_batches(trainer, lambda: self._save_pending(trainer))
         if self._is_pending or not self._keeps_newest(trainer):
             return
         files = self._files
@@ -209,9 +212,18 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._is_as_loaded = False
-        between = batch_idx % trainer.accumulate_grad_batches == 0
-        if self._is_pending and between and self._keeps_newest(trainer):
-            self._save_newest(trainer)
+
+    def _save_pending(self, trainer: Trainer) -> bool:
+        """Save the newest if the update is finished; return whether nothing is left to save.
+
+        After the last batch of an epoch Lightning could not resume, but at its end it can.
+        """
+        is_within = trainer.fit_loop.epoch_loop._should_accumulate() or trainer.is_last_batch
+        if self._is_pending and not is_within:
+            self._is_pending = False
+            if self._keeps_newest(trainer):
+                self._save_newest(trainer)
+        return not self._is_pending
 
     def _update_best_and_save(
         self, current: Tensor, trainer: Trainer, monitor_candidates: dict[str, Tensor]
@@ -238,7 +250,7 @@ class Checkpoint(ModelCheckpoint):
             raise NotWritten
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._validates and self._keeps_newest(trainer):
+        if (self._is_pending or not self._validates) and self._keeps_newest(trainer):
             self._save_newest(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

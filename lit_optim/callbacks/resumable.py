@@ -30,6 +30,7 @@ from lit_optim.errors import UsageError, first_line
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.overrides import (
+    fetch_after_random_states,
     fetch_again,
     restart_validation,
     restore_loaders,
@@ -83,6 +84,7 @@ class Resumable(Callback):
         self.fresh = fresh
         self.any_length, self.keeps_length = any_length, keeps_length
         self._loaded: dict[str, Any] | None = None
+        self._has_random_states = False  # whether those of the loaded state are restored
         self._made: list[list[dict[str, Any]]] = []
         self._place: tuple[int, int] = (0, 0)
         self._stepped = 0  # batches that ended with a step, by which Lightning logs
@@ -106,7 +108,7 @@ class Resumable(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         check_state(state_dict, STATE)
-        self._loaded = state_dict
+        self._loaded, self._has_random_states = state_dict, False
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -203,7 +205,7 @@ class Resumable(Callback):
         sampler = getattr(loader, "sampler", None)
         if isinstance(sampler, SkipsBatches):
             sampler.skip_batches(batches)
-            if getattr(loader, "num_workers", 0):
+            if getattr(loader, "num_workers", 0) and batches:
                 fetch_again(trainer)
         elif hasattr(sampler, "skip"):  # a user's, for an earlier version
             sampler.skip = batches  # type: ignore[union-attr]
@@ -218,6 +220,22 @@ class Resumable(Callback):
     def _fresh_keys(self) -> list[str]:
         return [*self.fresh, *(["initial_lr"] if "lr" in self.fresh else [])]
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._loaded is not None and not self._loaded["batches"]:
+            self._restore_random_states(trainer)
+            fetch_after_random_states(trainer)
+
+    def _restore_random_states(self, trainer: Trainer) -> None:
+        if self._loaded is None or self._has_random_states:
+            return
+        ranks = self._loaded.get("ranks", [])
+        is_alike = len(ranks) == trainer.world_size
+        mine = ranks[trainer.global_rank] if is_alike else self._loaded
+        # those of the others first, so that all processes refuse what is none
+        for states in (*(ranks if is_alike else ()), mine):
+            _restore_random_states(states["chance"])
+        self._has_random_states = True
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._ended = True
 
@@ -225,14 +243,9 @@ class Resumable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._loaded is not None:
-            ranks = self._loaded.get("ranks", [])
-            is_alike = len(ranks) == trainer.world_size
-            mine = ranks[trainer.global_rank] if is_alike else self._loaded
-            # those of the others first, so that all processes refuse what is none
-            for states in (*(ranks if is_alike else ()), mine):
-                _restore_random_states(states["chance"])
+            self._restore_random_states(trainer)
             restore_loop(trainer, self._loaded.get("stepped"))
-            by_rank = [of_rank["gradients"] for of_rank in ranks]
+            by_rank = [of_rank["gradients"] for of_rank in self._loaded.get("ranks", [])]
             restore_gradients(pl_module, self._loaded.get("gradients", {}), by_rank, trainer)
             self._loaded = None
 

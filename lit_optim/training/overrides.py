@@ -12,6 +12,8 @@ from functools import wraps
 from types import FrameType, MethodType
 from typing import Any, ClassVar, Literal
 
+from torch.utils.data import DataLoader
+
 from lit_optim.lightning_classes import Callback, Logger, Trainer, is_a, variants
 from lit_optim.training.cards import card_tag
 
@@ -144,6 +146,23 @@ def answer_sigterm(trainer: Trainer, handler: Callable[[int, FrameType | None], 
         handler(number, frame)
 
     connector._sigterm_notifier_fn = MethodType(answer, connector)  # type: ignore[method-assign]
+
+
+def call_after_batches(trainer: Trainer, function: Callable[[], bool]) -> None:
+    """Call a function after each batch of training from the next one on, until it returns True.
+
+    Why: the first hook after a batch comes when the next one has been fetched, which a loader with
+    a state has counted then.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    usual = type(loop).on_advance_end
+
+    def on_advance_end(data_fetcher: Any) -> None:
+        usual(loop, data_fetcher)
+        if function():
+            loop.__dict__.pop("on_advance_end", None)
+
+    loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
 
 
 def call_other_handlers(
@@ -333,6 +352,22 @@ def fetch_again(trainer: Trainer) -> None:
     if hasattr(sampler, "set_epoch"):
         sampler.set_epoch(trainer.current_epoch)  # type: ignore[union-attr]
     iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+
+
+def fetch_after_random_states(trainer: Trainer) -> None:
+    """Begin to fetch the batches of an epoch anew, unless Lightning is still to begin.
+
+    Why: it begins before it reads the checkpoint, and a loader of torch draws its order, and the
+    seed of its workers, when it begins. Loaders with a state, and those that torch does not
+    provide, are left as they are.
+    """
+    loop = trainer.fit_loop
+    is_later = trainer.current_epoch > 0 and not (loop.is_resuming or loop.epoch_loop.restarting)
+    loaders = loop._combined_loader.flattened if loop._combined_loader is not None else []
+    if not is_later and all(
+        isinstance(one, DataLoader) and not hasattr(one, "load_state_dict") for one in loaders
+    ):
+        iter(loop._data_fetcher)  # type: ignore[arg-type]
 
 
 def restore_loaders(trainer: Trainer) -> None:

@@ -112,3 +112,44 @@ def test_a_loader_that_cannot_skip_batches_is_warned_of(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "lit_optim"):
         fit(tmp_path, make, cosine_warmup(), ckpt=find_newest_intact(tmp_path), data=Foreign())
     assert [r.message for r in caplog.records if "this loader cannot begin at batch 2" in r.message]
+
+
+@pytest.mark.parametrize("data", [OfStateful, pytest.param(Workers, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed_at", [(0, 5), (1, 0), (1, 1), (1, 4)], ids=str)
+@pytest.mark.parametrize(("accumulated", "interval"), [(2, 3), (3, 2), (2, 1), (2, 5)])
+def test_a_checkpoint_that_waits_for_the_end_of_an_update(
+    accumulated, interval, killed_at, data, tmp_path
+):
+    """It is written before the next batch is fetched, also at the end of an epoch."""
+    run = {"accumulate_grad_batches": accumulated, "val_check_interval": interval}
+    assert_goes_on(
+        tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), killed_at, data=data(), **run
+    )
+
+
+class Shuffled(Data):
+    """A loader of torch, which draws the order of each epoch when it begins."""
+
+    workers = 0
+
+    def train_dataloader(self):
+        pairs = TensorDataset(self.pairs.x, self.pairs.y)
+        return DataLoader(pairs, 4, shuffle=True, num_workers=self.workers)
+
+
+class ShuffledByWorkers(Shuffled):
+    workers = 1
+
+
+@pytest.mark.parametrize("data", [Shuffled, ShuffledByWorkers, Workers])
+@pytest.mark.parametrize("killed_at", [(1, 0), (1, 3), (2, 4)], ids=str)
+@pytest.mark.parametrize(
+    "run",
+    [{"val_check_interval": 1.0}, {"limit_val_batches": 0}, {"accumulate_grad_batches": 4}],
+    ids=["validated", "unvalidated", "accumulated"],
+)
+def test_after_an_epoch_the_order_is_that_of_an_undisturbed_run(run, killed_at, data, tmp_path):
+    run = {"val_check_interval": 1.0} | run
+    assert_goes_on(
+        tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), killed_at, data=data(), **run
+    )
