@@ -208,7 +208,10 @@ def _check_devices(trainer: DictConfig) -> None:
     cores, devices = os.cpu_count() or 1, trainer.get("devices")
     on_cpu = trainer.get("accelerator") == "cpu" and isinstance(devices, int)
     if on_cpu and devices > PROCESSES_PER_CORE * cores:
-        raise UsageError(f"trainer.devices={devices}, but this machine has {cores} cores")
+        raise UsageError(
+            f"trainer.devices={devices}, but this machine has {cores} cores, which take at most "
+            f"{PROCESSES_PER_CORE * cores} processes"
+        )
 
 
 def _make_summary(
