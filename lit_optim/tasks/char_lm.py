@@ -218,7 +218,10 @@ class GPT(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
-        loss = cross_entropy(self(x).flatten(0, 1), y.flatten(), ignore_index=IGNORED)
+        logits = self(x)
+        if logits.element_size() < 4:  # a loss in 16 bits has three digits
+            logits = logits.float()
+        loss = cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED)
         # weighted, so that the mean is over characters and not over batches
         self.val_loss.update(loss, weight=(y != IGNORED).sum())
 

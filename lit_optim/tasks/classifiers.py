@@ -111,6 +111,8 @@ class Classifier(LightningModule):
     def _evaluate(self, scores: Scores, batch: Batch) -> None:
         x, y = batch
         logits = self(x)
+        if logits.element_size() < 4:  # a loss in 16 bits has three digits
+            logits = logits.float()
         scores.loss.add(cross_entropy(logits, y), weight=len(x))
         scores.acc.add_batch(logits, y)
 
