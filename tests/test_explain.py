@@ -88,13 +88,18 @@ def test_what_is_frozen_is_not_trained_and_keeps_nothing(optimizer, frozen, caps
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("trainer.threads=3", "3, as trainer.threads says"), ("seed=1", "1, or 7 if a batch shows")],
+    [
+        ("trainer.threads=3", "3, as trainer.threads says"),
+        ("seed=1", "1, or 7 if a batch shows"),
+        ("trainer=ddp_cpu", "4 in each process, as Lightning divides them"),
+    ],
 )
 def test_the_threads(line, expected, capsys, monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("lit_optim.threads.read_cpus", lambda: Cpus(8, 7, 0.0))
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    monkeypatch.setattr("lit_optim.callbacks.threads.usable_cpus", lambda: 8)
     out = told(line, capsys=capsys)
     [row] = [row.split(maxsplit=1)[1] for row in out.splitlines() if row.startswith("threads ")]
     assert row.startswith(expected)

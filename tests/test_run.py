@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
+from lit_optim.runs import build
 from lit_optim.runs.failures import is_lightnings_complaint
 from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
@@ -149,6 +150,20 @@ def test_without_validation_data(train, tmp_path):
         (["trainer.strategy=dpp"], "trainer: You selected an invalid strategy name"),
         (["data=char_lm"], "data.path must be given: a text file, such as data.path="),
         (["trainer.devices=99"], "trainer.devices=99, but this machine has"),
+        *[
+            (
+                ["trainer.devices=" + given],
+                f"trainer.devices must be a number of devices > 0, their "
+                f"indices such as '0,1', or auto or -1 for all, got {told}",
+            )
+            for given, told in (
+                ("two", "'two'"),
+                ("0", "0"),
+                ("-2", "-2"),
+                ("'1.5'", "1.5"),
+                ("'0;1'", "'0;1'"),
+            )
+        ],
         (["optimizer=sgd", "optimizer.nesterov=true"], "nesterov must go with momentum > 0"),
     ],
     ids=str,
@@ -160,7 +175,6 @@ def test_what_is_seen_when_it_is_built(refusal, argv, message):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("trainer=gpu",), "No supported gpu backend found"),
         (("trainer.val_check_interval=1000",), "`val_check_interval` (1000) must be less than"),
         (("data.val_share=0", "ckpt=best"), "ckpt=best: this run has not validated"),
     ],
@@ -168,11 +182,16 @@ def test_what_is_seen_when_it_is_built(refusal, argv, message):
 )
 def test_what_only_the_run_can_see(train, argv, message):
     done = train(*QUICK, *argv)
-    if torch.cuda.is_available() and "trainer=gpu" in argv:
-        pytest.skip("there is a GPU")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
+def test_a_gpu_that_is_not_there(refusal, name, monkeypatch):
+    monkeypatch.setattr(build, "GPUS", dict.fromkeys(build.GPUS, (lambda: False,)))
+    message = f"trainer.accelerator={name}, but torch finds none here: trainer=cpu"
+    assert message in refusal([*QUICK, f"trainer.accelerator={name}"])
 
 
 def test_a_checkpoint_of_another_model(train, tmp_path):

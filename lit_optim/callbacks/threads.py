@@ -12,9 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_optim.checkpoints.format import check_state, is_count
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer
+from lit_optim.system import usable_cpus
 from lit_optim.threads import Threads, choose_threads, has_requested_threads, read_cpus
 
 LOG = logging.getLogger("lit_optim")
+#: Why the threads of several processes are not chosen.
+DIVIDED = "as Lightning divides them"
 
 
 class CpuThreads(Callback):
@@ -71,15 +74,19 @@ class CpuThreads(Callback):
             return "as trainer.threads says"
         if self._is_requested:
             return "as OMP_NUM_THREADS or MKL_NUM_THREADS says"
-        if torch.get_num_threads() != self._initial:
-            return "as torch.set_num_threads was told"
         if trainer.strategy.root_device.type != "cpu":
             return "torch's default, as the work is not on the CPU"
-        return "as Lightning divides them" if trainer.world_size > 1 else None
+        if trainer.world_size > 1:
+            return DIVIDED
+        is_told = torch.get_num_threads() != self._initial
+        return "as torch.set_num_threads was told" if is_told else None
 
     def describe(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """Before a run: its threads, as far as they are known without a batch."""
         reason = self.reason_not_to_choose(trainer)
+        if reason == DIVIDED:  # not yet in this process, which only describes the run
+            here = trainer.world_size // trainer.num_nodes
+            return f"{max(1, usable_cpus() // here)} in each process, {reason}"
         if reason is not None:
             return f"{self.count or torch.get_num_threads()}, {reason}"
         least = self.choose(trainer, pl_module)

@@ -45,6 +45,7 @@ TAKES: dict[str, Any] = {
     "threads": Annotated[int, "in [1, 1024]"] | None,
     "profiler": Literal["simple", "advanced", "pytorch"] | None,
 }
+DEVICES = re.compile(r"auto|-1|[1-9]\d*|\d+\s*,[\d\s,]*")
 TIME = re.compile(r"\d\d:\d\d:\d\d:\d\d")  # days, hours, minutes, seconds
 UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
@@ -67,6 +68,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"trainer.{key} must be {describe(annotation)}, got {show(trainer[key])}"
             )
+    _check_devices(trainer.get("devices"))
     for key in ("max_time", "val_check_interval"):
         _check_time(f"trainer.{key}", trainer.get(key), counts=key != "max_time")
     if steps in UNLIMITED and epochs in UNLIMITED and trainer.get("max_time") is None:
@@ -84,6 +86,14 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         raise UsageError(
             f"trainer.val_check_interval={interval} is a part of an epoch; with "
             "check_val_every_n_epoch=null it must be a whole number of batches"
+        )
+
+
+def _check_devices(devices: Any) -> None:
+    if isinstance(devices, str | int) and not DEVICES.fullmatch(str(devices).strip()):
+        raise UsageError(
+            "trainer.devices must be a number of devices > 0, their indices such as '0,1', or auto "
+            f"or -1 for all, got {show(devices)}"
         )
 
 

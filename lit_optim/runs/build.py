@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import (
     Callback,
     LightningDataModule,
@@ -66,6 +67,13 @@ from lit_optim.training.sharded import ShardedStrategy
 
 #: More processes on a CPU than this are a slip.
 PROCESSES_PER_CORE = 4
+
+#: What must be available for an accelerator.
+GPUS: dict[str, tuple[Callable[[], bool], ...]] = {
+    "gpu": (torch.cuda.is_available, torch.backends.mps.is_available),
+    "cuda": (torch.cuda.is_available,),
+    "mps": (torch.backends.mps.is_available,),
+}
 
 #: Warnings of Lightning and torch about which the user can and should do nothing.
 NOISE = (
@@ -204,9 +212,18 @@ def _build_logger(name: str, node: DictConfig, run_dir: Path) -> Logger:
 
 
 def _check_devices(trainer: DictConfig) -> None:
-    """Refuse far more processes than cores; Lightning would start any number."""
+    """Refuse a GPU that is not there, and far more processes than cores.
+
+    Lightning names no key for the first, and would start any number.
+    """
+    accelerator = trainer.get("accelerator")
+    if accelerator in GPUS and not any(is_there() for is_there in GPUS[accelerator]):
+        raise UsageError(
+            f"trainer.accelerator={accelerator}, but torch finds none here: trainer=cpu or "
+            "trainer=ddp_cpu trains on the CPU, and lit-optim doctor says what there is"
+        )
     cores, devices = os.cpu_count() or 1, trainer.get("devices")
-    on_cpu = trainer.get("accelerator") == "cpu" and isinstance(devices, int)
+    on_cpu = accelerator == "cpu" and isinstance(devices, int)
     if on_cpu and devices > PROCESSES_PER_CORE * cores:
         raise UsageError(
             f"trainer.devices={devices}, but this machine has {cores} cores, which take at most "
