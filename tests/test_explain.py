@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from rich.console import Console
+from types import SimpleNamespace
 
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from lit_optim.callbacks.threads import CpuThreads
 from lit_optim.cli import main
 from lit_optim.errors import UsageError
 from lit_optim.reports.explanation import explain
@@ -88,21 +93,27 @@ def test_what_is_frozen_is_not_trained_and_keeps_nothing(optimizer, frozen, caps
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [
-        ("trainer.threads=3", "3, as trainer.threads says"),
-        ("seed=1", "1, or 7 if a batch shows"),
-        ("trainer=ddp_cpu", "4 in each process, as Lightning divides them"),
-    ],
+    [("trainer.threads=3", "3, as trainer.threads says"), ("seed=1", "1, or 7 if a batch shows")],
 )
 def test_the_threads(line, expected, capsys, monkeypatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("lit_optim.threads.read_cpus", lambda: Cpus(8, 7, 0.0))
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
-    monkeypatch.setattr("lit_optim.callbacks.threads.usable_cpus", lambda: 8)
     out = told(line, capsys=capsys)
     [row] = [row.split(maxsplit=1)[1] for row in out.splitlines() if row.startswith("threads ")]
     assert row.startswith(expected)
+
+
+@pytest.mark.parametrize(("processes", "nodes", "each"), [(2, 1, 4), (8, 2, 2), (9, 1, 1)])
+def test_the_threads_of_several_processes(processes, nodes, each, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("lit_optim.callbacks.threads.usable_cpus", lambda: 8)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(strategy=strategy, world_size=processes, num_nodes=nodes)
+    found = CpuThreads().describe(trainer, nn.Linear(1, 1))
+    assert found == f"{each} in each process, as Lightning divides them"
 
 
 def test_what_else_is_told(capsys):
