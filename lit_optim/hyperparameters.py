@@ -64,9 +64,13 @@ def describe(annotation: Any) -> str:
     if origin is Annotated:
         return " ".join([describe(args[0]), *args[1:]])
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(option) for option in args))
+        named = [option for option in args if get_origin(option) is Literal]
+        values = tuple(value for option in named for value in get_args(option))
+        options: list[Any] = [Literal[values]] if values else []
+        options += [option for option in args if option not in named]
+        return " or ".join(dict.fromkeys(map(describe, options)))
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
+        return "one of " + ", ".join(dict.fromkeys(map(str, args)))
     if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
         kinds = {describe(arg) for arg in args}
         return (

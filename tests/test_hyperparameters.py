@@ -36,6 +36,12 @@ BETAS = Annotated[tuple[float, float], "in [0, 1)"]
         (str | None, ["a", None], [1, True], "text or null"),
         (int | str, [5, "5%"], [0.5, None], "a whole number or text"),
         (Literal["end", "start"], ["end"], ["middle", None, 0], "one of end, start"),
+        (
+            Literal[64, 32] | Literal["bf16-true", "64"] | None | Literal["bf16"],
+            [64, "64", "bf16", None],
+            ["bf", 16, True],
+            "one of 64, 32, bf16-true, bf16 or null",
+        ),
         (tuple[float, ...], [[], [1, 2.5]], [1, ["a"]], "a list"),
         (list[int], [[1, 2]], [[1.5], "12"], "a list"),
         (dict[str, int], [{"a": 1}], [[1], {"a": "x"}], "a mapping of names to a whole number"),
