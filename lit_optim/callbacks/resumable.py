@@ -222,6 +222,7 @@ class Resumable(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded is not None and not self._loaded["batches"]:
+            self._has_random_states = False  # a validation that is repeated may have drawn some
             self._restore_random_states(trainer)
             fetch_after_random_states(trainer)
 

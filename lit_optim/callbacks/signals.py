@@ -26,7 +26,7 @@ from lit_optim.lightning_classes import (
     variant_for,
 )
 from lit_optim.system import call_after_fork
-from lit_optim.training.lengths import has_reached_max_steps
+from lit_optim.training.lengths import has_reached_max_steps, is_at_end
 from lit_optim.training.overrides import answer_sigterm, call_other_handlers, end_after_batch
 
 Handler = Callable[[int, "FrameType | None"], Any]
@@ -112,8 +112,18 @@ class Signals(Callback):
         else:
             ends = is_between or self._is_late
         if ends:
-            self._tell_others()
-            end_after_batch(trainer)
+            self._end(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # rather than after the next update: any loader can resume at the beginning of an epoch
+        if not is_at_end(trainer) and (
+            self._agree(trainer) if trainer.world_size > 1 else self._is_given
+        ):
+            self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> None:
+        self._tell_others()
+        end_after_batch(trainer)
 
     def _agree(self, trainer: Trainer) -> bool:
         """Whether a signal has reached any of several processes."""

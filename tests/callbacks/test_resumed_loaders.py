@@ -153,3 +153,32 @@ def test_after_an_epoch_the_order_is_that_of_an_undisturbed_run(run, killed_at, 
     assert_goes_on(
         tmp_path, partial(AdamW, lr=0.05), cosine_warmup(), killed_at, data=data(), **run
     )
+
+
+class Validated(ShuffledByWorkers):
+    """Its validations draw a random number as well, for their workers."""
+
+    def val_dataloader(self):
+        pairs = TensorDataset(self.pairs.x, self.pairs.y)
+        return DataLoader(pairs, 4, num_workers=1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("hook", ["on_validation_batch_start", "on_validation_end"])
+def test_a_validation_that_is_repeated_changes_no_order(hook, number, tmp_path):
+    make, run = partial(AdamW, lr=0.05), {"val_check_interval": 1.0, "data": Validated()}
+    whole = fit(tmp_path / "whole", make, cosine_warmup(), **run)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    more = [Signals(), Signal(number, hook, 0, BATCHES - 1)]
+    try:
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "parts", make, cosine_warmup(), more=more, **run)
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    last = tmp_path / "parts" / "last.ckpt"
+    rest = fit(tmp_path / "parts", make, cosine_warmup(), ckpt=last, **run)
+    assert rest.seen == whole.seen[-len(rest.seen) :]
+    assert 0 < len(rest.seen) < len(whole.seen)
+    assert same(whole.state_dict(), rest.state_dict())
