@@ -203,6 +203,12 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process; on Windows most of them kill it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
 def interrupt_group(process: Process) -> None:
     """Send Ctrl-C to a process that was started with `OWN_GROUP`, and to its children."""
     with contextlib.suppress(ProcessLookupError):

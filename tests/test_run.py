@@ -160,7 +160,7 @@ def test_without_validation_data(train, tmp_path):
                 ("two", "'two'"),
                 ("0", "0"),
                 ("-2", "-2"),
-                ("'1.5'", "1.5"),
+                ("'1.5'", "'1.5'"),
                 ("'0;1'", "'0;1'"),
             )
         ],
@@ -189,7 +189,7 @@ def test_what_only_the_run_can_see(train, argv, message):
 
 @pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
 def test_a_gpu_that_is_not_there(refusal, name, monkeypatch):
-    monkeypatch.setattr(build, "GPUS", dict.fromkeys(build.GPUS, (lambda: False,)))
+    monkeypatch.setattr(build, "GPUS", dict.fromkeys(build.GPUS, ()))
     message = f"trainer.accelerator={name}, but torch finds none here: trainer=cpu"
     assert message in refusal([*QUICK, f"trainer.accelerator={name}"])
 

@@ -11,7 +11,7 @@ import threading
 import time
 
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
-from lit_optim.system import signal_name
+from lit_optim.system import send_signal, signal_name
 from lit_optim.training.overrides import stop_child_observer
 
 POLL_SECONDS = 0.5
@@ -56,7 +56,7 @@ def end_others(trainer: Trainer, number: int) -> None:
     """
     _kill(find_started(trainer))
     if trainer.local_rank and _by_lightning(trainer) and os.getppid() == PARENT:
-        os.kill(PARENT, number)
+        send_signal(PARENT, number)
 
 
 def _by_lightning(trainer: Trainer) -> bool:

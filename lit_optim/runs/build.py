@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import (
     Callback,
     LightningDataModule,
@@ -18,6 +17,7 @@ from lightning.pytorch import (
     Trainer,
     seed_everything,
 )
+from lightning.pytorch.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import (
     LearningRateFinder,
     ModelCheckpoint,
@@ -69,10 +69,10 @@ from lit_optim.training.sharded import ShardedStrategy
 PROCESSES_PER_CORE = 4
 
 #: What must be available for an accelerator.
-GPUS: dict[str, tuple[Callable[[], bool], ...]] = {
-    "gpu": (torch.cuda.is_available, torch.backends.mps.is_available),
-    "cuda": (torch.cuda.is_available,),
-    "mps": (torch.backends.mps.is_available,),
+GPUS: dict[str, tuple[type[Accelerator], ...]] = {
+    "gpu": (CUDAAccelerator, MPSAccelerator),
+    "cuda": (CUDAAccelerator,),
+    "mps": (MPSAccelerator,),
 }
 
 #: Warnings of Lightning and torch about which the user can and should do nothing.
@@ -217,7 +217,7 @@ def _check_devices(trainer: DictConfig) -> None:
     Lightning names no key for the first, and would start any number.
     """
     accelerator = trainer.get("accelerator")
-    if accelerator in GPUS and not any(is_there() for is_there in GPUS[accelerator]):
+    if accelerator in GPUS and not any(kind.is_available() for kind in GPUS[accelerator]):
         raise UsageError(
             f"trainer.accelerator={accelerator}, but torch finds none here: trainer=cpu or "
             "trainer=ddp_cpu trains on the CPU, and lit-optim doctor says what there is"
