@@ -141,7 +141,10 @@ class ShuffledByWorkers(Shuffled):
     workers = 1
 
 
-@pytest.mark.parametrize("data", [Shuffled, ShuffledByWorkers, Workers])
+@pytest.mark.parametrize(
+    "data",
+    [Shuffled, *(pytest.param(k, marks=pytest.mark.slow) for k in (ShuffledByWorkers, Workers))],
+)
 @pytest.mark.parametrize("killed_at", [(1, 0), (1, 3), (2, 4)], ids=str)
 @pytest.mark.parametrize(
     "run",
