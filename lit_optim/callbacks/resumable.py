@@ -223,10 +223,10 @@ class Resumable(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._loaded is not None and not self._loaded["batches"]:
             self._has_random_states = False  # a validation that is repeated may have drawn some
-            self._restore_random_states(trainer)
+            self._restore_own_random_states(trainer)
             fetch_after_random_states(trainer)
 
-    def _restore_random_states(self, trainer: Trainer) -> None:
+    def _restore_own_random_states(self, trainer: Trainer) -> None:
         if self._loaded is None or self._has_random_states:
             return
         ranks = self._loaded.get("ranks", [])
@@ -244,7 +244,7 @@ class Resumable(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if self._loaded is not None:
-            self._restore_random_states(trainer)
+            self._restore_own_random_states(trainer)
             restore_loop(trainer, self._loaded.get("stepped"))
             by_rank = [of_rank["gradients"] for of_rank in self._loaded.get("ranks", [])]
             restore_gradients(pl_module, self._loaded.get("gradients", {}), by_rank, trainer)
@@ -376,9 +376,8 @@ def _set_random_states(saved: Mapping[str, Any]) -> None:
 
 
 def _as_tensor(numbers: Sequence[int]) -> Tensor:
-    return torch.frombuffer(
-        array("q", numbers), dtype=torch.int64
-    )  # torch.tensor takes 5 times as long
+    # torch.tensor takes 5 times as long
+    return torch.frombuffer(array("q", numbers), dtype=torch.int64)
 
 
 def _as_list(numbers: Any) -> Any:

@@ -205,22 +205,23 @@ def _is_between_updates(trainer: Trainer) -> bool:
     return not (has_reached_max_steps(trainer) or trainer.fit_loop.epoch_loop._should_accumulate())
 
 
+def _signals_of(trainer: Trainer) -> list[Signals]:
+    return [one for one in trainer.callbacks if isinstance(one, Signals)]  # type: ignore[attr-defined]
+
+
 def is_interrupted(trainer: Trainer) -> bool:
     """Whether Ctrl-C was pressed during training, which explains a failure after it."""
-    signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
-    return any(callback.interrupted_at is not None for callback in signals)
+    return any(one.interrupted_at is not None for one in _signals_of(trainer))
 
 
 def is_terminated(trainer: Trainer) -> bool:
     """Whether SIGTERM has come, which also explains it."""
-    signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
-    return any(callback.terminated_at is not None for callback in signals)
+    return any(one.terminated_at is not None for one in _signals_of(trainer))
 
 
 def have_agreed(trainer: Trainer) -> bool:
     """Whether several processes end together, so that they can save a checkpoint together."""
-    signals = [c for c in trainer.callbacks if isinstance(c, Signals)]  # type: ignore[attr-defined]
-    return any(callback.has_agreed for callback in signals)
+    return any(one.has_agreed for one in _signals_of(trainer))
 
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:

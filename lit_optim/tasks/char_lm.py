@@ -15,6 +15,7 @@ from torchmetrics.aggregation import MeanMetric
 from lit_optim.errors import UsageError, show
 from lit_optim.tasks.data import TensorTask, of_lists_or_tensors
 from lit_optim.tasks.logged import is_logged
+from lit_optim.tasks.losses import evaluate_cross_entropy
 from lit_optim.tasks.sizes import check_sizes
 
 Size = Annotated[int, "> 0"]
@@ -218,10 +219,7 @@ class GPT(LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         x, y = batch
-        logits = self(x)
-        if logits.element_size() < 4:  # a loss in 16 bits has three digits
-            logits = logits.float()
-        loss = cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORED)
+        loss = evaluate_cross_entropy(self(x).flatten(0, 1), y.flatten(), IGNORED)
         # weighted, so that the mean is over characters and not over batches
         self.val_loss.update(loss, weight=(y != IGNORED).sum())
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, relu
 from torchmetrics.aggregation import MeanMetric
 
 from lit_optim.tasks.logged import is_logged
+from lit_optim.tasks.losses import evaluate_cross_entropy
 from lit_optim.tasks.sizes import check_sizes
 
 Size = Annotated[int, "> 0"]
@@ -111,9 +112,7 @@ class Classifier(LightningModule):
     def _evaluate(self, scores: Scores, batch: Batch) -> None:
         x, y = batch
         logits = self(x)
-        if logits.element_size() < 4:  # a loss in 16 bits has three digits
-            logits = logits.float()
-        scores.loss.add(cross_entropy(logits, y), weight=len(x))
+        scores.loss.add(evaluate_cross_entropy(logits, y), weight=len(x))
         scores.acc.add_batch(logits, y)
 
     def _log_scores(self, stage: str, scores: Scores) -> None:

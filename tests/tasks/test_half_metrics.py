@@ -57,17 +57,17 @@ class Own(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
+def one_step(tmp_path, precision):
+    """A trainer that validates after a step, and not before."""
+    arguments = {"precision": precision, "max_steps": 1, "num_sanity_val_steps": 0}
+    return trainer(tmp_path, callbacks=[MetricHistory()], **arguments)
+
+
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
 @pytest.mark.parametrize("precision", HALVES)
 def test_of_any_module(precision, stage, tmp_path):
     module = Own()
-    run = trainer(
-        tmp_path,
-        precision=precision,
-        max_steps=1,
-        num_sanity_val_steps=0,
-        callbacks=[MetricHistory()],
-    )
+    run = one_step(tmp_path, precision)
     held_out = DataLoader(data(), 37)
     if stage == "fit":
         run.fit(module, DataLoader(data(), 37), held_out)
@@ -89,13 +89,7 @@ def test_of_a_task(precision, tmp_path):
     torch.manual_seed(0)
     module = MLP(6, 4)
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
-    run = trainer(
-        tmp_path,
-        precision=precision,
-        max_steps=1,
-        num_sanity_val_steps=0,
-        callbacks=[MetricHistory()],
-    )
+    run = one_step(tmp_path, precision)
     run.fit(module, DataLoader(data(), 37), DataLoader(data(), 37))
     x, y = data().tensors
     with torch.no_grad(), run.precision_plugin.val_step_context():
