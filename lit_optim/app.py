@@ -33,6 +33,7 @@ from lit_optim.runs.failures import (
     FAILURE,
     USAGE_ERROR,
     End,
+    Interrupted,
     JobFailed,
     Recording,
     classify_error,
@@ -47,6 +48,8 @@ from lit_optim.threads import prepare_threads
 
 #: The process of the command line; a launcher may run jobs in others.
 MAIN: list[int] = []
+#: What follows the line of an interrupted run that has a checkpoint.
+HOW_TO_RESUME = "to resume it, add resume=auto to the same command"
 
 
 def main() -> None:
@@ -190,7 +193,8 @@ def _end_run(error: BaseException, end: End) -> NoReturn:
     if isinstance(error, SystemExit):
         raise error
     if end.is_explained:
-        _end(error, end.exit_code)
+        goes_on = isinstance(error, Interrupted) and error.has_checkpoint
+        _end(error, end.exit_code, HOW_TO_RESUME if goes_on else "")
     if not is_first() and (is_broken_connection(error) or is_timeout(error)):
         report_lost_parent(waited=is_timeout(error))  # else the first one reports it
     else:
@@ -203,11 +207,17 @@ def choices_of(hydra_cfg: Any) -> dict[str, str]:
     return run_choices(hydra_cfg.runtime.choices)
 
 
-def _end(error: BaseException, code: int) -> NoReturn:
-    """Print one line, and the traceback if an environment variable asks for it; exit."""
+def _end(error: BaseException, code: int, hint: str = "") -> NoReturn:
+    """Print one line, and the traceback if an environment variable asks for it; exit.
+
+    Args:
+        error: that ends the process.
+        code: of the process.
+        hint: another line, on what to do next.
+    """
     say_no_more()
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
     if is_first_here():  # the other ranks add nothing
-        print(f"lit_optim: {first_line(error)}", file=sys.stderr)
+        print(f"lit_optim: {first_line(error)}", *filter(None, [hint]), sep="\n", file=sys.stderr)
     sys.exit(code)

@@ -95,8 +95,14 @@ def describe_value(value: object) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
-def suggest(given: str, known: Iterable[str]) -> str:
-    """The end of a message: the nearest of the known names as a question, or nothing."""
+def suggest(given: str, known: Iterable[str], within: str = "") -> str:
+    """The end of a message: the nearest of the known names as a question, or nothing.
+
+    Args:
+        given: the unknown one.
+        known: the names that there are.
+        within: the key that holds them, so that what is suggested can be typed as it stands.
+    """
     folded = given.casefold()
 
     def likeness(name: str) -> float:
@@ -113,5 +119,12 @@ def suggest(given: str, known: Iterable[str]) -> str:
     if near and near[0].casefold() == folded:  # only capitals differ
         close = near[:1]
     begun = [name for name in names if len(given) > 2 and name.casefold().startswith(folded)]
-    close = close or begun[:3]
+    close = [f"{within}.{name}" if within else name for name in close or begun[:3]]
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def explain_unknown(group: str, key: str, known: Iterable[str]) -> str:
+    """What to say of a key that a group does not have: the nearest ones, or all."""
+    names = list(known)
+    near = suggest(key, names, group) or f"; it has {', '.join(names)}"
+    return f"unknown key {group}.{key}{near}"

@@ -114,7 +114,7 @@ def test_samples_are_counted_by_the_batch(answer):
         (["scheduler=wsdd"], "unknown scheduler 'wsdd'; did you mean wsd?"),
         (
             ["scheduler=wsd", "scheduler.shap=linear"],
-            "unknown key scheduler.shap; did you mean sha",
+            "unknown key scheduler.shap; did you mean scheduler.sha",
         ),
         (["scheduler=wsd,linear", "scheduler.shape=cosine"], "unknown key scheduler.shape (linear"),
         (["scheduler=wsd", "scheduler.warmup=9000"], "scheduler.warmup=9000: 9000 steps, but the"),

@@ -35,7 +35,7 @@ def test_your_own_module_and_data(train, tmp_path):
         ),
         (
             ("model.with=5",),
-            "unknown key model.with; did you mean width? (Module takes width, crash)",
+            "unknown key model.with; did you mean model.width? (Module takes width, crash)",
         ),
         ((), "model.width must be given: a whole number"),
         (("model.width=wide",), "model.width must be a whole number, got 'wide'"),

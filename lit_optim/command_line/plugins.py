@@ -68,7 +68,8 @@ def _check_known(override: Override, node: Any, choice: str) -> None:
             if not name:
                 continue
             has = f"; it has {', '.join(known)}" if known else ""
-            raise UsageError(f"{plugin} has no key {walked}.{name}{suggest(name, known) or has}")
+            near = suggest(name, known, walked) or has
+            raise UsageError(f"{plugin} has no key {walked}.{name}{near}")
         node, walked = OmegaConf.select(node, name, throw_on_missing=False), f"{walked}.{name}"
 
 

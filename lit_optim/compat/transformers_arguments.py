@@ -34,7 +34,7 @@ from lit_optim.compat.transformers_tables import (
 )
 from lit_optim.config.paths import expand_home
 from lit_optim.config.places import as_hydra_loads, groups
-from lit_optim.errors import UsageError, show, suggest
+from lit_optim.errors import UsageError, explain_unknown, show, suggest
 from lit_optim.hyperparameters import accepts, describe, hints_of
 from lit_optim.signatures import Parameter, read_signature
 from lit_optim.untrusted import Unreadable, read_json, read_yaml
@@ -84,8 +84,7 @@ def merge(file: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
         if key in HERE or HARMLESS.fullmatch(key):
             raise UsageError(f"hf.{key} is not translated; {_say(key) or 'leave it out'}")
         if key not in KEYS:
-            near = suggest(key, KEYS) or f"; it takes {', '.join(KEYS)}"
-            raise UsageError(f"unknown key hf.{key}{near}")
+            raise UsageError(explain_unknown("hf", key, KEYS))
         if not inner:
             given[key] = value
         elif key in ("lr_scheduler_kwargs", "optim_args"):

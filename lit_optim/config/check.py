@@ -175,10 +175,16 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         key = error.full_key or error.key
         is_missing = isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError)
-        why = "must be given" if is_missing else str(error.msg or error).splitlines()[0]
+        why = explain_no_value(str(key)) if is_missing else str(error.msg or error).splitlines()[0]
         raise UsageError(f"{key}: {why}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def explain_no_value(key: str) -> str:
+    """What to say of a key without a value; of a class, how one is given."""
+    is_class = key.endswith(f".{TARGET}")
+    return "must be given" + (f", such as {key}=yours.Name allow=[yours]" if is_class else "")
 
 
 def allowed_packages(plain: Mapping[str, Any]) -> list[str]:

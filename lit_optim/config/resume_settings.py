@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lit_optim.errors import UsageError, show
+from lit_optim.errors import UsageError, explain_unknown, show
 
 AUTO, NONE = "auto", "none"
 HORIZONS = ("error", "keep", "extend")
@@ -20,7 +20,7 @@ def check_resume(settings: Mapping[str, Any]) -> None:
     known = ("from", "horizon", "override")
     for key in settings:
         if key not in known:
-            raise UsageError(f"unknown key resume.{key}; it has {', '.join(known)}")
+            raise UsageError(explain_unknown("resume", key, known))
     for key in known:
         if key not in settings:
             raise UsageError(f"resume.{key} is required")

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
-from lit_optim.errors import suggest
-
 #: Groups of settings of the whole.
 SWEEP_GROUPS = ("search", "tournament")
 SWEEP_SETTINGS = (*SWEEP_GROUPS, "n_jobs")
@@ -17,15 +12,6 @@ OF_THE_SWEEP = rf"(?:{'|'.join(SWEEP_SETTINGS)})\b"
 def is_of_sweep(key: str) -> bool:
     """Whether a key is a group of settings of the whole, or in one."""
     return key.partition(".")[0] in SWEEP_GROUPS
-
-
-def explain_unknown(group: str, key: str, known: Iterable[str]) -> str:
-    """What to say of a key that a group does not have: the nearest ones, or all."""
-    names = list(known)
-    near = suggest(key, names)
-    for name in names if near else ():
-        near = re.sub(rf"(mean|or) {name}\b", rf"\1 {group}.{name}", near)
-    return f"unknown key {group}.{key}" + (near or f"; it has {', '.join(names)}")
 
 
 def run_choices(choices: object) -> dict[str, str]:

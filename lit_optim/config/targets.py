@@ -124,7 +124,7 @@ def check_arguments(
         if key not in known:
             if signature.open:
                 continue
-            near = suggest(key, known) or suggest_other_group(f"{path}.{key}", keys)
+            near = suggest(key, known, path) or suggest_other_group(f"{path}.{key}", keys)
             if not near or len(known) <= FEW:
                 near += f" ({class_name(node)} takes {', '.join(known) or 'no arguments'})"
             raise UsageError(f"unknown key {path}.{key}{near}")

@@ -28,14 +28,15 @@ class Interrupted(Exception):
     Args:
         message: the step that was reached, and the checkpoint.
         code: the exit code of the process: 130 after Ctrl-C, 143 after SIGTERM.
+        has_checkpoint: whether there is one to resume from.
     """
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int, has_checkpoint: bool = False) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.has_checkpoint = code, has_checkpoint
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (str(self), self.code), vars(self)
+        return type(self), (str(self), self.code, self.has_checkpoint), vars(self)
 
 
 class JobFailed(CompactHydraException):

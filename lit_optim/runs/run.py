@@ -298,9 +298,10 @@ def _interruptible(trainer: Trainer) -> Iterator[None]:
 
 def _make_interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
     kept = [c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)]
-    at = f"; checkpoint: {kept[0]}" if kept and kept[0] else ""
+    path = kept[0] if kept else ""
+    at = f"; checkpoint: {path}" if path else ""
     what, code = ("interrupted", INTERRUPTED) if by_user else ("terminated", 143)
-    return Interrupted(f"{what} at step {trainer.global_step}{at}", code)
+    return Interrupted(f"{what} at step {trainer.global_step}{at}", code, bool(path))
 
 
 def _metrics(result: Result) -> dict[str, float]:

@@ -12,7 +12,9 @@ from lit_optim.hyperparameters import describe
 
 #: `500` (optimizer steps), "5%" (of the run), "2 epochs", "1000 samples". Rounded to the nearest
 #: step; "5%+" rounds up, as transformers does.
-Duration = Annotated[int | str, "such as 500 (steps), 5%, 2 epochs or 1000 samples"]
+Duration = Annotated[
+    int | str, "such as 500 (steps), 5%, 2 epochs or 1000 samples, and not negative"
+]
 #: What to do when a schedule resumes in a run of another length; see `ScheduledLR`.
 HorizonPolicy = Literal["error", "keep", "extend"]
 PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+) ?(%\+?|steps?|epochs?|samples?)?")

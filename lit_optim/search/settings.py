@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 from lit_optim.config.check import to_plain
 from lit_optim.config.direction import find_direction, find_metric
 from lit_optim.config.places import conf_dir, mapping_of
-from lit_optim.config.sweep_settings import explain_unknown
-from lit_optim.errors import UsageError, show
+from lit_optim.errors import UsageError, explain_unknown, show
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.metric_names import Direction, infer_direction
 from lit_optim.search.data import Settings

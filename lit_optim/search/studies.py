@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from lit_optim.config.check import SINGLE_GROUPS
+from lit_optim.config.check import SINGLE_GROUPS, explain_no_value
 from lit_optim.config.composing import (
     MOST_RUNS,
     as_hydra_override,
@@ -152,7 +152,8 @@ def _check_classes(cfg: DictConfig) -> None:
     for group in SINGLE_GROUPS:
         node = cfg.get(group)
         if isinstance(node, DictConfig) and OmegaConf.is_missing(node, TARGET):
-            raise UsageError(f"{group}.{TARGET}: must be given")
+            key = f"{group}.{TARGET}"
+            raise UsageError(f"{key}: {explain_no_value(key)}")
 
 
 def _check_twice(searched: Sequence[Override], rest: Sequence[Override]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import fields
 from typing import Annotated, Any
 
 from lit_optim.config.places import groups, mapping_of
-from lit_optim.config.sweep_settings import SWEEP_GROUPS, explain_unknown
-from lit_optim.errors import UsageError, show, suggest
+from lit_optim.config.sweep_settings import SWEEP_GROUPS
+from lit_optim.errors import UsageError, explain_unknown, show, suggest
 from lit_optim.hyperparameters import accepts, describe
 from lit_optim.results.tournament_record import Budget, TournamentSettings
 

@@ -84,7 +84,7 @@ def test_it_takes_the_options_of_our_optimizers(own, name):
 
 def test_its_keys_are_checked_like_ours(own):
     for line, told in {
-        "optimizer.momentu=1": "did you mean momentum",
+        "optimizer.momentu=1": "did you mean optimizer.momentum",
         "optimizer.lr=-1": "optimizer.lr must be a number > 0",
     }.items():
         with pytest.raises(UsageError, match=told):

@@ -99,9 +99,9 @@ TABLE = {
     "-m optimizer=adamw,sgd optimizer.lr=0.1 search.trials=3": "optimizer.lr=0.1 is fixed, and no",
     f"{OK} optimizer=adamw,adamw": "optimizer=adamw,adamw: has 'adamw' twice.",
     f"{OK} optimizer.eps=1e-8,0.00000001": "has 1e-08 twice.",
-    f"{OK} optimizer=custom": "optimizer._target_: must be given.",
-    f"{OK} model=cnn,custom": "model._target_: must be given.",
-    "-m tournament=default optimizer=adamw,custom": "optimizer._target_: must be given.",
+    f"{OK} optimizer=custom": "optimizer._target_: must be given, such as optimizer._target_=y",
+    f"{OK} model=cnn,custom": "model._target_: must be given, such as model._target_=y",
+    "-m tournament=default optimizer=adamw,custom": "optimizer._target_: must be given, such",
     "-m tournament=default optimizer=adamw,sgd tournament.trials=20000": (
         "tournament.trials must be a whole number in [1, 10000], got 20000."
     ),
