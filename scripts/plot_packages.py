@@ -4,7 +4,8 @@
     python scripts/plot_packages.py docs/images/packages_before.svg --package ../old/lit_optim
 
 A box is a subpackage, or a module at the top level. It is drawn above all boxes that it imports; a
-wider box has more lines. Packages that import each other share a level and are outlined in red.
+wider box has more lines of code. A line goes to each of them that no other of them leads to.
+Packages that import each other share a level and are outlined in red.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -23,6 +25,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_optim"
 #: A module that belongs to a lower level than its directory, as tests/test_layers.py says.
 SEPARATE = ("runs.layout",)
 WIDTH, ROW = 12.0, 8  # width of the picture, boxes side by side
+SWEEPS = 4  # how often the rows are put in order
 
 
 def main() -> None:
@@ -90,8 +93,42 @@ def reachable(name: str, imports: dict[str, set[str]]) -> set[str]:
     return found
 
 
+def direct(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The imports of each package without those that another one of its imports leads to."""
+    return {
+        name: {
+            other
+            for other in others
+            if not any(other in reachable(between, imports) for between in others - {other})
+        }
+        for name, others in imports.items()
+    }
+
+
+def place(rows: list[list[str]], lines_to: dict[str, set[str]]) -> dict[str, tuple[float, float]]:
+    """Where each box is: in each row, from left to right as the boxes are that it has lines to."""
+    places: dict[str, tuple[float, float]] = {}
+
+    def spread(level: int) -> None:
+        row = rows[level]
+        for i, name in enumerate(row):
+            places[name] = (i + 0.5) * WIDTH / len(row), float(level)
+
+    def mean_place(name: str) -> float:
+        ends = [places[o][0] for o in (*lines_to[name], *lines_from[name]) if o in places]
+        return fmean(ends) if ends else places[name][0]
+
+    lines_from = {name: {o for o in lines_to if name in lines_to[o]} for name in lines_to}
+    for level in range(len(rows)):
+        spread(level)
+    for level in (*range(len(rows)), *reversed(range(len(rows)))) * SWEEPS:
+        rows[level].sort(key=mean_place)
+        spread(level)
+    return places
+
+
 def draw(lines: dict[str, int], imports: dict[str, set[str]]) -> Figure:
-    """The picture: one level above the other, a line for each import."""
+    """The picture: one level above the other."""
     levels = levels_of(imports)
     rows: list[list[str]] = []
     for level in range(max(levels.values()) + 1):
@@ -101,18 +138,15 @@ def draw(lines: dict[str, int], imports: dict[str, set[str]]) -> Figure:
         rows += [packages[i : i + ROW] for i in range(0, len(packages), ROW)]
     figure = Figure(figsize=(WIDTH, 0.85 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots()
-    places = {
-        name: ((i + 0.5) * WIDTH / len(row), float(level))
-        for level, row in enumerate(rows)
-        for i, name in enumerate(row)
-    }
-    for name, others in imports.items():
+    lines_to = direct(imports)
+    places = place(rows, lines_to)
+    for name, others in lines_to.items():
         for other in others:
             ends = zip(places[name], places[other], strict=True)
-            axes.plot(*ends, color="tab:gray", alpha=0.35, linewidth=0.7, zorder=1)
+            axes.plot(*ends, color="tab:gray", alpha=0.6, linewidth=0.8, zorder=1)
     for name, (x, y) in places.items():
         mutual = any(name in reachable(other, imports) for other in imports[name])
-        half = min(0.68, 0.42 + lines[name] / 12000)
+        half = min(0.68, max(0.42 + lines[name] / 12000, 0.039 * len(name)))
         box = FancyBboxPatch(
             (x - half, y - 0.22),
             2 * half,
