@@ -209,7 +209,9 @@ def _write(
         for lr, color, meaning in marks:
             axes.axvline(lr, color=color, linestyle="--", label=f"{lr:.2g}: {meaning}")
     top = max(loss for loss in losses.averages[:LEAST] if math.isfinite(loss))
-    axes.set_ylim(top=1.5 * top, bottom=min(0.0, min(losses.averages)))
+    low = min(loss for loss in losses.averages if math.isfinite(loss))
+    margin = max(top - low, 0.1 * abs(top)) / 2
+    axes.set_ylim(low - margin, top + margin)
     axes.set(xscale="log", xlabel="optimizer.lr", ylabel="training loss")
     axes.set_title(f"{optimizer}: the loss while the lr rises")
     axes.legend()

@@ -21,6 +21,7 @@ from lit_optim.results import parallel, trials
 from lit_optim.results.axes import finish_metric_axis, format_number, set_lr_axis, tag
 from lit_optim.results.cells import name_row
 from lit_optim.results.data import Report, Row, Run
+from lit_optim.results.legends import add_legend
 from lit_optim.results.looks import COLORS, GRAY, Look, style_of
 from lit_optim.results.series import (
     FAR,
@@ -310,11 +311,11 @@ def draw_figure(drawings: Sequence[Drawing], report: Report, look: Look) -> Any:
         if len(drawings) > 1:
             axes.set_title(drawing.title, loc="left")
     if look.has_legend:
-        _add_legend(figure, drawings, report, look)
+        _add_legend_of(figure, drawings, report, look)
     return figure
 
 
-def _add_legend(figure: Any, drawings: Sequence[Drawing], report: Report, look: Look) -> None:
+def _add_legend_of(figure: Any, drawings: Sequence[Drawing], report: Report, look: Look) -> None:
     from matplotlib.lines import Line2D
 
     names = {drawing.name for drawing in drawings}
@@ -354,20 +355,7 @@ def _add_legend(figure: Any, drawings: Sequence[Drawing], report: Report, look: 
                 [], [], color=look.ink, marker=DEFAULT_MARK, linestyle="none", label="default lr"
             )
         )
-    if not handles:
-        return
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(4, len(handles), int(46 / (longest + 6))))
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        handlelength=2.6,
-        columnspacing=1.2,
-        labelspacing=0.35,
-        borderpad=0.2,
-    )
+    add_legend(figure, handles)
 
 
 def legend_name(report: Report, row: Row) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from lit_optim.errors import printable
 from lit_optim.results.axes import LONGEST_LABEL, format_number, tag
 from lit_optim.results.data import Profile
+from lit_optim.results.legends import add_legend
 from lit_optim.results.looks import COLORS, GRAY, Look, style_of
 from lit_optim.results.profile import MEASURES, share_within
 
@@ -71,15 +72,5 @@ def draw_profile_figure(profile: Profile, look: Look, height: float) -> Any:
         ]
         if others := len(profile.contestants) - len(shown):
             handles.append(Line2D([], [], color=GRAY, label=f"{others} others"))
-        longest = max(len(str(handle.get_label())) for handle in handles)
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=max(1, min(4, len(handles), int(46 / (longest + 6)))),
-            frameon=False,
-            handlelength=2.6,
-            columnspacing=1.2,
-            labelspacing=0.35,
-            borderpad=0.2,
-        )
+        add_legend(figure, handles)
     return figure
