@@ -9,13 +9,11 @@ from lit_optim.checkpoints.format import are_numbers, check_state, is_number
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, TrainerFn
 from lit_optim.metric_names import Direction, best_value
 from lit_optim.training.lengths import has_reached_max_steps
-from lit_optim.training.monitor import find_direction, keep_metrics_precise
+from lit_optim.training.monitor import find_direction
 
 
 class MetricHistory(Callback):
     """Keeps the last and the best value of every validation metric and of `monitor`.
-
-    Metrics of torchmetrics add in float32 at least, whatever the precision of the parameters.
 
     The torchmetrics class of a metric or its name says whether low or high is better. If neither
     does, the metric has no best value.
@@ -51,15 +49,6 @@ class MetricHistory(Callback):
         check_state(state_dict, kinds)
         self.final, self.best = dict(state_dict["final"]), dict(state_dict["best"])
         self._least, self._greatest = state_dict.get("range", (math.inf, -math.inf))
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_metrics_precise(pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_metrics_precise(pl_module)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        keep_metrics_precise(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -32,6 +32,7 @@ from torch.optim import Optimizer
 from lit_optim.callbacks.gradient_release import GradientRelease
 from lit_optim.callbacks.lazy_layers import LazyLayers
 from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.precise_metrics import PreciseMetrics
 from lit_optim.callbacks.ranks import Ranks
 from lit_optim.callbacks.signals import Signals
 from lit_optim.callbacks.summary import LayerSummary
@@ -159,7 +160,7 @@ def build_run(
     watchers = named | ({"": history} if has_monitor else {})
     callbacks = [*_make_summary(cfg, named, without), *named.values()]
     callbacks += [make_monitor_check(cfg, watchers), history]
-    callbacks += [threads, Signals(), Ranks(), LazyLayers(), *more]
+    callbacks += [threads, Signals(), Ranks(), LazyLayers(), PreciseMetrics(), *more]
     callbacks += [GradientRelease()] * bool(cfg.trainer.get("gradient_release"))
     for logger in loggers:
         choose_cards(logger)

@@ -18,9 +18,6 @@ from lit_optim.metric_names import Direction, infer_direction
 #: Words in the names of validation metrics.
 VALIDATED = re.compile(r"(^|[^a-z])(val|valid|validation|dev|eval)([^a-z]|$)", re.IGNORECASE)
 
-#: The dtypes in which sums are not exact enough.
-COARSE = (torch.bfloat16, torch.float16)
-
 
 def declared_monitor(module: LightningModule | type) -> tuple[str, Direction | None]:
     """Return the metric that a module declares, as `monitor = ("val/acc", "max")`.
@@ -141,26 +138,6 @@ def _logged_metrics(trainer: Trainer) -> Iterator[tuple[set[str], Any]]:
         for result in results.values():
             for on_step in (True, False):
                 yield set(results._forked_name(result, on_step)), result.value
-
-
-def keep_metrics_precise(module: LightningModule) -> None:
-    """Have torchmetrics count and add in float32 what a module's own precision is too coarse for.
-
-    Lightning converts the states of metrics as well where parameters are in 16 bits. In bfloat16 a
-    count ends at 256, and in float16 a sum at 65504.
-    """
-    for metric in module.modules():
-        if isinstance(metric, Metric):
-            for name, default in metric._defaults.items():
-                metric._defaults[name] = _as_float32(default)
-                setattr(metric, name, _as_float32(getattr(metric, name)))
-            metric._dtype = torch.float32 if metric._dtype in COARSE else metric._dtype
-
-
-def _as_float32(state: Any) -> Any:
-    if isinstance(state, list):
-        return [_as_float32(one) for one in state]
-    return state.float() if isinstance(state, torch.Tensor) and state.dtype in COARSE else state
 
 
 def validated_metrics(trainer: Trainer, monitor: str | None = None) -> dict[str, float]:

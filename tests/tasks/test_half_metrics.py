@@ -11,6 +11,7 @@ from torchmetrics import CatMetric, MeanMetric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_optim.callbacks.metric_history import MetricHistory
+from lit_optim.callbacks.precise_metrics import PreciseMetrics
 from lit_optim.tasks.classifiers import MLP
 from tests.lightning.modules import trainer
 
@@ -60,7 +61,7 @@ class Own(LightningModule):
 def one_step(tmp_path, precision):
     """A trainer that validates after a step, and not before."""
     arguments = {"precision": precision, "max_steps": 1, "num_sanity_val_steps": 0}
-    return trainer(tmp_path, callbacks=[MetricHistory()], **arguments)
+    return trainer(tmp_path, callbacks=[MetricHistory(), PreciseMetrics()], **arguments)
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
