@@ -79,6 +79,7 @@ def test_what_is_gone_on_with_has_no_such_link(tmp_path, argv, monkeypatch):
 
 def test_a_link_is_named_with_where_it_leads(tmp_path):
     where = a_run_with_links(tmp_path / "run", is_sweep=False)
+    write_fingerprint(where, to_plain(compose_config([])))
     link = where / "config.yaml"
     link.symlink_to(tmp_path / "mine.yaml")
     told = f"{link} is a link out of the directory, to {tmp_path / 'mine.yaml'}"

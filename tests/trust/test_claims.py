@@ -12,8 +12,8 @@ from tests.conftest import ROOT
 
 PAGE = "docs/trust.md"
 STORED = "config/test_stored.py"
-STORED_LINKS = "config/test_stored_links.py"
-LINKS = f"{STORED_LINKS}::test_what_a_run_writes_stays_in_its_directory"
+IN_LINKS = "config/test_stored_links.py"
+LINKS = f"{IN_LINKS}::test_what_a_run_writes_stays_in_its_directory"
 WHOLE = "trust/test_places.py::test_a_directory_of_a_stranger_as_a_whole"
 LINES = (
     f"{STORED}::test_no_line_of_a_directory_names_code_or_a_place",
@@ -86,13 +86,13 @@ TESTS = {
     "`lit-optim rerun DIR` reads": (f"{STORED}::test_what_is_checked_is_what_is_run_again",),
     "A run writes only": (
         LINKS,
-        f"{STORED_LINKS}::test_no_link_leads_out_of_a_run",
-        f"{STORED_LINKS}::test_a_sweep_starts_no_run_elsewhere",
+        f"{IN_LINKS}::test_no_link_leads_out_of_a_run",
+        f"{IN_LINKS}::test_a_sweep_starts_no_run_elsewhere",
         "search/test_links.py::test_a_search_with_a_link_out_of_it_is_refused",
         "search/test_links.py::test_a_worker_says_so",
         WHOLE,
     ),
-    "Links within the directory": (f"{STORED_LINKS}::test_a_link_within_the_directory_is_left_alone",),
+    "Links within the directory": (f"{IN_LINKS}::test_a_link_within_the_directory_is_left_alone",),
     "`lit-optim board` refuses": ("test_board.py::test_what_would_be_waited_for_is_refused",),
     "Nor do the programs that lit-optim starts": (
         "trust/test_programs.py::test_the_commit_is_read_without_a_program_of_the_repository",
