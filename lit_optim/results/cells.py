@@ -282,6 +282,8 @@ def _lr_cell(row: Row) -> Cell:
 
 
 def _value_cell(setting: Setting) -> Cell:
+    if setting.is_diverged:
+        return Cell(Status.DIVERGED.value, math.nan)
     if setting.value.count or not setting.so_far.count:
         return Cell(format_interval(setting.value), setting.value.mean)
     return Cell(f"({format_value(setting.so_far.mean)})", setting.so_far.mean)

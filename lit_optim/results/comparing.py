@@ -242,9 +242,8 @@ def notes_on(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]
     ended = [one for one in compared if one.value.count]
     repeated = sum(sum(run.has_ended for run in one.runs) - one.value.count for one in ended)
     if repeated:
-        notes.append(
-            f"{repeated} runs repeat a seed of the same setting; the last one of each seed counts"
-        )
+        told = f"{repeated} runs repeat" if repeated > 1 else "1 run repeats"
+        notes.append(f"{told} a seed of the same setting; the last one of each seed counts")
     if sum(one.value.count for one in ended) == len(ended) > 1:
         notes.append("with one run each, differences cannot be tested; run several seeds")
     return notes

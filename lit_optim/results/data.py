@@ -156,6 +156,12 @@ class Setting:
     so_far: Interval = Interval(math.nan, math.nan, 0)
     trial: int | None = None
 
+    @property
+    def is_diverged(self) -> bool:
+        """Whether every run that has ended diverged: its value is another run's."""
+        ended = [run for run in self.runs if run.has_ended]
+        return bool(ended) and all(run.status is Status.DIVERGED for run in ended)
+
 
 @dataclass(frozen=True)
 class Row:

@@ -9,6 +9,8 @@ from lit_optim.results.data import Run
 
 SEED = "seed"
 LR = "optimizer.lr"
+#: The end of the key of a class.
+CLASS = "._target_"
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[str], list[tuple[dict[str, str], list[Run]]]]:
@@ -107,6 +109,10 @@ def _columns(settings: Sequence[Mapping[str, str]], typed: Sequence[str]) -> lis
     for key in (*choices, *differing):
         if key not in columns and _distinguishes(settings, columns, key):
             columns.append(key)
+    for key in [one for one in columns if one.endswith(CLASS)]:  # the choice often tells as much
+        rest = [one for one in columns if one != key]
+        if rest and not _distinguishes(settings, rest, key):
+            columns = rest
     return columns or [key for key in (*typed, "optimizer") if key != SEED and key in every][:1]
 
 

@@ -35,6 +35,7 @@ RUNS = """<h2>Runs <span id="shown" role="status"></span></h2>
 """
 #: Choices that are named as equal to the best.
 MOST_NAMES = 4
+ONE_RUN_EACH = "One run each: whether the others are worse is not known."
 
 
 def write_page(report: Report, path: Path, refresh: float | None = None) -> None:
@@ -107,7 +108,9 @@ def _best(report: Report, folder: Path | None) -> str:
     names = ", ".join(to_text(name_row(rows, row)) for row in tied[:MOST_NAMES])
     if len(tied) > MOST_NAMES:
         names += f" and {len(tied) - MOST_NAMES} more"
-    told = f'<p class="tied">Not distinguishable from {names}.</p>' if tied else ""
+    is_tested = best.best.value.count > 1
+    told = f"Not distinguishable from {names}." if is_tested else ONE_RUN_EACH
+    told = f'<p class="tied">{told}</p>' if tied else ""
     name = to_text(name_row(report, best) + _lr_of(report, best))
     run = find_best(best, report.mode)
     return (

@@ -58,11 +58,13 @@ def _lr(run: Run) -> float:
 
 
 def order(setting: Setting, mode: str) -> tuple[int, float]:
-    """Best first, then those that have not ended, then those without any value."""
-    for place, found in enumerate((setting.value, setting.so_far)):
+    """Best first, then those that diverged, that have not ended, and that have no value."""
+    if setting.is_diverged:
+        return 1, 0.0
+    for place, found in ((0, setting.value), (2, setting.so_far)):
         if math.isfinite(found.mean):
             return place, -found.mean if mode == "max" else found.mean
-    return 2, 0.0
+    return 3, 0.0
 
 
 def make_row(values: Mapping[str, str], settings: Sequence[Setting], mode: str) -> Row:
@@ -96,12 +98,16 @@ def find_edge(best: Setting, settings: Sequence[Setting]) -> str:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Rows with their ranks, in their order; those without a value are last."""
-    known = [row for row in rows if math.isfinite(row.best.value.mean)]
+    """Rows with their ranks, in their order; those that diverged or have no value have none."""
+    known = [row for row in rows if _has_value(row.best)]
     ranks = rank([sample(row.best) for row in known])
     shared = Counter(ranks)
     ranked = [
         replace(row, rank=place, is_tied=shared[place] > 1)
         for row, place in zip(known, ranks, strict=True)
     ]
-    return [*ranked, *(row for row in rows if not math.isfinite(row.best.value.mean))]
+    return [*ranked, *(row for row in rows if not _has_value(row.best))]
+
+
+def _has_value(setting: Setting) -> bool:
+    return math.isfinite(setting.value.mean) and not setting.is_diverged

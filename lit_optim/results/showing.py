@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from lit_optim.errors import UsageError, first_line, printable
 from lit_optim.programs import format_path
 from lit_optim.results.comparing import compare, compare_all
 from lit_optim.results.contest import compare_tournaments
-from lit_optim.results.data import Report, Tournament
+from lit_optim.results.data import Report, Run, Tournament
 from lit_optim.results.figure_files import (
     PICTURES,
     check_figures,
@@ -22,11 +23,12 @@ from lit_optim.results.figure_files import (
     write_figures,
     write_profile,
 )
+from lit_optim.results.grouping import setting_of
 from lit_optim.results.reading import Found, NoRun, read_runs
 from lit_optim.results.spreadsheet import write_runs
 from lit_optim.results.table import print_report, print_tournament
 from lit_optim.results.target import AUTO
-from lit_optim.runs.layout import REPORT
+from lit_optim.runs.layout import MULTIRUN, REPORT, SEARCH, SWEEP
 
 ENDINGS = (".html", ".csv", *PICTURES)
 #: The files of a directory, besides the figures.
@@ -36,18 +38,43 @@ RUNS = "runs.csv"
 def show_results(directory: Path, console: Console) -> None:
     """Print a table of a run, a sweep or all runs below a directory, best first.
 
-    Runs that are judged by different metrics have a table each.
+    Runs that are judged by different metrics have a table each. So do those on different data where
+    the directory is not that of one sweep; runs without any value are then listed only.
 
     Raises:
         UsageError: there is no run in it.
     """
     found = read_runs([directory])
-    for shown in _compare_all(found, title_of([directory])):
-        _print(shown, console)
+    title = title_of([directory])
+    is_one = any((directory / name).exists() for name in (SWEEP, MULTIRUN, SEARCH))
+    parts = {title: found} if is_one else _by_data(found, title)
+    for of_part, part in parts.items():
+        if len(parts) > 1:
+            console.print(of_part, style="bold", soft_wrap=True, markup=False, highlight=False)
+        for shown in _compare_all(part, of_part):
+            _print(shown, console)
     for run in found.runs:
         if run.status.has_failed or run.status.is_unfinished:
             line = f"no result: {format_path(run.directory)} ({run.status.value})"
             console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _by_data(found: Found, title: str) -> dict[str, Found]:
+    """The runs that have a value, or all if none has, on each data set; by a title."""
+    runs = [run for run in found.runs if run.history.step or math.isfinite(run.value)]
+    by_data: dict[str, list[Run]] = {}
+    for run in runs or found.runs:
+        data = run.choices.get("data", "")
+        if data == "custom":
+            data = setting_of(run, "data._target_") or data
+        by_data.setdefault(data, []).append(run)
+    if len(by_data) == 1:
+        return {title: Found(runs or found.runs, found.notes)}
+    ordered = sorted(by_data.items(), key=lambda part: -len(part[1]))
+    return {
+        f"{title}: data={data or 'unknown'}": Found(part, () if place else found.notes)
+        for place, (data, part) in enumerate(ordered)
+    }
 
 
 def show_sweep(sweep_dir: Path, console: Console) -> None:

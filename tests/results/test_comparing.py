@@ -62,6 +62,28 @@ def test_a_diverged_run_has_the_worst_value_of_all():
     assert sgd.counts[Status.DIVERGED] == 1
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_always_diverged_is_behind_what_trained(count):
+    """Even if the one that trained has the worst value of all itself."""
+    lost = [a_run(math.nan, "sgd", seed=k, status=Status.DIVERGED) for k in range(count)]
+    first, last = compare([*lost, *seeds([0.3] * count)], "t").rows
+    assert (first.values["optimizer"], first.rank, first.is_tied) == ("adamw", 1, False)
+    assert (last.values["optimizer"], last.rank) == ("sgd", None)
+    cells = [row[1].text for row in choice_table(compare([*lost, *seeds([0.3] * count)], "t")).rows]
+    assert "diverged" in [cell.text for cell in choice_table(compare(lost, "t")).rows[0]]
+    assert cells[1] == "diverged"
+
+
+def test_the_class_of_a_choice_is_no_column_of_its_own():
+    runs = [
+        a_run(0.3, overrides={"model": name, "model._target_": f"lib.{name.upper()}"})
+        for name in ("cnn", "mlp")
+    ]
+    assert compare(runs, "t").columns == ["model"]
+    runs = [a_run(0.3, overrides={"model": "custom", "model._target_": f"my.{x}"}) for x in "AB"]
+    assert compare(runs, "t").columns == ["model._target_"]
+
+
 def test_a_model_that_never_trained_is_not_the_worst_where_others_did():
     """Its value is that of a sanity check, of a batch or two."""
     untrained = a_run(0.9, "sgd", seed=2, status=Status.DIVERGED)

@@ -22,7 +22,7 @@ from lit_optim.errors import UsageError
 from lit_optim.reports.best import export_experiment
 from lit_optim.results import showing
 from lit_optim.results.reading import read_run
-from lit_optim.results.showing import show_sweep
+from lit_optim.results.showing import show_results, show_sweep
 from lit_optim.runs.resume import run_fingerprint, write_fingerprint
 from tests.results.directories import set_job, write_history, write_run
 
@@ -159,6 +159,30 @@ def test_a_sweep_that_has_just_started_is_waited_for(tmp_path, monkeypatch, caps
     assert rounds[0] == "no run has begun yet\n"
     assert "sgd" in rounds[1]
     assert run(capsys, "report", tmp_path / "missing", "--watch", "5")[0] == 2
+
+
+def test_runs_on_different_data_are_not_ranked_together(tmp_path):
+    for data, values in (("digits", (0.9, 0.8)), ("mnist1d", (0.5,))):
+        for optimizer, value in zip(("adamw", "sgd"), values, strict=False):
+            choices = {"data": data, "optimizer": optimizer}
+            name = f"{data}-{optimizer}"
+            write_run(tmp_path / "runs", name, [f"data={data}"], value, choices=choices)
+    refused = {"data": "mnist1d", "optimizer": "lion"}
+    write_run(tmp_path / "runs", "refused", ["optimizer=lion"], choices=refused, code=2)
+
+    def tables(where):
+        show_results(where, Console(file=(out := io.StringIO()), width=120))
+        return out.getvalue()
+
+    text = tables(tmp_path / "runs")
+    first, second = text.index("runs: data=digits"), text.index("runs: data=mnist1d")
+    assert first < text.index("0.9") < text.index("0.8") < second < text.index("0.5")
+    assert text.count("lion") == 0
+    assert "refused (failed)" in text
+    (tmp_path / "runs" / "sweep.json").write_text("{}")  # one sweep is one table
+    text = tables(tmp_path / "runs")
+    assert "data=digits" not in text
+    assert text.index("0.9") < text.index("0.8") < text.index("0.5")
 
 
 def test_the_end_of_a_sweep_refreshes_its_page_and_names_it(tmp_path, monkeypatch):
