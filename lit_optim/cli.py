@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lit_optim import __version__
 from lit_optim.command_line.command import Section
@@ -12,7 +13,7 @@ from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.commands import command_names, load_command, load_commands
 from lit_optim.config.places import split_conf_dir, use_conf_dir
 from lit_optim.environment import forget_ranks
-from lit_optim.errors import UsageError, first_line, suggest
+from lit_optim.errors import UsageError, first_line, printable, suggest
 from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.streams import allow_any_text
 from lit_optim.threads import prepare_threads
@@ -44,19 +45,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     forget_ranks()
     allow_any_text()
     prepare_threads()
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        code = _dispatch(sys.argv[1:] if argv is None else argv)
+        code = _dispatch(argv)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     except Exception as error:
-        if not _is_mistake(error):
+        if (line := _explain(error, argv)) is None:
             raise
-        print(f"{PROGRAM}: {first_line(error)}", file=sys.stderr)
+        print(f"{PROGRAM}: {line}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
     if code:
         sys.exit(code)
+
+
+def _explain(error: Exception, argv: Sequence[str]) -> str | None:
+    """What is wrong, where a line is enough: a mistake, or a file that the command line names."""
+    if not isinstance(error, OSError):
+        return first_line(error) if _is_mistake(error) else None
+    named = {word for one in argv for word in (one, one.partition("=")[2])}
+    name = str(error.filename or "")
+    if not name or named.isdisjoint(map(str, (name, *Path(name).parents))):
+        return None
+    return printable(f"{name}: {error.strerror or first_line(error)}")
 
 
 def _is_mistake(error: Exception) -> bool:

@@ -8,6 +8,7 @@ either (`scripts/bench_busy.py`).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -177,7 +178,7 @@ def read_quota(
     """
     quotas = []
     try:
-        lines = own.read_text("utf-8").splitlines()
+        lines = own.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return None
     for line in lines:
@@ -196,18 +197,19 @@ def read_quota(
                 quotas.append(_quota_of(place))
                 if place == top:
                     break
-    return min((quota for quota in quotas if quota is not None), default=None)
+    return min((quota for quota in quotas if 0 < quota < math.inf), default=None)
 
 
-def _quota_of(group: Path) -> float | None:
-    with suppress(OSError, ValueError):
+def _quota_of(group: Path) -> float:
+    """The CPUs that a control group allows; infinite or less than 0 where it allows any."""
+    odd = (OSError, ValueError, ArithmeticError)
+    with suppress(*odd):
         quota, period = (group / "cpu.max").read_text("utf-8").split()
         return float(quota) / float(period)  # "max" is no number
-    with suppress(OSError, ValueError, ZeroDivisionError):
+    with suppress(*odd):
         limit = float((group / "cpu.cfs_quota_us").read_text("utf-8"))
-        period_us = float((group / "cpu.cfs_period_us").read_text("utf-8"))
-        return limit / period_us if limit > 0 else None
-    return None
+        return limit / float((group / "cpu.cfs_period_us").read_text("utf-8"))
+    return math.inf
 
 
 def _running() -> int | None:

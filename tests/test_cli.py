@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hydra.utils import get_object
@@ -114,6 +115,26 @@ def test_mistakes_are_answered_in_one_line(capsys, argv, line):
     assert not out
     assert err.startswith(f"lit-optim: {line}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["plot --to={}", "plot --to {}", "race on=rosenbrock --to={}"])
+def test_a_file_that_cannot_be_written_is_named(capsys, tmp_path, line):
+    path = tmp_path / "x.png"
+    path.symlink_to(tmp_path / "missing" / "y.png")
+    with pytest.raises(SystemExit, match="2"):
+        main(line.format(path).split())
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == f"lit-optim: {path}: No such file or directory"
+    )
+
+
+def test_an_error_about_another_file_is_raised(monkeypatch, tmp_path):
+    def fail(args):
+        raise FileNotFoundError(2, "No such file or directory", "/elsewhere")
+
+    monkeypatch.setattr(cli, "load_command", lambda name: SimpleNamespace(run=fail, parse=list))
+    with pytest.raises(FileNotFoundError):
+        main(["plot", f"--to={tmp_path}"])
 
 
 #: What takes a path: the subcommand, and the option, if it is one.

@@ -8,6 +8,7 @@ import shlex
 from itertools import pairwise
 
 import pytest
+from lightning.pytorch import Trainer
 from rich.console import Console
 
 from lit_optim.cli import main
@@ -67,6 +68,14 @@ def test_a_loss_that_is_not_finite_ends_the_test_and_is_no_failure(tmp_path, mon
     with pytest.raises(UsageError, match="the loss diverged after 2 updates, at lr="):
         lr_range(["data=digits", "model=mlp", "optimizer=sgd"], Console(), 60, 1e20, 1e38)
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_trained_where_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("a file")
+    monkeypatch.setattr(Trainer, "fit", None)
+    with pytest.raises(UsageError, match=r"runs/.*: cannot write there: "):
+        lr_range(["data=digits", "model=mlp"], Console(), 60, None, None)
 
 
 def test_a_run(tmp_path, monkeypatch, capsys):

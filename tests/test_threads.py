@@ -85,6 +85,16 @@ GROUPS = {
     "hybrid": ("0::/\n4:cpu:/\n", {"unified/cpu.max": "100000 100000"}, 1.0),
     "broken": ("what\n0::/\n", {"cpu.max": "many few"}, None),
     "nothing": ("", {}, None),
+    "no period": ("0::/\n", {"cpu.max": "100000 0"}, None),
+    "v1, no period": (
+        "4:cpu:/\n",
+        {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "0"},
+        None,
+    ),
+    "no number": ("0::/\n", {"cpu.max": "nan 100000"}, None),
+    "without end": ("0::/\n", {"cpu.max": "inf 100000"}, None),
+    "less than nothing": ("0::/\n", {"cpu.max": "-5 100000"}, None),
+    "a name that is no text": ("0::/\udcff\n", {"cpu.max": "150000 100000"}, 1.5),
 }
 
 
@@ -92,7 +102,7 @@ GROUPS = {
 def test_quotas_of_control_groups(case, tmp_path):
     lines, texts, quota = GROUPS[case]
     own = tmp_path / "cgroup"
-    own.write_text(lines)
+    own.write_text(lines, errors="surrogateescape")
     for name, text in texts.items():
         path = tmp_path / "mount" / name
         path.parent.mkdir(parents=True, exist_ok=True)

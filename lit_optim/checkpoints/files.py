@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -268,11 +269,24 @@ def find_damage(path: Path) -> str | None:
     sums = read_sums(path)
     if sums and sha256(path) not in sums:
         return "is not what was written (its checksum differs)"
+    if is_inflated(path):
+        return "is larger in memory than in its file, as no checkpoint of torch is"
     try:
         torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except Exception as error:  # any error of a broken archive
         return f"cannot be read ({type(error).__name__})"
     return None
+
+
+def is_inflated(path: Path) -> bool:
+    """Whether an archive has compressed entries or shared ones, which take any amount of memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return False  # no archive: torch refuses it, or loads it as one of its older files
+    is_stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    return not is_stored or sum(entry.file_size for entry in entries) > path.stat().st_size
 
 
 def find_newest_intact(directory: Path) -> Path:
@@ -293,4 +307,11 @@ def _candidates(directory: Path) -> Iterator[Path]:
     known = [directory / LAST_CHECKPOINT, directory / PREVIOUS_CHECKPOINT]
     yield from (path for path in known if path.exists())
     other = [path for path in directory.glob("*.ckpt") if path not in known]
-    yield from sorted(other, key=lambda path: path.stat().st_mtime, reverse=True)
+    yield from sorted(other, key=_time_of, reverse=True)
+
+
+def _time_of(path: Path) -> float:
+    """When a file was changed; 0 of one that is gone, or of a link that leads nowhere."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

@@ -22,6 +22,8 @@ PARTS: dict[str, type] = {
     "loops": Mapping,
     "global_step": int,
 }
+#: What a param group has of its lr.
+LRS = ("lr", "initial_lr")
 
 
 def check_written(saved: Mapping[str, Any]) -> None:
@@ -37,7 +39,7 @@ def check_written(saved: Mapping[str, Any]) -> None:
         raise UsageError("the checkpoint has no states of callbacks by their names")
     for state in saved["optimizer_states"]:
         groups = state.get("param_groups") if isinstance(state, Mapping) else None
-        if not all(map(_has_number, groups if isinstance(groups, list) else ())):
+        if not all(map(_has_numbers, groups if isinstance(groups, list) else ())):
             raise UsageError("the checkpoint has an optimizer whose lr is not a number")
     by = saved.get(WRITTEN_BY, {"format": 1})  # older checkpoints have no entry
     by = by if isinstance(by, Mapping) else {}
@@ -49,9 +51,14 @@ def check_written(saved: Mapping[str, Any]) -> None:
         )
 
 
-def _has_number(group: Any) -> bool:
-    lr = group.get("lr", 0.0) if isinstance(group, Mapping) else 0.0
-    return isinstance(lr, int | float | Tensor)
+def _has_numbers(group: Any) -> bool:
+    lrs = [group.get(key, 0.0) for key in LRS] if isinstance(group, Mapping) else []
+    return all(is_number(lr) or _is_real_scalar(lr) for lr in lrs)
+
+
+def _is_real_scalar(value: Any) -> bool:
+    is_one = isinstance(value, Tensor) and value.numel() == 1
+    return is_one and not value.is_complex() and not value.is_sparse
 
 
 def check_state(state: Any, kinds: Mapping[str, Callable[[Any], bool]]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -157,25 +158,49 @@ def lr_range(
     path = Path("runs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S-%f}_lr_range_{choice}"
     losses = Losses()
     parts = build_run(cfg, path, [losses], SILENT, logs=False, scheduler=phases(rising))
-    parts.trainer.fit(parts.model, parts.data)
-    if not parts.trainer.is_global_zero:
-        return path
-    curve = phases(rising).curve(Horizon(steps))
-    lrs = [curve(t, own) for t in range(len(losses.values))]
-    if len(lrs) < LEAST:
-        raise UsageError(
-            f"the loss diverged after {len(lrs)} updates, at lr={lrs[-1] if lrs else low:.3g}: "
-            "begin lower with --from"
-        )
-    path.mkdir(parents=True, exist_ok=False)
-    found = suggest_lr(lrs, losses.averages)
-    _write(path, lrs, losses, found, choice)
+    is_first = parts.trainer.is_global_zero
+    with _new_directory(path) if is_first else nullcontext():
+        parts.trainer.fit(parts.model, parts.data)
+        if not is_first:
+            return path
+        curve = phases(rising).curve(Horizon(steps))
+        lrs = [curve(t, own) for t in range(len(losses.values))]
+        if len(lrs) < LEAST:
+            raise UsageError(
+                f"the loss diverged after {len(lrs)} updates, at lr={lrs[-1] if lrs else low:.3g}: "
+                "begin lower with --from"
+            )
+        found = suggest_lr(lrs, losses.averages)
+        try:
+            _write(path, lrs, losses, found, choice)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot write there: {error.strerror or error}") from None
     _print_suggestion(console, path, found, low, high)
     if found is not None:
         kept = [line for line in lines if line.lstrip("+").partition("=")[0] != "optimizer.lr"]
         line = " ".join(map(shlex.quote, [*kept, f"optimizer.lr={found.steepest:.2g}"]))
         console.print(f"next   {train_command()} {line}", soft_wrap=True, markup=False)
     return path
+
+
+@contextmanager
+def _new_directory(path: Path) -> Iterator[None]:
+    """A new directory, before anything is trained for it; one that stays empty is removed.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot write there: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # from one on that has files
+            for one in made:
+                one.rmdir()
 
 
 def _shorten_run(cfg: DictConfig, steps: int) -> None:

@@ -18,6 +18,8 @@ from lit_optim.results.data import History
 PREFIX = "events.out.tfevents."
 #: Larger files hold more than curves.
 MAX_BYTES = 64 << 20
+#: Of all metrics at all steps; more would fill the memory.
+MAX_NUMBERS = 5_000_000
 #: The reader's word for a file whose last record is being written.
 TRUNCATED = "truncated"
 #: Tags of validation metrics where the result does not name them, and of the lr.
@@ -49,6 +51,11 @@ def read_events(run_dir: Path, metrics: Iterable[str], notes: list[str]) -> Hist
         tags = _read_scalars(paths, notes)
         wanted = [tag for tag in tags if tag in set(metrics)]
         wanted = wanted or [tag for tag in tags if METRIC.match(tag)]
+        steps = {step for tag in wanted for step in tags[tag]}
+        if len(wanted) * len(steps) > MAX_NUMBERS:
+            kept = max(1, MAX_NUMBERS // len(steps))
+            notes.append(f"{run_dir}: has {len(wanted):,} metrics; the first {kept:,} are used")
+            wanted = wanted[:kept]
         return _history(tags, wanted)
     return History()
 

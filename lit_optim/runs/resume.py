@@ -212,6 +212,17 @@ def has_nothing_to_resume(run_dir: Path) -> bool:
     return not (run_dir / RESULT).exists() and not any((run_dir / CHECKPOINTS).glob("*.ckpt"))
 
 
+def _find_by_time(runs: Path) -> list[Path]:
+    """The directories of runs in and below a directory, the newest first."""
+    found: list[tuple[float, Path]] = []
+    for folder, entries in walk(runs, is_hidden_too=True):
+        for entry in entries:
+            if entry.name == FINGERPRINT:
+                with contextlib.suppress(OSError):  # removed meanwhile
+                    found.append((-entry.stat().st_mtime, folder))
+    return [folder for _, folder in sorted(found)]
+
+
 def _find_newest(
     now: Mapping[str, Any], settings: Mapping[str, Any], runs: Path, own: Path | None
 ) -> Path | None:
@@ -228,10 +239,10 @@ def _find_newest(
             if not any(_is_under(key, one) for one in allowed)
         }
 
-    files = sorted(runs.glob(f"**/{FINGERPRINT}"), key=lambda path: -path.stat().st_mtime)
+    found = _find_by_time(runs)
     if own is not None and (own / FINGERPRINT).is_file():
-        files.insert(0, own / FINGERPRINT)
-    fingerprints = {path.parent: read_fingerprint(path.parent) for path in files}
+        found.insert(0, own)
+    fingerprints = {run_dir: read_fingerprint(run_dir) for run_dir in found}
     same = [run_dir for run_dir, before in fingerprints.items() if kept(before) == kept(now)]
     if same:
         return same[0]

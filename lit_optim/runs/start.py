@@ -21,6 +21,7 @@ from lit_optim.runs.layout import CHECKPOINTS, CONFIG, RESULT
 from lit_optim.runs.record import record_start
 from lit_optim.runs.resume import write_fingerprint
 from lit_optim.schedules.durations import parse_duration
+from lit_optim.temporary import write_whole
 
 #: A branch below the first fraction of the peak lr would hardly train; above the other, an lr is
 #: at its peak.
@@ -145,7 +146,7 @@ def record_config(
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         write_fingerprint(run_dir, plain)
-        OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
+        write_whole(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
         record_start(run_dir, overrides, resumed)
         (run_dir / RESULT).unlink(missing_ok=True)
     except OSError as error:

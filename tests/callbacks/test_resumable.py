@@ -313,9 +313,13 @@ def test_what_is_no_checkpoint_of_a_run(saved):
     ("part", "told"),
     [
         ({"callbacks": "x"}, "no states of callbacks"),
-        ({"optimizer_states": [{"param_groups": [{"lr": "x"}]}]}, "whose lr is not a number"),
+        *(
+            ({"optimizer_states": [{"param_groups": [{key: lr}]}]}, "whose lr is not a number")
+            for key in ("lr", "initial_lr")
+            for lr in ("x", None, True, [0.1], 10**400, torch.tensor(1j), torch.zeros(2))
+        ),
     ],
-    ids=["callbacks", "lr"],
+    ids=str,
 )
 def test_parts_of_another_kind(part, told):
     with pytest.raises(UsageError, match=told):

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import zipfile
 from contextlib import suppress
 
 import pytest
@@ -49,8 +50,21 @@ def flipped(path):
     path.write_bytes(bytes(content))
 
 
+def rezipped(path, compression=zipfile.ZIP_STORED):
+    """Write the same archive anew."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def compressed(path):
+    rezipped(path, compression=zipfile.ZIP_DEFLATED)
+
+
 @pytest.mark.parametrize("sums", [True, False], ids=["with sums", "without"])
-@pytest.mark.parametrize("damage", [truncated, emptied, flipped])
+@pytest.mark.parametrize("damage", [truncated, emptied, flipped, compressed])
 def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(damage, sums, tmp_path, caplog):
     saved(tmp_path, 1, 2)
     damage(tmp_path / "last.ckpt")
@@ -64,6 +78,29 @@ def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(damage, sums, tmp_
     [record] = caplog.records
     assert "last.ckpt" in record.message
     assert "the one before it is used" in record.message
+
+
+def test_an_archive_that_grows_in_memory_is_not_loaded(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+    path = tmp_path / "last.ckpt"
+    path.with_name("last.ckpt.sha256").unlink()
+    rezipped(path)  # which torch reads
+    assert find_damage(path) is None
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("last/more", bytes(10_000_000))
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(torch, "load", None)
+    assert "larger in memory" in find_damage(path)
+
+
+def test_a_link_that_leads_nowhere_is_passed_over(tmp_path, caplog):
+    saved(tmp_path, 1, 2)
+    for name in ("last.ckpt", "previous.ckpt"):
+        emptied(tmp_path / name)
+    CheckpointFiles().save_checkpoint({"number": 7}, tmp_path / "kept.ckpt")
+    (tmp_path / "zz.ckpt").symlink_to("nothere")
+    (tmp_path / "self.ckpt").symlink_to("self.ckpt")
+    assert number_in(find_newest_intact(tmp_path)) == 7
 
 
 def test_none_is_left(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -42,6 +43,21 @@ def test_auto_takes_the_newest_of_the_same_configuration(place):
     line = prepare_command_line(["optimizer=adamw", "optimizer.lr=0.1", "resume=auto"])
     assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in line.argv
     assert f"++resume.from='{run_dir.relative_to(place)}'" in line.argv
+
+
+def test_auto_looks_in_directories_of_any_depth(place):
+    run_dir = a_run(place, "same", "optimizer=sgd")
+    (place / "runs" / "x").mkdir()
+    (place / "runs" / "x" / "asked.json").symlink_to("nowhere")
+    deep = [f"{run_dir}{'/d' * depth}" for depth in range(1, 1200)]  # Python calls 1,000 functions
+    for directory in deep:
+        os.mkdir(directory)
+    try:
+        line = prepare_command_line(["optimizer=sgd", "resume=auto"])
+    finally:
+        for directory in reversed(deep):
+            os.rmdir(directory)
+    assert f"hydra.run.dir='{run_dir.relative_to(place)}'" in line.argv
 
 
 def test_auto_takes_a_run_on_another_number_of_processes_where_that_may_differ(place):

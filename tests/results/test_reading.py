@@ -12,6 +12,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_optim.errors import UsageError
+from lit_optim.results import events
 from lit_optim.results.reading import find_runs, read_run, read_runs
 from lit_optim.runs.status import Status
 from lit_optim.system import lock_file
@@ -328,3 +329,12 @@ def test_histories_are_those_of_the_csv_module(tmp_path):
     with (run_dir / "history.csv").open(newline="") as file:
         expected = [float(row["val/loss"]) for row in csv.DictReader(file)]
     assert json.dumps(list(history.metrics["val/loss"])) == json.dumps(expected)
+
+
+def test_many_metrics_at_many_steps_take_no_more_memory_than_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "MAX_NUMBERS", 100)
+    write_events(tmp_path, {f"val/{k}": {k: float(k)} for k in range(30)})
+    run, [note] = read(tmp_path)
+    assert sorted(run.history.metrics) == ["val/0", "val/1", "val/2"]
+    assert len(run.history.step) == 3
+    assert note.endswith("has 30 metrics; the first 3 are used")
