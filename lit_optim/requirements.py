@@ -20,10 +20,10 @@ REQUIREMENTS: dict[Requirement, str] = {
         "trains one set of weights and evaluates their average: train() and eval() swap them"
     ),
     "lr_of_1": "finds its step size itself; lr scales it and is about 1",
-    "steady_lr": "averages instead of decaying the lr: a decaying schedule would undo that",
+    "steady_lr": "averages instead of decaying the lr: use scheduler=constant_warmup or none",
     "one_lr": "takes the same lr for all groups",
     "roles": "is for hidden matrices; AdamW updates the parameters with another role",
-    "dense": "takes no sparse gradients",
+    "dense": "does not support sparse gradients",
     "sparse": "is for sparse gradients, such as those of nn.Embedding(sparse=True)",
     "whole": "looks at whole tensors, which FSDP1 flattens, so it does not train with FSDP1",
 }

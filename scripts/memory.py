@@ -64,7 +64,7 @@ def main() -> None:
 def memory_table() -> str:
     """A row for each optimizer."""
     lines = [
-        f"| optimizer | {' | '.join(SETTINGS)} | the least, gradients released |",
+        f"| optimizer | {' | '.join(SETTINGS)} | minimum, with gradient release |",
         f"|---|{'---:|' * (len(SETTINGS) + 1)}",
     ]
     for name in listed_choices("optimizer"):

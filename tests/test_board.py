@@ -181,7 +181,7 @@ def test_the_address_says_what_is_shown():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["nowhere"], "nowhere: there is no such directory"),
+        (["nowhere"], "no such directory: nowhere"),
         (["."], "no run in it has TensorBoard logs"),
         ([".", "--port", "0"], "must be in [1, 65535], got 0"),
         ([".", "--port", "x"], "must be in [1, 65535], got x"),

@@ -71,7 +71,7 @@ FAULTS = [
     (47, ["seed="], "seed must be a whole number in [0, 4294967295], got ''"),
     (47, ["seed=-1"], "seed must be a whole number in [0, 4294967295], got -1"),
     (47, ["seed=abc"], "seed must be a whole number in [0, 4294967295], got 'abc'"),
-    (48, ["--config-dir=nowhere"], "--config-dir nowhere: there is no such directory"),
+    (48, ["--config-dir=nowhere"], "--config-dir: no such directory: nowhere"),
     (51, ["-m", "optimizer=adamw,sgdd"], "unknown optimizer 'sgdd'; did you mean sgd?"),
     (52, ["-m", "seed=range(0,1000000)"], "more than 10,000 values; sweep over fewer"),
     (
@@ -84,7 +84,7 @@ FAULTS = [
 ]
 #: What needs torch to be loaded, or more: a device that is not there, data, a model.
 LATER = [
-    (37, ["optimizer=muon", "model=linear", "data=digits"], "AdamW (optimizer=adamw) is for any"),
+    (37, ["optimizer=muon", "model=linear", "data=digits"], "use AdamW (optimizer=adamw)"),
     (
         38,
         ["wrapper=sam", "trainer.accumulate_grad_batches=2", "trainer.max_steps=2"],

@@ -104,7 +104,7 @@ def test_a_run(tmp_path, monkeypatch, capsys):
         (["--steps", "5"], "--steps must be at least 20, got 5"),
         (["--from", "1", "--to", "0.1"], "--from=1 must be > 0 and below --to=0.1"),
         (["--from", "x"], "must be a number > 0, got x"),
-        (["optimizer=adamw,sgd"], "single run, but these are 2"),
+        (["optimizer=adamw,sgd"], "single run, but 2 were given"),
     ],
     ids=["steps", "order", "number", "runs"],
 )

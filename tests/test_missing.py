@@ -1,4 +1,4 @@
-"""What is not installed is answered by one line that says what to do."""
+"""What is not installed is reported in one line that says what to do."""
 
 from __future__ import annotations
 

@@ -255,4 +255,4 @@ def test_a_sweep_in_one_process_goes_on_after_a_job_that_fails(train, tmp_path):
     assert (tmp_path / "sweep" / "report.html").exists()
     again = train("-m", *line, "model.crash=no,infinite", "resume=sweep")
     assert again.returncode == 1  # the directory still has jobs that failed
-    assert "2 of 2 runs are done already" in again.stderr
+    assert "2 of 2 runs already done" in again.stderr

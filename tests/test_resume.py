@@ -70,7 +70,7 @@ def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train, be
     assert f"resuming {run_dir.relative_to(tmp_path)}" in done.stdout
     assert list(tmp_path.glob("runs/*/*")) == [run_dir]
     again = train(*argv, "resume=auto")
-    assert (again.returncode, "is finished" in again.stdout) == (0, True)
+    assert (again.returncode, "has already finished" in again.stdout) == (0, True)
     whole = train(*argv)
     assert whole.returncode == 0, whole.stderr
     [other] = set(tmp_path.glob("runs/*/*")) - {run_dir}

@@ -190,7 +190,7 @@ def test_what_only_the_run_can_see(train, argv, message):
 @pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
 def test_a_gpu_that_is_not_there(refusal, name, monkeypatch):
     monkeypatch.setattr(build, "GPUS", dict.fromkeys(build.GPUS, ()))
-    message = f"trainer.accelerator={name}, but torch finds none here: trainer=cpu"
+    message = f"trainer.accelerator={name}, but torch found no such device; use trainer=cpu"
     assert message in refusal([*QUICK, f"trainer.accelerator={name}"])
 
 

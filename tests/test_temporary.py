@@ -83,7 +83,7 @@ def test_processes(dead, alive, monkeypatch):
     assert not is_running(dead)
     assert is_running(alive)
     assert is_running(os.getpid())
-    assert is_running(1)  # of somebody else
+    assert is_running(1)  # of someone else
     assert not is_running(10**30)
     monkeypatch.setattr(temporary.os, "name", "nt")
     monkeypatch.delattr(temporary.os, "kill")  # signal 0 would be Ctrl-C there

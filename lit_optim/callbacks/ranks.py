@@ -20,7 +20,7 @@ GRACE_SECONDS = 4.0
 #: How long a rank may take to end that has broken a connection; on a busy machine its traceback
 #: alone takes seconds.
 SECONDS_TO_DIE = 30.0
-#: Whether the line that names the dead rank is printed by whoever noticed first.
+#: Whether the line that names the dead rank is printed by the process that noticed first.
 _is_told = threading.Event()
 PARENT = os.getppid()
 #: Parts of the errors of gloo and NCCL when a connection is broken.
@@ -112,7 +112,7 @@ def report_lost_parent(waited: bool = False) -> None:
     gone = os.getppid() != PARENT
     if (gone or waited) and os.environ.get("LOCAL_RANK") == "1":
         how = "is gone" if gone else "hangs or has diverged from the other ranks"
-        print(f"lit_optim: rank 0 {how}; all ranks are ended", file=sys.stderr, flush=True)
+        print(f"lit_optim: rank 0 {how}; stopping all ranks", file=sys.stderr, flush=True)
 
 
 def _describe_first_death(others: list[subprocess.Popen[bytes]]) -> str | None:
@@ -120,9 +120,9 @@ def _describe_first_death(others: list[subprocess.Popen[bytes]]) -> str | None:
     # a killed process is the cause; one that ended with a code may only have noticed
     for rank, code in sorted(codes.items(), key=lambda item: item[1] or 0):
         if code is not None and code < 0:
-            return f"rank {rank} was killed by {signal_name(-code)}; all ranks are ended"
+            return f"rank {rank} was killed by {signal_name(-code)}; stopping all ranks"
         if code:
-            return f"rank {rank} ended with code {code}, see above; all ranks are ended"
+            return f"rank {rank} ended with code {code}, see above; stopping all ranks"
     return None
 
 

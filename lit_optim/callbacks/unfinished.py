@@ -143,8 +143,8 @@ def _check_gradient(name: str, gradient: Tensor, p: Tensor) -> None:
     fits = dense_or_sparse and not hollow and addable and kind.is_complex == p.is_complex()
     if not fits:
         raise UsageError(
-            f"the checkpoint cannot be resumed: the gradient of {name} is no tensor that a "
-            f"backward makes for a parameter of {p.dtype}"
+            f"the checkpoint cannot be resumed: the gradient of {name} is not a valid gradient "
+            f"for a parameter of {p.dtype}"
         )
     if gradient.shape != p.shape:
         raise UsageError(

@@ -60,6 +60,6 @@ def compose_one(lines: list[str]) -> DictConfig:
     """
     runs = list(compose_combinations(lines))
     if len(runs) > 1:
-        raise UsageError(f"this command takes a single run, but these are {len(runs)}")
+        raise UsageError(f"this command takes a single run, but {len(runs)} were given")
     [(_, cfg)] = runs
     return cfg

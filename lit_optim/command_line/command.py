@@ -163,7 +163,7 @@ def path(text: str) -> Path:
 #: For commands that compare runs.
 RUN_DIRECTORIES = Argument(
     "directory",
-    "of runs, of a sweep, or above several",
+    "directory of a run or sweep, or a parent directory",
     path,
     nargs="+",
     completion=Completion.PATHS,

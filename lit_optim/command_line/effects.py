@@ -1,4 +1,4 @@
-"""Overrides that would change nothing: each is answered in one line, never ignored silently."""
+"""Overrides that would change nothing: each is reported in one line, never ignored silently."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a command line says to the launchers and sweepers of others, in Hydra's plugins.
 
-Their own schemas say which keys they have, so that a misspelt one is answered before the sweep.
+Their own schemas say which keys they have, so that a misspelled one is reported before the sweep.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def _check_directory(cfg: DictConfig, is_multirun: bool) -> None:
     try:
         begins_anew = cfg.resume["from"] == AUTO and has_nothing_to_resume(path)
         if any(path.glob(left)) and not begins_anew:
-            raise UsageError(f"hydra.{place}.dir={path} has been used; choose another")
+            raise UsageError(f"hydra.{place}.dir={path} already holds a {place}; choose another")
         parents = (path, *path.absolute().parents)
         existing = next(one for one in parents if os.path.exists(one))
         with TemporaryFile(dir=existing, buffering=0) as probe:

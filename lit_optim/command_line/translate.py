@@ -178,7 +178,7 @@ def _find_recorded(overrides: list[Override], is_multirun: bool) -> list[Overrid
         accepted = [one for one in accepted if TESTED.fullmatch(one.key_or_group)]
     if accepted and is_first():
         line = shlex.join(str(one.input_line) for one in accepted)
-        print(escape(f"from the run of {key}={where}: {line}"))
+        print(escape(f"using settings of the run that wrote {where}: {line}"))
     return accepted
 
 

@@ -30,7 +30,7 @@ COMMAND = Command(
     run,
     (
         RUN_DIRECTORIES,
-        Argument("--metric", "by which runs are compared; by default the one they monitor"),
+        Argument("--metric", "metric to compare runs by (default: the one they monitor)"),
         Argument(
             "--export",
             "write what the run was started with, as a choice of experiment=: best.yaml",
@@ -43,5 +43,5 @@ COMMAND = Command(
   lit-optim best runs --export mine/experiment/best.yaml
   lit-optim train --config-dir mine experiment=best seed=10,11,12 -m
 
-The setting with the best mean over its seeds wins, and of its runs the best one is shown.""",
+The setting with the best mean over its seeds wins, and its best run is shown.""",
 )

@@ -26,10 +26,17 @@ COMMAND = Command(
     run,
     (
         Argument(
-            "directory", "of runs (runs)", path, Path("runs"), "?", completion=Completion.PATHS
+            "directory",
+            "directory of a run or sweep, or a parent directory (default: runs)",
+            path,
+            Path("runs"),
+            "?",
+            completion=Completion.PATHS,
         ),
-        Argument("--port", "where to serve; by default 6006, or a free one", port),
-        Argument("--open", "open the page even where this seems to be no desktop", is_flag=True),
+        Argument(
+            "--port", "port to serve on (default: 6006, or a free one if that is taken)", port
+        ),
+        Argument("--open", "open a browser even if no desktop is detected", is_flag=True),
         Argument("--no-open", "only print the address of the page", is_flag=True),
     ),
     "Losses, the learning rate and validation metrics are pinned at the top.",

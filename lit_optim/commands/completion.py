@@ -22,7 +22,7 @@ COMMAND = Command(
     run,
     (Argument("shell", "bash by default", str, "bash", "?", tuple(SHELLS)),),
     """\
-Put the line into the file of your shell:
+Add the line to your shell's startup file:
 
   ~/.bashrc                   eval "$(lit-optim completion bash)"
   ~/.zshrc                    eval "$(lit-optim completion zsh)"

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
 COMMAND = Command(
     "explain",
     Section.CHECK,
-    "show what a run would do, and what looks like a mistake",
+    "show what a run would do, and likely mistakes",
     run,
     (OVERRIDES,),
     """\

@@ -78,16 +78,14 @@ COMMAND = Command(
             path,
             completion=Completion.PATHS,
         ),
-        Argument(
-            "--watch", "read and write again after this many seconds, to Ctrl-C", parse_seconds
-        ),
+        Argument("--watch", "refresh every N seconds until Ctrl-C", parse_seconds),
         Argument(
             "--target",
-            "what a run is to reach, for the steps to it: a number, auto (default) or none",
+            "target value for the steps-to-target column: a number, auto (default) or none",
             parse_target,
             "auto",
         ),
-        Argument("--metric", "by which runs are compared; by default the one they monitor"),
+        Argument("--metric", "metric to compare runs by (default: the one they monitor)"),
         Argument(
             "--by", "the keys that tell choices apart, such as optimizer,scheduler", parse_keys, ()
         ),
@@ -98,5 +96,5 @@ COMMAND = Command(
   lit-optim report runs/lr_sweep runs/more_seeds --by optimizer --target 0.8 --to figures
 
 Each choice is shown at its best lr: the mean over seeds of the last value of the metric, with its
-95 % interval. Runs may be those of any launcher, and still be running.""",
+95 % interval. Runs may come from any launcher, and may still be running.""",
 )

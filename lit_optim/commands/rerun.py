@@ -25,12 +25,12 @@ COMMAND = Command(
     "run the command of a run or a sweep again, in a new directory",
     run,
     (
-        Argument("directory", "of a run or a sweep", path, completion=Completion.PATHS),
+        Argument("directory", "directory of a run or sweep", path, completion=Completion.PATHS),
         OVERRIDES,
     ),
     """\
   lit-optim rerun runs/2026-01-31/12-00-00-000000_adamw_cosine_warmup seed=1
 
-Overrides take the place of those that the run was started with. The settings allow and
+Overrides replace those that the run was started with. The settings allow and
 --config-dir are never taken from a directory; type them again.""",
 )

@@ -24,7 +24,7 @@ COMMAND = Command(
     (
         Argument(
             "directory",
-            "of a run, of a sweep, or above several",
+            "directory of a run or sweep, or a parent directory",
             path,
             completion=Completion.PATHS,
         ),

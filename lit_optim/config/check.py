@@ -153,7 +153,10 @@ def _check_job(plain: Mapping[str, Any]) -> None:
     if plain["weights"] is not None and begins and not os.path.isfile(plain["weights"]):
         raise UsageError(f"weights={plain['weights']} is not a file")
     if train and ckpt not in (None, BEST):
-        raise UsageError(f"ckpt={ckpt} is only tested, not trained on; add train=false")
+        raise UsageError(
+            f"ckpt={ckpt} is only tested; add train=false (to train further, use resume=DIR or "
+            "weights=FILE instead)"
+        )
     if not train and (ckpt is None or not os.path.isfile(ckpt)):
         given = "" if ckpt is None else f"; {ckpt} is not a file"
         raise UsageError(f"train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file{given}")

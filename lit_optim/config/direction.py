@@ -10,7 +10,7 @@ from lit_optim.config.targets import TARGET
 from lit_optim.metric_names import Direction, infer_direction
 from lit_optim.signatures import read_attribute
 
-#: Of a model that declares none.
+#: For a model that declares none.
 USUAL = "val/loss"
 
 

@@ -57,7 +57,7 @@ def use_conf_dir(directory: str | None) -> None:
         raise UsageError(f"{OPTION} {directory}: {excess}")
     path = Path(os.path.abspath(os.path.expanduser(directory)))
     if not path.is_dir():
-        raise UsageError(f"{OPTION} {directory}: there is no such directory")
+        raise UsageError(f"{OPTION}: no such directory: {directory}")
     ours, theirs = _choices_in(conf_dir()), _choices_in(path)
     if path.samefile(conf_dir()):
         raise UsageError(

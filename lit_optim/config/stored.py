@@ -38,7 +38,7 @@ PLAIN = re.compile(r"\w[\w .,=+:-]*", re.ASCII)
 NAME = re.compile(r"(\w[\w .,=+-]*)?", re.ASCII)
 WORDS = re.compile(r"[\w./-]+", re.ASCII)  # of a metric: val/loss
 
-#: Of a search: where its studies are kept, and what it searches, for all and for one optimizer.
+#: Where a search keeps its studies, and what it searches, for all and for one optimizer.
 STORAGE, SPACE = "search.storage", "search.space"
 BY_OPTIMIZER = re.compile(r"^by_optimizer\.[^.]+")
 #: What no search decides.

@@ -156,7 +156,7 @@ def check_required(
             if accepts(None, parameter.annotation) and name in node:
                 continue
             what = describe(parameter.annotation)
-            unfilled = "; the data has none" if path == "model" and name in node else ""
+            unfilled = "; the data does not provide it" if path == "model" and name in node else ""
             raise UsageError(f"{path}.{name} must be given: {what}{unfilled}")
 
 

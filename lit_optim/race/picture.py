@@ -224,9 +224,9 @@ def _draw_path(plane: Any, losses: Any, path: Path, color: str, dashes: str) -> 
 
 
 def label_of(path: Path) -> str:
-    """The legend entry of a path, such as "adam, lr 0.3 (best of 13)"."""
+    """The legend entry of a path, such as "adam, lr 0.3 (best of 13 lrs)"."""
     lr = "its own step size" if path.lr is None else f"lr {path.lr:g}"
-    best = f" (best of {path.tried})" if path.tried > 1 else ""
+    best = f" (best of {path.tried} lrs)" if path.tried > 1 else ""
     return f"{path.name}, {lr}{best}" + (", diverged" if path.has_diverged else "")
 
 

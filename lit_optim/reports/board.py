@@ -79,7 +79,7 @@ def board(directory: Path, console: Console, port: int | None, is_opened: bool) 
         SystemExit: with code 130 after Ctrl-C, 143 after SIGTERM.
     """
     if not directory.is_dir():
-        raise UsageError(f"{directory}: there is no such directory")
+        raise UsageError(f"no such directory: {directory}")
     runs = find_runs(directory)
     if not runs:
         raise UsageError(f"{directory}: no run in it has TensorBoard logs")
@@ -109,7 +109,7 @@ def _serve(
             summary = f"{format_path(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
             console.print(summary, soft_wrap=True, markup=False)
             console.print(url, soft_wrap=True, highlight=False, markup=False)
-            console.print("Ctrl-C ends it")
+            console.print("Press Ctrl-C to stop.")
             if is_opened:
                 webbrowser.open(url)
             while process.poll() is None:

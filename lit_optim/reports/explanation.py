@@ -131,7 +131,7 @@ def _explain(cfg: DictConfig, plain: Mapping[str, Any], console: Console) -> Non
     for warning in warnings:
         console.print(f"[bold yellow]likely a mistake[/]  {warning}", highlight=False)
     if not warnings:
-        console.print("nothing looks like a mistake")
+        console.print("no problems found")
 
 
 def _describe_run(
@@ -178,7 +178,7 @@ def _length(trainer: Trainer, plain: Mapping[str, Any]) -> str:
     each = f"{given['max_epochs']} epochs of {batches:,} batches"
     each += f", {accumulated} to an update" if accumulated != 1 else ""
     if given.get("max_steps", -1) == steps:
-        each += f", but trainer.max_steps={steps} ends it before"
+        each += f", but trainer.max_steps={steps} ends the run before that"
     return f"{steps:,} updates: {each}"
 
 

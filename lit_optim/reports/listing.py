@@ -180,5 +180,5 @@ def _requirements(entry: Entry) -> str:
     """What an optimizer requires of a run, and the range in which to search for its lr."""
     lines = [f"It {text}." for name, text in REQUIREMENTS.items() if name in entry.requirements]
     if entry.lr_range is not None:
-        lines.append("A search for its lr looks from {:g} to {:g}.".format(*entry.lr_range))
+        lines.append("Search range for lr: {:g} to {:g}.".format(*entry.lr_range))
     return "\n".join(lines)

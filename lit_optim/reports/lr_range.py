@@ -230,7 +230,10 @@ def _write(
     axes.plot(lrs, losses.values, color="0.8", linewidth=1, label="loss of an update")
     axes.plot(lrs, losses.averages, label="averaged")
     if found is not None:
-        marks = (found.steepest, "C2", "steepest"), (found.below, "C3", "a tenth of the least")
+        marks = (
+            (found.steepest, "C2", "steepest"),
+            (found.below, "C3", "a tenth of the minimum's lr"),
+        )
         for lr, color, meaning in marks:
             axes.axvline(lr, color=color, linestyle="--", label=f"{lr:.2g}: {meaning}")
     top = max(loss for loss in losses.averages[:LEAST] if math.isfinite(loss))
@@ -253,6 +256,6 @@ def _print_suggestion(
     else:
         console.print(
             f"optimizer.lr={found.steepest:.2g}  where the loss falls fastest\n"
-            f"optimizer.lr={found.below:.2g}  a tenth of where it is least"
+            f"optimizer.lr={found.below:.2g}  one tenth of the lr with the lowest loss"
         )
     console.print(f"curve  {path / 'lr_range.png'}", soft_wrap=True)

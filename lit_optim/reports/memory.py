@@ -87,7 +87,7 @@ def _most_held(module: nn.Module, stacks: list[list[Tensor]]) -> int:
     """
     stack_of = {p: stack for stack in stacks for p in stack}
     missing = {id(stack): len(stack) for stack in stacks}
-    #: Of each tensor of gradients: its bytes, and the parameters that are not updated yet.
+    #: For each tensor of gradients: its bytes, and the parameters that are not updated yet.
     held: list[tuple[int, set[Tensor]]] = []
     most = 0
     for arrived in _arrivals(module, stack_of):

@@ -38,7 +38,7 @@ from lit_optim.runs.status import Status
 
 #: Characters of a name in a legend.
 LONGEST_NAME = 40
-#: Of one figure, as a share of the width of a column.
+#: For one figure, as a share of the width of a column.
 HEIGHT = 0.72
 #: matplotlib's caret that points up, and stands on its place.
 DEFAULT_MARK: Final = 10
@@ -352,7 +352,12 @@ def _add_legend_of(figure: Any, drawings: Sequence[Drawing], report: Report, loo
     if "sensitivity" in names and any(_is_drawable(row.default_lr) for row in report.rows):
         handles.append(
             Line2D(
-                [], [], color=look.ink, marker=DEFAULT_MARK, linestyle="none", label="default lr"
+                [],
+                [],
+                color=look.ink,
+                marker=DEFAULT_MARK,
+                linestyle="none",
+                label="lr if none is given",
             )
         )
     add_legend(figure, handles)

@@ -1,4 +1,4 @@
-"""Finds the directories of runs, whoever started them, and reads each."""
+"""Finds the directories of runs, no matter what started them, and reads each."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def find_runs(directory: Path) -> list[Path]:
         UsageError: it is not a directory.
     """
     if not directory.is_dir():
-        raise UsageError(f"{directory}: is not a directory")
+        raise UsageError(f"no such directory: {directory}")
     found: list[Path] = []
     marked: set[Path] = set()
     for path, entries in walk(directory):

@@ -50,8 +50,8 @@ def choose_target(report: Report, wanted: float | str | None) -> tuple[float, st
     target = _round(end, mode)
     which = "better" if len(known) == 2 else "median"
     name = printable(name_row(report, row))
-    told = f"target {printable(metric)} {sign} {target:g}: reached by every run of {name}"
-    return target, f"{told}, the {which} of {len(known)} choices"
+    told = f"target {printable(metric)} {sign} {target:g}: the level that every run of {name}"
+    return target, f"{told}, the {which} of the {len(known)} choices, reached"
 
 
 def _end(setting: Setting, mode: str) -> float:

@@ -220,8 +220,8 @@ def _check_devices(trainer: DictConfig) -> None:
     accelerator = trainer.get("accelerator")
     if accelerator in GPUS and not any(kind.is_available() for kind in GPUS[accelerator]):
         raise UsageError(
-            f"trainer.accelerator={accelerator}, but torch finds none here: trainer=cpu or "
-            "trainer=ddp_cpu trains on the CPU, and lit-optim doctor says what there is"
+            f"trainer.accelerator={accelerator}, but torch found no such device; use trainer=cpu "
+            "or trainer=ddp_cpu, or run lit-optim doctor for details"
         )
     cores, devices = os.cpu_count() or 1, trainer.get("devices")
     on_cpu = accelerator == "cpu" and isinstance(devices, int)

@@ -169,7 +169,7 @@ def find_resumable(
         _check_named(run_dir, where, now, settings)
     has_changed = read_fingerprint(run_dir) != now
     if is_finished(run_dir) and not has_changed:
-        return ResumableRun(run_dir, f"{run_dir} is finished; there is nothing left to do", True)
+        return ResumableRun(run_dir, f"{run_dir} has already finished; nothing to do", True)
     if not any((run_dir / CHECKPOINTS).glob("*.ckpt")):
         if where == AUTO:
             return ResumableRun(None, f"resume=auto: {run_dir} has no checkpoint; starting anew")
@@ -299,7 +299,7 @@ def _describe_changes(
 def check_links(directory: Path) -> None:
     """Refuse a directory with a link out of it, or with something that is no file or folder.
 
-    If somebody else made the directory, a file in it may be a link to any place, which the run
+    If someone else made the directory, a file in it may be a link to any place, which the run
     would overwrite, or a FIFO, for which it would wait forever. A link to another place in the
     directory is fine, as is a link to the directory itself; hard links look like any other file.
 

@@ -85,8 +85,10 @@ def read_line(sweep_dir: Path) -> list[str]:
     """The overrides of a search as they were typed, which are untrusted.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: there is no such directory, or its file cannot be read.
     """
+    if not sweep_dir.is_dir():
+        raise UsageError(f"no such directory: {sweep_dir}")
     file = sweep_dir / SEARCH
     try:
         line = read_json_mapping(file).get("line")

@@ -32,7 +32,7 @@ from lit_optim.sweeps.source import JobSource
 from lit_optim.sweeps.starters import JobStarter
 from lit_optim.system import can_fork
 
-#: Of a worker, at a search that is about to begin.
+#: For a worker, at a search that is about to begin.
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -190,4 +190,4 @@ class SearchRun:
         done = sum(map(len, trials.ends.values()))
         if done:
             total = len(self.search.studies) * self.search.settings.trials
-            self.console.print(f"{done} of {total} trials are done already")
+            self.console.print(f"{done} of {total} trials already done")

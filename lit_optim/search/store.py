@@ -1,7 +1,7 @@
 """The store of a search: its studies in a storage of Optuna, by ask and tell.
 
 Trials get their numbers once, before any of them runs, so workers cannot start one too many. The
-values of a trial are written whole before it is run, so whoever takes it over has the same.
+values of a trial are written whole before it is run, so a process that takes it over has the same.
 A trial that has failed is tried again when its search is resumed, with the same number and values.
 """
 
@@ -40,7 +40,7 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-#: Of a value in a message.
+#: For a value in a message.
 MOST_CHARACTERS = 100
 #: The attribute of a trial that has `NO_WORST` for its value.
 IS_UNKNOWN = "worst_is_unknown"
@@ -49,7 +49,7 @@ NO_WORST = 1e6
 
 
 def open_store(search: Search, sweep_dir: Path) -> Store:
-    """Open the store of a search; whoever starts the search calls `begin` before anything else.
+    """Open the store of a search; the process that starts it calls `begin` before anything else.
 
     Raises:
         StorageFailed: the storage cannot be used; says why.
@@ -153,7 +153,7 @@ class Store:
             return not known.state.is_finished() and pruner.prune(self._load(trial.study), known)
 
     def tell(self, trial: Trial, end: TrialEnd) -> None:
-        """Note how a trial ended. Of one that has ended already nothing changes.
+        """Note how a trial ended. Nothing changes if it has already ended.
 
         A diverged trial, or one without a finite value, is told as the worst finite value of the
         study: samplers ignore failures, and would propose such values again and again.
@@ -284,7 +284,7 @@ class Store:
         done = max((n for n, one in enumerate(trials, 1) if one.state.is_finished()), default=0)
         if done > settings.trials:
             raise UsageError(
-                f"search.trials={settings.trials}: {done} trials of this search are done already; "
+                f"search.trials={settings.trials}: {done} trials of this search are already done; "
                 "ask for as many or more"
             )
         points: list[dict[str, Any] | None] = [None] * (settings.trials - len(trials))

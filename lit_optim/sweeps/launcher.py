@@ -81,7 +81,7 @@ class ProcessLauncher(Launcher):
                 source.leave_out(pool.note_done)
                 if source.outcomes:
                     counts = f"{len(source.outcomes)} of {len(plan.jobs)}"
-                    console.print(f"{counts} runs are done already")
+                    console.print(f"{counts} runs already done")
                 pool.run()
         except BaseException:
             self.starter.close()

@@ -2,7 +2,7 @@
 
 Such a launcher only starts the jobs. Their names, directories, what is done already and what can go
 on from a checkpoint are decided here, in the process of the sweep, as for our own launcher; so a
-sweep looks the same whoever runs it, and may be resumed by another launcher.
+sweep looks the same however it is run, and may be resumed by another launcher.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class JobBatches:
             place.lock.close()  # the run takes it in its own process
             places[job] = place
         if outcomes and len(waiting) == len(plan.jobs):
-            self.console.print(f"{len(outcomes)} of {len(plan.jobs)} runs are done already")
+            self.console.print(f"{len(outcomes)} of {len(plan.jobs)} runs already done")
         if places:
             ended = self._launch_prepared(plan, places, first)
             outcomes.update(ended)

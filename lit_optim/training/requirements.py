@@ -41,8 +41,8 @@ def check_requirements(module: LightningModule, optimizer: Optimizer, curve: Cur
     reject_run(requirements_of(optimizer), type(optimizer).__name__, trainer)
     if "dense" in needs and (layer := _sparse_layer(module)):
         raise UsageError(
-            f"{name} takes no sparse gradients, and the layer {layer} has them: set sparse=False "
-            "there, or use optimizer=sparse_adam"
+            f"{name} does not support sparse gradients, and the layer {layer} has them: set "
+            "sparse=False there, or use optimizer=sparse_adam"
         )
     _allow_clipping(inner, trainer)
     if not trainer.is_global_zero:
@@ -125,8 +125,8 @@ def find_warnings(
     elif "steady_lr" in needs and values and (end := values[-1] / peak) < 1:
         warnings.append(
             f"{name} averages the weights instead of decaying the lr, but this schedule falls to "
-            f"{end:.2g} of its peak, which counts the decay twice; scheduler=constant_warmup or "
-            "none leaves it to the average"
+            f"{end:.2g} of its peak, so the lr is effectively decayed twice; use "
+            "scheduler=constant_warmup or none"
         )
     if "one_lr" in needs and len(lrs) > 1:
         text = ", ".join(f"{lr:g}" for lr in lrs)

@@ -165,8 +165,8 @@ def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ("killed", "lit_optim: rank 1 was killed by SIGKILL; all ranks are ended"),
-        ("raises", "lit_optim: rank 1 ended with code 1, see above; all ranks are ended"),
+        ("killed", "lit_optim: rank 1 was killed by SIGKILL; stopping all ranks"),
+        ("raises", "lit_optim: rank 1 ended with code 1, see above; stopping all ranks"),
         (
             "infinite",
             "lit_optim: the loss is not finite at step 3",
@@ -204,7 +204,7 @@ def test_a_rank_that_takes_long_to_die_is_awaited(monkeypatch, dies_after, is_na
     launcher = SimpleNamespace(procs=[dying])
     trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher))
     said = describe_death(trainer, RuntimeError("Connection closed by peer [127.0.0.1]:1"))
-    line = "rank 1 ended with code 1, see above; all ranks are ended"
+    line = "rank 1 ended with code 1, see above; stopping all ranks"
     assert said == (line if is_named else None)
     assert ranks._is_told.is_set() == is_named
     assert describe_death(trainer, RuntimeError("my own")) is None
@@ -221,7 +221,7 @@ def test_a_death_is_told_by_one_of_those_who_notice(monkeypatch, capsys, is_told
     if is_told:
         ranks._is_told.set()
     ranks._watch([dead, hanging])
-    line = "lit_optim: rank 1 ended with code 1, see above; all ranks are ended\n"
+    line = "lit_optim: rank 1 ended with code 1, see above; stopping all ranks\n"
     assert capsys.readouterr().err == ("" if is_told else line)
     assert killed == ["2", 1]
 
@@ -252,7 +252,7 @@ def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
     assert children
     process.kill()
     output, _ = process.communicate(timeout=30)  # they have its pipe as long as they live
-    assert "lit_optim: rank 0 is gone; all ranks are ended" in output
+    assert "lit_optim: rank 0 is gone; stopping all ranks" in output
     assert "Traceback" not in output
 
 

@@ -36,7 +36,7 @@ def source():
 
 
 def app(tmp_path, overrides=(), **config):
-    """The configuration of an app of somebody else, in a folder of its own."""
+    """The configuration of an app of someone else, in a folder of its own."""
     OmegaConf.save({"hydra": SEARCH_PATH} | config, tmp_path / "config.yaml")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         return compose("config", list(overrides))

@@ -74,7 +74,7 @@ MISTAKES = {
     "data.batch_size=0": "data.batch_size must be a whole number > 0, got 0",
     "data.val_share=1.5": "data.val_share must be a number in [0, 1), got 1.5",
     "train=false": "train=false needs ckpt=runs/.../checkpoints/best.ckpt, a file",
-    "ckpt=some.ckpt": "ckpt=some.ckpt is only tested, not trained on; add train=false",
+    "ckpt=some.ckpt": "ckpt=some.ckpt is only tested; add train=false",
     # what Lightning would complain of late, or do nothing about
     "trainer.accumulate_grad_batches=0": "must be a whole number > 0, got 0",
     "trainer.check_val_every_n_epoch=0": "must be a whole number > 0 or null, got 0",
@@ -370,7 +370,7 @@ def test_a_used_directory_is_refused(tmp_path):
         assert prepare_command_line(argv).argv
         (tmp_path / left).parent.mkdir(exist_ok=True)
         (tmp_path / left).touch()
-        with pytest.raises(UsageError, match="has been used; choose another"):
+        with pytest.raises(UsageError, match=r"already holds a (run|sweep); choose another"):
             prepare_command_line(argv)
 
 

@@ -146,4 +146,4 @@ def test_a_sweep_is_as_long_as_its_experiments_say(train, conf, tmp_path):
     assert {r["choices"]["experiment"]: r["steps"] for r in results} == {"long": 2 * 5, "none": 500}
     sweep = next(tmp_path.glob("runs/*/*"))
     again = train("--config-dir", str(conf), "-m", f"resume={sweep}")
-    assert "2 of 2 runs are done already" in again.stdout + again.stderr
+    assert "2 of 2 runs already done" in again.stdout + again.stderr

@@ -135,7 +135,7 @@ def test_it_is_planned_with(own):
         (["optimzer/mine.yaml"], "unknown group optimzer; did you mean optimizer?"),
         (["optimizer/adamw.yaml"], "optimizer/adamw.yaml has the name of a built-in choice"),
         (["train.yaml", "optimizer/mine.yaml"], "rename train.yaml"),
-        (None, "there is no such directory"),
+        (None, "no such directory"),
     ],
     ids=str,
 )

@@ -89,17 +89,19 @@ def test_auto_resumes_a_run_in_the_directory_that_is_named(place, capsys):
     (run_dir / "checkpoints" / "last.ckpt").write_bytes(b"x")
     assert "++resume.from='it'" in prepare_command_line(line).argv
     (run_dir / "result.json").write_text("{}")
-    assert "it is finished" in prepare_command_line(line).text
+    assert "it has already finished" in prepare_command_line(line).text
     other = ["optimizer=sgd", *line[1:]]
     for again in (other, line[:-1]):
-        with pytest.raises(UsageError, match=r"hydra\.run\.dir=it has been used"):
+        with pytest.raises(UsageError, match=r"hydra\.run\.dir=it already holds a run"):
             prepare_command_line(again)
 
 
 def test_a_finished_run_is_told(place):
     a_run(place, "same", "optimizer=adamw", finished=True)
-    assert "is finished" in prepare_command_line(["optimizer=adamw", "resume=auto"]).text
-    assert "is finished" in prepare_command_line(["optimizer=adamw", "resume=runs/same"]).text
+    assert "has already finished" in prepare_command_line(["optimizer=adamw", "resume=auto"]).text
+    assert (
+        "has already finished" in prepare_command_line(["optimizer=adamw", "resume=runs/same"]).text
+    )
 
 
 def test_what_changes_no_result_may_differ(place):

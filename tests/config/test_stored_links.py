@@ -114,7 +114,7 @@ def test_what_a_run_writes_stays_in_its_directory(tmp_path, monkeypatch, name, k
     else:
         path.symlink_to("/dev/zero" if kind == "device" else outside)
     if name == "result.json" and kind == "link":  # then it has ended, and nothing is written
-        assert "is finished" in prepare_command_line([f"resume={run_dir}"]).text
+        assert "has already finished" in prepare_command_line([f"resume={run_dir}"]).text
         return
     with pytest.raises(UsageError) as refused:
         prepare_command_line([f"resume={run_dir}"])

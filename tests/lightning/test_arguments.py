@@ -1,4 +1,4 @@
-"""Misuse of configure_optimizers is answered in one line."""
+"""Misuse of configure_optimizers is reported in one line."""
 
 from __future__ import annotations
 

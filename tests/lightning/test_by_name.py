@@ -1,4 +1,4 @@
-"""Optimizers and schedules by name in Python, and what a wrong name or keyword is answered."""
+"""Optimizers and schedules by name in Python, and how a wrong name or keyword is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of torch and numpy, and keys of param groups that are for somebody else."""
+"""Numbers of torch and numpy, and keys of param groups that are for someone else."""
 
 from __future__ import annotations
 

@@ -190,8 +190,8 @@ def test_where_only_the_lr_was_swept_its_table_has_an_edge_ranks_and_a_target():
     ]
     report = compare(runs, "t")
     assert len(report.rows) == 1  # which figures need
-    assert report.notes == ["target val/loss ≤ 0.91: reached by every run of lr 0.1, "
-                            "the median of 4 choices"]  # fmt: skip
+    assert report.notes == ["target val/loss ≤ 0.91: the level that every run of lr 0.1, "
+                            "the median of the 4 choices, reached"]  # fmt: skip
     cells = choice_table(detailed(report))
     rows = [[cell.text for cell in row][:4] for row in cells.rows]
     names = [heading.name for heading in cells.header]

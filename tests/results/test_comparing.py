@@ -252,7 +252,8 @@ def test_the_automatic_target_is_what_the_middle_choice_reaches():
     report = compare(with_curves(), "t")
     assert report.target == 0.5
     assert report.notes == [
-        "target val/loss ≤ 0.5: reached by every run of adamw, the better of 2 choices"
+        "target val/loss ≤ 0.5: the level that every run of adamw, the better of the 2 choices, "
+        "reached"
     ]
     assert [row.steps_to_target for row in report.rows] == [30, math.inf]
     turned = [
@@ -265,7 +266,10 @@ def test_the_automatic_target_is_what_the_middle_choice_reaches():
     three = compare([*with_curves(), a_run(1.5, "lion", curve=[2, 1.5])], "t")
     assert (three.target, three.notes) == (
         1.2,
-        ["target val/loss ≤ 1.2: reached by every run of sgd, the median of 3 choices"],
+        [
+            "target val/loss ≤ 1.2: the level that every run of sgd, the median of the 3 choices, "
+            "reached"
+        ],
     )
     assert math.isnan(compare(with_curves(), "t", target=None).target)
     assert math.isnan(compare(with_curves()[:2], "t").target)

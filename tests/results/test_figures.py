@@ -282,7 +282,7 @@ def test_legend_is_outside_and_says_what_marks_mean(report):
         figure.draw_without_rendering()
     [legend] = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    marks = ["diverged", "unfinished", "default lr"]
+    marks = ["diverged", "unfinished", "lr if none is given"]
     assert texts == [row.values["optimizer"] for row in report.rows] + marks
     [axes] = figure.axes
     assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0 + 1

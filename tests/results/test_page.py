@@ -24,7 +24,7 @@ from tests.results.plain_runs import a_run, seeds
 from tests.results.searches import write_contest
 
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
-#: Names that a directory of somebody else may hold.
+#: Names that a directory of someone else may hold.
 STRANGE = "</script><script>window.hacked=1</script>\"'><img src=x onerror=hacked=1>&amp; $x_1$ 🚀"
 
 

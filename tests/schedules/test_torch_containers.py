@@ -41,7 +41,7 @@ def run(scheduler, optimizer, steps=STEPS, changed=False):
     seen = []
     for _ in range(steps):
         seen.append([float(group["lr"]) for group in optimizer.param_groups])
-        if not changed:  # by somebody else
+        if not changed:  # by someone else
             assert [float(lr) for lr in scheduler.get_last_lr()] == pytest.approx(seen[-1])
         for group in optimizer.param_groups:
             for p in group["params"]:

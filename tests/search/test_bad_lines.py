@@ -1,4 +1,4 @@
-"""A line of a search with a mistake in it is answered in one line, before anything runs."""
+"""A line of a search with a mistake in it is reported in one line, before anything runs."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_mistake_is_one_line(line):
 
 
 def documented() -> dict[str, str]:
-    table = DOCS.read_text().partition("| Line | Answer |\n")[2].partition("\n\n")[0]
+    table = DOCS.read_text().partition("| Line | Message |\n")[2].partition("\n\n")[0]
     return dict(re.findall(r"^\| `(.*)` \| (.*) \|$", table, re.MULTILINE))
 
 

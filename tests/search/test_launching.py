@@ -227,4 +227,4 @@ def test_a_search_by_another_launcher(train, tmp_path, name):
     if name == "submitit_local":  # what is done stays done, also for our own launcher
         again = train("-m", "resume=search", storage, "allow=[user_code]")
         assert again.returncode == 0, again.stdout + again.stderr
-        assert "3 of 3 trials are done already" in again.stderr
+        assert "3 of 3 trials already done" in again.stderr

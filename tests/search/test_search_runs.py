@@ -59,7 +59,7 @@ def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train, begin):
     assert len(read_run(first, "run.json")["resumed"]) == 1  # from its checkpoint
     done = train("-m", "resume=s", timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 trials are done already" in done.stderr
+    assert "1 of 2 trials already done" in done.stderr
     assert "resumed" not in read_run(second, "run.json")
     check_whole(tmp_path, (first, second))
 
@@ -92,7 +92,7 @@ def test_a_search_goes_on_towards_more_trials_by_its_directory_alone(tmp_path, t
     assert "1/1 trial=000/seed=1: completed · best trial 0" in begun.stderr
     done = train("-m", "resume=s", "search.trials=2")
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 trials are done already" in done.stderr
+    assert "1 of 2 trials already done" in done.stderr
     assert len(read(tmp_path / "s")) == 2
 
 

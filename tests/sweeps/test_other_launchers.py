@@ -115,7 +115,7 @@ def test_jobs_are_named_ordered_and_resumed_as_by_our_own_launcher(tmp_path, cap
         returned = batches.launch(JOBS, 0)
     assert inner.started == [(NAMES[1], [f"resume.from='{tmp_path / NAMES[1]}'"])]
     assert [one._return_value for one in returned] == [0.25, 0.5, 0.5, 0.5]
-    assert "3 of 4 runs are done already" in capsys.readouterr().err
+    assert "3 of 4 runs already done" in capsys.readouterr().err
 
 
 def test_the_worst_of_earlier_batches_counts_as_by_our_own_launcher(tmp_path):
@@ -220,7 +220,7 @@ def test_a_sweep_of_submitit_is_resumed_by_another_launcher(train, tmp_path):
     assert [status for status, *_ in before.values()] == ["diverged", "failed"]
     again = train("-m", "resume=sweep", "allow=[user_code]", "hydra/launcher=basic")
     assert again.returncode == 1, again.stdout + again.stderr
-    assert "1 of 2 runs are done already" in again.stderr
+    assert "1 of 2 runs already done" in again.stderr
     assert "no run can be started" not in again.stderr
     assert ended(tmp_path / "sweep") == before
 

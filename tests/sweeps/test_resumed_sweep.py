@@ -33,7 +33,7 @@ def test_a_sweep_that_was_killed(tmp_path, train, begin):
     before = (first / "job.json").stat().st_mtime_ns
     done = train(*LINE, f"resume={sweep}")
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 runs are done already" in done.stderr
+    assert "1 of 2 runs already done" in done.stderr
     assert sorted(p.name for p in sweep.iterdir() if (p / "job.json").exists()) == [
         "optimizer=adamw",
         "optimizer=sgd",
@@ -42,7 +42,7 @@ def test_a_sweep_that_was_killed(tmp_path, train, begin):
     assert json.loads((sweep / "optimizer=sgd" / "result.json").read_text())["steps"] == 400
     assert "optimizer=adamw:" not in done.stdout  # no failure
     again = train(*LINE, f"resume={sweep}")
-    assert (again.returncode, "2 of 2 runs are done already" in again.stderr) == (0, True)
+    assert (again.returncode, "2 of 2 runs already done" in again.stderr) == (0, True)
 
 
 def test_a_job_whose_configuration_has_changed_runs_again(tmp_path, train):
@@ -54,7 +54,7 @@ def test_a_job_whose_configuration_has_changed_runs_again(tmp_path, train):
     (first / "asked.json").write_text(json.dumps(asked))
     done = train(*line, "resume=sweep")
     assert done.returncode == 0, done.stderr
-    assert "1 of 2 runs are done already" in done.stderr
+    assert "1 of 2 runs already done" in done.stderr
     assert json.loads((first / "asked.json").read_text())["optimizer.weight_decay"] != 0.5
     before = tmp_path / "sweep" / ".before" / "seed=0"
     assert json.loads((before / "asked.json").read_text())["optimizer.weight_decay"] == 0.5

@@ -101,7 +101,7 @@ def test_optimizers_of_other_packages_have_no_requirements(tmp_path):
 def test_a_layer_with_sparse_gradients_is_named(tmp_path):
     module = Plain()
     module.words = torch.nn.Embedding(5, 3, sparse=True)
-    line = "AdamW takes no sparse gradients, and the layer words has them: set sparse=False there"
+    line = "AdamW does not support sparse gradients, and the layer words has them: set sparse=False"
     with pytest.raises(UsageError, match=line):
         trainer(tmp_path, max_steps=1).fit(attach(module), Data())
     trainer(tmp_path, max_steps=1).fit(attach(module, SparseAdam), Data())

@@ -1,4 +1,4 @@
-"""A checkpoint of somebody else: it runs nothing, and nothing elsewhere is written or removed."""
+"""A checkpoint of someone else: it runs nothing, and nothing elsewhere is written or removed."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ TESTS = {
     ),
     "Links within the directory": (f"{IN_LINKS}::test_a_link_within_the_directory_is_left_alone",),
     "`lit-optim board` refuses": ("test_board.py::test_what_would_be_waited_for_is_refused",),
-    "Nor do the programs that lit-optim starts": (
+    "The programs lit-optim starts": (
         "trust/test_programs.py::test_the_commit_is_read_without_a_program_of_the_repository",
         "trust/test_programs.py::test_tensorboard_is_not_taken_from_the_directory_that_is_looked_at",
         "trust/test_programs.py::test_the_tab_key_offers_no_name_that_a_shell_would_run",

@@ -1,4 +1,4 @@
-"""A directory of somebody else as a whole, the current directory, and the cache."""
+"""A directory of someone else as a whole, the current directory, and the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that are started beside a directory of somebody else run nothing that is in it."""
+"""Programs that are started beside a directory of someone else run nothing that is in it."""
 
 from __future__ import annotations
 

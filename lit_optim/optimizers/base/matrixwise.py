@@ -77,8 +77,8 @@ class Matrixwise(MatrixStep):
         super().set_up(with_roles(params, roles), values)
         if not any(self.owner(group) is self for group in self.param_groups):
             raise UsageError(
-                f"{type(self).__name__} is for hidden matrices, and there are none among "
-                "these parameters; AdamW (optimizer=adamw) is for any"
+                f"{type(self).__name__} needs hidden weight matrices, and there are none among "
+                "these parameters; use AdamW (optimizer=adamw)"
             )
 
     def owner(self, group: Group) -> OptimizerBase:

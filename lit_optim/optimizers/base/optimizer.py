@@ -325,7 +325,8 @@ class OptimizerBase(Options, StateSaving, StateLoading):
         is_taken = self.takes_sparse and g.layout is torch.sparse_coo
         if g.layout is not torch.strided and not is_taken:
             raise RuntimeError(
-                f"{type(self).__name__} takes no sparse gradients; set sparse=False on the layer"
+                f"{type(self).__name__} does not support sparse gradients; set sparse=False on "
+                "the layer"
             )
 
     def reject_native(self, reason: str | None) -> NoReturn:
