@@ -32,7 +32,7 @@ class Diverged(TrainingFailed):
     In a sweep such a run counts as completed.
     """
 
-    #: Of the monitored metric, the worst finite value known; set where a run ends.
+    #: The worst finite value known of the monitored metric; set where a run ends.
     value: float = math.nan
 
 

@@ -1,6 +1,6 @@
 """Packages whose names are found in their modules when they are used.
 
-Importing such a package imports nothing else. A name that it does not have is answered with the
+Importing such a package imports nothing else. A name that it does not have is reported with the
 nearest one, by `package.Name` and by `from package import Name`.
 """
 

@@ -1,6 +1,6 @@
 """Old dotted names and where they stand now.
 
-A configuration, a checkpoint or somebody's code may hold a name from before a module moved; it
+A configuration, a checkpoint or a user's code may hold a name from before a module moved; it
 keeps its meaning. Nothing inside of the project uses an old name.
 """
 

@@ -22,7 +22,7 @@ def temporary_beside(target: Path, thread: int | None = None) -> Path:
     """A path to write to, before it is renamed to `target`; no other process uses it.
 
     Nothing is there: what an earlier process of this number has left is removed, and so is a link
-    by which somebody else's directory would have another file written.
+    by which someone else's directory would have another file written.
     """
     middle = "" if thread is None else f".{thread}"
     path = target.with_name(f".{target.name}.{os.getpid()}{middle}.tmp")

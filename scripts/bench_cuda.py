@@ -12,7 +12,7 @@ turn, round after round; a ratio is the median of the ratios within the rounds. 
 two events of the GPU with nothing before them, so that what Python does is in it where the GPU
 waits for it. GB/s is what a step must at least move by the time it took: parameter and states read
 and written, gradient read. Rules with sums over a tensor go over it twice, and move more: lamb 40
-bytes a parameter and not 28. Of the copy's bytes half are read and half written. Before anything
+bytes a parameter and not 28. Half of the copy's bytes are read and half written. Before anything
 is measured, our AdamW is compared with torch's.
 
 `--all` is for a GPU that is lent for a quarter of an hour: after --minutes nothing more begins, and

@@ -52,7 +52,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Result:
-    """Of a candidate on a shape.
+    """What a candidate takes on a shape.
 
     Args:
         candidate: what it is.
@@ -94,7 +94,7 @@ def running(candidate: Candidate, params: list[Parameter]) -> Running:
 
 
 def state_bytes(optimizer: Optimizer) -> int:
-    """Of all tensors of its state."""
+    """The bytes of all tensors of its state."""
 
     def within(value: Any) -> int:
         if isinstance(value, torch.Tensor):

@@ -339,7 +339,7 @@ SIDES: dict[str, Train] = {
 
 
 def steps_per_second(train: Train, kind: str, steps: int, text: str) -> float:
-    """Of one run, whose files and words are thrown away."""
+    """The speed of one run, whose files and output are thrown away."""
     with (
         tempfile.TemporaryDirectory() as folder,
         open(os.devnull, "w") as nowhere,

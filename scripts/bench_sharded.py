@@ -174,12 +174,12 @@ def least_bytes(p: Tensor, split: int) -> float:
 
 
 def _flops_of_products(_: Any, a: Any, b: Any, *__: Any, **___: Any) -> int:
-    """Of a batch, added in place: torch counts what is not in place only."""
+    """The FLOPs of a batch, added in place: torch counts only what is not in place."""
     return int(2 * torch.Size(a).numel() * b[-1])
 
 
 def _flops_by_onednn(a: Any, transposed: Any, *_: Any, **__: Any) -> int:
-    """Of a float32 product on a CPU."""
+    """The FLOPs of a float32 product on a CPU."""
     return int(2 * torch.Size(a).numel() * transposed[0])
 
 

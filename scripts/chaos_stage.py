@@ -23,7 +23,7 @@ MAX_SECONDS = 240.0
 LAST_SECONDS = 20.0
 SECONDS_STOPPED = 0.2
 DISK_BYTES = 64 << 20
-#: Of a file, whose size is then limited: more than what is printed, less than a checkpoint.
+#: The limit on a file's size: more than what is printed, less than a checkpoint.
 LIMIT_BYTES = 12000
 
 

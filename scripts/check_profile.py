@@ -21,9 +21,9 @@ from pathlib import Path
 from lit_optim.metric_names import best_value
 from lit_optim.results.profile import TAU, divide_by_best, integrate_profile
 
-#: Of a score that is the same.
+#: For a score that is the same.
 CLOSE = 1e-9
-#: Of the points of a profile that AlgoPerf takes.
+#: How many points of a profile AlgoPerf takes.
 POINTS = 100
 
 

@@ -32,7 +32,7 @@ from lit_optim.runs.layout import SEARCH
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, FOLDER = "optimizers.md", "tournaments"
-#: Of all tasks: its marks, and its picture.
+#: For all tasks: its marks, and its picture.
 OVERALL, PICTURE = "all tasks", "images/profile.svg"
 #: Columns that a reader of the documentation can do without.
 LEFT_OUT = ("n", "trial", "trials")

@@ -1,4 +1,4 @@
-"""Somebody's Hydra app: its own model, data and loop; optimizers and schedules of lit-optim.
+"""A user's Hydra app: its own model, data and loop; optimizers and schedules of lit-optim.
 
 python examples/hydra_app/app.py optimizer=muon optimizer.lr=0.05 scheduler=wsd
 python examples/hydra_app/app.py -m optimizer=adamw,lion,muon hydra/launcher=processes

@@ -46,7 +46,7 @@ OF_THE_BEST = (
 
 #: The most weights of which checkpoints are kept in memory until they are written.
 MOST_WEIGHTS = 4_000_000
-#: Hooks in which somebody may look at a checkpoint that has just been saved, or count them.
+#: Hooks in which other code may look at a checkpoint that has just been saved, or count them.
 LOOKING = ("on_validation_end", "on_save_checkpoint", "on_train_epoch_end")
 #: Modules whose hooks do not, and loggers that do not send it away.
 INDIFFERENT = (
@@ -341,8 +341,8 @@ def is_finite(trainer: Trainer, buffers: Collection[str]) -> bool:
     """Whether the weights that a checkpoint would hold now are finite.
 
     These are the parameters, the buffers of these names, the average if it is saved in place of the
-    parameters, and the weights that a wrapper keeps. Of sharded ones each process sees its shards.
-    With other strategies than Lightning's for one device, DDP and FSDP2 the answer is True.
+    parameters, and the weights that a wrapper keeps. If they are sharded, each process sees its
+    shards. With other strategies than Lightning's for one device, DDP and FSDP2 the answer is True.
     """
     kinds = "SingleDeviceStrategy", "DDPStrategy", "ModelParallelStrategy"
     if not is_a(trainer.strategy, *(f"strategies.{kind}" for kind in kinds)):

@@ -36,7 +36,7 @@ class Health(Callback):
     `release_gradients` makes them.
 
     Args:
-        every: the distance of two logged updates.
+        every: log every this many updates.
     """
 
     def __init__(self, every: Annotated[int, "> 0"] = 50) -> None:

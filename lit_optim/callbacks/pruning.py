@@ -1,4 +1,4 @@
-"""Ends a run when whoever started it asks for that, as a search does with a poor trial."""
+"""Ends a run when its starter asks for that, as a search does with a poor trial."""
 
 from __future__ import annotations
 

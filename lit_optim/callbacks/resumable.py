@@ -68,7 +68,7 @@ class Resumable(Callback):
     epoch at its next batch; any other loader begins the epoch again, with a warning.
 
     A checkpoint that is saved in the middle of an update, as the best one may be at a validation,
-    also has the gradients so far. Of several processes it has the random states and gradients of
+    also has the gradients so far. With several processes it has the random states and gradients of
     each, unless one of them saves it alone because an error has ended the others.
 
     Args:
@@ -351,7 +351,7 @@ def _restore_random_states(saved: Mapping[str, Any]) -> None:
     """Restore the states of all random number generators.
 
     Raises:
-        UsageError: they are no such states.
+        UsageError: they are not such states.
     """
     try:
         _set_random_states(saved)

@@ -60,7 +60,7 @@ class Writing:
         try:
             while left and put(left[0].target, partial(_write, content=left[0].content)):
                 del left[0]
-        except BaseException as error:  # it is raised where somebody waits
+        except BaseException as error:  # it is raised where someone waits
             self._error = error
         self._failed += [job.target for job in left]
 

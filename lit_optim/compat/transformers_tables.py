@@ -193,5 +193,5 @@ HARMLESS = re.compile(
     r"|average_tokens_across_devices|accelerator_config|liger_kernel_config|tf32|local_rank"
     r"|(_n|n)_gpu|no_cuda|ignore_data_skip"
 )
-#: Of the others these values mean nothing, as an empty or false one does.
+#: For the others, these values mean nothing, like an empty or false one.
 USUAL = {"train_sampling_strategy": "random"}

@@ -128,7 +128,7 @@ def _clean_once(directory: Path) -> None:
 def _is_intact(path: Path) -> bool:
     """Whether a file is this user's, and ends in the digest of its content.
 
-    The loader ignores the digest. A library of somebody else would run in this process.
+    The loader ignores the digest. Someone else's library would run in this process.
     """
     try:
         if not is_private(path):

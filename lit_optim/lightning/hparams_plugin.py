@@ -1,8 +1,8 @@
 """What TensorBoard's HPARAMS tab reads: the columns, and the start and the end of a session.
 
 TensorBoard calls a run a session. Sessions of one group are a row, with the means of their metrics.
-Of each of these summaries it reads the first in a run's directory, and of the columns those of the
-first run.
+It reads the first of each of these summaries in a run's directory, and the columns of the first
+run.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def divide_parameters(
     """Divide the parameters of a module into groups that fit every optimizer.
 
     Norms, biases and other 1-D parameters have no weight decay, and each group has the `role` of
-    its parameters, by which Muon and its like know what is a hidden matrix; other optimizers ignore
-    it. `lit_optim.param_groups(module)` is the same.
+    its parameters, by which Muon and similar optimizers know what is a hidden matrix; other
+    optimizers ignore it. `lit_optim.param_groups(module)` is the same.
 
     Args:
         module: the model.

@@ -12,7 +12,7 @@ from lit_optim.results.series import Window
 
 #: Characters of a label.
 LONGEST_LABEL = 24
-#: Of the line at the target.
+#: For the line at the target.
 TARGET_COLOR = "#808890"
 
 

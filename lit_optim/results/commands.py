@@ -22,7 +22,7 @@ PLAIN = re.compile(
 def command_of(run_dir: Path, lines: Sequence[str] | None) -> str:
     """The command that reproduces a run.
 
-    The overrides come from a file of the run, and whoever copies the line does not read it again.
+    The overrides come from a file of the run, and users who copy the line do not read it again.
     So one with anything but plain values is `lit-optim rerun`, which checks them.
 
     Args:

@@ -20,7 +20,7 @@ DASHES: tuple[Any, ...] = (
     (0, (6, 1.4, 1.2, 1.4, 1.2, 1.4)),
     (0, (2, 2.4)),
 )
-#: Of rows beyond these, and of what is no row's.
+#: For rows beyond these, and for what belongs to no row.
 GRAY = "#9a9a98"
 #: From the best value to the worst, of even lightness (cividis).
 SCALE = ("#00306f", "#3a486b", "#5f616e", "#7f7c75", "#a69c75", "#cfbd69", "#f2dc4d")

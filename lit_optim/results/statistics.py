@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from lit_optim.results.data import Interval
 
-#: Of two values the interval is 13 times as wide as their standard error, and says nothing.
+#: With two values the interval is 13 times as wide as their standard error, and says nothing.
 FEWEST = 3
 LEVEL = 0.05  # of an interval, and of all pairs together
 

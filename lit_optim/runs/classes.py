@@ -19,7 +19,7 @@ def locate_class(path: str, node: DictConfig, kind: type) -> type:
     """Import the class of a node and check its kind; nothing is built yet.
 
     Raises:
-        UsageError: it is no such class, or abstract.
+        UsageError: it is not such a class, or abstract.
     """
     found = locate(path, node[TARGET])
     if not (inspect.isclass(found) and issubclass(found, kind)):
@@ -58,7 +58,7 @@ def locate_configured_class(name: str, cfg: DictConfig) -> type:
         cfg: the configuration.
 
     Raises:
-        UsageError: it is no such class, or an argument is wrong.
+        UsageError: it is not such a class, or an argument is wrong.
     """
     found = locate_class(
         name, cfg[name], LightningModule if name == "model" else LightningDataModule

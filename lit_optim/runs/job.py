@@ -1,7 +1,7 @@
 """`job.json`: what a run says about itself when it starts and when it ends.
 
-The run writes it, whoever started it; a launcher that saw a process end without a word completes
-it. Later readers find out here how a run ended.
+The run writes it, no matter what started it; a launcher that saw a process end without a word
+completes it. Later readers find out here how a run ended.
 """
 
 from __future__ import annotations

@@ -42,17 +42,17 @@ LAST_CHECKPOINT = "last.ckpt"
 PREVIOUS_CHECKPOINT = "previous.ckpt"
 
 REPORT = "report.html"
-#: Of a search: what it is; its studies, unless they are elsewhere; of a run that it stops.
+#: For a search: what it is; its studies, unless they are elsewhere; for a run that it stops.
 SEARCH = "search.json"
 STUDY = "study.db"
 STOP = "stop.json"
-#: Of a tournament: which contestants compete on which task.
+#: For a tournament: which contestants compete on which task.
 TOURNAMENT = "tournament.json"
 #: What a directory of a study contains; the first with the number of a trial.
 TRIAL = "trial="
 FINAL = "final"
 UNTUNED = "untuned"
-#: Of a sweep: its overrides and jobs, written by our launcher; earlier, and less of it, by Hydra.
+#: For a sweep: its overrides and jobs, written by our launcher; earlier, and less of it, by Hydra.
 SWEEP = "sweep.json"
 MULTIRUN = "multirun.yaml"
 

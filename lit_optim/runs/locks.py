@@ -26,7 +26,7 @@ from lit_optim.temporary import remove_leftovers
 
 #: The environment variable with the number of the open file that a launcher hands over.
 HANDED_OVER = "LIT_OPTIM_LOCK"
-#: Who only looks whether a lock is held, holds it for a moment itself.
+#: A process that only checks whether a lock is held holds it for a moment itself.
 TRIES, SECONDS_BETWEEN = 5, 0.05
 MAX_BYTES = 300  # of the process and the host
 
@@ -172,7 +172,7 @@ def _adopt(run_dir: Path, environment: MutableMapping[str, str] = os.environ) ->
         file = os.fdopen(number, "rb+", buffering=0)
     except (OSError, OverflowError):  # not open, or not for writing
         return None
-    if not _try_lock(file):  # somebody else's
+    if not _try_lock(file):  # someone else's
         file.close()
         return None
     sign_lock(file, run_dir)

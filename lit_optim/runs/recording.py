@@ -66,7 +66,7 @@ def recording(
 def _write(run_dir: Path, record: JobRecord) -> None:
     try:
         write_job(run_dir, record)
-    except OSError as error:  # a full disk; whoever looks finds an earlier word, or none
+    except OSError as error:  # a full disk; readers find an earlier word, or none
         LOG.warning(f"{run_dir}: job.json cannot be written: {error.strerror}")
 
 

@@ -29,7 +29,7 @@ from lit_optim.untrusted import Unreadable, read_json_mapping
 
 INSTALL = "python -m pip install 'lit-optim[search]'"
 OLDEST, NEWEST = 4, 5  # of Optuna
-#: Of an optimizer that finds its step itself, and then takes no lr.
+#: The key of an optimizer that finds its step itself, and then takes no lr.
 RELATIVE = "relative_step"
 TRIAL = re.compile(r"trial=(\d+)")
 

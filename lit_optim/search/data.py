@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
-#: So many trials of one key are better spread evenly than learnt from.
+#: So many trials of one key are better spread evenly than learned from.
 FEW_TRIALS = 12
 
 Scalar: TypeAlias = "bool | int | float | str | None"

@@ -11,7 +11,7 @@ from lit_optim.errors import UsageError
 from lit_optim.search.data import Choice, Scalar, Space, Span
 from lit_optim.search.values import shorten
 
-#: Of a span: both ends.
+#: For a span: both ends.
 FEWEST_LEVELS = 2
 
 

@@ -23,7 +23,7 @@ from lit_optim.untrusted import Unreadable
 
 #: Half a line that grows within this time is being written, by a program that ignores the lock.
 SECONDS_TO_GROW = 0.2
-#: Of every line.
+#: How every line begins.
 START = b'{"op_code":'
 BLOCK = 1 << 16  # bytes that are read at a time
 

@@ -35,7 +35,7 @@ from lit_optim.sweeps.pool import end_with_line, ending_in_a_line
 
 #: In the directory of a search, with a directory for each worker.
 WORKERS = ".workers"
-#: Of runs, in the directory of a search.
+#: Where runs are, in the directory of a search.
 PLACES = ("*/*", "*/*/*")
 SECONDS_BETWEEN_LOOKS = 2.0
 #: Our own launcher, which runs the trials itself.

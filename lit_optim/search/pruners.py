@@ -6,11 +6,11 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 
 #: Trials that are never pruned, as there is nothing yet to compare with.
 STARTUP_TRIALS = 3
-#: Of a run: before, the order of trials says little about the order at the end.
+#: As a share of a run: earlier, the order of trials says little about the order at the end.
 WARMUP = 0.5
 #: Trials among the best of this many percent go on.
 PERCENTILE = 75.0
-#: Of hyperband: of so many trials one goes on, each time.
+#: For hyperband: one in so many trials goes on, each time.
 REDUCTION_FACTOR = 3
 #: The share of a run at which hyperband looks first: with a factor of 3, twice before the end.
 FIRST_LOOK = 1 / 9

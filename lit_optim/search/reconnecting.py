@@ -16,9 +16,9 @@ from lit_optim.search.storages import StorageFailed
 PAUSE = 0.5  # seconds between two tries
 MOST_SECONDS = 900.0
 SECONDS_BETWEEN_LINES = 60.0
-#: Of gRPC: the server is not there, or was cut off.
+#: gRPC's: the server is not there, or was cut off.
 GRPC_LOST = ("UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED")
-#: Of SQLAlchemy: for the database the connection is at fault, or another one at the same time.
+#: SQLAlchemy's: for the database the connection is at fault, or another one at the same time.
 SQL_LOST = ("OperationalError", "InterfaceError", "TimeoutError")
 
 
@@ -101,7 +101,7 @@ class Reconnecting(BaseStorage):
     def create_new_trial(self, study_id: int, template_trial: Any = None) -> int:
         """Called by Optuna.
 
-        Whoever adds trials to a study does so alone, so one that has come meanwhile is this one.
+        Only one process adds trials to a study, so one that has come meanwhile is this one.
         """
         before = self._call("get_n_trials", study_id)
 

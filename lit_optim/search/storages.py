@@ -156,7 +156,7 @@ def open_sqlite(file: Path) -> OpenStorage:
     """Open a file of SQLite, which is created whole or not at all.
 
     Raises:
-        StorageFailed: it is no study of Optuna, or cannot be read and written.
+        StorageFailed: it is not a study of Optuna, or cannot be read and written.
     """
     name = str(file)
     if kind := find_network(file):

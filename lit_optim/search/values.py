@@ -9,7 +9,7 @@ from typing import Any
 from lit_optim.errors import UsageError, printable, show
 from lit_optim.search.data import Choice, Scalar, Space, Span
 
-#: Of a proposed value; more would only make overrides hard to read.
+#: For a proposed value; more would only make overrides hard to read.
 DIGITS = 4
 
 
@@ -50,7 +50,7 @@ def _format(value: Scalar) -> str:
 def check_values(values: object, space: Space, where: str) -> dict[str, Any]:
     """The values of a trial that a storage had, in the order of the space.
 
-    They become overrides of runs, and whoever can write to the storage may have put them there.
+    They become overrides of runs, and anyone who can write to the storage may have put them there.
 
     Raises:
         UsageError: a key is missing or not searched, or a value is outside of the space.

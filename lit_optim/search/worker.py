@@ -2,7 +2,7 @@
 
 A worker needs nothing but the search's directory: what the search is stands in `search.json`, its
 trials are in the storage, and the runs are written there. It begins nothing. It takes the trials
-that nobody runs, those of dead workers first, until all have ended.
+that no process runs, those of dead workers first, until all have ended.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class JobServer:
         self._socket = here
 
     def fileno(self) -> int:
-        """Of the socket by which it tells what happens."""
+        """The file descriptor of the socket by which it tells what happens."""
         return self._socket.fileno()
 
     def read(self, seconds: float) -> None:

@@ -155,7 +155,7 @@ class JobPlan:
 
         Raises:
             Held: a process runs there, such as one that outlived its launcher.
-            Done: another process has done the job since somebody looked.
+            Done: another process has done the job since it was last looked at.
             OSError: nothing can be written there.
         """
         fingerprint = self.config_of(job).fingerprint

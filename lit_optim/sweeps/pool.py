@@ -136,7 +136,7 @@ class JobPool:
             self.source.put_back(job)
 
     def _start_one(self, job: PlannedJob) -> bool:
-        """Start a job, or note that it was done meanwhile; else somebody runs it still."""
+        """Start a job, or note that it was done meanwhile; else another process still runs it."""
         try:
             self._running.append(start_job(self.plan, self.starter, job))
         except Done:

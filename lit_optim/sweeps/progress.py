@@ -78,7 +78,7 @@ class ProgressLine:
     def _set_running(self, labels: list[str]) -> None:
         """Set what is running.
 
-        The pace is counted from the first one: what is imported before it is no part of a job.
+        The pace is counted from the first one: what is imported before it is not part of a job.
         """
         if labels and not self._has_begun:
             self._has_begun = True

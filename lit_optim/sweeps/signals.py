@@ -1,4 +1,4 @@
-"""Notes Ctrl-C and SIGTERM while a sweep runs, so that each is answered between two steps."""
+"""Notes Ctrl-C and SIGTERM while a sweep runs, so that each is handled between two steps."""
 
 from __future__ import annotations
 

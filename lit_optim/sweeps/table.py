@@ -1,4 +1,4 @@
-"""What configurations of earlier versions name; a sweep now shows its table whoever runs it."""
+"""What configurations of earlier versions name; a sweep now shows its table however it is run."""
 
 from __future__ import annotations
 

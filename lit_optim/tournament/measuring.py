@@ -22,7 +22,7 @@ DIRECTORY = ".timing"
 #: Updates between two looks at the clock, and the number of looks. The first part is not counted:
 #: memory is allocated and kernels are made in it.
 UPDATES, LOOKS = 20, 4
-#: Of a run that is only timed.
+#: For a run that is only timed.
 SHORT = {
     "trainer.max_steps": str(UPDATES * LOOKS),
     "trainer.max_epochs": "null",

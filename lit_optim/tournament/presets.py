@@ -67,7 +67,7 @@ def find_tuned(sweep_dir: Path) -> list[Tuned]:
     """The lrs at which the optimizers of a tournament were compared, for the data of each task.
 
     Raises:
-        UsageError: it is no tournament of optimizers, has not ended, or has several tasks on the
+        UsageError: it is not a tournament of optimizers, has not ended, or has several tasks on the
             same data.
     """
     tournament = read_tournament(sweep_dir)

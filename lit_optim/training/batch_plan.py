@@ -81,7 +81,7 @@ class BatchPlan:
         self._validation_context = precision.val_step_context if is_mixed else None
         self._is_on_cpu = trainer.strategy.root_device.type == "cpu"
         self._data = getattr(trainer, "datamodule", None)
-        #: Of each step: the function, and whether it takes the number of the batch.
+        #: For each step: the function, and whether it takes the number of the batch.
         self._known_steps: dict[str, tuple[Any, bool]] = {}
 
     def is_automatic(self) -> bool:
@@ -114,7 +114,7 @@ class BatchPlan:
 
     @property
     def shows_loss(self) -> bool:
-        """Whether somebody else's hook is given the loss, which it may change in place."""
+        """Whether someone else's hook is given the loss, which it may change in place."""
         hook = "on_before_backward"
         for function in map(reader_of(hook), self.trainer.callbacks):  # type: ignore[attr-defined]
             if function is not None and not _is_harmless(function):

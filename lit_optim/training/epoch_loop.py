@@ -4,7 +4,7 @@ For every batch Lightning calls some twenty hooks. Around each it writes to a lo
 that `nn.Module` intercepts and enters a context of the profiler. It also reads the signature of
 `training_step`, divides the loss by 1, and collects metrics that nobody has logged. All this takes
 as long as a step of a small network. Here the same hooks are called in the same order with the same
-values, so results are equal to the bit. The loss is divided by 1 only where somebody else's hook is
+values, so results are equal to the bit. The loss is divided by 1 only where someone else's hook is
 given it, which may change it in place.
 
 Whatever is not known to be as Lightning has it takes Lightning's own path: another strategy than

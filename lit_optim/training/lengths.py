@@ -34,7 +34,7 @@ class Share:
     rate: Fraction = Fraction(1)
 
 
-#: Of an optimizer that makes one update for each batch.
+#: For an optimizer that makes one update for each batch.
 ONE_PER_BATCH = Share()
 
 

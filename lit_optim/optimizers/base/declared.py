@@ -212,7 +212,7 @@ def _make_init(cls: type[Declared]) -> Callable[..., None]:
 def plain_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
     """Convert numbers and lists to Python's own, but keep an lr that is a tensor.
 
-    As in torch, whoever holds that tensor may fill it in place.
+    As in torch, anyone who holds that tensor may fill it in place.
     """
     return {
         k: v if k == "lr" and isinstance(v, torch.Tensor) else plain(v) for k, v in values.items()

@@ -116,7 +116,7 @@ def compute_eigenbases(x: Tensor, has_left: bool, has_right: bool) -> dict[str, 
 
 
 def refresh_eigenbasis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move a basis towards the eigenvectors of symmetric matrices: one power iteration and QR.
+    """Move a basis toward the eigenvectors of symmetric matrices: one power iteration and QR.
 
     Args:
         a: symmetric matrices, [batch, m, m].

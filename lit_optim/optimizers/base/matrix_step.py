@@ -1,6 +1,6 @@
 """The step of algorithms for matrices: many of one shape at a time, each whole.
 
-Of a parameter that is spread over processes each matrix goes to its owner, which computes the
+If a parameter is spread over processes, each matrix goes to its owner, which computes the
 direction; see `matrix_states`.
 """
 

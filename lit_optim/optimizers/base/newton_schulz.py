@@ -22,7 +22,7 @@ Coefficients = Literal["original", "quintic", "polar_express", "precise"]
 #: a, b and c of an odd polynomial a x + b x³ + c x⁵.
 Polynomial = tuple[float, float, float]
 
-#: Odd polynomials a x + b x³ + c x⁵ that move singular values towards 1, applied in turn.
+#: Odd polynomials a x + b x³ + c x⁵ that move singular values toward 1, applied in turn.
 POLYNOMIALS: dict[str, tuple[Polynomial, ...]] = {
     # Jordan et al. 2024: steep at 0, and then between 0.7 and 1.2
     "original": ((3.4445, -4.7750, 2.0315),) * 5,

@@ -28,7 +28,7 @@ class Options(TakesTorchsArguments):
             strength; corrected: (lr² / peak) * weight_decay, for layers followed by a norm (Defazio
             2025, Why Gradients Rapidly Increase Near the End of Training, arXiv:2506.02285). The
             peak is the lr of the group before any schedule.
-        cautious_weight_decay: decay only the coordinates that the update moves towards zero:
+        cautious_weight_decay: decay only the coordinates that the update moves toward zero:
             u p >= 0 (Chen et al. 2025, Cautious Weight Decay, arXiv:2510.12402, Alg. 1).
         cautious: move only the coordinates whose update agrees with their gradient, u g > 0, and
             scale these up: u / max(share of them, 1e-3) (Liang et al. 2024, Cautious Optimizers,

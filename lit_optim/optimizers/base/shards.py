@@ -54,8 +54,8 @@ def complete_sums(
 ) -> Steps:
     """Run parts of a step of one program together; what they add up is added up over the shards.
 
-    Whoever runs what here, the message is the same in every process: all sums of a pass over all
-    parameters of the batch.
+    No matter which process runs what, the message is the same in every process: all sums of a
+    pass over all parameters of the batch.
 
     Args:
         parts: each of some members of the batch, which are all members together.
