@@ -107,14 +107,14 @@ class StepsParameters(torch.optim.SGD):
 
 
 def clears_in_a_hook(params, lr):
-    """SGD with somebody's hook that clears the gradients after every step."""
+    """SGD with a user's hook that clears the gradients after every step."""
     optimizer = torch.optim.SGD(params, lr=lr)
     optimizer.register_step_post_hook(lambda opt, args, kwargs: opt.zero_grad())
     return optimizer
 
 
 def replaced_step(params, lr):
-    """SGD whose `step` somebody has replaced by a plain function."""
+    """SGD whose `step` a user has replaced by a plain function."""
     optimizer = torch.optim.SGD(params, lr=lr)
     step = optimizer.step
     optimizer.step = lambda *args, **kwargs: step(*args, **kwargs)

@@ -338,7 +338,7 @@ def test_gradients_of_another_shape_are_refused(tmp_path):
         fit(tmp_path, make, None, ckpt=path)
 
 
-#: A place in a checkpoint, and what somebody has put there.
+#: A place in a checkpoint, and what someone has put there.
 DEEP = [
     ("loops.fit_loop", "epoch_loop.batch_progress", {"a": 1}),
     ("loops.fit_loop", "epoch_progress", []),

@@ -1,4 +1,4 @@
-"""A directory that somebody else has made is data: it runs nothing and writes nowhere else."""
+"""A directory that someone else has made is data: it runs nothing and writes nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A directory that somebody else has made has no link by which a run would write elsewhere."""
+"""A directory that someone else has made has no link by which a run would write elsewhere."""
 
 from __future__ import annotations
 

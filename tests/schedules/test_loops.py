@@ -71,7 +71,7 @@ def reference(make, steps=STEPS):
 
 @dataclass
 class Training:
-    """As a Trainer of somebody holds them."""
+    """As another Trainer holds them."""
 
     scheduler: Any
     model: Any
