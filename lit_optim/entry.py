@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from lit_optim.lean_start import start_lean
 from lit_optim.missing import explain_missing
+from lit_optim.streams import open_missing_streams
 
 
 def train() -> None:
     """Run train.py."""
+    open_missing_streams()
     with explain_missing():
         from lit_optim.interrupts import exit_on_interrupt
 
@@ -23,6 +25,7 @@ def train() -> None:
 
 def command() -> None:
     """Run `lit-optim`."""
+    open_missing_streams()
     with explain_missing():
         from lit_optim.interrupts import exit_on_interrupt
 
@@ -38,6 +41,7 @@ def module() -> None:
 
     An override has a `=` or a `~`, so it is never mistaken for a subcommand.
     """
+    open_missing_streams()
     word = first_word(sys.argv[1:])
     if word is not None and word.replace("-", "").isalpha():
         with explain_missing():

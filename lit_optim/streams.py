@@ -4,8 +4,30 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 from typing import IO
+
+
+def open_missing_streams() -> None:
+    """Let stdin, stdout and stderr be there: the null device where the starter has closed one.
+
+    Otherwise the next file that is opened, such as a checkpoint, would get the number of stderr,
+    and with it what libraries and crashes print. Called before anything is opened.
+    """
+    for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:  # on Windows a closed one may count as taken
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:  # also for a program without a console on Windows
+            stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def allow_any_text() -> None:
