@@ -82,8 +82,6 @@ def main() -> None:
         else:
             with line.lock or lock_sweep_dir(line.sweep_dir):
                 _run_sweep(run, line.sweep_dir)
-    except BrokenPipeError:  # `| head` has seen enough; nor shall Python try again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except UsageError as error:
         _end(error, USAGE_ERROR)
     except KeyboardInterrupt:
@@ -135,6 +133,7 @@ def _job(cfg: DictConfig) -> float | None:
     Raises:
         JobFailed: in a sweep. A run alone ends with a line and an exit code.
     """
+    print_without_fail()
     with explain_missing():  # Hydra would show a traceback
         from lit_optim.runs.recording import recording
         from lit_optim.runs.run import run

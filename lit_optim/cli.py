@@ -15,7 +15,7 @@ from lit_optim.config.places import split_conf_dir, use_conf_dir
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, first_line, printable, suggest
 from lit_optim.interrupts import exit_on_interrupt
-from lit_optim.streams import allow_any_text
+from lit_optim.streams import allow_any_text, print_without_fail
 from lit_optim.threads import prepare_threads
 
 PROGRAM = "lit-optim"
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     exit_on_interrupt(PROGRAM)
     forget_ranks()
     allow_any_text()
+    print_without_fail("stderr")  # that nobody reads stdout ends a command that prints
     prepare_threads()
     argv = sys.argv[1:] if argv is None else argv
     try:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +16,17 @@ from rich.text import Text
 from lit_optim.errors import escape
 
 GAP = "  "
+
+
+class Console(RichConsole):
+    """Prints to a stream, which alone decides what becomes of text that nobody reads.
+
+    Rich would end the process: with the code of a failure, and in the middle of a training.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich has caught."""
+        raise
 
 
 @contextmanager
@@ -134,7 +146,7 @@ class WholeTable:
             lines += [Text(line, style) for line in wrapped]
         return lines
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         table = self.table()
         if natural_width(table) <= options.max_width:
             yield table

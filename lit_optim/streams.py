@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import IO
 
 
@@ -25,7 +25,7 @@ def open_missing_streams() -> None:
                 os.close(null)
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:  # also for a program without a console on Windows
-            stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)
+            stream = os.fdopen(number, mode, encoding="utf-8", errors="replace", closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
 
@@ -42,8 +42,8 @@ def allow_any_text() -> None:
 class Output(io.TextIOWrapper):
     """A stream to print to that loses what cannot be written, instead of raising.
 
-    The disk of a log may be full, or the terminal gone, while a run still trains. A closed pipe
-    does raise, as its reader has seen enough.
+    The disk of a log may be full, the terminal gone, or the reader of a pipe, while a run still
+    trains.
     """
 
     #: The stream that it takes the place of.
@@ -53,26 +53,22 @@ class Output(io.TextIOWrapper):
         """Write a text, or lose it."""
         try:
             return super().write(text)
-        except OSError as error:
-            self._lose(error)
+        except OSError:
             return len(text)
 
     def flush(self) -> None:
         """Write what is left, if it can be written."""
-        try:
+        with suppress(OSError):
             super().flush()
-        except OSError as error:
-            self._lose(error)
-
-    @staticmethod
-    def _lose(error: OSError) -> None:
-        if error.errno == errno.EPIPE:
-            raise error
 
 
-def print_without_fail() -> None:
-    """Let stdout and stderr of this process be an `Output` each, if they are files or terminals."""
-    for name in ("stdout", "stderr"):
+def print_without_fail(*names: str) -> None:
+    """Let streams of this process be an `Output` each, if they are files, pipes or terminals.
+
+    Args:
+        *names: of them; by default stdout and stderr.
+    """
+    for name in names or ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is io.TextIOWrapper:
             kept = {key: getattr(stream, key) for key in ("encoding", "errors", "line_buffering")}

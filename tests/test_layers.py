@@ -184,3 +184,15 @@ def test_config_and_schedules_do_not_import_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_consoles_are_made_in_one_way(path):
+    """Rich's own ends the process when nobody reads a pipe; it makes one where none is given."""
+    if path.name == "printing.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rich":
+            assert not {alias.name for alias in node.names} & {"Console", "get_console", "track"}
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Progress", "Live"):
+            assert "console" in {keyword.arg for keyword in node.keywords}, node.lineno

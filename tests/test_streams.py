@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from lit_optim.streams import open_missing_streams
+from lit_optim import app, cli
+from lit_optim.printing import Console
+from lit_optim.streams import open_missing_streams, print_without_fail
 from tests.conftest import ROOT
 
 #: A command that prints; what is opened then is not taken for a stream, also not by a child.
@@ -46,3 +52,43 @@ def test_a_program_without_a_console_has_streams(name, monkeypatch):
     assert made.readable() if name == "stdin" else made.writable()
     monkeypatch.undo()
     assert getattr(sys, name) is kept
+
+
+@contextmanager
+def unread(monkeypatch):
+    """Within it stdout is a pipe whose reader has gone; pytest sets its own before each test."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", encoding="utf-8") as stream, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stream)
+        yield
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, write)  # else what is left could not be written
+        os.close(null)
+
+
+def test_a_console_leaves_it_to_the_stream_that_nobody_reads(monkeypatch):
+    with unread(monkeypatch):
+        with pytest.raises(BrokenPipeError):
+            Console().print("lost")
+        print_without_fail("stdout")
+        Console().print("lost")
+
+
+@pytest.mark.parametrize("command", ["optimizers", "doctor"])
+def test_a_command_stops_quietly_when_nobody_reads_on(command, monkeypatch, capsys):
+    with unread(monkeypatch):
+        cli.main([command])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_goes_on_when_nobody_reads_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = (
+        "trainer.max_steps=2 trainer.limit_val_batches=1 logger=none test=false hydra.run.dir=run"
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", *argv.split()])
+    with unread(monkeypatch):
+        app.main()
+    assert "Traceback" not in capsys.readouterr().err
+    assert json.loads(Path("run", "job.json").read_text("utf-8"))["status"] == "completed"

@@ -275,10 +275,9 @@ class Failing(io.RawIOBase):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EPIPE])
 @pytest.mark.parametrize("size", [1, 100])
-def test_what_cannot_be_printed_ends_nothing_unless_nobody_reads_it(number, size):
+def test_what_cannot_be_printed_ends_nothing(number, size):
     out = Output(io.BufferedWriter(Failing(number), buffer_size=16), line_buffering=True)
-    with pytest.raises(BrokenPipeError) if number == errno.EPIPE else contextlib.nullcontext():
-        print("x" * size, file=out, flush=True)
+    print("x" * size, file=out, flush=True)
     with contextlib.suppress(OSError):
         out.detach()
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from torch import Tensor
@@ -18,6 +17,7 @@ from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.optimizers.base.matrix_states import MatrixStates
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups import describe_parameters
+from lit_optim.printing import Console
 from lit_optim.sharding import is_sharded, local_tensor
 from lit_optim.wrappers import unwrap
 

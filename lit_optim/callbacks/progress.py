@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +21,7 @@ from rich.progress import (
 from rich.table import Column
 
 from lit_optim.lightning_classes import LightningModule, ProgressBar, Trainer
+from lit_optim.printing import Console
 from lit_optim.training.lengths import total_updates
 
 #: The columns of the bar, at least and at most.
@@ -71,7 +71,7 @@ class RunProgress(ProgressBar):
             redirect_stdout=sys.stdout.isatty(),  # output to a file is not redirected
         )
         self._task = self._progress.add_task("", total=total_updates(trainer))
-        self._redirected.enter_context(logs_above(self._progress.console))
+        self._redirected.enter_context(logs_above(console))
         self._progress.start()
 
     def on_train_batch_end(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lit_optim.callbacks.parameter_table import format_bytes
 from lit_optim.lightning_classes import LightningModule, ModelSummary, Trainer
-from lit_optim.printing import natural_width
+from lit_optim.printing import Console, natural_width
 
 #: The most layers that are listed; the others are counted.
 MAX_LAYERS = 25

@@ -16,8 +16,7 @@ from lit_optim.command_line.command import (
 
 def run(args: argparse.Namespace) -> None:
     """Print the best run, and write its configuration if asked to."""
-    from rich.console import Console
-
+    from lit_optim.printing import Console
     from lit_optim.reports.best import show_best
 
     show_best(args.directory, args.metric, args.export, Console())

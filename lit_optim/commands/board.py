@@ -10,8 +10,7 @@ from lit_optim.command_line.command import Argument, Command, Completion, Sectio
 
 def run(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
-    from rich.console import Console
-
+    from lit_optim.printing import Console
     from lit_optim.reports.board import board, has_desktop
 
     console = Console()

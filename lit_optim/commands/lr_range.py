@@ -23,8 +23,7 @@ def run(args: argparse.Namespace) -> None:
     sys.path.append(os.getcwd())  # where the user's own packages are
     compose_one(args.overrides)  # a mistake is told before torch is imported
 
-    from rich.console import Console
-
+    from lit_optim.printing import Console
     from lit_optim.reports.lr_range import lr_range
 
     lr_range(args.overrides, Console(), args.steps, args.low, args.high)

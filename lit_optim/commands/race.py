@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> None:
     # a mistake is told before torch is imported
     compose_entrants(split_landscapes(args.overrides)[1], args.steps)
 
-    from rich.console import Console
-
+    from lit_optim.printing import Console
     from lit_optim.race.report import race
 
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -51,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the table or write the files, once or until Ctrl-C."""
     from functools import partial
 
-    from rich.console import Console
-
     from lit_optim.interrupts import INTERRUPTED
+    from lit_optim.printing import Console
     from lit_optim.results.showing import check_destination, make_report, show
 
     if args.to is not None:

@@ -9,8 +9,7 @@ from lit_optim.command_line.command import Argument, Command, Completion, Sectio
 
 def run(args: argparse.Namespace) -> None:
     """Print the table of runs."""
-    from rich.console import Console
-
+    from lit_optim.printing import Console
     from lit_optim.results.showing import show_results
 
     show_results(args.directory, Console())

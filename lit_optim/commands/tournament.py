@@ -95,9 +95,8 @@ def _show(directory: Path) -> None:
     Raises:
         UsageError: it is none, or no run of it has begun.
     """
-    from rich.console import Console
-
     from lit_optim.errors import UsageError
+    from lit_optim.printing import Console
     from lit_optim.results.reading import NoRun
     from lit_optim.results.showing import show_results
     from lit_optim.results.tournament_record import read_tournament

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from lit_optim.errors import escape
+from lit_optim.printing import Console
 from lit_optim.race.landscapes import Landscape, Point
 from lit_optim.race.lines import split_landscapes
 from lit_optim.race.paths import LRS, TOLERANCE, Entrant, Path, find_entrants, follow_path

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from rich.console import Console
 
 from lit_optim.command_line.translate import rerun_arguments
 from lit_optim.config.places import groups
 from lit_optim.config.reading import parse_overrides
 from lit_optim.errors import UsageError, first_line, printable
-from lit_optim.printing import print_pairs
+from lit_optim.printing import Console, print_pairs
 from lit_optim.programs import format_path, train_command
 from lit_optim.results.best_run import find_best
 from lit_optim.results.cells import format_interval, format_value

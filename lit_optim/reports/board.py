@@ -26,10 +26,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, NoReturn
 
-from rich.console import Console
-
 from lit_optim.errors import UsageError
 from lit_optim.interrupts import INTERRUPTED, interruptible
+from lit_optim.printing import Console
 from lit_optim.programs import format_path
 from lit_optim.reports.run_names import name_runs
 from lit_optim.system import OWN_GROUP, kill_group

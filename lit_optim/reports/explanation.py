@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 from torch.optim import Optimizer
 
@@ -34,6 +33,7 @@ from lit_optim.config.lr import lr_origin
 from lit_optim.errors import UsageError
 from lit_optim.group_fields import initial_lr
 from lit_optim.optimizers.base.optimizer import OptimizerBase
+from lit_optim.printing import Console
 from lit_optim.reports.lr_plot import notable_updates, sparkline
 from lit_optim.reports.memory import memory_of
 from lit_optim.reports.sharding_plan import describe_sharding, matrix_owners, pretend_processes

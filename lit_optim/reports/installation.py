@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from lit_optim.errors import UsageError, first_line
+from lit_optim.printing import Console
 from lit_optim.threads import choose_threads, has_requested_threads, read_cpus
 
 State = Literal["ok", "warning", "bad"]

@@ -19,7 +19,6 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -27,6 +26,7 @@ from lit_optim.command_line.help import keys
 from lit_optim.command_line.wrapping import terminal_width, wrap_lines
 from lit_optim.config.places import headline, listed_choices, target_of
 from lit_optim.errors import UsageError, suggest
+from lit_optim.printing import Console
 from lit_optim.programs import train_command
 from lit_optim.requirements import REQUIREMENTS
 from lit_optim.signatures import read_attribute, read_docstring

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
 from omegaconf import DictConfig, open_dict
-from rich.console import Console
 
 from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.nonfinite import NonFinite
@@ -24,6 +23,7 @@ from lit_optim.callbacks.parameter_table import ParameterTable
 from lit_optim.command_line.combinations import compose_one
 from lit_optim.config.targets import TARGET, locate
 from lit_optim.errors import UsageError
+from lit_optim.printing import Console
 from lit_optim.programs import train_command
 from lit_optim.runs.build import build_run
 from lit_optim.schedules.durations import Horizon

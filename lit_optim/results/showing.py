@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rich.console import Console
-
 from lit_optim.errors import UsageError, first_line, printable
+from lit_optim.printing import Console
 from lit_optim.programs import format_path
 from lit_optim.results.comparing import compare, compare_all
 from lit_optim.results.contest import compare_tournaments

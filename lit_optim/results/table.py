@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from lit_optim.errors import printable
-from lit_optim.printing import WholeTable
+from lit_optim.printing import Console, WholeTable
 from lit_optim.results.cells import Heading, choice_table, footnotes, numbered
 from lit_optim.results.comparing import detailed
 from lit_optim.results.data import Report, Row, Tournament

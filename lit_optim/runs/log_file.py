@@ -12,9 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from lit_optim.printing import print_pairs
+from lit_optim.printing import Console, print_pairs
 from lit_optim.runs.layout import LOG
 
 LOGGED = logging.getLogger("lit_optim")

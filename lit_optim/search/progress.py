@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
+from lit_optim.printing import Console
 from lit_optim.runs.job import JobRecord
 from lit_optim.search.data import Trial
 from lit_optim.search.source import SearchSource

@@ -11,10 +11,10 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lit_optim.config.origin import typed_lines
 from lit_optim.errors import UsageError, first_line
+from lit_optim.printing import Console
 from lit_optim.runs.failures import USAGE_ERROR
 from lit_optim.runs.layout import SEARCH
 from lit_optim.runs.locks import is_held

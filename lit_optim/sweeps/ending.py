@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from lit_optim.errors import escape, first_line, printable
+from lit_optim.printing import Console
 from lit_optim.programs import open_command
 from lit_optim.results.reading import find_runs
 from lit_optim.results.showing import show_sweep

@@ -10,8 +10,8 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from rich.console import Console
 
+from lit_optim.printing import Console
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import SweepPlan
 from lit_optim.sweeps.pool import JobPool, ending_in_a_line

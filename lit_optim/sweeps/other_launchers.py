@@ -18,11 +18,11 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
-from rich.console import Console
 
 from lit_optim.config.paths import quote
 from lit_optim.errors import escape, first_line
 from lit_optim.interrupts import interruptible, say_no_more
+from lit_optim.printing import Console
 from lit_optim.results.reading import read_result
 from lit_optim.runs.job import JobRecord, complete_job, own_record, read_job
 from lit_optim.runs.layout import JOB

@@ -8,10 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Protocol
 
-from rich.console import Console
-
 from lit_optim.errors import escape
 from lit_optim.interrupts import INTERRUPTED, say_no_more
+from lit_optim.printing import Console
 from lit_optim.results.reading import read_result
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.locks import Held, read_holder

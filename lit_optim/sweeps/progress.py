@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from lit_optim.config.places import groups
 from lit_optim.errors import printable
+from lit_optim.printing import Console
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.status import Status
 from lit_optim.streams import can_show
