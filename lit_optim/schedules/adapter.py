@@ -257,18 +257,25 @@ class ScheduledLR(SharedLrs, LRScheduler):
             warnings.warn(message, UserWarning, stacklevel=3)
 
     def _check_unit(self) -> None:
-        """Warn about a length in epochs: of a loop that steps once an epoch, and goes on after."""
-        count, before = self._updates.count, self._count_at_step
-        self._count_at_step = count
-        is_over = self.last_epoch > self.curve.total and count - before > 1
-        if is_over and not self._has_warned and self.curve.depends_on_length:
-            self._has_warned = True
-            warnings.warn(
-                f"the schedule of {self.curve.total} steps is over, and step() is called once in "
-                f"{count - before} updates: steps counts updates, such as epochs * len(loader)",
-                UserWarning,
-                stacklevel=3,
-            )
+        """Warn of a schedule that is over: of a length in epochs, or with nothing left to learn."""
+        new = self._updates.count - self._count_at_step
+        self._count_at_step = self._updates.count
+        total = self.curve.total
+        if self._has_warned or self.last_epoch <= total or not self.curve.depends_on_length:
+            return
+        if new > 1:
+            what = f"step() is called once in {new} updates"
+        elif not any(map(float, self.get_last_lr())):
+            what = "the training goes on with an lr of 0"
+        else:
+            return
+        self._has_warned = True
+        warnings.warn(
+            f"the schedule of {total} steps is over, and {what}: steps counts updates, such as "
+            "epochs * len(loader)",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _update_lr(self, epoch: int | None = None) -> None:
         """Go to an update; torch's SequentialLR calls this where a schedule begins."""

@@ -12,6 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lit_optim.printing import Console
+from lit_optim.programs import format_path
 from lit_optim.sweeps.forked_jobs import JobServer
 from lit_optim.sweeps.plan import SweepPlan
 from lit_optim.sweeps.pool import JobPool, ending_in_a_line
@@ -82,6 +83,11 @@ class ProcessLauncher(Launcher):
                 if source.outcomes:
                     counts = f"{len(source.outcomes)} of {len(plan.jobs)}"
                     console.print(f"{counts} runs already done")
+                else:
+                    count = len(plan.jobs)
+                    runs = f"{count} run{'s' * (count != 1)}, {min(self.n_jobs, count)} at a time"
+                    line = f"{runs}: {format_path(plan.sweep_dir)}"
+                    console.print(line, soft_wrap=True, markup=False, highlight=False)
                 pool.run()
         except BaseException:
             self.starter.close()

@@ -10,7 +10,9 @@ import copy
 import io
 import pickle
 import random
+import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -330,6 +332,24 @@ def test_a_length_in_epochs_is_noticed():
         optimizer.step()
     with pytest.warns(UserWarning, match="is called once in 4 updates: steps counts updates, such"):
         scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("make", "learns"), [(S.cosine, False), (partial(S.cosine, min_lr_ratio=0.1), True)]
+)
+def test_an_lr_of_0_after_the_end_is_noticed_once(make, learns):
+    model, optimizer = model_and_optimizer()
+    scheduler = schedule(optimizer, make(), steps=3)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for t in range(6):
+            backward(model)
+            optimizer.step()
+            scheduler.step()
+            assert len(seen) == (t >= 3 and not learns)  # a loop of 3 updates ends before
+    assert learns or "3 steps is over, and the training goes on with an lr of 0" in str(
+        seen[0].message
+    )
 
 
 def test_the_state_of_another_scheduler():
