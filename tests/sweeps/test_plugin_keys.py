@@ -124,7 +124,7 @@ MISTAKES = [
     (["hydra.sweeper.params.x=1"], "hydra.sweeper.params is null in hydra/sweeper=basic: its keys"),
     (["hydra.sweeper.params={x: 1}"], "hydra.sweeper.params is null in hydra/sweeper=basic: its"),
     ([SEARCH, "monitor=val/odd"], "must know whether a higher val/odd is better; set mode=max or"),
-    ([SEARCH, "hydra.sweeper.sampler.sed=1"], "sampler.sed; did you mean hydra.sweeper.sampler.seed?"),
+    ([SEARCH, "hydra.sweeper.sampler.sed=1"], "sed; did you mean hydra.sweeper.sampler.seed?"),
     ([SEARCH, "hydra.sweeper.sampler._target_=os.abort"], "cannot be set on the command line"),
     ([SEARCH, "hydra.sweeper.more={a: {_target_: os.abort}}"], "cannot be set on the command line"),
     ([SEARCH, "~hydra.sweeper.sampler.seed"], "cannot be set on the command line"),
