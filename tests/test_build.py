@@ -41,7 +41,7 @@ class Whole(Unfinished):
     [
         ("nowhere_at_all.Opt", "there is no module nowhere_at_all; is it installed, or here?"),
         ("tests.test_build.Nothing", "tests.test_build has no Nothing"),
-        ("tests.test_build.Nobody", "is no Optimizer"),
+        ("tests.test_build.Nobody", "is not an Optimizer"),
         ("tests.test_build.Deaf", "its step takes no closure, which Lightning gives it"),
         ("tests.test_build.Unfinished", "is abstract: it has no step of its own"),
         ("torch.optim.Optimizer", "optimizer.defaults must be given: a mapping"),

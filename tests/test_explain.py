@@ -55,8 +55,8 @@ def test_epochs_and_state(capsys):
 @pytest.mark.parametrize(
     ("lines", "warning"),
     [
-        (["optimizer=sgd", "optimizer.lr=50"], "lr=50 is far from where SGD mostly has it"),
-        (["optimizer=muon", "optimizer.adamw_lr=9"], "lr=9 is far from where AdamW mostly has it"),
+        (["optimizer=sgd", "optimizer.lr=50"], "lr=50 is far from SGD's usual range"),
+        (["optimizer=muon", "optimizer.adamw_lr=9"], "lr=9 is far from AdamW's usual range"),
         (["optimizer=schedule_free_adamw", "scheduler=cosine"], "averages the weights instead of"),
         (["scheduler.warmup=0.01%", "trainer.max_steps=50"], "of 50 updates is less than one"),
         (["scheduler.total=20", "trainer.max_steps=50"], "the schedule has 20 updates and the run"),

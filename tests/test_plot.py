@@ -121,7 +121,7 @@ def test_samples_are_counted_by_the_batch(answer):
         (["optimizer.lr=interval(0.1,1)"], "list its values, separated by commas"),
         (["optimizer.lr=-1"], "optimizer.lr must be a number > 0, got -1"),
         (["--to=x.pdf"], "--to x.pdf must end in .png, .svg, .csv"),
-        (["--to=nowhere/x.csv"], "--to nowhere/x.csv: there is no directory nowhere"),
+        (["--to=nowhere/x.csv"], "--to nowhere/x.csv: no such directory: nowhere"),
         (["--steps-per-epoch=0"], "argument --steps-per-epoch: must be a whole number > 0, got 0"),
         (["--too=x.png"], "unrecognized arguments: --too=x.png; see lit-optim plot"),
         (["trainer.max_epochs=3"], "the run is in epochs, and the data, which define"),

@@ -44,13 +44,16 @@ def test_your_own_module_and_data(train, tmp_path):
             "user_code has no Modul; did you mean Module",
         ),
         (("model.width=5", "model._target_=user_code.Data"), "unknown key model.width"),
-        (("model._target_=user_code.Data",), "model._target_=user_code.Data is no LightningModule"),
+        (
+            ("model._target_=user_code.Data",),
+            "model._target_=user_code.Data is not a LightningModule",
+        ),
         (
             (
                 "model._target_=pytorch_lightning.LightningModule",
                 "allow=[user_code,pytorch_lightning]",
             ),
-            "is no LightningModule of lightning.pytorch, but a class of pytorch_lightning: import",
+            "is not a LightningModule of lightning.pytorch, but a class of pytorch_lightning:",
         ),
         (
             ("model.width=5", "model._target_=user_code.Owner"),

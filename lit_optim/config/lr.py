@@ -32,7 +32,7 @@ INCLUDES = re.compile(r"^ *- (?!override\b)\S|^defaults *: *\[", re.MULTILINE)
 def resolve_lr(cfg: DictConfig, hydra: DictConfig, run_dir: Path | None = None) -> None:
     """Give the optimizer the lr that the preset has for it, unless something more specific does.
 
-    A run that goes on keeps the lr that it began with, if nobody has typed one: the files of a
+    A run that goes on keeps the lr that it began with, if none has been typed: the files of a
     later version may have another.
 
     Args:

@@ -47,5 +47,5 @@ def compose_entrants(lines: Sequence[str], steps: int) -> list[tuple[str, Any]]:
     more += [] if "scheduler" in keys else ["scheduler=none"]
     found = list(islice(compose_combinations([*lines, *more]), MOST + 1))
     if len(found) > MOST:
-        raise UsageError(f"a race has at most {MOST} combinations of values, and these are more")
+        raise UsageError(f"a race has at most {MOST} combinations of values, but more were given")
     return found

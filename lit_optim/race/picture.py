@@ -47,7 +47,7 @@ def check_picture(path: FilePath) -> None:
     if find_spec("matplotlib") is None:
         raise UsageError(f"--to {path} needs matplotlib: pip install matplotlib")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--to {path}: there is no directory {path.parent}")
+        raise UsageError(f"--to {path}: no such directory: {path.parent}")
 
 
 @dataclass

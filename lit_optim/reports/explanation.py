@@ -258,7 +258,7 @@ def _mistakes(
     for kind, lr in dict.fromkeys(zip(map(type, steppers), lrs, strict=True)):
         low, high = getattr(kind, "lr_range", (0.0, math.inf))
         if lr and is_far_lr(lr, (low, high)):
-            yield f"lr={lr:g} is far from where {kind.__name__} mostly has it, {low:g} to {high:g}"
+            yield f"lr={lr:g} is far from {kind.__name__}'s usual range, {low:g} to {high:g}"
     if curve is None:
         return
     steps = run_length(trainer)

@@ -114,7 +114,7 @@ def check_ending(path: Path) -> None:
     if path.suffix != ".csv" and find_spec("matplotlib") is None:
         raise UsageError(f"--to {path} needs matplotlib: pip install matplotlib, or write a .csv")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--to {path}: there is no directory {path.parent}")
+        raise UsageError(f"--to {path}: no such directory: {path.parent}")
 
 
 def write_file(plans: Sequence[LrPlan], path: Path) -> None:

@@ -18,7 +18,7 @@ from lit_optim.results.data import History
 PREFIX = "events.out.tfevents."
 #: Larger files hold more than curves.
 MAX_BYTES = 64 << 20
-#: Of all metrics at all steps; more would fill the memory.
+#: For all metrics at all steps; more would fill the memory.
 MAX_NUMBERS = 5_000_000
 #: The reader's word for a file whose last record is being written.
 TRUNCATED = "truncated"

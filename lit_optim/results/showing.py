@@ -152,7 +152,7 @@ def check_destination(path: Path) -> None:
         kinds = " ".join(ENDINGS)
         raise UsageError(f"--to={path}: must end in one of {kinds}, or be a directory")
     if not path.absolute().parent.is_dir():
-        raise UsageError(f"--to={path}: there is no directory {path.parent}")
+        raise UsageError(f"--to={path}: no such directory: {path.parent}")
     if path.suffix in PICTURES:
         check_figures(path)
 

@@ -27,7 +27,8 @@ def locate_class(path: str, node: DictConfig, kind: type) -> type:
         why = ""
         if package not in (None, package_of(kind)):
             why = f" of lightning.pytorch, but a class of {package}: import lightning.pytorch there"
-        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is no {kind.__name__}{why}")
+        what = f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+        raise UsageError(f"{path}.{TARGET}={node[TARGET]} is not {what}{why}")
     if inspect.isabstract(found):
         raise UsageError(
             f"{path}.{TARGET}={node[TARGET]} is abstract: name a class derived from it"

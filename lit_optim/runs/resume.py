@@ -350,7 +350,7 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], settings: Mapping[s
     allowed = tuple(settings["override"])
     for one in allowed:
         if not any(_is_under(key, one) for key in (*before, *now)):
-            raise UsageError(f"resume.override={one}: there is no such key{suggest(one, now)}")
+            raise UsageError(f"resume.override={one}: no such key{suggest(one, now)}")
     changed = [
         key
         for key in dict.fromkeys([*before, *now])

@@ -21,7 +21,7 @@ def find_network(path: Path, mounts: Path | None = None) -> str | None:
         mounts: the table of what is mounted; by default that of Linux.
 
     Returns:
-        None if it is on a disk of this machine, or nobody knows.
+        None if it is on a disk of this machine, or unknown.
     """
     try:
         lines = (mounts or MOUNTS).read_text("utf-8", "replace").splitlines()

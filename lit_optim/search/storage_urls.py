@@ -96,7 +96,7 @@ def _check_file(shown: str, scheme: str, rest: str) -> None:
         )
     folder = Path(path).parent
     if not folder.is_dir():
-        raise UsageError(f"{shown}: there is no directory {folder}")
+        raise UsageError(f"{shown}: no such directory: {folder}")
     if Path(path).is_dir():
         raise UsageError(f"{shown}: {path} is a directory")
 

@@ -218,4 +218,4 @@ def _check_sqlite(file: Path) -> None:
             )
         rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         if OPTUNAS_TABLE not in {name for (name,) in rows}:
-            raise StorageFailed(f"{file}: is a database of another program")
+            raise StorageFailed(f"{file}: belongs to another program")

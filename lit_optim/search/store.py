@@ -265,7 +265,7 @@ class Store:
         before = loaded.user_attrs.get(ASKED)
         if before is None and loaded.get_trials(deepcopy=False):
             name = printable(loaded.study_name)
-            raise UsageError(f"{self._opened.name}: study {name!r} is of another program")
+            raise UsageError(f"{self._opened.name}: study {name!r} belongs to another program")
         if before is None:
             loaded.set_user_attr(ASKED, asked)
         elif change := _describe_change(study, before, asked, skipped):

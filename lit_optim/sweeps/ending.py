@@ -100,7 +100,7 @@ def last_line(log: Path) -> str:
     """The last line that a job printed; a log may be long."""
     try:
         if not log.is_file():  # opening a FIFO would wait
-            return "(there is no log)"
+            return "(no log)"
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL_BYTES), os.SEEK_SET)
             text = file.read(TAIL_BYTES).decode("utf-8", errors="replace")

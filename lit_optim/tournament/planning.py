@@ -47,7 +47,7 @@ def arrange(
         and who meets whom.
 
     Raises:
-        UsageError: nobody can take part, or the budget cannot be made equal.
+        UsageError: no contestant can take part, or the budget cannot be made equal.
     """
     known = {study.name for study in search.studies}
     seconds = {name: one for name, one in (seconds or {}).items() if name in known}
@@ -127,7 +127,7 @@ def _tell(why: Mapping[str, str], tasks: int) -> str:
 
 
 def _check_count(able: Sequence[str], left_out: Mapping[str, str], by: Sequence[str]) -> None:
-    """Refuse a tournament of one, or of nobody.
+    """Refuse a tournament of one contestant, or of none.
 
     Args:
         able: who can take part.
@@ -139,7 +139,7 @@ def _check_count(able: Sequence[str], left_out: Mapping[str, str], by: Sequence[
     """
     if len(set(able)) > 1:
         return
-    who = f"only {able[0]}" if able else "nobody"
+    who = f"only {able[0]}" if able else "no contestant"
     told = "; ".join(f"{name} {why}" for name, why in left_out.items())
     choose = f"choose contestants, with commas: {by[0]}=" + ",".join([*groups()[by[0]]][:2])
     raise UsageError(f"tournament: {who} can take part{f': {told}' if told else f'; {choose}'}")

@@ -2,7 +2,7 @@
 
 For every batch Lightning calls some twenty hooks. Around each it writes to a log, sets an attribute
 that `nn.Module` intercepts and enters a context of the profiler. It also reads the signature of
-`training_step`, divides the loss by 1, and collects metrics that nobody has logged. All this takes
+`training_step`, divides the loss by 1, and collects metrics that no code has logged. All this takes
 as long as a step of a small network. Here the same hooks are called in the same order with the same
 values, so results are equal to the bit. The loss is divided by 1 only where someone else's hook is
 given it, which may change it in place.

@@ -205,7 +205,7 @@ def test_explain_says_where_the_lr_comes_from_and_that_it_is_far_lr(capsys, tmp_
     main([*line, "optimizer=lars", "optimizer.lr=0.01"])
     out = capsys.readouterr().out
     assert "lars  lr 0.01 (typed)" in out
-    assert "lr=0.01 is far from where Lars mostly has it, 0.1 to 100" in out
+    assert "lr=0.01 is far from Lars's usual range, 0.1 to 100" in out
     main([*line, "optimizer=lars", "preset=none"])
     out = capsys.readouterr().out
     assert "lars  lr 1 (default)" in out

@@ -102,13 +102,11 @@ def test_a_state_goes_on_to_the_bit(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in (*RULES, "lbfgs")])
 def test_others_refuse_them_when_they_are_made(name):
     p = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.complex64))
-    with pytest.raises(ValueError, match=r"takes no complex parameters|does not support complex"):
+    with pytest.raises(ValueError, match=r"does not support complex"):
         class_of(name)([p])
     optimizer = made_by(name)([torch.nn.Parameter(torch.ones(2, 2))])
     if name != "sparse_adam":  # torch's own, which looks when it is made
-        with pytest.raises(
-            UsageError, match=r"takes no complex parameters, and parameter .* is one"
-        ):
+        with pytest.raises(UsageError, match="does not support complex parameters, such as"):
             optimizer.add_param_group({"params": [p]})
 
 

@@ -95,7 +95,7 @@ def test_picture_is_the_same_each_time(run, tmp_path):
 def test_mistakes(run, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"must end in \.gif, \.png, \.svg"):
         run("optimizer=sgd", to=tmp_path / "race.mp4")
-    with pytest.raises(UsageError, match="there is no directory"):
+    with pytest.raises(UsageError, match="no such directory"):
         run("optimizer=sgd", to=tmp_path / "nowhere" / "race.gif")
     monkeypatch.setattr("lit_optim.race.lines.MOST", 2)
     with pytest.raises(UsageError, match="at most 2 combinations"):

@@ -85,7 +85,7 @@ WRONG = {
     "report {}/empty": "empty: contains no run",
     "report {}/sweep {}/empty": "empty: contains no run",
     "report {}/sweep --to x.doc": "--to=x.doc: must end in one of .html .csv .png .svg .pdf",
-    "report {}/sweep --to {}/no/x.html": "there is no directory",
+    "report {}/sweep --to {}/no/x.html": "no such directory",
     "report {}/sweep --target soon": "argument --target: must be a number, auto or none, got soon",
     "report {}/sweep --target nan": "must be a number, auto or none, got nan",
     "report {}/sweep --watch 0": "argument --watch: must be seconds in [1, 86400], got 0",

@@ -148,7 +148,7 @@ TABLE = {
     f"{STORAGE}sqlite:///study.db": "each process may be in another directory; use sqlite:////",
     f"{STORAGE}sqlite:///:memory:": "must name a file, as in sqlite:////DIR/study.db.",
     f"{STORAGE}journal:study.log": "each process may be in another directory; use journal:/",
-    f"{STORAGE}journal:/no/such/place/study.log": "there is no directory /no/such/place.",
+    f"{STORAGE}journal:/no/such/place/study.log": "no such directory: /no/such/place.",
     f"{STORAGE}mysql+odbc://host/db": "unknown driver odbc; one of pymysql, mysqldb",
     f"{STORAGE}grpc://host": "must have the form grpc://HOST:PORT.",
     f"{STORAGE}grpc://host:99999": "must have the form grpc://HOST:PORT.",

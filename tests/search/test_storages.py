@@ -68,7 +68,7 @@ def cut_off(file):
         (lambda file: file.mkdir(), "is not a regular file"),
         (os.mkfifo, "is not a regular file"),
         (lambda file: file.symlink_to("nowhere"), "is a link"),
-        (make_other_program, "is a database of another program"),
+        (make_other_program, "belongs to another program"),
         (make_newer, r"version|compatible"),
         (cut_off, "malformed|is damaged"),
     ],

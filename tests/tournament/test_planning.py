@@ -119,7 +119,7 @@ def test_a_setting_alone_is_no_tournament():
 
 
 def test_a_tournament_of_nobody_is_refused():
-    with pytest.raises(UsageError, match="nobody can take part: lbfgs evaluates"):
+    with pytest.raises(UsageError, match="no contestant can take part: lbfgs evaluates"):
         planned("optimizer=lbfgs,sparse_adam")
 
 

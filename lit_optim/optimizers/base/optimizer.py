@@ -377,7 +377,7 @@ class OptimizerBase(Options, StateSaving, StateLoading):
         if not self.takes_complex:
             label = next(label for label, p in label_parameters(group) if p.is_complex())
             raise UsageError(
-                f"{type(self).__name__} takes no complex parameters, and parameter {label} is one"
+                f"{type(self).__name__} does not support complex parameters, such as {label}"
             )
         for key in ("state_dtype", "master"):
             if group[key] != OPTIONS[key]:

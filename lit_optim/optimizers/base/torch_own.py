@@ -134,9 +134,9 @@ def _check_matrices(owner: str, group: dict[str, Any]) -> dict[str, Any]:
     group = with_names(group)
     for name, p in label_parameters(group):
         if p.is_complex():
-            raise UsageError(f"{owner} takes no complex parameters, and parameter {name} is one")
+            raise UsageError(f"{owner} does not support complex parameters, such as {name}")
         if not p.numel():
-            raise UsageError(f"{owner} takes no empty matrices, and parameter {name} is one")
+            raise UsageError(f"{owner} does not support empty matrices: parameter {name} is empty")
         if p.ndim != 2:
             raise UsageError(
                 f"{owner} takes matrices only, but parameter {name} has shape "
