@@ -111,7 +111,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError) as error:
         what = "is nested too deeply" if isinstance(error, RecursionError) else "is not valid JSON"
         raise Unreadable(f"{path}: {what}") from None
-    _check_values(path, value)
+    check_values(path, value)
     return value
 
 
@@ -153,7 +153,7 @@ def read_yaml(
         where = f":{mark.line + 1}" if mark is not None else ""
         why = getattr(error, "problem", None) or first_line(error)
         raise Unreadable(f"{path}{where}: has a value that cannot be read: {why}") from None
-    _check_values(path, value)
+    check_values(path, value)
     return value
 
 
@@ -213,7 +213,16 @@ def read_yaml_text(path: str | os.PathLike[str], is_users: bool = False) -> str:
     return text
 
 
-def _check_values(path: str | os.PathLike[str], value: Any) -> None:
+def check_values(path: str | os.PathLike[str], value: Any) -> None:
+    """Refuse what could be read, and leads to errors wherever it is copied or printed.
+
+    Args:
+        path: of the file, or what else to call it in the message.
+        value: of JSON or YAML.
+
+    Raises:
+        Unreadable: it is nested too deeply, or has a number of too many digits.
+    """
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         if any(isinstance(node, int) and node.bit_length() > MAX_BITS for node in level):

@@ -146,3 +146,11 @@ class TrialEnd:
     kind: Literal["completed", "diverged", "pruned", "failed"]
     value: float | None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_runs(self, name: str) -> list[Any]:
+        """An attribute that has a value for each run; empty if it is something else.
+
+        Whoever can write to the storage may have put anything there.
+        """
+        found = self.attributes.get(name)
+        return found if isinstance(found, list) else []

@@ -15,14 +15,10 @@ from lit_optim.errors import escape, first_line, printable
 from lit_optim.runs.layout import STUDY
 from lit_optim.search.journal import open_journal
 from lit_optim.search.reconnecting import reconnect
+from lit_optim.search.sqlite_files import open_sqlite, open_sqlite_url
 from lit_optim.search.storage_urls import installed_drivers
-from lit_optim.search.storages import (
-    OpenStorage,
-    StorageFailed,
-    explain,
-    open_sqlite,
-    open_sqlite_url,
-)
+from lit_optim.search.storages import OpenStorage
+from lit_optim.search.unusable import StorageFailed, blame, explain
 
 SECONDS_TO_CONNECT = 15
 GRPC_PORT = 13000  # Optuna's default
@@ -113,13 +109,11 @@ def open_database(url: str) -> OpenStorage:
     if installed:  # SQLAlchemy's default may be another one
         parts = parts.set(drivername=f"{parts.drivername}+{installed[0]}")
     whole = parts.render_as_string(hide_password=False)
-    with explain(name):
+    with blame(name):
         try:
             # a connection that was cut off while nothing was asked is replaced without a word
             storage = RDBStorage(whole, engine_kwargs={"pool_pre_ping": True})
-        except ImportError as error:
-            raise StorageFailed(f"{name}: {first_line(error)}") from None
-        except RuntimeError as error:  # tables of another version
+        except (ImportError, RuntimeError) as error:  # no driver, or tables of another version
             raise StorageFailed(f"{name}: {first_line(error)}") from None
         return OpenStorage(reconnect(get_storage(storage), name, tell), name)
 

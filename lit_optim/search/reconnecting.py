@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,8 @@ from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 
 from lit_optim.errors import first_line, printable
-from lit_optim.search.storages import StorageFailed
+from lit_optim.search.forwarding import Forwarding
+from lit_optim.search.unusable import StorageFailed
 
 PAUSE = 0.5  # seconds between two tries
 MOST_SECONDS = 900.0
@@ -26,7 +26,7 @@ class StorageLost(StorageFailed):
     """A storage could not be reached for a long time; the message names it."""
 
 
-class Reconnecting(BaseStorage):
+class Reconnecting(Forwarding):
     """A storage that is called again and again until it answers.
 
     A call whose answer was lost may have been carried out: the next one then finds that it is done.
@@ -45,7 +45,8 @@ class Reconnecting(BaseStorage):
         tell: Callable[[str], None],
         most: float = MOST_SECONDS,
     ) -> None:
-        self.storage, self.name, self.tell, self.most = storage, name, tell, most
+        super().__init__(storage, name)
+        self.tell, self.most = tell, most
 
     def _call(
         self,
@@ -167,23 +168,6 @@ def is_lost(error: BaseException | None) -> bool:
     return False
 
 
-def _forward(name: str) -> Callable[..., Any]:
-    def method(self: Reconnecting, *arguments: Any, **more: Any) -> Any:
-        return self._call(name, *arguments, **more)
-
-    method.__name__ = name
-    method.__doc__ = f"`{name}` of the storage."
-    return method
-
-
-for _name, _member in vars(BaseStorage).items():
-    if callable(_member) and not _name.startswith("_") and _name not in vars(Reconnecting):
-        setattr(Reconnecting, _name, _forward(_name))
-abc.update_abstractmethods(Reconnecting)  # type: ignore[type-abstract]
-
-
 def reconnect(storage: BaseStorage, name: str, tell: Callable[[str], None]) -> BaseStorage:
     """Make a storage one that is waited for; see `Reconnecting`."""
-    make: Any = Reconnecting  # its methods come from the loop above
-    made: BaseStorage = make(storage, name, tell)
-    return made
+    return Reconnecting(storage, name, tell)

@@ -31,6 +31,8 @@ MOST_FAILURES = 3
 FULL_DISK = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), UNWRITTEN)
 #: The pause between two reads of the storage, as a multiple of the time that a read takes.
 PAUSE_PER_READ = 50
+#: No run has as many updates, whatever a storage says.
+MOST_STEPS = 1 << 53
 
 
 class TrialsFailed(UsageError):
@@ -201,8 +203,8 @@ class SearchSource:
         known = [
             steps
             for _, end in self.ends[study.name]
-            for steps in end.attributes.get("steps", ())
-            if end.kind == "completed" and isinstance(steps, int)
+            for steps in end.of_runs("steps")
+            if end.kind == "completed" and type(steps) is int and 0 < steps < MOST_STEPS
         ]
         typed = self._plan.config_of(job).cfg.trainer.get("max_steps")
         return max(known, default=typed if isinstance(typed, int) and typed > 0 else None)
@@ -253,7 +255,7 @@ class SearchSource:
             for ended in self.ends.values()
             for _, end in ended
             if end.kind == "completed"
-            for place in end.attributes.get("run_dirs", ())
+            for place in end.of_runs("run_dirs")
         )
         records = (read_job(root / str(place)) for place in places)
         return any(record is not None and record.host == here for record in records)

@@ -8,10 +8,10 @@ A trial that has failed is tried again when its search is resumed, with the same
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.study import Study as OptunaStudy
@@ -20,18 +20,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from lit_optim.errors import UsageError, printable, show
 from lit_optim.metric_names import worst_value
 from lit_optim.search.attempts import FIXED, group_attempts, last_attempts, try_again
+from lit_optim.search.changes import LINE, describe_change
 from lit_optim.search.data import Search, Study, Trial, TrialEnd
 from lit_optim.search.grids import make_grid
 from lit_optim.search.opening import open_storage
 from lit_optim.search.pruners import make_pruner
 from lit_optim.search.samplers import make_distribution, propose
-from lit_optim.search.storages import OpenStorage, StorageFailed
+from lit_optim.search.storages import OpenStorage
+from lit_optim.search.unusable import ANSWERS, StorageFailed, blame
 from lit_optim.search.values import check_values, encode_space
 
 #: Attributes of a study: what it was begun with, and by which version.
 ASKED, VERSION = "asked", "optuna"
-#: What is compared of a study where its runs' fingerprint is not known.
-LINE = "overrides"
 #: The attribute of a trial that says how it ended.
 KIND = "kind"
 STATES = {
@@ -40,8 +40,6 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-#: For a value in a message.
-MOST_CHARACTERS = 100
 #: The attribute of a trial that has `NO_WORST` for its value.
 IS_UNKNOWN = "worst_is_unknown"
 #: The value of a diverged trial where nothing finite is known; no other trial is compared to it.
@@ -87,7 +85,7 @@ class Store:
         """
         for study in self.search.studies:
             with self._opened.use():
-                loaded = self._create(study)
+                loaded = self._load(study, is_created=True)
                 self._check(study, loaded, (fingerprints or {}).get(study.name, {}))
                 self._enqueue(study, loaded)
 
@@ -150,7 +148,11 @@ class Store:
         with self._opened.use() as storage:
             pruner = make_pruner(self.search.settings.pruner, length)
             known = storage.get_trial(self._trial_id(trial.study, trial.number))
-            return not known.state.is_finished() and pruner.prune(self._load(trial.study), known)
+            if known.state.is_finished():
+                return False
+            study = self._load(trial.study)
+            with blame(self._opened.name):  # Optuna's pruners keep notes in the storage
+                return pruner.prune(study, known)
 
     def tell(self, trial: Trial, end: TrialEnd) -> None:
         """Note how a trial ended. Nothing changes if it has already ended.
@@ -172,7 +174,7 @@ class Store:
                 state = TrialState.COMPLETE
             attributes = {**end.attributes, KIND: kind}
             if kind == "diverged" or (state is TrialState.COMPLETE and value is None):
-                value = self._worst(self._load(trial.study).get_trials(deepcopy=False), value)
+                value = self._worst(self._read(trial.study), value)
                 if value is None:
                     value = NO_WORST if self.search.settings.mode == "min" else -NO_WORST
                     attributes[IS_UNKNOWN] = True
@@ -198,11 +200,31 @@ class Store:
     def _trials(self, study: Study) -> list[FrozenTrial]:
         """The trials by number, of each the last attempt."""
         with self._opened.use():
-            return last_attempts(self._load(study).get_trials(deepcopy=False))
+            return last_attempts(self._read(study))
+
+    @property
+    def _direction(self) -> Literal["minimize", "maximize"]:
+        return "minimize" if self.search.settings.mode == "min" else "maximize"
+
+    def _read(self, study: Study) -> list[FrozenTrial]:
+        """All trials of a study, as Optuna numbers them.
+
+        Raises:
+            UsageError: one has parameters that are not searched here, or not within the space.
+        """
+        trials = self._load(study).get_trials(deepcopy=False)
+        known = {key: make_distribution(one) for key, one in study.space.items()}
+        for trial in trials:
+            where = f"{self._opened.name}: trial {trial.number}"
+            for key, one in trial.distributions.items():
+                if known.get(key) != one:
+                    raise UsageError(f"{where}: has {printable(key)} in {show(one)}")
+            check_values(trial.params, {key: study.space[key] for key in trial.params}, where)
+        return trials
 
     def _find_attempt(self, study: Study, number: int) -> int:
         """Optuna's number of the last attempt at a trial; the trial's own, where there is none."""
-        groups = group_attempts(self._load(study).get_trials(deepcopy=False))
+        groups = group_attempts(self._read(study))
         return groups[number][-1].number if number < len(groups) else number
 
     def _trial_id(self, study: Study, number: int) -> int:
@@ -225,31 +247,32 @@ class Store:
         own = self.search.name or "/".join(self._sweep_dir.resolve().parts[-2:])
         return f"{own}/{study.name}" if study.name else own
 
-    def _create(self, study: Study) -> OptunaStudy:
-        loaded = optuna.create_study(
-            storage=self._opened.storage,
-            study_name=self._name(study),
-            direction="minimize" if self.search.settings.mode == "min" else "maximize",
-            load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),
-            pruner=optuna.pruners.NopPruner(),
-        )
+    def _load(self, study: Study, is_created: bool = False) -> OptunaStudy:
+        """A study of the storage, which is created if it is missing and that is asked for."""
+        if study.name in self._loaded:
+            return self._loaded[study.name]
+        name = self._name(study)
+        parts: dict[str, Any] = {
+            "storage": self._opened.storage,
+            "study_name": name,
+            "sampler": optuna.samplers.RandomSampler(),
+            "pruner": optuna.pruners.NopPruner(),
+        }
+        try:
+            with blame(self._opened.name, (*ANSWERS, KeyError)):
+                loaded = (
+                    optuna.create_study(
+                        **parts,
+                        direction=self._direction,
+                        load_if_exists=True,
+                    )
+                    if is_created
+                    else optuna.load_study(**parts)
+                )
+        except KeyError:
+            raise StorageFailed(f"{self._opened.name}: has no study {printable(name)!r}") from None
         self._loaded[study.name] = loaded
         return loaded
-
-    def _load(self, study: Study) -> OptunaStudy:
-        if study.name not in self._loaded:
-            try:
-                self._loaded[study.name] = optuna.load_study(
-                    storage=self._opened.storage,
-                    study_name=self._name(study),
-                    sampler=optuna.samplers.RandomSampler(),
-                    pruner=optuna.pruners.NopPruner(),
-                )
-            except KeyError:
-                name = printable(self._name(study))
-                raise StorageFailed(f"{self._opened.name}: has no study {name!r}") from None
-        return self._loaded[study.name]
 
     def _check(self, study: Study, loaded: OptunaStudy, fingerprint: Mapping[str, Any]) -> None:
         settings = self.search.settings
@@ -268,8 +291,10 @@ class Store:
             raise UsageError(f"{self._opened.name}: study {name!r} belongs to another program")
         if before is None:
             loaded.set_user_attr(ASKED, asked)
-        elif change := _describe_change(study, before, asked, skipped):
+        elif change := describe_change(study, before, asked, skipped):
             raise UsageError(f"{self._opened.name}: {change}")
+        if [one.name.lower() for one in loaded.directions] != [self._direction]:
+            raise StorageFailed(f"{self._opened.name}: is not to {self._direction} one value")
         if loaded.user_attrs.get(VERSION) != optuna.__version__:
             loaded.set_user_attr(VERSION, optuna.__version__)
 
@@ -279,7 +304,7 @@ class Store:
         A trial that has failed is added again, with its values.
         """
         settings = self.search.settings
-        attempts = group_attempts(loaded.get_trials(deepcopy=False))
+        attempts = group_attempts(self._read(study))
         trials = [one[-1] for one in attempts]
         done = max((n for n, one in enumerate(trials, 1) if one.state.is_finished()), default=0)
         if done > settings.trials:
@@ -303,7 +328,7 @@ class Store:
 
     def _known_trials(self, study: Study) -> list[FrozenTrial]:
         """The trials, with what is the worst value by now for those that diverged."""
-        trials = last_attempts(self._load(study).get_trials(deepcopy=False))
+        trials = last_attempts(self._read(study))
         worst = self._worst(trials)
         if worst is None:
             return trials
@@ -333,43 +358,9 @@ def _with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
 def _read_end(trial: FrozenTrial) -> TrialEnd:
     attributes = dict(trial.user_attrs)
     kind = attributes.pop(KIND, None)
-    if trial.state is TrialState.FAIL or kind not in STATES:  # of another program
+    value = trial.values[0] if trial.values else None
+    is_known = any(kind == one for one in STATES) and (kind != "completed" or value is not None)
+    if trial.state is TrialState.FAIL or not is_known:  # of another program
         kinds = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned"}
         kind = kinds.get(trial.state, "failed")
-    return TrialEnd(kind, trial.values[0] if trial.values else None, attributes)
-
-
-def _describe_change(
-    study: Study, before: object, now: Mapping[str, Any], skipped: Collection[str]
-) -> str:
-    """Which setting of a study is another one than before, as it was typed; empty if none is."""
-    named = f"study {printable(study.name)!r}" if study.name else "the study"
-    old = before if isinstance(before, Mapping) else {}
-    typed, had = _values_by_key(study.fixed), _values_by_key(old.get(LINE))
-    others = {key for key in typed if key in had and typed[key] != had[key]}
-    for key in sorted({**now, **old}, key=lambda key: key.partition(".")[0] not in others):
-        was, is_now = old.get(key), now.get(key)  # of another version of ours a key may be missing
-        if was == is_now or key in skipped:
-            continue
-        group = key.partition(".")[0]  # a choice such as data=digits decides many settings
-        if group in others:
-            key, was, is_now = group, had[group], typed[group]
-        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
-            key = next(one for one in {**is_now, **was} if was.get(one) != is_now.get(one))
-            was, is_now = was.get(key), is_now.get(key)
-        return (
-            f"{named} was begun with {printable(key)}={_show(was)}, and this line has "
-            f"{_show(is_now)}; a search goes on with what it was begun with"
-        )
-    return ""
-
-
-def _values_by_key(line: object) -> dict[str, str]:
-    """The values of overrides, which another program may have stored."""
-    parts = [one.lstrip("+").partition("=") for one in line if isinstance(one, str)] \
-        if isinstance(line, Sequence) else []  # fmt: skip
-    return {key: value for key, _, value in parts}
-
-
-def _show(value: object) -> str:
-    return printable(value, MOST_CHARACTERS) if isinstance(value, str) else show(value)
+    return TrialEnd(kind, value, attributes)

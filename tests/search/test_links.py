@@ -15,7 +15,8 @@ from lit_optim.search import journal_lock
 from lit_optim.search.journal import open_journal
 from lit_optim.search.opening import open_storage
 from lit_optim.search.running import SearchRun
-from lit_optim.search.storages import StorageFailed, hold_lock
+from lit_optim.search.storages import hold_lock
+from lit_optim.search.unusable import StorageFailed
 from lit_optim.search.worker import work
 from lit_optim.tournament.running import TournamentRun, make_run
 from tests.search.made_up import run, search

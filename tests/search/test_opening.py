@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 from lit_optim.search import file_systems, opening
 from lit_optim.search.data import Search, Settings, Span, Study, TrialEnd
 from lit_optim.search.opening import open_storage
-from lit_optim.search.storages import StorageFailed
 from lit_optim.search.store import open_store
+from lit_optim.search.unusable import StorageFailed
 
 STUDY = Study("", ("optimizer=adamw",), {"optimizer.lr": Span(1e-4, 1e-1, is_log=True)})
 

@@ -16,11 +16,13 @@ import pytest
 from sqlalchemy import event
 
 from lit_optim.errors import UsageError
-from lit_optim.search import storages
+from lit_optim.search import sqlite_files, storages
 from lit_optim.search.attempts import FIXED
 from lit_optim.search.data import Choice, Search, Settings, Span, Study, TrialEnd
-from lit_optim.search.storages import StorageFailed, hold_lock, lock_of, open_sqlite_url
+from lit_optim.search.sqlite_files import open_sqlite_url
+from lit_optim.search.storages import hold_lock, lock_of
 from lit_optim.search.store import open_store
+from lit_optim.search.unusable import StorageFailed
 from tests.search.killed_writer import run_search
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +120,8 @@ def test_a_damaged_page_is_one_line_or_does_no_harm(tmp_path):
 def test_a_lock_of_another_process_is_waited_for_and_then_told(tmp_path, monkeypatch):
     store = make_store(tmp_path)
     fill(store)
-    monkeypatch.setattr(storages, "SECONDS_TO_WAIT", 0.05)
+    for module in (storages, sqlite_files):
+        monkeypatch.setattr(module, "SECONDS_TO_WAIT", 0.05)
     with (
         hold_lock(lock_of(tmp_path / "study.db"), ""),
         pytest.raises(StorageFailed, match="another process has locked it"),
@@ -133,7 +136,7 @@ def test_a_lock_of_another_process_is_waited_for_and_then_told(tmp_path, monkeyp
 
 def test_a_full_disk_is_told_and_the_search_goes_on_later(tmp_path):
     store = make_store(tmp_path)
-    engine = store._opened.storage._backend.engine
+    engine = store._opened.storage.storage._backend.engine
 
     @event.listens_for(engine, "connect")
     def _limit(connection, record):

@@ -123,6 +123,7 @@ def workers(tmp_path):
 
 def check_all_ran_once(sweep_dir, n_trials, storage=None):
     """All trials are COMPLETE, each was run once, and its value is that of its run."""
+    from lit_optim.search.attempts import last_attempts
     from lit_optim.search.data import Search, Settings, Study
     from lit_optim.search.store import open_store
 
@@ -130,7 +131,7 @@ def check_all_ran_once(sweep_dir, n_trials, storage=None):
     study = Study("", (), {}, {})
     settings = Settings(n_trials, storage=storage)
     store = open_store(Search((), [study], settings, name=content.get("name", "")), sweep_dir)
-    trials = store._trials(study)
+    trials = last_attempts(store._load(study).get_trials())
     assert [trial.number for trial in trials] == [*range(n_trials)]
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
     for trial in trials:

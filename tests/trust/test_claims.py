@@ -53,6 +53,9 @@ TESTS = {
         "search/test_storages.py::test_values_of_a_stranger_are_no_overrides",
         "search/test_storages.py::test_what_is_no_study_is_refused_in_one_line",
         "search/test_journal.py::test_what_is_no_journal_is_refused_and_left_as_it_is",
+        "search/test_strange_studies.py::test_a_file_that_would_run_something_is_refused",
+        "search/test_strange_studies.py::test_no_value_of_a_table_is_believed",
+        "search/test_strange_studies.py::test_no_value_of_a_journal_is_believed",
     ),
     "a directory that `lit-optim report`": (
         "results/test_page.py::test_names_of_strangers_are_text",
