@@ -29,6 +29,7 @@ from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import Diverged, UsageError, first_line
 from lit_optim.interrupts import INTERRUPTED, exit_on_interrupt, say_no_more
 from lit_optim.missing import explain_missing
+from lit_optim.programs import find_user_packages
 from lit_optim.runs.failures import (
     FAILURE,
     USAGE_ERROR,
@@ -59,7 +60,6 @@ def main() -> None:
     """
     serve_jobs(main)  # where a launcher asks for it, in the forks of this process
     MAIN[:] = [os.getpid()]
-    sys.path.append(os.getcwd())  # where the user's own packages are
     forget_ranks()
     allow_any_text()
     print_without_fail()
@@ -67,6 +67,7 @@ def main() -> None:
     exit_on_interrupt()
     prepare_threads()
     try:
+        find_user_packages()
         line = prepare_command_line(sys.argv[1:])
         if line.text is not None:
             print(line.text, flush=True)

@@ -15,6 +15,7 @@ from lit_optim.config.places import split_conf_dir, use_conf_dir
 from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, first_line, printable, suggest
 from lit_optim.interrupts import exit_on_interrupt
+from lit_optim.programs import current_directory
 from lit_optim.streams import allow_any_text, print_without_fail
 from lit_optim.threads import prepare_threads
 
@@ -103,7 +104,10 @@ def _dispatch(argv: Sequence[str]) -> int | None:
     rest = list(argv)
     rest.remove(name)
     command = load_command(name)
-    return command.run(command.parse(rest))
+    args = command.parse(rest)
+    if not command.works_anywhere:
+        current_directory()
+    return command.run(args)
 
 
 def help_text(columns: int | None = None) -> str:

@@ -1,16 +1,38 @@
-"""The commands that messages name, as they can be typed here."""
+"""Our programs: where they run, and their commands that messages name, to be typed here."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
-from lit_optim.errors import escape
+from lit_optim.errors import UsageError, escape
 
 #: The script of a checkout; an installed package has none beside it.
 SCRIPT = Path(__file__).parent.parent / "train.py"
+
+
+def current_directory() -> str:
+    """The directory in which this program was started.
+
+    Raises:
+        UsageError: it has been removed since; torch would crash there.
+    """
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current directory no longer exists; cd to another one") from None
+
+
+def find_user_packages() -> None:
+    """Let the packages in the current directory be imported, which are the user's own.
+
+    Raises:
+        UsageError: there is no such directory.
+    """
+    sys.path.append(current_directory())
 
 
 def train_command() -> str:

@@ -8,8 +8,8 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hydra.utils import get_object
@@ -132,7 +132,8 @@ def test_an_error_about_another_file_is_raised(monkeypatch, tmp_path):
     def fail(args):
         raise FileNotFoundError(2, "No such file or directory", "/elsewhere")
 
-    monkeypatch.setattr(cli, "load_command", lambda name: SimpleNamespace(run=fail, parse=list))
+    failing = replace(cli.load_command("plot"), run=fail)
+    monkeypatch.setattr(cli, "load_command", lambda name: failing)
     with pytest.raises(FileNotFoundError):
         main(["plot", f"--to={tmp_path}"])
 

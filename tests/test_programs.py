@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
+from functools import partial
 
 import pytest
 
-from lit_optim import programs
+from lit_optim import app, programs
 from lit_optim.cli import main
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.programs import train_command
@@ -56,3 +58,27 @@ def test_help_names_it(installed):
     text = prepare_command_line(["--help"]).text
     assert "  lit-optim train optimizer=adamw scheduler=cosine_warmup  " in text
     assert "train.py" not in text.partition("settings")[0]
+
+
+@pytest.fixture
+def removed(tmp_path, monkeypatch):
+    """The current directory is removed, which Windows does not let anybody do."""
+    where = tmp_path / "gone"
+    where.mkdir()
+    monkeypatch.chdir(where)
+    where.rmdir()
+
+
+@pytest.mark.usefixtures("removed")
+@pytest.mark.skipif(sys.platform == "win32", reason="it is in use")
+def test_a_removed_directory_is_told_before_anything_fails_there(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    starts = [[name] for name in ("doctor", "explain", "lr-range", "plot", "race", "train")]
+    starts += [[name, "runs"] for name in ("best", "board", "report", "rerun", "results", "worker")]
+    for start in (app.main, *(partial(main, argv) for argv in starts)):
+        with pytest.raises(SystemExit) as end:
+            start()
+        assert end.value.code == 2
+        assert "the current directory no longer exists" in capsys.readouterr().err
+    main(["optimizers"])
+    assert "adamw" in capsys.readouterr().out

@@ -97,6 +97,7 @@ class Command:
         arguments: what it takes.
         description: more lines, for `lit-optim NAME --help`, such as examples.
         is_raw: whether it parses its arguments itself; they arrive as the list `args.argv`.
+        works_anywhere: whether it works where the current directory has been removed.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Command:
     arguments: Sequence[Argument] = ()
     description: str = ""
     is_raw: bool = False
+    works_anywhere: bool = False
 
     def parser(self) -> argparse.ArgumentParser:
         """The parser of its arguments."""

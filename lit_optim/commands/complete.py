@@ -22,4 +22,6 @@ def run(args: argparse.Namespace) -> None:
     print("\n".join(candidates(line, load_commands())))
 
 
-COMMAND = Command("complete", None, "print the completions of a line", run, is_raw=True)
+COMMAND = Command(
+    "complete", None, "print the completions of a line", run, is_raw=True, works_anywhere=True
+)

@@ -27,4 +27,5 @@ Add the line to your shell's startup file:
   ~/.bashrc                   eval "$(lit-optim completion bash)"
   ~/.zshrc                    eval "$(lit-optim completion zsh)"
   ~/.config/fish/config.fish  lit-optim completion fish | source""",
+    works_anywhere=True,
 )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
 from lit_optim.command_line.command import OVERRIDES, Command, Section
+from lit_optim.programs import find_user_packages
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what the run would do."""
     from lit_optim.command_line.combinations import compose_one
 
-    sys.path.append(os.getcwd())  # where the user's own packages are
+    find_user_packages()
     cfg = compose_one(args.overrides)  # a mistake is told before torch is imported
 
     from lit_optim.printing import stdout_console

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
 from lit_optim.command_line.command import (
     OVERRIDES,
@@ -14,13 +12,14 @@ from lit_optim.command_line.command import (
     positive_float,
     positive_int,
 )
+from lit_optim.programs import find_user_packages
 
 
 def run(args: argparse.Namespace) -> None:
     """Train briefly and suggest an lr."""
     from lit_optim.command_line.combinations import compose_one
 
-    sys.path.append(os.getcwd())  # where the user's own packages are
+    find_user_packages()
     compose_one(args.overrides)  # a mistake is told before torch is imported
 
     from lit_optim.printing import Console

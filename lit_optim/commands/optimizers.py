@@ -24,4 +24,5 @@ COMMAND = Command(
   lit-optim optimizers          one line each, with the source
   lit-optim optimizers 'ada*'   those whose name matches
   lit-optim optimizers muon     one in full: formula, source, arguments with their defaults""",
+    works_anywhere=True,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from lit_optim.command_line.command import (
     path,
     positive_int,
 )
+from lit_optim.programs import find_user_packages
 from lit_optim.race.landscapes import LANDSCAPES, Point, describe_landscapes
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the optimizers, print a table and draw a picture if asked to."""
     from lit_optim.race.lines import compose_entrants, split_landscapes
 
-    sys.path.append(os.getcwd())  # where the user's own packages are
+    find_user_packages()
     # a mistake is told before torch is imported
     compose_entrants(split_landscapes(args.overrides)[1], args.steps)
 

@@ -24,4 +24,5 @@ COMMAND = Command(
   lit-optim schedules            one line each, with the source
   lit-optim schedules 'cosine*'  those whose name matches
   lit-optim schedules wsd        one in full: formula, source, arguments with their defaults""",
+    works_anywhere=True,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import runpy
 import sys
 
@@ -16,6 +15,7 @@ from lit_optim.command_line.command import (
     path,
     positive_int,
 )
+from lit_optim.programs import find_user_packages
 
 
 def run(args: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
         sys.argv[1:] = [*conf_dir_option(), "worker", *words]
         runpy.run_module("lit_optim", run_name="__main__", alter_sys=True)
         return
-    sys.path.append(os.getcwd())  # where the user's own packages are
+    find_user_packages()
     from lit_optim.search.worker import work
     from lit_optim.tournament.running import make_run
 
