@@ -178,9 +178,25 @@ def find_run(cfg: DictConfig, is_multirun: bool) -> ResumableRun | None:
         run = ResumableRun(Path(where), f"resuming {where}")
     elif where not in (None, NONE):
         run = find_resumable(to_plain(cfg), own=Path(cfg.hydra.run.dir))
-    if (run is None or run.run_dir is None) and is_first():
+    place = "sweep" if is_multirun else "run"
+    if run is not None and run.run_dir is not None:
+        _check_name("resume", run.run_dir, "move it to another directory")
+    elif is_first():
+        key = f"hydra.{place}.dir"
+        _check_name(key, Path(cfg.hydra[place].dir), f"choose another with {key}=DIR")
         _check_directory(cfg, is_multirun)
     return run
+
+
+def _check_name(key: str, path: Path, hint: str) -> None:
+    """Refuse a directory in which torch cannot read checkpoints, nor TensorBoard write."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path.absolute()).decode(errors="backslashreplace")
+        raise UsageError(
+            f"{key}={shown}: torch and TensorBoard cannot use a path that is not UTF-8; {hint}"
+        ) from None
 
 
 def _check_directory(cfg: DictConfig, is_multirun: bool) -> None:

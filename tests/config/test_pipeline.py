@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hydra._internal.hydra import Hydra
@@ -110,3 +112,20 @@ def test_find_run_and_hand_over(tmp_path):
     cfg.resume["from"] = "nowhere"
     with pytest.raises(UsageError, match="is not the directory of a run"):
         find_run(cfg, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no such names")
+def test_a_directory_that_is_not_utf_8_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    where = os.path.join(os.fsencode(tmp_path), b"y\xff")
+    os.mkdir(where)
+    monkeypatch.chdir(os.fsdecode(where))
+    for argv in ([], ["-m", "seed=0,1"]):
+        with pytest.raises(UsageError, match=r"\.dir=/.*/y\\xff/runs/.* not UTF-8"):
+            prepare.prepare_command_line([*SMALL, *argv])
+    cfg = compose_and_check(translate([], False), False)
+    cfg.resume["from"] = "old"
+    old = prepare.ResumableRun(Path("old"), "resuming old")
+    monkeypatch.setattr(prepare, "find_resumable", lambda *_, **__: old)
+    with pytest.raises(UsageError, match=r"resume=/.*/y\\xff/old: .* not UTF-8"):
+        find_run(cfg, False)
+    assert not os.listdir(where)
