@@ -44,7 +44,7 @@ from lit_optim.runs.resume import find_own
 from lit_optim.runs.status import Status
 from lit_optim.streams import allow_any_text, print_without_fail
 from lit_optim.sweeps.job_server import serve_jobs
-from lit_optim.system import accept_interrupts
+from lit_optim.system import accept_hangups, accept_interrupts
 from lit_optim.threads import prepare_threads
 
 #: The process of the command line; a launcher may run jobs in others.
@@ -64,6 +64,7 @@ def main() -> None:
     allow_any_text()
     print_without_fail()
     accept_interrupts()
+    accept_hangups()
     exit_on_interrupt()
     prepare_threads()
     try:
@@ -135,6 +136,7 @@ def _job(cfg: DictConfig) -> float | None:
         JobFailed: in a sweep. A run alone ends with a line and an exit code.
     """
     print_without_fail()
+    accept_hangups()
     with explain_missing():  # Hydra would show a traceback
         from lit_optim.runs.recording import recording
         from lit_optim.runs.run import run

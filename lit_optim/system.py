@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Protocol
 
 #: Arguments of `subprocess.Popen` for a process that is signaled together with its children.
@@ -25,6 +27,8 @@ OWN_GROUP: dict[str, Any] = (
 LONGEST_NAME, LONGEST_PATH = 255, 3500
 #: How often, and after which pauses, Windows is asked to replace a file that is open.
 TRIES, SECONDS_BETWEEN = 20, 0.05
+#: SIGHUP, once it has come.
+_hangups: list[int] = []
 
 
 class Process(Protocol):
@@ -231,6 +235,32 @@ def accept_interrupts() -> None:
     """On Windows, treat Ctrl-Break as Ctrl-C: only that can be sent to another process."""
     if hasattr(signal, "SIGBREAK"):
         signal.signal(signal.SIGBREAK, signal.default_int_handler)
+
+
+def accept_hangups() -> None:
+    """Treat the end of the terminal, SIGHUP, as SIGTERM, unless it is ignored as by nohup."""
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        with contextlib.suppress(ValueError):  # in a thread
+            signal.signal(number, partial(_hang_up, os.getpid()))
+
+
+def _hang_up(process: int, number: int, frame: FrameType | None) -> None:
+    # it comes again, from the shell and from the system; and to forks such as the workers of a
+    # loader, which the process needs until it has saved
+    if _hangups or os.getpid() != process:
+        return
+    _hangups.append(number)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # there is nothing to save
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    else:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def termination_code() -> int:
+    """The exit code after SIGTERM, or after the signal that was treated as such."""
+    return 128 + (_hangups[0] if _hangups else signal.SIGTERM)
 
 
 def signal_name(number: int) -> str:

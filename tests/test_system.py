@@ -7,6 +7,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_optim import app, cli
+from lit_optim import app, cli, system
 from lit_optim.callbacks import resumable as resume
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.commands import load_commands
@@ -23,7 +24,7 @@ from lit_optim.config.composing import compose_config
 from lit_optim.errors import UsageError
 from lit_optim.reports import installation as doctor
 from lit_optim.streams import Output, allow_any_text, can_show
-from lit_optim.system import signal_name
+from lit_optim.system import accept_hangups, signal_name, termination_code
 
 PACKAGE = Path(__file__).parent.parent / "lit_optim"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -89,8 +90,9 @@ def test_every_module_is_imported_without_posix(tmp_path):
         importlib.import_module(name)
     from pathlib import Path
     from lit_optim.system import OWN_GROUP, accept_interrupts, interrupt_group, kill_group
-    from lit_optim.system import lock_file, sync_directory
+    from lit_optim.system import accept_hangups, lock_file, sync_directory
     accept_interrupts()
+    accept_hangups()
     place, os.name = Path("nowhere"), "nt"
     sync_directory(place)
     os.name = "posix"
@@ -129,6 +131,27 @@ def test_text_files_are_utf_8_whatever_the_system(path):
 def test_an_unknown_signal_has_a_name_too():
     assert signal_name(9) == "SIGKILL"
     assert signal_name(999) == "signal 999"
+
+
+def test_a_closed_terminal_is_sigterm_unless_it_is_ignored(monkeypatch):
+    got, kinds = [], (signal.SIGHUP, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in kinds}
+    monkeypatch.setattr(system, "_hangups", [])
+    try:
+        signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+        accept_hangups()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        accept_hangups()
+        assert termination_code() == 143
+        for _ in range(2):  # as from the system and from the shell
+            signal.raise_signal(signal.SIGHUP)
+        assert got == [signal.SIGTERM]
+        assert termination_code() == 129
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture(

@@ -16,6 +16,8 @@ from lit_optim.command_line.command import (
     positive_int,
 )
 from lit_optim.programs import find_user_packages
+from lit_optim.streams import print_without_fail
+from lit_optim.system import accept_hangups, accept_interrupts
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,6 +32,9 @@ def run(args: argparse.Namespace) -> None:
         runpy.run_module("lit_optim", run_name="__main__", alter_sys=True)
         return
     find_user_packages()
+    print_without_fail()
+    accept_interrupts()
+    accept_hangups()
     from lit_optim.search.worker import work
     from lit_optim.tournament.running import make_run
 

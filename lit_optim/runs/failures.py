@@ -27,7 +27,8 @@ class Interrupted(Exception):
 
     Args:
         message: the step that was reached, and the checkpoint.
-        code: the exit code of the process: 130 after Ctrl-C, 143 after SIGTERM.
+        code: the exit code of the process: 130 after Ctrl-C, 143 after SIGTERM, 129
+            after SIGHUP.
         has_checkpoint: whether there is one to resume from.
     """
 

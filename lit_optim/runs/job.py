@@ -28,8 +28,8 @@ WHOLE_SWEEP = re.compile(rf"[+~]*({OF_THE_SWEEP}|hydra\.[\w.]+\b)")
 #: Overrides that say where and how a run is started, not which run it is.
 NOT_OF_THE_RUN = re.compile(r"[+~]*(hydra|resume)[./=]")
 WITHOUT_RESULT = "ended without a result"
-#: Exit codes after Ctrl-C and SIGTERM.
-SIGNALED = {130, 143}
+#: Exit codes after SIGHUP, Ctrl-C and SIGTERM.
+SIGNALED = {129, 130, 143}
 
 
 @dataclass(frozen=True)

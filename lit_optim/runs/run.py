@@ -40,6 +40,7 @@ from lit_optim.runs.hparams import describe_hparams
 from lit_optim.runs.layout import HISTORY, RESULT, STOP
 from lit_optim.runs.log_file import print_summary
 from lit_optim.runs.start import Start, find_start, record_config
+from lit_optim.system import termination_code
 from lit_optim.temporary import write_whole
 from lit_optim.training.lengths import global_batch, total_updates
 from lit_optim.training.overrides import skip_noop_hooks
@@ -300,7 +301,7 @@ def _make_interrupted(trainer: Trainer, by_user: bool) -> Interrupted:
     kept = [c.last_model_path for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint)]
     path = kept[0] if kept else ""
     at = f"; checkpoint: {path}" if path else ""
-    what, code = ("interrupted", INTERRUPTED) if by_user else ("terminated", 143)
+    what, code = ("interrupted", INTERRUPTED) if by_user else ("terminated", termination_code())
     return Interrupted(f"{what} at step {trainer.global_step}{at}", code, bool(path))
 
 

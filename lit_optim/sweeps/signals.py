@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lit_optim.interrupts import interruptible
+from lit_optim.system import termination_code
 
 
 class Terminated(SystemExit):
@@ -35,9 +36,9 @@ class Signals:
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            Terminated: SIGTERM.
+            Terminated: SIGTERM, or SIGHUP.
         """
         if signal.SIGINT in self.numbers:
             raise KeyboardInterrupt
         if self.numbers:
-            raise Terminated(128 + self.numbers[0])
+            raise Terminated(termination_code())

@@ -256,21 +256,32 @@ def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("trainer", ["cpu", "ddp_cpu"])
-def test_ctrl_c_leaves_a_checkpoint(tmp_path, trainer, train, begin):
+@pytest.mark.parametrize(
+    ("trainer", "number", "code", "how"),
+    [
+        pytest.param("cpu", signal.SIGINT, 130, "interrupted", id="Ctrl-C"),
+        pytest.param("ddp_cpu", signal.SIGINT, 130, "interrupted", id="Ctrl-C to ranks"),
+        pytest.param("ddp_cpu", signal.SIGHUP, 129, "terminated", id="SIGHUP to ranks"),
+    ],
+)
+def test_a_signal_leaves_a_checkpoint(tmp_path, trainer, number, code, how, train, begin):
     process = begin("data=digits", "trainer.max_steps=1000000", f"trainer={trainer}")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal does
+    if number == signal.SIGHUP:  # and after it the shell
+        os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     (line,) = [line for line in err.splitlines() if line.startswith("lit_optim:")]
     path = tmp_path / line.rpartition("checkpoint: ")[2]
     step = torch.load(path)["global_step"]
-    assert line == f"lit_optim: interrupted at step {step}; checkpoint: {path}"
+    assert line == f"lit_optim: {how} at step {step}; checkpoint: {path}"
+    if number == signal.SIGHUP:
+        return
     tested = train("data=digits", "train=false", f"ckpt={path}")
     assert tested.returncode == 0, tested.stderr
 
