@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lit_optim.errors import show
@@ -18,6 +19,11 @@ LOOKUPS = ("get_study_id_from_name", "get_trial_id_from_study_id_trial_number")
 
 class Guarded(Forwarding):
     """A storage whose errors are one line, and whose trials are what Optuna says they are."""
+
+    def __init__(self, storage: BaseStorage, name: str) -> None:
+        super().__init__(storage, name)
+        #: The ids of finished trials that have been checked: no storage changes them again.
+        self._checked: set[int] = set()
 
     def _call(self, method: str, *arguments: Any, **more: Any) -> Any:
         with blame(self.name, (*ANSWERS, KeyError) if method in LOOKUPS else ANSWERS):
@@ -43,6 +49,8 @@ class Guarded(Forwarding):
         return attributes
 
     def _check(self, trial: FrozenTrial) -> None:
+        if trial._trial_id in self._checked:
+            return
         where = f"{self.name}: trial {show(trial.number)}"
         with blame(where):
             check_values(where, [trial.user_attrs, trial.system_attrs])
@@ -55,6 +63,8 @@ class Guarded(Forwarding):
                 params=trial.params,
                 distributions=trial.distributions,
             )
+        if trial.state.is_finished():
+            self._checked.add(trial._trial_id)
 
 
 def _find_fault(trial: Any) -> str:  # whose annotations are only what it should be
