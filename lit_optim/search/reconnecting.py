@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 
 from lit_optim.errors import first_line, printable
 from lit_optim.search.forwarding import Forwarding
-from lit_optim.search.unusable import StorageFailed
+from lit_optim.search.unusable import StorageFailed, TrialHasEnded
 
 PAUSE = 0.5  # seconds between two tries
 MOST_SECONDS = 900.0
@@ -94,7 +94,7 @@ class Reconnecting(Forwarding):
         """What the first call would have returned, where the second one finds it carried out."""
         if isinstance(error, DuplicatedStudyError):
             return (self._call("get_study_id_from_name", arguments[1]),)
-        if isinstance(error, UpdateFinishedTrialError) and method == "set_trial_state_values":
+        if isinstance(error, TrialHasEnded) and method == "set_trial_state_values":
             trial_id, state, *_ = arguments
             return (True,) if self._call("get_trial", trial_id).state == state else None
         return None

@@ -11,14 +11,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from optuna.exceptions import (
-    DuplicatedStudyError,
-    StorageInternalError,
-    UpdateFinishedTrialError,
-)
+from optuna import exceptions
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from lit_optim.errors import UsageError, first_line
+
+#: What a storage raises where a trial has ended; older Optuna raises what it is a kind of.
+TrialHasEnded: type[Exception] = getattr(exceptions, "UpdateFinishedTrialError", RuntimeError)
 
 #: Errors that say by themselves what is wrong with a storage.
 TELLING = (
@@ -30,7 +30,7 @@ TELLING = (
     StorageInternalError,
 )
 #: Errors by which a storage answers, and has not failed.
-ANSWERS: tuple[type[Exception], ...] = (DuplicatedStudyError, UpdateFinishedTrialError)
+ANSWERS: tuple[type[Exception], ...] = (DuplicatedStudyError, TrialHasEnded)
 
 
 class StorageFailed(UsageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import shutil
@@ -9,10 +10,11 @@ import sqlite3
 from contextlib import closing, suppress
 from functools import cache
 
+import optuna
 import pytest
 
 from lit_optim.errors import UsageError
-from lit_optim.search import sqlite_files
+from lit_optim.search import sqlite_files, unusable
 from lit_optim.search.data import Choice, Search, Settings, Span, Study, TrialEnd
 from lit_optim.search.store import open_store
 
@@ -215,3 +217,13 @@ def test_errors_of_our_own_are_not_blamed_on_a_storage(whole, tmp_path, monkeypa
     store.begin()
     with pytest.raises(LookupError, match="ours"):
         store.propose(STUDY, 6)
+
+
+def test_older_versions_of_optuna_have_fewer_errors(monkeypatch):
+    """Optuna 4.0 raises a RuntimeError where a trial has ended."""
+    monkeypatch.delattr(optuna.exceptions, "UpdateFinishedTrialError")
+    spec = importlib.util.spec_from_file_location("unusable_before", unusable.__file__)
+    before = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(before)
+    assert RuntimeError in before.ANSWERS
+    assert RuntimeError not in unusable.ANSWERS
