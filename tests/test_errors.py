@@ -14,8 +14,8 @@ import lit_optim
 from lit_optim.errors import Diverged
 
 #: Arguments by the names of their annotations.
-ARGUMENTS = {"str": "text in a\nmessage", "int": 3, "tuple[Any, ...]": ("a", 1), "type": dict,
-             "Path": Path("a/run")}  # fmt: skip
+ARGUMENTS = {"str": "text in a\nmessage", "int": 3, "bool": True, "type": dict,
+             "tuple[Any, ...]": ("a", 1), "Path": Path("a/run")}  # fmt: skip
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(lit_optim.__path__, "lit_optim.")

@@ -28,6 +28,7 @@ from lit_optim.results.spreadsheet import write_runs
 from lit_optim.results.table import print_report, print_tournament
 from lit_optim.results.target import AUTO
 from lit_optim.runs.layout import MULTIRUN, REPORT, SEARCH, SWEEP
+from lit_optim.runs.status import Status
 
 ENDINGS = (".html", ".csv", *PICTURES)
 #: The files of a directory, besides the figures.
@@ -38,7 +39,7 @@ def show_results(directory: Path, console: Console) -> None:
     """Print a table of a run, a sweep or all runs below a directory, best first.
 
     Runs that are judged by different metrics have a table each. So do those on different data where
-    the directory is not that of one sweep; runs without any value are then listed only.
+    the directory is not that of one sweep; runs that failed without a value are then listed only.
 
     Raises:
         UsageError: there is no run in it.
@@ -59,8 +60,12 @@ def show_results(directory: Path, console: Console) -> None:
 
 
 def _by_data(found: Found, title: str) -> dict[str, Found]:
-    """The runs that have a value, or all if none has, on each data set; by a title."""
-    runs = [run for run in found.runs if run.history.step or math.isfinite(run.value)]
+    """The runs on each data set, by a title; those that failed without a value only if all did."""
+    runs = [
+        run
+        for run in found.runs
+        if run.status is not Status.FAILED or run.history.step or math.isfinite(run.value)
+    ]
     by_data: dict[str, list[Run]] = {}
     for run in runs or found.runs:
         data = run.choices.get("data", "")

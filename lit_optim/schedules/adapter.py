@@ -23,6 +23,8 @@ from lit_optim.updates import Updates, count_updates, innermost_optimizer
 
 #: After this many steps of the optimizer without any gradient, warn that it makes no updates.
 MAX_STEPS_WITHOUT_GRADIENT = 3
+#: A schedule is over for longer than by rounding: accumulation ends early with each epoch.
+FAR_OVER = 1.1
 #: What `momentum` means in the groups of different optimizers.
 MOMENTUM = ("momentum", "betas.0")
 
@@ -265,7 +267,7 @@ class ScheduledLR(SharedLrs, LRScheduler):
             return
         if new > 1:
             what = f"step() is called once in {new} updates"
-        elif not any(map(float, self.get_last_lr())):
+        elif self.last_epoch > FAR_OVER * total + 1 and not any(map(float, self.get_last_lr())):
             what = "the training goes on with an lr of 0"
         else:
             return

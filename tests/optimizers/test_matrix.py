@@ -173,7 +173,7 @@ def test_refusals_are_one_line(name):
     make, label = class_of(name), class_of(name).__name__
     vector, matrix = drawn(5), drawn(4, 5)
     with pytest.raises(
-        UsageError, match=r"for hidden matrices, and there are none.*optimizer=adamw"
+        UsageError, match=r"needs hidden weight matrices, and there are none.*optimizer=adamw"
     ):
         make([{"params": [vector], "role": "vector"}])
     with pytest.raises(UsageError, match=rf"{label} updates hidden .*shape \[5\].*AdamW"):

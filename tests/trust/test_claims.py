@@ -41,6 +41,7 @@ TESTS = {
     "a run's directory": (*LINES, WHOLE),
     "a checkpoint or weights": (
         "trust/test_checkpoints.py::test_a_checkpoint_that_would_run_something_is_refused",
+        "checkpoints/test_files.py::test_an_archive_that_grows_in_memory_is_not_loaded",
         "trust/test_checkpoints.py::test_a_path_to_elsewhere_is_forgotten",
         "trust/test_checkpoints.py::test_a_resumed_run_believes_no_path_and_no_class",
     ),
