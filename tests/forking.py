@@ -309,6 +309,7 @@ def become(request: dict[str, Any]) -> None:
 
 def run_script(argv: list[str], environment: dict[str, str]) -> None:
     """Run a script as Python does."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup, around the tests, ignores
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # the TMPDIR of this environment
