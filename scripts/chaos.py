@@ -300,6 +300,8 @@ def main() -> None:
     seeds = [*range(options.seed, options.seed + options.cycles)]
     if options.only is not None:
         seeds = [options.only]
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         log = options.log or Path(place, "log")
         done = {report.seed for report in read_log(log)}
@@ -318,6 +320,8 @@ def main() -> None:
                 try:
                     mine = [s for s in todo if s // PER_PRODUCT % options.jobs == number]
                     work(mine, options, log)
+                except Exception:
+                    traceback.print_exc()
                 finally:
                     os._exit(0)
             workers.append(pid)
