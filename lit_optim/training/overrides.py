@@ -387,7 +387,10 @@ def restart_validation(trainer: Trainer) -> None:
     """Begin a validation that was interrupted again with its first batch.
 
     Why: its metrics are over all batches, and Lightning would resume in the middle without them.
+    Its totals would go on saying that a batch is missing, in every later checkpoint too.
     """
     validation = trainer.fit_loop.epoch_loop.val_loop
     if validation.restarted_mid_evaluation:
         validation.batch_progress.current.reset()
+        total: Any = validation.batch_progress.total
+        total.ready = total.started = total.processed = total.completed

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lightning.pytorch import loggers
+from lightning.pytorch import Trainer, loggers
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from lit_optim.training import overrides
@@ -143,3 +143,21 @@ def test_a_logger_that_is_told_how_to_save_does_so(tmp_path, kind, given):
     flush_in_background(logger)
     flush_loggers(SimpleNamespace(loggers=[logger]))
     assert logger.save == save
+
+
+def test_a_validation_that_began_again_is_over_when_it_ends(tmp_path):
+    """In a checkpoint after it, no batch is missing: a third start would validate once more."""
+    run = Trainer(logger=False, default_root_dir=tmp_path)
+    loop = run.fit_loop.epoch_loop.val_loop
+    progress = loop.batch_progress
+    progress.total.completed = progress.total.processed = 3
+    progress.total.ready = progress.total.started = 4  # as a checkpoint in a validation says
+    loop.restarting = True
+    loop.update_restart_stage()
+    assert loop.restarted_mid_evaluation
+    overrides.restart_validation(run)
+    for _ in range(2):
+        for count in ("ready", "started", "processed", "completed"):
+            getattr(progress, f"increment_{count}")()
+    loop.update_restart_stage()
+    assert not loop.restarted_mid_evaluation
