@@ -24,6 +24,7 @@ from lit_optim.config.finishing import finish_config
 from lit_optim.config.lr import lr_origin
 from lit_optim.config.origin import typed_lines
 from lit_optim.config.places import conf_dir
+from lit_optim.config.resume_settings import NONE
 from lit_optim.config.sweep_settings import run_choices
 from lit_optim.environment import forget_ranks, is_first, is_first_here
 from lit_optim.errors import Diverged, UsageError, first_line
@@ -49,8 +50,6 @@ from lit_optim.threads import prepare_threads
 
 #: The process of the command line; a launcher may run jobs in others.
 MAIN: list[int] = []
-#: What follows the line of an interrupted run that has a checkpoint.
-HOW_TO_RESUME = "to resume it, add resume=auto to the same command"
 
 
 def main() -> None:
@@ -165,7 +164,7 @@ def _job(cfg: DictConfig) -> float | None:
         end = classify_error(error)
         if is_in_sweep:
             return _end_job(error, end)
-        _end_run(error, end)
+        _end_run(error, end, _how_to_resume(cfg))
 
 
 def _go_on(cfg: DictConfig, where: Path) -> None:
@@ -188,7 +187,16 @@ def _end_job(error: BaseException, end: End) -> float:
     raise JobFailed(end.message) from None  # the error itself may not cross processes
 
 
-def _end_run(error: BaseException, end: End) -> NoReturn:
+def _how_to_resume(cfg: DictConfig) -> str:
+    """What follows the line of an interrupted run that has a checkpoint."""
+    if cfg.get("branch_from"):
+        return "a branch is not resumed; the same command begins it again"
+    if cfg.resume["from"] in (None, NONE):
+        return "to resume it, add resume=auto to the same command"
+    return "to resume it, type the same command again"
+
+
+def _end_run(error: BaseException, end: End, how_to_resume: str) -> NoReturn:
     """End a process that runs nothing else."""
     from lit_optim.callbacks.ranks import is_broken_connection, is_timeout, report_lost_parent
 
@@ -196,7 +204,7 @@ def _end_run(error: BaseException, end: End) -> NoReturn:
         raise error
     if end.is_explained:
         goes_on = isinstance(error, Interrupted) and error.has_checkpoint
-        _end(error, end.exit_code, HOW_TO_RESUME if goes_on else "")
+        _end(error, end.exit_code, how_to_resume if goes_on else "")
     if not is_first() and (is_broken_connection(error) or is_timeout(error)):
         report_lost_parent(waited=is_timeout(error))  # else the first one reports it
     else:

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from lit_optim.app import _run_sweep
+from lit_optim.app import _how_to_resume, _run_sweep
+from lit_optim.config.composing import compose_config
 from lit_optim.errors import Diverged, TrainingFailed, UsageError
 from lit_optim.runs.failures import Interrupted, JobFailed, classify_error
 from lit_optim.runs.job import complete_job, own_record, parse_job, read_job, write_job
@@ -256,3 +257,18 @@ def test_a_sweep_in_one_process_goes_on_after_a_job_that_fails(train, tmp_path):
     again = train("-m", *line, "model.crash=no,infinite", "resume=sweep")
     assert again.returncode == 1  # the directory still has jobs that failed
     assert "2 of 2 runs already done" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ([], "to resume it, add resume=auto to the same command"),
+        (["resume=none"], "to resume it, add resume=auto to the same command"),
+        (["resume=auto"], "to resume it, type the same command again"),
+        (["resume=runs/x"], "to resume it, type the same command again"),
+        (["branch_from=x.ckpt"], "a branch is not resumed; the same command begins it again"),
+    ],
+)
+def test_how_an_interrupted_run_is_resumed(typed, told):
+    lines = [line.replace("resume=", "resume.from=") for line in typed]
+    assert _how_to_resume(compose_config(lines)) == told

@@ -280,6 +280,7 @@ def test_a_signal_leaves_a_checkpoint(tmp_path, trainer, number, code, how, trai
     path = tmp_path / line.rpartition("checkpoint: ")[2]
     step = torch.load(path)["global_step"]
     assert line == f"lit_optim: {how} at step {step}; checkpoint: {path}"
+    assert err.splitlines()[-1] == "to resume it, add resume=auto to the same command"
     if number == signal.SIGHUP:
         return
     tested = train("data=digits", "train=false", f"ckpt={path}")
