@@ -19,15 +19,14 @@ from types import MethodType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lit_optim.backward_watcher import BackwardWatcher
 
 #: The attributes with the wrapped optimizer: of our wrappers, and of Lightning's, Fabric's and
 #: accelerate's.
 WRAPPED_ATTRIBUTES = ("base", "optimizer")
-#: Integer dtypes by their size in bytes, to compare the bits of numbers.
-BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Listener(Protocol):
@@ -80,7 +79,7 @@ class Updates:
         self._released = False  # whether gradients of the next update have been used already
         #: whether `step` was called for single parameters since the last update
         self.steps_by_parameter = False
-        self._backward: _BackwardWatcher | None = None
+        self._backward: BackwardWatcher | None = None
         self._pre_hook: Any = None
         if hasattr(optimizer, "_optimizer_step_pre_hooks"):
             self._pre_hook = optimizer.register_step_pre_hook(self._before_hook)
@@ -270,7 +269,7 @@ class Updates:
         if self._backward is None and optimizer is not None:
             params = list(_params(optimizer))
             if any(map(_has_hooks, params)):
-                self._backward = _BackwardWatcher(params)
+                self._backward = BackwardWatcher(params)
 
 
 class _WatchedClosure:
@@ -294,53 +293,6 @@ class _WatchedClosure:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["__wrapped__"], name)
-
-
-class _BackwardWatcher:
-    """Notices whether gradients are consumed in the backward pass, as optimizers like LOMO do."""
-
-    def __init__(self, params: list[Tensor]) -> None:
-        self._params = [ref(p) for p in params]
-        self._reached = self._consumed = False
-        # these hooks run after the optimizer's own, which was registered before
-        self._handles = [
-            p.register_post_accumulate_grad_hook(self._note)  # type: ignore[no-untyped-call]
-            for p in params
-            if p.requires_grad and p.is_leaf
-        ]
-        self._bits = self._fingerprint()
-
-    def _note(self, p: Tensor) -> None:
-        self._reached = True
-        self._consumed = self._consumed or p.grad is None
-
-    def has_updated(self) -> bool:
-        """Whether the parameters were updated since the last call.
-
-        A hook that runs before its gradient is stored updates the parameter at the next gradient,
-        so only the parameters themselves show whether there was an update.
-        """
-        if not self._reached:
-            return False
-        bits = self._fingerprint()
-        updated, self._bits = self._consumed or bits != self._bits, bits
-        self._reached = self._consumed = False
-        return updated
-
-    def remove(self) -> None:
-        """Stop watching."""
-        for handle in self._handles:
-            handle.remove()
-
-    @torch.no_grad()
-    def _fingerprint(self) -> list[int]:
-        sums = []
-        for p in (reference() for reference in self._params):
-            if p is None or p.is_meta or type(p.data) is not Tensor or p.layout != torch.strided:
-                continue
-            plain = torch.view_as_real(p) if p.is_complex() else p.detach()
-            sums.append(plain.contiguous().view(BITS[plain.element_size()]).sum())
-        return [int(total) for total in sums]
 
 
 #: The counter of each optimizer that is alive.

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_optim"
 LAYERS = (
     ("streams", "system"),
     (
+        "backward_watcher",
         "environment",
         "errors",
         "group_fields",
