@@ -43,7 +43,7 @@ from lit_optim.runs.failures import (
 from lit_optim.runs.locks import lock_sweep_dir
 from lit_optim.runs.resume import find_own
 from lit_optim.runs.status import Status
-from lit_optim.streams import allow_any_text, print_without_fail
+from lit_optim.streams import allow_any_text, print_without_fail, sign, tell
 from lit_optim.sweeps.job_server import serve_jobs
 from lit_optim.system import accept_hangups, accept_interrupts
 from lit_optim.threads import prepare_threads
@@ -176,12 +176,12 @@ def _go_on(cfg: DictConfig, where: Path) -> None:
 def _end_job(error: BaseException, end: End) -> float:
     """End a job of a sweep, in which other jobs may follow in this process."""
     if isinstance(error, Diverged):
-        print(f"lit_optim: {end.message}", file=sys.stderr)
+        tell(end.message)
         return error.value
     if end.status == Status.INTERRUPTED and os.getpid() in MAIN:
         _end(error, end.exit_code)  # the signal was for the whole sweep
     if end.is_explained:
-        print(f"lit_optim: {end.message}", file=sys.stderr)
+        tell(end.message)
     else:
         traceback.print_exception(error)
     raise JobFailed(end.message) from None  # the error itself may not cross processes
@@ -229,5 +229,5 @@ def _end(error: BaseException, code: int, hint: str = "") -> NoReturn:
     if os.environ.get("LIT_OPTIM_TRACE") or os.environ.get("HYDRA_FULL_ERROR"):
         traceback.print_exception(error)
     if is_first_here():  # the other ranks add nothing
-        print(f"lit_optim: {first_line(error)}", *filter(None, [hint]), sep="\n", file=sys.stderr)
+        print(sign(first_line(error)), *filter(None, [hint]), sep="\n", file=sys.stderr)
     sys.exit(code)

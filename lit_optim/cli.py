@@ -16,10 +16,9 @@ from lit_optim.environment import forget_ranks
 from lit_optim.errors import UsageError, first_line, printable, suggest
 from lit_optim.interrupts import exit_on_interrupt
 from lit_optim.programs import current_directory
-from lit_optim.streams import allow_any_text, print_without_fail
+from lit_optim.streams import allow_any_text, print_without_fail, tell
 from lit_optim.threads import prepare_threads
 
-PROGRAM = "lit-optim"
 USAGE_ERROR = 2
 USAGE = """\
 usage: lit-optim COMMAND ...
@@ -42,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: the exit code is not 0: 2 for a mistake, or what the subcommand returns.
     """
-    exit_on_interrupt(PROGRAM)
+    exit_on_interrupt()
     forget_ranks()
     allow_any_text()
     print_without_fail("stderr")  # that nobody reads stdout ends a command that prints
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if (line := _explain(error, argv)) is None:
             raise
-        print(f"{PROGRAM}: {line}", file=sys.stderr)
+        tell(line)
         sys.exit(USAGE_ERROR)
     if code:
         sys.exit(code)

@@ -29,7 +29,7 @@ def command() -> None:
     with explain_missing():
         from lit_optim.interrupts import exit_on_interrupt
 
-        exit_on_interrupt("lit-optim")
+        exit_on_interrupt()
         start_lean()
         from lit_optim.cli import main
 

@@ -16,25 +16,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Any
 
 from lit_optim.environment import is_first_here
+from lit_optim.streams import sign
 
 INTERRUPTED = 130
+LINE = f"{sign('interrupted')}\n".encode()
 #: Whether the line that says how the program ends has been printed, or is about to be.
 _is_announced = threading.Event()
 Handler = Callable[[int, "FrameType | None"], Any]
 
 
-def exit_on_interrupt(program: str = "lit_optim") -> None:
-    """From now on Ctrl-C ends the process at once, with a line.
-
-    Args:
-        program: whose name begins the line, as its other messages.
-    """
-    _handle(partial(_exit, f"{program}: interrupted\n".encode()))
+def exit_on_interrupt() -> None:
+    """From now on Ctrl-C ends the process at once, with a line."""
+    _handle(_exit)
     # at the very end Python restores the system's handler, which would change the exit code
     atexit.unregister(_ignore)
     atexit.register(_ignore)
@@ -66,13 +63,13 @@ def _ignore() -> None:
     _handle(signal.SIG_IGN)
 
 
-def _exit(line: bytes, number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: FrameType | None) -> None:
     # nothing is imported here: it may be an import that is interrupted
     try:
         sys.stdout.flush()  # fails if it is being written to, or a closed pipe
     finally:
         try:
             if is_first_here() and not _is_announced.is_set():  # the other ranks add nothing
-                os.write(2, line)  # a stream may be in use
+                os.write(2, LINE)  # a stream may be in use
         finally:
             os._exit(INTERRUPTED)

@@ -1,8 +1,8 @@
 """One line that says what to do where a package is missing, or Python is too old.
 
 The usual reasons are an environment that is not activated, and an installation without the extra
-`train`. Only the standard library is imported here, and versions of Python that are too old can
-parse this file.
+`train`. Only the standard library and `streams` are imported here, and versions of Python
+that are too old can parse both.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+
+from lit_optim.streams import sign, tell
 
 OLDEST = (3, 10)
 MISSING = 1
@@ -44,19 +46,14 @@ def explain_missing() -> Iterator[None]:
     """Exit with one line if a package of the command line is missing, or Python is too old."""
     if sys.version_info < OLDEST:
         needed, here = ".".join(map(str, OLDEST)), sys.version.split()[0]
-        sys.exit(
-            f"lit_optim: needs Python {needed}, and {sys.executable} is {here}; {_what_to_do()}"
-        )
+        sys.exit(sign(f"needs Python {needed}, and {sys.executable} is {here}; {_what_to_do()}"))
     try:
         yield
     except ModuleNotFoundError as error:
         name = (error.name or "").split(".")[0]
         if name not in PACKAGES:
             raise  # imported by the user's code
-        print(
-            f"lit_optim: {name} is not installed for {sys.executable}; {_what_to_do()}",
-            file=sys.stderr,
-        )
+        tell(f"{name} is not installed for {sys.executable}; {_what_to_do()}")
         sys.exit(MISSING)
 
 

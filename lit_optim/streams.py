@@ -1,4 +1,4 @@
-"""What is printed: in any encoding, and without failing where it cannot be written."""
+"""What is printed: signed, in any encoding, and without failing where it cannot be written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import os
 import sys
 from contextlib import suppress
 from typing import IO
+
+#: The name of the project; the package that Python imports is lit_optim.
+NAME = "lit-optim"
+
+
+def sign(message: str) -> str:
+    """The message after the name of the project, which is the same from each of our programs."""
+    return f"{NAME}: {message}"
+
+
+def tell(message: str) -> None:
+    """Print a signed line to stderr at once."""
+    print(sign(message), file=sys.stderr, flush=True)
 
 
 def open_missing_streams() -> None:

@@ -134,7 +134,7 @@ check_4() {  # a mistake is one line with code 2, and nothing of this needs Optu
   while read -r line; do
     out=$(PYTHONPATH=$PWD/none:$PYTHONPATH eval "\"$PYTHON\" \"$ROOT/train.py\" $line" 2>&1)
     code=$?
-    [ $code = 2 ] && [ "$(wc -l <<<"$out")" = 1 ] && [[ $out == lit_optim:* ]] \
+    [ $code = 2 ] && [ "$(wc -l <<<"$out")" = 1 ] && [[ $out == lit-optim:* ]] \
       || fail "$line: code $code: $out" || return 1
     count=$((count + 1))
   done <<'LINES'

@@ -125,10 +125,10 @@ def test_a_training_command_is_valid(command: Command, place, runs, capsys, monk
     if "experiment=best" in words:  # which `lit-optim best --export` has written before
         (place / "mine/experiment").mkdir(parents=True)
         (place / "mine/experiment/best.yaml").write_text("# @package _global_\nmonitor: val/acc\n")
-    if command.output.startswith("lit_optim: "):
+    if command.output.startswith("lit-optim: "):
         with pytest.raises(UsageError) as error:
             prepare_command_line(words)
-        assert f"lit_optim: {error.value}\n" == command.output
+        assert f"lit-optim: {error.value}\n" == command.output
         return
     assert prepare_command_line(words) is not None
     if command.output:

@@ -168,7 +168,7 @@ SEARCH = {79, 80}
 def answered(train, argv):
     done = train(*argv)
     assert done.returncode == 2, done.stdout + done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit-optim: ")]
     assert "Traceback" not in done.stderr
     return line, done
 
@@ -197,7 +197,7 @@ def test_a_traceback_is_shown_on_request(train):  # row 96
         done = train("optimizer=adamv", **{name: "1"})
         assert done.returncode == 2
         assert "Traceback" in done.stderr
-        assert done.stderr.splitlines()[-1].startswith("lit_optim: unknown optimizer 'adamv'")
+        assert done.stderr.splitlines()[-1].startswith("lit-optim: unknown optimizer 'adamv'")
 
 
 def test_without_home_terminal_or_colours(tmp_path):  # row 83

@@ -36,7 +36,7 @@ def interrupt(tmp_path, after, again=(), argv=RUN, program=("train.py",)):
 
 
 def told(err):
-    return [line for line in err.splitlines() if line.startswith("lit_optim:")]
+    return [line for line in err.splitlines() if line.startswith("lit-optim:")]
 
 
 def check(code, err):
@@ -117,7 +117,7 @@ def test_sigterm_to_one_of_several_processes_that_do_not_train(tmp_path, train, 
     assert done.returncode == 143, done.stderr
     steps = 2 if "test" in hook else 0
     (line,) = told(done.stderr)
-    assert line.startswith(f"lit_optim: terminated at step {steps}")
+    assert line.startswith(f"lit-optim: terminated at step {steps}")
     assert "Traceback" not in done.stderr
 
 

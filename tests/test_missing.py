@@ -51,7 +51,7 @@ def test_the_environment_that_make_made_is_named(checkout, capsys, monkeypatch, 
     with monkeypatch.context() as patched:
         patched.setattr(missing.os, "name", system)
         line = message(capsys)
-    assert line.startswith(f"lit_optim: hydra is not installed for {sys.executable}; ")
+    assert line.startswith(f"lit-optim: hydra is not installed for {sys.executable}; ")
     start = ". " if system == "posix" else ""
     assert f"`{start}.venv/{folder}/activate`" in line
     assert f"`.venv/{folder}/python train.py`" in line
@@ -111,7 +111,7 @@ def test_a_package_of_the_user_keeps_its_traceback():
 def test_a_python_that_is_too_old_is_named(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     with (
-        pytest.raises(SystemExit, match=r"lit_optim: needs Python 3\.10, and .* is "),
+        pytest.raises(SystemExit, match=r"lit-optim: needs Python 3\.10, and .* is "),
         explain_missing(),
     ):
         raise AssertionError("nothing is tried")
@@ -121,7 +121,8 @@ def test_old_pythons_can_read_what_tells_them():
     """As far as its grammar goes."""
     import ast
 
-    for name in ("train.py", "lit_optim/entry.py", "lit_optim/missing.py", "lit_optim/__init__.py"):
+    files = ["entry.py", "missing.py", "streams.py", "__init__.py"]
+    for name in ("train.py", *(f"lit_optim/{file}" for file in files)):
         ast.parse((ROOT / name).read_text("utf-8"), feature_version=(3, 7))
 
 

@@ -39,15 +39,15 @@ class Local(Exception):
 
 #: An error, how a run ends with it, the exit code, the message, and the last line of the log.
 ENDS = [
-    (UsageError("a=1 is wrong"), "failed", 2, "a=1 is wrong", "lit_optim: a=1 is wrong"),
-    (TrainingFailed("no memory"), "failed", 1, "no memory", "lit_optim: no memory"),
-    (Diverged("not finite"), "diverged", 1, "not finite", "lit_optim: not finite"),
-    (Interrupted("at step 3", 143), "interrupted", 143, "at step 3", "lit_optim: at step 3"),
-    (KeyboardInterrupt(), "interrupted", 130, "interrupted", "lit_optim: interrupted"),
+    (UsageError("a=1 is wrong"), "failed", 2, "a=1 is wrong", "lit-optim: a=1 is wrong"),
+    (TrainingFailed("no memory"), "failed", 1, "no memory", "lit-optim: no memory"),
+    (Diverged("not finite"), "diverged", 1, "not finite", "lit-optim: not finite"),
+    (Interrupted("at step 3", 143), "interrupted", 143, "at step 3", "lit-optim: at step 3"),
+    (KeyboardInterrupt(), "interrupted", 130, "interrupted", "lit-optim: interrupted"),
     (SystemExit(3), "failed", 3, "the run called sys.exit(3)",
-     "lit_optim: the run called sys.exit(3)"),
+     "lit-optim: the run called sys.exit(3)"),
     (SystemExit("x\x1b[31m"), "failed", 1, "the run called sys.exit(1): x\\x1b[31m",
-     "lit_optim: the run called sys.exit(1): x\\x1b[31m"),
+     "lit-optim: the run called sys.exit(1): x\\x1b[31m"),
     (Local("my own\nmistake", 2), "failed", 1, "Local: my own", "mistake"),
     (RuntimeError(), "failed", 1, "RuntimeError", "RuntimeError"),
 ]  # fmt: skip
@@ -226,7 +226,7 @@ def test_a_run_without_loggers_that_diverges(train, tmp_path):
     done = train("optimizer=sgd", "optimizer.lr=1e30", "data=digits", "model=mlp", "logger=none",
                  "trainer.max_steps=20", "hydra.run.dir=here")  # fmt: skip
     assert done.returncode == 1
-    line = "lit_optim: the loss is not finite at step 2"
+    line = "lit-optim: the loss is not finite at step 2"
     assert done.stderr.splitlines()[-1] == line
     here = tmp_path / "here"
     assert (here / "log.txt").read_text().splitlines()[-1] == line

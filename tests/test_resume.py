@@ -124,8 +124,8 @@ def test_sigterm_leaves_a_checkpoint(tmp_path, begin):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    [line] = [line for line in err.splitlines() if line.startswith("lit_optim:")]
-    assert line.startswith("lit_optim: terminated at step ")
+    [line] = [line for line in err.splitlines() if line.startswith("lit-optim:")]
+    assert line.startswith("lit-optim: terminated at step ")
     step, _ = weights(Path(tmp_path / line.rpartition("checkpoint: ")[2]).parent.parent)
     assert f"at step {step};" in line
 

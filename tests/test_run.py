@@ -199,8 +199,8 @@ def test_a_checkpoint_of_another_model(train, tmp_path):
     kept = next(tmp_path.glob("runs/*/*/checkpoints/last.ckpt"))
     done = train("data=digits", "model.channels=3", "train=false", f"ckpt={kept}")
     assert done.returncode == 2, done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
-    assert line.startswith("lit_optim: the checkpoint does not belong to this model: ")
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit-optim: ")]
+    assert line.startswith("lit-optim: the checkpoint does not belong to this model: ")
     assert "Traceback" not in done.stderr
 
 

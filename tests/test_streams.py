@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import pytest
 
 from lit_optim import app, cli
 from lit_optim.printing import Console
-from lit_optim.streams import open_missing_streams, print_without_fail
+from lit_optim.streams import open_missing_streams, print_without_fail, sign
 from tests.conftest import ROOT
 
 #: A command that prints; what is opened then is not taken for a stream, also not by a child.
@@ -92,3 +94,33 @@ def test_a_run_goes_on_when_nobody_reads_on(tmp_path, monkeypatch, capsys):
         app.main()
     assert "Traceback" not in capsys.readouterr().err
     assert json.loads(Path("run", "job.json").read_text("utf-8"))["status"] == "completed"
+
+
+def literals(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_message_is_signed_in_one_place():
+    signed = re.compile(r"^\n?lit[-_]optim: ")
+    files = [*(ROOT / "lit_optim").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+    assert [path for path in files if any(map(signed.match, literals(path)))] == []
+    assert sign("no such file") == "lit-optim: no such file"
+
+
+@pytest.mark.parametrize(
+    ("program", "argv"),
+    [
+        (["train.py"], ["optimizer=adamv"]),
+        (["-m", "lit_optim"], ["optimizer=adamv"]),
+        (["-m", "lit_optim", "train"], ["optimizer=adamv"]),
+        (["-m", "lit_optim", "plot"], ["optimizer=adamv"]),
+    ],
+)
+def test_every_program_signs_with_the_same_name(tmp_path, program, argv):
+    command = [sys.executable, *(str(ROOT / p) if p == "train.py" else p for p in program), *argv]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("lit-optim: unknown ")

@@ -314,5 +314,5 @@ def test_a_line_says_that_hydra_could_not_write_its_files(number, capsys):
         app._explain(save)({}, "config.yaml", "here/.hydra")
     assert end.value.code == 1
     path = Path("here", ".hydra", "config.yaml")
-    told = f"lit_optim: {path} cannot be written: {os.strerror(number)}\n"
+    told = f"lit-optim: {path} cannot be written: {os.strerror(number)}\n"
     assert capsys.readouterr().err == told

@@ -73,7 +73,7 @@ def test_mistakes_with_your_own_module(tmp_path, monkeypatch, refusal, argv, mes
 def test_a_metric_that_nobody_logs(train):
     done = train(*CUSTOM, "model.width=5", "monitor=val/los")
     assert done.returncode == 2, done.stdout + done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("lit-optim: ")]
     assert "monitor=val/los is not logged; did you mean val/loss?" in line
     assert "Traceback" not in done.stderr
 

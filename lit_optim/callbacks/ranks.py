@@ -6,11 +6,11 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 import threading
 import time
 
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
+from lit_optim.streams import tell
 from lit_optim.system import send_signal, signal_name
 from lit_optim.training.overrides import stop_child_observer
 
@@ -112,7 +112,7 @@ def report_lost_parent(waited: bool = False) -> None:
     gone = os.getppid() != PARENT
     if (gone or waited) and os.environ.get("LOCAL_RANK") == "1":
         how = "is gone" if gone else "hangs or has diverged from the other ranks"
-        print(f"lit_optim: rank 0 {how}; stopping all ranks", file=sys.stderr, flush=True)
+        tell(f"rank 0 {how}; stopping all ranks")
 
 
 def _describe_first_death(others: list[subprocess.Popen[bytes]]) -> str | None:
@@ -144,7 +144,7 @@ def _watch(others: list[subprocess.Popen[bytes]]) -> None:
     if _is_told.is_set():
         time.sleep(SECONDS_TO_DIE)
     else:
-        print(f"lit_optim: {report}", file=sys.stderr, flush=True)
+        tell(report)
     _kill(others)
     os._exit(1)
 

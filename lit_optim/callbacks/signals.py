@@ -25,6 +25,7 @@ from lit_optim.lightning_classes import (
     TrainerFn,
     variant_for,
 )
+from lit_optim.streams import sign
 from lit_optim.system import call_after_fork
 from lit_optim.training.lengths import has_reached_max_steps, is_at_end
 from lit_optim.training.overrides import answer_sigterm, call_other_handlers, end_after_batch
@@ -226,7 +227,7 @@ def have_agreed(trainer: Trainer) -> bool:
 
 def _exit_at_once(number: int, frame: FrameType | None) -> None:
     if is_first():
-        print("\nlit_optim: ended at once", file=sys.stderr, flush=True)
+        print(f"\n{sign('ended at once')}", file=sys.stderr, flush=True)
     os._exit(128 + number)
 
 

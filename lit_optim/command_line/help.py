@@ -11,12 +11,13 @@ from lit_optim.config.places import PARTIAL, conf_dir, groups, headline, text_of
 from lit_optim.hyperparameters import describe
 from lit_optim.programs import train_command
 from lit_optim.signatures import read_docstring, read_signature
+from lit_optim.streams import NAME
 
 SETTING = re.compile(r"^( *)(\w+): ?(.*?) ?# (.*)$", re.MULTILINE)
 #: The choice of another group that a choice brings along, unless one is typed.
 BRINGS = re.compile(r"^  - override /(\w+)@_global_\.\1: (\w+)", re.MULTILINE)
 
-TITLE = "lit_optim: train a model with an optimizer and a schedule chosen by name"
+TITLE = f"{NAME}: train a model with an optimizer and a schedule chosen by name"
 #: What is typed after the command, and what it is for.
 EXAMPLES = {
     "optimizer=adamw scheduler=cosine_warmup": "one run",

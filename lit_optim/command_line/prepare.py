@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +61,7 @@ from lit_optim.runs.resume import (
     find_resumable,
     has_nothing_to_resume,
 )
+from lit_optim.streams import tell
 
 #: What must fit into the directory of a run or a sweep.
 PROBE_BYTES = 4096
@@ -260,7 +260,7 @@ def _print_notes(
     if not args.is_multirun:  # the runs of a sweep warn themselves
         lr_warning = unusual_lr_warning(plain["optimizer"])
         for warning in filter(None, (lr_warning, *find_unused(translation.typed, plain))):
-            print(f"lit_optim: warning: {printable(warning)}", file=sys.stderr)
+            tell(f"warning: {printable(warning)}")
     if translation.from_hf:
         print("hf:", *map(printable, map(shlex.quote, translation.from_hf)))
     if translation.untranslated:

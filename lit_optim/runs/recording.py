@@ -16,6 +16,7 @@ from lit_optim.runs.job import JobRecord, own_record, write_job
 from lit_optim.runs.locks import lock_run_dir
 from lit_optim.runs.log_file import FILE_ONLY, logging_to_file
 from lit_optim.runs.record import package_versions
+from lit_optim.streams import sign
 
 LOG = logging.getLogger("lit_optim")
 
@@ -75,4 +76,4 @@ def _note(error: BaseException, end: End) -> None:
     if not end.is_explained:
         FILE_ONLY.info("".join(traceback.format_exception(error)).rstrip())
     else:
-        FILE_ONLY.info(f"lit_optim: {end.message}")
+        FILE_ONLY.info(sign(end.message))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from lit_optim.search.sqlite_files import open_sqlite, open_sqlite_url
 from lit_optim.search.storage_urls import installed_drivers
 from lit_optim.search.storages import OpenStorage
 from lit_optim.search.unusable import StorageFailed, blame, explain
+from lit_optim.streams import tell
 
 SECONDS_TO_CONNECT = 15
 GRPC_PORT = 13000  # Optuna's default
@@ -41,9 +41,9 @@ def open_storage(url: str | None, sweep_dir: Path) -> OpenStorage:
     return OPENERS.get(scheme, open_database)(url)
 
 
-def tell(line: str) -> None:
+def tell_escaped(line: str) -> None:
     """Print a line about a storage, above whatever shows the progress."""
-    print(f"lit_optim: {escape(line)}", file=sys.stderr, flush=True)
+    tell(escape(line))
 
 
 def open_journal_url(url: str) -> OpenStorage:
@@ -62,7 +62,7 @@ def open_journal_url(url: str) -> OpenStorage:
         path = path.resolve()
     name = str(path)
     with explain(name):
-        return OpenStorage(open_journal(path, tell), name)
+        return OpenStorage(open_journal(path, tell_escaped), name)
 
 
 def open_grpc(url: str) -> OpenStorage:
@@ -91,7 +91,7 @@ def open_grpc(url: str) -> OpenStorage:
         storage.wait_server_ready(timeout=SECONDS_TO_CONNECT)
     except ConnectionError:
         raise StorageFailed(f"{name}: cannot be reached") from None
-    return OpenStorage(reconnect(storage, name, tell), name)
+    return OpenStorage(reconnect(storage, name, tell_escaped), name)
 
 
 def open_database(url: str) -> OpenStorage:
@@ -115,7 +115,7 @@ def open_database(url: str) -> OpenStorage:
             storage = RDBStorage(whole, engine_kwargs={"pool_pre_ping": True})
         except (ImportError, RuntimeError) as error:  # no driver, or tables of another version
             raise StorageFailed(f"{name}: {first_line(error)}") from None
-        return OpenStorage(reconnect(get_storage(storage), name, tell), name)
+        return OpenStorage(reconnect(get_storage(storage), name, tell_escaped), name)
 
 
 #: By the scheme of a URL; others are databases.

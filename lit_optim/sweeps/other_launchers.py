@@ -28,6 +28,7 @@ from lit_optim.runs.job import JobRecord, complete_job, own_record, read_job
 from lit_optim.runs.layout import JOB
 from lit_optim.runs.locks import Held, is_held
 from lit_optim.runs.status import Status
+from lit_optim.streams import sign
 from lit_optim.sweeps.names import Overrides, job_key
 from lit_optim.sweeps.plan import Done, Place, PlannedJob, SweepPlan
 from lit_optim.sweeps.returns import Outcome, is_basic_sweeper, make_returns
@@ -172,7 +173,7 @@ def _return_of(job: Any) -> JobReturn | None:
 
 def _end(message: str) -> SystemExit:
     say_no_more()
-    return SystemExit(f"lit_optim: {escape(message)}")
+    return SystemExit(sign(escape(message)))
 
 
 def _known(plan: SweepPlan, job: PlannedJob, record: JobRecord) -> Outcome:

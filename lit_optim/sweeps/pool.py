@@ -14,6 +14,7 @@ from lit_optim.printing import Console
 from lit_optim.results.reading import read_result
 from lit_optim.runs.job import JobRecord
 from lit_optim.runs.locks import Held, read_holder
+from lit_optim.streams import sign
 from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end, start_job
 from lit_optim.sweeps.plan import Done, JobPlan, PlannedJob
 from lit_optim.sweeps.returns import Outcome
@@ -203,6 +204,6 @@ def end_with_line(console: Console, message: str, code: Any) -> NoReturn:
         SystemExit: with the code.
     """
     say_no_more()
-    line = escape(f"lit_optim: {message.removeprefix('lit_optim: ')}")
+    line = escape(sign(message.removeprefix(sign(""))))
     console.print(line, soft_wrap=True, markup=False, highlight=False)
     raise SystemExit(code) from None

@@ -107,7 +107,7 @@ def _yours(tmp_path):
 
 
 def complaints(done):
-    return [line for line in done.stderr.splitlines() if line.startswith("lit_optim: ")]
+    return [line for line in done.stderr.splitlines() if line.startswith("lit-optim: ")]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def complaints(done):
     [
         (
             ["model.how=memory"],
-            "lit_optim: out of memory at step 0 with batches of 4: take a smaller data.batch_size",
+            "lit-optim: out of memory at step 0 with batches of 4: take a smaller data.batch_size",
         ),
         (
             ["data.how=killed", "data.workers=1"],
-            "lit_optim: a worker of the data loader ",
+            "lit-optim: a worker of the data loader ",
         ),
     ],
 )
@@ -165,11 +165,11 @@ def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ("killed", "lit_optim: rank 1 was killed by SIGKILL; stopping all ranks"),
-        ("raises", "lit_optim: rank 1 ended with code 1, see above; stopping all ranks"),
+        ("killed", "lit-optim: rank 1 was killed by SIGKILL; stopping all ranks"),
+        ("raises", "lit-optim: rank 1 ended with code 1, see above; stopping all ranks"),
         (
             "infinite",
-            "lit_optim: the loss is not finite at step 3",
+            "lit-optim: the loss is not finite at step 3",
         ),  # of rank 1, which all are told
     ],
 )
@@ -221,7 +221,7 @@ def test_a_death_is_told_by_one_of_those_who_notice(monkeypatch, capsys, is_told
     if is_told:
         ranks._is_told.set()
     ranks._watch([dead, hanging])
-    line = "lit_optim: rank 1 ended with code 1, see above; stopping all ranks\n"
+    line = "lit-optim: rank 1 ended with code 1, see above; stopping all ranks\n"
     assert capsys.readouterr().err == ("" if is_told else line)
     assert killed == ["2", 1]
 
@@ -237,7 +237,7 @@ def test_a_rank_that_hangs_is_named_after_the_timeout(train):
     argv = ["trainer=ddp_cpu", "trainer.strategy=ddp_impatient", "logger=none", "model.how=hangs"]
     done = train(*LINE, *argv, timeout=200)
     assert done.returncode == 1
-    line = "lit_optim: rank 1 hangs or has diverged from rank 0, at step 2: all are ended"
+    line = "lit-optim: rank 1 hangs or has diverged from rank 0, at step 2: all are ended"
     assert complaints(done) == [line]
     assert "Traceback" not in done.stderr
 
@@ -252,7 +252,7 @@ def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
     assert children
     process.kill()
     output, _ = process.communicate(timeout=30)  # they have its pipe as long as they live
-    assert "lit_optim: rank 0 is gone; stopping all ranks" in output
+    assert "lit-optim: rank 0 is gone; stopping all ranks" in output
     assert "Traceback" not in output
 
 
@@ -276,10 +276,10 @@ def test_a_signal_leaves_a_checkpoint(tmp_path, trainer, number, code, how, trai
         os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    (line,) = [line for line in err.splitlines() if line.startswith("lit_optim:")]
+    (line,) = [line for line in err.splitlines() if line.startswith("lit-optim:")]
     path = tmp_path / line.rpartition("checkpoint: ")[2]
     step = torch.load(path)["global_step"]
-    assert line == f"lit_optim: {how} at step {step}; checkpoint: {path}"
+    assert line == f"lit-optim: {how} at step {step}; checkpoint: {path}"
     assert err.splitlines()[-1] == "to resume it, add resume=auto to the same command"
     if number == signal.SIGHUP:
         return
@@ -302,7 +302,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path, number, code):
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == code
-    assert output.splitlines()[-1] == "lit_optim: ended at once"
+    assert output.splitlines()[-1] == "lit-optim: ended at once"
 
 
 @pytest.mark.parametrize("logger", ["tensorboard", "csv"])

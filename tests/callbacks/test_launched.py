@@ -71,10 +71,10 @@ def test_by_slurm(tmp_path, monkeypatch):
 def test_more_processes_than_the_trainer_has(train):
     two = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}
     found = train("-m", "seed=0,1", **two)
-    assert "lit_optim: -m starts its runs itself; it cannot be used under torchrun" in found.stderr
+    assert "lit-optim: -m starts its runs itself; it cannot be used under torchrun" in found.stderr
     found = train(*LINE, "trainer=cpu", **two)
     assert found.returncode == 2
-    assert "lit_optim: 2 processes were launched, but the trainer has 1: " in found.stderr
+    assert "lit-optim: 2 processes were launched, but the trainer has 1: " in found.stderr
 
 
 def test_variables_of_an_earlier_launcher_are_ignored(train, tmp_path):

@@ -21,10 +21,10 @@ BROKEN = {
     "a sign": (f"{SGD}lr: \a\n", "mine.yaml: unacceptable character #x0007"),
     "no UTF-8": ("# \udcff\n", "mine.yaml: is not UTF-8"),
     "no mapping": ("- 1\n", "optimizer must be one of its choices by name, got [1]"),
-    "no class": ("lr: 1\n", "lit_optim: optimizer has no _target_: the class to make"),
+    "no class": ("lr: 1\n", "lit-optim: optimizer has no _target_: the class to make"),
     "a slip": (
         f"{SGD}lrr: 1\n",
-        "lit_optim: unknown key optimizer.lrr; did you mean optimizer.lr?",
+        "lit-optim: unknown key optimizer.lrr; did you mean optimizer.lr?",
     ),
 }
 

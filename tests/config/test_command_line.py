@@ -266,7 +266,7 @@ def test_as_a_user_sees_it(train, tmp_path, line):
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("lit_optim: ")
+    assert done.stderr.startswith("lit-optim: ")
     assert not list(tmp_path.iterdir())  # no run directory
 
 

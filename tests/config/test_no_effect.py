@@ -115,7 +115,7 @@ USED = [
 @pytest.mark.parametrize(("line", "warning"), UNUSED, ids=lambda lines: str(lines))
 def test_a_typed_key_that_changes_nothing_is_named(capsys, line, warning):
     assert prepare_command_line(line).argv
-    assert capsys.readouterr().err.startswith(f"lit_optim: warning: {warning}")
+    assert capsys.readouterr().err.startswith(f"lit-optim: warning: {warning}")
 
 
 @pytest.mark.parametrize("line", USED, ids=" ".join)

@@ -128,7 +128,7 @@ def test_a_search_is_given_up_when_no_worker_gets_anywhere(launches, tmp_path):
     (tmp_path / ".workers/1/log.txt").write_text("lit-optim: no such storage\n")
     inner = launches([-9, -9], [1, 1])
     assert inner.error == 1
-    assert inner.said == "lit_optim: no worker has ended a run: none was started\n"
+    assert inner.said == "lit-optim: no worker has ended a run: none was started\n"
 
 
 def test_the_last_line_of_a_worker_says_why(launches, tmp_path, monkeypatch):
@@ -142,7 +142,7 @@ def test_the_last_line_of_a_worker_says_why(launches, tmp_path, monkeypatch):
     inner = launches([1, 1])
     assert inner.error == 1
     assert inner.said == (
-        f"lit_optim: no worker has ended a run: lit-optim: no such storage; "
+        f"lit-optim: no worker has ended a run: lit-optim: no such storage; "
         f"{tmp_path}/.workers/0/log.txt\n"
     )
 
@@ -152,7 +152,7 @@ def test_a_launcher_that_gives_up_is_tried_again_or_explained(launches):
     assert inner.error == 1
     assert inner.said == (
         "a worker was lost: a node was lost\n"
-        "lit_optim: no worker has ended a run: a node was lost\n"
+        "lit-optim: no worker has ended a run: a node was lost\n"
     )
 
 
@@ -162,13 +162,13 @@ def test_a_search_that_cannot_begin_starts_no_worker(launches):
 
     inner = launches(begin=begin)
     assert (inner.error, inner.lines) == (2, [])
-    assert inner.said == "lit_optim: study.db: is read-only\n"
+    assert inner.said == "lit-optim: study.db: is read-only\n"
 
 
 def test_a_task_of_slurm_is_no_rank_of_a_run(launches):
     inner = launches(tasks_per_node=8)
     assert (inner.error, inner.lines) == (2, [])
-    assert inner.said.startswith("lit_optim: launcher.tasks_per_node must be 1 in a search: each")
+    assert inner.said.startswith("lit-optim: launcher.tasks_per_node must be 1 in a search: each")
 
 
 def test_workers_are_told_what_a_directory_cannot_decide(launches, tmp_path):

@@ -84,7 +84,7 @@ def test_a_worker_says_so(tmp_path, capfd):
     with pytest.raises(SystemExit):
         work(place, 1, [], make_run)
     said = capfd.readouterr().err
-    assert said.startswith(f"lit_optim: {place / 'trial=001'} is a link out of the directory")
+    assert said.startswith(f"lit-optim: {place / 'trial=001'} is a link out of the directory")
     assert said.count("\n") == 1
     assert not any((tmp_path / "outside").iterdir())
 

@@ -75,7 +75,7 @@ def test_a_signal_ends_a_search_with_one_line_and_it_is_resumed(
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "lit_optim: interrupted with 1 of 2 trials done: " in err
+    assert "lit-optim: interrupted with 1 of 2 trials done: " in err
     assert read_run(second)["status"] == "interrupted"
     assert torch.load(second / "checkpoints" / "last.ckpt")["global_step"] > 0
     done = train("-m", "resume=s", timeout=120)

@@ -212,8 +212,8 @@ def test_workers_go_on_when_their_storage_is_killed(workers, tmp_path, request, 
     search.wait()
     check_all_ran_once(tmp_path / "search", 16, server.url)
     said = "".join(search.texts)
-    assert f"lit_optim: search.storage={server.url} cannot be reached, waiting for it: " in said
-    assert f"lit_optim: search.storage={server.url} is back after " in said
+    assert f"lit-optim: search.storage={server.url} cannot be reached, waiting for it: " in said
+    assert f"lit-optim: search.storage={server.url} is back after " in said
 
 
 def test_a_worker_is_refused_where_there_is_no_search(tmp_path):
@@ -284,5 +284,5 @@ def test_a_worker_of_a_search_whose_storage_has_gone_says_so(tmp_path, capsys):
         work(tmp_path, 1, [f"search.storage=journal:{tmp_path}/absent.log"], make_run)
     assert end.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("lit_optim: ")
+    assert line.startswith("lit-optim: ")
     assert "has no study '01234567'" in line

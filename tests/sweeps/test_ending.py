@@ -61,7 +61,7 @@ def test_a_signal_ends_a_sweep_with_a_line(tmp_path, error, code):
         raise error
     assert end.value.code == code
     said = console.file.getvalue()
-    assert said == f"lit_optim: interrupted with 1 of 2 done: {tmp_path}\n"
+    assert said == f"lit-optim: interrupted with 1 of 2 done: {tmp_path}\n"
 
 
 def test_what_ends_with_a_line_of_its_own_says_no_more(tmp_path):

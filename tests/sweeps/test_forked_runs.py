@@ -168,7 +168,7 @@ def test_two_hundred_jobs_leave_nothing_in_the_server(where):
 def test_a_run_that_cannot_be_tells_why_in_its_log(where, server):
     line = (*SMALL, "optimizer=adamw", "model.hidden=[]", "trainer.max_stepz=3")
     assert run(server.start, where / "refused", *line) == 2
-    assert "lit_optim: " in (where / "refused" / "log.txt").read_text()
+    assert "lit-optim: " in (where / "refused" / "log.txt").read_text()
     line = (*SMALL, "optimizer=sgd", "optimizer.lr=1e30")
     assert run(server.start, where / "diverged", *line) == 1
     assert "is not finite" in (where / "diverged" / "log.txt").read_text()

@@ -135,6 +135,6 @@ def test_a_second_starter_of_a_new_sweep_is_refused(tmp_path, train):
     with lock_sweep_dir(tmp_path / "sweep"):
         done = train("-m", "data=digits", "seed=0,1", "hydra.sweep.dir=sweep")
     assert done.returncode == 2
-    told = f"lit_optim: sweep: another process is running this sweep: process {os.getpid()}"
+    told = f"lit-optim: sweep: another process is running this sweep: process {os.getpid()}"
     assert done.stderr.splitlines()[-1] == told
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".lock"]

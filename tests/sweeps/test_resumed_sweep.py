@@ -71,7 +71,7 @@ def test_ctrl_c_in_a_sweep_reaches_its_jobs(tmp_path, begin):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "lit_optim: interrupted with 0 of 2 runs done" in err
+    assert "lit-optim: interrupted with 0 of 2 runs done" in err
     (job,) = tmp_path.glob("runs/*/*/*/job.json")
     assert json.loads(job.read_text())["exit_code"] == 130
     assert torch.load(job.parent / "checkpoints" / "last.ckpt")["global_step"] > 0

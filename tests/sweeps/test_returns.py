@@ -217,5 +217,5 @@ def test_a_disk_that_is_full_ends_the_sweep_in_a_line(sweep, tmp_path, monkeypat
     with pytest.raises(SystemExit) as end:
         sweep([0], {})
     assert end.value.code == 1
-    told = f"lit_optim: {tmp_path / 's'}: no run can be started there: No space left on device"
+    told = f"lit-optim: {tmp_path / 's'}: no run can be started there: No space left on device"
     assert told in capsys.readouterr().err
