@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -68,6 +69,7 @@ def test_killed_and_gone_on_with(optimizer, scheduler, more, tmp_path, train, be
     done = train(*argv, "resume=auto")
     assert done.returncode == 0, done.stderr
     assert f"resuming {run_dir.relative_to(tmp_path)}" in done.stdout
+    assert f"\nresuming at step {step}\n" in done.stdout
     assert list(tmp_path.glob("runs/*/*")) == [run_dir]
     again = train(*argv, "resume=auto")
     assert (again.returncode, "has already finished" in again.stdout) == (0, True)
@@ -103,6 +105,9 @@ def test_a_branch_is_the_run_that_would_have_cooled_down(tmp_path, train):
     assert branch.returncode == 0, branch.stderr
     assert {path.name: path.stat().st_mtime_ns for path in first.rglob("*")} == before
     [second] = set(tmp_path.glob("runs/*/*")) - {first}
+    assert second.name.endswith("_adamw_cooldown")
+    assert "\nbranching off at step 80\n" in branch.stdout
+    assert re.search("^scheduler +constant_warmup, then cooldown=20%$", branch.stdout, re.MULTILINE)
     up, flat = "{shape: linear, from: 0, to: 1, for: 4}", "{shape: constant, for: 76}"
     phases = f"[{up}, {flat}, {{shape: 1-sqrt, to: 0}}]"
     argv = ["scheduler=phases", f"scheduler.phases={phases}", "trainer.max_steps=100", "test=false"]

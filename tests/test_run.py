@@ -93,6 +93,7 @@ def test_a_run_leaves_what_it_should(train, tmp_path):
     assert again.returncode == 0, again.stderr
     tested = sorted(tmp_path.glob("runs/*/*/result.json"), key=lambda p: p.stat().st_mtime)[-1]
     assert json.loads(tested.read_text())["test"] == result["test"]
+    assert tested.parent.name.endswith("_test")
 
 
 def test_the_same_seed_gives_the_same_result(train, tmp_path):

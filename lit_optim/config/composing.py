@@ -20,11 +20,13 @@ from lit_optim.config.finishing import finish_config
 from lit_optim.config.own_files import OwnFiles, own_search_path
 from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir, groups, own_conf_dir, text_of
+from lit_optim.config.run_names import name_run
 from lit_optim.errors import UsageError, first_line
 
 MOST_RUNS = 10_000  # of a sweep; more is a mistake, or work for a search
 LONG = 100  # values of a range
 PLUGINS = ("hydra.launcher.", "hydra.sweeper.")
+OmegaConf.register_new_resolver("run_name", name_run, replace=True)
 
 
 def compose_config(overrides: list[str]) -> DictConfig:

@@ -317,6 +317,7 @@ def _print(
 ) -> None:
     lr, wrapper = cfg.optimizer.get("lr"), result.choices.get("wrapper", "none")
     details = {"optimizer": "" if wrapper == "none" else f" in {wrapper}"}
+    details["scheduler"] = "" if cfg.branch_from is None else f", then cooldown={cfg.cooldown}"
     details["optimizer"] += "" if lr is None else f"  lr {lr * lr_factor:g}"
     details["optimizer"] += f" ({lr_origin})" if lr is not None and lr_origin else ""
     rows: list[tuple[str, str]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from lit_optim.checkpoints.files import find_damage, find_newest_intact
 from lit_optim.checkpoints.format import check_written
 from lit_optim.config.resume_settings import AUTO, NONE
 from lit_optim.config.targets import TARGET
-from lit_optim.errors import UsageError
+from lit_optim.environment import is_first
+from lit_optim.errors import UsageError, show
 from lit_optim.group_fields import initial_lr
 from lit_optim.runs.layout import CHECKPOINTS, CONFIG, RESULT
 from lit_optim.runs.record import record_start
@@ -23,6 +25,7 @@ from lit_optim.runs.resume import write_fingerprint
 from lit_optim.schedules.durations import parse_duration
 from lit_optim.temporary import write_whole
 
+LOG = logging.getLogger("lit_optim")
 #: A branch below the first fraction of the peak lr would hardly train; above the other, an lr is
 #: at its peak.
 FAR_BELOW, NEAR_PEAK = 0.05, 0.9
@@ -54,15 +57,22 @@ def find_start(cfg: DictConfig, run_dir: Path) -> Start:
         saved = _read_checkpoint(path)
         _check_lr_fraction(path, saved)
         cool_down(cfg, saved)
+        _tell_step("branching off", saved)
         return Start(path, Resumable(any_length=True))
     if cfg.resume["from"] in (None, NONE) or cfg.resume["from"] == AUTO:
         return Start(None, Resumable())
     path = find_newest_intact(run_dir / CHECKPOINTS)
-    _read_checkpoint(path)  # refused before anything is built
+    _tell_step("resuming", _read_checkpoint(path))  # refused before anything is built
     fresh = [key.removeprefix("optimizer.") for key in cfg.resume.override
              if key.startswith("optimizer.")]  # fmt: skip
     horizon = cfg.resume.horizon
     return Start(path, Resumable(fresh, horizon == "extend", keeps_length=horizon == "keep"))
+
+
+def _tell_step(doing: str, saved: Mapping[str, Any]) -> None:
+    """Say at which step a run goes on: the command line reads no checkpoint, so it cannot."""
+    if is_first():
+        LOG.info(f"{doing} at step {show(saved['global_step'])}")  # of any size
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
