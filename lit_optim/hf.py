@@ -320,13 +320,19 @@ def _build_schedule(
 
 
 def _call_schedule(function: Callable[..., Any], arguments: Any, steps: int) -> Schedule | None:
-    """The schedule of a function or a partial, with arguments and warmup of TrainingArguments."""
+    """The schedule of a function or a partial, with arguments and warmup of TrainingArguments.
+
+    Raises:
+        UsageError: the warmup is longer than the run; the schedule knows it by another name.
+    """
     kind, positional = getattr(function, "func", function), getattr(function, "args", ())
     known = argument_names(kind)
     given = {*known[: len(positional)], *getattr(function, "keywords", {})}
     values = {k: v for k, v in (arguments.lr_scheduler_kwargs or {}).items() if k not in given}
     if warmup := arguments.get_warmup_steps(steps):
         for key in {"warmup", "num_warmup_steps"} & set(known) - given - values.keys():
+            if warmup > steps:
+                raise UsageError(f"warmup_steps={warmup}: {warmup} steps, but the run has {steps}")
             values[key] = warmup
     made: Schedule | None = function(**values)
     return made

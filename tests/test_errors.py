@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pickle
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,45 @@ def test_a_diverged_run_keeps_its_value():
     error = Diverged("the loss is not finite")
     error.value = 0.75
     assert pickle.loads(pickle.dumps(error)).value == 0.75
+
+
+#: What is also used without the command line, from plain loops, transformers or Lightning's CLI.
+WITHOUT_HYDRA = (
+    *("optimizers", "schedules", "wrappers", "param_groups", "kernels", "sharding", "training"),
+    *("lightning", "hf.py", "making.py", "release.py", "updates.py", "lr_schedulers.py"),
+    "compat/torch_schedules.py",
+)
+#: `trainer.` is an attribute of Lightning's modules too, and is left to those that know Lightning.
+HYDRA_KEY = re.compile(
+    r"(?<![\w.])(optimizer|scheduler|wrapper|model|data|callbacks|logger)\.[a-z_]+\b(?!\()"
+    r"|\b(model|data)="
+)
+#: Called by runs of the command line alone.
+OF_RUNS = ("lightning/failures.py",)
+
+
+def messages(path):
+    """The texts in a file that are no docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+def test_no_message_names_a_key_that_a_caller_from_python_does_not_have():
+    root = Path(lit_optim.__path__[0])
+    found = {}
+    for place in WITHOUT_HYDRA:
+        paths = [root / place] if place.endswith(".py") else (root / place).rglob("*.py")
+        for path in paths:
+            name = path.relative_to(root).as_posix()
+            texts = [text for text in messages(path) if HYDRA_KEY.search(text)]
+            if texts and name not in OF_RUNS:
+                found[name] = texts
+    assert found == {}

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -106,13 +107,26 @@ def prepare_command_line(argv: list[str]) -> PreparedArgs:
     if args.asks_help:
         text = help_for(translation.overrides)
         return PreparedArgs(args.argv, wrap_lines(text, terminal_width()))
-    cfg = compose_and_check(translation, args.is_multirun)
+    with _naming_hf(translation.from_hf):
+        cfg = compose_and_check(translation, args.is_multirun)
     if cfg.trainer.get("num_nodes", 1) == 1:
         forget_machines()
     run = find_run(cfg, args.is_multirun)
     if run is not None and run.is_finished:
         return PreparedArgs(args.argv, escape(run.message))
     return hand_over(args, translation, cfg, run)
+
+
+@contextmanager
+def _naming_hf(lines: Sequence[str]) -> Iterator[None]:
+    """Let a mistake in a key that `hf...` stands for say so: it was not typed."""
+    try:
+        yield
+    except UsageError as error:
+        for line in lines:
+            if str(error).partition("=")[0].partition(" ")[0] == line.partition("=")[0]:
+                raise UsageError(f"{error} (hf stands for {line})") from None
+        raise
 
 
 def help_for(overrides: Sequence[Override]) -> str:

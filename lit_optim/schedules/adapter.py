@@ -86,8 +86,8 @@ class ScheduledLR(SharedLrs, LRScheduler):
         keys = {scheduled.key for scheduled in hyperparameters}
         if "momentum" in curve.hyperparameter_curves and keys & set(MOMENTUM):
             raise UsageError(
-                "schedules.momentum: the scheduler already sets momentum; scheduler.momentum=null "
-                "turns that off"
+                "schedules.momentum: the scheduler already sets momentum; its argument "
+                "momentum=null turns that off"
             )
         if horizon not in get_args(HorizonPolicy):
             allowed = ", ".join(get_args(HorizonPolicy))

@@ -67,18 +67,18 @@ def reject_run(needs: tuple[str, ...], name: str, trainer: Trainer) -> None:
             raise UsageError(
                 f"{name} evaluates the loss again within a step, and would see only the last "
                 f"of {trainer.accumulate_grad_batches} accumulated batches: set "
-                "trainer.accumulate_grad_batches=1 and a larger batch"
+                "accumulate_grad_batches=1 and a larger batch"
             )
         precision = trainer.precision_plugin
         if is_a(precision, "plugins.MixedPrecision") and precision.scaler is not None:
             raise UsageError(
                 f"{name} evaluates the loss again within a step, which the loss scaling of "
-                f"trainer.precision={trainer.precision} does not allow; use bf16-mixed or 32"
+                f"precision={trainer.precision} does not allow; use bf16-mixed or 32"
             )
     if "whole" in needs and is_a(trainer.strategy, "strategies.FSDPStrategy"):
         raise UsageError(
-            f"{name} looks at whole tensors, which trainer.strategy=fsdp (FSDP1) flattens; "
-            "trainer=fsdp (FSDP2) keeps them"
+            f"{name} looks at whole tensors, which FSDP1 (strategy=fsdp) flattens; FSDP2 "
+            "(trainer=fsdp) keeps them"
         )
 
 
@@ -126,7 +126,7 @@ def find_warnings(
         warnings.append(
             f"{name} averages the weights instead of decaying the lr, but this schedule falls to "
             f"{end:.2g} of its peak, so the lr is effectively decayed twice; use "
-            "scheduler=constant_warmup or none"
+            "constant_warmup, or no schedule"
         )
     if "one_lr" in needs and len(lrs) > 1:
         text = ", ".join(f"{lr:g}" for lr in lrs)
@@ -137,7 +137,7 @@ def find_warnings(
     if "lr_of_1" in needs and not all(1 / FAR_LR_FACTOR <= lr <= FAR_LR_FACTOR for lr in lrs):
         warnings.append(
             f"{name} finds its step size itself, and lr only scales it: lr={lrs[-1]:g} trains "
-            f"{lrs[-1]:g} times as fast as intended; set optimizer.lr=1"
+            f"{lrs[-1]:g} times as fast as intended; set it to 1"
         )
     return warnings
 

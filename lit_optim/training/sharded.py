@@ -62,8 +62,8 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.accelerator is not None
         if getattr(self.precision_plugin, "scaler", None) is not None:
             raise UsageError(
-                f"trainer.precision={trainer.precision}: each process would scale its loss by "
-                "a different factor; use bf16-mixed, or trainer=ddp"
+                f"precision={trainer.precision}: each process would scale its loss by "
+                "a different factor; use bf16-mixed, or DDP (trainer=ddp)"
             )
         self.accelerator.setup(trainer)
         if not is_sharded_module(self._module):
@@ -164,7 +164,7 @@ def shard_module(module: LightningModule, mesh: Any) -> None:
         if not p.ndim:
             raise UsageError(
                 f"FSDP2 cannot shard the parameter {names[p]}, a single number without a "
-                "dimension: make it torch.ones(1), or choose trainer=ddp"
+                "dimension: make it torch.ones(1), or choose DDP (trainer=ddp)"
             )
     try:
         for layer in layers_to_gather(module):

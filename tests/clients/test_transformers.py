@@ -429,6 +429,10 @@ def _saved(args, path):
         ({"optimizer": "adamw", "schedule": "cosin"}, "unknown schedule 'cosin'; did you mean"),
         ({"optimizer": {"name": "adamw", "lrr": 1}}, "AdamW takes no lrr; did you mean lr"),
         ({"optimizer": {"lr": 1}}, "without a name"),
+        (
+            {"schedule": "wsd", "given": {"warmup_steps": STEPS + 1}},
+            f"warmup_steps={STEPS + 1}: {STEPS + 1} steps, but the run has {STEPS}",
+        ),
         ({"optimizer": lambda groups: 3}, "called with the param groups it gave 3"),
         ({"optimizer": schedules.cosine()}, "optimizer must be an optimizer class"),
         ({"schedule": torch.optim.lr_scheduler.StepLR}, "give a partial with its arguments"),

@@ -98,6 +98,19 @@ def test_what_a_refusal_says_works():
     assert cfg.hydra.runtime.choices.optimizer == "lion"
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "said"),
+    [
+        ("hf.warmup_steps=600 trainer.max_steps=500", "scheduler.warmup", "but the run has 500"),
+        ("hf.warmup_steps=600 hf.max_steps=500", "scheduler.warmup", "but the run has 500"),
+    ],
+)
+def test_a_mistake_in_what_hf_stands_for_names_hf(line, key, said):
+    with pytest.raises(UsageError) as error:
+        prepare_command_line([*line.split(), "data=digits"])
+    assert str(error.value) == f"{key}=600: 600 steps, {said} (hf stands for {key}=600)"
+
+
 def test_no_optimizer_is_named_twice():
     assert not OPTIMS.keys() & NEAREST.keys()
     assert set(OPTIMS.values()) <= groups()["optimizer"].keys()

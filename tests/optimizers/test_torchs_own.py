@@ -96,7 +96,7 @@ def test_muon_names_what_is_no_matrix(params, called):
         MuonTorch(params)
     said = one_line(error)
     assert f"parameter {called} has shape (3,)" in said
-    assert "model=mlp model.bias=false" in said
+    assert "a model of matrices only, without biases, fits too" in said
 
 
 def test_muon_ranges():

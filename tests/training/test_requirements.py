@@ -68,7 +68,7 @@ def test_lrs_that_mean_something_else_are_warned_of():
     assert find_warnings(scale, "Prodigy", groups, None) == []
     (said,) = find_warnings(scale, "Prodigy", [{"lr": 1e-3}], None)
     assert "lr=0.001" in said
-    assert "set optimizer.lr=1" in said
+    assert "set it to 1" in said
 
 
 def test_a_closure_is_refused_with_gradient_accumulation(tmp_path):
@@ -89,7 +89,7 @@ def test_an_optimizer_of_whole_tensors_is_refused_where_fsdp1_flattens_them(tmp_
     run = trainer(tmp_path, max_steps=1)
     run.fit(module, Data())
     monkeypatch.setattr(type(run), "strategy", FSDPStrategy())
-    with pytest.raises(UsageError, match="Lamb looks at whole tensors, which trainer"):
+    with pytest.raises(UsageError, match="Lamb looks at whole tensors, which FSDP1"):
         check_requirements(module, Lamb(module.parameters()), None)
 
 

@@ -71,7 +71,7 @@ class LrEstimating(Elementwise):
             names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in low))
             LOG.warning(
                 "%s: first steps of about d0=%g are lost in %s parameters, so that d stays "
-                "there; keep them in float32 (trainer.precision=bf16-mixed)%s or raise d0",
+                "there; keep them in float32 (precision bf16-mixed)%s or raise d0",
                 type(self).__name__, group["d0"], names,
                 ", master=split" if torch.bfloat16 in low else "",
             )  # fmt: skip

@@ -141,6 +141,6 @@ def _check_matrices(owner: str, group: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(
                 f"{owner} takes matrices only, but parameter {name} has shape "
                 f"{tuple(p.shape)}: lit_optim.Muon(model) (optimizer=muon) leaves such parameters "
-                "to AdamW; a model of matrices only fits too (model=mlp model.bias=false)"
+                "to AdamW; a model of matrices only, without biases, fits too"
             )
     return group
