@@ -105,6 +105,10 @@ class ScheduledLR(SharedLrs, LRScheduler):
         self._attach(waiting=0)
         LRScheduler.__init__(self, optimizer, last_epoch)  # not that of torch's ReduceLROnPlateau
 
+    def __repr__(self) -> str:
+        of = self.curve.source[0] if self.curve.source else self.curve
+        return f"{type(self).__name__}({of!r}, total={self.curve.total})"
+
     def _attach(self, waiting: int) -> None:
         """Follow the updates of the optimizer.
 

@@ -65,7 +65,7 @@ def build_part(index: int | str, part: Part, key: str) -> Schedule:
     return built  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sequential(Schedule):
     """Schedules in sequence, each over its own part of the run."""
 
@@ -161,7 +161,7 @@ class SequentialCurve(Curve):
         _load_state_dicts(self.curves, state)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Chained(Schedule):
     """The product of schedules."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from lit_optim.errors import UsageError, show
@@ -14,6 +15,8 @@ StepAlignment = Literal["end", "start", "both"]
 STEP_ALIGNMENTS = ("end", "start", "both")
 #: The number of updates, evenly spaced over a run, at which curves of two lengths are compared.
 COMPARED_UPDATES = 200
+#: The attribute with the call that has made a schedule; what is made otherwise has none.
+CALL = "_call"
 #: Fields that had other names in earlier versions, for schedules that were pickled then.
 OLD_FIELDS = {
     "ticks": "step_alignment",
@@ -23,7 +26,7 @@ OLD_FIELDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Schedule:
     """A schedule that is not yet fitted to a run; `curve` does that.
 
@@ -79,7 +82,20 @@ class Schedule:
 
     def with_metric(self, metric: MonitoredMetric) -> Schedule:
         """The same schedule, responding to this metric."""
-        return replace(self, metric=metric)
+        changed = replace(self, metric=metric)
+        if CALL in vars(self):
+            changed.note_call(*vars(self)[CALL])
+        return changed
+
+    def note_call(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Note what `repr` shows: the function that has made it, and the arguments it was given."""
+        vars(self)[CALL] = name, dict(arguments)
+
+    def __repr__(self) -> str:
+        """The call that makes it, such as `cosine_warmup(warmup='5%')`."""
+        of_class = type(self).__name__, {one.name: getattr(self, one.name) for one in fields(self)}
+        name, arguments = vars(self).get(CALL, of_class)
+        return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
     def durations(self) -> list[Duration]:
         """The durations that it is written in, except `total`."""

@@ -25,7 +25,7 @@ from lit_optim.schedules.registry import schedule
 CHECKED_UPDATES = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FormulaSchedule(Schedule):
     """A factor for each update, computed by a formula or a function of the step.
 

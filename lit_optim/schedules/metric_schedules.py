@@ -80,7 +80,7 @@ class BestValue:
         self.best, self.bad, self.good = state["best"], state["bad"], state["good"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Plateau(Schedule):
     """The arguments of `plateau`."""
 
@@ -194,7 +194,7 @@ class PlateauCurve(MetricCurve):
             self.wait, self.best.bad = settings.cooldown, 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Greedy(Schedule):
     """The arguments of `greedy`."""
 

@@ -38,7 +38,7 @@ from lit_optim.schedules.phase_spec import (
 Interval = Literal["step", "epoch"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Phases(Schedule):
     """A list of phases.
 

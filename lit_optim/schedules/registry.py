@@ -63,7 +63,11 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
         pairs = zip_longest(known[: len(args)], args)
         positional = [value if key is None else _name_function(key, value) for key, value in pairs]
         check(function, dict(zip(known, positional, strict=False)) | given)
-        return function(*map(plain, positional), **plain_values(given))
+        given, positional = plain_values(given), list(map(plain, positional))
+        made = function(*positional, **given)
+        if made is not None:
+            made.note_call(function.__name__, dict(zip(known, positional, strict=False)) | given)
+        return made
 
     _SCHEDULES[schedule_name(function)] = build_schedule
     return build_schedule

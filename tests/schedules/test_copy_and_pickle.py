@@ -117,6 +117,18 @@ def test_schedules_and_curves_can_be_copied(name, twin):
         assert curve(t, 0.1) == other(t, 0.1) == third(t, 0.1)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_schedule_reads_like_the_call_that_makes_it(name):
+    schedule = schedule_of(EVERY[name])
+    again = eval(repr(schedule), registry.functions_by_name())
+    if schedule.metric is not None:
+        again = again.with_metric(schedule.metric)
+    assert again == schedule
+    assert repr(again) == repr(schedule) == repr(pickled(schedule))
+    scheduler = ScheduledLR(model_and_optimizer()[1], schedule.curve(HORIZON))
+    assert repr(scheduler) == f"ScheduledLR({schedule!r}, total={scheduler.curve.total})"
+
+
 def test_a_shallow_copy_sets_the_lr_of_the_same_optimizer():
     """`copy.copy` also keeps an update that the scheduler has not seen yet."""
     model, optimizer = model_and_optimizer()

@@ -92,7 +92,7 @@ def test_interval_counts_steps_or_epochs(theirs, ours, interval):
     count = 6 if interval == "epoch" else 30
     stepped = driven(theirs, count)
     curve = replace(ours, interval=interval).curve(Horizon(30, steps_per_epoch=5))
-    if interval == "step" and "cosine" in repr(ours):
+    if interval == "step" and "Cosine" in repr(ours):
         stepped[7:] = [[(0.0, 0.5)] * 2] * 23  # where theirs climbs again
     for t in range(30):
         expected = stepped[t // 5 if interval == "epoch" else t][0][0]
