@@ -12,6 +12,7 @@ schedule still gets a page.
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ from rich.console import Console
 from rich.progress import track
 
 from lit_optim.config.places import listed_choices, text_of
+from lit_optim.errors import UsageError
+from lit_optim.optimizers import find_optimizer
 from lit_optim.race.paths import LRS, Entrant, find_entrants
 from lit_optim.reports.listing import ARXIV, Entry, entries
 from lit_optim.requirements import REQUIREMENTS
@@ -37,6 +40,19 @@ LEFT_OUT = ("custom",)
 SIDE = 256
 SETTING = re.compile(r"^(\w+): (.*?)(?: # (.*))?$", re.MULTILINE)
 FURTHER = "further"
+#: The options of every optimizer, each with a value that is not its default.
+ANOTHER_VALUE: Mapping[str, Any] = {
+    "executor": "torch",
+    "state_dtype": "bfloat16",
+    "master": "split",
+    "maximize": True,
+    "decay": "independent",
+    "cautious_weight_decay": True,
+    "cautious": True,
+    "clip_update": 1.0,
+    "trust_ratio": True,
+    "hyperball": True,
+}
 GENERATED = "<!-- Written by scripts/pages.py; edit docs/notes, the docstring or the YAML file. -->"
 
 Notes = Mapping[str, Any]
@@ -319,7 +335,27 @@ def arguments(entry: Entry) -> Iterator[str]:
     if "options/" in text:
         shared = "every optimizer" + (" and every matrix optimizer" * ("options/matrix" in text))
         listed = f"`lit-optim optimizers {entry.name}` lists them"
-        yield f"It also takes the options of {shared}; {listed}."
+        refused = [f"`{option}`" for option in refused_options(entry.name)]
+        last = " and ".join([", ".join(refused[:-1]), *refused[-1:]]).removeprefix(" and ")
+        but = f", except {last}" if refused else ""
+        yield f"It also takes the options of {shared}{but}; {listed}."
+
+
+@cache
+def refused_options(name: str) -> list[str]:
+    """The options of every optimizer that this one refuses, whatever else it is given."""
+    kind, refused = find_optimizer(name), []
+    others = {"weight_decay": 0.0, "decoupled_weight_decay": True}
+    others = {key: others[key] for key in others if key in inspect.signature(kind).parameters}
+    for option, value in ANOTHER_VALUE.items():
+        dtype = torch.bfloat16 if option == "master" else torch.float32
+        p = torch.ones(2, 2, dtype=dtype, requires_grad=True)
+        group = {"params": [p], "param_names": ["weight"], "role": "hidden"}
+        try:
+            kind([group], **others, **{option: value})
+        except UsageError:
+            refused.append(option)
+    return refused
 
 
 def optimizer_index() -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 
 import pytest
+import torch
 
-from lit_optim.config.places import listed_choices
+from lit_optim.config.places import listed_choices, text_of
+from lit_optim.errors import UsageError
+from lit_optim.optimizers import find_optimizer
+from lit_optim.optimizers.base.options import OPTIONS
 from lit_optim.reports.listing import Entry, entries
 from tests.conftest import ROOT
 
@@ -100,6 +105,34 @@ def test_an_optimizer_without_notes_has_a_page(pages):
 def test_a_schedule_without_a_family_has_a_page(pages, monkeypatch):
     monkeypatch.setattr(pages, "read_notes", lambda group: {})
     assert set(pages.read_families()[pages.FURTHER][2]) == set(listed_choices("scheduler"))
+
+
+TAKES = re.compile(r"^It also takes the options of every optimizer.*$", re.MULTILINE)
+WITH_OPTIONS = [
+    entry.name for entry in entries("optimizer") if "options/elementwise" in text_of(entry.path)
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", WITH_OPTIONS)
+def test_an_optimizer_takes_the_options_of_its_page_and_no_other(name, option, pages):
+    """A step of a matrix; `decoupled_weight_decay` may be what an option needs."""
+    kind, value = find_optimizer(name), pages.ANOTHER_VALUE[option]
+    assert value != OPTIONS[option]
+    dtype = torch.bfloat16 if option == "master" else torch.float32
+    weight = torch.nn.Parameter(torch.ones(4, 4, dtype=dtype))
+    known = inspect.signature(kind).parameters
+    needed = {"weight_decay": 0.0, "decoupled_weight_decay": True}
+    given = {key: needed[key] for key in needed if key in known} | {option: value}
+    [said] = TAKES.findall((DOCS / "optimizers" / f"{name}.md").read_text("utf-8"))
+    if f"`{option}`" in said:
+        with pytest.raises(UsageError, match=rf"^{option}="):
+            kind([{"params": [weight], "role": "hidden"}], **given)
+        return
+    optimizer = kind([{"params": [weight], "role": "hidden"}], **given)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert optimizer.param_groups[0][option] == value
 
 
 @pytest.mark.parametrize(

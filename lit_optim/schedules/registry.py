@@ -63,10 +63,11 @@ def schedule(function: Callable[P, S]) -> Callable[P, S]:
         pairs = zip_longest(known[: len(args)], args)
         positional = [value if key is None else _name_function(key, value) for key, value in pairs]
         check(function, dict(zip(known, positional, strict=False)) | given)
-        given, positional = plain_values(given), list(map(plain, positional))
-        made = function(*positional, **given)
+        values: Any = list(map(plain, positional))
+        by_name: Any = plain_values(given)
+        made = function(*values, **by_name)
         if made is not None:
-            made.note_call(function.__name__, dict(zip(known, positional, strict=False)) | given)
+            made.note_call(function.__name__, dict(zip(known, values, strict=False)) | by_name)
         return made
 
     _SCHEDULES[schedule_name(function)] = build_schedule

@@ -1,4 +1,4 @@
-"""Shows the progress of a search: `7/24 · best adamw, trial 5 0.61 · 1 diverged · ETA 2:10`."""
+"""Shows the progress of a search: `7/24 · best trial 5 of adamw 0.61 · 1 diverged · ETA 2:10`."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ class SearchProgress(ProgressLine):
         return self._label(trial), f"{sign * value:.4g}"
 
     def _label(self, trial: Trial) -> str:
-        study = f"{self._labels[trial.study.name]}, " if len(self._search.studies) > 1 else ""
-        return f"{study}trial {trial.number}"
+        study = f" of {self._labels[trial.study.name]}" if len(self._search.studies) > 1 else ""
+        return f"trial {trial.number}{study}"

@@ -43,12 +43,14 @@ def test_the_line_counts_trials_and_names_the_best():
         end(source, STUDIES[0], "completed", 0.5)
         progress.add_ended(job, "seed=0", DONE, None)
         progress.set_running([])
-        assert progress.line(80) == "1/6 · best adamw, trial 0 0.5 · ETA 0:50"
+        assert progress.line(80) == "1/6 · best trial 0 of adamw 0.5 · ETA 0:50"
         for kind, value in (("completed", 0.25), ("diverged", 9.0), ("failed", None)):
             end(source, STUDIES[1], kind, value)
         end(source, STUDIES[0], "pruned", 0.1)
         text = progress.line(80)
-    assert text.startswith("5/6 · best sgd, trial 0 0.25 · 1 pruned · 1 diverged · 1 failed · ETA")
+    assert text.startswith(
+        "5/6 · best trial 0 of sgd 0.25 · 1 pruned · 1 diverged · 1 failed · ETA"
+    )
 
 
 @pytest.mark.parametrize(("mode", "best"), [("min", "trial 0 0.1"), ("max", "trial 1 0.9")])

@@ -245,7 +245,7 @@ def test_studies_take_turns(tmp_path):
     told = [*ran.store.told]
     assert told == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
     assert (tmp_path / "b" / "trial=001" / "seed=0" / "result.json").exists()
-    assert "4/4 b/trial=001/seed=0: completed · best adamw, trial 1 0\n" in ran.out
+    assert "4/4 b/trial=001/seed=0: completed · best trial 1 of adamw 0\n" in ran.out
 
 
 def test_after_the_time_no_trial_begins_and_those_that_have_begun_end(tmp_path):

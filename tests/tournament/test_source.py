@@ -180,7 +180,7 @@ def test_where_all_trials_have_diverged_the_first_is_compared():
     assert find_best(both, study) is trials[2]
 
 
-@pytest.mark.parametrize(("tasks", "best"), [(1, " · best a, trial 0 0.5"), (2, "")])
+@pytest.mark.parametrize(("tasks", "best"), [(1, " · best trial 0 of a 0.5"), (2, "")])
 def test_the_progress_counts_the_runs_that_are_compared(tasks, best):
     source, trials = source_of()
     trials.search = Search((), STUDIES, Settings(trials=2))
