@@ -164,7 +164,7 @@ def _job(cfg: DictConfig) -> float | None:
         end = classify_error(error)
         if is_in_sweep:
             return _end_job(error, end)
-        _end_run(error, end, _how_to_resume(cfg))
+        _end_run(error, end, cfg)
 
 
 def _go_on(cfg: DictConfig, where: Path) -> None:
@@ -196,15 +196,30 @@ def _how_to_resume(cfg: DictConfig) -> str:
     return "to resume it, type the same command again"
 
 
-def _end_run(error: BaseException, end: End, how_to_resume: str) -> NoReturn:
+def _how_to_converge(cfg: DictConfig) -> str:
+    """What follows the line of a run that diverged: the settings that may keep it from that."""
+    lr, warmup = cfg.optimizer.get("lr"), (cfg.scheduler or {}).get("warmup")
+    advice = [f"optimizer.lr below {lr:g}"] if isinstance(lr, int | float) and lr > 0 else []
+    if warmup is not None:
+        advice.append(f"scheduler.warmup above {warmup}")
+    if cfg.trainer.get("gradient_clip_val") is None and not cfg.trainer.get("gradient_release"):
+        advice.append("trainer.gradient_clip_val=1")
+    return f"what may help: {', '.join(advice)}" if advice else ""
+
+
+def _end_run(error: BaseException, end: End, cfg: DictConfig) -> NoReturn:
     """End a process that runs nothing else."""
     from lit_optim.callbacks.ranks import is_broken_connection, is_timeout, report_lost_parent
 
     if isinstance(error, SystemExit):
         raise error
     if end.is_explained:
-        goes_on = isinstance(error, Interrupted) and error.has_checkpoint
-        _end(error, end.exit_code, how_to_resume if goes_on else "")
+        hint = ""
+        if isinstance(error, Interrupted) and error.has_checkpoint:
+            hint = _how_to_resume(cfg)
+        elif isinstance(error, Diverged):
+            hint = _how_to_converge(cfg)
+        _end(error, end.exit_code, hint)
     if not is_first() and (is_broken_connection(error) or is_timeout(error)):
         report_lost_parent(waited=is_timeout(error))  # else the first one reports it
     else:

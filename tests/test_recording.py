@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from lit_optim.app import _how_to_resume, _run_sweep
+from lit_optim.app import _how_to_converge, _how_to_resume, _run_sweep
 from lit_optim.config.composing import compose_config
 from lit_optim.errors import Diverged, TrainingFailed, UsageError
 from lit_optim.runs.failures import Interrupted, JobFailed, classify_error
@@ -227,7 +227,8 @@ def test_a_run_without_loggers_that_diverges(train, tmp_path):
                  "trainer.max_steps=20", "hydra.run.dir=here")  # fmt: skip
     assert done.returncode == 1
     line = "lit-optim: the loss is not finite at step 2"
-    assert done.stderr.splitlines()[-1] == line
+    advice = "optimizer.lr below 1e+30, scheduler.warmup above 5%, trainer.gradient_clip_val=1"
+    assert done.stderr.splitlines()[-2:] == [line, f"what may help: {advice}"]
     here = tmp_path / "here"
     assert (here / "log.txt").read_text().splitlines()[-1] == line
     assert json.loads((here / "job.json").read_text())["status"] == "diverged"
@@ -272,3 +273,20 @@ def test_a_sweep_in_one_process_goes_on_after_a_job_that_fails(train, tmp_path):
 def test_how_an_interrupted_run_is_resumed(typed, told):
     lines = [line.replace("resume=", "resume.from=") for line in typed]
     assert _how_to_resume(compose_config(lines)) == told
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (
+            ["optimizer.lr=0.5", "scheduler.warmup=30"],
+            "optimizer.lr below 0.5, scheduler.warmup above 30, trainer.gradient_clip_val=1",
+        ),
+        (["optimizer.lr=3", "scheduler=none", "trainer.gradient_clip_val=1"],
+         "optimizer.lr below 3"),
+        (["optimizer=adafactor_hf", "scheduler=none", "trainer.gradient_clip_val=0.5"], None),
+    ],
+)  # fmt: skip
+def test_what_may_keep_a_run_from_diverging(typed, told):
+    cfg = compose_config(typed)
+    assert _how_to_converge(cfg) == (f"what may help: {told}" if told else "")
