@@ -1,4 +1,4 @@
-"""Released gradients train the same weights, to the bit; and what cannot be released is refused."""
+"""Released gradients train the same weights, to the bit."""
 
 from __future__ import annotations
 
@@ -12,46 +12,14 @@ import torch
 from torch import nn
 
 import lit_optim
-from lit_optim import AdamW, Ema, Lookahead, Sam, UsageError, release_gradients
+from lit_optim import AdamW, Ema, Lookahead, release_gradients
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.release import Release
-from tests.optimizers.running import NAMES, class_of, made_by
+from tests.optimizers.running import class_of, made_by
+from tests.releasing import RELEASED, Net
 from tests.sampling import sample
 
 STEPS = 6
-RELEASED = [
-    name
-    for name in NAMES
-    if "closure" not in class_of(name).requirements and not class_of(name).needs_all_gradients
-]
-REFUSED = sorted({*NAMES} - {*RELEASED})
-
-
-class Net(nn.Module):
-    """Matrices of equal and of other shapes, one that is used twice, vectors, a layer that waits.
-
-    Args:
-        matrices_only: leave out what is no matrix.
-    """
-
-    def __init__(self, matrices_only=False):
-        super().__init__()
-        torch.manual_seed(0)
-        bias = not matrices_only
-        self.layers = nn.ModuleList(nn.Linear(6, 6, bias=bias) for _ in range(4))
-        self.wide = nn.Linear(5, 6, bias=bias)
-        self.norm = nn.Identity() if matrices_only else nn.LayerNorm(6)
-        self.late = nn.Linear(6, 6, bias=bias)
-        self.frozen = nn.Linear(6, 6, bias=bias).requires_grad_(False)
-        self.head = nn.Linear(6, 3, bias=bias)
-
-    def forward(self, x, step):
-        x = torch.tanh(self.wide(x))
-        for layer in (*self.layers, self.layers[0]):
-            x = self.norm(torch.tanh(self.frozen(layer(x))))
-        if step % 3:  # no gradient in some updates: their parameters are at other counts
-            x = x + self.late(x)
-        return self.head(x)
 
 
 def train(make, released, closure=False, dtype=torch.float32, matrices_only=False, **settings):
@@ -234,86 +202,6 @@ def test_removed_it_steps_as_before_and_nothing_is_kept_alive():
     assert torch.equal(model.head.weight, before)
 
 
-def test_a_second_gradient_is_refused():
-    model = Net()
-    optimizer = AdamW(model.parameters())
-    release_gradients(model, optimizer)
-    model(torch.ones(2, 5), 0).sum().backward()
-    with pytest.raises(UsageError, match=r"^parameter head\.\w+ got a second gradient before step"):
-        model(torch.ones(2, 5), 0).sum().backward()
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_optimizers_that_need_all_gradients(name):
-    model = Net()
-    optimizer = class_of(name)(model.parameters())
-    with pytest.raises(UsageError, match="released") as caught:
-        release_gradients(model, optimizer)
-    assert "\n" not in str(caught.value)
-    model(torch.ones(2, 5), 0).sum().backward()
-    assert model.head.weight.grad is not None
-
-
-class DistributedDataParallel(nn.Module):
-    """Has the name of torch's, and needs no processes."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda m: (m, Sam(AdamW(m))), "Sam evaluates the loss again"),
-        (
-            lambda m: (m, torch.optim.AdamW(m.parameters())),
-            "AdamW is from torch; use lit_optim.AdamW",
-        ),
-        (lambda m: (DistributedDataParallel(m), AdamW(m)), "averages gradients after"),
-        (lambda m: (m.head, AdamW(m.norm)), "none of the model's parameters"),
-        (lambda m: (AdamW(m), m), "model is an AdamW"),
-        (lambda m: (m, None), "optimizer is None"),
-    ],
-)
-def test_what_cannot_be_released_is_refused(make, message):
-    with pytest.raises(UsageError, match=message) as caught:
-        release_gradients(*make(Net()))
-    assert "\n" not in str(caught.value)
-
-
-def test_gradients_from_before_are_refused():
-    model = Net()
-    model(torch.ones(2, 5), 0).sum().backward()
-    with pytest.raises(UsageError, match="has a gradient already"):
-        release_gradients(model, AdamW(model))
-    with pytest.raises(UsageError, match="clip_value must be a number > 0"):
-        release_gradients(Net(), AdamW(model), clip_value=0.0)
-
-
-def test_eval_mode_of_an_averaging_optimizer_is_refused_before_anything_changes():
-    model = Net()
-    optimizer = lit_optim.ScheduleFreeAdamW(model)
-    release_gradients(model, optimizer)
-    optimizer.eval()
-    before = [p.detach().clone() for p in model.parameters()]
-    with pytest.raises(UsageError, match=r"call train\(\) before step"):
-        model(torch.ones(2, 5), 0).sum().backward()
-    assert all(map(torch.equal, model.parameters(), before))
-
-
-def test_old_values_that_are_needed_after_the_update_are_missed():
-    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
-    model = nn.Sequential(first, second)
-    optimizer = AdamW(model)
-    release_gradients(model, optimizer)
-    h = torch.tanh(first(torch.ones(2, 4)))
-    h = h @ second.weight.detach()  # its backward pass comes after that of the next line
-    loss = second(h).square().sum()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
-
-
 @pytest.mark.parametrize("added", [False, True])
 def test_a_loop_without_zero_grad(added):
     def weights(released):
@@ -357,46 +245,5 @@ def test_a_failed_backward_pass_is_ended_by_a_step():
         else:
             loss.backward()
         optimizer.step()
-
-
-def test_a_loss_scaler_is_refused_before_anything_changes():
-    model = Net()
-    optimizer = AdamW(model)
-    release_gradients(model, optimizer)
-    scaler = torch.amp.GradScaler("cpu")
-    before = [p.detach().clone() for p in model.parameters()]
-    loss = scaler.scale(model(torch.ones(2, 5), 0).sum())
-    with pytest.raises(UsageError, match="a loss scaler looks at all gradients"):
-        loss.backward()
-    assert all(map(torch.equal, model.parameters(), before))
-
-
-def _used_scaler():
-    """A loss scaler that another model has trained with."""
-    scaler = torch.amp.GradScaler("cpu")
-    other = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
-    scaler.scale(other(torch.ones(2, 2)).sum()).backward()
-    scaler.step(optimizer)
-    scaler.update()
-    return scaler
-
-
-def _unreachable_scaler():
-    """A loss scaler that nothing uses any more, in a cycle that waits for its collection."""
-    scaler = torch.amp.GradScaler("cpu")
-    scaler.scale(torch.ones(()))
-    scaler.itself = scaler
-
-
-@pytest.mark.parametrize("make", [_used_scaler, _unreachable_scaler])
-def test_the_loss_scaler_of_another_model_is_none_of_ours(make):
-    kept = make()
-    model = Net()
-    optimizer = AdamW(model)
-    release_gradients(model, optimizer)
-    before = [p.detach().clone() for p in model.parameters()]
-    model(torch.ones(2, 5), 1).sum().backward()
-    optimizer.step()
-    assert not all(map(torch.equal, model.parameters(), before))
-    del kept
+        assert all(p.grad is None for p in model.parameters())
+    assert optimizer.state[model.head.weight]["step"] == 3
