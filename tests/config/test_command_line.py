@@ -8,9 +8,6 @@ import sys
 import pytest
 
 from lit_optim.command_line.prepare import prepare_command_line
-from lit_optim.config.composing import compose_config
-from lit_optim.config.lr import tuned_lrs
-from lit_optim.config.places import groups, headline, use_conf_dir
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
 
@@ -302,66 +299,6 @@ def test_an_lr_that_nobody_uses_is_told(capsys, argv, told):
     assert len(err.splitlines()) == bool(told)
 
 
-def swept(argv):
-    """The arguments for Hydra, without the directory of the sweep, which ends them."""
-    *others, directory = prepare_command_line(argv).argv
-    assert directory.startswith("hydra.sweep.dir=")
-    return others
-
-
-def test_arguments_are_passed_on_as_typed():
-    typed = [
-        "optimizer=sgd",
-        "optimizer.momentum=0.9",
-        "+experiment=mnist1d_paper",
-        "hydra.verbose=true",
-    ]
-    assert prepare_command_line(typed).argv == [
-        "optimizer=sgd",
-        "++optimizer.momentum=0.9",
-        "experiment=mnist1d_paper",
-        "hydra.verbose=true",
-    ]
-    line = ["-m", "optimizer=adamw,sgd", "seed=range(0,3)", "optimizer.lr=1e-3,1e-2"]
-    assert swept(line) == [
-        "-m",
-        "optimizer=adamw,sgd",
-        "++seed=range(0,3)",
-        "++optimizer.lr=1e-3,1e-2",
-    ]
-
-
-def test_legal_lines():
-    assert prepare_command_line(["scheduler.total=8000", "scheduler.warmup=5000"]).argv
-    assert prepare_command_line(["~trainer.fast_dev_run"]).argv == ["~trainer.fast_dev_run"]
-    assert swept(["-m", "optimizer=glob(ada*)"]) == [
-        "-m",
-        "optimizer=glob(ada*)",
-    ]
-    assert swept(["optimizer=sgd", "-m", "seed=1,2"]) == [
-        "-m",
-        "optimizer=sgd",
-        "++seed=1,2",
-    ]
-    assert prepare_command_line(["optimizer.lr=1" + "0" * 18]).argv
-
-
-@pytest.mark.parametrize(
-    ("typed", "seen"),
-    [
-        ("0.5*(1+cos(pi*progress))", "'0.5*(1+cos(pi*progress))'"),
-        ("'1-progress'", "'1-progress'"),
-        ('"1-progress"', '"1-progress"'),
-        ("max(0.1,1-progress)", "'max(0.1,1-progress)'"),
-        ("max(0.1,min(1,2*(1-progress)))", "'max(0.1,min(1,2*(1-progress)))'"),
-    ],
-)
-def test_a_formula_needs_no_quotes_but_the_shells(typed, seen):
-    argv = prepare_command_line(["scheduler=lambda", f"scheduler.expr={typed}"]).argv
-    assert argv == ["scheduler=lambda", f"++scheduler.expr={seen}"]
-    assert seen in swept(["-m", "scheduler=lambda", f"scheduler.expr={typed},1"])[-1]
-
-
 def test_a_used_directory_is_refused(tmp_path):
     for argv, left in (
         ([f"hydra.run.dir={tmp_path}"], "config.yaml"),
@@ -372,48 +309,3 @@ def test_a_used_directory_is_refused(tmp_path):
         (tmp_path / left).touch()
         with pytest.raises(UsageError, match=r"already holds a (run|sweep); choose another"):
             prepare_command_line(argv)
-
-
-def test_help_lists_every_option_with_a_line():
-    text = prepare_command_line(["--help"]).text
-    for group, choices in groups().items():
-        for name, path in choices.items():
-            assert headline(path), path
-            assert any(
-                line.split()[:1] == [name] and headline(path) in line for line in text.splitlines()
-            ), (group, name)
-    for setting in ("seed=0", "ckpt=null", "n_jobs=1"):
-        assert setting in text
-
-
-def test_help_of_a_choice_shows_its_keys():
-    text = prepare_command_line(["optimizer=sgd", "--help"]).text
-    assert "optimizer.momentum=0.0 # momentum; 0.9 makes steps" in text
-    assert "scheduler" not in text
-
-
-def test_data_may_bring_its_model_along(tmp_path):
-    assert compose_config(["data=char_lm"]).model._target_.endswith(".GPT")
-    assert compose_config(["data=char_lm", "model=mlp"]).model._target_.endswith(".MLP")
-    assert "\nmodel=gpt #" in prepare_command_line(["data=char_lm", "--help"]).text
-    (tmp_path / "experiment").mkdir()
-    text = "# @package _global_\ndefaults: [override /data: char_lm, override /model: gru]\n"
-    (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    use_conf_dir(str(tmp_path))
-    try:
-        assert compose_config(["experiment=mine"]).model._target_.endswith(".GRU")
-    finally:
-        use_conf_dir(None)
-
-
-def test_presets_suit_the_data_and_yield_to_what_is_typed():
-    assert compose_config([]).optimizer.lr == tuned_lrs("mnist1d")["adamw"]
-    assert compose_config(["preset=none"]).optimizer.lr == 0.001
-    assert compose_config(["++optimizer.lr=0.5"]).optimizer.lr == 0.5
-    assert (
-        compose_config(["data=char_lm", "optimizer=soap"]).optimizer.lr
-        == (tuned_lrs("char_lm")["soap"])
-    )
-    assert "adamw" not in tuned_lrs("char_lm")  # it is better at its own lr
-    assert compose_config(["data=char_lm"]).optimizer.lr == 0.001
-    assert compose_config(["data=custom"]).optimizer.lr == 0.001

@@ -9,9 +9,10 @@ import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.config.check import check_config
 from lit_optim.config.composing import compose_config
-from lit_optim.config.places import conf_dir, groups
+from lit_optim.config.places import conf_dir, groups, use_conf_dir
 from lit_optim.config.settings import Settings
 
 TORCHS = "optimizer._target_=torch.optim.AdamW"
@@ -121,3 +122,17 @@ def test_options_of_elementwise_optimizers_are_what_the_yaml_says():
     written = OmegaConf.load(conf_dir() / "optimizer/options/elementwise.yaml")
     assert written == OPTIONS
     assert compose_config(["optimizer=adamw"]).optimizer.executor == "auto"
+
+
+def test_data_may_bring_its_model_along(tmp_path):
+    assert compose_config(["data=char_lm"]).model._target_.endswith(".GPT")
+    assert compose_config(["data=char_lm", "model=mlp"]).model._target_.endswith(".MLP")
+    assert "\nmodel=gpt #" in prepare_command_line(["data=char_lm", "--help"]).text
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\ndefaults: [override /data: char_lm, override /model: gru]\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(text)
+    use_conf_dir(str(tmp_path))
+    try:
+        assert compose_config(["experiment=mine"]).model._target_.endswith(".GRU")
+    finally:
+        use_conf_dir(None)

@@ -10,6 +10,7 @@ import pytest
 
 from lit_optim import __version__
 from lit_optim.command_line.prepare import prepare_command_line
+from lit_optim.config.places import groups, headline
 from lit_optim.config.settings import Settings
 from lit_optim.signatures import inspect_signature
 
@@ -55,3 +56,21 @@ def test_the_arguments_of_a_class_of_ones_own(tmp_path, monkeypatch, group):
         [f"{group}=custom", f"{group}._target_=helped.Other", "--help"]
     ).text
     assert f"{group}._target_=" in missing
+
+
+def test_help_lists_every_option_with_a_line():
+    text = prepare_command_line(["--help"]).text
+    for group, choices in groups().items():
+        for name, path in choices.items():
+            assert headline(path), path
+            assert any(
+                line.split()[:1] == [name] and headline(path) in line for line in text.splitlines()
+            ), (group, name)
+    for setting in ("seed=0", "ckpt=null", "n_jobs=1"):
+        assert setting in text
+
+
+def test_help_of_a_choice_shows_its_keys():
+    text = prepare_command_line(["optimizer=sgd", "--help"]).text
+    assert "optimizer.momentum=0.0 # momentum; 0.9 makes steps" in text
+    assert "scheduler" not in text

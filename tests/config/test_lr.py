@@ -67,6 +67,12 @@ def test_a_preset_has_an_lr_for_each_optimizer_by_its_name(name, data):
         assert lr_and_origin(*line, "preset=none") == (own, "default")
 
 
+def test_a_preset_comes_with_its_data():
+    assert lr_and_origin() == (tuned_lrs("mnist1d")["adamw"], "preset mnist1d")
+    cfg = compose_config(["data=custom"])
+    assert (cfg.optimizer.lr, lr_origin(cfg, cfg.hydra)) == (0.001, "default")
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_has_numbers_where_a_search_for_them_looks(preset):
     found = tuned_lrs(preset)
