@@ -137,7 +137,7 @@ SHOWN = {
     66: "checkpoints/test_files.py::test_a_damaged_checkpoint_is_replaced_by_the_previous_one",
     67: "test_run.py::test_a_checkpoint_of_another_model",
     68: "config/test_resume.py::test_another_run_is_refused",
-    69: "callbacks/test_resumable.py::test_a_checkpoint_in_another_format_is_refused",
+    69: "callbacks/test_refused_checkpoints.py::test_a_checkpoint_in_another_format_is_refused",
     70: "checkpoints/test_files.py::test_nothing_in_a_checkpoint_is_run",
     71: "test_run.py::test_two_processes_equal_one",
     72: "config/test_resume.py::test_what_may_change",

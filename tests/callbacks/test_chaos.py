@@ -26,7 +26,7 @@ from lit_optim.checkpoints.files import CheckpointFiles, find_newest_intact
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
-from tests.callbacks.test_resumable import OPTIMIZERS, SCHEDULERS, in_a_child, made, same
+from tests.callbacks.resuming import OPTIMIZERS, SCHEDULERS, build_choice, in_a_child, same
 from tests.lightning.modules import SineData
 from tests.sampling import sample
 
@@ -156,10 +156,10 @@ def draw(seed):
 def fit(path, drawn, cut=None, ckpt=None, more=None):
     """Gives the module, and whether it has come to its end."""
     torch.manual_seed(0 if ckpt is None else 99)
-    make = made("optimizer", drawn["optimizer"], _partial_=True)
+    make = build_choice("optimizer", drawn["optimizer"], _partial_=True)
     if drawn["wrapper"] != "none":
         make = Wrapped(make, WRAPPERS[drawn["wrapper"]])
-    module = Net(make, made("scheduler", drawn["scheduler"]), drawn["bad"])
+    module = Net(make, build_choice("scheduler", drawn["scheduler"]), drawn["bad"])
     callbacks = [
         NonFinite(drawn["policy"]), MetricHistory("val/loss", "min"), Signals(), Resumable(),
         Checkpoint(path, monitor="val/loss"),

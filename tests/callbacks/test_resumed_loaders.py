@@ -17,7 +17,7 @@ from lit_optim.callbacks.signals import Signals
 from lit_optim.checkpoints.files import find_newest_intact
 from lit_optim.schedules.library import cosine_warmup
 from lit_optim.tasks.data import Batches
-from tests.callbacks.test_resumable import BATCHES, Data, assert_goes_on, fit, same
+from tests.callbacks.resuming import BATCHES, Data, assert_goes_on, fit, same
 
 
 class Workers(Data):

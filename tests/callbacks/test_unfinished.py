@@ -15,7 +15,7 @@ from lit_optim.callbacks import resumable
 from lit_optim.callbacks.resumable import Resumable
 from lit_optim.callbacks.unfinished import restore_gradients
 from lit_optim.errors import UsageError
-from tests.callbacks.test_resumable import fit, same
+from tests.callbacks.resuming import fit, same
 
 GRADIENT = torch.arange(15.0).view(5, 3)
 #: Tensors that load with `weights_only`, and are no gradients of a parameter of this shape.
