@@ -1,18 +1,23 @@
-"""The end of a sweep: what failed, how, and what it said last."""
+"""The ends of jobs, and of their sweep: what failed, how, and what it said last."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from lit_optim.runs import job as job_records
 from lit_optim.runs.job import JobRecord, status_of_exit
 from lit_optim.runs.locks import take_lock
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.ending import end_sweep
+from lit_optim.sweeps.jobs import Job, record_end
+from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.pool import ending_in_a_line
 from lit_optim.sweeps.signals import Terminated
 from tests.results.directories import write_run
@@ -94,3 +99,14 @@ def test_a_failed_trial_of_a_search_is_told_with_its_place(tmp_path, capsys):
     held.close()
     assert end_sweep(tmp_path)
     assert "trial=002/seed=0: failed with code 1; " in capsys.readouterr().out
+
+
+def test_a_job_whose_end_cannot_be_written_is_not_done(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_records, "write_job", full)
+    job = Job(PlannedJob((), "job"), tmp_path, SimpleNamespace(pid=1 << 30), 0.0, {})
+    record = record_end(job, 0)
+    assert (record.is_done, describe_job(record)) == (False, "how it ended could not be written")
+    assert describe_job(record_end(job, -9)) == "killed by SIGKILL"

@@ -8,47 +8,26 @@ import json
 import os
 import signal
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from lit_optim.runs import job as job_records
 from lit_optim.runs.job import own_record, read_job, write_job
-from lit_optim.runs.locks import HANDED_OVER, is_held, take_lock
+from lit_optim.runs.locks import HANDED_OVER, is_held
 from lit_optim.runs.status import Status
-from lit_optim.sweeps import forked_jobs, processes, starters
+from lit_optim.sweeps import forked_jobs, processes
 from lit_optim.sweeps.describing import describe_job
 from lit_optim.sweeps.forked_jobs import JobServer, ServerEnded
 from lit_optim.sweeps.job_server import run_to_exit
 from lit_optim.sweeps.jobs import Job, interrupt_jobs, record_end
 from lit_optim.sweeps.plan import PlannedJob
-from lit_optim.sweeps.processes import Order, start_anew
-from lit_optim.sweeps.starters import JobStarter
+from lit_optim.sweeps.processes import start_anew
 from lit_optim.system import can_fork
 from tests.sweeps.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="jobs are forked on Linux")
 
-#: A program whose command line is code to run.
-PROGRAM = """
-    import os, sys
-    from lit_optim.sweeps import job_server
-
-    job_server.MODULES = ()
-    job_server.fill_caches = lambda: None
-    job_server.find_devices = lambda: os.environ.get("DEVICES") == "yes"
-    print("imported")
-
-    def main():
-        job_server.prepare_threads()
-        exec(sys.argv[-1], {"__name__": "__main__"})
-
-    job_server.serve_jobs(main)
-    main()
-"""
 #: What a process can see of itself.
 LOOK = """
     import atexit, json, logging, multiprocessing, os, signal, sys, tempfile, threading, warnings
@@ -82,40 +61,6 @@ LOOK = """
         "buffering": sys.stdout.line_buffering, "recursion": sys.getrecursionlimit(),
     }, open("look.json", "w"), default=str)
 """
-
-#: The configuration of a run that can be forked.
-CPU = SimpleNamespace(trainer={"accelerator": "cpu", "devices": 1, "strategy": "auto"})
-
-
-@pytest.fixture
-def jobs(tmp_path, monkeypatch):
-    """Start jobs that run code in directories of their own."""
-    program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
-    root = Path(__file__).parent.parent.parent
-    monkeypatch.setenv("PYTHONPATH", str(root))
-    monkeypatch.chdir(tmp_path)
-    for module in (processes, forked_jobs):
-        monkeypatch.setattr(module, "own_command", lambda: [sys.executable, str(program)])
-    return Jobs(tmp_path)
-
-
-class Jobs:
-    """Orders of jobs that run code."""
-
-    def __init__(self, where):
-        self.where = where
-
-    def order(self, name, code):
-        run_dir = self.where / name
-        run_dir.mkdir()
-        code = f"import os\nos.chdir({str(run_dir)!r})\n{textwrap.dedent(code)}"
-        return Order([code], run_dir, (run_dir / "log.txt").open("ab"), take_lock(run_dir))
-
-    def start(self, start, name, code):
-        order = self.order(name, code)
-        with order.log, order.lock:
-            return start(order)
 
 
 @pytest.fixture
@@ -290,76 +235,6 @@ def test_it_does_not_grow(jobs, server):
     assert not server._jobs
 
 
-def test_a_server_that_was_killed_is_started_again(jobs, monkeypatch):
-    made = []
-
-    def make(n_jobs):
-        made.append(JobServer(n_jobs))
-        return made[-1]
-
-    starter = JobStarter(1, make)
-
-    def run(name, code="print('it ran')"):
-        is_forked = starter.make_ready(CPU)
-        job = jobs.start(lambda order: starter.start(order, is_forked), name, code)
-        return is_forked, wait_for(job.poll), (jobs.where / name / "log.txt").read_text()
-
-    assert run("first") == (True, 0, "imported\nit ran\n")
-    made[0]._process.kill()
-    made[0]._process.wait()
-    assert run("second") == (True, 0, "imported\nit ran\n")
-    assert len(made) == 2
-    assert starter.make_ready(CPU)
-    made[1]._process.kill()  # since it was found ready
-    made[1]._process.wait()
-    job = jobs.start(lambda order: starter.start(order, True), "third", "print('it ran')")
-    assert wait_for(job.poll) == 0
-    starter.close()
-
-
-def test_no_news_is_awaited_from_a_server_that_has_ended(jobs, monkeypatch):
-    starter = JobStarter(1, JobServer)
-    assert starter.make_ready(CPU)
-    job = jobs.start(lambda order: starter.start(order, True), "job", "import time; time.sleep(60)")
-    starter._server._process.kill()
-    wait_for(lambda: job.poll() or starter._server.has_ended)
-    slept = []
-    monkeypatch.setattr(starters.time, "sleep", slept.append)
-    starter.wait()  # and not at once again and again, while the job runs
-    assert slept
-    os.kill(job.pid, signal.SIGKILL)
-    starter.close()
-
-
-def test_where_no_server_starts_each_job_is_a_new_process(jobs, monkeypatch):
-    (jobs.where / "broken.py").write_text("raise SystemExit(1)")
-    command = [sys.executable, str(jobs.where / "broken.py")]
-    monkeypatch.setattr(forked_jobs, "own_command", lambda: command)
-    starter = JobStarter(1, JobServer)
-    assert not starter.make_ready(CPU)
-    job = jobs.start(lambda order: starter.start(order, False), "job", "print('ran')")
-    assert wait_for(job.poll) == 0
-    assert not starter.make_ready(CPU)
-
-
-@pytest.mark.parametrize(
-    ("trainer", "is_forked"),
-    [({"accelerator": "cpu", "devices": 1, "strategy": "auto"}, True),
-     ({"accelerator": "auto", "devices": "auto", "strategy": "auto"}, False),
-     ({"accelerator": "gpu", "devices": 1, "strategy": "auto"}, False),
-     ({"accelerator": "mps", "devices": 1, "strategy": "auto"}, False),
-     ({"accelerator": "cpu", "devices": 2, "strategy": "ddp"}, False),
-     ({"accelerator": "cpu", "devices": 1, "strategy": "ddp"}, False),
-     ({"accelerator": "cpu", "devices": 1, "strategy": {"_target_": "x.DDP"}}, False),
-     ({"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 2}, False)],
-)  # fmt: skip
-def test_only_a_single_process_on_the_cpu_is_forked(jobs, monkeypatch, trainer, is_forked):
-    monkeypatch.setenv("DEVICES", "yes")  # that "auto" would use
-    starter = JobStarter(1, JobServer)
-    assert starter.make_ready(SimpleNamespace(trainer=trainer)) is is_forked
-    starter.close()
-
-
 def test_ctrl_c_is_heard_while_the_server_imports(jobs):
     server = JobServer(1)
 
@@ -406,17 +281,6 @@ def test_a_job_that_ends_without_a_word_has_failed(jobs, server):
     wait_for(lambda: process.poll() is not None)
     record = record_end(job, 0)  # os._exit(0) in the middle, by any library
     assert (record.status, describe_job(record)) == (Status.FAILED, "ended without a result")
-
-
-def test_a_job_whose_end_cannot_be_written_is_not_done(tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(job_records, "write_job", full)
-    job = Job(PlannedJob((), "job"), tmp_path, SimpleNamespace(pid=1 << 30), 0.0, {})
-    record = record_end(job, 0)
-    assert (record.is_done, describe_job(record)) == (False, "how it ended could not be written")
-    assert describe_job(record_end(job, -9)) == "killed by SIGKILL"
 
 
 def test_no_variable_of_the_server_is_seen_by_a_job(jobs, server):
