@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.muon import Muon
 from lit_optim.optimizers.schedule_free_adamw import ScheduleFreeAdamW
-from lit_optim.schedules.library import linear_warmup
+from lit_optim.schedules.adapter import ScheduledLR
+from lit_optim.schedules.durations import Horizon
+from lit_optim.schedules.library import linear, linear_warmup
 from lit_optim.schedules.scheduling import schedule
 from lit_optim.wrappers import Ema, Lookahead, Sam
 from tests.clients.conftest import import_client
@@ -276,3 +278,20 @@ def test_sam_has_its_closure():
     assert all(
         torch.equal(p, q) for p, q in zip(plain.parameters(), model.parameters(), strict=True)
     )
+
+
+def test_steps_beyond_the_updates_do_not_count():
+    """A prepared optimizer has no hooks, and its schedulers are stepped once for each process."""
+    runner, model = accelerator(), network()
+    inner = MAKES["ema"](model)
+    model, optimizer = runner.prepare(model, inner)
+    curve = linear().curve(Horizon(10))
+    scheduler = ScheduledLR(optimizer, curve)
+    for t in range(10):
+        assert optimizer.param_groups[0]["lr"] == curve(t, 0.01)
+        optimizer.zero_grad()
+        runner.backward(model(SAMPLES[:2]).square().mean())
+        optimizer.step()
+        for _ in range(4):
+            scheduler.step()
+    assert scheduler.last_epoch == inner.updates == 10

@@ -105,6 +105,13 @@ def trainer(tmp_path, **kwargs):
     return Trainer(**(quiet | kwargs))
 
 
+def fit(tmp_path, module, callbacks=(), **run):
+    """Train with a quiet trainer on 10 batches; returns the trainer."""
+    made = trainer(tmp_path, callbacks=list(callbacks), **run)
+    made.fit(module, Data())
+    return made
+
+
 def attach(module, optimizer=None, scheduler=None, param_groups=None, **parts):
     optimizer = optimizer or partial(AdamW, lr=LR)
     module.configure_optimizers = partial(

@@ -1,4 +1,4 @@
-"""Manual optimization, several optimizers, repeated fits: each schedule covers its updates."""
+"""Manual optimization, by one optimizer or several: each schedule covers its updates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
-import lit_optim
 from lit_optim import SGD, AdamW
 from lit_optim.callbacks.averaged_weights import AveragedWeights
 from lit_optim.callbacks.checkpoint import Checkpoint
@@ -21,89 +18,13 @@ from lit_optim.callbacks.learning_rates import LearningRates
 from lit_optim.callbacks.metric_history import MetricHistory
 from lit_optim.callbacks.nonfinite import MAX_STEPS_WITHOUT_LOSS, NonFinite
 from lit_optim.callbacks.resumable import Resumable
-from lit_optim.checkpoints.files import CheckpointFiles
-from lit_optim.errors import TrainingFailed, UsageError
-from lit_optim.schedules.adapter import ScheduledLR
-from lit_optim.schedules.durations import Horizon
-from lit_optim.schedules.library import constant_warmup, cosine, cosine_warmup, linear
-from lit_optim.training.lengths import run_length
-from lit_optim.wrappers import Ema, Wrapped
+from lit_optim.errors import TrainingFailed
+from lit_optim.schedules.library import constant_warmup, cosine, linear
+from lit_optim.wrappers import Ema
 from tests.events import scalars
+from tests.lightning.manual import LR, Both, Net, ema, fit, planned, trainer
 from tests.lightning.modules import Data
 from tests.optimizers_of_others import OTHERS, Consumes
-
-LR = 0.1
-BATCHES = 10
-
-
-class Net(LightningModule):
-    """Manual optimization of as many optimizers as `makes`; a step may be none, or several."""
-
-    def __init__(self, *makes, schedule=None, steps=None, bad=(), returns=False, **parts):
-        super().__init__()
-        self.automatic_optimization = False
-        torch.manual_seed(0)
-        self.nets = nn.ModuleList(nn.Linear(3, 1).double() for _ in makes)
-        self.makes, self.schedule, self.parts = makes, schedule or cosine_warmup(warmup=4), parts
-        self.steps = steps or [1] * len(makes)
-        self.bad, self.returns = set(bad), returns
-        self.batches = 0
-        self.used: list[list[float]] = [[] for _ in makes]
-
-    def configure_optimizers(self):
-        def groups(net):
-            return lambda module: [{"params": list(net.parameters()), "name": "all"}]
-
-        return [
-            lit_optim.configure_optimizers(
-                self, make, self.schedule, param_groups=groups(net), **self.parts
-            )
-            for make, net in zip(self.makes, self.nets, strict=True)
-        ]
-
-    def training_step(self, batch, batch_idx):
-        optimizers = self.optimizers()
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        loss = None
-        for k, (optimizer, net) in enumerate(zip(optimizers, self.nets, strict=True)):
-            for _ in range(self.steps[k]):
-                optimizer.zero_grad()
-                loss = net(batch[0]).square().mean()
-                if self.batches in self.bad:
-                    loss = loss * float("nan")
-                self.manual_backward(loss)
-                self.used[k].append(optimizer.param_groups[0]["lr"])
-                optimizer.step()
-        self.batches += 1
-        return loss.detach() if self.returns else None
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val/loss", sum(net(batch[0]).square().mean() for net in self.nets))
-
-
-class Both(Data):
-    def val_dataloader(self):
-        return self.train_dataloader()
-
-
-def trainer(path, callbacks=(), **run):
-    settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    settings |= {"enable_model_summary": False, "num_sanity_val_steps": 0}
-    settings |= {"enable_checkpointing": any(isinstance(c, Checkpoint) for c in callbacks)}
-    made = Trainer(callbacks=list(callbacks), default_root_dir=path, **(settings | run))
-    made.strategy.checkpoint_io = CheckpointFiles()
-    return made
-
-
-def fit(path, module, callbacks=(), ckpt=None, **run):
-    made = trainer(path, callbacks, **run)
-    made.fit(module, Both(), ckpt_path=ckpt, weights_only=True)
-    return made
-
-
-def planned(schedule, steps, count=None):
-    curve = schedule.curve(Horizon(steps))
-    return [curve(t, LR) for t in range(steps if count is None else count)]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -226,10 +147,6 @@ def test_health_of_what_leaves_no_gradient(name, automatic, tmp_path):
     assert len(curves["update_norm/all"]) == 10
 
 
-def ema(make):
-    return Wrapped(partial(make, lr=LR), partial(Ema, decay=0.5, warmup=False))
-
-
 def test_two_averages(tmp_path):
     """Both are validated and saved, and trained on from what was trained."""
     module = Net(ema(SGD), ema(AdamW))
@@ -315,101 +232,6 @@ def test_resumed_in_manual_optimization(makes, tmp_path):
         assert torch.equal(p, q)
 
 
-# --- fits again -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("automatic", [True, False])
-@pytest.mark.parametrize("makes", [1, 2])
-@pytest.mark.parametrize("by", ["steps", "epochs", "both"])
-def test_a_trainer_that_fits_again(by, makes, automatic, tmp_path):
-    """The second schedule is over the updates that are left, from its beginning to its end."""
-    if automatic and makes == 2:
-        pytest.skip("Lightning takes one optimizer there")
-    module = Net(*[partial(SGD, lr=LR)] * makes)
-    if automatic:
-        module.automatic_optimization = True
-        module.training_step = lambda batch, batch_idx: module.nets[0](batch[0]).square().mean()
-        module.on_before_optimizer_step = lambda optimizer: module.used[0].append(
-            optimizer.param_groups[0]["lr"]
-        )
-    first = {"max_steps": 20 * makes} if by == "steps" else {"max_epochs": 2}
-    logger = TensorBoardLogger(tmp_path, name="", version="")
-    run = trainer(tmp_path, [LearningRates()], **first, logger=logger, log_every_n_steps=1)
-    run.fit(module, Data())
-    assert module.used == [planned(module.schedule, 20)] * makes
-    if by == "steps":
-        run.fit_loop.epoch_loop.max_steps = 50 * makes
-    else:
-        run.fit_loop.max_epochs = 5
-    if by == "both":
-        run.fit_loop.epoch_loop.max_steps = 1000
-    run.fit(module, Data())
-    assert module.used == [planned(module.schedule, 20) + planned(module.schedule, 30)] * makes
-    tag = "lr/all" if makes == 1 else "lr/SGD0/all"
-    assert scalars(tmp_path)[tag] == pytest.approx(
-        dict(enumerate(module.used[0])), rel=1e-6, abs=1e-9
-    )
-
-
-def test_a_module_is_fit_again_by_another_trainer(tmp_path):
-    module = Net(ema(SGD))
-    for _ in range(2):
-        fit(tmp_path, module, max_steps=20)
-    assert module.used == [planned(module.schedule, 20) * 2]
-
-
-def test_an_optimizer_that_is_kept_between_fits(tmp_path):
-    """The module returns the same one again, with another schedule over it."""
-
-    class Keeps(Net):
-        kept = None
-
-        def configure_optimizers(self):
-            self.kept = self.kept or SGD(list(self.parameters()), lr=LR)
-            curve = linear(min_lr_ratio=0.1).curve(Horizon(run_length(self.trainer)))
-            scheduler = ScheduledLR(self.kept, curve)
-            scheduler.step_after_updates()
-            return [self.kept], [scheduler]
-
-    module = Keeps(SGD)
-    run = trainer(tmp_path, max_steps=20)
-    run.fit(module, Data())
-    run.fit_loop.epoch_loop.max_steps = 50
-    run.fit(module, Data())
-    schedule = linear(min_lr_ratio=0.1)
-    assert module.used == [planned(schedule, 20) + planned(schedule, 30)]
-
-
-@pytest.mark.parametrize("horizon", ["error", "keep", "extend"])
-def test_a_longer_run_in_python(horizon, tmp_path):
-    first = Net(partial(SGD, lr=LR), schedule=linear())
-    fit(tmp_path, first, [Checkpoint(str(tmp_path)), Resumable()], max_epochs=2)
-    second = Net(partial(SGD, lr=LR), schedule=linear(), horizon=horizon)
-    again = partial(
-        fit, tmp_path, second, [Checkpoint(str(tmp_path)), Resumable()],
-        ckpt=tmp_path / "last.ckpt", max_epochs=4,
-    )  # fmt: skip
-    if horizon == "error":
-        with pytest.raises(UsageError, match='horizon="keep"'):
-            again()
-        return
-    again()
-    expected = planned(linear(), 40)[20:] if horizon == "extend" else [0.0] * 20
-    assert second.used[0][1:] == pytest.approx(expected[1:], abs=1e-15)
-
-
-def test_a_longer_run_of_a_schedule_without_an_end(tmp_path):
-    schedule = constant_warmup(warmup=4)
-    first = Net(partial(SGD, lr=LR), schedule=schedule)
-    fit(tmp_path, first, [Checkpoint(str(tmp_path)), Resumable()], max_steps=20)
-    second = Net(partial(SGD, lr=LR), schedule=schedule)
-    fit(
-        tmp_path, second, [Checkpoint(str(tmp_path)), Resumable()],
-        ckpt=tmp_path / "last.ckpt", max_steps=40,
-    )  # fmt: skip
-    assert second.used == [[LR] * 20]
-
-
 def test_the_last_update_is_validated_with_several_optimizers(tmp_path):
     """max_steps=25 is passed from 24 to 26."""
     module, history = Net(*[partial(SGD, lr=LR)] * 2), MetricHistory()
@@ -421,34 +243,3 @@ def test_the_last_update_is_validated_with_several_optimizers(tmp_path):
     ]
     assert history.final["val/loss"] == pytest.approx((sum(values) / len(values)).item())
     assert all(torch.equal(p, q) for p, q in zip(weights, module.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("accumulated", [2, 3, 4])
-def test_lightnings_accumulation_callback_counts(accumulated, tmp_path):
-    """{0: k} is another way to say accumulate_grad_batches=k."""
-    module = Net(partial(SGD, lr=LR), schedule=cosine())
-    module.automatic_optimization = True
-    module.training_step = lambda batch, batch_idx: module.nets[0](batch[0]).square().mean()
-    callback = GradientAccumulationScheduler({0: accumulated})
-    run = fit(tmp_path, module, [callback], max_epochs=2)
-    [config] = run.lr_scheduler_configs
-    assert config.scheduler.last_epoch == config.scheduler.curve.total == run.global_step
-    assert run.global_step == 2 * -(-BATCHES // accumulated)
-
-
-def test_accelerates_optimizer_is_one(tmp_path):
-    """It has no hooks, and its schedulers are stepped once for each process."""
-    accelerate = pytest.importorskip("accelerate")
-    net = nn.Linear(3, 1)
-    inner = Ema(SGD(list(net.parameters()), lr=LR))
-    accelerator = accelerate.Accelerator(cpu=True)
-    net, optimizer = accelerator.prepare(net, inner)
-    scheduler = ScheduledLR(optimizer, linear().curve(Horizon(10)))
-    for t in range(10):
-        assert optimizer.param_groups[0]["lr"] == linear().curve(Horizon(10))(t, LR)
-        optimizer.zero_grad()
-        accelerator.backward(net(torch.ones(2, 3)).square().mean())
-        optimizer.step()
-        for _ in range(4):
-            scheduler.step()
-    assert scheduler.last_epoch == inner.updates == 10
