@@ -16,7 +16,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from bench_run import batches, loss_of
+from bench_tasks import batches, loss_of
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch.nn.utils import clip_grad_norm_
