@@ -11,6 +11,7 @@ from lit_optim.cli import first_line
 from lit_optim.command_line.completion import _node
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.compat import transformers_arguments as hf
+from lit_optim.config.composing import compose_config
 from lit_optim.config.places import use_conf_dir
 from lit_optim.errors import LONGEST, UsageError, show
 from lit_optim.hyperparameters import check
@@ -138,7 +139,9 @@ def test_help_lists_the_rest_beside_a_file_that_cannot_be_read(own, tmp_path):
 
 def test_aliases_and_tags_of_ones_own_are_welcome(own, tmp_path):
     own(f"{SGD}lr: &a 0.5\nweight_decay: *a\nmomentum: !!float 0.5\n")
-    prepare_command_line([f"--config-dir={tmp_path / 'cd'}", "optimizer=mine"])
+    argv = prepare_command_line([f"--config-dir={tmp_path / 'cd'}", "optimizer=mine"]).argv
+    chosen = compose_config(argv[1:]).optimizer
+    assert chosen.lr == chosen.weight_decay == chosen.momentum == 0.5
 
 
 def unprintable():

@@ -299,7 +299,9 @@ def test_a_hyperball_wants_a_radius(executor):
 def test_a_hyperball_takes_empty_matrices(executor):
     p = torch.nn.Parameter(torch.zeros(0, 3))
     p.grad = torch.ones_like(p)
-    on_the_ball(p, executor).step()
+    optimizer = on_the_ball(p, executor)
+    optimizer.step()
+    assert optimizer.state[p]["step"] == 1
 
 
 @pytest.mark.parametrize("now", [0.0, 1e-30])  # whose square is no float32

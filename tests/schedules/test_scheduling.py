@@ -234,7 +234,7 @@ def test_wrong_arguments_are_one_line(name):
 @pytest.mark.parametrize("steps", [20, np.int64(20), torch.tensor(20)])
 def test_whole_numbers_of_any_kind(steps):
     optimizer = optimizer_of()
-    schedule(optimizer, S.cosine(), steps=steps)
+    assert schedule(optimizer, S.cosine(), steps=steps).curve.total == 20
 
 
 def test_an_uncalled_schedule_has_its_defaults():

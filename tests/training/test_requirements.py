@@ -95,7 +95,9 @@ def test_an_optimizer_of_whole_tensors_is_refused_where_fsdp1_flattens_them(tmp_
 
 def test_optimizers_of_other_packages_have_no_requirements(tmp_path):
     module = attach(Plain(), partial(torch.optim.SGD, lr=0.1), cosine_warmup())
-    trainer(tmp_path, max_steps=3).fit(module, Data())
+    run = trainer(tmp_path, max_steps=3)
+    run.fit(module, Data())
+    assert run.global_step == 3
 
 
 def test_a_layer_with_sparse_gradients_is_named(tmp_path):
