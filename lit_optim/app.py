@@ -209,7 +209,12 @@ def _how_to_converge(cfg: DictConfig) -> str:
 
 def _end_run(error: BaseException, end: End, cfg: DictConfig) -> NoReturn:
     """End a process that runs nothing else."""
-    from lit_optim.callbacks.ranks import is_broken_connection, is_timeout, report_lost_parent
+    from lit_optim.callbacks.ranks import (
+        is_broken_connection,
+        is_timeout,
+        report_lost_parent,
+        report_own_end,
+    )
 
     if isinstance(error, SystemExit):
         raise error
@@ -219,6 +224,9 @@ def _end_run(error: BaseException, end: End, cfg: DictConfig) -> NoReturn:
             hint = _how_to_resume(cfg)
         elif isinstance(error, Diverged):
             hint = _how_to_converge(cfg)
+        # all ranks diverge together, and a signal is sent to all of them
+        if not is_first_here() and not isinstance(error, Diverged | Interrupted):
+            report_own_end(end.message)
         _end(error, end.exit_code, hint)
     if not is_first() and (is_broken_connection(error) or is_timeout(error)):
         report_lost_parent(waited=is_timeout(error))  # else the first one reports it

@@ -115,6 +115,16 @@ def report_lost_parent(waited: bool = False) -> None:
         tell(f"rank 0 {how}; stopping all ranks")
 
 
+def report_own_end(message: str) -> None:
+    """Report, in a started process, why it ends, unless rank 0 ends for the same reason.
+
+    That one has then said so, and ends this process meanwhile.
+    """
+    time.sleep(2 * GRACE_SECONDS)
+    if os.getppid() == PARENT:
+        tell(f"rank {os.environ.get('RANK') or os.environ.get('LOCAL_RANK')}: {message}")
+
+
 def _describe_first_death(others: list[subprocess.Popen[bytes]]) -> str | None:
     codes = {rank: other.poll() for rank, other in enumerate(others, 1)}
     # a killed process is the cause; one that ended with a code may only have noticed

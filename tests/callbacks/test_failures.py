@@ -47,6 +47,8 @@ YOURS = """
                 time.sleep(600)
             if self.how == "raises" and self.global_step == 2 and self.global_rank == 1:
                 raise RuntimeError("my own mistake")
+            if self.how == "memory on rank 1" and self.global_step == 2 and self.global_rank == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             if self.how == "memory":
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             loss = self.layer(batch).square().mean()
@@ -180,6 +182,22 @@ def test_a_dead_rank_is_named_and_ends_the_other_ranks(train, how, line):
     assert ("my own mistake" in done.stderr) == (how == "raises")
     assert "gloo" not in done.stderr
     assert done.stderr.count("Traceback") == (how == "raises")
+
+
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        ("memory on rank 1", ["rank 1: out of memory at step 2", "rank 1 ended with code 1, see"]),
+        ("memory", ["out of memory at step 0"]),  # on both, and told by rank 0
+    ],
+)
+def test_what_a_rank_alone_fails_of_is_told(train, how, where):
+    done = train(*LINE, "trainer=ddp_cpu", "logger=none", f"model.how='{how}'", timeout=120)
+    assert done.returncode == 1
+    told = [line.removeprefix("lit-optim: ") for line in complaints(done)]
+    assert len(told) == len(where)
+    assert all(line.startswith(start) for line, start in zip(told, where, strict=True))
+    assert "Traceback" not in done.stderr
 
 
 class Clock:
