@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from page_markdown import cell, code, dedent, escape, join, link, paragraph, sentence
+from page_markdown import (
+    cell,
+    code,
+    explain,
+    explained_lead,
+    join,
+    lead,
+    link,
+    paragraph,
+)
 from rich.console import Console
 from rich.progress import track
 
@@ -204,35 +213,6 @@ def paths_caption(name: str) -> str:
     if "roles" in entrant.requirements:
         text += " The two coordinates form one matrix of shape [1, 2]."
     return text if name == "sgd" else f"{text} Gray: sgd."
-
-
-def lead(entry: Entry) -> str:
-    """The headline as a sentence, or the docstring's first paragraph if it begins with it."""
-    first = paragraph(entry.explained.split("\n\n")[0])
-    headline = sentence(entry.headline)
-    return first if first.startswith(headline.rstrip(".")) else headline
-
-
-def explained_lead(entry: Entry) -> str:
-    """The first paragraph of the docstring; if there is none, the headline as a sentence."""
-    return paragraph(entry.explained.split("\n\n")[0]) or sentence(entry.headline)
-
-
-def explain(entry: Entry, skip_first: bool = False) -> Iterator[str]:
-    """The docstring as Markdown: formulas as code blocks, and links to sources.
-
-    Args:
-        entry: the choice.
-        skip_first: leave out the first paragraph, which stands elsewhere.
-    """
-    first, *others = entry.explained.split("\n\n")
-    if not skip_first and lead(entry) != paragraph(first):
-        yield paragraph(first)
-    has_source = bool(others) and not others[0].startswith(" ")
-    for part in others[has_source:]:
-        yield code(dedent(part)) if part.startswith(" ") else escape(part)
-    if has_source:
-        yield f"Source: {link(paragraph(others[0]))}"
 
 
 def cost(name: str, notes: Notes) -> str:
