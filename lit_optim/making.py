@@ -243,10 +243,15 @@ def _check_joined(made: Any, groups: Groups, bare: Groups, name: str) -> Any:
 
 def _scale(made: Any, groups: Groups) -> None:
     """Multiply the lr by `lr_mult`, which the class does not know."""
-    if isinstance(made, Optimizer):
-        for group in made.param_groups:
-            group.update(apply_lr_mult(group, group.get("lr")))
-            group.pop("lr_mult", None)
+    if not isinstance(made, Optimizer):
+        return
+    are_the_same = len(made.param_groups) == len(groups)
+    for index, group in enumerate(made.param_groups):
+        has_lr = are_the_same and "lr" in groups[index]  # beside it, it is a key of other code
+        if "lr_mult" in group and not has_lr:
+            lr = group.pop("lr")
+            group.update(apply_lr_mult(group, lr))
+            del group["lr_mult"]
 
 
 def _restore_keys(made: Any, groups: Groups) -> None:

@@ -125,12 +125,16 @@ def by_rules(
             for i in fits[name]:
                 settings = read[i][1] | settings
             settings.pop("frozen", None)
+            combined = group | settings
+            if combined.get("lr") is not None and "lr_mult" in combined:
+                combined["lr"] *= combined.pop("lr_mult")
             title = "+".join(_title(read[i][0]) for i in fits[name])
             new_group = groups.setdefault(
                 (number, title),
-                group | settings | {"name": f"{group['name']}.{title}" if title else group["name"]}
+                combined
+                | {"name": f"{group['name']}.{title}" if title else group["name"]}
                 | {"params": [], "param_names": []},
-            )  # fmt: skip
+            )
             new_group["params"].append(p)
             new_group["param_names"].append(name)
     return ModuleGroups(groups.values(), module)

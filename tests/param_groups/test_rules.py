@@ -11,6 +11,7 @@ from torch import nn
 
 from lit_optim import AdamW, Muon
 from lit_optim.errors import UsageError
+from lit_optim.making import make_optimizer
 from lit_optim.param_groups import by_role, by_rules, read_rule_settings, single
 from lit_optim.schedules.library import cosine_warmup
 from tests.lightning.modules import Data, Plain, attach, trainer
@@ -157,6 +158,39 @@ def test_an_lr_that_is_null_has_no_multiple():
     p = nn.Parameter(torch.zeros(2, 2))
     with pytest.raises(UsageError, match="lr_mult=2 is a factor of lr, but lr is null"):
         AdafactorHF([{"params": [p], "lr_mult": 2}])
+
+
+@pytest.mark.parametrize("make", [AdamW, torch.optim.AdamW, partial(make_optimizer, AdamW)])
+def test_an_lr_mult_beside_an_lr_is_a_key_of_other_code(make):
+    """mmengine and others note in a group the factor that they have multiplied into its lr."""
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(2, 2))], "lr": 0.01, "lr_mult": 0.1, "decay_mult": 0},
+        {"params": [nn.Parameter(torch.zeros(2))], "lr": 0.1},
+    ]
+    optimizer = make(groups)
+    assert [(g["lr"], g.get("lr_mult")) for g in optimizer.param_groups] == [
+        (0.01, 0.1),
+        (0.1, None),
+    ]
+    for group in optimizer.param_groups:  # as such code goes on
+        group["lr"] = 0.05 * group.get("lr_mult", 1.0)
+    again = make([{"params": group["params"]} for group in optimizer.param_groups])
+    again.load_state_dict(optimizer.state_dict())
+    assert [g["lr"] for g in again.param_groups] == pytest.approx([0.005, 0.05])
+
+
+@pytest.mark.parametrize("kind", [AdamW, torch.optim.AdamW])
+def test_rules_set_an_lr_and_its_factor(kind):
+    rules = [
+        {"ndim": 2, "lr_mult": 0.5},
+        {"name": "head.*", "lr": 0.2},
+        {"name": "blocks.*", "lr_mult": 3},
+    ]
+    made = make_optimizer(partial(kind, lr=0.1), by_rules(net(), rules))
+    lrs = {g["name"]: g["lr"] for g in made.param_groups}
+    assert lrs["decay.2+head"] == pytest.approx(0.1)  # 0.5 of 0.2
+    assert lrs["no_decay.head"] == pytest.approx(0.2)
+    assert lrs["no_decay.blocks"] == pytest.approx(0.3)
 
 
 def test_without_rules_groups_are_those_of_the_base():

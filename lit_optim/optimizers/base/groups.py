@@ -50,7 +50,8 @@ def check_group(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
 
     A weight decay of 0 is dropped if the optimizer has no weight decay, so that groups made for any
     optimizer fit. A group cannot set what the class has `fixed`. An `lr_mult` is multiplied into
-    the lr. Numbers of numpy and torch become Python numbers, but an lr that is a tensor stays one.
+    the optimizer's lr; beside an lr of the group it is a key of other code, which has multiplied
+    already. Numbers of numpy and torch become Python numbers, but an lr that is a tensor stays one.
     What says how torch computes a step is left out. A key that is no optimizer's
     hyperparameter is kept, as in torch: other code may use it. So is a hyperparameter of an
     optimizer that makes this one of its own groups, as SAM's `rho`.
@@ -156,22 +157,21 @@ def _name_parameters(group: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def apply_lr_mult(group: dict[str, Any], lr: float | None) -> dict[str, Any]:
-    """Multiply the `lr_mult` of a group into its lr.
+    """Replace the `lr_mult` of a group by an lr; a group that has an lr is returned as it is.
 
     Args:
         group: a param group.
-        lr: the optimizer's, for a group that does not set one.
+        lr: the optimizer's.
 
     Raises:
-        UsageError: neither sets an lr.
+        UsageError: the lr is None.
     """
-    if "lr_mult" not in group:
+    if "lr_mult" not in group or group.get("lr") is not None:
         return group
-    rest = {key: value for key, value in group.items() if key != "lr_mult"}
-    own = group.get("lr", lr)
-    if own is None:
+    if lr is None or "lr" in group:
         raise UsageError(f"lr_mult={group['lr_mult']} is a factor of lr, but lr is null")
-    return rest | {"lr": own * group["lr_mult"]}
+    rest = {key: value for key, value in group.items() if key != "lr_mult"}
+    return rest | {"lr": lr * group["lr_mult"]}
 
 
 def require(condition: bool, message: str) -> None:
