@@ -25,11 +25,11 @@ from lit_optim.hf_arguments import (
     check_is_optimizer,
     check_steppable,
     complete_optimizer,
-    leave_out_frozen,
     read_groups,
     read_optimizer,
     read_schedule,
 )
+from lit_optim.hf_groups import make_groups
 from lit_optim.making import make_optimizer_by_role
 from lit_optim.missing import require
 from lit_optim.param_groups import MakeGroups
@@ -79,9 +79,9 @@ class TrainerMixin:
         schedule: from `lit_optim.schedules`, called or not; a name, "cosine_warmup", or {"name":
             "cosine_warmup", "warmup": "5%"}; or a function of the optimizer that returns a
             scheduler, such as partial(StepLR, step_size=10), which is stepped after every update.
-        param_groups: module -> groups, or a name, "layer_decay". By default as in transformers: no
-            weight decay for LayerNorm and for names with bias or norm. Frozen parameters are left
-            out.
+        param_groups: module -> groups, or a name, "layer_decay". By default those of the Trainer:
+            no weight decay for LayerNorm and for names with bias or norm, unless a subclass says
+            otherwise. Frozen parameters are left out.
         horizon: what resuming in a run of another length does; see `ScheduledLR`.
         kwargs: see args.
 
@@ -127,7 +127,7 @@ class TrainerMixin:
         if self.optimizer is None and self._make_optimizer is not None:
             make = complete_optimizer(self._make_optimizer, self.args)
             module = next((one for one in (*args, *kwargs.values()) if one is not None), self.model)
-            groups = leave_out_frozen(self._param_groups(module))
+            groups, module = make_groups(self, module, self._param_groups)
             made = make_optimizer_by_role(
                 make,
                 lambda by_role: groupings.by_role(groups, module) if by_role else groups,

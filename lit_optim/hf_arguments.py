@@ -233,17 +233,6 @@ def _name_metric(arguments: Any, name: str | None, mode: str | None) -> None:
         arguments.greater_is_better = mode == "max" or not is_loss
 
 
-def leave_out_frozen(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups with only what trains, as the Trainer has them."""
-    kept = []
-    for group in groups:
-        places = [i for i, p in enumerate(group["params"]) if p.requires_grad]
-        by_parameter = {key: group[key] for key in ("params", "param_names") if key in group}
-        if places:
-            kept.append(group | {k: [v[i] for i in places] for k, v in by_parameter.items()})
-    return kept
-
-
 def check_is_optimizer(made: Any) -> None:
     """Refuse what a function of the param groups gave if it is no optimizer.
 

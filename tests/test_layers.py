@@ -43,7 +43,7 @@ LAYERS = (
     ("param_groups",),
     ("checkpoints", "optimizers", "schedules", "signatures", "wrappers"),
     ("config", "lr_schedulers", "making", "release", "tasks", "training"),
-    ("callbacks", "hf_arguments"),
+    ("callbacks", "hf_arguments", "hf_groups"),
     ("lightning",),
     ("hf",),
     ("lightning.cli_parser",),
