@@ -244,9 +244,13 @@ class Updates:
                 before_release(self, params)
 
     def _catch_up(self) -> None:
-        for reference in tuple(self._followers):
-            if (follower := reference()) is not None:
-                follower.catch_up()
+        followers = [one for reference in self._followers if (one := reference()) is not None]
+        if len(followers) < len(self._followers):
+            self._followers = list(map(ref, followers))
+            if not followers and self.last_schedule is not None:
+                self.last_schedule.warn_if_lost(self, self._optimizer())
+        for follower in followers:
+            follower.catch_up()
 
     def _count(self) -> None:
         self.count += 1

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 from lit_optim.group_fields import initial_lr
+from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.curve_setter import CurveSetter
 from lit_optim.schedules.group_lrs import get_lr, read_lr
 from lit_optim.updates import Updates, innermost_optimizer
@@ -21,11 +22,30 @@ class LastSchedule(NamedTuple):
         scheduler: a weak reference.
         lrs: as it set them.
         factors: by index of a group: the factor by which other code had changed its lr.
+        made_at: the count of updates then.
+        curve: of a schedule that is yet to begin.
     """
 
     scheduler: ref[Any]
     lrs: list[float | None]
     factors: dict[int, float]
+    made_at: int
+    curve: Curve | None
+
+    def warn_if_lost(self, updates: Updates, optimizer: Any) -> None:
+        """Warn, once the schedule is gone, that it was not kept until its first update."""
+        curve = self.curve
+        if curve is None or curve.metric is not None or updates.count != self.made_at:
+            return
+        lrs = [read_lr(group["lr"]) for group in optimizer.param_groups]
+        is_constant = len({curve.sample(t) for t in (0, *curve.milestones())}) == 1
+        if lrs == self.lrs and not is_constant:  # nothing else sets them
+            warnings.warn(
+                "the schedule of the optimizer is gone before its first update, so the lr stays as "
+                "it is: keep what lit_optim.schedule returns in a variable",
+                UserWarning,
+                stacklevel=5,
+            )
 
 
 class SharedLrs(CurveSetter):
@@ -101,7 +121,13 @@ class SharedLrs(CurveSetter):
 
     def _record_lrs(self) -> None:
         super()._record_lrs()
-        self._updates.last_schedule = LastSchedule(ref(self), self._set_lrs, dict(self._factors))
+        self._updates.last_schedule = LastSchedule(
+            ref(self),
+            self._set_lrs,
+            dict(self._factors),
+            self._updates.count,
+            None if self._has_begun else self.curve,
+        )
 
     @property
     def _is_set_by_another_schedule(self) -> bool:

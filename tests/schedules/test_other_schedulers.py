@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -109,6 +110,49 @@ def test_a_schedule_that_waits_says_so():
         optimizer.step()
     scheduler.step()  # once for the two updates, relative to the new lr
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3 * 0.9**2)
+
+
+LOST = "the schedule of the optimizer is gone before its first update"
+
+
+@pytest.mark.parametrize("made", [S.cosine(), S.step(5), S.wsd("10%")])
+def test_a_schedule_that_nobody_keeps_says_so_once(made):
+    model, optimizer = model_and_optimizer()
+    for steps in (STEPS, 2 * STEPS):  # also for one that is made later
+        schedule(optimizer, made, steps=steps)
+        backward(model)
+        with pytest.warns(UserWarning, match=LOST):
+            optimizer.step()
+        with warnings.catch_warnings(action="error"):
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda optimizer: schedule(optimizer, "constant"),
+        lambda optimizer: [schedule(optimizer, name, steps=9) for name in ("cosine", "linear")][1],
+        lambda optimizer: theirs.SequentialLR(
+            optimizer, [schedule(optimizer, name, steps=9) for name in ("cosine", "linear")], [4]
+        ),
+        lambda optimizer: (
+            schedule(optimizer, "cosine", steps=9).optimizer.param_groups[0].update(lr=1)
+        ),
+    ],
+    ids=["constant", "replaced", "in a sequence", "changed by hand"],
+)
+def test_a_schedule_that_is_not_missed(use):
+    model, optimizer = model_and_optimizer()
+    kept = use(optimizer)
+    backward(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", LOST)
+        optimizer.step()
+    del kept
+    with warnings.catch_warnings():  # it has begun, and is over
+        warnings.filterwarnings("error", LOST)
+        optimizer.step()
+        optimizer.step()
 
 
 def test_a_sequence_of_torch_decides():
