@@ -289,6 +289,32 @@ def test_a_compiled_step_is_counted():
     assert updates.count == 3
 
 
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, Ema])
+@pytest.mark.parametrize("kind", [SGD, AdamW])
+def test_torchs_compiler_leaves_a_step_as_it_is(kind, wrap):
+    """A step is compiled already; schedules take one that is a compiled function."""
+
+    def train(backend):
+        params, lrs, graphs = parameters(), [], []
+        optimizer = wrap(kind(params, lr=LR))
+        if backend is not None:
+            optimizer.step = torch.compile(
+                optimizer.step, backend=lambda graph, _: graphs.append(graph) or graph
+            )
+        scheduler = ScheduledLR(optimizer, linear().curve(Horizon(STEPS)))
+        for _ in range(12):
+            act(optimizer, params, UPDATE, with_closure=False)
+            lrs.append(optimizer.param_groups[0]["lr"])
+            scheduler.step()
+        return params, lrs, graphs
+
+    torch.compiler.reset()
+    (params, lrs, _), (compiled, lrs_of_compiled, graphs) = map(train, (None, "counting"))
+    assert all(map(torch.equal, params, compiled))
+    assert lrs == lrs_of_compiled
+    assert wrap is Ema or not graphs
+
+
 @pytest.mark.parametrize("package", ["heavyball", "pytorch_optimizer"])
 def test_packages(package):
     """Tests the classes of the packages that are installed."""

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -62,12 +63,15 @@ def with_step_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """Have a step call torch's hooks, as torch has it.
 
     torch also opens a range of its profiler around each step. That takes longer than the hooks,
-    and is left out where nothing is profiled.
+    and is left out where nothing is profiled. torch.compile leaves the step as it is: the rules are
+    compiled already, and what is around them would be compiled anew for each group and shape.
     """
     profiled = Optimizer.profile_hook_step(step)
 
     @wraps(step)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return uncompiled(*args, **kwargs)
         if torch._C._autograd._profiler_enabled():
             return profiled(*args, **kwargs)
         optimizer = args[0]
@@ -95,4 +99,5 @@ def with_step_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             hook(optimizer, args, kwargs)
         return result
 
+    uncompiled = _disable_dynamo(call)  # torch.compiler.disable would load the compiler now
     return call
