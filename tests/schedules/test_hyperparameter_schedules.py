@@ -193,5 +193,5 @@ def test_mistakes(schedules, line):
 
 
 def test_momentum_set_by_the_scheduler_and_by_schedules_is_an_error():
-    with pytest.raises(UsageError, match=r"scheduler\.momentum=null"):
+    with pytest.raises(UsageError, match=r"its argument momentum=null"):
         scheduled(AdamW(params()), {"betas.0": "cosine"}, one_cycle())
