@@ -20,9 +20,9 @@ from torch.optim import Optimizer
 from lit_optim import param_groups as groupings
 from lit_optim.errors import UsageError, suggest
 from lit_optim.hf_arguments import (
+    OPTIMIZER,
     MakeOptimizer,
     build_schedule,
-    check_is_optimizer,
     check_steppable,
     complete_optimizer,
     read_groups,
@@ -131,7 +131,7 @@ class TrainerMixin:
             made = make_optimizer_by_role(
                 make,
                 lambda by_role: groupings.by_role(groups, module) if by_role else groups,
-                check_is_optimizer,
+                OPTIMIZER,
             )
             self.optimizer = check_steppable(made)
         return super().create_optimizer(*args, **kwargs)  # type: ignore[misc]

@@ -233,19 +233,6 @@ def _name_metric(arguments: Any, name: str | None, mode: str | None) -> None:
         arguments.greater_is_better = mode == "max" or not is_loss
 
 
-def check_is_optimizer(made: Any) -> None:
-    """Refuse what a function of the param groups gave if it is no optimizer.
-
-    Raises:
-        UsageError: names what it is.
-    """
-    if not isinstance(made, Optimizer):
-        raise UsageError(
-            f"optimizer must be {OPTIMIZER}; called with the param groups it gave "
-            f"{describe_value(made)}"
-        )
-
-
 def check_steppable(optimizer: Any) -> Any:
     """The optimizer, if the Trainer can step it.
 

@@ -36,10 +36,10 @@ def make_groups(trainer: Any, model: nn.Module, make: MakeGroups) -> tuple[Group
 
 
 def _groups_of_subclass(trainer: Any, model: nn.Module) -> Groups:
-    """The groups as a subclass of the Trainer says, without what it says of all; [] if it does not.
+    """The groups that a subclass of the Trainer makes; [] if it makes none of its own.
 
-    sentence-transformers, for example, adds the parameters of the loss, and the lrs of its
-    learning_rate_mapping.
+    That of sentence-transformers, for example, adds the parameters of the loss, and the lrs of
+    learning_rate_mapping. A group has a weight decay only if it is not that of all.
     """
     from transformers import Trainer
     from transformers.training_args import OptimizerNames
@@ -81,14 +81,16 @@ def _name_groups(groups: Iterable[Any]) -> Groups:
 
 def _find_module(trainer: Any, model: nn.Module, groups: Groups) -> nn.Module:
     """The model, or one with those modules of the Trainer, too, whose parameters are in groups."""
-    missing = {p for group in groups for p in group["params"]} - set(model.parameters())
+    known = set(model.parameters())
+    missing = {p: None for group in groups for p in group["params"] if p not in known}  # in order
     parts: dict[str, nn.Module] = {"model": model}
     for name, value in vars(trainer).items():
         modules = value.values() if isinstance(value, Mapping) else [value]
         for number, module in enumerate(modules):
-            if isinstance(module, nn.Module) and missing & (own := set(module.parameters())):
+            own = set(module.parameters()) if isinstance(module, nn.Module) else set()
+            if own & missing.keys():
                 parts[f"{name}_{number}" if number else name] = module
-                missing -= own
+                missing = {p: None for p in missing if p not in own}
     if missing:
         parts["others"] = nn.ParameterList(missing)
     return nn.ModuleDict(parts) if len(parts) > 1 else model

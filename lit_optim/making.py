@@ -62,7 +62,7 @@ def make_optimizer(make: Callable[[Any], Any], groups: Groups) -> Any:
 def make_optimizer_by_role(
     make: Callable[[Any], Any],
     divide: Callable[[bool], list[dict[str, Any]]],
-    check: Callable[[Any], None],
+    allowed: str,
 ) -> Optimizer:
     """Create an optimizer; one that needs roles gets groups that are divided by them.
 
@@ -72,10 +72,11 @@ def make_optimizer_by_role(
     Args:
         make: returns an optimizer.
         divide: returns the param groups, with roles or without.
-        check: raises an error if what `make` returned is not an optimizer.
+        allowed: what `make` may be, for the error if it returns something else.
 
     Raises:
-        UsageError: as `make_optimizer`, or the function does not pass on the roles.
+        UsageError: as `make_optimizer`, or the function returns no optimizer or does not pass on
+            the roles.
     """
     if not _declares_roles(optimizer_class(make)):
         with _held_back_warnings() as held:
@@ -84,13 +85,13 @@ def make_optimizer_by_role(
             except MissingRoles:
                 made = None
             else:
-                check(made)
+                _check_is_optimizer(made, allowed)
                 made = None if _lacks_roles(made) else made
             if made is None:
                 held.clear()
         if made is not None:
             return made
-    return _make_with_roles(make, divide(True), check)
+    return _make_with_roles(make, divide(True), allowed)
 
 
 def read_optimizer_config(config: Mapping[Any, Any], allowed: str) -> Callable[..., Any]:
@@ -144,7 +145,7 @@ def optimizer_class(make: Any) -> Any:
 
 
 def _make_with_roles(
-    make: Callable[[Any], Any], groups: list[dict[str, Any]], check: Callable[[Any], None]
+    make: Callable[[Any], Any], groups: list[dict[str, Any]], allowed: str
 ) -> Optimizer:
     try:
         made: Optimizer = make_optimizer(make, groups)
@@ -153,7 +154,7 @@ def _make_with_roles(
             f"{error}; the function that makes it was given such groups and must pass them on as "
             "they are"
         ) from error
-    check(made)
+    _check_is_optimizer(made, allowed)
     others = [group for group in groups if group["role"] != "hidden"]
     if others and _lacks_roles(made):
         name = type(innermost_optimizer(made)).__name__
@@ -163,6 +164,14 @@ def _make_with_roles(
             "given groups with roles and must pass them on as they are"
         )
     return made
+
+
+def _check_is_optimizer(made: Any, allowed: str) -> None:
+    if not isinstance(made, Optimizer):
+        raise UsageError(
+            f"optimizer must be {allowed}; called with the param groups it gave "
+            f"{describe_value(made)}"
+        )
 
 
 def _declares_roles(optimizer: Any) -> bool:

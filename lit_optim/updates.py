@@ -313,6 +313,8 @@ def count_updates(optimizer: Optimizer) -> Updates:
     innermost = innermost_optimizer(optimizer)
     if innermost not in _COUNTERS:
         _COUNTERS[innermost] = Updates(innermost)
+    if not hasattr(optimizer.step, "__func__"):
+        _hide_from_schedulers(optimizer.step)
     return _COUNTERS[innermost]
 
 
@@ -351,8 +353,13 @@ def _wrap_step(optimizer: Optimizer, updates: Updates) -> None:
             updates.end_step(returned)
         return result
 
-    counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # torch's schedulers skip it
+    _hide_from_schedulers(counted)
     optimizer.step = counted  # type: ignore[method-assign]
+
+
+def _hide_from_schedulers(step: Any) -> None:
+    """Have torch's schedulers leave a step as it is: they take each for a method."""
+    step._wrapped_by_lr_sched = True
 
 
 def _params(optimizer: Optimizer) -> Iterator[Tensor]:

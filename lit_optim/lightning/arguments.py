@@ -105,19 +105,6 @@ def check_attached(module: LightningModule) -> None:
         )
 
 
-def check_is_optimizer(optimizer: Any) -> None:
-    """Refuse what a function has returned if it is not an optimizer.
-
-    Raises:
-        UsageError: naming what it returned.
-    """
-    if not isinstance(optimizer, Optimizer):
-        raise UsageError(
-            f"optimizer must be {OPTIMIZER}; called with the param groups it gave "
-            f"{describe_value(optimizer)}"
-        )
-
-
 def read_optimizer(value: Any) -> MakeOptimizer | Optimizer:
     """Return a function of param groups, or an optimizer that was made already.
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lit_optim.errors import UsageError
-from lit_optim.lightning.arguments import MakeOptimizer, check_is_optimizer
+from lit_optim.lightning.arguments import OPTIMIZER, MakeOptimizer
 from lit_optim.lightning.finetuning import has_finetuning, remove_frozen
 from lit_optim.lightning_classes import LightningModule
 from lit_optim.making import make_optimizer_by_role, optimizer_class
@@ -42,7 +42,7 @@ def build_optimizer(
     needs = requirements_of(make)
     if "roles" in needs:
         reject_run(needs, optimizer_class(make).__name__, module.trainer)
-    return make_optimizer_by_role(make, divide, check_is_optimizer)
+    return make_optimizer_by_role(make, divide, OPTIMIZER)
 
 
 def check_ready_made(

@@ -103,8 +103,6 @@ class ScheduledLR(SharedLrs, LRScheduler):
         self._factors, self._set_lrs = {}, []
         self.optimizer = optimizer
         self._attach(waiting=0)
-        if not hasattr(step := optimizer.step, "__func__"):  # a function, as torch.compile's
-            vars(step)["_wrapped_by_lr_sched"] = True  # torch would take it for a method
         LRScheduler.__init__(self, optimizer, last_epoch)  # not that of torch's ReduceLROnPlateau
 
     def __repr__(self) -> str:

@@ -79,7 +79,7 @@ def test_sam_clips_what_it_steps_by(clip, tmp_path):
     ("settings", "line"),
     [
         ({"accumulate_grad_batches": 2}, "Sam evaluates the loss again within a step, and would"),
-        ({"precision": "16-mixed"}, "the loss scaling of trainer.precision="),
+        ({"precision": "16-mixed"}, "the loss scaling of precision=16-mixed"),
     ],
     ids=["accumulated", "scaled"],
 )
