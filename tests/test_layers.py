@@ -37,6 +37,7 @@ LAYERS = (
         "run_length",
         "sharding",
         "threads",
+        "torch_hooks",
         "untrusted",
         "updates",
     ),

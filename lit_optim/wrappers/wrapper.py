@@ -13,6 +13,13 @@ from lit_optim.errors import UsageError, describe_value
 from lit_optim.imitated import Imitated
 from lit_optim.sharding.saved import check_form, copy_like
 from lit_optim.sharding.zero import find_zero
+from lit_optim.torch_hooks import (
+    run_load_post_hooks,
+    run_load_pre_hooks,
+    run_save_post_hooks,
+    run_save_pre_hooks,
+    with_step_hooks,
+)
 from lit_optim.updates import count_updates
 from lit_optim.wrappers.states import WrapperStates
 
@@ -56,6 +63,9 @@ class Wrapper(Imitated, Optimizer):
     #: A loss scaler has to unscale the gradients itself: it would not pass its scale to a fused
     #: `base`.
     _step_supports_amp_scaling: ClassVar[bool] = False
+
+    #: torch's hooks of a step, which torch.compile leaves as it is.
+    profile_hook_step = staticmethod(with_step_hooks)  # type: ignore[assignment]
 
     #: Whether it can wrap an optimizer that averages its weights, which has train() and eval().
     can_wrap_averaging: ClassVar[bool] = False
@@ -172,18 +182,13 @@ class Wrapper(Imitated, Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state dict of `base` plus the wrapper's own state."""
-        for before in self._optimizer_state_dict_pre_hooks.values():
-            before(self)
+        run_save_pre_hooks(self)
         state_dict = self.base.state_dict()
         states = dict(state_dict["state"])
         for k, p in enumerate(self.params()):
             own = {name: value for name, value in self.own_state(p).items() if value is not None}
             states[k] = states.get(k, {}) | own
-        state_dict = state_dict | {"state": states}
-        for after in self._optimizer_state_dict_post_hooks.values():
-            changed = after(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        return state_dict
+        return run_save_post_hooks(self, state_dict | {"state": states})
 
     def _state_key(self) -> str:
         """Return the name of the class, numbered from 2 on around wrappers of the same class."""
@@ -200,9 +205,7 @@ class Wrapper(Imitated, Optimizer):
         Raises:
             UsageError: the state dict does not come from this wrapper.
         """
-        for before in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = before(self, state_dict)
-            state_dict = state_dict if changed is None else changed
+        state_dict = run_load_pre_hooks(self, state_dict)
         base_state, own = self._divide(check_form(type(self).__name__, state_dict))
         self.base.load_state_dict(base_state)
         for attribute in self.tensors:
@@ -218,8 +221,7 @@ class Wrapper(Imitated, Optimizer):
                     )
                 state[name] = copy_like(value, p)
             self.set_own_state(p, state)
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
+        run_load_post_hooks(self)
 
     def _labels(self) -> Iterator[str]:
         """The name or else the number in its group of each parameter, for messages."""

@@ -26,7 +26,6 @@ from lit_optim.optimizers.base.declared import (
     plain_arguments,
 )
 from lit_optim.optimizers.base.groups import check_group
-from lit_optim.optimizers.base.hooks import with_step_hooks
 from lit_optim.optimizers.base.options import (
     OPTIONS,
     Options,
@@ -40,6 +39,7 @@ from lit_optim.optimizers.base.state_saving import StateSaving
 from lit_optim.optimizers.base.types import Group, Params, Scalars
 from lit_optim.requirements import Requirement
 from lit_optim.sharding import Sharding, Steps, has_nonzero, run_together
+from lit_optim.torch_hooks import with_step_hooks
 
 LOG = logging.getLogger("lit_optim")
 

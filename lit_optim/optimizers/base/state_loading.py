@@ -12,16 +12,16 @@ from lit_optim.errors import UsageError, describe_value, show
 from lit_optim.hyperparameters import accepts, describe, hints_of, plain, plain_values
 from lit_optim.optimizers.base.declared import TORCHS_EXECUTION, plain_arguments
 from lit_optim.optimizers.base.groups import BOOKKEEPING, is_hyperparameter
-from lit_optim.optimizers.base.hooks import (
-    run_load_post_hooks,
-    run_load_pre_hooks,
-    without_hooks,
-)
 from lit_optim.optimizers.base.options import HOW
 from lit_optim.optimizers.base.parameters import label_parameters
 from lit_optim.optimizers.base.types import Group
 from lit_optim.sharding import local_tensor
 from lit_optim.sharding.saved import check_form, fit
+from lit_optim.torch_hooks import (
+    run_load_post_hooks,
+    run_load_pre_hooks,
+    without_hooks,
+)
 
 #: Keys of torch's groups that say how a step is computed, and AdamW's `decoupled_weight_decay`.
 TORCHS_OWN = {*TORCHS_EXECUTION, "decoupled_weight_decay"}

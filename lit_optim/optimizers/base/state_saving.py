@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_optim.optimizers.base.hooks import (
+from lit_optim.optimizers.base.types import Group
+from lit_optim.sharding import are_zero, is_sharded
+from lit_optim.torch_hooks import (
     run_save_post_hooks,
     run_save_pre_hooks,
     without_hooks,
 )
-from lit_optim.optimizers.base.types import Group
-from lit_optim.sharding import are_zero, is_sharded
 
 
 class StateSaving(torch.optim.Optimizer):
