@@ -95,6 +95,12 @@ def describe_value(value: object) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
+def how_many(count: float, noun: str) -> str:
+    """A number and what is counted: `1 run`, `2 runs`, `1,000 batches`."""
+    plural = "es" if noun.endswith(("ch", "s")) else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
+
+
 def suggest(given: str, known: Iterable[str], within: str = "") -> str:
     """The end of a message: the nearest of the known names as a question, or nothing.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import lit_optim
-from lit_optim.errors import Diverged
+from lit_optim.errors import Diverged, how_many
 
 #: Arguments by the names of their annotations.
 ARGUMENTS = {"str": "text in a\nmessage", "int": 3, "bool": True, "type": dict,
@@ -103,3 +103,19 @@ def test_no_message_names_a_key_that_a_caller_from_python_does_not_have():
             if texts and name not in OF_RUNS:
                 found[name] = texts
     assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "expected"),
+    [
+        (0, "run", "0 runs"),
+        (1, "run", "1 run"),
+        (2, "trial", "2 trials"),
+        (1, "batch", "1 batch"),
+        (1000, "batch", "1,000 batches"),
+        (3, "process", "3 processes"),
+        (float("inf"), "batch", "inf batches"),
+    ],
+)
+def test_one_is_not_plural(count, noun, expected):
+    assert how_many(count, noun) == expected

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lit_optim.callbacks.averaged_weights import TRAINING_WEIGHTS
 from lit_optim.callbacks.checkpoint import Checkpoint, are_finite
 from lit_optim.checkpoints.files import find_newest_intact
-from lit_optim.errors import Diverged, TrainingFailed, UsageError
+from lit_optim.errors import Diverged, TrainingFailed, UsageError, how_many
 from lit_optim.hyperparameters import check
 from lit_optim.lightning_classes import Callback, LightningModule, Trainer, is_a
 from lit_optim.schedules.adapter import ScheduledLR
@@ -177,9 +177,8 @@ class NonFinite(Callback):
         self._in_a_row += 1
         step = trainer.global_step
         if self._in_a_row > self.most:
-            raise Diverged(
-                f"the {what} is not finite {self._in_a_row} times in a row, at step {step}"
-            )
+            times = how_many(self._in_a_row, "time")
+            raise Diverged(f"the {what} is not finite {times} in a row, at step {step}")
         if trainer.is_global_zero:
             LOG.warning(f"the {what} is not finite at step {step}: {done}")
         for logger in trainer.loggers:

@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, NoReturn
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 from lit_optim.interrupts import INTERRUPTED, interruptible
 from lit_optim.printing import Console
 from lit_optim.programs import format_path
@@ -105,7 +105,7 @@ def _serve(
         try:
             _wait_until_ready(process, port, log)
             url = address(port, read_tags(runs))
-            summary = f"{format_path(links.directory)}: {len(runs)} run{'s' * (len(runs) != 1)}"
+            summary = f"{format_path(links.directory)}: {how_many(len(runs), 'run')}"
             console.print(summary, soft_wrap=True, markup=False)
             console.print(url, soft_wrap=True, highlight=False, markup=False)
             console.print("Press Ctrl-C to stop.")

@@ -30,7 +30,7 @@ from lit_optim.callbacks.threads import CpuThreads
 from lit_optim.command_line.combinations import compose_one
 from lit_optim.config.check import to_plain
 from lit_optim.config.lr import lr_origin
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 from lit_optim.group_fields import initial_lr
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.printing import Console
@@ -148,10 +148,11 @@ def _describe_run(
     total = plain["scheduler"].get("total")
     yield (
         "horizon",
-        f"{curve.total:,} updates, from " + ("the run" if total is None else "scheduler.total"),
+        f"{how_many(curve.total, 'update')}, from "
+        + ("the run" if total is None else "scheduler.total"),
     )
     if (warmup := warmup_of(curve)) is not None:
-        yield "warmup", f"{warmup:,} update{'s' * (warmup != 1)}"
+        yield "warmup", how_many(warmup, "update")
     steps = max(1, curve.total)
     middles = [min(steps - 1, int((k + 0.5) * steps / BARS)) for k in range(BARS)]
     values = [lr(t) for t in middles]
@@ -173,13 +174,13 @@ def _length(trainer: Trainer, plain: Mapping[str, Any]) -> str:
     steps = run_length(trainer)
     given = plain["trainer"]
     if given.get("max_epochs") in (None, -1):
-        return f"{steps:,} updates, as trainer.max_steps says"
+        return f"{how_many(steps, 'update')}, as trainer.max_steps says"
     batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
-    each = f"{given['max_epochs']} epochs of {batches:,} batches"
+    each = f"{how_many(given['max_epochs'], 'epoch')} of {how_many(batches, 'batch')}"
     each += f", {accumulated} to an update" if accumulated != 1 else ""
     if given.get("max_steps", -1) == steps:
         each += f", but trainer.max_steps={steps} ends the run before that"
-    return f"{steps:,} updates: {each}"
+    return f"{how_many(steps, 'update')}: {each}"
 
 
 def warmup_of(curve: Curve) -> int | None:

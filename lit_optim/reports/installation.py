@@ -15,7 +15,7 @@ from typing import Literal
 
 from rich.table import Table
 
-from lit_optim.errors import UsageError, first_line
+from lit_optim.errors import UsageError, first_line, how_many
 from lit_optim.printing import Console
 from lit_optim.threads import choose_threads, has_requested_threads, read_cpus
 
@@ -137,7 +137,7 @@ def kernels() -> Iterator[Finding]:
         return
     files = [path for path in cache.glob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
-    yield Finding("kernel cache", "ok", f"{cache}: {len(files)} files, {size:.1f} MB")
+    yield Finding("kernel cache", "ok", f"{cache}: {how_many(len(files), 'file')}, {size:.1f} MB")
 
 
 def devices() -> Iterator[Finding]:

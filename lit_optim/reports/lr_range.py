@@ -22,7 +22,7 @@ from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.callbacks.parameter_table import ParameterTable
 from lit_optim.command_line.combinations import compose_one
 from lit_optim.config.targets import TARGET, locate
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 from lit_optim.printing import Console
 from lit_optim.programs import train_command
 from lit_optim.runs.build import build_run
@@ -167,8 +167,8 @@ def lr_range(
         lrs = [curve(t, own) for t in range(len(losses.values))]
         if len(lrs) < LEAST:
             raise UsageError(
-                f"the loss diverged after {len(lrs)} updates, at lr={lrs[-1] if lrs else low:.3g}: "
-                "begin lower with --from"
+                f"the loss diverged after {how_many(len(lrs), 'update')}, at "
+                f"lr={lrs[-1] if lrs else low:.3g}: begin lower with --from"
             )
         found = suggest_lr(lrs, losses.averages)
         try:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_optim.callbacks.parameter_table import NUMBER, format_bytes
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 from lit_optim.optimizers.base.matrix_states import MatrixStates
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.param_groups.describe import parameter_names
@@ -148,8 +148,7 @@ def describe_sharding(
         yield "sent in a step", f"unknown: {type(optimizer).__name__} needs more than gradients"
     else:
         messages, size = sent
-        plural = "s" * (messages != 1)
-        what = f"{format_bytes(size)} in {messages} message{plural}" if messages else "nothing"
+        what = f"{format_bytes(size)} in {how_many(messages, 'message')}" if messages else "nothing"
         yield "sent in a step", f"{what} by {name}, from rank 0"
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lit_optim.errors import UsageError, printable, suggest
+from lit_optim.errors import UsageError, how_many, printable, suggest
 from lit_optim.metric_names import best_value, infer_direction, worst_value
 from lit_optim.results.data import Interval, Report, Row, Run, Setting
 from lit_optim.results.grouping import LR, SEED, group_runs
@@ -237,12 +237,13 @@ def notes_on(runs: Sequence[Run], rows: Sequence[Row], metric: str) -> list[str]
     notes = []
     without = sum(run.has_ended and math.isnan(run.value) for run in runs)
     if without:
-        notes.append(f"{without} of {len(runs)} runs have no {printable(metric)}")
+        of_all = f"{without} of {how_many(len(runs), 'run')}"
+        notes.append(f"{of_all} {'has' if without == 1 else 'have'} no {printable(metric)}")
     compared = [one for row in rows for one in (row.settings if row.is_at_best else [row.best])]
     ended = [one for one in compared if one.value.count]
     repeated = sum(sum(run.has_ended for run in one.runs) - one.value.count for one in ended)
     if repeated:
-        told = f"{repeated} runs repeat" if repeated > 1 else "1 run repeats"
+        told = f"{how_many(repeated, 'run')} {'repeats' if repeated == 1 else 'repeat'}"
         notes.append(f"{told} a seed of the same setting; the last one of each seed counts")
     if sum(one.value.count for one in ended) == len(ended) > 1:
         notes.append("with one run each, differences cannot be tested; run several seeds")

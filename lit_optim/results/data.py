@@ -108,6 +108,11 @@ class Run:
         return str(self.settings.get("seed", self.overrides.get("seed", "")))
 
     @property
+    def only_tests(self) -> bool:
+        """Whether it trains nothing: its optimizer is not that of the checkpoint."""
+        return self.overrides.get("train", "").lower() == "false"
+
+    @property
     def has_ended(self) -> bool:
         """Whether its value counts: it went to its end, or diverged, or does not say."""
         return self.status.counts

@@ -6,6 +6,7 @@ import math
 from datetime import datetime
 from pathlib import Path
 
+from lit_optim.errors import how_many
 from lit_optim.results.axes import format_number
 from lit_optim.results.best_run import find_best
 from lit_optim.results.cells import choice_table, footnotes, name_row, name_run, numbered, run_table
@@ -90,7 +91,7 @@ def _summary(report: Report) -> str:
         for status, count in counts
         if count
     )
-    runs = f"{len(report.runs)} run{'s' * (len(report.runs) != 1)}"
+    runs = how_many(len(report.runs), "run")
     of_all = f"{runs}: {counted}" if counted else "no runs yet"
     return f"<code>{to_text(report.metric)}</code>, {better} is better · {of_all}"
 

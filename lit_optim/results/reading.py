@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 from lit_optim.metric_names import best_value, infer_direction, worst_value
 from lit_optim.results.commands import command_of
 from lit_optim.results.data import History, Run
@@ -55,6 +55,7 @@ class Found:
 def read_runs(directories: Sequence[Path]) -> Found:
     """Read all runs in and below directories, even those inside of another run.
 
+    Runs that only test a checkpoint are left out beside others, whose choices they do not have.
     Hidden directories and links are left out. A damaged file costs what it would have said, and
     a note; whoever writes there meanwhile is not disturbed.
 
@@ -79,7 +80,11 @@ def read_runs(directories: Sequence[Path]) -> Found:
             runs.append(replace(run, place=searches.find(path)))
     if not runs:
         raise UsageError(f"no run can be read: {', '.join(notes[:1]) or 'they are gone'}")
-    return Found(runs, notes)
+    trained = [run for run in runs if not run.only_tests]
+    if trained and len(trained) < len(runs):
+        tests = how_many(len(runs) - len(trained), "run")
+        notes.append(f"left out: {tests} with train=false")
+    return Found(trained or runs, notes)
 
 
 def _says_something(run: Run) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lit_optim.errors import UsageError, first_line, printable
+from lit_optim.errors import UsageError, first_line, how_many, printable
 from lit_optim.printing import Console
 from lit_optim.programs import format_path
 from lit_optim.results.comparing import compare, compare_all
@@ -250,7 +250,7 @@ def _show(
         files = write(report, to, every)
     except OSError as error:
         raise UsageError(f"--to={to}: {error.strerror or first_line(error)}") from None
-    told = f"{format_path(to)}: {len(report.runs)} runs"
+    told = f"{format_path(to)}: {how_many(len(report.runs), 'run')}"
     if len(files) > 1:
         told += f" in {len(files)} files"
     console.print(told, soft_wrap=True, markup=False, highlight=False)

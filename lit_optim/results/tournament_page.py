@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from lit_optim.errors import how_many
 from lit_optim.results.cells import name_row
 from lit_optim.results.data import Report, Tournament
 from lit_optim.results.figures import HEIGHT, drawing
@@ -73,13 +74,13 @@ def make_tournament_page(
     """
     styles = Styles()
     figures = _figure(tournament, styles)
-    runs = len(tournament.runs)
+    tasks, runs = how_many(len(tournament.tasks), "task"), how_many(len(tournament.runs), "run")
     return fill_page(
         styles.css(),
         refresh,
         written,
         title=to_text(tournament.title),
-        summary=f"a tournament of {len(tournament.tasks)} tasks · {runs} runs",
+        summary=f"a tournament of {tasks} · {runs}",
         best=_best(tournament),
         kind="Contestants",
         choices=_contestants(tournament),

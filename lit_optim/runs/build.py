@@ -46,7 +46,7 @@ from lit_optim.config.targets import (
 )
 from lit_optim.config.trainer import OWN_KEYS
 from lit_optim.environment import is_first
-from lit_optim.errors import UsageError, first_line
+from lit_optim.errors import UsageError, first_line, how_many
 from lit_optim.kernels.precision import DEVICES_WITHOUT_FLOAT64
 from lit_optim.lightning.hparams import run_name_argument
 from lit_optim.lightning.lr_rule import LrRule
@@ -270,8 +270,8 @@ def _build_trainer(
     launched = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if launched != trainer.world_size:
         raise UsageError(
-            f"{launched} processes were launched, but the trainer has {trainer.world_size}: set "
-            f"trainer=ddp trainer.devices={launched}, or launch one"
+            f"the launcher starts {how_many(launched, 'process')}, but the trainer has "
+            f"{trainer.world_size}: set trainer=ddp trainer.devices={launched}, or launch one"
         )
     whole = SingleDeviceStrategy | DDPStrategy | ShardedStrategy
     if isinstance(trainer.strategy, whole):  # others write in parts

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lit_optim.config.check import check_config, to_plain
 from lit_optim.config.places import groups
 from lit_optim.config.targets import TARGET, class_name
-from lit_optim.errors import UsageError, printable
+from lit_optim.errors import UsageError, how_many, printable
 from lit_optim.runs.layout import SEARCH
 from lit_optim.search.composing import compose_study
 from lit_optim.search.data import Search, Space, Span, Study
@@ -183,8 +183,8 @@ def check_resumed(search: Search, sweep_dir: Path) -> None:
     begun = count_begun(sweep_dir, [study.name for study in search.studies])
     if begun > search.settings.trials:
         raise UsageError(
-            f"search.trials={search.settings.trials} is fewer than the {begun} trials that "
-            f"{sweep_dir} has begun"
+            f"search.trials={search.settings.trials} is fewer than the {how_many(begun, 'trial')} "
+            f"that {sweep_dir} has begun"
         )
     recorded = _recorded_studies(sweep_dir)
     names = [study.name for study in search.studies]

@@ -24,7 +24,7 @@ from lit_optim.config.paths import quote
 from lit_optim.config.places import conf_dir_option
 from lit_optim.config.stored import stored_overrides
 from lit_optim.config.targets import TARGET
-from lit_optim.errors import UsageError, escape, first_line
+from lit_optim.errors import UsageError, escape, first_line, how_many
 from lit_optim.interrupts import interruptible
 from lit_optim.runs.failures import FAILURE, USAGE_ERROR
 from lit_optim.runs.layout import LOG, RESULT, SEARCH
@@ -107,7 +107,9 @@ class WorkerLaunches:
         """
         run, timeout = self._run, self._run.search.settings.timeout
         start = time.monotonic()
-        with ending_in_a_line(run.console, run.sweep_dir, lambda: f"{self._count_done()} runs"):
+        with ending_in_a_line(
+            run.console, run.sweep_dir, lambda: how_many(self._count_done(), "run")
+        ):
             try:
                 self._check_launcher()
                 with run.signals.noting():

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from lit_optim.config.origin import typed_lines
-from lit_optim.errors import UsageError, first_line
+from lit_optim.errors import UsageError, first_line, how_many
 from lit_optim.printing import Console
 from lit_optim.runs.failures import USAGE_ERROR
 from lit_optim.runs.layout import SEARCH
@@ -148,7 +148,8 @@ class SearchRun:
 
         def count() -> str:
             ended = 0 if trials is None else sum(map(len, trials.ends.values()))
-            return f"{ended} of {len(self.search.studies) * self.search.settings.trials} trials"
+            every = len(self.search.studies) * self.search.settings.trials
+            return f"{ended} of {how_many(every, 'trial')}"
 
         try:
             with self.signals.noting(), ending_in_a_line(self.console, self.sweep_dir, count):

@@ -11,6 +11,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lit_optim.errors import how_many
 from lit_optim.printing import Console
 from lit_optim.programs import format_path
 from lit_optim.sweeps.forked_jobs import JobServer
@@ -81,11 +82,11 @@ class ProcessLauncher(Launcher):
                 plan.record()
                 source.leave_out(pool.note_done)
                 if source.outcomes:
-                    counts = f"{len(source.outcomes)} of {len(plan.jobs)}"
-                    console.print(f"{counts} runs already done")
+                    runs = how_many(len(plan.jobs), "run")
+                    console.print(f"{len(source.outcomes)} of {runs} already done")
                 else:
                     count = len(plan.jobs)
-                    runs = f"{count} run{'s' * (count != 1)}, {min(self.n_jobs, count)} at a time"
+                    runs = f"{how_many(count, 'run')}, {min(self.n_jobs, count)} at a time"
                     line = f"{runs}: {format_path(plan.sweep_dir)}"
                     console.print(line, soft_wrap=True, markup=False, highlight=False)
                 pool.run()
@@ -97,4 +98,4 @@ class ProcessLauncher(Launcher):
 
 def _count_done(source: JobList, plan: SweepPlan) -> str:
     ended = [known for known in source.outcomes.values() if not known.was_known]
-    return f"{sum(known.is_done for known in ended)} of {len(plan.jobs)} runs"
+    return f"{sum(known.is_done for known in ended)} of {how_many(len(plan.jobs), 'run')}"

@@ -20,7 +20,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from lit_optim.config.paths import quote
-from lit_optim.errors import escape, first_line
+from lit_optim.errors import escape, first_line, how_many
 from lit_optim.interrupts import interruptible, say_no_more
 from lit_optim.printing import Console
 from lit_optim.results.reading import read_result
@@ -102,7 +102,7 @@ class JobBatches:
             place.lock.close()  # the run takes it in its own process
             places[job] = place
         if outcomes and len(waiting) == len(plan.jobs):
-            self.console.print(f"{len(outcomes)} of {len(plan.jobs)} runs already done")
+            self.console.print(f"{len(outcomes)} of {how_many(len(plan.jobs), 'run')} already done")
         if places:
             ended = self._launch_prepared(plan, places, first)
             outcomes.update(ended)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from lit_optim.config.places import groups
 from lit_optim.config.targets import TARGET
 from lit_optim.config.trainer import run_length
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 from lit_optim.results.tournament_record import Budget, Entry, Task, Tournament, TournamentSettings
 from lit_optim.search.data import Search, Study
 from lit_optim.tournament.treatment import LR, Treatment, steady_keys, treat
@@ -179,7 +179,8 @@ def _count_updates(
     if pace.seconds is None or first.seconds is None or pace.contestant == first.contestant:
         return pace.updates, ()
     count = max(1, round(pace.updates * first.seconds / pace.seconds))
-    return count, (f"{count:,} updates, in the time of {first.contestant} for {pace.updates:,}",)
+    updates = how_many(count, "update")
+    return count, (f"{updates}, in the time of {first.contestant} for {pace.updates:,}",)
 
 
 def _enter(one: _Contestant, updates: int | None, count: int | None) -> tuple[Study, Entry]:

@@ -74,7 +74,7 @@ def test_more_processes_than_the_trainer_has(train):
     assert "lit-optim: -m starts its runs itself; it cannot be used under torchrun" in found.stderr
     found = train(*LINE, "trainer=cpu", **two)
     assert found.returncode == 2
-    assert "lit-optim: 2 processes were launched, but the trainer has 1: " in found.stderr
+    assert "lit-optim: the launcher starts 2 processes, but the trainer has 1: " in found.stderr
 
 
 def test_variables_of_an_earlier_launcher_are_ignored(train, tmp_path):

@@ -226,7 +226,7 @@ def test_another_metric_is_read_from_what_runs_logged():
         ("sgd", 0.75),
     ]
     assert report.runs[1].best == 0.75
-    assert "1 of 3 runs have no val/acc" in report.notes
+    assert "1 of 3 runs has no val/acc" in report.notes
     assert compare(runs, "t", "test/loss").rows[0].best.value.mean == 1.0
     with pytest.raises(UsageError, match="--metric=val/ac: no run has it; did you mean val/acc"):
         compare(runs, "t", "val/ac")

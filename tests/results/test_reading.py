@@ -48,6 +48,18 @@ def test_a_run_of_today(tmp_path):
     assert run.command.endswith("optimizer=sgd optimizer.lr=0.1 seed=3")
 
 
+@pytest.mark.parametrize("typed", ["train=false", "++train=False"])
+def test_runs_that_only_test_are_not_compared_with_others(tmp_path, typed):
+    """They say nothing of the optimizer that is the default while a checkpoint is tested."""
+    write_run(tmp_path, "test", [typed, "ckpt=x.ckpt"])
+    assert [run.directory.name for run in read_runs([tmp_path]).runs] == ["test"]
+    for name, overrides in (("trained", LINE), ("said", ["train=true"])):
+        write_run(tmp_path, name, overrides)
+    found = read_runs([tmp_path])
+    assert {run.directory.name for run in found.runs} == {"trained", "said"}
+    assert found.notes == ["left out: 1 run with train=false"]
+
+
 STATUSES = [
     ({"exit_code": 0}, True, Status.COMPLETED),
     ({"exit_code": 0}, False, Status.FAILED),  # its result was lost
