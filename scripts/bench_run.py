@@ -3,6 +3,7 @@
     python scripts/bench_run.py                          the default CNN and the MLP, 1,000 steps
     python scripts/bench_run.py --models mlp --steps 3000 --threads 1 --markdown
     python scripts/bench_run.py --models gpt --text tinyshakespeare.txt --steps 500
+    python scripts/bench_run.py --parts              where ours takes longer than the loop by hand
 
 - `by hand` is a loop in plain torch: shuffled batches by indexing, `torch.optim.AdamW(fused=True)`,
   the lr set in each step, torch's SummaryWriter, `torch.save` of the best and the last weights with
@@ -24,6 +25,10 @@ Imports, set-up and the first steps are left out: the clock runs from step 20 to
 validation and checkpoints included. Rounds of all are interleaved in one process. The machine
 drifts, so a ratio is the median of the ratios within a round, with their range. On a machine that
 is busy with other work `--cpu` counts the seconds of CPU, which leave out waiting for the disk.
+
+`--parts` prints the median time of a plain step, of one that is logged, of one that follows such a
+step or a validation, and of one with a validation and its checkpoints, by hand and in ours; and
+what the difference adds to a step, on average over the run.
 """
 
 from __future__ import annotations
@@ -37,9 +42,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from bench_tasks import TASKS, Task, batches, loss_of, lr_factor, make_data, make_net, take
@@ -61,21 +67,25 @@ from lit_optim.runs.run import run
 LOG_EVERY = 20
 WARM = 20  # steps before the clock runs
 HEAD = ("model", "run", "steps/s", "x by hand", "range")
+#: The kinds of steps.
+PLAIN, LOGGED, AFTER, VALIDATED = PARTS = ("plain", "logged", "after these", "validation")
+PARTS_HEAD = ("model", "step", "by hand, us", "train.py, us", "in a mean step, us")
 
 
 class Clock(Callback):
-    """Steps per second of the last run of this process."""
+    """When each step of the last run of this process began, and when the last one ended."""
 
-    found = 0.0
-    start = 0.0
+    marks: ClassVar[list[float]] = []
     now = time.perf_counter
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:  # noqa: D102
-        if trainer.global_step == WARM:
-            self.start = Clock.now()
+    def on_train_start(self, *_: Any) -> None:  # noqa: D102
+        Clock.marks.clear()
 
-    def on_train_end(self, trainer: Trainer, *_: Any) -> None:  # noqa: D102
-        Clock.found = (trainer.global_step - WARM) / (Clock.now() - self.start)
+    def on_train_batch_start(self, *_: Any) -> None:  # noqa: D102
+        Clock.marks.append(Clock.now())
+
+    def on_train_end(self, *_: Any) -> None:  # noqa: D102
+        Clock.marks.append(Clock.now())
 
 
 class Usual(LightningModule):
@@ -191,9 +201,9 @@ def by_hand(kind: str, steps: int, folder: Path, text: str) -> None:
     writer = SummaryWriter(folder)
     best = -math.inf
     net.train()
+    Clock.marks.clear()
     for step, (x, y, ends_epoch) in zip(range(steps), batches(data), strict=False):
-        if step == WARM:
-            start = Clock.now()
+        Clock.marks.append(Clock.now())
         lr = task.lr * lr_factor(step, steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -219,7 +229,7 @@ def by_hand(kind: str, steps: int, folder: Path, text: str) -> None:
                 best = score
                 torch.save(content, folder / "best.ckpt")
             torch.save(content, folder / "last.ckpt")
-    Clock.found = (steps - WARM) / (Clock.now() - start)
+    Clock.marks.append(Clock.now())
     writer.close()
 
 
@@ -255,8 +265,8 @@ SIDES: dict[str, Train] = {
 }
 
 
-def steps_per_second(train: Train, kind: str, steps: int, text: str) -> float:
-    """The speed of one run, whose files and output are thrown away."""
+def time_steps(train: Train, kind: str, steps: int, text: str) -> list[float]:
+    """The seconds of each step of one run, whose files and output are thrown away."""
     with (
         tempfile.TemporaryDirectory() as folder,
         open(os.devnull, "w") as nowhere,
@@ -264,7 +274,7 @@ def steps_per_second(train: Train, kind: str, steps: int, text: str) -> float:
         contextlib.redirect_stderr(nowhere),
     ):
         train(kind, steps, Path(folder), text)
-    return Clock.found
+    return [end - begin for begin, end in pairwise(Clock.marks)][WARM:]
 
 
 def measure(
@@ -274,13 +284,46 @@ def measure(
     found: dict[str, list[float]] = {side: [] for side in sides}
     for _ in track(range(repeats), description=kind, console=Console(stderr=True)):
         for side in sides:
-            found[side].append(steps_per_second(SIDES[side], kind, steps, text))
+            taken = time_steps(SIDES[side], kind, steps, text)
+            found[side].append(len(taken) / sum(taken))
     rows: list[tuple[str, ...]] = []
     for side, values in found.items():
         ratios = [a / b for a, b in zip(values, found[sides[0]], strict=True)]
         spread = f"{min(ratios):.2f} - {max(ratios):.2f}"
         rows.append((kind, side, f"{median(values):.0f}", f"{median(ratios):.2f}", spread))
     return rows
+
+
+def measure_parts(kind: str, steps: int, repeats: int, text: str) -> list[tuple[str, ...]]:
+    """The rows of a model, one for each kind of step."""
+    data: Any = make_data(kind, text)
+    data.prepare_data()
+    data.setup("fit")
+    every = TASKS[kind].every or math.ceil(len(data.train_set()) / data.batch_size)
+    taken: dict[str, dict[str, list[float]]] = {}
+    for _ in track(range(repeats), description=kind, console=Console(stderr=True)):
+        for side in ("by hand", "train.py"):
+            parts = taken.setdefault(side, {part: [] for part in PARTS})
+            for step, seconds in enumerate(time_steps(SIDES[side], kind, steps, text), WARM):
+                parts[part_of(step, every)].append(1e6 * seconds)
+    by_hand, ours = taken.values()
+    rows: list[tuple[str, ...]] = []
+    for part in filter(by_hand.__getitem__, PARTS):
+        middle, other = median(by_hand[part]), median(ours[part])
+        share = len(ours[part]) / sum(map(len, ours.values()))
+        rows.append(
+            (kind, part, f"{middle:.0f}", f"{other:.0f}", f"{share * (other - middle):.0f}")
+        )
+    return rows
+
+
+def part_of(step: int, every: int) -> str:
+    """The kind of a step; `every` is the distance of validations."""
+    if (step + 1) % every == 0:
+        return VALIDATED
+    if (step + 1) % LOG_EVERY == 0:
+        return LOGGED
+    return AFTER if step % LOG_EVERY == 0 or step % every == 0 else PLAIN
 
 
 def main() -> None:
@@ -293,6 +336,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch, in all runs")
     parser.add_argument("--cpu", action="store_true", help="seconds of CPU, on a busy machine")
     parser.add_argument("--without", default="", help="parts of the names of runs to leave out")
+    parser.add_argument("--parts", action="store_true", help="the steps of each kind")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args()
     kinds = args.models.split(",")
@@ -308,13 +352,19 @@ def main() -> None:
     if args.cpu:
         Clock.now = time.process_time
     text = str(Path(args.text).resolve()) if args.text else ""
-    rows = [row for kind in kinds for row in measure(kind, args.steps, args.repeats, sides, text)]
+    head, rows = HEAD, list[tuple[str, ...]]()
+    for kind in kinds:
+        if args.parts:
+            head = PARTS_HEAD
+            rows += measure_parts(kind, args.steps, args.repeats, text)
+        else:
+            rows += measure(kind, args.steps, args.repeats, sides, text)
     if args.markdown:
-        for row in (HEAD, ("---", "---", "--:", "--:", "--:"), *rows):
+        for row in (head, ("---", "---", "--:", "--:", "--:"), *rows):
             print(f"| {' | '.join(row)} |")
         return
     table = Table(title=f"{args.steps} steps, {torch.get_num_threads()} threads")
-    for index, name in enumerate(HEAD):
+    for index, name in enumerate(head):
         table.add_column(name, justify="left" if index < 2 else "right")
     for row in rows:
         table.add_row(*row)
