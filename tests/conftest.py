@@ -69,6 +69,22 @@ def _same_log_level():
         log.setLevel(level)
 
 
+@pytest.fixture
+def kernel_cache(tmp_path, monkeypatch):
+    """An empty cache of kernels; what is known about the compiler is forgotten."""
+    from lit_optim.kernels import compiler, cpu
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(cpu, "_kernels", {})
+    monkeypatch.setattr(cpu, "_failure", None)
+    known = compiler.find_compiler, compiler.describe_toolchain
+    for function in known:
+        function.cache_clear()
+    yield compiler.cache_dir()
+    for function in known:
+        function.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def forks():
     forks = Forks()

@@ -18,8 +18,8 @@ from lit_optim.optimizers import find_optimizer
 from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.explanation import explain
-from lit_optim.sharding import local_tensor
 from scripts import memory
+from tests.held import gradients_held
 
 SIZE = 64
 
@@ -107,28 +107,6 @@ def test_six_bytes_per_parameter_and_a_little_more():
     assert 6.0 < allocated[1] / count <= 6.1
     computed = memory.memory_of(optimizer, model, is_released=True)
     assert allocated[1] == pytest.approx(computed.total, rel=0.01)
-
-
-def gradients_held(name, shard=None):
-    """The bytes of released gradients that are there together at most: found, and computed."""
-    layers = [nn.Sequential(nn.Linear(24, 48), nn.Tanh(), nn.Linear(48, 24)) for _ in range(4)]
-    model = nn.Sequential(nn.Linear(24, 24), *layers, nn.Linear(24, 4))
-    for part in (*layers, model) if shard else ():
-        shard(part)
-    optimizer = find_optimizer(name)(model)
-    params, most = [p for group in optimizer.param_groups for p in group["params"]], 0
-
-    def hook(_):
-        nonlocal most
-        storages = [local_tensor(p.grad).untyped_storage() for p in params if p.grad is not None]
-        most = max(most, sum({x.data_ptr(): x.nbytes() for x in storages}.values()))
-
-    for p in params:
-        p.register_post_accumulate_grad_hook(hook)
-    release_gradients(model, optimizer)
-    model(torch.randn(8, 24)).square().sum().backward()
-    optimizer.step()
-    return most, memory.memory_of(optimizer, model, is_released=True).gradients
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])

@@ -15,6 +15,7 @@ from lit_optim.schedules.durations import Horizon
 from lit_optim.schedules.library import cosine_warmup
 from tests.events import hparams, scalars
 from tests.user_code import CUSTOM
+from tests.whole_runs import assert_same_parameters, checkpoint, only_run
 
 QUICK = (
     "data=digits",
@@ -22,15 +23,6 @@ QUICK = (
     "trainer.max_steps=30",
     "trainer.log_every_n_steps=7",
 )
-
-
-def only_run(tmp_path):
-    (run_dir,) = (path.parent for path in tmp_path.glob("runs/*/*/config.yaml"))
-    return run_dir
-
-
-def checkpoint(run_dir, name="last"):
-    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt")  # default: weights_only
 
 
 def test_a_run_leaves_what_it_should(train, tmp_path):
@@ -215,14 +207,6 @@ def run_pair(train, tmp_path, *argv):
         (run_dir,) = set(tmp_path.glob("runs/*/*")) - before  # the ranks share one
         found.append(run_dir)
     return found
-
-
-def assert_same_parameters(a, b):
-    a, b = checkpoint(a)["state_dict"], checkpoint(b)["state_dict"]
-    assert a.keys() == b.keys()
-    for name in a:
-        assert a[name].dtype == torch.float64
-        assert (a[name] - b[name]).abs().max() <= 1e-10
 
 
 @pytest.mark.usefixtures("user_code")

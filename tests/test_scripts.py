@@ -20,8 +20,8 @@ import torch
 from lit_optim.command_line.prepare import prepare_command_line
 from lit_optim.errors import UsageError
 from tests.conftest import ROOT
+from tests.results.algoperf import score_as_algoperf
 from tests.results.searches import write_contest
-from tests.results.test_profile import score_as_algoperf
 from tests.sampling import sample
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from lit_optim.errors import LONGEST, UsageError, first_line, printable
 from lit_optim.runs.resume import _describe_changes
 from lit_optim.untrusted import (
-    MAX_BYTES,
     MAX_DEPTH,
     Unreadable,
     read_json,
@@ -21,46 +18,9 @@ from lit_optim.untrusted import (
     read_text,
     read_yaml_text,
 )
+from tests.odd_files import BOMB, KINDS, within_seconds
 
 READERS = [read_text, read_json, read_json_mapping, read_yaml_text]
-BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
-
-
-def within_seconds(call, seconds=10.0):
-    """What a call raises; it must not wait for anything."""
-    raised = []
-
-    def run():
-        try:
-            call()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert not thread.is_alive(), "it hangs"
-    return raised[0] if raised else None
-
-
-def fifo(path):
-    os.mkfifo(path)
-
-
-def sparse(path):
-    with path.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)
-
-
-KINDS = {
-    "missing": lambda path: None,
-    "directory": lambda path: path.mkdir(),
-    "fifo": fifo,
-    "device": lambda path: path.symlink_to("/dev/zero"),
-    "large": sparse,
-    "latin-1": lambda path: path.write_bytes(b"\xff\xfe{}"),
-    "loop": lambda path: path.symlink_to(path),
-}
 
 
 @pytest.mark.parametrize("read", READERS)

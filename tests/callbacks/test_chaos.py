@@ -13,8 +13,7 @@ from itertools import product
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
+from lightning.pytorch import Callback, Trainer
 
 import lit_optim
 from lit_optim.callbacks.checkpoint import Checkpoint
@@ -26,6 +25,7 @@ from lit_optim.checkpoints.files import CheckpointFiles, find_newest_intact
 from lit_optim.errors import TrainingFailed, UsageError
 from lit_optim.training.lengths import has_reached_max_steps
 from lit_optim.wrappers import Ema, Lookahead, Sam, Wrapped
+from tests.callbacks.chaotic import Net
 from tests.callbacks.resuming import OPTIMIZERS, SCHEDULERS, build_choice, in_a_child, same
 from tests.lightning.modules import SineData
 from tests.sampling import sample
@@ -54,37 +54,6 @@ HOOKS = (
 
 #: Where an error may come between two updates.
 BETWEEN = ("on_train_batch_start", "on_validation_batch_start")
-
-
-class Net(LightningModule):
-    """With dropout and batch norm: chance and buffers move with every batch."""
-
-    monitor = ("val/loss", "min")
-
-    def __init__(self, make, schedule, bad):
-        super().__init__()
-        layers = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3)
-        self.net = nn.Sequential(*layers, nn.Linear(8, 8), nn.Linear(8, 1)).double()
-        self.make, self.schedule, self.bad = make, schedule, bad
-        self.seen, self.lrs = [], []
-
-    def training_step(self, batch, batch_idx):
-        place = self.trainer.current_epoch, batch_idx
-        self.seen.append((place, batch[0].sum().item()))
-        loss = (self.net(batch[0]) - batch[1]).square().mean()
-        self.log("train/loss", loss)
-        if self.bad.get(place) == "none":
-            return None
-        return loss * float("nan") if place in self.bad else loss
-
-    def on_before_optimizer_step(self, optimizer):
-        self.lrs.append([group["lr"] for group in optimizer.param_groups])
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val/loss", (self.net(batch[0]) - batch[1]).square().mean())
-
-    def configure_optimizers(self):
-        return lit_optim.configure_optimizers(self, self.make, self.schedule)
 
 
 class Cut(Callback):

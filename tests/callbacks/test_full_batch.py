@@ -30,7 +30,7 @@ from lit_optim.tasks.classifiers import Linear
 from lit_optim.tasks.data import Batches
 from tests.events import scalars
 from tests.lightning.modules import attach, trainer
-from tests.test_run import assert_same_parameters, only_run
+from tests.whole_runs import assert_same_parameters, only_run
 
 SAMPLES = 10
 SKIP = 1e6  # a target that a batch is skipped for

@@ -18,6 +18,7 @@ from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.schedules.library import linear
 from lit_optim.wrappers import Ema, Wrapped
+from tests.callbacks.both import Both
 from tests.lightning.modules import Data
 from tests.optimizers.running import NAMES, class_of
 
@@ -53,11 +54,6 @@ class Net(LightningModule):
     def validation_step(self, batch, batch_idx):
         value = self.net(batch[0]).square().mean()
         self.log("val/loss", value * float("nan") if self.what == "val" else value)
-
-
-class Both(Data):
-    def val_dataloader(self):
-        return self.train_dataloader()
 
 
 def fit(module, tmp_path, policy, most=10, **run):

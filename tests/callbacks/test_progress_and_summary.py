@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 import sys
 
 import pytest
@@ -17,38 +16,7 @@ from lit_optim import app
 from lit_optim.callbacks.progress import logs_above
 from lit_optim.callbacks.summary import draw_summary, layers_of
 from lit_optim.printing import natural_width
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    encoding = "utf-8"
-
-    def isatty(self):
-        return True
-
-
-def screen(text):
-    """The lines that a terminal shows: carriage returns, moves up and erased lines are obeyed."""
-    lines, row, column = [""], 0, 0
-    for token in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|[\r\n]|[^\r\n\x1b]+", text):
-        if token == "\r":
-            column = 0
-        elif token == "\n":
-            row, column = row + 1, 0
-            lines += [""] * (row + 1 - len(lines))
-        elif token.startswith("\x1b"):
-            if token.endswith("A"):
-                row -= int(token[2:-1] or 1)
-            elif token == "\x1b[2K":
-                lines[row] = ""
-        else:
-            lines[row] = (
-                lines[row][:column].ljust(column) + token + lines[row][column + len(token) :]
-            )
-            column += len(token)
-    return [line.rstrip() for line in lines]
-
+from tests.terminal import Terminal, screen
 
 SHORT = ["trainer.max_steps=4", "trainer.limit_val_batches=1", "logger=none", "test=false"]
 

@@ -17,7 +17,7 @@ from lit_optim.callbacks import checkpoint
 from lit_optim.callbacks.checkpoint import Checkpoint
 from lit_optim.checkpoints.background import Writing
 from lit_optim.checkpoints.files import CheckpointFiles, find_damage
-from tests.callbacks.test_chaos import Net
+from tests.callbacks.chaotic import Net
 from tests.lightning.modules import SineData
 
 

@@ -22,8 +22,8 @@ from lit_optim.config.paths import (
 )
 from lit_optim.errors import UsageError
 from lit_optim.runs.resume import write_fingerprint
+from tests.odd_files import BOMB, KINDS, within_seconds
 from tests.sampling import sample
-from tests.test_untrusted import BOMB, KINDS, within_seconds
 
 #: Signs that mean something to Hydra, to a shell or to nobody.
 NAMES = [

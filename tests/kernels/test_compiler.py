@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -17,18 +16,15 @@ import pytest
 import torch
 
 from lit_optim.errors import UsageError
-from lit_optim.kernels import compiler, cpu
+from lit_optim.kernels import compiler
 from lit_optim.kernels.compiler import CannotCompile
 from lit_optim.optimizers.adamw import AdamW
+from tests.kernels.compiling import ANSWER, SOURCE, answer
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler here"
 )
 
-SOURCE = """
-#include <stdint.h>
-void step(double *call, const double *h, int64_t t, int threads) { *call = *h + t + threads; }
-"""
 LOAD = f"""
 import ctypes
 from lit_optim.kernels.compiler import load_kernel
@@ -37,28 +33,6 @@ place = ctypes.addressof(numbers)
 load_kernel({SOURCE!r})(place, place + 8, 20, 3)
 print(numbers[0])
 """
-ANSWER = "23.5"
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache; what is known about the compiler is forgotten."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(cpu, "_kernels", {})
-    monkeypatch.setattr(cpu, "_failure", None)
-    known = compiler.find_compiler, compiler.describe_toolchain
-    for function in known:
-        function.cache_clear()
-    yield compiler.cache_dir()
-    for function in known:
-        function.cache_clear()
-
-
-def answer(source=SOURCE):
-    numbers = (ctypes.c_double * 2)(0, 0.5)
-    place = ctypes.addressof(numbers)
-    compiler.load_kernel(source)(place, place + 8, 20, 3)
-    return str(numbers[0])
 
 
 def process(home):
@@ -90,7 +64,7 @@ def test_the_cache_is_shared_repaired_and_optional(tmp_path):
     assert out.strip() == ANSWER, err
 
 
-def test_a_cached_kernel_needs_no_compiler(cache, monkeypatch):
+def test_a_cached_kernel_needs_no_compiler(kernel_cache, monkeypatch):
     assert answer() == ANSWER
     monkeypatch.setattr(compiler, "_compile", None)  # to call it would fail
     assert answer() == ANSWER
@@ -123,13 +97,13 @@ def refusal(call, *args):
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failing_compiler_is_reported_in_one_line(failure, cache, tmp_path, monkeypatch):
+def test_a_failing_compiler_is_reported_in_one_line(failure, kernel_cache, tmp_path, monkeypatch):
     script, told = FAILURES[failure]
     monkeypatch.setenv("CC", command(tmp_path, script))
     assert re.search(told, refusal(answer))
 
 
-def test_a_compiler_that_cannot_run_is_reported_in_one_line(cache, tmp_path, monkeypatch):
+def test_a_compiler_that_cannot_run_is_reported_in_one_line(kernel_cache, tmp_path, monkeypatch):
     path = tmp_path / "text"
     path.write_text("neither a script nor a binary")
     path.chmod(0o755)
@@ -137,13 +111,13 @@ def test_a_compiler_that_cannot_run_is_reported_in_one_line(cache, tmp_path, mon
     refusal(answer)
 
 
-def test_an_invalid_cc_variable_is_ignored(cache, monkeypatch):
+def test_an_invalid_cc_variable_is_ignored(kernel_cache, monkeypatch):
     monkeypatch.setenv("CC", "'/opt/my compiler/cc")
     with suppress(CannotCompile):
         assert answer() == ANSWER  # by another one
 
 
-def test_source_that_does_not_compile(cache):
+def test_source_that_does_not_compile(kernel_cache):
     assert "error" in refusal(answer, "int step(")
     assert "cannot be loaded" in refusal(answer, "void another(void) {}")
 
@@ -156,7 +130,7 @@ def step(executor):
 
 
 @pytest.mark.parametrize("failure", ["no compiler", "fails", "makes nothing"])
-def test_without_kernels_torch_computes(failure, cache, tmp_path, monkeypatch, caplog):
+def test_without_kernels_torch_computes(failure, kernel_cache, tmp_path, monkeypatch, caplog):
     if failure == "no compiler":
         monkeypatch.setenv("CC", "")
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -176,19 +150,19 @@ def test_without_kernels_torch_computes(failure, cache, tmp_path, monkeypatch, c
 # a full disk
 
 
-def test_a_full_disk_under_the_cache(cache, monkeypatch):
+def test_a_full_disk_under_the_cache(kernel_cache, monkeypatch):
     """The kernel is loaded from a temporary folder, and the cache stays unchanged."""
     write = Path.write_bytes
 
     def full(path, content):
-        if path.parent == cache:
+        if path.parent == kernel_cache:
             write(path, content[:100])
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert answer() == ANSWER
-    assert not [*cache.iterdir()]
+    assert not [*kernel_cache.iterdir()]
 
 
 @contextmanager
@@ -203,18 +177,18 @@ def full_disks(size=0):
 
 
 @pytest.mark.parametrize("size", [0, len(SOURCE) + 100])  # not even the source; the binary not
-def test_full_disks_everywhere(size, cache):
+def test_full_disks_everywhere(size, kernel_cache):
     with full_disks(size):
         refusal(answer)
-    assert not cache.exists() or not [*cache.iterdir()]
+    assert not kernel_cache.exists() or not [*kernel_cache.iterdir()]
 
 
-def test_full_disks_leave_the_torch_executor(cache):
+def test_full_disks_leave_the_torch_executor(kernel_cache):
     with full_disks():
         step("auto")
 
 
-def test_without_a_home_directory(cache, monkeypatch):
+def test_without_a_home_directory(kernel_cache, monkeypatch):
     """As in containers whose user is not in /etc/passwd."""
 
     def nobody():
@@ -228,7 +202,7 @@ def test_without_a_home_directory(cache, monkeypatch):
 @pytest.mark.parametrize(
     "unknown", [("-fopenmp",), ("-march=native",), ("-fopenmp", "-march=native")]
 )
-def test_a_compiler_of_a_mac_lacks_some_flags(unknown, cache, tmp_path, monkeypatch):
+def test_a_compiler_of_a_mac_lacks_some_flags(unknown, kernel_cache, tmp_path, monkeypatch):
     tests = " ".join(f"{flag}) exit 1 ;;" for flag in unknown)
     script = tmp_path / "clang"
     compiler_here = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))))

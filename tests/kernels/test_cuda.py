@@ -23,9 +23,9 @@ from lit_optim.kernels.arithmetic import where
 from lit_optim.kernels.codegen.triton import generate_triton
 from lit_optim.kernels.codegen.triton_prelude import PRELUDE
 from lit_optim.kernels.ir import trace_rule
-from lit_optim.kernels.precision import FORMATS, LOW_BITS, SCALE
 from lit_optim.optimizers.adamw import AdamW
 from lit_optim.optimizers.base.elementwise import Elementwise
+from tests.kernels.traces import traced
 from tests.optimizers.running import NAMES, class_of
 from tests.sampling import sample
 
@@ -39,26 +39,6 @@ with_triton = pytest.mark.skipif(
 not_interpreted = pytest.mark.skipif(
     cuda._is_interpreted(), reason="TRITON_INTERPRET is set: nothing is compiled"
 )
-
-
-def traced(name, dtype=torch.float32, **settings):
-    """The program of an optimizer's update, and the formats of its tensors."""
-    cls, found = class_of(name), []
-
-    class Traced(cls):
-        def update(self, group, batch, h, t):
-            names, [state] = tuple(self.states_for(group)), batch.states
-            keys = [*names, *[n + SCALE for n in names if n + SCALE in state]]
-            keys += [LOW_BITS] * (LOW_BITS in state)
-            row = [*batch.params, *batch.grads, *(state[key] for key in keys)]
-            program = trace_rule(self._traced_update, names, vars(h))
-            found.append((program, [FORMATS[tensor.dtype] for tensor in row]))
-
-    p = torch.nn.Parameter(torch.ones(4, 4, dtype=dtype))
-    p.grad = torch.ones_like(p)
-    Traced([p], **settings).step()
-    [(program, formats)] = found
-    return program, formats
 
 
 #: Nor is a GPU to be seen, which Triton would ask.

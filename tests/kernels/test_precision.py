@@ -9,27 +9,11 @@ import torch
 
 from lit_optim.kernels import precision
 from lit_optim.kernels.precision import BLOCK, State
+from tests.kernels.number_formats import gaps, levels, tops
 
 CODES = (torch.int8, torch.uint8)
 NAN, INF = float("nan"), float("inf")
 ALL_RANDOM_BITS = torch.arange(65536)
-
-
-def levels(dtype):
-    """Return the values of the codes from 0 on, as fractions of the largest of a block.
-
-    Eight to each halving, evenly spaced between one and the next; 0 for zero.
-    """
-    most = 127 if dtype == torch.int8 else 255
-    down = [divmod(most - code, 8) for code in range(1, most + 1)]
-    return torch.tensor([0.0, *((2 - r / 8) / 2 ** (q + 1) for q, r in down)], dtype=torch.float64)
-
-
-def gaps(share, dtype):
-    """Return the distance of the two levels around each fraction from 0 to 1."""
-    known = levels(dtype)
-    above = torch.searchsorted(known, share.double(), right=False).clamp(1, len(known) - 1)
-    return known[above] - known[above - 1]
 
 
 def random_bits(count=1 << 16, seed=0):
@@ -189,11 +173,6 @@ def values(dtype, count=3 * BLOCK + 77):
     drawn = torch.randn(count, generator=generator) * 10 ** torch.linspace(-6, 3, count)
     drawn[::13] = 0.0
     return drawn if dtype == torch.int8 else drawn.abs()
-
-
-def tops(value):
-    padded = torch.nn.functional.pad(value.abs(), (0, -len(value) % BLOCK)).view(-1, BLOCK)
-    return padded.amax(1).repeat_interleave(BLOCK)[: len(value)].double()
 
 
 @pytest.mark.parametrize("dtype", CODES, ids=str)

@@ -7,7 +7,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.optimizers.base.elementwise import Elementwise
-from tests.kernels.test_cuda import traced
+from tests.kernels.traces import traced
 from tests.optimizers.running import NAMES, class_of, difference, parameters, run
 
 WHOLE = ("lamb", "lars", "stable_adamw", "mars")

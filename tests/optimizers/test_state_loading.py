@@ -9,7 +9,7 @@ import torch
 
 from lit_optim.errors import UsageError
 from lit_optim.kernels.precision import BLOCK
-from tests.kernels.test_precision import gaps, levels, tops
+from tests.kernels.number_formats import gaps, levels, tops
 from tests.optimizers.running import NAMES, class_of
 
 STORED = ("float32", "bfloat16", "int8")

@@ -21,8 +21,8 @@ from lit_optim.results.reading import read_runs
 from lit_optim.results.showing import make_report, show_results, show_sweep, write
 from lit_optim.runs.layout import TOURNAMENT
 from tests.results.directories import BROKEN
+from tests.results.page_texts import texts
 from tests.results.searches import SKILLS, write_contest, write_place, write_tournament
-from tests.results.test_searches import texts
 
 
 @pytest.fixture(scope="module")

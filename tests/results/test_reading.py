@@ -16,8 +16,8 @@ from lit_optim.results import events
 from lit_optim.results.reading import find_runs, read_run, read_runs
 from lit_optim.runs.status import Status
 from lit_optim.system import lock_file
+from tests.odd_files import KINDS, within_seconds
 from tests.results.directories import set_job, write_events, write_history, write_run
-from tests.test_untrusted import KINDS, within_seconds
 
 
 def read(run_dir):

@@ -15,6 +15,7 @@ from lit_optim.results.reading import read_runs
 from lit_optim.results.showing import make_report
 from lit_optim.results.spreadsheet import write_runs
 from tests.results.directories import BROKEN
+from tests.results.page_texts import texts
 from tests.results.searches import write_place, write_search
 
 LR, DECAY = "optimizer.lr", "optimizer.weight_decay"
@@ -36,12 +37,6 @@ def a_search(root: Path, **settings) -> Path:
             place = f"optimizer=sgd/trial={number:03d}/seed={seed}"
             write_place(root, place, 0.7 + lr / 10 + 0.01 * seed, typed, curve=[0.9, 0.4])
     return root
-
-
-def texts(table, name):
-    """What a column of a table shows."""
-    place = [heading.name for heading in table.header].index(name)
-    return [row[place].text for row in table.rows]
 
 
 def test_a_row_is_a_study_at_its_best_trial(tmp_path):

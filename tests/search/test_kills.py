@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
 from tests.search.killing import check_kills, draw_points, starting
+from tests.search.reading import read
 
 SETTINGS = {"trials": 6, "sampler": "tpe", "seeds": [0], "seed": 3}
 
@@ -18,16 +18,6 @@ SETTINGS = {"trials": 6, "sampler": "tpe", "seeds": [0], "seed": 3}
 def search_killed_at():
     with starting(settings=SETTINGS) as start:
         yield start
-
-
-def read(directory):
-    """The trials of a search: by number, their values, what they were told, and their runs."""
-    [name] = optuna.get_all_study_names(f"sqlite:///{directory / 'study.db'}")
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{directory / 'study.db'}")
-    return [
-        (trial.number, trial.state, trial.params, trial.values, trial.user_attrs["run_dirs"])
-        for trial in study.trials
-    ]
 
 
 @pytest.fixture(scope="module")

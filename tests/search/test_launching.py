@@ -20,7 +20,7 @@ from lit_optim.search.launching import WorkerLaunches, WorkerTask, find_other_la
 from lit_optim.sweeps.signals import Signals
 from lit_optim.sweeps.starters import JobStarter
 from tests.clients.conftest import import_client
-from tests.search.test_workers import RUN, SPACE, check_all_ran_once
+from tests.search.tiny_searches import RUN, SPACE, check_all_ran_once
 
 SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
 

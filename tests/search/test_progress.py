@@ -12,7 +12,7 @@ from lit_optim.search.data import Trial, TrialEnd
 from lit_optim.search.progress import SearchProgress
 from lit_optim.sweeps.plan import PlannedJob
 from tests.search.made_up import search, study
-from tests.sweeps.test_progress import DONE, Clock, ended
+from tests.sweeps.made_up import DONE, Clock, ended
 
 STUDIES = study("a", ["optimizer=adamw"]), study("b", ["optimizer=sgd"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.optimizers.running import NAMES, class_of
-from tests.sharding.test_states import check
+from tests.sharding.saving import check
 
 #: L-BFGS wants a closure, and SparseAdam sparse gradients.
 CLASSES = [class_of(name).__name__ for name in NAMES if name not in ("lbfgs", "sparse_adam")]

@@ -15,9 +15,9 @@ from lit_optim.errors import UsageError
 from lit_optim.optimizers import find_optimizer
 from lit_optim.reports.explanation import explain
 from lit_optim.reports.sharding_plan import matrix_owners
+from tests.held import gradients_held
 from tests.sharding.processes import processes
 from tests.sharding.products import captured
-from tests.test_memory import gradients_held
 
 #: Bytes of the three matrices of the model in float64.
 MATRICES = 8 * (100 * 64 + 100 * 100)

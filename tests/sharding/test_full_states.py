@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_optim.sharding import gather_wholes
 from tests.sharding.processes import processes
-from tests.sharding.test_states import PRECISIONS, build, make, shard, start, train, whole
+from tests.sharding.saving import PRECISIONS, build, make, shard, start, train, whole
 
 
 def through_rank_0(name: str, precision: str) -> tuple[list[Tensor], list[Tensor]]:

@@ -26,7 +26,7 @@ from lit_optim.runs.resume import find_resumable, read_fingerprint
 from lit_optim.sweeps.ending import last_line
 from lit_optim.sweeps.plan import make_room
 from lit_optim.sweeps.records import existing_jobs, overrides_of
-from tests.test_untrusted import KINDS, within_seconds
+from tests.odd_files import KINDS, within_seconds
 
 GOOD = {
     JOB: {"overrides": ["optimizer=sgd"], "exit_code": 0, "seconds": 1, "choices": {}},

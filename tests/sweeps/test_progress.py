@@ -9,11 +9,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from lit_optim.runs.job import JobRecord, status_of_exit
 from lit_optim.runs.status import Status
 from lit_optim.sweeps.plan import PlannedJob
 from lit_optim.sweeps.progress import SweepProgress, format_time, label_jobs
-from tests.callbacks.test_progress_and_summary import Terminal, screen
+from tests.sweeps.made_up import DONE, Clock, ended
+from tests.terminal import Terminal, screen
 
 OPTIMIZERS = ("adamw", "schedule_free_adamw", "muon")
 
@@ -35,21 +35,6 @@ def result(value, mode="min"):
     """A result, as it is read; an earlier validation was better."""
     early = {"val/loss": 0.0 if mode == "min" else 1e3}
     return {"monitor": "val/loss", "mode": mode, "final": {}, "best": early, "value": value}
-
-
-def ended(code, status=None):
-    """The record of a job that ended with an exit code."""
-    return JobRecord([], code, {}, status or status_of_exit(code))
-
-
-DONE = ended(0)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def sweep(console=None, jobs=JOBS):

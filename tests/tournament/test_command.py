@@ -10,7 +10,7 @@ import pytest
 from lit_optim import cli
 from lit_optim.commands import train
 from lit_optim.config.places import use_conf_dir
-from tests.tournament.test_presets import final, tournament_of
+from tests.tournament.planned import final, tournament_of
 
 
 @pytest.fixture

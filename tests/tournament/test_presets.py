@@ -15,10 +15,7 @@ import yaml
 from lit_optim.config.places import conf_dir, use_conf_dir
 from lit_optim.errors import UsageError
 from lit_optim.results.tournament_record import (
-    Entry,
     Task,
-    Tournament,
-    TournamentSettings,
     read_tournament,
     write_tournament,
 )
@@ -26,6 +23,7 @@ from lit_optim.runs.job import JobRecord
 from lit_optim.runs.status import Status
 from lit_optim.tournament import presets
 from lit_optim.tournament.presets import edit_preset, find_tuned, lr_text, write_preset
+from tests.tournament.planned import final, tournament_of
 
 TEXT = """\
 # @package _global_
@@ -82,22 +80,6 @@ def test_an_empty_mapping_is_filled(tmp_path):
 def test_what_cannot_be_edited_by_lines_is_refused_and_told(tmp_path, text):
     with pytest.raises(UsageError, match=r"write it yourself: lion: 1e-4$"):
         edit_preset(text, {"lion": "1e-4"}, tmp_path / "x.yaml")
-
-
-def final(sweep, study, seed, lr, status="completed", data="mine", **more):
-    run_dir = sweep / study / "final" / f"seed={seed}"
-    run_dir.mkdir(parents=True)
-    values = {"optimizer": study, "data": data, "++optimizer.lr": lr} | more
-    lines = [f"{key}={value}" for key, value in values.items()]
-    choices = {"optimizer": study, "data": data}
-    record = {"overrides": lines, "exit_code": 0, "choices": choices, "status": status}
-    (run_dir / "job.json").write_text(json.dumps(record))
-
-
-def tournament_of(sweep, *names, by="optimizer", tasks=1):
-    entries = [Entry(name, name, 10, untuned=(f"optimizer={name}",)) for name in names]
-    made = Tournament(by, [Task({}, entries)] * tasks, TournamentSettings())
-    write_tournament(sweep, made)
 
 
 def test_the_lrs_are_those_of_the_final_runs(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from lit_optim import app, cli
 from tests.conftest import ROOT
-from tests.kernels.test_compiler import ANSWER, SOURCE, answer, cache  # noqa: F401
+from tests.kernels.compiling import ANSWER, SOURCE, answer
 from tests.results.directories import write_events, write_history, write_run
 
 EVIL = "\x1b[2J\x9b31m\u202e<script>hacked()</script>[red]=cmd|' /C calc'!A0\r\n../../../mine"
@@ -146,12 +146,12 @@ def test_what_is_installed_is_imported_before_the_current_directory(tmp_path):
 
 @pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler")
 @pytest.mark.parametrize("kind", ["writable", "owned"])
-def test_a_kernel_of_another_user_is_not_loaded(kind, cache, monkeypatch):  # noqa: F811
+def test_a_kernel_of_another_user_is_not_loaded(kind, kernel_cache, monkeypatch):
     assert str(answer()) == ANSWER
-    [kernel] = cache.glob("*.so")
+    [kernel] = kernel_cache.glob("*.so")
     own = kernel.read_bytes()
     assert str(answer(SOURCE.replace("*h +", "1 + *h +"))) != ANSWER
-    [other] = [path for path in cache.glob("*.so") if path != kernel]
+    [other] = [path for path in kernel_cache.glob("*.so") if path != kernel]
     if kind == "writable":
         other.chmod(0o666)
     elif os.geteuid() == 0:
