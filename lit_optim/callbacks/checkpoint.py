@@ -28,6 +28,7 @@ from lit_optim.lightning_classes import (
 from lit_optim.metric_names import infer_direction
 from lit_optim.sharding import local_tensor
 from lit_optim.training.lengths import is_at_end
+from lit_optim.training.loggers import flush_loggers
 from lit_optim.training.monitor import (
     has_validation,
     is_settled,
@@ -35,7 +36,7 @@ from lit_optim.training.monitor import (
     require_logged,
     set_direction,
 )
-from lit_optim.training.overrides import call_after_batches, flush_loggers
+from lit_optim.training.overrides import call_after_batches
 
 #: What Lightning has noted of the best checkpoint before it is written.
 OF_THE_BEST = (

@@ -160,12 +160,13 @@ class CheckpointFiles(TorchCheckpointIO):
             return True
         except OSError as error:
             self._failure = str(error.strerror or error)
-            LOG.warning(f"checkpoint {target} was not written: {self._failure}")
-            return False
         finally:
             for left in (temporary, temporary_beside(_sums_path(target))):
                 with contextlib.suppress(OSError):
                     left.unlink(missing_ok=True)
+        # the disk has room for this again, if the log of the run is on it
+        LOG.warning(f"checkpoint {target} was not written: {self._failure}")
+        return False
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove a checkpoint and its checksums; anything but a file stays."""

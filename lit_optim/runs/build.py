@@ -56,13 +56,8 @@ from lit_optim.runs.classes import check_step_method, locate_class, locate_confi
 from lit_optim.runs.model import attach_optimizer, build_model, has_lr, try_optimizer
 from lit_optim.runs.monitor import declare_run_monitor, make_monitor_check
 from lit_optim.signatures import inspect_signature
-from lit_optim.training.overrides import (
-    choose_cards,
-    flush_in_background,
-    shorten_epoch_loop,
-    skip_noop_hooks,
-    tolerate_io_errors,
-)
+from lit_optim.training.loggers import choose_cards, flush_in_background, tolerate_io_errors
+from lit_optim.training.overrides import shorten_epoch_loop, skip_noop_hooks
 from lit_optim.training.profiler import NoProfiler
 from lit_optim.training.sharded import ShardedStrategy
 

@@ -248,11 +248,20 @@ def test_what_cannot_be_forced_to_the_disk_is_written_all_the_same(
 )
 def test_a_full_disk_is_a_failure_at_whatever_call(number, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(files.os, "fsync", failing(number))
-    writer = CheckpointFiles()
+    writer, left = CheckpointFiles(), []
+
+    class Looks(logging.Handler):
+        """A log on the same disk, which has room for a line once the file is gone."""
+
+        def emit(self, record):
+            left.append([*tmp_path.iterdir()])
+
+    monkeypatch.setattr(files.LOG, "handlers", [Looks()])
     with caplog.at_level(logging.WARNING, "lit_optim"):
         writer.save_checkpoint({"number": 1}, tmp_path / "last.ckpt")
     assert (writer.written, writer.failure) == (0, os.strerror(number))
     assert not (tmp_path / "last.ckpt").exists()
+    assert left == [[]]
 
 
 def test_a_directory_that_cannot_be_created_is_a_failure(tmp_path, caplog):
