@@ -131,6 +131,8 @@ def _change_files(writer: Any, change: Callable[[Callable[..., Any]], Callable[.
 
     tolerated = change(changed)
     writer._get_file_writer = lambda: tolerated() or _NoFile()
+    if writer.file_writer is not None:
+        tolerated()  # the file that is open
 
 
 class _NoFile:

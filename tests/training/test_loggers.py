@@ -35,6 +35,25 @@ def test_a_logger_falls_silent_whatever_its_io_error_was_made_into(kind, tmp_pat
     assert caplog.messages == [f"{kind} stops logging: Permission denied; training continues"]
 
 
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+FULL = "TensorBoardLogger stops logging: No space left on device; training continues"
+
+
+@pytest.mark.parametrize("call", ["add_event", "flush", "close"])
+def test_what_is_written_into_the_open_file_is_tolerated(tmp_path, caplog, monkeypatch, call):
+    logger = loggers.TensorBoardLogger(tmp_path)
+    tolerate_io_errors(logger)
+    logger.log_metrics({"loss": 1.0}, 0)
+    writer = logger.experiment
+    monkeypatch.setattr(writer.file_writer.event_writer, call, full)
+    getattr(writer, call, lambda: writer.add_text("note", "text"))()
+    logger.log_metrics({"loss": 1.0}, 1)
+    assert caplog.messages == [FULL]
+
+
 @pytest.mark.parametrize("place", ["add_event", "flush", "close", "the file"])
 def test_what_is_written_without_the_logger_is_tolerated_too(tmp_path, caplog, monkeypatch, place):
     """As by a module that calls `self.logger.experiment.add_image`, in the first file and later."""
@@ -42,23 +61,17 @@ def test_what_is_written_without_the_logger_is_tolerated_too(tmp_path, caplog, m
     tolerate_io_errors(logger)
     logger.log_metrics({"loss": 1.0}, 0)
     writer = logger.experiment
-
-    def fail(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     owner, name = (torch.utils.tensorboard.writer, "FileWriter"), place
     if place != "the file":
         owner = owner[0].FileWriter, name
     writer.close()
-    monkeypatch.setattr(*owner, fail)
+    monkeypatch.setattr(*owner, full)
     for step in range(3):
         writer.add_text("note", "text", step)
         writer.flush()
         writer.close()
         logger.log_metrics({"loss": 1.0}, step)
-    assert caplog.messages == [
-        "TensorBoardLogger stops logging: No space left on device; training continues"
-    ]
+    assert caplog.messages == [FULL]
 
 
 def test_a_mistake_in_what_is_written_without_the_logger_is_raised(tmp_path):
