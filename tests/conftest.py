@@ -18,6 +18,7 @@ from hydra.core.singleton import Singleton
 from hypothesis import settings
 
 from tests.forking import Forks
+from tests.sampling import sample_marked
 from tests.user_code import USER_CODE
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +35,12 @@ multiprocessing.set_forkserver_preload(
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of workers beside each other wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
+def pytest_collection_modifyitems(config, items):
+    if not config.option.keyword:  # with -k, what is asked for is tried as a whole
+        sample_marked(items)
 
 
 @pytest.fixture(autouse=True)

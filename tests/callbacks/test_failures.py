@@ -164,6 +164,7 @@ def test_your_own_failure_keeps_its_traceback_and_tells_the_batch(train):
     assert "failed in epoch 0, at or after its batch 4" in done.stdout
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("how", "line"),
     [
@@ -274,6 +275,7 @@ def test_the_end_of_rank_0_ends_the_other_ranks(tmp_path, how):
     assert "Traceback" not in output
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("trainer", "number", "code", "how"),
     [

@@ -65,6 +65,7 @@ def watched(root, **settings):
     }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("clip", [None, 1e-3])
 @pytest.mark.parametrize("name", MAKES)
 def test_weights_states_and_logs_are_the_same(name, clip, tmp_path):

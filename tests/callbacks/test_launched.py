@@ -56,6 +56,7 @@ def test_by_torchrun(tmp_path, monkeypatch):
     assert_one_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_by_slurm(tmp_path, monkeypatch):
     job = {
         "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "job", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
@@ -77,6 +78,7 @@ def test_more_processes_than_the_trainer_has(train):
     assert "lit-optim: the launcher starts 2 processes, but the trainer has 1: " in found.stderr
 
 
+@pytest.mark.slow
 def test_variables_of_an_earlier_launcher_are_ignored(train, tmp_path):
     left = {"LOCAL_RANK": "1", "RANK": "1", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "22"}
     left |= {"NODE_RANK": "1", "GROUP_RANK": "1"}

@@ -193,6 +193,7 @@ def user_run(tmp_path, monkeypatch, run_here):
     sys.modules.pop("monitored", None)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize(
     ("argv", "message"),

@@ -144,6 +144,7 @@ def test_too_many_undone_steps_in_a_row_end_the_run(tmp_path):
 APART = {"lbfgs", "adafactor_hf", "sparse_adam"}
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in APART])
 def test_a_huge_gradient_is_finite(name, policy, tmp_path, caplog):

@@ -39,6 +39,7 @@ SAMPLE_OF_SCHEDULERS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", SAMPLE_OF_OPTIMIZERS)
 def test_every_optimizer(name, tmp_path):
     parts = {"bias": name != "muon_torch"}  # which takes matrices alone
@@ -47,6 +48,7 @@ def test_every_optimizer(name, tmp_path):
     )
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", SAMPLE_OF_SCHEDULERS)
 def test_every_schedule(name, tmp_path):
     schedule = build_choice("scheduler", name)

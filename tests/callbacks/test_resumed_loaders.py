@@ -76,6 +76,7 @@ class Signal(Callback):
         setattr(self, hook, called)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 @pytest.mark.parametrize("hook", ["on_train_batch_start", "on_train_batch_end"])
 @pytest.mark.parametrize("at", [(0, 3), (0, 5), (1, 0), (1, 2)], ids=str)
@@ -114,6 +115,7 @@ def test_a_loader_that_cannot_skip_batches_is_warned_of(tmp_path, caplog):
     assert [r.message for r in caplog.records if "this loader cannot begin at batch 2" in r.message]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("data", [OfStateful, pytest.param(Workers, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("killed_at", [(0, 5), (1, 0), (1, 1), (1, 4)], ids=str)
 @pytest.mark.parametrize(("accumulated", "interval"), [(2, 3), (3, 2), (2, 1), (2, 5)])

@@ -35,6 +35,7 @@ def same(one, other, **tolerance):
         torch.testing.assert_close(p, q, msg=name, **(tolerance or {"rtol": 0, "atol": 0}))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "given",
     [

@@ -29,6 +29,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", BROKEN)
 def test_it_is_named_with_its_line(tmp_path, name):
     text, told = BROKEN[name]

@@ -110,6 +110,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("argument", MISTAKES)
 def test_a_mistake_is_answered_in_one_line(argument):
     with pytest.raises(UsageError) as error:
@@ -119,6 +120,7 @@ def test_a_mistake_is_answered_in_one_line(argument):
     assert "+opt" not in str(error.value)  # Hydra's advice would train the default
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

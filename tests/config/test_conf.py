@@ -25,6 +25,7 @@ NEEDS = {
 }
 
 
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=str)
 def test_every_choice_composes_and_is_valid(group, name):
     cfg = compose_config([f"{group}={name}", *NEEDS.get((group, name), [])])

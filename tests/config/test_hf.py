@@ -116,6 +116,7 @@ def test_no_optimizer_is_named_twice():
     assert set(OPTIMS.values()) <= groups()["optimizer"].keys()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", [member.value for member in SchedulerType])
 @pytest.mark.parametrize("warmup", sample(["0", "100", "0.1"], 1))
 def test_every_schedule_is_here(name, warmup):

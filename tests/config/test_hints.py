@@ -67,6 +67,7 @@ LEAVES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("key", LEAVES)
 def test_any_key_is_found_by_its_last_part(key):
     last = key.rpartition(".")[2]

@@ -111,6 +111,7 @@ def test_what_the_shipped_files_say(conf):
     assert compose_length(conf, *line) == (None, 300)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("preset", ["mnist1d", "digits", "none"])
 @pytest.mark.parametrize("trainer", ["cpu", "gpu"])
 def test_no_limit_of_epochs_is_not_replaced_by_a_default(conf, preset, trainer):

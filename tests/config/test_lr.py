@@ -46,6 +46,7 @@ def own_files(tmp_path):
     use_conf_dir(None)
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(
     ("name", "data"),
     [

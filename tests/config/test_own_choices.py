@@ -54,6 +54,7 @@ def test_it_is_what_the_run_gets(own, monkeypatch, form, path):
     assert (cfg.optimizer.lr, cfg.optimizer.momentum, cfg.seed) == (0.25, 0.5, 3)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "group", sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 )
@@ -183,6 +184,7 @@ def started(command, cwd):
     return done
 
 
+@pytest.mark.slow
 def test_a_sweep_by_the_installed_command(own):
     """Its processes are started again by the launcher, from another program than train.py."""
     code = "import sys; sys.argv[0] = '/nowhere/lit-optim'; from lit_optim.cli import main; main()"

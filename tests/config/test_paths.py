@@ -62,6 +62,7 @@ def read(line: str) -> object:
     return OverridesParser.create().parse_override(line).value()
 
 
+@pytest.mark.sampled(150)
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_hydra_reads_what_was_typed(tmp_path, monkeypatch, key, name):

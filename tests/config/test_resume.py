@@ -230,6 +230,7 @@ LENGTHS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize("longer", LENGTHS)
 def test_auto_never_begins_a_run_anew_that_is_only_longer(place, capsys, longer, finished):

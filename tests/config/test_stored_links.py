@@ -94,6 +94,7 @@ WRITTEN_AGAIN = [
 ]
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.parametrize("name", WRITTEN_AGAIN)
 @pytest.mark.parametrize("kind", ["link", "hanging link", "fifo", "device"])
 def test_what_a_run_writes_stays_in_its_directory(tmp_path, monkeypatch, name, kind):

@@ -228,6 +228,7 @@ def own_choices(tmp_path):
     use_conf_dir(None)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "lines",
     [

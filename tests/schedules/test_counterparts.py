@@ -50,6 +50,7 @@ def test_every_schedule_has_a_counterpart(name):
     assert name in ROWS.keys() | FOLLOWERS, f"pair {name} with a counterpart in counterparts.py"
 
 
+@pytest.mark.sampled(300)
 @pytest.mark.parametrize(("row", "length", "share"), CASES)
 @pytest.mark.filterwarnings("ignore")
 def test_every_schedule_equals_its_counterparts(row, length, share):

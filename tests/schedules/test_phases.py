@@ -324,6 +324,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize("written", MISTAKES)
 def test_a_mistake_is_an_error_in_one_line(written):
     with pytest.raises(UsageError) as error:

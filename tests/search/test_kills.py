@@ -42,6 +42,7 @@ def test_a_search_that_is_killed_at_each_write_loses_nothing(search_killed_at, w
     check_kills(range(1, whole[1] + 1), search_killed_at, read, whole[0], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_again_and_again_loses_nothing(search_killed_at, whole, tmp_path):
     draw, kills = random.Random(1), 0
     while search_killed_at(tmp_path, draw.randint(1, whole[1] // 3)) is None:

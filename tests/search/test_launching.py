@@ -211,6 +211,7 @@ def test_which_launcher_starts_workers(launcher, is_other):
     assert found is None or found._target_ == SLURM
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("user_code")
 @pytest.mark.parametrize("name", ["joblib", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_a_search_by_another_launcher(train, tmp_path, name):

@@ -46,6 +46,7 @@ def check_whole(tmp_path, places):
         assert f"++optimizer.lr={params['optimizer.lr']}" in read_run(place)["overrides"]
 
 
+@pytest.mark.slow
 def test_a_job_and_then_the_search_itself_are_killed(tmp_path, train, begin):
     """The run is started again from its checkpoint; one that outlives the search is awaited."""
     first, second = (tmp_path / "s" / f"trial=00{n}" / "seed=0" for n in range(2))

@@ -113,6 +113,7 @@ def workers(tmp_path):
         one.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("user_code")
 def test_what_a_killed_parent_has_left_is_done_by_a_worker(workers, tmp_path):
     line = [*RUN, SPACE, "search.trials=4", "allow=[user_code]"]

@@ -24,6 +24,7 @@ SAMPLED = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("flat", [False, True], ids=["nested", "flat"])
 @pytest.mark.parametrize("name", SAMPLED)
 def test_states_of_all_optimizers_go_on(tmp_path, name, flat):

@@ -107,6 +107,7 @@ def in_torch(cases: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[st
     return [(name, settings | {"executor": "torch"}) for name, settings in cases]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("where", MESHES)
 def test_every_rule_in_every_setting(where):
     """Each on one of the meshes; by torch, which computes as the kernels do."""

@@ -52,6 +52,7 @@ def test_two_processes_train_what_one_trains(name, tmp_path):
     assert_same(saved(tmp_path / "two"), saved(tmp_path / "one"), NEAR)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "line",
     [

@@ -157,6 +157,7 @@ def check(results, expected):
             torch.testing.assert_close(p, q, **TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(("name", "case"), PLACES, ids=str)
 def test_any_placement_trains_what_one_process_trains(name, case):
     size, shape, where = case
@@ -228,6 +229,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("name", ["muon", "soap"])
 def test_options_look_at_the_whole_tensor(name, options):

@@ -31,6 +31,7 @@ def check(place: Place, world: int | None = None) -> None:
         assert cell.startswith("yes") or kind == "skipped", place
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("number", range(EACH))
 @pytest.mark.parametrize("optimizer", NAMES)
 def test_a_sample_trains_what_one_process_trains(optimizer, number):

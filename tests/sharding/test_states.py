@@ -39,6 +39,7 @@ def test_states_go_on_on_other_processes(tmp_path, precision, before, after):
     check(tmp_path, "AdamW", precision, before, after, before == 2)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("before", "after"), [("fsdp and tp", "fsdp and tp"), ("fsdp and tp", 3), (2, "fsdp and tp")]
 )

@@ -44,6 +44,7 @@ def test_another_number_of_processes_continues_the_update(kind, tmp_path):
         assert_close(rest[0]["weights"], whole[0]["weights"], rtol=0, atol=1e-10)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,6 +56,7 @@ def test_a_signal_to_any_process_ends_all_after_the_update(kind, rank, number, t
     assert_continues(train(2, kind, tmp_path / "parts", ckpt="last.ckpt"), whole, 0)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)

@@ -209,6 +209,7 @@ def test_joblib_leaves_what_the_basic_launcher_leaves(train, tmp_path):
     assert set(tables["joblib"]) == {"no", "diverge", "raise"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("user_code")
 def test_a_sweep_of_submitit_is_resumed_by_another_launcher(train, tmp_path):
     import_client("hydra_plugins.hydra_submitit_launcher")

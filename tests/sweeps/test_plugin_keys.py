@@ -59,6 +59,7 @@ def handed_over(*lines):
                                                                "++hydra."))]  # fmt: skip
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -21,6 +21,7 @@ def refuse(*argv):
     return message
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("size", "message"),
