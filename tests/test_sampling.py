@@ -1,4 +1,4 @@
-"""Of many cases of a test some run by default, always the same ones, and the others as slow ones."""
+"""Some cases of a test run by default, always the same ones, and the others as slow ones."""
 
 from __future__ import annotations
 
