@@ -174,6 +174,7 @@ def answered(train, argv):
 
 
 @pytest.mark.parametrize(("row", "argv", "told"), FAULTS, ids=str)
+@pytest.mark.sampled(30)
 def test_a_fault_of_the_command_line(train, tmp_path, row, argv, told):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     line, done = answered(train, argv)

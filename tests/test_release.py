@@ -64,6 +64,7 @@ def assert_same(found, expected):
     ("name", "closure"),
     [*((name, False) for name in RELEASED), *sample([(name, True) for name in RELEASED], 9)],
 )
+@pytest.mark.sampled(20)
 def test_the_weights_are_the_same(name, closure):
     settings = {"matrices_only": getattr(class_of(name), "takes_matrices_only", False)}
     plain = train(made_by(name), False, closure, **settings)

@@ -125,7 +125,7 @@ def test_a_sweep_over_paths(tmp_path, monkeypatch):
     assert read(quote_path_value("resume.from=a=1,b=2", multirun=True)) == "a=1,b=2"
 
 
-@pytest.mark.parametrize("name", sample(NAMES, 8))
+@pytest.mark.parametrize("name", sample(NAMES, 3))
 def test_a_run_goes_on_in_a_directory_of_any_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     run_dir = tmp_path / name
