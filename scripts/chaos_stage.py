@@ -22,6 +22,7 @@ MAX_SECONDS = 240.0
 #: For what is left of a cycle's processes after its last start to end.
 LAST_SECONDS = 20.0
 SECONDS_STOPPED = 0.2
+#: Of the disk of a cycle: more than two runs of LBFGS keep, whose checkpoints are the largest.
 DISK_BYTES = 256 << 20
 #: The limit on a file's size: more than what is printed, less than a checkpoint.
 LIMIT_BYTES = 12000

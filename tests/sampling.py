@@ -1,4 +1,7 @@
-"""Which of many cases are tried by default; `-m slow` tries the others."""
+"""Which of many cases are tried by default; `-m slow` tries the others.
+
+`@pytest.mark.sampled(count)` is for a test as a whole, `sample` for the values of one parameter.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def sample(cases: Iterable[Any], count: int, seed: int = 0) -> list[Any]:
         seed: of the draw.
     """
     cases = list(cases)
-    drawn = {*Random(seed).sample(range(len(cases)), min(count, len(cases)))}
+    drawn = _draw(count, len(cases), seed)
     return [
         pytest.param(
             *(case if isinstance(case, tuple) else (case,)),
@@ -30,14 +33,21 @@ def sample(cases: Iterable[Any], count: int, seed: int = 0) -> list[Any]:
 
 
 def sample_marked(items: Iterable[pytest.Item]) -> None:
-    """Mark the cases of tests as slow that `@pytest.mark.sampled(count)` does not draw."""
+    """Mark the cases of tests as slow that `@pytest.mark.sampled(count)` does not draw.
+
+    It draws from those that are not slow anyway.
+    """
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sampled"):
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
             cases[item.nodeid.partition("[")[0]].append(item)
     for same in cases.values():
         [count] = same[0].get_closest_marker("sampled").args  # type: ignore[union-attr]
-        drawn = {*Random(0).sample(range(len(same)), min(count, len(same)))}
+        drawn = _draw(count, len(same))
         for k, item in enumerate(same):
             if k not in drawn:
                 item.add_marker("slow")
+
+
+def _draw(count: int, among: int, seed: int = 0) -> set[int]:
+    return {*Random(seed).sample(range(among), min(count, among))}

@@ -19,7 +19,7 @@ from lit_optim.optimizers.base.matrixwise import Matrixwise
 from lit_optim.optimizers.base.optimizer import OptimizerBase
 from lit_optim.reports.explanation import explain
 from scripts import memory
-from tests.held import gradients_held
+from tests.held_gradients import gradients_held
 
 SIZE = 64
 

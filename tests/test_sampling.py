@@ -35,6 +35,11 @@ def test_a_marked_test_runs_so_many_of_its_cases():
         others = cases("a.py::test_other", 20)
         sample_marked([*many, *few, *others])
         assert not any(case.is_slow for case in (*few, *others))
+        slow = cases("a.py::test_slow", 20, pytest.mark.sampled(5).mark)
+        for case in slow[:15]:
+            case.add_marker("slow")
+        sample_marked(slow)
+        assert not any(case.is_slow for case in slow[15:])
         return [case.is_slow for case in many]
 
     drawn = draw()

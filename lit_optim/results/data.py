@@ -81,6 +81,7 @@ class Run:
         command: that reproduces it.
         message: one line on how it ended, if that needs one.
         place: in a search; None of any other.
+        only_tests: whether it trains nothing: its optimizer is not that of the checkpoint.
     """
 
     directory: Path
@@ -101,16 +102,12 @@ class Run:
     command: str = ""
     message: str = ""
     place: Place | None = None
+    only_tests: bool = False
 
     @property
     def seed(self) -> str:
         """The seed as text; empty if it is not known."""
         return str(self.settings.get("seed", self.overrides.get("seed", "")))
-
-    @property
-    def only_tests(self) -> bool:
-        """Whether it trains nothing: its optimizer is not that of the checkpoint."""
-        return self.overrides.get("train", "").lower() == "false"
 
     @property
     def has_ended(self) -> bool:

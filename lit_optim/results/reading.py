@@ -31,6 +31,8 @@ MARKS = {FINGERPRINT, RESULT, JOB, HISTORY}
 FILLED_IN = re.compile(
     r"^(monitor|mode): *(?:'([^'\n]*)'|\"([^\"\n]*)\"|([^\s#'\"]+))", re.MULTILINE
 )
+#: That of a run which only tests a checkpoint.
+ONLY_TESTS = re.compile(r"^train: *false\b", re.MULTILINE)
 STAGES = ("final", "best", "test")
 T = TypeVar("T")
 
@@ -147,6 +149,7 @@ def read_run(run_dir: Path, notes: list[str]) -> Run:
         history=history,
         command=command_of(run_dir, lines),
         message=job.message if job else "",
+        only_tests=ONLY_TESTS.search(_read_config(run_dir)) is not None,
     )
     return _judge(run, result)
 
@@ -299,16 +302,21 @@ def _judge(run: Run, result: Mapping[str, Any]) -> Run:
 
 def _filled_in(run: Run) -> tuple[str, str]:
     """The monitor of a run without a result, and its mode, from its configuration."""
-    try:
-        text = read_text(run.directory / CONFIG)
-    except Unreadable:
-        text = ""
+    text = _read_config(run.directory)
     found = {match[1]: match[2] or match[3] or match[4] for match in FILLED_IN.finditer(text)}
     settings = {key: run.settings.get(key) or found.get(key) for key in ("monitor", "mode")}
     monitor = settings["monitor"]
     monitor = monitor if isinstance(monitor, str) and monitor != "null" else ""
     mode = settings["mode"] or infer_direction(monitor)
     return monitor, "max" if mode == "max" else "min"
+
+
+def _read_config(run_dir: Path) -> str:
+    """The text of `config.yaml`; empty if it cannot be read."""
+    try:
+        return read_text(run_dir / CONFIG)
+    except Unreadable:
+        return ""
 
 
 def _last_values(history: History) -> dict[str, float]:

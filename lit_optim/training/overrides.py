@@ -1,4 +1,6 @@
-"""Everything that this package sets on objects of Lightning, and why no argument or hook would do.
+"""What this package sets on objects of Lightning, and why no argument or hook would do.
+
+What it sets on loggers is in `loggers`.
 
 Whatever Lightning takes as an argument or offers as a hook is used as such elsewhere.
 """

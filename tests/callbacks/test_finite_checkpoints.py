@@ -19,7 +19,7 @@ from lit_optim.callbacks.nonfinite import NonFinite
 from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.wrappers import Ema, Lookahead, Wrapped, none
-from tests.callbacks.both import Both
+from tests.lightning.modules import Both
 
 NAN, INF = math.nan, math.inf
 WRAPPERS = {"none": none, "ema": Ema, "lookahead": partial(Lookahead, k=100)}

@@ -18,8 +18,7 @@ from lit_optim.checkpoints.files import CheckpointFiles
 from lit_optim.errors import TrainingFailed
 from lit_optim.schedules.library import linear
 from lit_optim.wrappers import Ema, Wrapped
-from tests.callbacks.both import Both
-from tests.lightning.modules import Data
+from tests.lightning.modules import Both, Data
 from tests.optimizers.running import NAMES, class_of
 
 LR = 0.1

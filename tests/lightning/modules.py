@@ -63,6 +63,13 @@ class Data(LightningDataModule):
         return DataLoader(TensorDataset(x), batch_size=self.batch_size)
 
 
+class Both(Data):
+    """Validated with what it is trained with."""
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         while True:

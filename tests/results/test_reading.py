@@ -48,15 +48,18 @@ def test_a_run_of_today(tmp_path):
     assert run.command.endswith("optimizer=sgd optimizer.lr=0.1 seed=3")
 
 
-@pytest.mark.parametrize("typed", ["train=false", "++train=False"])
+@pytest.mark.parametrize("typed", ["train=false", "experiment=evaluation"])
 def test_runs_that_only_test_are_not_compared_with_others(tmp_path, typed):
     """They say nothing of the optimizer that is the default while a checkpoint is tested."""
-    write_run(tmp_path, "test", [typed, "ckpt=x.ckpt"])
+    tested = write_run(tmp_path, "test", [typed, "ckpt=x.ckpt"])
+    (tested / "config.yaml").write_text("train: false  # only test\ntrainer:\n  max_steps: 4\n")
     assert [run.directory.name for run in read_runs([tmp_path]).runs] == ["test"]
-    for name, overrides in (("trained", LINE), ("said", ["train=true"])):
-        write_run(tmp_path, name, overrides)
+    for name, text in (("trained", "train: true\nmodel:\n  train: false\n"), ("earlier", None)):
+        run_dir = write_run(tmp_path, name, LINE)
+        if text:
+            (run_dir / "config.yaml").write_text(text)
     found = read_runs([tmp_path])
-    assert {run.directory.name for run in found.runs} == {"trained", "said"}
+    assert {run.directory.name for run in found.runs} == {"trained", "earlier"}
     assert found.notes == ["left out: 1 run with train=false"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.search.killing import check_kills, draw_points, starting
-from tests.search.reading import read
+from tests.search.recorded import read
 
 SETTINGS = {"trials": 6, "sampler": "tpe", "seeds": [0], "seed": 3}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.search.reading import read
+from tests.search.recorded import read
 from tests.sweeps.waiting import wait_for
 
 LINE = [

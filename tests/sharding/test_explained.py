@@ -15,7 +15,7 @@ from lit_optim.errors import UsageError
 from lit_optim.optimizers import find_optimizer
 from lit_optim.reports.explanation import explain
 from lit_optim.reports.sharding_plan import matrix_owners
-from tests.held import gradients_held
+from tests.held_gradients import gradients_held
 from tests.sharding.processes import processes
 from tests.sharding.products import captured
 
