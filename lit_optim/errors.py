@@ -98,7 +98,7 @@ def describe_value(value: object) -> str:
 def how_many(count: float, noun: str) -> str:
     """A number and what is counted: `1 run`, `2 runs`, `1,000 batches`."""
     plural = "es" if noun.endswith(("ch", "s")) else "s"
-    return f"{count:,} {noun}{plural * (count != 1)}"
+    return f"{count:,.15g} {noun}{plural * (count != 1)}"
 
 
 def suggest(given: str, known: Iterable[str], within: str = "") -> str:

@@ -115,6 +115,8 @@ def test_no_message_names_a_key_that_a_caller_from_python_does_not_have():
         (1000, "batch", "1,000 batches"),
         (3, "process", "3 processes"),
         (float("inf"), "batch", "inf batches"),
+        (1.0, "step", "1 step"),
+        (2.5, "update", "2.5 updates"),
     ],
 )
 def test_one_is_not_plural(count, noun, expected):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from lit_optim.errors import how_many
 from lit_optim.lightning_classes import LightningModule, Trainer
 from lit_optim.schedules.adapter import ScheduledLR
 from lit_optim.training.lengths import (
@@ -140,8 +141,8 @@ class ScheduleLengths(FitCallback):
                 self._has_warned = True
                 LOG.warning(
                     f"accumulate_grad_batches is {now} now, and was {expected}: the run will make "
-                    f"{updates:g} updates, but the schedule of {planned.name} was made for "
-                    f"{planned.scheduler.curve.total}; {planned.setting} sets its length"
+                    f"{how_many(updates, 'update')}, but the schedule of {planned.name} was made "
+                    f"for {planned.scheduler.curve.total}; {planned.setting} sets its length"
                 )
 
     def on_train_batch_start(
@@ -171,10 +172,10 @@ class ScheduleLengths(FitCallback):
             # one update more or less may be a matter of when it is counted
             if planned.misses(updates, EARLY_TOLERANCE, batches / EARLY_BATCHES):
                 LOG.warning(
-                    f"{planned.name} has made {made} updates in {EARLY_BATCHES} batches, so the "
-                    f"run will make about {updates:.0f}, but its schedule was made for "
-                    f"{planned.scheduler.curve.total}: updates_per_batch or steps, arguments of "
-                    "configure_optimizers, set its length"
+                    f"{planned.name} has made {how_many(made, 'update')} in {EARLY_BATCHES} "
+                    f"batches, so the run will make about {updates:.0f}, but its schedule was made "
+                    f"for {planned.scheduler.curve.total}: updates_per_batch or steps, arguments "
+                    "of configure_optimizers, set its length"
                 )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 from rich.progress import Progress
 from rich.table import Table
 
-from lit_optim.errors import escape
+from lit_optim.errors import escape, how_many
 from lit_optim.printing import Console
 from lit_optim.race.landscapes import Landscape, Point
 from lit_optim.race.lines import split_landscapes
@@ -64,7 +64,7 @@ def race(
 
 def _heading(landscape: Landscape, path: Path, steps: int) -> str:
     x, y = path.points[0]
-    return f"{landscape.name}: {landscape.formula}, {steps} steps from ({x:g}, {y:g})"
+    return f"{landscape.name}: {landscape.formula}, {how_many(steps, 'step')} from ({x:g}, {y:g})"
 
 
 def _make_table(paths: Sequence[Path]) -> Table:

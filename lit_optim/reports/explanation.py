@@ -266,7 +266,7 @@ def _mistakes(
     every = getattr(curve, "every", 1)  # updates of an epoch, where these are counted
     if curve.depends_on_length and curve.total != every * math.ceil(steps / every):
         yield (
-            f"the schedule has {curve.total:,} updates and the run {steps:,}: "
+            f"the schedule has {how_many(curve.total, 'update')} and the run {steps:,}: "
             + ("it ends before its floor" if curve.total > steps else "the rest stays at its end")
         )
     yield from _no_warmup(trainer, plain["scheduler"].get("warmup"), curve)
@@ -277,6 +277,6 @@ def _no_warmup(trainer: Trainer, warmup: Duration | None, curve: Curve) -> Itera
         return
     if parse_duration("warmup", warmup)[0] > 0 and warmup_of(curve) == 0:
         yield (
-            f"scheduler.warmup={warmup} of {curve.total:,} updates is less than one: "
+            f"scheduler.warmup={warmup} of {how_many(curve.total, 'update')} is less than one: "
             "there is no warmup"
         )

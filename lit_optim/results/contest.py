@@ -149,7 +149,8 @@ def _procedure(rows: Sequence[Row]) -> list[str]:
     seeds = sorted({row.best.value.count for row in final})
     of = " to ".join(str(one) for one in dict.fromkeys((trials[0], trials[-1])))
     many = " to ".join(str(one) for one in dict.fromkeys((seeds[0], seeds[-1])))
-    told = f"best of {of} trials, rerun on {many} fresh seeds"
+    trial, seed = f"trial{'s' * (of != '1')}", f"seed{'s' * (many != '1')}"
+    told = f"best of {of} {trial}, rerun on {many} fresh {seed}"
     if any(row.untuned for row in rows):
         told += "; untuned: the same seeds at the default lr"
     return [told]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import EPOCH_DEPRECATION_WARNING, LRScheduler
 
-from lit_optim.errors import UsageError, show
+from lit_optim.errors import UsageError, how_many, show
 from lit_optim.schedules.accelerate_steps import count_steps_per_update, is_accumulating
 from lit_optim.schedules.curve import Curve
 from lit_optim.schedules.durations import HorizonPolicy
@@ -277,8 +277,8 @@ class ScheduledLR(SharedLrs, LRScheduler):
             return
         self._has_warned = True
         warnings.warn(
-            f"the schedule of {total} steps is over, and {what}: steps counts updates, such as "
-            "epochs * len(loader)",
+            f"the schedule of {how_many(total, 'step')} is over, and {what}: steps counts updates, "
+            "such as epochs * len(loader)",
             UserWarning,
             stacklevel=3,
         )

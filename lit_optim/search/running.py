@@ -191,4 +191,4 @@ class SearchRun:
         done = sum(map(len, trials.ends.values()))
         if done:
             total = len(self.search.studies) * self.search.settings.trials
-            self.console.print(f"{done} of {total} trials already done")
+            self.console.print(f"{done} of {how_many(total, 'trial')} already done")

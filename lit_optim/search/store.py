@@ -17,7 +17,7 @@ import optuna
 from optuna.study import Study as OptunaStudy
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lit_optim.errors import UsageError, printable, show
+from lit_optim.errors import UsageError, how_many, printable, show
 from lit_optim.metric_names import worst_value
 from lit_optim.search.attempts import FIXED, group_attempts, last_attempts, try_again
 from lit_optim.search.changes import LINE, describe_change
@@ -309,8 +309,8 @@ class Store:
         done = max((n for n, one in enumerate(trials, 1) if one.state.is_finished()), default=0)
         if done > settings.trials:
             raise UsageError(
-                f"search.trials={settings.trials}: {done} trials of this search are already done; "
-                "ask for as many or more"
+                f"search.trials={settings.trials}: this search has done "
+                f"{how_many(done, 'trial')} already; ask for as many or more"
             )
         points: list[dict[str, Any] | None] = [None] * (settings.trials - len(trials))
         if points and settings.sampler_of(study.space) == "grid":

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 from torch.utils.data._utils.collate import default_convert
 
-from lit_optim.errors import UsageError
+from lit_optim.errors import UsageError, how_many
 
 #: How many samples of a batch the ranks get: any number, equally many, or at least one each.
 Shares = Literal["any", "equal", "nonempty"]
@@ -232,7 +232,9 @@ class TensorTask(LightningDataModule):
                 f"it must be a multiple of {world_size}"
             )
         if 0 < len(dataset) < world_size:
-            raise UsageError(f"{len(dataset)} samples are too few for {world_size} devices")
+            raise UsageError(
+                f"the data has {how_many(len(dataset), 'sample')}, too few for {world_size} devices"
+            )
         sampler = Batches(dataset, self.batch_size, shuffle, self.seed, rank, world_size, shares)
         return TensorLoader(dataset, sampler)
 

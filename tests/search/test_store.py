@@ -117,7 +117,7 @@ def test_fewer_trials_than_are_done_are_refused(tmp_path):
         store.tell(store.propose(STUDY, number), TrialEnd("completed", 0.1))
     make_store(tmp_path, trials=3).begin()
     assert make_store(tmp_path, trials=3).unfinished(STUDY) == []
-    with pytest.raises(UsageError, match=r"3 trials of this search are already done"):
+    with pytest.raises(UsageError, match=r"this search has done 3 trials already"):
         make_store(tmp_path, trials=2).begin()
 
 
